@@ -1,10 +1,10 @@
-// Requests JSON from the observatory. Responses have an ETag; a caller that passes it gets null if nothing changed.
-// This module caches nothing.
+// Requests JSON from the observatory, without a cache. A caller that passes the ETag of its last response gets null if
+// nothing has changed.
 
 const TIMEOUT_MS = 10_000;
 
-/** A refused request; repeating it has the same result. */
-export class Refused extends Error {
+/** Error of a rejected request; repeating it has the same result. */
+export class Rejected extends Error {
   /**
    * @param {number} status
    * @param {string} message
@@ -15,7 +15,7 @@ export class Refused extends Error {
   }
 }
 
-/** A missing or unreadable response; a later request may succeed. */
+/** Error of a missing or unreadable response; a later request may succeed. */
 export class Unreachable extends Error {}
 
 /**
@@ -31,7 +31,7 @@ export async function get(address, { etag = null, signal } = {}) {
   try {
     const response = await fetch(address, {
       headers,
-      // Pages and JSON share addresses: the browser's cache must not confuse them.
+      // Pages and JSON have the same addresses, so a cached page could be returned as JSON.
       cache: 'no-store',
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
     });
@@ -39,10 +39,10 @@ export async function get(address, { etag = null, signal } = {}) {
     const body = await response.json();
     if (response.ok) return { etag: response.headers.get('etag'), body };
     const message = typeof body?.error === 'string' ? body.error : `status ${response.status}`;
-    if (response.status < 500 && response.status !== 429) throw new Refused(response.status, message);
+    if (response.status < 500 && response.status !== 429) throw new Rejected(response.status, message);
     throw new Unreachable(message);
   } catch (error) {
-    if (signal?.aborted || error instanceof Refused || error instanceof Unreachable) throw error;
+    if (signal?.aborted || error instanceof Rejected || error instanceof Unreachable) throw error;
     throw new Unreachable(error instanceof Error ? error.message : String(error));
   }
 }

@@ -17,7 +17,7 @@ const PAGES = [
   [/^\/status\/?$/, 'Status', () => import('./pages/status.js')],
 ];
 
-/** Catches errors of a page, so that navigation keeps working. */
+/** Catches errors of a page, so navigation keeps working. */
 class Boundary extends Component {
   state = { failed: false };
 

@@ -1,4 +1,4 @@
-// A value shared by several components: components that read it with `useCell` are rendered again when it changes.
+// A value that several components share. Components that read it with `useCell` are rendered again when it changes.
 import { useEffect, useState } from './html.js';
 
 /**

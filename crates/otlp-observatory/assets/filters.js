@@ -1,5 +1,5 @@
-// Filters are query parameters of the address, with the names that the JSON API uses, so that filtered pages can be
-// shared. Pure functions.
+// Filters are query parameters of the address, with the names in the JSON API, so a filtered page can be shared. Pure
+// functions.
 import { address } from './router.js';
 
 /** @typedef {Record<string, string | string[]>} Filters */

@@ -32,13 +32,13 @@ export function duration(ns) {
   if (magnitude >= 3600e9) return `${Math.trunc(ns / 3600e9)} h ${Math.round((magnitude % 3600e9) / 60e9)} min`;
   if (magnitude >= 60e9) return `${Math.trunc(ns / 60e9)} min ${Math.round((magnitude % 60e9) / 1e9)} s`;
   for (const [size, unit] of DURATIONS) {
-    // Values that would round to 1000 get the next unit.
+    // Values that would be rounded to 1000 have the next unit.
     if (magnitude >= 0.9995 * size) return `${short(ns / size)} ${unit}`;
   }
   return magnitude === 0 ? '0' : `${short(ns)} ns`;
 }
 
-/** `0.4/s`, and `24/min` below one in ten seconds. @param {number} perSecond */
+/** `0.4/s`, or `3/min` for less than one in ten seconds. @param {number} perSecond */
 export function rate(perSecond) {
   if (perSecond > 0 && perSecond < 0.1) return `${short(perSecond * 60, 2)}/min`;
   return `${short(perSecond, 2)}/s`;
@@ -108,7 +108,7 @@ export function measured(value, unit) {
   if (value === null || value === undefined) return '–';
   if (Object.hasOwn(SECONDS_OF, unit)) return duration(value * SECONDS_OF[unit] * 1e9);
   if (unit === 'By') return bytes(value);
-  // An annotation like `{request}` names what is counted, and is not shown with each number.
+  // An annotation like `{request}` names the counted things, and is omitted from numbers.
   const shown = unit === '1' || unit === '' || unit.startsWith('{') ? '' : ` ${unit}`;
   return `${short(value)}${shown}`;
 }

@@ -1,4 +1,4 @@
-// Positions of the nodes and edges of the map, computed by dagre. Pure functions.
+// Computes the positions of the map's nodes and edges with dagre. Pure functions.
 import { Graph, layout } from './vendor/dagre.esm.js';
 import { clip } from './text.js';
 

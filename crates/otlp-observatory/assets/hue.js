@@ -1,5 +1,5 @@
-// The colour of a service depends only on its name, so that it is the same on every page. Reds are excluded, because
-// red means error.
+// The colour of a service depends only on its name, so it is the same on every page. Reds are excluded, because red
+// means error.
 import { hashOf } from './hash.js';
 
 const FIRST = 70;

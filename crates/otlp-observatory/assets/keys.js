@@ -1,5 +1,5 @@
-// Keyboard shortcuts. Components register bindings; the innermost component has precedence. Bindings do not apply while
-// the user types, with modifiers, or while a dialog is open.
+// Keyboard shortcuts. Components register bindings; the innermost component has precedence. Bindings are inactive while
+// the user types, presses a modifier key, or has a dialog open.
 import { useEffect, useRef } from './html.js';
 
 /** @typedef {Record<string, [description: string, run: (event: KeyboardEvent) => void | false]>} Bindings */
@@ -18,7 +18,7 @@ export function bindings() {
   return [...seen];
 }
 
-/** Binds keys while the component is mounted. A binding that returns false passes the key on. @param {Bindings} keys */
+/** Binds keys while the component is mounted. A binding that returns false passes the key to the next component. @param {Bindings} keys */
 export function useKeys(keys) {
   const layer = useRef(keys);
   layer.current = keys;

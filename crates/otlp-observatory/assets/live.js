@@ -1,6 +1,6 @@
 // Keeps pages up to date by polling: every second while the page is visible and not paused, with a back-off while the
 // server is unreachable. `paused` and `connection` are shared by the whole page.
-import { Refused, get } from './api.js';
+import { Rejected, get } from './api.js';
 import { cell } from './cell.js';
 import { useEffect, useState } from './html.js';
 
@@ -13,7 +13,7 @@ export const paused = cell(false);
 export const connection = cell(/** @type {string | null} */ (null));
 
 /**
- * Errors of the pollers that currently fail; success of another poller does not hide them.
+ * Errors of the pollers that currently fail. They stay visible when another poller succeeds.
  *
  * @type {Map<AbortSignal, string>}
  */
@@ -31,7 +31,7 @@ export function backOff(failures, every) {
   return failures === 0 ? every : Math.min(MAX_BACK_OFF_MS, every * 2 ** failures);
 }
 
-/** Resolves after `ms`, or at once when `signal` is aborted. @param {number} ms @param {AbortSignal} signal */
+/** Resolves after `ms`, or when `signal` is aborted. @param {number} ms @param {AbortSignal} signal */
 function sleep(ms, signal) {
   return new Promise((resolve) => {
     const timer = setTimeout(done, ms);
@@ -66,11 +66,11 @@ function untilActive(signal) {
  *
  * @param {() => string} may return a different address for each request
  * @param {number} every milliseconds between requests
- * @param {(body: any) => void} onAnswer called with changed responses
- * @param {(refusal: Refused) => void} onRefusal
+ * @param {(body: any) => void} onChange called with changed responses
+ * @param {(error: Rejected) => void} onError
  * @returns {() => void}
  */
-export function follow(address, every, onAnswer, onRefusal) {
+export function follow(address, every, onChange, onError) {
   const stop = new AbortController();
   const { signal } = stop;
   (async () => {
@@ -83,26 +83,28 @@ export function follow(address, every, onAnswer, onRefusal) {
         const current = address();
         if (current !== previous) etag = null;
         previous = current;
-        const answer = await get(current, { etag, signal });
+        const response = await get(current, { etag, signal });
         failures = 0;
         report(signal, null);
-        if (answer) {
-          etag = answer.etag;
-          if (!signal.aborted) onAnswer(answer.body);
+        if (response) {
+          etag = response.etag;
+          if (!signal.aborted) onChange(response.body);
         }
       } catch (error) {
         if (signal.aborted) return;
         failures += 1;
-        if (error instanceof Refused) {
+        if (error instanceof Rejected) {
           report(signal, null);
-          onRefusal(error);
-          // A missing resource may appear later; other refusals are permanent.
+          onError(error);
+          // A missing resource may appear later; other errors are permanent.
           if (error.status !== 404) return;
         } else {
           report(signal, error instanceof Error ? error.message : String(error));
         }
       }
-      await sleep(backOff(failures, every), signal);
+      // The jitter keeps several tabs from retrying in step.
+      const jitter = failures === 0 ? 1 : 0.5 + Math.random() / 2;
+      await sleep(jitter * backOff(failures, every), signal);
       await untilActive(signal);
     }
   })();
@@ -115,16 +117,16 @@ export function follow(address, every, onAnswer, onRefusal) {
 /**
  * Returns the newest JSON of an address. While a new address loads, the JSON of the old one is returned as `stale`.
  *
- * @param {string | null} address null requests nothing
+ * @param {string | null} address null if nothing is to be requested
  * @param {{every?: number}} [options]
- * @returns {{body: any, refusal: Refused | null, stale: boolean}}
+ * @returns {{body: any, error: Rejected | null, stale: boolean}}
  */
 export function useLive(address, { every = 1000 } = {}) {
   const [state, setState] = useState(
-    /** @type {{address: string | null, body: any, refusal: Refused | null}} */ ({
+    /** @type {{address: string | null, body: any, error: Rejected | null}} */ ({
       address: null,
       body: null,
-      refusal: null,
+      error: null,
     }),
   );
   useEffect(() => {
@@ -132,9 +134,9 @@ export function useLive(address, { every = 1000 } = {}) {
     return follow(
       () => address,
       every,
-      (body) => setState({ address, body, refusal: null }),
-      (refusal) => setState((before) => ({ address, body: before.address === address ? before.body : null, refusal })),
+      (body) => setState({ address, body, error: null }),
+      (error) => setState((before) => ({ address, body: before.address === address ? before.body : null, error })),
     );
   }, [address, every]);
-  return { body: state.body, refusal: state.refusal, stale: state.address !== address };
+  return { body: state.body, error: state.error, stale: state.address !== address };
 }

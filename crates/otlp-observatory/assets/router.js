@@ -9,7 +9,7 @@ function read() {
 
 const current = cell(read());
 
-/** Whether the previous entry of the history is one of these pages. */
+/** Whether the previous entry of the history is a page of the observatory. */
 let hasPreviousPage = false;
 
 export const useLocation = () => useCell(current);
@@ -30,7 +30,7 @@ export function navigate(address, { replace = false } = {}) {
   if (location.pathname !== before) scrollTo(0, 0);
 }
 
-/** Goes back, or to `fallback` if the previous page was not one of these. @param {string} fallback */
+/** Goes back, or to `fallback` if the previous page is on another site. @param {string} fallback */
 export function back(fallback) {
   if (hasPreviousPage) history.back();
   else navigate(fallback);
@@ -45,7 +45,7 @@ export function start() {
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     const link = event.target instanceof Element ? event.target.closest('a[href]') : null;
     const href = link?.getAttribute('href');
-    // Internal addresses begin with a slash; the browser handles all others.
+    // Internal addresses begin with a single slash; the browser handles all others.
     if (!href?.startsWith('/') || href.startsWith('//') || link?.hasAttribute('download')) return;
     event.preventDefault();
     navigate(href);
@@ -53,7 +53,7 @@ export function start() {
 }
 
 /**
- * Returns the path with query parameters; empty and null values are omitted, arrays repeat their name.
+ * Returns the path with query parameters. Empty and null values are omitted; an array repeats its name.
  *
  * @param {string} path
  * @param {Record<string, string | string[] | null | undefined>} parameters

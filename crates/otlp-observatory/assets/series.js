@@ -1,9 +1,9 @@
-// Converts points of metrics to the columns that charts draw. Pure functions.
+// Converts the points of metrics to columns for charts. Pure functions.
 import { milliseconds } from './format.js';
 import { hashOf } from './hash.js';
 import { textOf } from './text.js';
 
-/** Fields of points that are drawn, the most important first. @type {Record<string, string[]>} */
+/** Fields of points to draw, the most important first. @type {Record<string, string[]>} */
 const FIELDS = {
   counter: ['rate'],
   updowncounter: ['value'],
@@ -31,14 +31,14 @@ export function labelOf(attributes) {
   return parts.map(([name, value]) => `${name}=${textOf(value)}`).join(', ') || 'all';
 }
 
-/** Returns the attributes and the resource: two processes may report the same attributes. @param {any} series */
+/** Returns the attributes and the resource, because two processes may report the same attributes. @param {any} series */
 const identityOf = (series) => ({ ...series.resource, ...series.attributes });
 
 /** Returns a short, stable key of a series for addresses. @param {any} series */
 export const keyOf = (series) => hashOf(labelOf(identityOf(series))).toString(36);
 
 /**
- * Returns a label for each series from the attributes that differ, and the attributes that all have in common.
+ * Returns a label of each series, made of the attributes that differ, and the attributes that all series share.
  *
  * @param {any[]} series
  * @returns {{labels: Map<any, string>, common: Record<string, unknown>}}

@@ -1,4 +1,4 @@
-// The live log: polls for records after the newest one known.
+// The live log: polls for records that are newer than the newest known one.
 import { useEffect, useState } from './html.js';
 import { filterAddress, withFilter } from './filters.js';
 import { follow } from './live.js';
@@ -10,12 +10,12 @@ const PAGE = 200;
 const MAX_NEW = 500;
 
 /**
- * Adds new records to the shown ones. New records that do not reach back to the shown ones replace them, to avoid an
- * invisible gap. Pure.
+ * Adds new records to the shown ones. If records are missing in between, the new ones replace the shown ones, to avoid
+ * an invisible gap. Pure.
  *
  * @param {any[]} shown newest first
  * @param {any[]} added newest first
- * @param {boolean} contiguous whether no records are missing in between
+ * @param {boolean} contiguous whether no record is missing in between
  */
 export function join(shown, added, contiguous) {
   if (!contiguous) return added;
@@ -25,7 +25,7 @@ export function join(shown, added, contiguous) {
 
 /**
  * @param {import('./filters.js').Filters} filters
- * @returns {{logs: any[] | null, next: string | null, refusal: any, append: (logs: any[], next: string | null) => void}}
+ * @returns {{logs: any[] | null, next: string | null, error: any, append: (logs: any[], next: string | null) => void}}
  */
 export function useTail(filters) {
   const address = filterAddress('/logs', withFilter(filters, 'limit', String(PAGE)));
@@ -33,7 +33,7 @@ export function useTail(filters) {
     address: '',
     logs: /** @type {any[] | null} */ (null),
     next: /** @type {string | null} */ (null),
-    refusal: /** @type {any} */ (null),
+    error: /** @type {any} */ (null),
   });
   useEffect(() => {
     /** Sequence number of the newest record. @type {number | null} */
@@ -50,14 +50,14 @@ export function useTail(filters) {
         if (body.logs.length > 0) newest = body.logs[0].sequence;
         setState((before) => {
           if (isFirst || before.address !== address)
-            return { address, logs: body.logs, next: body.next, refusal: null };
-          if (body.logs.length === 0) return { ...before, refusal: null };
+            return { address, logs: body.logs, next: body.next, error: null };
+          if (body.logs.length === 0) return { ...before, error: null };
           const contiguous = body.next === null;
           const logs = join(before.logs ?? [], body.logs, contiguous);
-          return { address, logs, next: contiguous ? before.next : body.next, refusal: null };
+          return { address, logs, next: contiguous ? before.next : body.next, error: null };
         });
       },
-      (refusal) => setState((before) => ({ ...before, refusal })),
+      (error) => setState((before) => ({ ...before, error })),
     );
   }, [address]);
   /** @param {any[]} logs @param {string | null} next */

@@ -1,7 +1,7 @@
-// Sets the theme before the first paint; a module would run later, and the page would flash.
+// Sets the theme before the first paint. A module would run later, and the page would flash.
 try {
   const theme = localStorage.getItem('theme');
   if (theme === 'light' || theme === 'dark') document.documentElement.dataset.theme = theme;
 } catch {
-  // Storage may be unavailable; the system's theme applies then.
+  // Storage may be unavailable; the system's theme is used in this case.
 }

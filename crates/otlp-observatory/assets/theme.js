@@ -1,5 +1,5 @@
-// The theme: the system's, or the user's choice, which is stored. Canvases do not support CSS variables, so charts
-// resolve colours here and redraw when the theme changes.
+// The theme: that of the system, or the user's stored choice. Canvases do not support CSS variables, so charts resolve
+// colours here and redraw when the theme changes.
 import { cell } from './cell.js';
 
 /** @typedef {'system' | 'light' | 'dark'} Theme */
@@ -24,7 +24,7 @@ export function choose(next) {
     if (next === 'system') localStorage.removeItem('theme');
     else localStorage.setItem('theme', next);
   } catch {
-    // Storage may be unavailable; the choice applies to this page only then.
+    // Storage may be unavailable; the choice is lost when the page is closed in this case.
   }
   theme.set(next);
   changed();

@@ -12,7 +12,7 @@ import { between } from './format.js';
  */
 
 /**
- * Computes the rows of spans, which must be in waterfall order: each after its parent.
+ * Returns the rows of spans, which must be in waterfall order: each after its parent.
  *
  * @param {any[]} spans
  * @param {string} start of the trace
@@ -34,7 +34,7 @@ export function layOut(spans, start, duration) {
     });
   }
   const all = [...rows.values()];
-  // Children follow their parents, so in reverse order each count is complete before it is added.
+  // Children follow their parents, so in reverse order, each count is complete before it is added to the parent's.
   for (const row of all.toReversed()) {
     const parent = rows.get(row.span.parent_span_id);
     if (parent && parent !== row) parent.descendants += row.descendants + 1;

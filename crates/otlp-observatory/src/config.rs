@@ -1,4 +1,4 @@
-//! Settings of an observatory.
+//! Settings and addresses of an observatory.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use crate::forward::Forwarding;
 /// Settings of an [`Observatory`](crate::Observatory): the addresses to listen on, the memory limit, and the backend to
 /// forward to.
 ///
-/// Port 0 stands for any free port. Each setter returns the changed settings.
+/// Port 0 selects a free port. Each setter returns the changed settings.
 ///
 /// ```
 /// use otlp_observatory::Config;
@@ -22,8 +22,7 @@ pub struct Config {
     pub http: SocketAddr,
     /// Address for OTLP over gRPC. Default: 127.0.0.1:4317. Ignored without the feature `grpc`.
     pub grpc: Option<SocketAddr>,
-    /// Address for health checks, which are answered like those of the collector's `health_check` extension.
-    /// Default: 127.0.0.1:13133.
+    /// Address for health checks, compatible with the collector's `health_check` extension. Default: 127.0.0.1:13133.
     pub health: Option<SocketAddr>,
     /// Address of the pages and of their JSON. Default: 127.0.0.1:4319.
     pub pages: SocketAddr,
@@ -86,4 +85,18 @@ impl Config {
         self.forward = forwarding.into();
         self
     }
+}
+
+/// Addresses an observatory listens on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Addresses {
+    /// Address for OTLP over HTTP.
+    pub http: SocketAddr,
+    /// Address for OTLP over gRPC.
+    pub grpc: Option<SocketAddr>,
+    /// Address for health checks.
+    pub health: Option<SocketAddr>,
+    /// Address of the pages and of their JSON.
+    pub pages: SocketAddr,
 }

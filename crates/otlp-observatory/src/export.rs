@@ -1,4 +1,4 @@
-//! A decoded OTLP export request, whichever signal it carries and however it was received.
+//! Decoded OTLP export request of any signal.
 
 use opentelemetry_proto::tonic::{
     collector::{
@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 
-/// A signal of OTLP.
+/// OTLP signal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Signal {
     Traces,
@@ -19,10 +19,10 @@ pub(crate) enum Signal {
 }
 
 impl Signal {
-    /// Every signal, each at the index that is its discriminant.
+    /// All signals, ordered by discriminant.
     pub(crate) const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
-    /// Returns the name in the path of OTLP/HTTP.
+    /// Returns the name of the signal in the path of OTLP/HTTP.
     #[cfg(feature = "forward")]
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl Signal {
     }
 }
 
-/// One number for each signal.
+/// Number of items of each signal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Serialize)]
 pub(crate) struct Counts {
     pub(crate) spans: u64,
@@ -51,7 +51,7 @@ impl Counts {
     }
 }
 
-/// A decoded export request.
+/// Decoded export request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Export {
     Traces(ExportTraceServiceRequest),

@@ -7,7 +7,7 @@
 //! (HTTP, gRPC)       (masks)   └──▶ forward ──▶ backend
 //! ```
 //!
-//! Senders are untrusted: received content is never trusted, and every resource is bounded.
+//! Senders are not trusted, so received content is treated as untrusted text, and every resource is bounded.
 //!
 //! # Features
 //! Both features are on by default.
@@ -31,10 +31,10 @@ mod receive;
 mod samples;
 mod store;
 
-pub use config::Config;
+pub use config::{Addresses, Config};
 #[cfg(feature = "forward")]
 pub use forward::{Credentials, FolderError, Forwarding, Secret, StartError};
-pub use observatory::{Addresses, BindError, Observatory};
+pub use observatory::{BindError, Observatory};
 
 /// Compiles the program in the README.
 #[cfg(doctest)]

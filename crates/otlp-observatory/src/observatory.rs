@@ -1,7 +1,7 @@
 //! Binds the sockets, runs the servers, and ends them in order.
 //!
-//! Sockets are bound first, so that a port in use is reported before anything runs. At shutdown the servers end before
-//! ingestion and ingestion before forwarding, so that everything accepted is stored and queued.
+//! Sockets are bound first, so a port in use is reported before anything runs. At shutdown, the servers end before
+//! ingestion, and ingestion ends before forwarding, so everything accepted is stored and queued.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config,
+    config::{Addresses, Config},
     forward::{Forwarder, Forwarding},
     ingest::{Ingest, IngestThread, Received},
     pages::{self, Explorer},
@@ -25,12 +25,12 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Maximum number of open connections of each server.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Error of listening on an address.
+/// Error for an address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for {purpose}: {source}")]
 #[non_exhaustive]
 pub struct BindError {
-    /// Address that was to be bound.
+    /// Address that could not be bound.
     pub address: SocketAddr,
     /// Purpose of the address, such as `OTLP over HTTP`.
     pub purpose: &'static str,
@@ -45,21 +45,7 @@ impl BindError {
     }
 }
 
-/// Addresses an observatory listens on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Addresses {
-    /// Address for OTLP over HTTP.
-    pub http: SocketAddr,
-    /// Address for OTLP over gRPC.
-    pub grpc: Option<SocketAddr>,
-    /// Address for health checks.
-    pub health: Option<SocketAddr>,
-    /// Address of the pages and of their JSON.
-    pub pages: SocketAddr,
-}
-
-/// An observatory that listens, and serves as soon as it [runs](Self::run).
+/// An observatory with bound sockets, which serves when it [runs](Self::run).
 #[derive(Debug)]
 pub struct Observatory {
     http: Socket,
@@ -72,6 +58,7 @@ pub struct Observatory {
 
 #[derive(Debug)]
 struct Socket {
+    purpose: &'static str,
     listener: TcpListener,
     address: SocketAddr,
 }
@@ -80,7 +67,7 @@ impl Observatory {
     /// Binds every address of `config`.
     ///
     /// # Errors
-    /// [`BindError`] for the first address that cannot be bound. No address stays bound then.
+    /// Returns [`BindError`] for the first address that cannot be bound, and releases the others.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         let http = Socket::bind(config.http, "OTLP over HTTP").await?;
         let grpc = match config.grpc {
@@ -105,7 +92,7 @@ impl Observatory {
         })
     }
 
-    /// Returns the addresses it listens on, with the ports that were assigned.
+    /// Returns the bound addresses, with the assigned ports.
     pub fn addresses(&self) -> Addresses {
         let address = |socket: &Option<Socket>| socket.as_ref().map(|socket| socket.address);
         Addresses {
@@ -116,46 +103,36 @@ impl Observatory {
         }
     }
 
-    /// Serves until `shutdown` is cancelled. Everything accepted by then is stored, and forwarded or queued on disk.
+    /// Serves until `shutdown` is cancelled. Accepted telemetry is stored, and forwarded or queued on disk.
     ///
     /// # Errors
-    /// Forwarding cannot start (the error wraps a `StartError`), a thread cannot be started, or a server panicked.
+    /// Fails if forwarding cannot start (the error wraps a `StartError`), a thread cannot be started, or a server panicked.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
         let addresses = self.addresses();
         let store = Arc::new(Store::new(self.memory));
         let received = Arc::new(Received::default());
-        let forwarder = match &self.forward {
-            Some(forwarding) => Some(Forwarder::start(forwarding).map_err(io::Error::other)?),
-            None => None,
-        };
+        let forwarder = self.forward.as_ref().map(Forwarder::start).transpose();
+        let forwarder = forwarder.map_err(io::Error::other)?;
         let (ingest, ingest_thread) = Ingest::start(store.clone(), forwarder.clone(), received.clone())?;
         let pages = pages::router(Explorer {
             store,
-            pages: addresses.pages,
-            http: addresses.http,
-            grpc: addresses.grpc,
+            addresses,
             received,
             forwarder: forwarder.clone(),
         });
 
         let mut servers = Servers::new(shutdown.child_token());
-        servers.start(
-            "OTLP over HTTP",
-            self.http,
-            Server::new(),
-            http::router(ingest.clone()),
-        );
+        servers.start(self.http, Server::new(), http::router(ingest.clone()));
         #[cfg(feature = "grpc")]
         if let Some(socket) = self.grpc {
-            let router = crate::receive::grpc::router(ingest);
-            servers.start("OTLP over gRPC", socket, Server::http2(), router);
+            servers.start(socket, Server::http2(), crate::receive::grpc::router(ingest));
         }
-        servers.start("the pages", self.pages, Server::new(), pages);
+        servers.start(self.pages, Server::new(), pages);
         // The health server reports the shutdown until the other servers have ended.
         let mut health_server = Servers::new(CancellationToken::new());
         if let Some(socket) = self.health {
             let router = health::router(servers.shutdown.clone());
-            health_server.start("health", socket, Server::new(), router);
+            health_server.start(socket, Server::new(), router);
         }
 
         let ended = servers.finish().await;
@@ -175,7 +152,7 @@ async fn drain(ingest_thread: IngestThread, forwarder: Option<Forwarder>) {
     }
 }
 
-/// Servers that end together.
+/// Servers that shut down together.
 struct Servers {
     shutdown: CancellationToken,
     running: JoinSet<(&'static str, Result<(), GraceExceeded>)>,
@@ -189,13 +166,11 @@ impl Servers {
         }
     }
 
-    fn start(&mut self, purpose: &'static str, socket: Socket, server: Server, router: Router) {
-        let served = server.max_connections(MAX_CONNECTIONS).grace_period(GRACE).serve(
-            socket.listener,
-            router,
-            self.shutdown.clone().cancelled_owned(),
-        );
-        self.running.spawn(async move { (purpose, served.await) });
+    fn start(&mut self, socket: Socket, server: Server, router: Router) {
+        let server = server.max_connections(MAX_CONNECTIONS).grace_period(GRACE);
+        let shutdown = self.shutdown.clone().cancelled_owned();
+        let served = server.serve(socket.listener, router, shutdown);
+        self.running.spawn(async move { (socket.purpose, served.await) });
     }
 
     /// Waits until every server has ended. When one ends, the others are shut down.
@@ -222,8 +197,11 @@ impl Socket {
     async fn bind(address: SocketAddr, purpose: &'static str) -> Result<Self, BindError> {
         let bound = async {
             let listener = TcpListener::bind(address).await?;
-            let address = listener.local_addr()?;
-            Ok(Self { listener, address })
+            Ok(Self {
+                purpose,
+                address: listener.local_addr()?,
+                listener,
+            })
         };
         bound.await.map_err(|source| BindError {
             address,

@@ -1,17 +1,17 @@
-// A table of attributes. Each value links to the traces or logs that have it too.
+// A table of attributes. Each value links to the traces or logs with the same value.
 import { html } from '../html.js';
 import { plain, textOf } from '../text.js';
 import { address } from '../router.js';
 import { Text } from './text.js';
 
-// Longer values make unreadable filters in an address.
+// Maximum length of a value that is used as a filter in an address.
 const LONGEST_FILTER = 200;
 
 const MAX_ROWS = 256;
 
 /**
  * @param {{attributes: Record<string, unknown>, page?: string | null}} props
- *   `page`: the list that the links filter; null for no links
+ *   `page`: list that the links filter; null for no links
  */
 export function Attributes({ attributes, page = '/traces' }) {
   const rows = Object.entries(attributes ?? {}).sort(([one], [other]) => (one < other ? -1 : 1));

@@ -15,7 +15,7 @@ const MAX_EXEMPLARS = 200;
 const MIN_RANGE_S = 30;
 const FONT = '11px system-ui, sans-serif';
 
-/** Steps of the time axis in seconds; uPlot's defaults lack some that suit narrow screens. */
+/** Steps of the time axis, in seconds; uPlot's defaults lack some steps for narrow screens. */
 const TIME_STEPS = [
   1,
   2,
@@ -124,8 +124,8 @@ function timesOf(ticks) {
 const newest = (column) => column.findLast((value) => value !== null) ?? null;
 
 /**
- * Returns the range of the time axis: from the first point to the last, extended to the exemplars, which are older than
- * their point, and to a minimum length.
+ * Returns the range of the time axis: from the first point to the last, extended to a minimum length and to the
+ * exemplars, which are older than their point.
  *
  * @param {number | null} min
  * @param {number | null} max
@@ -139,7 +139,7 @@ function timeRange(min, max, exemplars) {
 }
 
 /**
- * Returns the index of a line's only point, which must be drawn as a dot because the line has no length.
+ * Returns the index of the only point of a line, which is drawn as a dot because the line has no length.
  *
  * @param {any} chart
  * @param {number} column
@@ -154,7 +154,7 @@ function lonePoint(chart, column, all) {
 }
 
 /**
- * Returns the value range: from zero, with a margin; not empty even for flat lines.
+ * Returns the range of the value axis: it contains zero, has a margin, and is not empty for constant values.
  *
  * @param {number | null} min
  * @param {number | null} max
@@ -187,7 +187,7 @@ function placeExemplars(chart, exemplars, unit) {
     dot.title = `${measured(exemplar.value, unit)} at ${dateTime(exemplar.time_unix_nano)}: open its trace`;
     dot.setAttribute('aria-label', dot.title);
     dot.style.left = `${left}px`;
-    // An exemplar above the scale is shown hollow at the edge.
+    // An exemplar above the scale is drawn as a hollow dot at the edge.
     dot.classList.toggle('is-beyond', top < 0);
     dot.style.top = `${Math.min(chart.over.clientHeight, Math.max(0, top))}px`;
     chart.over.append(dot);

@@ -1,4 +1,4 @@
-// The filter form above a list. Fields update the address while the user types, and follow other changes of it.
+// The filter form above a list. Fields update the address while the user types, and are updated when it changes otherwise.
 import { html, useEffect, useRef } from '../html.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
 import { useLive } from '../live.js';
@@ -12,7 +12,7 @@ const TYPING_MS = 250;
  * @typedef {object} Field
  * @property {string} name the parameter
  * @property {string} label
- * @property {[value: string, text: string][]} [options] values of a selection; without them, the field is a text
+ * @property {[value: string, text: string][]} [options] values of a selection; without them, it is a text field
  * @property {string} [placeholder]
  * @property {string} [pattern] required format; other values are not applied
  * @property {boolean} [search] whether the key `/` focuses the field
@@ -40,7 +40,7 @@ function Input({ field, value, onChange }) {
   const element = useRef(/** @type {HTMLInputElement | HTMLSelectElement | null} */ (null));
   const timer = useRef(0);
   useEffect(() => () => clearTimeout(timer.current), []);
-  // The text that the user is typing is newer than the address.
+  // A focused field is not updated: the user's text is newer than the address.
   useEffect(() => {
     if (element.current && element.current !== document.activeElement) element.current.value = value;
   }, [value]);
@@ -100,7 +100,7 @@ export function FilterForm({ path, query, fields, attributes: hasAttributes = tr
     if (value && !attributes.includes(value)) set('attribute', [...attributes, value]);
     input.value = '';
   };
-  // Filters without a field (a trace's or a span's logs) are shown as chips: filters must be visible.
+  // Filters without a field (such as a trace id) are shown as chips, because every filter must be visible.
   const others = Object.entries(filters).filter(
     ([name]) => name !== 'attribute' && !fields.some((field) => field.name === name),
   );

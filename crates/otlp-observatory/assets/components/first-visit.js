@@ -1,4 +1,4 @@
-// Instructions that are shown before the first request or task: how to create telemetry, and where services send it.
+// Instructions that are shown before the first request or task: how to create telemetry and where to send it.
 import { html } from '../html.js';
 import { plural } from '../format.js';
 import { Copy, Panel } from './parts.js';

@@ -9,7 +9,7 @@ import { Level, Service, Text } from './text.js';
 /** Returns the stack trace of the record's exception. @param {any} log */
 const stackOf = (log) => log.attributes?.['exception.stacktrace'];
 
-/** Attributes that are omitted from the line: they are the same in every record or shown elsewhere. */
+/** Attributes that the line omits because they are the same in every record or shown elsewhere. */
 const COMMON = /^(code|thread|exception|log|otel|process|trace_|span_)/;
 
 const MAX_INLINE = 4;
@@ -52,10 +52,10 @@ function Details({ log }) {
 }
 
 /**
- * A record. Records never change, so only new lines are rendered.
+ * A record. A line is rendered again only if its props change, because records do not change.
  *
- * Props: `log`; `time(log)`, the text of the time column; `onSpan(log)`, called to select the record's span on the same
- * page.
+ * Props: `log`; `time(log)`, which returns the text of the time column; `onSpan(log)`, which selects the record's span on
+ * the same page.
  */
 class Line extends Component {
   state = { open: false };

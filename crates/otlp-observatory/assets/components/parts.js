@@ -3,7 +3,7 @@ import { html, useEffect, useState } from '../html.js';
 import { bytes } from '../format.js';
 
 /**
- * Copies text. Browsers offer the clipboard on localhost and https only; elsewhere, a selection is copied.
+ * Copies text. Browsers provide the clipboard API on localhost and https only; elsewhere, a selection is copied.
  *
  * @param {string} text
  */
@@ -18,7 +18,7 @@ async function copy(text) {
   area.select();
   const copied = document.execCommand('copy');
   area.remove();
-  if (!copied) throw new Error('the browser refused to copy');
+  if (!copied) throw new Error('the browser did not allow copying');
 }
 
 /** A button that copies the result of `text()`. @param {{text: () => string, label: string, testid?: string}} props */
@@ -45,10 +45,10 @@ export function Empty({ title, children }) {
     ${children}</div>`;
 }
 
-/** The error message of a refused request. @param {{refusal: {message: string} | null}} props */
-export function Refusal({ refusal }) {
-  if (!refusal) return null;
-  return html`<p class="refusal" role="alert" data-testid="refusal">${refusal.message}</p>`;
+/** The message of an error. @param {{error: {message: string} | null}} props */
+export function ErrorMessage({ error }) {
+  if (!error) return null;
+  return html`<p class="error-message" role="alert" data-testid="error">${error.message}</p>`;
 }
 
 /** A placeholder for loading content. */

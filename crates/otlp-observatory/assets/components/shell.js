@@ -79,7 +79,7 @@ function Help({ onClose }) {
   </dialog>`;
 }
 
-/** Moves the focus to the page without a fragment, since fragments select spans. @param {Event} event */
+/** Moves the focus to the page without changing the fragment, which selects a span. @param {Event} event */
 function skip(event) {
   event.preventDefault();
   document.getElementById('main')?.focus();

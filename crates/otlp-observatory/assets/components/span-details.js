@@ -76,7 +76,7 @@ export function SpanDetails({ trace, span, onClose }) {
       ${span.status !== 'unset' && html`<span class="tag tag-${span.status === 'error' ? 'error' : 'ok'}">${span.status}</span>`}
       <span class="num"><strong>${duration(span.duration_ns)}</strong> <span class="muted">from ${start}</span></span>
     </p>
-    ${span.status_message && html`<p class="refusal"><${Text} value=${span.status_message} limit=${1000} expand /></p>`}
+    ${span.status_message && html`<p class="error-message"><${Text} value=${span.status_message} limit=${1000} expand /></p>`}
     ${query && html`<pre class="query" data-testid="sql"><${Text} value=${query} limit=${4000} expand /></pre>`}
     ${
       span.events.length > 0 &&

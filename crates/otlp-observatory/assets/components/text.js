@@ -1,5 +1,5 @@
-// Text from telemetry. Preact escapes it; this component also isolates its direction, makes invisible characters
-// visible, and truncates long text.
+// Text from telemetry. Preact escapes it; this component also isolates its direction, shows invisible characters, and
+// truncates long text.
 import { html, useState } from '../html.js';
 import { count } from '../format.js';
 import { hueOf } from '../hue.js';

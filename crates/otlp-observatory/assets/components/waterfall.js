@@ -1,4 +1,4 @@
-// The waterfall: a tree of spans. Only visible rows are rendered, so that large traces scroll smoothly.
+// The waterfall: a tree of spans. Only visible rows are rendered, which keeps scrolling smooth in large traces.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from '../html.js';
 import { between, duration } from '../format.js';
 import { hueOf } from '../hue.js';
@@ -13,7 +13,7 @@ const OVERSCAN = 12;
 const MAX_INDENT = 14;
 const MAX_MARKS = 20;
 
-/** Space for a duration's text as a fraction of the width, sufficient on narrow screens. */
+/** Space for the text of a duration, as a fraction of the width; sufficient on narrow screens. */
 const DURATION_WIDTH = 0.28;
 
 const rowId = (/** @type {string} */ spanId) => `span-${spanId}`;
@@ -38,7 +38,7 @@ function useViewport(element) {
 }
 
 /**
- * Returns the position of a span's duration: after its bar, else before it, else on it.
+ * Returns the position of a span's duration: after its bar, or before or on it if there is no space.
  *
  * @param {import('../waterfall.js').Row} row
  * @returns {{left?: string, right?: string}}
@@ -140,7 +140,7 @@ export function Waterfall({ trace, selected, onSelect, onOpen }) {
     else next.delete(spanId);
     setFolded(next);
   };
-  // A span selected elsewhere may be below a folded one.
+  // A span that was selected elsewhere may be hidden below a folded one.
   useEffect(() => {
     if (!selected || at >= 0) return;
     const closed = ancestors(all, selected).filter((spanId) => folded.has(spanId));

@@ -2,7 +2,7 @@
 import { html, useRef, useState } from '../html.js';
 import { get } from '../api.js';
 import { AGES, FilterForm, useServices } from '../components/filters.js';
-import { Empty, Loading, Refusal } from '../components/parts.js';
+import { Empty, Loading, ErrorMessage } from '../components/parts.js';
 import { LogList } from '../components/log-list.js';
 import { filterAddress, readFilters } from '../filters.js';
 import { useKeys, useRowKeys } from '../keys.js';
@@ -32,7 +32,7 @@ function openTrace() {
 export function Page({ query }) {
   const services = useServices();
   const filters = readFilters(query);
-  const { logs, next, refusal, append } = useTail(filters);
+  const { logs, next, error, append } = useTail(filters);
   const [fetching, setFetching] = useState(false);
   const list = useRef(null);
   useRowKeys(list);
@@ -40,10 +40,10 @@ export function Page({ query }) {
   const fetchOlder = async () => {
     setFetching(true);
     try {
-      const answer = await get(filterAddress('/logs', { ...filters, before: next ?? '', limit: '200' }));
-      append(answer?.body.logs ?? [], answer?.body.next ?? null);
+      const response = await get(filterAddress('/logs', { ...filters, before: next ?? '', limit: '200' }));
+      append(response?.body.logs ?? [], response?.body.next ?? null);
     } catch {
-      // The live log reports the same error.
+      // The polling of the live log reports the same error.
     } finally {
       setFetching(false);
     }
@@ -61,10 +61,10 @@ export function Page({ query }) {
         { name: 'from', label: 'Time', options: AGES, narrow: true },
       ]}
     />
-    <${Refusal} refusal=${refusal} />
+    <${ErrorMessage} error=${error} />
     ${
       logs === null
-        ? !refusal && html`<${Loading} />`
+        ? !error && html`<${Loading} />`
         : logs.length === 0
           ? html`<${Empty} title=${filtered ? 'No records match these filters.' : 'No logs yet.'}>
             <p>${filtered ? html`<a href="/logs">Show all</a>` : html`<a href="/">How to send logs</a>`}</p>

@@ -1,7 +1,7 @@
 // The service map: calls between services, databases, queues and external hosts, with rate, errors and latency, as a
 // drawing and as a table.
 import { html, useEffect, useMemo, useState } from '../html.js';
-import { Choice, Empty, Loading, Panel, Refusal } from '../components/parts.js';
+import { Choice, Empty, Loading, Panel, ErrorMessage } from '../components/parts.js';
 import { Text } from '../components/text.js';
 import { readFilters } from '../filters.js';
 import { count, duration, percent, rate } from '../format.js';
@@ -18,7 +18,7 @@ const WINDOWS = [
   ['1h', '1 h'],
 ];
 
-/** Maps that are wider than the page are scaled down to this factor; beyond that they scroll. */
+/** Minimum scale of a map that is wider than the page; an even wider one scrolls. */
 const LEAST_SCALE = 0.7;
 
 /** Maximum number of edges that are drawn; the table lists all. */
@@ -26,7 +26,7 @@ const MAX_EDGES = 80;
 
 const NARROW = '(max-width: 760px)';
 
-/** Paths of the icons of each kind of node, in a box of 16 by 16. */
+/** SVG path of each kind of node, in a box of 16 by 16. */
 const ICONS = /** @type {Record<string, string>} */ ({
   service: 'M2 3h12v4H2zM2 9h12v4H2zM4.5 5h1M4.5 11h1',
   database: 'M2.5 4c0-3 11-3 11 0v8c0 3-11 3-11 0zM2.5 4c0 3 11 3 11 0M2.5 8c0 3 11 3 11 0',
@@ -35,7 +35,7 @@ const ICONS = /** @type {Record<string, string>} */ ({
   client: 'M8 8.2a3.2 3.2 0 1 0-.01 0M2.5 14.5c0-6 11-6 11 0',
 });
 
-/** Returns the address of a node's traces; null if no filter selects them. @param {any} node */
+/** Returns the address of a node's traces; null if there is no filter for them. @param {any} node */
 function tracesOf(node) {
   if (node.kind === 'service') return address('/traces', { service: node.name });
   if (node.kind === 'database' && node.system)
@@ -121,7 +121,7 @@ const byCalls = (edges) => [...edges].sort((one, other) => other.calls - one.cal
 function Drawing(all) {
   const { nodes, edges } = busiest(all.nodes, all.edges);
   const vertical = useMedia(NARROW);
-  // The figures change every second; the layout only when nodes or edges change.
+  // The numbers change every second, but the layout depends only on the nodes and edges.
   const layoutKey = JSON.stringify([
     nodes.map(({ id, name }) => [id, name]),
     edges.map(({ from, to }) => [from, to]),
@@ -182,8 +182,8 @@ function Calls({ nodes, edges }) {
 /** @param {{query: string}} props */
 export function Page({ query }) {
   const window = String(readFilters(query).window ?? '5m');
-  const { body, refusal } = useLive(address('/map', { window }));
-  if (!body) return refusal ? html`<${Refusal} refusal=${refusal} />` : html`<${Loading} />`;
+  const { body, error } = useLive(address('/map', { window }));
+  if (!body) return error ? html`<${ErrorMessage} error=${error} />` : html`<${Loading} />`;
   return html`
     <div class="title-row">
       <h1>Map</h1>

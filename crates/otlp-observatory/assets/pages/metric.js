@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo } from '../html.js';
 import { Chart, openNewest } from '../components/chart.js';
 import { AGES, FilterForm } from '../components/filters.js';
-import { Empty, Loading, Panel, Refusal } from '../components/parts.js';
+import { Empty, Loading, Panel, ErrorMessage } from '../components/parts.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
 import { count, measured, plural } from '../format.js';
@@ -137,7 +137,7 @@ function SeriesTable({ metric, chosen, onChoose }) {
 /** @param {{argument: string, path: string, query: string, fragment: string}} props */
 export function Page({ argument, path, query, fragment }) {
   const filters = readFilters(query);
-  const { body: metric, refusal } = useLive(filterAddress(path, { from: '15m', ...filters }));
+  const { body: metric, error } = useLive(filterAddress(path, { from: '15m', ...filters }));
   useKeys({
     Escape: ['back to all metrics', () => back('/metrics')],
     e: ['open the newest exemplar', () => openNewest(metric?.exemplars ?? [])],
@@ -151,8 +151,8 @@ export function Page({ argument, path, query, fragment }) {
     fields=${[{ name: 'from', label: 'Time', options: [['', 'last 15 min'], ...AGES.filter(([age]) => age !== '' && age !== '15m')], narrow: true }]}
   />`;
   if (!metric) {
-    if (!refusal) return html`<${Loading} />`;
-    return html`${form}<${Empty} title="Metric not found."><${Refusal} refusal=${refusal} /><p><a href="/metrics">All metrics</a></p><//>`;
+    if (!error) return html`<${Loading} />`;
+    return html`${form}<${Empty} title="Metric not found."><${ErrorMessage} error=${error} /><p><a href="/metrics">All metrics</a></p><//>`;
   }
   const chosen =
     metric.series.find((/** @type {any} */ one) => keyOf(one) === fragment) ?? largest(metric.series, 'rate', 1)[0];
@@ -174,7 +174,7 @@ export function Page({ argument, path, query, fragment }) {
       </div>
     </header>
     ${form}
-    <${Refusal} refusal=${refusal} />
+    <${ErrorMessage} error=${error} />
     ${
       metric.series.length === 0
         ? html`<${Empty} title="No points in this period."><p><a href=${filterAddress(path, withFilter(filters, 'from', '24h'))}>Show the last day</a></p><//>`

@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo, useRef, useState } from '../html.js';
 import { Chart } from '../components/chart.js';
 import { FilterForm, useServices } from '../components/filters.js';
-import { Empty, Loading, Refusal } from '../components/parts.js';
+import { Empty, Loading, ErrorMessage } from '../components/parts.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters } from '../filters.js';
 import { count, measured } from '../format.js';
@@ -16,7 +16,7 @@ const MAX_LINES = 4;
 const MAX_CARDS = 500;
 const WINDOW = '15m';
 
-// Points arrive every few seconds at most, and many charts poll.
+// Points arrive every few seconds at most, and there may be many charts.
 const LIST_EVERY_MS = 5000;
 const CHART_EVERY_MS = 5000;
 
@@ -81,7 +81,7 @@ function Card({ instrument }) {
 export function Page({ query }) {
   const services = useServices();
   const filters = readFilters(query);
-  const { body, refusal } = useLive(filterAddress('/metrics', filters), { every: LIST_EVERY_MS });
+  const { body, error } = useLive(filterAddress('/metrics', filters), { every: LIST_EVERY_MS });
   const list = useRef(null);
   useRowKeys(list);
   const filtered = Object.keys(filters).length > 0;
@@ -96,10 +96,10 @@ export function Page({ query }) {
         { name: 'service', label: 'Service', options: services },
       ]}
     />
-    <${Refusal} refusal=${refusal} />
+    <${ErrorMessage} error=${error} />
     ${
       body === null
-        ? !refusal && html`<${Loading} />`
+        ? !error && html`<${Loading} />`
         : body.instruments.length === 0
           ? html`<${Empty} title=${filtered ? 'No instruments match these filters.' : 'No metrics yet.'}>
             <p>${filtered ? html`<a href="/metrics">Show all</a>` : 'By default, services send metrics once a minute.'}</p>

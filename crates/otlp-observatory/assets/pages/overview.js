@@ -2,7 +2,7 @@
 import { html, useMemo } from '../html.js';
 import { Chart } from '../components/chart.js';
 import { FirstVisit } from '../components/first-visit.js';
-import { Choice, Loading, Panel, Refusal } from '../components/parts.js';
+import { Choice, Loading, Panel, ErrorMessage } from '../components/parts.js';
 import { Service, Text } from '../components/text.js';
 import { readFilters } from '../filters.js';
 import { ago, count, duration, milliseconds, percent, rate } from '../format.js';
@@ -17,7 +17,7 @@ const WINDOWS = [
   ['1h', '1 h'],
 ];
 
-/** A window longer than the memory lasts. */
+/** Window that covers all stored telemetry. */
 const MAX_WINDOW = '24h';
 
 /** @param {{label: string, value: string, hint?: any, bad?: boolean, testid: string}} props */
@@ -165,13 +165,13 @@ const isIdle = (overview) =>
 /** @param {{path: string, query: string}} props */
 export function Page({ query }) {
   const window = String(readFilters(query).window ?? '5m');
-  const { body, refusal } = useLive(address('/', { window }));
+  const { body, error } = useLive(address('/', { window }));
   const { body: status } = useLive('/status');
   // Services also send telemetry when they start; the first-visit page stays until there is a request or a task.
   const idle = body !== null && isIdle(body);
   const before = useLive(idle ? address('/', { window: MAX_WINDOW }) : null);
   if (!body || !status || (idle && !before.body))
-    return refusal ? html`<${Refusal} refusal=${refusal} />` : html`<${Loading} />`;
+    return error ? html`<${ErrorMessage} error=${error} />` : html`<${Loading} />`;
   if (idle && isIdle(before.body)) return html`<${FirstVisit} status=${status} />`;
 
   const total = (/** @type {string} */ what) =>

@@ -1,6 +1,6 @@
 // The status of the observatory: memory use, received and evicted telemetry, and forwarding.
 import { html } from '../html.js';
-import { Loading, Meter, Panel, Refusal } from '../components/parts.js';
+import { Loading, Meter, Panel, ErrorMessage } from '../components/parts.js';
 import { Text } from '../components/text.js';
 import { bytes, count, dateTime } from '../format.js';
 import { useLive } from '../live.js';
@@ -16,7 +16,7 @@ function Forwarding({ forwarding }) {
   const { sent } = forwarding;
   return html`${
     forwarding.last_error &&
-    html`<p class="refusal">
+    html`<p class="error-message">
       <${Text} value=${forwarding.last_error} limit=${400} expand />
       ${forwarding.failing_since_unix_nano && html` <span>since ${dateTime(forwarding.failing_since_unix_nano)}</span>`}
     </p>`
@@ -35,8 +35,8 @@ function Forwarding({ forwarding }) {
 }
 
 export function Page() {
-  const { body, refusal } = useLive('/status');
-  if (!body) return refusal ? html`<${Refusal} refusal=${refusal} />` : html`<${Loading} />`;
+  const { body, error } = useLive('/status');
+  if (!body) return error ? html`<${ErrorMessage} error=${error} />` : html`<${Loading} />`;
   const { memory, kept, received, evicted } = body;
   const used = memory.traces_bytes + memory.logs_bytes + memory.metrics_bytes;
   const rows = /** @type {const} */ ([
@@ -67,7 +67,7 @@ export function Page() {
         facts=${[
           ['traces', count(kept.traces)],
           ['series', count(kept.series)],
-          ['refused requests', count(body.refused.requests)],
+          ['rejected requests', count(body.refused.requests)],
           ['rejected items', count(body.refused.spans + body.refused.logs + body.refused.points)],
           ['oldest', kept.oldest_unix_nano ? dateTime(kept.oldest_unix_nano) : '–'],
         ]}

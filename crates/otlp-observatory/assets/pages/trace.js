@@ -1,7 +1,7 @@
 // A trace: the waterfall across services, the details of the selected span, and the logs. The selected span is the
-// fragment of the address, so that it can be shared.
+// fragment of the address, so it can be shared.
 import { html, useEffect, useRef } from '../html.js';
-import { Copy, Empty, Loading, Panel, Refusal } from '../components/parts.js';
+import { Copy, Empty, Loading, Panel, ErrorMessage } from '../components/parts.js';
 import { LogList } from '../components/log-list.js';
 import { Service, Text } from '../components/text.js';
 import { SpanDetails } from '../components/span-details.js';
@@ -57,7 +57,7 @@ function Head({ trace }) {
 /** @param {{argument: string, path: string, fragment: string}} props */
 export function Page({ argument, path, fragment }) {
   const size = useRef(0);
-  const { body: trace, refusal } = useLive(path, { every: size.current > LARGE ? 10_000 : 1000 });
+  const { body: trace, error } = useLive(path, { every: size.current > LARGE ? 10_000 : 1000 });
   size.current = trace?.spans.length ?? 0;
   const selected = trace?.spans.find((/** @type {any} */ span) => span.span_id === fragment) ?? null;
   const select = (/** @type {string | null} */ spanId) =>
@@ -78,10 +78,10 @@ export function Page({ argument, path, fragment }) {
   }, [trace?.root?.name]);
 
   if (!trace) {
-    if (!refusal) return html`<${Loading} />`;
+    if (!error) return html`<${Loading} />`;
     return html`<${Empty} title="Trace not found.">
-      <p>It may have been evicted, or its spans have not arrived yet; this page shows it as soon as they do.</p>
-      <${Refusal} refusal=${refusal} />
+      <p>It may have been evicted, or its spans have not arrived yet. This page updates when they arrive.</p>
+      <${ErrorMessage} error=${error} />
       <p><a href="/traces">All traces</a></p>
     <//>`;
   }

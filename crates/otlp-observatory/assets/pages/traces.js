@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from '../html.js';
 import { get } from '../api.js';
 import { AGES, FilterForm, useServices } from '../components/filters.js';
-import { Empty, Loading, Refusal } from '../components/parts.js';
+import { Empty, Loading, ErrorMessage } from '../components/parts.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
 import { clock, count, duration, dateTime, plural } from '../format.js';
@@ -13,13 +13,13 @@ import { traceAddress } from '../router.js';
 // Maximum number of rows; more would make the page slow.
 const MAX_ROWS = 1000;
 
-// Filters apply only once the duration is complete.
+// Pattern of a complete duration; incomplete ones do not filter.
 const DURATION = '\\s*[0-9]+(\\.[0-9]+)?(us|ms|s)\\s*';
 
 const MAX_SERVICES = 4;
 
 /**
- * Returns a bar's width in percent, on a square-root scale, so that one slow trace does not flatten the others.
+ * Returns a bar's width in percent, on a square-root scale: on a linear one, a slow trace would flatten the others.
  *
  * @param {number} duration
  * @param {number} longest
@@ -65,7 +65,7 @@ export function Page({ query }) {
   const services = useServices();
   const filters = readFilters(query);
   const address = filterAddress('/traces', filters);
-  const { body, refusal, stale } = useLive(address);
+  const { body, error, stale } = useLive(address);
   const [older, setOlder] = useState({
     address,
     traces: /** @type {any[]} */ ([]),
@@ -83,9 +83,9 @@ export function Page({ query }) {
   const fetchOlder = async () => {
     setFetching(true);
     try {
-      const answer = await get(filterAddress('/traces', withFilter(filters, 'before', next)));
-      // The live page moves on, so its current traces are kept below it.
-      setOlder({ address, traces: [...traces, ...(answer?.body.traces ?? [])], next: answer?.body.next ?? null });
+      const response = await get(filterAddress('/traces', withFilter(filters, 'before', next)));
+      // Newer traces will replace those on the live page, so the current ones are kept.
+      setOlder({ address, traces: [...traces, ...(response?.body.traces ?? [])], next: response?.body.next ?? null });
     } catch {
       // Polling reports the same error.
     } finally {
@@ -117,10 +117,10 @@ export function Page({ query }) {
         { name: 'from', label: 'Time', options: AGES, narrow: true },
       ]}
     />
-    <${Refusal} refusal=${refusal} />
+    <${ErrorMessage} error=${error} />
     ${
       body === null
-        ? !refusal && html`<${Loading} />`
+        ? !error && html`<${Loading} />`
         : traces.length === 0
           ? html`<${Empty} title=${Object.keys(filters).length > 0 ? 'No traces match these filters.' : 'No traces yet.'}>
             <p>${Object.keys(filters).length > 0 ? html`<a href="/traces">Show all</a>` : html`<a href="/">How to send traces</a>`}</p>

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-/// Delays that double with each failure, up to a maximum.
+/// Delays that double after each failure, up to a maximum.
 #[derive(Debug)]
 pub(super) struct BackOff {
     min: Duration,
@@ -18,7 +18,7 @@ impl BackOff {
         Self { min, max, next: min }
     }
 
-    /// Returns the next delay, shortened by up to half at random so that many senders do not retry at once.
+    /// Returns the next delay. A random part of up to half is subtracted, which spreads the retries of many senders.
     pub(super) fn next_delay(&mut self) -> Duration {
         let delay = self.next;
         self.next = (delay * 2).min(self.max);
@@ -31,12 +31,12 @@ impl BackOff {
     }
 }
 
-/// Returns `delay`, extended by up to a tenth at random.
+/// Returns `delay`, increased by a random part of up to a tenth.
 pub(super) fn at_least(delay: Duration) -> Duration {
     delay + delay.mul_f64(random() / 10.0)
 }
 
-/// Returns a number from 0 to 1. The standard library seeds every `RandomState` differently.
+/// Returns a random number from 0 to 1, from the seed that the standard library gives every `RandomState`.
 fn random() -> f64 {
     let bits = RandomState::new().build_hasher().finish() >> 32;
     u32::try_from(bits).map_or(0.5, |bits| f64::from(bits) / f64::from(u32::MAX))

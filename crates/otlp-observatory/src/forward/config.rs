@@ -6,7 +6,7 @@ use url::Url;
 
 use super::queue::FolderError;
 
-/// A text that `Debug` does not show.
+/// Text that `Debug` does not show.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Secret(String);
 
@@ -27,13 +27,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Settings for forwarding to an OTLP backend.
-///
-/// Each setter returns the changed settings.
+/// Settings for forwarding to an OTLP backend. Each setter returns the changed settings.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Forwarding {
-    /// OTLP/HTTP endpoint of the backend, to which `/v1/traces` and the like are appended.
+    /// OTLP/HTTP endpoint of the backend, without the path of a signal such as `/v1/traces`.
     ///
     /// Must be `https`, unless the host is loopback.
     pub endpoint: Url,
@@ -68,7 +66,7 @@ impl Forwarding {
         self
     }
 
-    /// Sends a token with every request, obtained with `credentials`.
+    /// Authenticates every request with a token, which is requested with `credentials`.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self
@@ -126,7 +124,7 @@ pub enum StartError {
     /// An address is not `https`, and its host is not loopback.
     #[error("the {purpose} for forwarding must be https; http is allowed only for loopback hosts")]
     NotHttps {
-        /// Setting with the address: `endpoint` or `token URL`.
+        /// Setting that contains the address: `endpoint` or `token URL`.
         purpose: &'static str,
     },
     /// An address contains a user name or password.
@@ -134,11 +132,11 @@ pub enum StartError {
         "the {purpose} for forwarding must not contain a user name or password; use a header or credentials"
     )]
     SecretInUrl {
-        /// Setting with the address: `endpoint` or `token URL`.
+        /// Setting that contains the address: `endpoint` or `token URL`.
         purpose: &'static str,
     },
     /// A header name or value is invalid in HTTP.
-    #[error("the header {name:?} for forwarding has a name or value that HTTP does not allow")]
+    #[error("the header {name:?} for forwarding has an invalid name or value")]
     Header {
         /// Name of the header.
         name: String,

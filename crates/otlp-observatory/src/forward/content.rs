@@ -1,6 +1,5 @@
-//! Selects and encodes the content of an export to forward: spans of health checks are omitted, and the
-//! deployment environment is written into every resource, like `filter/health` and `resource/environment` of
-//! the collector's configuration.
+//! Selects and encodes the forwarded part of an export: omits spans of health checks, and writes the deployment
+//! environment into every resource, like `filter/health` and `resource/environment` in the collector's configuration.
 //!
 //! The export is not modified, and only its resources are copied.
 
@@ -18,10 +17,10 @@ use prost::{
 
 use crate::export::Export;
 
-/// The resource attribute since semantic conventions 1.27, and its earlier name.
+/// Resource attribute since semantic conventions 1.27, and its earlier name.
 const ENVIRONMENT: [&str; 2] = ["deployment.environment.name", "deployment.environment"];
 
-/// An export request, encoded.
+/// Encoded export request.
 #[derive(Debug)]
 pub(super) struct Content {
     pub(super) request: Vec<u8>,
@@ -29,7 +28,7 @@ pub(super) struct Content {
     pub(super) items: u32,
 }
 
-/// Encodes `export` after `reserved` bytes that the caller fills; `None` when there is nothing to forward.
+/// Encodes `export` after `reserved` bytes, which the caller fills. Returns `None` if there is nothing to forward.
 pub(super) fn content(export: &Export, environment: Option<&str>, reserved: usize) -> Option<Content> {
     let mut request = Vec::with_capacity(reserved + export.encoded_len() + 128);
     request.resize(reserved, 0);
@@ -43,22 +42,20 @@ pub(super) fn content(export: &Export, environment: Option<&str>, reserved: usiz
                 items += spans;
                 if spans > 0 {
                     let resource = with_environment(group.resource.as_ref(), environment);
-                    append(&mut request, resource.as_deref(), &scopes, &group.schema_url);
+                    append(&mut request, resource, &scopes, &group.schema_url);
                 }
             }
         }
         Export::Metrics(metrics) => {
             for group in &metrics.resource_metrics {
                 let resource = with_environment(group.resource.as_ref(), environment);
-                let scopes = &group.scope_metrics;
-                append(&mut request, resource.as_deref(), scopes, &group.schema_url);
+                append(&mut request, resource, &group.scope_metrics, &group.schema_url);
             }
         }
         Export::Logs(logs) => {
             for group in &logs.resource_logs {
                 let resource = with_environment(group.resource.as_ref(), environment);
-                let scopes = &group.scope_logs;
-                append(&mut request, resource.as_deref(), scopes, &group.schema_url);
+                append(&mut request, resource, &group.scope_logs, &group.schema_url);
             }
         }
     }
@@ -90,18 +87,15 @@ fn without_health(scopes: &[ScopeSpans]) -> Cow<'_, [ScopeSpans]> {
 }
 
 fn is_health(span: &Span) -> bool {
-    let text = |key: &str| {
-        let first = span.attributes.iter().find(|attribute| attribute.key == key)?;
-        match first.value.as_ref()?.value.as_ref()? {
-            Value::StringValue(text) => Some(text.as_str()),
-            _ => None,
-        }
-    };
-    let is_path = |path| is_health_path(path, false);
-    let is_target = |target| is_health_path(target, true);
-    text("url.path").is_some_and(is_path)
-        || text("http.route").is_some_and(is_path)
-        || text("http.target").is_some_and(is_target)
+    span.attributes.iter().any(|attribute| {
+        let with_query = match attribute.key.as_str() {
+            "url.path" | "http.route" => false,
+            "http.target" => true,
+            _ => return false,
+        };
+        let value = attribute.value.as_ref().and_then(|value| value.value.as_ref());
+        matches!(value, Some(Value::StringValue(path)) if is_health_path(path, with_query))
+    })
 }
 
 /// Whether `path` matches `^/(api/)?health(z|/|$)`, or has a query after `health` if `with_query`.
@@ -109,15 +103,11 @@ fn is_health_path(path: &str, with_query: bool) -> bool {
     let Some(path) = path.strip_prefix('/') else {
         return false;
     };
-    let below = path.strip_prefix("api/").unwrap_or(path);
-    let Some(rest) = below.strip_prefix("health") else {
+    let path = path.strip_prefix("api/").unwrap_or(path);
+    let Some(rest) = path.strip_prefix("health") else {
         return false;
     };
-    match rest.as_bytes().first() {
-        None | Some(b'z' | b'/') => true,
-        Some(b'?') => with_query,
-        Some(_) => false,
-    }
+    rest.is_empty() || rest.starts_with(['z', '/']) || (with_query && rest.starts_with('?'))
 }
 
 fn with_environment<'a>(
@@ -143,10 +133,17 @@ fn with_environment<'a>(
 
 /// Appends a `ResourceSpans`, `ResourceMetrics` or `ResourceLogs`.
 ///
-/// The three are encoded alike: each is field 1 of its export request, with the resource in field 1, the scopes in field
-/// 2 and the schema URL in field 3.
-fn append(request: &mut Vec<u8>, resource: Option<&Resource>, scopes: &[impl Message], schema_url: &String) {
-    let resource_length = resource.map_or(0, |resource| message::encoded_len(1, resource));
+/// The three have the same encoding: each is field 1 of its export request, with the resource in field 1, the scopes in
+/// field 2 and the schema URL in field 3.
+fn append(
+    request: &mut Vec<u8>,
+    resource: Option<Cow<'_, Resource>>,
+    scopes: &[impl Message],
+    schema_url: &String,
+) {
+    let resource_length = resource
+        .as_ref()
+        .map_or(0, |resource| message::encoded_len(1, &**resource));
     let schema_length = match schema_url.as_str() {
         "" => 0,
         _ => string::encoded_len(3, schema_url),
@@ -155,7 +152,7 @@ fn append(request: &mut Vec<u8>, resource: Option<&Resource>, scopes: &[impl Mes
     encode_key(1, WireType::LengthDelimited, request);
     encode_varint(length as u64, request);
     if let Some(resource) = resource {
-        message::encode(1, resource, request);
+        message::encode(1, &*resource, request);
     }
     message::encode_repeated(2, scopes, request);
     if !schema_url.is_empty() {

@@ -1,5 +1,5 @@
-//! Stand-ins for the types of `forward` without the feature of that name. None of them has a value, so the code that
-//! uses them is the same with and without the feature.
+//! Uninhabited replacements for the types of `forward`, used without the feature `forward`. Other modules are the same
+//! with and without the feature.
 
 use std::{convert::Infallible, time::Duration};
 

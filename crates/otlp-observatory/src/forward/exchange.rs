@@ -1,4 +1,4 @@
-//! Sends requests to the backend by OTLP 1.9 over HTTP, and interprets the responses
+//! Sends requests to the backend with OTLP 1.9 over HTTP, and interprets the responses
 //! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>).
 
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT},
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER},
 };
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
@@ -15,49 +15,32 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::{
-    client::{body, client, describe},
+    client::{RequestError, client, read_body},
     config::{Forwarding, StartError},
     timing::Timing,
-    token::{TokenError, Tokens},
+    token::Tokens,
 };
 use crate::export::Signal;
 
-const MAX_RESPONSE_BYTES: usize = 64 * 1024;
+/// Name of the server in errors.
+const SERVER: &str = "the backend";
 
 /// Time-out for reading the body of a success response, which only reports rejected items.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Reason a request was not accepted. The body of a refusal is not read, because it may quote the request.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum SendError {
-    #[error("cannot reach the backend: {0}")]
-    Connection(String),
-    #[error("the backend did not respond in time")]
-    Timeout,
-    #[error("the backend responded with HTTP {0}")]
-    Status(u16),
-    #[error(transparent)]
-    Token(#[from] TokenError),
-}
-
-impl SendError {
-    /// Whether the backend may accept parts of the rejected request.
-    pub(super) fn concerns_content(&self) -> bool {
-        matches!(self, Self::Status(400 | 413 | 422))
-    }
-}
 
 /// The backend's verdict on a request.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// Accepted, except for `rejected_items`.
     Accepted { rejected_items: u64 },
-    /// Permanently refused.
-    Refused(SendError),
+    /// Permanently rejected.
+    Rejected(RequestError),
+    /// Permanently rejected because of its content or size; the backend may accept parts of it.
+    ContentRejected(RequestError),
     /// Temporary failure. The duration, if any, is the minimum delay before the next attempt.
-    Retry(SendError, Option<Duration>),
+    Retry(RequestError, Option<Duration>),
     /// The token was rejected and has been discarded.
-    Unauthorized(SendError),
+    Unauthorized(RequestError),
 }
 
 /// Sends requests to the backend.
@@ -65,84 +48,66 @@ pub(super) enum Verdict {
 pub(super) struct Exchange {
     client: Client,
     urls: [Url; Signal::ALL.len()],
-    /// Headers of every request, including secrets.
-    headers: HeaderMap,
     tokens: Option<Tokens>,
-    timeout: Duration,
 }
 
 impl Exchange {
     pub(super) fn new(forwarding: &Forwarding, timing: &Timing) -> Result<Self, StartError> {
         let endpoint = &forwarding.endpoint;
+        let headers = headers(forwarding)?;
         let tokens = |credentials| Tokens::new(credentials, timing);
         Ok(Self {
-            client: client(endpoint, "endpoint")?,
+            client: client(endpoint, "endpoint", headers, timing.request_timeout)?,
             urls: Signal::ALL.map(|signal| signal_url(endpoint, signal)),
-            headers: headers(forwarding)?,
             tokens: forwarding.credentials.as_ref().map(tokens).transpose()?,
-            timeout: timing.request_timeout,
         })
     }
 
     /// Sends `request`, which is compressed with gzip.
     pub(super) async fn post(&self, signal: Signal, request: Bytes) -> Verdict {
-        let mut headers = self.headers.clone();
+        let mut request = self.client.post(self.urls[signal as usize].clone()).body(request);
+        let mut token = None;
         if let Some(tokens) = &self.tokens {
             match tokens.authorization().await {
-                Ok(authorization) => headers.insert(AUTHORIZATION, authorization),
-                Err((error, retry_after)) => return Verdict::Retry(error.into(), Some(retry_after)),
-            };
+                Ok(authorization) => {
+                    request = request.header(AUTHORIZATION, &authorization);
+                    token = Some((tokens, authorization));
+                }
+                Err((error, retry_after)) => return Verdict::Retry(error, Some(retry_after)),
+            }
         }
-        let sent = self
-            .client
-            .post(self.urls[signal as usize].clone())
-            .headers(headers.clone())
-            .timeout(self.timeout)
-            .body(request)
-            .send()
-            .await;
-        let response = match sent {
+        let response = match request.send().await {
             Ok(response) => response,
-            Err(error) if error.is_timeout() => return Verdict::Retry(SendError::Timeout, None),
-            Err(error) => return Verdict::Retry(SendError::Connection(describe(error)), None),
+            Err(error) => return Verdict::Retry(RequestError::new(SERVER, error), None),
         };
-        let status = response.status();
-        let error = SendError::Status(status.as_u16());
-        match status.as_u16() {
-            200..=299 => Verdict::Accepted {
+        let status = response.status().as_u16();
+        let error = RequestError::Status(SERVER, status);
+        match (status, token) {
+            (200..=299, _) => Verdict::Accepted {
                 rejected_items: rejected_items(response).await,
             },
-            401 | 403 => {
-                let (Some(tokens), Some(authorization)) = (&self.tokens, headers.get(AUTHORIZATION)) else {
-                    return Verdict::Retry(error, None);
-                };
-                tokens.discard(authorization).await;
+            (401 | 403, Some((tokens, authorization))) => {
+                tokens.discard(&authorization).await;
                 Verdict::Unauthorized(error)
             }
-            429 | 502 | 503 | 504 => Verdict::Retry(error, retry_after(response.headers())),
-            // A redirect does not concern the content; it is not followed and may be temporary.
-            300..=399 => Verdict::Retry(error, None),
-            _ => Verdict::Refused(error),
+            (429 | 502 | 503 | 504, _) => Verdict::Retry(error, retry_after(response.headers())),
+            // Redirects are not followed. They do not depend on the content, and may be temporary.
+            (300..=399 | 401 | 403, _) => Verdict::Retry(error, None),
+            (400 | 413 | 422, _) => Verdict::ContentRejected(error),
+            _ => Verdict::Rejected(error),
         }
     }
 }
 
 fn signal_url(endpoint: &Url, signal: Signal) -> Url {
     let mut url = endpoint.clone();
-    url.set_path(&format!(
-        "{}/v1/{}",
-        endpoint.path().trim_end_matches('/'),
-        signal.name()
-    ));
+    let base = endpoint.path().trim_end_matches('/');
+    url.set_path(&format!("{base}/v1/{}", signal.name()));
     url
 }
 
 fn headers(forwarding: &Forwarding) -> Result<HeaderMap, StartError> {
     let mut headers = HeaderMap::new();
-    headers.insert(
-        USER_AGENT,
-        HeaderValue::from_static(concat!("otlp-observatory/", env!("CARGO_PKG_VERSION"))),
-    );
     for (name, value) in &forwarding.headers {
         let invalid = || StartError::Header { name: name.clone() };
         let key = HeaderName::try_from(name).map_err(|_| invalid())?;
@@ -157,9 +122,9 @@ fn headers(forwarding: &Forwarding) -> Result<HeaderMap, StartError> {
 
 /// Returns the number of items that the backend rejected; 0 if the response cannot be read.
 ///
-/// The responses of all signals have the same encoding.
+/// The responses for all signals have the same encoding.
 async fn rejected_items(response: Response) -> u64 {
-    let body = timeout(RESPONSE_TIMEOUT, body(response, MAX_RESPONSE_BYTES)).await;
+    let body = timeout(RESPONSE_TIMEOUT, read_body(response)).await;
     let body = body.ok().flatten().unwrap_or_default();
     ExportTraceServiceResponse::decode(&body[..])
         .ok()
@@ -168,8 +133,8 @@ async fn rejected_items(response: Response) -> u64 {
         .unwrap_or(0)
 }
 
-/// Reads `Retry-After`: seconds or a date. A date is compared with the response's own `Date`, as clocks
-/// differ.
+/// Returns the delay in `Retry-After`: seconds or a date. A date is compared with the `Date` of the response, because
+/// clocks differ.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(RETRY_AFTER)?;

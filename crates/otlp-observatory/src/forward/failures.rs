@@ -1,7 +1,7 @@
-//! Tracks whether something is failing, and decides which failures are logged.
+//! Logs when an operation begins to fail and when it succeeds again.
 //!
-//! A log record of this crate may itself arrive here to be forwarded, so logging is bounded: a repeated
-//! failure is counted, not logged, and failures that come and go are logged once a minute at most.
+//! A log record of this crate may itself be received and forwarded, so logging is bounded: an outage is logged when it
+//! begins and when it ends, and frequent outages at most once a minute.
 
 use std::{
     fmt,
@@ -9,11 +9,20 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use crate::export::Signal;
+
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The failures of one operation.
-#[derive(Debug, Default)]
-pub(super) struct Failures(Mutex<Tracked>);
+/// Failures of one operation.
+#[derive(Debug)]
+pub(super) struct Failures {
+    signal: Signal,
+    /// Log message for the beginning of an outage.
+    failing: &'static str,
+    /// Log message for the end of an outage.
+    working: &'static str,
+    tracked: Mutex<Tracked>,
+}
 
 #[derive(Debug, Default)]
 struct Tracked {
@@ -21,49 +30,68 @@ struct Tracked {
     last_logged: Option<Instant>,
 }
 
-/// A period, lasting until now, in which every attempt has failed.
+/// Current period in which every attempt has failed.
 #[derive(Clone, Debug)]
 pub(super) struct Outage {
     pub(super) since: SystemTime,
     pub(super) last_failure: Instant,
     pub(super) last_error: String,
-    pub(super) began: Instant,
-    pub(super) failures: u64,
+    began: Instant,
+    failures: u64,
     is_logged: bool,
 }
 
 impl Failures {
-    /// Records a failure. Returns whether to log it.
-    pub(super) fn failed(&self, error: &impl fmt::Display) -> bool {
+    pub(super) fn new(signal: Signal, failing: &'static str, working: &'static str) -> Self {
+        Self {
+            signal,
+            failing,
+            working,
+            tracked: Mutex::default(),
+        }
+    }
+
+    /// Records a failure, which affected `items` if their number is known.
+    pub(super) fn failed(&self, error: &impl fmt::Display, items: Option<u64>) {
         let mut tracked = self.tracked();
-        let error = error.to_string();
+        let last_error = error.to_string();
         let now = Instant::now();
         if let Some(outage) = &mut tracked.outage {
-            outage.last_error = error;
+            outage.last_error = last_error;
             outage.last_failure = now;
             outage.failures += 1;
-            return false;
+            return;
         }
         let is_logged = tracked
             .last_logged
             .is_none_or(|at| now.duration_since(at) >= LOG_INTERVAL);
-        if is_logged {
-            tracked.last_logged = Some(now);
-        }
         tracked.outage = Some(Outage {
             since: SystemTime::now(),
             last_failure: now,
-            last_error: error,
+            last_error,
             began: now,
             failures: 1,
             is_logged,
         });
-        is_logged
+        if is_logged {
+            tracked.last_logged = Some(now);
+            drop(tracked);
+            telemetry::warn!(signal = self.signal.name(), %error, items, "{}", self.failing);
+        }
     }
 
-    /// Records a success. Returns the outage that it ends, if its end is to be logged.
-    pub(super) fn succeeded(&self) -> Option<Outage> {
-        self.tracked().outage.take().filter(|outage| outage.is_logged)
+    /// Records a success, which ends the outage.
+    pub(super) fn succeeded(&self) {
+        let outage = self.tracked().outage.take();
+        if let Some(outage) = outage.filter(|outage| outage.is_logged) {
+            telemetry::info!(
+                signal = self.signal.name(),
+                after_s = outage.began.elapsed().as_secs_f64(),
+                failures = outage.failures,
+                "{}",
+                self.working
+            );
+        }
     }
 
     pub(super) fn outage(&self) -> Option<Outage> {
@@ -71,6 +99,6 @@ impl Failures {
     }
 
     fn tracked(&self) -> MutexGuard<'_, Tracked> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tracked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,9 @@
-//! Forwards received telemetry to a backend by OTLP over HTTP, through a bounded queue on disk, with OAuth2
+//! Forwards received telemetry to a backend with OTLP over HTTP, through a bounded queue on disk, and with OAuth2
 //! tokens if the backend requires them.
 //!
-//! Queued exports are delivered at least once, by the next process if necessary; exports that cannot be
-//! queued are counted. This module creates no spans and bounds its logging, because both may be received and
-//! forwarded again.
+//! Queued exports are delivered at least once, if necessary by the next process; exports that cannot be queued are
+//! counted. This module creates no spans and bounds its logging, because its own telemetry may be received and forwarded
+//! again.
 
 mod back_off;
 mod client;
@@ -26,7 +26,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
 };
-use url::Url;
+use url::Position;
 
 pub(crate) use self::progress::Status;
 pub use self::{
@@ -42,7 +42,7 @@ use self::{
 };
 use crate::export::{Export, Signal};
 
-/// Time for the last writes to disk after the deadline for sending.
+/// Grace period for the last writes to disk after the deadline for sending.
 const DISK_GRACE: Duration = Duration::from_secs(2);
 
 /// Queues exports and sends them in the background.
@@ -53,6 +53,7 @@ pub(crate) struct Forwarder(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// Endpoint without its query, which may be a secret.
     endpoint: String,
     environment: Option<String>,
     queues: Arc<[Arc<DiskQueue>]>,
@@ -66,7 +67,7 @@ impl Forwarder {
     /// Opens the queue and starts to send its contents, on the current Tokio runtime.
     ///
     /// # Errors
-    /// An address or a header cannot be used, or the folder is used by another process or cannot be written.
+    /// Fails if an address or a header is not allowed, or if the folder cannot be written or is used by another process.
     pub(crate) fn start(forwarding: &Forwarding) -> Result<Self, StartError> {
         Self::start_with(forwarding, Timing::default())
     }
@@ -83,7 +84,7 @@ impl Forwarder {
                 path: forwarding.queue.clone(),
                 source,
             })?;
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress::new());
         let (deadline, _) = watch::channel(None);
         let mut tasks = JoinSet::new();
         for queue in queues.iter() {
@@ -93,6 +94,7 @@ impl Forwarder {
                 progress: progress.clone(),
                 timing,
                 deadline: deadline.subscribe(),
+                back_off: timing.back_off(),
             };
             tasks.spawn(sender.run());
         }
@@ -103,7 +105,7 @@ impl Forwarder {
             deadline.subscribe(),
         ));
         Ok(Self(Arc::new(Shared {
-            endpoint: without_query(&forwarding.endpoint),
+            endpoint: forwarding.endpoint[..Position::AfterPath].to_owned(),
             environment: forwarding.environment.clone(),
             queues,
             budget,
@@ -123,15 +125,16 @@ impl Forwarder {
             return;
         };
         let signal = export.signal();
+        let progress = self.0.progress.of(signal);
         match self.0.queues[signal as usize].append(content.request, content.items) {
-            Ok(()) => self.0.progress.queued(signal),
-            Err(error) => self.0.progress.not_queued(signal, &error),
+            Ok(()) => progress.queueing.succeeded(),
+            Err(error) => progress.not_queued(&error),
         }
     }
 
     /// Sends queued exports for at most `within`, and leaves the rest on disk for the next process.
     ///
-    /// Exports accepted later also remain on disk.
+    /// Exports that are accepted later also remain on disk.
     pub(crate) async fn finish(&self, within: Duration) {
         let deadline = Instant::now() + within;
         self.0.deadline.send_replace(Some(deadline));
@@ -144,14 +147,14 @@ impl Forwarder {
         if timeout_at(deadline + DISK_GRACE, finished).await.is_err() {
             tasks.abort_all();
             telemetry::warn!(
-                "writing the forwarding queue to disk takes too long; the last requests may be lost"
+                "writing the forwarding queue to disk takes too long; its last requests may be lost"
             );
         }
         let bytes = self.queued_bytes();
         if bytes > 0 {
             telemetry::info!(
                 bytes,
-                "telemetry that was not forwarded is kept on disk until the next start"
+                "undelivered telemetry is kept on disk until the next start"
             );
         }
     }
@@ -166,12 +169,4 @@ impl Forwarder {
     fn queued_bytes(&self) -> u64 {
         self.0.queues.iter().map(|queue| queue.pending()).sum()
     }
-}
-
-/// Returns the endpoint for display. Its query may be a secret.
-fn without_query(endpoint: &Url) -> String {
-    let mut endpoint = endpoint.clone();
-    endpoint.set_query(None);
-    endpoint.set_fragment(None);
-    endpoint.into()
 }

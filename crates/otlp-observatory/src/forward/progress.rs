@@ -1,7 +1,6 @@
-//! Counts what was sent, dropped and rejected, and logs the beginning and end of each kind of failure.
+//! Counts of forwarded, dropped and rejected telemetry, and the failures of forwarding.
 
 use std::{
-    fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -9,31 +8,31 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    exchange::SendError,
+    client::RequestError,
     failures::{Failures, Outage},
     queue::{AppendError, Batch},
 };
 use crate::export::{Counts, Signal};
 
 /// Counts and failures of every signal.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Progress([SignalProgress; Signal::ALL.len()]);
 
-#[derive(Debug, Default)]
-struct SignalProgress {
+#[derive(Debug)]
+pub(super) struct SignalProgress {
     sent: AtomicU64,
     dropped_requests: AtomicU64,
     rejected_items: AtomicU64,
-    /// Requests cannot be sent at present.
-    sending: Failures,
-    /// The backend refuses requests, which are dropped.
-    refusals: Failures,
-    /// The backend accepts requests but rejects some of their items.
+    /// Failures to send a request, which is retried.
+    pub(super) sending: Failures,
+    /// Requests that the backend rejected, which are dropped.
+    drops: Failures,
+    /// Requests that the backend accepted without some of their items.
     rejections: Failures,
-    /// Requests cannot be queued.
-    queueing: Failures,
-    /// The queue's files cannot be read or written.
-    disk: Failures,
+    /// Failures to queue a request, which is dropped.
+    pub(super) queueing: Failures,
+    /// Failures to read or write the files of the queue.
+    pub(super) disk: Failures,
 }
 
 /// The `forwarding` object of `/status`.
@@ -45,7 +44,7 @@ pub(crate) struct Status {
     pub(crate) limit_bytes: u64,
     /// Items that the backend accepted.
     pub(crate) sent: Counts,
-    /// Requests that could not be queued, or that the backend refused.
+    /// Requests that could not be queued, or that the backend rejected.
     pub(crate) dropped_requests: u64,
     /// Items that the backend rejected from requests it accepted.
     pub(crate) rejected_items: u64,
@@ -54,110 +53,12 @@ pub(crate) struct Status {
 }
 
 impl Progress {
-    /// Records that the backend accepted a request with `items`, of which it rejected `rejected`.
-    pub(super) fn accepted(&self, signal: Signal, items: u64, rejected: u64) {
-        let progress = self.of(signal);
-        let rejected = rejected.min(items);
-        progress.sent.fetch_add(items - rejected, Relaxed);
-        if let Some(outage) = progress.sending.succeeded() {
-            telemetry::info!(
-                signal = signal.name(),
-                after_s = outage.began.elapsed().as_secs_f64(),
-                failures = outage.failures,
-                "forwarding works again"
-            );
-        }
-        if let Some(outage) = progress.refusals.succeeded() {
-            telemetry::info!(
-                signal = signal.name(),
-                after_s = outage.began.elapsed().as_secs_f64(),
-                refusals = outage.failures,
-                "the backend accepts telemetry again"
-            );
-        }
-        if rejected == 0 {
-            progress.rejections.succeeded();
-            return;
-        }
-        let before = progress.rejected_items.fetch_add(rejected, Relaxed);
-        if progress.rejections.failed(&"partial success") {
-            telemetry::warn!(
-                signal = signal.name(),
-                items = before + rejected,
-                "the backend rejects some of the telemetry forwarded to it"
-            );
-        }
+    pub(super) fn new() -> Self {
+        Self(Signal::ALL.map(SignalProgress::new))
     }
 
-    /// Records that a request could not be sent, and will be retried.
-    pub(super) fn failed(&self, signal: Signal, error: &SendError) {
-        if self.of(signal).sending.failed(error) {
-            telemetry::warn!(
-                signal = signal.name(),
-                error = %error,
-                "cannot forward telemetry; it is kept on disk and sent later"
-            );
-        }
-    }
-
-    /// Records that the backend refused `batch`, which is not retried.
-    pub(super) fn dropped(&self, signal: Signal, batch: &Batch, error: &SendError) {
-        let progress = self.of(signal);
-        progress.dropped_requests.fetch_add(batch.records as u64, Relaxed);
-        if progress.refusals.failed(error) {
-            telemetry::warn!(
-                signal = signal.name(),
-                error = %error,
-                items = batch.items,
-                "dropped telemetry that the backend refuses"
-            );
-        }
-    }
-
-    /// Records that a request was queued.
-    pub(super) fn queued(&self, signal: Signal) {
-        if let Some(outage) = self.of(signal).queueing.succeeded() {
-            telemetry::info!(
-                signal = signal.name(),
-                after_s = outage.began.elapsed().as_secs_f64(),
-                requests = outage.failures,
-                "telemetry is queued for forwarding again; some requests were dropped"
-            );
-        }
-    }
-
-    /// Records that a request could not be queued, and is dropped.
-    pub(super) fn not_queued(&self, signal: Signal, error: &AppendError) {
-        let progress = self.of(signal);
-        progress.dropped_requests.fetch_add(1, Relaxed);
-        if progress.queueing.failed(error) {
-            telemetry::warn!(
-                signal = signal.name(),
-                error = %error,
-                "cannot queue telemetry for forwarding; requests are dropped"
-            );
-        }
-    }
-
-    /// Records that a file of the queue could not be read or written.
-    pub(super) fn disk_failed(&self, signal: Signal, error: &impl fmt::Display) {
-        if self.of(signal).disk.failed(error) {
-            telemetry::warn!(
-                signal = signal.name(),
-                error = %error,
-                "cannot read or write the files of the forwarding queue"
-            );
-        }
-    }
-
-    /// Records that the files of the queue were read or written.
-    pub(super) fn disk_works(&self, signal: Signal) {
-        if self.of(signal).disk.succeeded().is_some() {
-            telemetry::info!(
-                signal = signal.name(),
-                "the files of the forwarding queue can be read and written again"
-            );
-        }
+    pub(super) fn of(&self, signal: Signal) -> &SignalProgress {
+        &self.0[signal as usize]
     }
 
     pub(super) fn status(&self, endpoint: String, queued_bytes: u64, limit_bytes: u64) -> Status {
@@ -167,7 +68,7 @@ impl Progress {
         let failures = self
             .0
             .iter()
-            .flat_map(|progress| [&progress.sending, &progress.refusals]);
+            .flat_map(|progress| [&progress.sending, &progress.drops]);
         let outages: Vec<Outage> = failures.filter_map(Failures::outage).collect();
         let since = outages.iter().map(|outage| outage.since).min();
         let newest = outages.into_iter().max_by_key(|outage| outage.last_failure);
@@ -182,9 +83,61 @@ impl Progress {
             last_error: newest.map(|outage| outage.last_error),
         }
     }
+}
 
-    fn of(&self, signal: Signal) -> &SignalProgress {
-        &self.0[signal as usize]
+impl SignalProgress {
+    fn new(signal: Signal) -> Self {
+        let failures = |failing, working| Failures::new(signal, failing, working);
+        Self {
+            sent: AtomicU64::new(0),
+            dropped_requests: AtomicU64::new(0),
+            rejected_items: AtomicU64::new(0),
+            sending: failures(
+                "cannot forward telemetry; it is kept on disk and sent later",
+                "forwarding works again",
+            ),
+            drops: failures(
+                "dropped telemetry that the backend rejects",
+                "the backend accepts telemetry again",
+            ),
+            rejections: failures(
+                "the backend rejects some items of the requests it accepts",
+                "the backend accepts all items again",
+            ),
+            queueing: failures(
+                "cannot queue telemetry for forwarding; requests are dropped",
+                "telemetry is queued for forwarding again; some requests were dropped",
+            ),
+            disk: failures(
+                "cannot read or write the files of the forwarding queue",
+                "the files of the forwarding queue can be read and written again",
+            ),
+        }
+    }
+
+    /// Records that the backend accepted a request with `items`, except for `rejected` items.
+    pub(super) fn accepted(&self, items: u64, rejected: u64) {
+        let rejected = rejected.min(items);
+        self.sent.fetch_add(items - rejected, Relaxed);
+        self.rejected_items.fetch_add(rejected, Relaxed);
+        self.sending.succeeded();
+        self.drops.succeeded();
+        match rejected {
+            0 => self.rejections.succeeded(),
+            _ => self.rejections.failed(&"partial success", Some(rejected)),
+        }
+    }
+
+    /// Records that the backend rejected `batch`, which is not retried.
+    pub(super) fn dropped(&self, batch: &Batch, error: &RequestError) {
+        self.dropped_requests.fetch_add(batch.records as u64, Relaxed);
+        self.drops.failed(error, Some(batch.items));
+    }
+
+    /// Records that a request could not be queued, and is dropped.
+    pub(super) fn not_queued(&self, error: &AppendError) {
+        self.dropped_requests.fetch_add(1, Relaxed);
+        self.queueing.failed(error, None);
     }
 }
 

@@ -1,5 +1,5 @@
 //! Sends the queue of one signal in order, a batch at a time. Each batch is retried until the backend accepts or
-//! refuses it. The signals do not wait for each other.
+//! rejects it. The signals are independent of each other.
 
 use std::{
     io::{self, Write as _},
@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     back_off::{BackOff, at_least},
     exchange::{Exchange, Verdict},
-    progress::Progress,
+    progress::{Progress, SignalProgress},
     queue::{Batch, DiskQueue},
     timing::Timing,
 };
@@ -33,17 +33,19 @@ pub(super) struct Sender {
     pub(super) progress: Arc<Progress>,
     pub(super) timing: Timing,
     pub(super) deadline: Deadline,
+    pub(super) back_off: BackOff,
 }
 
 /// The deadline passed, or the next attempt would be after it.
 #[derive(Debug)]
 struct DeadlinePassed;
 
-/// A batch after its delivery was attempted.
+/// Result of delivering a batch.
+#[derive(PartialEq)]
 enum Delivery {
     Accepted,
     Dropped,
-    /// The backend refuses the content of at least one record; the batch has to be split to find it.
+    /// The backend rejects the content of at least one record; the batch must be split to find it.
     Split,
 }
 
@@ -51,56 +53,47 @@ impl Sender {
     /// Sends until the deadline passes, or until the queue is empty after a deadline was set.
     ///
     /// Operations on the queue's files are never interrupted.
-    pub(super) async fn run(self) {
-        // The deadline only ends the loop.
+    pub(super) async fn run(mut self) {
+        // `DeadlinePassed` only ends the loop.
         let _ = self.send_all().await;
     }
 
-    async fn send_all(&self) -> Result<(), DeadlinePassed> {
-        let mut back_off = self.timing.back_off();
+    async fn send_all(&mut self) -> Result<(), DeadlinePassed> {
         let mut max_records = self.timing.batch_records;
         while self.wait_for_records().await {
-            let Some((batch, body)) = self.read(max_records, &mut back_off).await? else {
+            let Some((batch, body)) = self.read(max_records).await? else {
                 continue;
             };
             if batch.records == 0 {
                 self.commit(batch).await;
                 continue;
             }
-            let doubled = (max_records * 2).min(self.timing.batch_records);
             let delivery = tokio::select! {
                 biased;
-                () = self.deadline_passed() => return Err(DeadlinePassed),
-                delivery = self.deliver(&batch, body, &mut back_off) => delivery?,
+                () = passed(self.deadline.clone()) => return Err(DeadlinePassed),
+                delivery = self.deliver(&batch, body) => delivery?,
             };
-            match delivery {
-                Delivery::Accepted => {
-                    self.commit(batch).await;
-                    max_records = doubled;
-                }
-                Delivery::Dropped => {
-                    self.commit(batch).await;
-                    max_records = doubled;
-                    // A backend that refuses every request should not be sent, and lose, everything at full speed.
-                    self.pause(back_off.next_delay()).await?;
-                }
-                Delivery::Split => max_records = batch.records / 2,
+            if delivery == Delivery::Split {
+                max_records = batch.records / 2;
+                continue;
+            }
+            self.commit(batch).await;
+            max_records = (max_records * 2).min(self.timing.batch_records);
+            if delivery == Delivery::Dropped {
+                // Limits the loss if the backend rejects every request.
+                self.back_off().await?;
             }
         }
         Ok(())
     }
 
-    /// Waits for a record, and for up to the linger time for more. Returns false when the queue is empty and sending
+    /// Waits for a record, and for up to the linger time for more. Returns false if the queue is empty and sending
     /// should end.
-    async fn wait_for_records(&self) -> bool {
-        let mut deadline = self.deadline.clone();
+    async fn wait_for_records(&mut self) -> bool {
         while self.queue.pending() == 0 {
-            if deadline.borrow_and_update().is_some() {
-                return false;
-            }
             tokio::select! {
                 () = self.queue.appended() => {}
-                changed = deadline.changed() => if changed.is_err() { return false },
+                _ = self.deadline.wait_for(Option::is_some) => return self.queue.pending() > 0,
             }
         }
         let full_batch = async {
@@ -108,21 +101,16 @@ impl Sender {
                 self.queue.appended().await;
             }
         };
-        if deadline.borrow_and_update().is_none() {
-            tokio::select! {
-                _ = timeout(self.timing.linger, full_batch) => {}
-                _ = deadline.changed() => {}
-            }
+        tokio::select! {
+            _ = timeout(self.timing.linger, full_batch) => {}
+            _ = self.deadline.wait_for(Option::is_some) => {}
         }
         true
     }
 
-    /// Reads the next batch and compresses its body; `None` when it cannot be read.
-    async fn read(
-        &self,
-        max_records: usize,
-        back_off: &mut BackOff,
-    ) -> Result<Option<(Batch, Bytes)>, DeadlinePassed> {
+    /// Reads the next batch and compresses its body. Returns `None` if there is none, or after a back-off if it cannot
+    /// be read.
+    async fn read(&mut self, max_records: usize) -> Result<Option<(Batch, Bytes)>, DeadlinePassed> {
         let queue = self.queue.clone();
         let max_bytes = self.timing.batch_bytes;
         let read = blocking(move || {
@@ -135,34 +123,26 @@ impl Sender {
         match read.await {
             Ok(batch) => Ok(batch),
             Err(error) => {
-                self.progress.disk_failed(self.queue.signal, &error);
-                self.pause(back_off.next_delay()).await?;
+                self.progress().disk.failed(&error, None);
+                self.back_off().await?;
                 Ok(None)
             }
         }
     }
 
-    /// Sends `batch` until the backend accepts or refuses it.
-    async fn deliver(
-        &self,
-        batch: &Batch,
-        body: Bytes,
-        back_off: &mut BackOff,
-    ) -> Result<Delivery, DeadlinePassed> {
-        let signal = self.queue.signal;
+    /// Sends `batch` until the backend accepts or rejects it.
+    async fn deliver(&mut self, batch: &Batch, body: Bytes) -> Result<Delivery, DeadlinePassed> {
         let mut token_renewed = false;
         loop {
-            let (error, retry_after) = match self.exchange.post(signal, body.clone()).await {
+            let (error, retry_after) = match self.exchange.post(self.queue.signal, body.clone()).await {
                 Verdict::Accepted { rejected_items } => {
-                    back_off.reset();
-                    self.progress.accepted(signal, batch.items, rejected_items);
+                    self.back_off.reset();
+                    self.progress().accepted(batch.items, rejected_items);
                     return Ok(Delivery::Accepted);
                 }
-                Verdict::Refused(error) if batch.records > 1 && error.concerns_content() => {
-                    return Ok(Delivery::Split);
-                }
-                Verdict::Refused(error) => {
-                    self.progress.dropped(signal, batch, &error);
+                Verdict::ContentRejected(_) if batch.records > 1 => return Ok(Delivery::Split),
+                Verdict::ContentRejected(error) | Verdict::Rejected(error) => {
+                    self.progress().dropped(batch, &error);
                     return Ok(Delivery::Dropped);
                 }
                 Verdict::Unauthorized(_) if !token_renewed => {
@@ -172,51 +152,49 @@ impl Sender {
                 Verdict::Unauthorized(error) => (error, None),
                 Verdict::Retry(error, retry_after) => (error, retry_after),
             };
+            self.progress().sending.failed(&error, None);
             let delay = match retry_after {
                 Some(delay) => at_least(delay.min(self.timing.max_retry_after)),
-                None => back_off.next_delay(),
+                None => self.back_off.next_delay(),
             };
-            self.progress.failed(signal, &error);
             self.pause(delay).await?;
         }
     }
 
     async fn commit(&self, batch: Batch) {
         let queue = self.queue.clone();
+        let disk = &self.progress().disk;
         match blocking(move || queue.commit(&batch)).await {
-            Ok(()) => self.progress.disk_works(self.queue.signal),
-            Err(error) => self.progress.disk_failed(self.queue.signal, &error),
+            Ok(()) => disk.succeeded(),
+            Err(error) => disk.failed(&error, None),
         }
     }
 
-    /// Waits until a deadline was set and has passed. Returns at once when the forwarder has been dropped.
-    async fn deadline_passed(&self) {
-        let mut deadline = self.deadline.clone();
-        let at = match deadline.wait_for(Option::is_some).await {
-            Ok(at) => *at,
-            Err(_) => None,
-        };
-        if let Some(at) = at {
-            sleep_until(at).await;
-        }
+    async fn back_off(&mut self) -> Result<(), DeadlinePassed> {
+        let delay = self.back_off.next_delay();
+        self.pause(delay).await
     }
 
     /// Waits for `delay`, unless the deadline is earlier.
-    async fn pause(&self, delay: Duration) -> Result<(), DeadlinePassed> {
-        let mut deadline = self.deadline.clone();
+    async fn pause(&mut self, delay: Duration) -> Result<(), DeadlinePassed> {
         let end = Instant::now() + delay;
-        loop {
-            if deadline
-                .borrow_and_update()
-                .is_some_and(|deadline| deadline <= end)
-            {
-                return Err(DeadlinePassed);
-            }
-            tokio::select! {
-                () = sleep_until(end) => return Ok(()),
-                changed = deadline.changed() => if changed.is_err() { return Err(DeadlinePassed) },
-            }
+        tokio::select! {
+            biased;
+            _ = self.deadline.wait_for(|deadline| deadline.is_some_and(|at| at <= end)) => Err(DeadlinePassed),
+            () = sleep_until(end) => Ok(()),
         }
+    }
+
+    fn progress(&self) -> &SignalProgress {
+        self.progress.of(self.queue.signal)
+    }
+}
+
+/// Waits until the deadline has passed. Returns immediately if the forwarder has been dropped.
+async fn passed(mut deadline: Deadline) {
+    let at = deadline.wait_for(Option::is_some).await.ok().and_then(|at| *at);
+    if let Some(at) = at {
+        sleep_until(at).await;
     }
 }
 
@@ -241,12 +219,12 @@ pub(super) async fn sync(queues: &[Arc<DiskQueue>], progress: &Progress) {
     for queue in queues {
         let (signal, queue) = (queue.signal, queue.clone());
         if let Err(error) = blocking(move || queue.sync()).await {
-            progress.disk_failed(signal, &error);
+            progress.of(signal).disk.failed(&error, None);
         }
     }
 }
 
-/// Runs `work`, which waits for the disk, outside the asynchronous threads.
+/// Runs `work`, which waits for the disk, on the blocking thread pool.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -1,13 +1,13 @@
-//! Times and batch sizes of sending.
+//! Time limits and batch sizes of sending.
 
 use std::time::Duration;
 
 use super::back_off::BackOff;
 
-/// Times and batch sizes of sending. Tests use shorter times.
+/// Time limits and batch sizes. Tests use shorter times.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
-    /// Time that the first record of a batch waits for more.
+    /// Maximum time for which the first record of a batch waits for more records.
     pub(super) linger: Duration,
     /// Maximum size of a batch before compression, in bytes; a single record may be larger.
     pub(super) batch_bytes: usize,
@@ -21,9 +21,9 @@ pub(super) struct Timing {
     pub(super) min_back_off: Duration,
     /// Maximum delay after repeated failures.
     pub(super) max_back_off: Duration,
-    /// Maximum delay that a backend may ask for with `Retry-After`.
+    /// Maximum delay that a backend can request with `Retry-After`.
     pub(super) max_retry_after: Duration,
-    /// Time between syncs of the queue, which bounds the loss if the machine crashes.
+    /// Interval between syncs of the queue, which limits the loss in a crash of the machine.
     pub(super) sync_interval: Duration,
 }
 

@@ -1,63 +1,38 @@
-//! Tokens by OAuth2 client credentials (RFC 6749, section 4.4): requested when something is to be sent, one
-//! request at a time, and cached until shortly before they expire. After a failure, no token is requested
-//! during a back-off.
+//! Access tokens for the backend, by OAuth2 client credentials (RFC 6749, section 4.4).
+//!
+//! A token is requested when a batch is sent, and cached until shortly before it expires. There is one request at a time,
+//! and a back-off after each failure.
 
 use std::{pin::Pin, time::Duration};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, Response};
 use oauth2::{
     AsyncHttpClient, AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, HttpRequest,
     HttpResponse, RequestTokenError, TokenResponse as _, TokenUrl,
     basic::{BasicClient, BasicErrorResponse, BasicErrorResponseType, BasicTokenResponse},
 };
-use reqwest::Client;
+use reqwest::{Client, Request};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     back_off::BackOff,
-    client::{body, client, describe},
+    client::{RequestError, client, read_body},
     config::{Credentials, StartError},
     timing::Timing,
 };
 
-const MAX_RESPONSE_BYTES: usize = 64 * 1024;
+/// Name of the server in errors.
+const SERVER: &str = "the token endpoint";
 
-/// Lifetime of a token whose response has no `expires_in`.
+/// Lifetime of a token if the response has no `expires_in`.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// Time before its expiry at which a token is renewed; a token of a shorter lifetime is renewed after half of
-/// it.
+/// Time before its expiry at which a token is renewed; short-lived tokens are renewed after half of their lifetime.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(60);
 
 type OAuth2 = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
-
-/// Reason there is no token. The endpoint's own description is left out, as it may repeat the secret.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum TokenError {
-    #[error("cannot reach the token endpoint: {0}")]
-    Connection(String),
-    #[error("the token endpoint did not respond in time")]
-    Timeout,
-    #[error("the token endpoint responded with HTTP {0}")]
-    Status(u16),
-    #[error("the token endpoint refused the request: {0}")]
-    Refused(&'static str),
-    #[error("the token endpoint's response contains no valid token")]
-    Unreadable,
-}
-
-impl TokenError {
-    /// Whether the request itself was refused, so that a different one may be accepted.
-    fn concerns_request(&self) -> bool {
-        match self {
-            Self::Refused(_) | Self::Unreadable => true,
-            Self::Status(status) => concerns_request(*status),
-            Self::Connection(_) | Self::Timeout => false,
-        }
-    }
-}
 
 /// Requests and caches tokens.
 #[derive(Debug)]
@@ -65,7 +40,6 @@ pub(super) struct Tokens {
     http: Client,
     oauth2: OAuth2,
     audience: Option<String>,
-    timeout: Duration,
     cache: Mutex<TokenCache>,
 }
 
@@ -75,7 +49,7 @@ struct TokenCache {
     /// Part of the request in which the endpoint accepts the secret; `None` until a request succeeded.
     auth_type: Option<AuthType>,
     /// Last failure, and the time of the next request.
-    failure: Option<(TokenError, Instant)>,
+    failure: Option<(RequestError, Instant)>,
     back_off: BackOff,
 }
 
@@ -89,15 +63,14 @@ struct Token {
 
 impl Tokens {
     pub(super) fn new(credentials: &Credentials, timing: &Timing) -> Result<Self, StartError> {
-        let http = client(&credentials.token_url, "token URL")?;
+        let url = &credentials.token_url;
         let oauth2 = BasicClient::new(ClientId::new(credentials.client_id.clone()))
             .set_client_secret(ClientSecret::new(credentials.client_secret.reveal().to_owned()))
-            .set_token_uri(TokenUrl::from_url(credentials.token_url.clone()));
+            .set_token_uri(TokenUrl::from_url(url.clone()));
         Ok(Self {
-            http,
+            http: client(url, "token URL", HeaderMap::new(), timing.token_timeout)?,
             oauth2,
             audience: credentials.audience.clone(),
-            timeout: timing.token_timeout,
             cache: Mutex::new(TokenCache {
                 token: None,
                 auth_type: None,
@@ -110,67 +83,60 @@ impl Tokens {
     /// Returns the value of the `Authorization` header. Concurrent callers wait for the same request.
     ///
     /// # Errors
-    /// There is no token, and the endpoint is not asked again before the duration has passed.
-    pub(super) async fn authorization(&self) -> Result<HeaderValue, (TokenError, Duration)> {
+    /// There is no valid token. The duration is the time until the next request for one.
+    pub(super) async fn authorization(&self) -> Result<HeaderValue, (RequestError, Duration)> {
         let mut cache = self.cache.lock().await;
         if let Some(token) = &cache.token
             && Instant::now() < token.renew_at
         {
             return Ok(token.authorization.clone());
         }
-        if let Some((error, retry_at)) = &cache.failure
-            && Instant::now() < *retry_at
-        {
-            return cache.until_renewed(error.clone(), *retry_at);
-        }
-        match self.request(&mut cache.auth_type).await {
-            Ok(token) => {
-                let authorization = token.authorization.clone();
-                cache.token = Some(token);
-                cache.failure = None;
-                cache.back_off.reset();
-                Ok(authorization)
-            }
-            Err(error) => {
-                let retry_at = Instant::now() + cache.back_off.next_delay();
-                cache.failure = Some((error.clone(), retry_at));
-                cache.until_renewed(error, retry_at)
-            }
+        let failure = cache.failure.clone();
+        let (error, retry_at) = match failure.filter(|(_, retry_at)| Instant::now() < *retry_at) {
+            Some(failure) => failure,
+            None => match self.request(&mut cache.auth_type).await {
+                Ok(token) => {
+                    cache.back_off.reset();
+                    return Ok(cache.token.insert(token).authorization.clone());
+                }
+                Err(error) => {
+                    let retry_at = Instant::now() + cache.back_off.next_delay();
+                    cache.failure.insert((error, retry_at)).clone()
+                }
+            },
+        };
+        // A token that could not be renewed is used until it expires.
+        let now = Instant::now();
+        match &cache.token {
+            Some(token) if now < token.expires_at => Ok(token.authorization.clone()),
+            _ => Err((error, retry_at.saturating_duration_since(now))),
         }
     }
 
-    /// Discards the token that the backend refused, unless it has been replaced meanwhile.
+    /// Discards the token that the backend rejected, unless it has been replaced in the meantime.
     pub(super) async fn discard(&self, authorization: &HeaderValue) {
         let mut cache = self.cache.lock().await;
-        if cache
-            .token
-            .as_ref()
-            .is_some_and(|token| token.authorization == authorization)
-        {
-            cache.token = None;
-        }
+        cache.token.take_if(|token| token.authorization == *authorization);
     }
 
     /// Requests a token with the secret in the header, as RFC 6749 prefers, and then with the secret in the
-    /// body, for endpoints that accept it only there. Remembers which of them succeeded.
-    async fn request(&self, auth_type: &mut Option<AuthType>) -> Result<Token, TokenError> {
-        let known = auth_type.clone();
-        let first = known.clone().unwrap_or(AuthType::BasicAuth);
-        match self.request_as(first.clone()).await {
-            Ok(token) => {
-                *auth_type = Some(first);
-                Ok(token)
-            }
-            Err(error) if known.is_none() && error.concerns_request() => {
-                let token = self.request_as(AuthType::RequestBody).await?;
-                *auth_type = Some(AuthType::RequestBody);
-                Ok(token)
-            }
-            Err(error) => Err(error),
+    /// body, because some endpoints accept it only there. Stores the successful variant in `known`.
+    async fn request(&self, known: &mut Option<AuthType>) -> Result<Token, RequestError> {
+        if let Some(auth_type) = known {
+            return self.request_as(auth_type.clone()).await;
         }
+        let mut auth_type = AuthType::BasicAuth;
+        let mut result = self.request_as(auth_type.clone()).await;
+        if result.as_ref().is_err_and(concerns_request) {
+            auth_type = AuthType::RequestBody;
+            result = self.request_as(auth_type.clone()).await;
+        }
+        let token = result?;
+        *known = Some(auth_type);
+        Ok(token)
     }
 
-    async fn request_as(&self, auth_type: AuthType) -> Result<Token, TokenError> {
+    async fn request_as(&self, auth_type: AuthType) -> Result<Token, RequestError> {
         let client = self.oauth2.clone().set_auth_type(auth_type);
         let mut request = client.exchange_client_credentials();
         if let Some(audience) = &self.audience {
@@ -182,61 +148,41 @@ impl Tokens {
     }
 }
 
-impl TokenCache {
-    /// Returns the token that could not be renewed, while it has not expired.
-    fn until_renewed(
-        &self,
-        error: TokenError,
-        retry_at: Instant,
-    ) -> Result<HeaderValue, (TokenError, Duration)> {
-        let now = Instant::now();
-        match &self.token {
-            Some(token) if now < token.expires_at => Ok(token.authorization.clone()),
-            _ => Err((error, retry_at.saturating_duration_since(now))),
-        }
-    }
-}
-
 impl<'a> AsyncHttpClient<'a> for Tokens {
-    type Error = TokenError;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, TokenError>> + Send + 'a>>;
+    type Error = RequestError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, RequestError>> + Send + 'a>>;
 
     fn call(&'a self, request: HttpRequest) -> Self::Future {
         Box::pin(async move {
-            let connection = |error: reqwest::Error| match error.is_timeout() {
-                true => TokenError::Timeout,
-                false => TokenError::Connection(describe(error)),
-            };
-            let mut request = reqwest::Request::try_from(request).map_err(connection)?;
-            *request.timeout_mut() = Some(self.timeout);
-            let response = self.http.execute(request).await.map_err(connection)?;
-            let status = response.status();
-            let refused = TokenError::Status(status.as_u16());
-            if !status.is_success() && !concerns_request(status.as_u16()) {
-                return Err(refused);
+            let failed = |error| RequestError::new(SERVER, error);
+            let request = Request::try_from(request).map_err(failed)?;
+            let response = self.http.execute(request).await.map_err(failed)?;
+            let (head, body) = Response::from(response).into_parts();
+            let rejected = RequestError::Status(SERVER, head.status.as_u16());
+            if !head.status.is_success() && !concerns_request(&rejected) {
+                return Err(rejected);
             }
-            let headers = response.headers().clone();
-            let body = body(response, MAX_RESPONSE_BYTES)
-                .await
-                .ok_or(TokenError::Unreadable)?;
-            if !status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
-                return Err(refused);
+            let body = read_body(body).await.ok_or(RequestError::NoToken(SERVER))?;
+            if !head.status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
+                return Err(rejected);
             }
-            let mut response = HttpResponse::new(body.into());
-            *response.status_mut() = status;
-            *response.headers_mut() = headers;
-            Ok(response)
+            Ok(HttpResponse::from_parts(head, body.into()))
         })
     }
 }
 
-fn concerns_request(status: u16) -> bool {
-    (400..500).contains(&status) && status != 429
+/// Whether the request itself was rejected, so a different one may be accepted.
+fn concerns_request(error: &RequestError) -> bool {
+    match error {
+        RequestError::Rejected(..) | RequestError::NoToken(_) => true,
+        RequestError::Status(_, status) => (400..500).contains(status) && *status != 429,
+        RequestError::Connection(..) | RequestError::Timeout(_) => false,
+    }
 }
 
-fn token(response: &BasicTokenResponse, requested_at: Instant) -> Result<Token, TokenError> {
+fn token(response: &BasicTokenResponse, requested_at: Instant) -> Result<Token, RequestError> {
     let text = format!("Bearer {}", response.access_token().secret());
-    let mut authorization = HeaderValue::try_from(text).map_err(|_| TokenError::Unreadable)?;
+    let mut authorization = HeaderValue::try_from(text).map_err(|_| RequestError::NoToken(SERVER))?;
     authorization.set_sensitive(true);
     let lifetime = response
         .expires_in()
@@ -249,19 +195,17 @@ fn token(response: &BasicTokenResponse, requested_at: Instant) -> Result<Token, 
     })
 }
 
-fn token_error(error: RequestTokenError<TokenError, BasicErrorResponse>) -> TokenError {
+fn token_error(error: RequestTokenError<RequestError, BasicErrorResponse>) -> RequestError {
     match error {
         RequestTokenError::Request(error) => error,
-        RequestTokenError::ServerResponse(response) => TokenError::Refused(match response.error() {
-            BasicErrorResponseType::InvalidClient => "invalid_client",
-            BasicErrorResponseType::InvalidGrant => "invalid_grant",
-            BasicErrorResponseType::InvalidRequest => "invalid_request",
-            BasicErrorResponseType::InvalidScope => "invalid_scope",
-            BasicErrorResponseType::UnauthorizedClient => "unauthorized_client",
-            BasicErrorResponseType::UnsupportedGrantType => "unsupported_grant_type",
-            BasicErrorResponseType::Extension(_) => "an error that RFC 6749 does not define",
-        }),
-        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => TokenError::Unreadable,
+        RequestTokenError::ServerResponse(response) => {
+            let code = match response.error() {
+                BasicErrorResponseType::Extension(_) => "an error that RFC 6749 does not define",
+                code => code.as_ref(),
+            };
+            RequestError::Rejected(SERVER, code.to_owned())
+        }
+        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => RequestError::NoToken(SERVER),
     }
 }
 

@@ -4,7 +4,7 @@ use prost::Message as _;
 use super::*;
 use crate::samples;
 
-/// Returns how often `text` occurs in the encoded export.
+/// Returns the number of occurrences of `text` in the encoded export.
 fn count(export: &Export, text: &str) -> usize {
     memmem::find_iter(&export.encode(), text).count()
 }
@@ -104,7 +104,7 @@ fn a_value_nested_as_deeply_as_the_decoder_allows_is_masked() {
     );
 }
 
-/// Xorshift generator: yields the same texts in every run.
+/// Xorshift generator, which returns the same texts in every run.
 struct Random(u64);
 
 impl Random {

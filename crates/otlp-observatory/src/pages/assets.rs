@@ -1,5 +1,5 @@
-//! Static files of the pages, embedded in the binary: the HTML document that is served at every page address,
-//! and the modules, styles and libraries that it loads from `/assets/`.
+//! Static files of the pages, embedded in the binary: the HTML document, which is served at every page address, and the
+//! modules, styles and libraries that it loads from `/assets/`.
 
 use std::{
     hash::{DefaultHasher, Hasher as _},
@@ -14,9 +14,9 @@ use axum::{
     routing::get,
 };
 
-use super::{answer::has_current, refusal::Refusal};
+use super::{error::PageError, response::has_current};
 
-/// Embedded file of the folder `assets`.
+/// Embedded file from the folder `assets`.
 struct Asset {
     path: &'static str,
     content: &'static [u8],
@@ -33,7 +33,7 @@ macro_rules! assets {
 
 const SHELL: &[u8] = include_bytes!("../../assets/index.html");
 
-/// Files served below `/assets/`; a test compares the list with the folder.
+/// Files served below `/assets/`. A test compares the list with the folder.
 static ASSETS: &[Asset] = &assets![
     "api.js",
     "app.js",
@@ -96,7 +96,7 @@ static ASSETS: &[Asset] = &assets![
     "waterfall.js",
 ];
 
-/// Entity tag of all files, which are versioned together.
+/// Entity tag of every file; it changes when any of them changes.
 static ETAG: LazyLock<String> = LazyLock::new(|| {
     let mut hasher = DefaultHasher::new();
     for asset in ASSETS {
@@ -118,9 +118,9 @@ pub(super) fn routes() -> Router {
 
 async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
-        return Refusal::NoPage.into_response();
+        return PageError::NoPage.into_response();
     };
-    // Browsers must revalidate: another version may be served at this address later.
+    // Browsers must revalidate, because the file may change at the same address.
     let revalidated = [(header::ETAG, ETAG.as_str()), (header::CACHE_CONTROL, "no-cache")];
     if has_current(&headers, &ETAG) {
         return (StatusCode::NOT_MODIFIED, revalidated).into_response();
@@ -202,7 +202,7 @@ mod tests {
         let shell = std::str::from_utf8(SHELL).unwrap();
         assert!(
             !shell.contains("style="),
-            "the content security policy refuses style attributes"
+            "the content security policy forbids style attributes"
         );
         assert_eq!(
             shell.matches("<script").count(),
@@ -243,8 +243,8 @@ mod tests {
     #[tokio::test]
     async fn unknown_files_are_not_found() {
         for wrong in ["nothing.js", "../Cargo.toml", "", "index.html"] {
-            let answer = asset(path(wrong), HeaderMap::new()).await;
-            assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{wrong}");
+            let response = asset(path(wrong), HeaderMap::new()).await;
+            assert_eq!(response.status(), StatusCode::NOT_FOUND, "{wrong}");
         }
     }
 

@@ -1,6 +1,5 @@
-//! Middleware for every response of the pages. If the pages listen on a loopback address, requests for other
-//! host names are refused, which prevents DNS rebinding attacks. Security headers restrict browsers to
-//! resources of this server.
+//! Middleware for the pages. If the pages listen on a loopback address, requests for other host names are rejected,
+//! which prevents DNS rebinding attacks. Security headers restrict browsers to resources of this server.
 
 use std::net::IpAddr;
 
@@ -11,7 +10,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::refusal::Refusal;
+use super::error::PageError;
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
@@ -28,10 +27,10 @@ const HEADERS: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// Refuses requests for other hosts if `loopback_only`, and adds [`HEADERS`] to the response.
+/// Rejects requests for other hosts if `loopback_only`, and adds [`HEADERS`] to the response.
 pub(super) async fn guard(State(loopback_only): State<bool>, request: Request, next: Next) -> Response {
     let mut response = if loopback_only && !is_for_this_machine(request.headers()) {
-        Refusal::Host.into_response()
+        PageError::Host.into_response()
     } else {
         next.run(request).await
     };
@@ -55,7 +54,7 @@ fn is_for_this_machine(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether `host` is `localhost` or a loopback address, so that no DNS server decides where it leads.
+/// Whether `host` is `localhost` or a loopback address, which no DNS server can redirect.
 fn is_this_machine(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;

@@ -10,11 +10,10 @@ use prost::Message as _;
 use serde::Serialize;
 
 use super::{
-    answer::json,
+    error::PageError,
+    explorer::Explorer,
     json::{Attributes, Value},
-    page::{Explorer, Page},
     parameters::Parameters,
-    refusal::Refusal,
 };
 use crate::store::{LogSearch, SpanId, StoredRecord, TraceId, UnixNano};
 
@@ -28,26 +27,8 @@ const LEVELS: [(&str, u8); 6] = [
     ("fatal", 21),
 ];
 
-pub(super) const LIST: Page = Page {
-    parameters: &[
-        "service",
-        "level",
-        "text",
-        "attribute",
-        "trace_id",
-        "span_id",
-        "from",
-        "to",
-        "limit",
-        "before",
-        "after",
-    ],
-    is_time_dependent: false,
-    compute: list,
-};
-
 #[derive(Serialize)]
-struct List {
+pub(super) struct List {
     next: Option<String>,
     logs: Vec<Record>,
 }
@@ -69,16 +50,16 @@ pub(super) struct Record {
     event_name: String,
 }
 
-fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {
+pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<List, PageError> {
     let search = LogSearch {
-        service: parameters.text("service").map(str::to_owned),
-        severity: parameters.choice(
+        service: parameters.text("service")?,
+        severity: parameters.parsed(
             "level",
             "must be `trace`, `debug`, `info`, `warn`, `error` or `fatal`",
-            &LEVELS,
+            least_severity,
         )?,
-        text: parameters.search("text"),
-        attributes: parameters.attributes(),
+        text: parameters.search("text")?,
+        attributes: parameters.attributes()?,
         trace: parameters.trace_id()?,
         span: parameters.span_id()?,
         from: parameters.timestamp("from")?,
@@ -87,15 +68,12 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
         after: parameters.cursor("after")?,
         limit: parameters.limit()?,
     };
-    let generation = explorer.store.generation();
+    parameters.finish()?;
     let found = explorer.store.search_logs(&search);
-    json(
-        generation,
-        List {
-            next: found.next.map(|next| next.to_string()),
-            logs: found.entries.into_iter().map(Record::new).collect(),
-        },
-    )
+    Ok(List {
+        next: found.next.map(|next| next.to_string()),
+        logs: found.entries.into_iter().map(Record::new).collect(),
+    })
 }
 
 impl Record {
@@ -117,6 +95,11 @@ impl Record {
             event_name: record.event_name,
         }
     }
+}
+
+fn least_severity(level: &str) -> Option<u8> {
+    let (_, least) = LEVELS.iter().find(|(name, _)| *name == level)?;
+    Some(*least)
 }
 
 fn level(severity: i32) -> &'static str {

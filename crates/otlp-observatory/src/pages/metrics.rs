@@ -2,6 +2,7 @@
 //! readings.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -13,11 +14,10 @@ use opentelemetry_proto::tonic::{
 use serde::Serialize;
 
 use super::{
-    answer::json,
+    error::PageError,
+    explorer::Explorer,
     json::{Attributes, Value},
-    page::{Explorer, Page},
     parameters::Parameters,
-    refusal::Refusal,
 };
 use crate::store::{InstrumentType, Reading, SeriesDescriptor, SeriesSearch, SpanId, TraceId, UnixNano};
 
@@ -36,20 +36,8 @@ const MAX_SERIES: usize = 100;
 /// Maximum number of exemplars of an instrument; the newest are returned.
 const MAX_EXEMPLARS: usize = 500;
 
-pub(super) const LIST: Page = Page {
-    parameters: &["service", "text"],
-    is_time_dependent: false,
-    compute: list,
-};
-
-pub(super) const ONE: Page = Page {
-    parameters: &["service", "attribute", "from", "to"],
-    is_time_dependent: false,
-    compute: one,
-};
-
 #[derive(Serialize)]
-struct List {
+pub(super) struct List {
     instruments: Vec<Instrument>,
 }
 
@@ -64,14 +52,14 @@ struct Instrument {
 }
 
 #[derive(Serialize)]
-struct One<'a> {
-    name: &'a str,
-    service: &'a str,
+pub(super) struct Details {
+    name: String,
+    service: Arc<str>,
     #[serde(rename = "type")]
     instrument_type: InstrumentType,
-    unit: &'a str,
-    description: &'a str,
-    matches: &'a [Match],
+    unit: Arc<str>,
+    description: Arc<str>,
+    matches: Vec<Match>,
     series: Vec<Series>,
     exemplars: Vec<Exemplar>,
 }
@@ -104,13 +92,13 @@ struct Exemplar {
     attributes: Attributes<Vec<KeyValue>>,
 }
 
-fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {
-    let generation = explorer.store.generation();
+pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<List, PageError> {
     let search = SeriesSearch {
-        service: parameters.text("service").map(str::to_owned),
-        text: parameters.search("text"),
+        service: parameters.text("service")?,
+        text: parameters.search("text")?,
         ..SeriesSearch::default()
     };
+    parameters.finish()?;
     let mut instruments: BTreeMap<_, Instrument> = BTreeMap::new();
     for series in explorer.store.series(&search) {
         let key = (
@@ -129,13 +117,17 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
             .add(&series);
     }
     let instruments = instruments.into_values().take(MAX_INSTRUMENTS).collect();
-    json(generation, List { instruments })
+    Ok(List { instruments })
 }
 
-fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {
-    let generation = explorer.store.generation();
+pub(super) fn instrument(explorer: &Explorer, parameters: &mut Parameters) -> Result<Details, PageError> {
+    let name = parameters.text("name")?.unwrap_or_default();
+    let wanted = parameters.text("service")?;
+    let attributes = parameters.attributes()?;
+    let (from, to) = (parameters.timestamp("from")?, parameters.timestamp("to")?);
+    parameters.finish()?;
     let mut search = SeriesSearch {
-        name: parameters.text("name").map(str::to_owned),
+        name: Some(name.clone()),
         ..SeriesSearch::default()
     };
     let mut matches: BTreeMap<_, Match> = BTreeMap::new();
@@ -144,50 +136,41 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
         matches.entry(key).or_insert_with(|| Match::new(&series)).series += 1;
     }
     let matches: Vec<_> = matches.into_values().collect();
-    let wanted = parameters.text("service");
     let chosen = matches
         .iter()
-        .find(|found| wanted.is_none_or(|wanted| wanted == &*found.service))
-        .ok_or(Refusal::NotStored("instrument"))?;
+        .find(|found| wanted.as_deref().is_none_or(|wanted| wanted == &*found.service))
+        .ok_or(PageError::NotStored("instrument"))?;
     search.service = Some(chosen.service.to_string());
     search.instrument_type = Some(chosen.instrument_type);
-    search.attributes = parameters.attributes();
-    let (from, to) = (parameters.timestamp("from")?, parameters.timestamp("to")?);
-    let is_in = |time: u64| from.is_none_or(|from| time >= from) && to.is_none_or(|to| time <= to);
+    search.attributes = attributes;
+    let window = from.unwrap_or(0)..=to.unwrap_or(u64::MAX);
 
     let (mut series, mut exemplars) = (Vec::new(), Vec::new());
-    for found in explorer.store.readings(&search, MAX_SERIES) {
-        let readings = found.readings.into_iter();
+    for mut found in explorer.store.readings(&search, MAX_SERIES) {
+        found
+            .readings
+            .retain(|reading| window.contains(&reading.time_unix_nano.0));
         series.push(Series {
             attributes: Attributes(found.descriptor.attributes()),
             resource: Attributes(found.descriptor.source.resource()),
             scope: found.descriptor.source.scope,
-            points: readings
-                .filter(|reading| is_in(reading.time_unix_nano.0))
-                .collect(),
+            points: found.readings,
         });
-        let found = found.exemplars.into_iter();
-        exemplars.extend(
-            found
-                .filter(|exemplar| is_in(exemplar.time_unix_nano))
-                .filter_map(Exemplar::new),
-        );
+        let exemplars_of_series = found.exemplars.into_iter().filter_map(Exemplar::new);
+        exemplars.extend(exemplars_of_series.filter(|exemplar| window.contains(&exemplar.time_unix_nano.0)));
     }
-    exemplars.sort_by_key(|exemplar| std::cmp::Reverse(exemplar.time_unix_nano));
+    exemplars.sort_by_key(|exemplar| Reverse(exemplar.time_unix_nano));
     exemplars.truncate(MAX_EXEMPLARS);
-    json(
-        generation,
-        One {
-            name: search.name.as_deref().unwrap_or_default(),
-            service: &chosen.service,
-            instrument_type: chosen.instrument_type,
-            unit: &chosen.unit,
-            description: &chosen.description,
-            matches: &matches,
-            series,
-            exemplars,
-        },
-    )
+    Ok(Details {
+        name,
+        service: chosen.service.clone(),
+        instrument_type: chosen.instrument_type,
+        unit: chosen.unit.clone(),
+        description: chosen.description.clone(),
+        matches,
+        series,
+        exemplars,
+    })
 }
 
 impl Exemplar {

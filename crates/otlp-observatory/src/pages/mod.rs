@@ -1,80 +1,78 @@
 //! Web pages, and the same data as JSON at the same addresses. The pages only read the store. Telemetry comes
 //! from untrusted senders, so it is sent to browsers as JSON and never as markup.
 
-mod answer;
 mod assets;
+mod error;
+mod explorer;
 mod guard;
 mod json;
 mod logs;
 mod metrics;
 mod overview;
-mod page;
 mod parameters;
-mod refusal;
+mod response;
 mod status;
 #[cfg(test)]
 mod tests;
 mod traces;
-
-use std::sync::Arc;
 
 use axum::{
     Router,
     extract::{RawPathParams, RawQuery, State},
     http::HeaderMap,
     middleware,
-    response::IntoResponse as _,
     routing::{MethodRouter, get},
 };
-use tokio::sync::Semaphore;
+use serde::Serialize;
 
-pub(crate) use self::page::Explorer;
+pub(crate) use self::explorer::Explorer;
 use self::{
-    page::{Page, Shared},
+    error::PageError,
     parameters::Parameters,
-    refusal::Refusal,
+    response::{Content, Shared},
 };
-
-/// Maximum number of answers computed at the same time; further requests wait.
-const MAX_CONCURRENT_ANSWERS: usize = 2;
 
 /// Returns the routes of the pages.
 pub(crate) fn router(explorer: Explorer) -> Router {
-    let loopback_only = explorer.pages.ip().is_loopback();
-    let shared = Arc::new(Shared {
-        explorer,
-        permits: Semaphore::new(MAX_CONCURRENT_ANSWERS),
-    });
+    let loopback_only = explorer.addresses.pages.ip().is_loopback();
     Router::new()
-        .route("/", page(&overview::OVERVIEW))
-        .route("/map", page(&overview::MAP))
-        .route("/traces", page(&traces::LIST))
-        .route("/traces/{trace_id}", page(&traces::ONE))
-        .route("/logs", page(&logs::LIST))
-        .route("/metrics", page(&metrics::LIST))
-        .route("/metrics/{*name}", page(&metrics::ONE))
-        .route("/status", page(&status::STATUS))
-        .with_state(shared)
+        .route("/", time_dependent_page(overview::overview))
+        .route("/map", time_dependent_page(overview::map))
+        .route("/traces", page(traces::list))
+        .route("/traces/{trace_id}", page(traces::trace))
+        .route("/logs", page(logs::list))
+        .route("/metrics", page(metrics::list))
+        .route("/metrics/{*name}", page(metrics::instrument))
+        .route("/status", time_dependent_page(status::status))
+        .with_state(Shared::new(explorer))
         .merge(assets::routes())
-        .fallback(async || Refusal::NoPage)
-        .method_not_allowed_fallback(async || Refusal::Method)
+        .fallback(async || PageError::NoPage)
+        .method_not_allowed_fallback(async || PageError::Method)
         .layer(middleware::from_fn_with_state(loopback_only, guard::guard))
 }
 
-fn page(page: &'static Page) -> MethodRouter<Arc<Shared>> {
+/// Returns a page that changes only when telemetry arrives, unless its parameters depend on the time.
+fn page<T: Serialize + 'static>(content: Content<T>) -> MethodRouter<Shared> {
+    page_with(content, false)
+}
+
+fn time_dependent_page<T: Serialize + 'static>(content: Content<T>) -> MethodRouter<Shared> {
+    page_with(content, true)
+}
+
+fn page_with<T: Serialize + 'static>(content: Content<T>, is_time_dependent: bool) -> MethodRouter<Shared> {
     get(
-        async move |State(shared): State<Arc<Shared>>,
+        async move |State(shared): State<Shared>,
                     path: RawPathParams,
                     RawQuery(query): RawQuery,
                     headers: HeaderMap| {
-            if answer::is_for_browsers(&headers) {
-                return assets::shell();
+            if response::is_for_browsers(&headers) {
+                return Ok(assets::shell());
             }
-            let parameters = match Parameters::read(&path, query.as_deref(), page.parameters) {
-                Ok(parameters) => parameters,
-                Err(refusal) => return refusal.into_response(),
-            };
-            answer::answer(shared, page, parameters, &headers).await
+            let parameters = Parameters::new(&path, query.as_deref());
+            shared
+                .respond(content, is_time_dependent, parameters, &headers)
+                .await
         },
     )
 }

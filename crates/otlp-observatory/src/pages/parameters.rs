@@ -1,29 +1,40 @@
-//! Query and path parameters of a request. Unknown and invalid parameters are errors, because a misspelt
-//! filter must not match everything.
+//! Query and path parameters of a request. Unknown and invalid parameters are errors: a misspelt filter must not match
+//! everything.
 
 use std::str::FromStr;
 
 use axum::extract::RawPathParams;
 use jiff::Timestamp;
 
-use super::refusal::Refusal;
+use super::error::PageError;
 use crate::store::{Attribute, SpanId, Text, TraceId, now};
 
 /// Range of `limit`.
 const LIMITS: std::ops::RangeInclusive<usize> = 1..=500;
+
 /// Default of `limit`.
 const DEFAULT_LIMIT: usize = 50;
 
 /// Maximum number of attribute filters.
 const MAX_ATTRIBUTES: usize = 16;
 
-/// Parameter that may be repeated.
-const REPEATABLE: &str = "attribute";
+/// Default time window: five minutes, in nanoseconds.
+const DEFAULT_WINDOW: u64 = 300_000_000_000;
 
-/// Parameters that may be relative to the current time.
-const RELATIVE_TIMES: [&str; 2] = ["from", "to"];
+const DURATION_UNITS: [(&str, f64); 6] = [
+    ("ns", 1e0),
+    ("us", 1e3),
+    ("µs", 1e3),
+    ("ms", 1e6),
+    ("s", 1e9),
+    ("m", 6e10),
+];
+
+const AGE_UNITS: [(&str, f64); 4] = [("s", 1e9), ("m", 6e10), ("h", 3.6e12), ("d", 8.64e13)];
 
 /// Parameters of a request as text.
+///
+/// Each method removes the parameter that it returns. The remaining parameters are unknown to the page.
 #[derive(Clone, Debug)]
 pub(super) struct Parameters {
     given: Vec<(String, String)>,
@@ -31,88 +42,92 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Reads the parameters from the path and the query.
-    ///
-    /// # Errors
-    /// The query has a parameter that is not in `known`, or a repeated one.
-    pub(super) fn read(path: &RawPathParams, query: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
-        let mut given: Vec<(String, String)> = Vec::new();
-        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            if !known.contains(&&*name) {
-                return Err(Refusal::parameter(&name, "is not a parameter of this page"));
-            }
-            let times = given.iter().filter(|(given, _)| *given == name).count();
-            if times >= if name == REPEATABLE { MAX_ATTRIBUTES } else { 1 } {
-                return Err(Refusal::parameter(&name, "is repeated too often"));
-            }
-            // Forms send empty fields; they do not filter.
-            if !value.is_empty() {
-                given.push((name.into_owned(), value.into_owned()));
-            }
+    /// Decodes the parameters of the path and the query.
+    pub(super) fn new(path: &RawPathParams, query: Option<&str>) -> Self {
+        let query = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned();
+        let path = path
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self {
+            given: query.chain(path).collect(),
+            now: now(),
         }
-        given.extend(
-            path.iter()
-                .map(|(name, value)| (name.to_owned(), value.to_owned())),
-        );
-        Ok(Self { given, now: now() })
     }
 
-    /// Whether the parameters depend on the current time.
+    /// Whether a parameter depends on the current time.
     pub(super) fn is_time_dependent(&self) -> bool {
         self.given
             .iter()
-            .any(|(name, _)| RELATIVE_TIMES.contains(&&**name))
+            .any(|(name, _)| matches!(&**name, "from" | "to"))
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+    /// Checks that no parameter remains.
+    ///
+    /// # Errors
+    /// Returns an error that names an unknown parameter.
+    pub(super) fn finish(&self) -> Result<(), PageError> {
+        match self.given.first() {
+            Some((name, _)) => Err(PageError::parameter(name, "is not a parameter of this page")),
+            None => Ok(()),
+        }
     }
 
-    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.given
-            .iter()
-            .filter(move |(given, _)| given == name)
-            .map(|(_, value)| value.as_str())
+    fn take(&mut self, name: &str, max: usize) -> Result<Vec<String>, PageError> {
+        let given = self.given.extract_if(.., |(given, _)| given == name);
+        let mut values: Vec<String> = given.map(|(_, value)| value).collect();
+        if values.len() > max {
+            return Err(PageError::parameter(name, "is repeated too often"));
+        }
+        // Forms send empty fields, which do not filter.
+        values.retain(|value| !value.is_empty());
+        Ok(values)
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, PageError> {
+        Ok(self.take(name, 1)?.pop())
     }
 
     /// Returns the text filter of a parameter.
-    pub(super) fn search(&self, name: &str) -> Option<Text> {
-        self.text(name).map(Text::new)
+    pub(super) fn search(&mut self, name: &str) -> Result<Option<Text>, PageError> {
+        Ok(self.text(name)?.as_deref().map(Text::new))
     }
 
-    pub(super) fn attributes(&self) -> Vec<Attribute> {
-        self.all(REPEATABLE).map(Attribute::new).collect()
+    pub(super) fn attributes(&mut self) -> Result<Vec<Attribute>, PageError> {
+        let values = self.take("attribute", MAX_ATTRIBUTES)?;
+        Ok(values.iter().map(|value| Attribute::new(value)).collect())
     }
 
-    fn parsed<T>(
-        &self,
+    /// Returns the parsed value of a parameter; `problem` describes the valid values.
+    pub(super) fn parsed<T>(
+        &mut self,
         name: &str,
         problem: &'static str,
         parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<Option<T>, Refusal> {
-        let Some(text) = self.text(name) else {
+    ) -> Result<Option<T>, PageError> {
+        let Some(text) = self.text(name)? else {
             return Ok(None);
         };
-        parse(text)
-            .map(Some)
-            .ok_or_else(|| Refusal::parameter(name, problem))
+        match parse(&text) {
+            Some(value) => Ok(Some(value)),
+            None => Err(PageError::parameter(name, problem)),
+        }
     }
 
-    pub(super) fn limit(&self) -> Result<usize, Refusal> {
+    pub(super) fn limit(&mut self) -> Result<usize, PageError> {
         let limit = self.parsed("limit", "must be a number from 1 to 500", |text| {
             text.parse().ok().filter(|limit| LIMITS.contains(limit))
         })?;
         Ok(limit.unwrap_or(DEFAULT_LIMIT))
     }
 
-    /// Returns a position in a list, taken from `next` of an earlier answer.
-    pub(super) fn cursor(&self, name: &str) -> Result<Option<u64>, Refusal> {
-        self.parsed(name, "must be a position from an earlier answer", |text| {
+    /// Returns a position in a list: the value of `next` in an earlier response.
+    pub(super) fn cursor(&mut self, name: &str) -> Result<Option<u64>, PageError> {
+        self.parsed(name, "must be a position from an earlier response", |text| {
             text.parse().ok()
         })
     }
 
-    pub(super) fn trace_id(&self) -> Result<Option<TraceId>, Refusal> {
+    pub(super) fn trace_id(&mut self) -> Result<Option<TraceId>, PageError> {
         self.parsed(
             "trace_id",
             "must be 32 hexadecimal digits, not all zero",
@@ -120,7 +135,7 @@ impl Parameters {
         )
     }
 
-    pub(super) fn span_id(&self) -> Result<Option<SpanId>, Refusal> {
+    pub(super) fn span_id(&mut self) -> Result<Option<SpanId>, PageError> {
         self.parsed(
             "span_id",
             "must be 16 hexadecimal digits, not all zero",
@@ -128,70 +143,39 @@ impl Parameters {
         )
     }
 
-    /// Returns the value of the choice that the parameter names.
-    pub(super) fn choice<T: Copy>(
-        &self,
-        name: &str,
-        problem: &'static str,
-        choices: &[(&str, T)],
-    ) -> Result<Option<T>, Refusal> {
-        self.parsed(name, problem, |text| {
-            choices
-                .iter()
-                .find(|(choice, _)| *choice == text)
-                .map(|(_, value)| *value)
-        })
-    }
-
     /// Returns a duration like `250us`, `10ms` or `1.5s`, in nanoseconds.
-    pub(super) fn duration(&self, name: &str) -> Result<Option<u64>, Refusal> {
+    pub(super) fn duration(&mut self, name: &str) -> Result<Option<u64>, PageError> {
         self.parsed(
             name,
             "must be a duration like `250us`, `10ms` or `1.5s`",
-            |text| {
-                nanoseconds(
-                    text,
-                    &[
-                        ("ns", 1e0),
-                        ("us", 1e3),
-                        ("µs", 1e3),
-                        ("ms", 1e6),
-                        ("s", 1e9),
-                        ("m", 6e10),
-                    ],
-                )
-            },
+            |text| nanoseconds(text, &DURATION_UNITS),
         )
     }
 
     /// Returns the length of a time window that ends now, in nanoseconds.
-    pub(super) fn window(&self) -> Result<Option<u64>, Refusal> {
-        self.parsed(
-            "window",
-            "must be an age like `30s`, `15m`, `2h` or `1d`, one second or more",
-            |text| age(text).filter(|age| *age >= 1_000_000_000),
-        )
+    pub(super) fn window(&mut self) -> Result<u64, PageError> {
+        let problem = "must be an age like `30s`, `15m`, `2h` or `1d`, one second or more";
+        let window = self.parsed("window", problem, |text| {
+            nanoseconds(text, &AGE_UNITS).filter(|age| *age >= 1_000_000_000)
+        })?;
+        Ok(window.unwrap_or(DEFAULT_WINDOW))
     }
 
     /// Returns a timestamp in nanoseconds since 1970, given as an age, as nanoseconds, or in RFC 3339.
-    pub(super) fn timestamp(&self, name: &str) -> Result<Option<u64>, Refusal> {
+    pub(super) fn timestamp(&mut self, name: &str) -> Result<Option<u64>, PageError> {
+        let now = self.now;
         self.parsed(
             name,
             "must be an RFC 3339 timestamp, nanoseconds since 1970, or an age like `15m`",
             |text| {
-                let ago = |age| self.now.saturating_sub(age);
                 let nanos = |time: Timestamp| u64::try_from(time.as_nanosecond()).ok();
-                text.parse()
-                    .ok()
-                    .or_else(|| age(text).map(ago))
+                let age = nanoseconds(text, &AGE_UNITS);
+                age.map(|age| now.saturating_sub(age))
+                    .or_else(|| text.parse().ok())
                     .or_else(|| Timestamp::from_str(text).ok().and_then(nanos))
             },
         )
     }
-}
-
-fn age(text: &str) -> Option<u64> {
-    nanoseconds(text, &[("s", 1e9), ("m", 6e10), ("h", 3.6e12), ("d", 8.64e13)])
 }
 
 /// Parses a non-negative number followed by one of `units`.

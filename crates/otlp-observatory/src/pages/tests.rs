@@ -1,6 +1,9 @@
-//! Tests of the router in the same process, with a store of known contents.
+//! Tests of the router without a socket, with a store of known contents.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     body::Body,
@@ -12,6 +15,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
+    config::Addresses,
     ingest::Received,
     store::{
         Store,
@@ -46,9 +50,12 @@ fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
     }
     router(Explorer {
         store,
-        pages: SocketAddr::from((Ipv4Addr::from(pages), 4319)),
-        http: SocketAddr::from(([127, 0, 0, 1], 4318)),
-        grpc: None,
+        addresses: Addresses {
+            http: SocketAddr::from(([127, 0, 0, 1], 4318)),
+            grpc: None,
+            health: None,
+            pages: SocketAddr::from((Ipv4Addr::from(pages), 4319)),
+        },
         received,
         forwarder: None,
     })
@@ -167,9 +174,12 @@ async fn invalid_parameters_are_named() {
         ("/?window=0s", "window"),
         ("/?window=5", "window"),
         ("/map?windw=5m", "windw"),
+        ("/metrics?servcie=app", "servcie"),
         ("/metrics?attribute=a", "attribute"),
         ("/metrics/a?text=b", "text"),
+        ("/?windw=5m", "windw"),
         ("/logs?level=loud", "level"),
+        ("/logs?servcie=app", "servcie"),
         ("/logs?trace_id=1", "trace_id"),
         ("/status?verbose=1", "verbose"),
     ] {
@@ -209,7 +219,7 @@ async fn unknown_addresses_are_404_and_other_methods_405() {
 }
 
 #[tokio::test]
-async fn an_answer_is_not_sent_again_until_telemetry_arrives() {
+async fn a_response_is_not_repeated_until_telemetry_arrives() {
     let store = store();
     let (_, headers, _) = send(explorer(store.clone(), [127, 0, 0, 1]), request("/traces")).await;
     let tag = headers[header::ETAG].clone();
@@ -253,7 +263,7 @@ async fn browsers_get_the_document_and_head_gets_no_body() {
 }
 
 #[tokio::test]
-async fn a_rebound_host_name_is_refused() {
+async fn a_rebound_host_name_is_rejected() {
     let from = |host: &str| {
         let mut request = request("/traces");
         request
@@ -273,7 +283,7 @@ async fn a_rebound_host_name_is_refused() {
     let (status, _, _) = send(explore(), nameless).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
 
-    // On other than loopback addresses, any host name is allowed.
+    // Any host name is allowed if the pages do not listen on loopback.
     let (status, _, _) = send(explorer(store(), [0, 0, 0, 0]), from("observatory.example")).await;
     assert_eq!(status, StatusCode::OK);
 }

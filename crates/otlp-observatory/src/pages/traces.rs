@@ -1,68 +1,39 @@
 //! `/traces` and `/traces/{trace_id}`: search for traces, and a trace with its spans and log records.
 
+use std::sync::Arc;
+
 use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
 use prost::Message as _;
 use serde::Serialize;
 
-use super::{
-    answer::json,
-    json::Attributes,
-    logs::Record,
-    page::{Explorer, Page},
-    parameters::Parameters,
-    refusal::Refusal,
-};
+use super::{error::PageError, explorer::Explorer, json::Attributes, logs::Record, parameters::Parameters};
 use crate::store::{
     Source, SpanId, StatusFilter, StoredSpan, TraceId, TraceRoot, TraceSearch, TraceSummary, UnixNano,
 };
 
-pub(super) const LIST: Page = Page {
-    parameters: &[
-        "service",
-        "name",
-        "status",
-        "min_duration",
-        "max_duration",
-        "attribute",
-        "text",
-        "from",
-        "to",
-        "limit",
-        "before",
-    ],
-    is_time_dependent: false,
-    compute: list,
-};
-
-pub(super) const ONE: Page = Page {
-    parameters: &[],
-    is_time_dependent: false,
-    compute: one,
-};
-
 #[derive(Serialize)]
-struct List {
+pub(super) struct List {
     next: Option<String>,
     traces: Vec<TraceSummary>,
 }
 
 #[derive(Serialize)]
-struct Trace<'a> {
+pub(super) struct Trace {
     trace_id: TraceId,
     root: TraceRoot,
     start_unix_nano: UnixNano,
     duration_ns: u64,
     dropped_spans: u64,
-    spans: Vec<JsonSpan<'a>>,
+    spans: Vec<JsonSpan>,
     logs: Vec<Record>,
 }
 
 #[derive(Serialize)]
-struct JsonSpan<'a> {
+struct JsonSpan {
     span_id: Option<SpanId>,
     parent_span_id: Option<SpanId>,
-    service: &'a str,
-    scope: &'a str,
+    service: Arc<str>,
+    scope: Arc<str>,
     name: String,
     kind: String,
     start_unix_nano: UnixNano,
@@ -70,7 +41,7 @@ struct JsonSpan<'a> {
     status: String,
     status_message: String,
     attributes: Attributes<Vec<KeyValue>>,
-    resource: Attributes<&'a [KeyValue]>,
+    resource: Attributes<Arc<[KeyValue]>>,
     events: Vec<JsonEvent>,
     links: Vec<JsonLink>,
 }
@@ -89,60 +60,58 @@ struct JsonLink {
     attributes: Attributes<Vec<KeyValue>>,
 }
 
-fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {
+pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<List, PageError> {
     let search = TraceSearch {
-        service: parameters.text("service").map(str::to_owned),
-        name: parameters.search("name"),
-        status: parameters.choice(
-            "status",
-            "must be `ok` or `error`",
-            &[("ok", StatusFilter::Ok), ("error", StatusFilter::Error)],
-        )?,
+        service: parameters.text("service")?,
+        name: parameters.search("name")?,
+        status: parameters.parsed("status", "must be `ok` or `error`", |text| match text {
+            "ok" => Some(StatusFilter::Ok),
+            "error" => Some(StatusFilter::Error),
+            _ => None,
+        })?,
         min_duration: parameters.duration("min_duration")?,
         max_duration: parameters.duration("max_duration")?,
-        attributes: parameters.attributes(),
-        text: parameters.search("text"),
+        attributes: parameters.attributes()?,
+        text: parameters.search("text")?,
         from: parameters.timestamp("from")?,
         to: parameters.timestamp("to")?,
         before: parameters.cursor("before")?,
         limit: parameters.limit()?,
     };
-    let generation = explorer.store.generation();
+    parameters.finish()?;
     let found = explorer.store.search_traces(&search);
-    json(
-        generation,
-        List {
-            next: found.next.map(|next| next.to_string()),
-            traces: found.entries,
-        },
-    )
+    Ok(List {
+        next: found.next.map(|next| next.to_string()),
+        traces: found.entries,
+    })
 }
 
-fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {
-    let generation = explorer.store.generation();
-    let id = parameters.trace_id()?.ok_or(Refusal::NoPage)?;
-    let trace = explorer.store.trace(id).ok_or(Refusal::NotStored("trace"))?;
-    let resources: Vec<_> = trace.sources.iter().map(Source::resource).collect();
+pub(super) fn trace(explorer: &Explorer, parameters: &mut Parameters) -> Result<Trace, PageError> {
+    let id = parameters.trace_id()?.ok_or(PageError::NoPage)?;
+    parameters.finish()?;
+    let trace = explorer.store.trace(id).ok_or(PageError::NotStored("trace"))?;
+    let resources: Vec<Arc<[KeyValue]>> = trace
+        .sources
+        .iter()
+        .map(|source| source.resource().into())
+        .collect();
     let spans = trace
         .spans
         .iter()
-        .map(|span| JsonSpan::new(span, &trace.sources[span.source], &resources[span.source]));
-    json(
-        generation,
-        Trace {
-            trace_id: id,
-            root: trace.summary.root,
-            start_unix_nano: trace.summary.start_unix_nano,
-            duration_ns: trace.summary.duration_ns,
-            dropped_spans: trace.summary.dropped,
-            spans: spans.collect(),
-            logs: trace.logs.into_iter().map(Record::new).collect(),
-        },
-    )
+        .map(|span| JsonSpan::new(span, &trace.sources[span.source], resources[span.source].clone()));
+    Ok(Trace {
+        trace_id: id,
+        start_unix_nano: trace.summary.start_unix_nano,
+        duration_ns: trace.summary.duration_ns,
+        dropped_spans: trace.summary.dropped,
+        spans: spans.collect(),
+        root: trace.summary.root,
+        logs: trace.logs.into_iter().map(Record::new).collect(),
+    })
 }
 
-impl<'a> JsonSpan<'a> {
-    fn new(stored: &StoredSpan, source: &'a Source, resource: &'a [KeyValue]) -> Self {
+impl JsonSpan {
+    fn new(stored: &StoredSpan, source: &Source, resource: Arc<[KeyValue]>) -> Self {
         let span = Span::decode(&*stored.encoded).unwrap_or_default();
         let kind = span.kind().as_str_name();
         let status = span.status.unwrap_or_default();
@@ -159,8 +128,8 @@ impl<'a> JsonSpan<'a> {
         Self {
             span_id: SpanId::from_bytes(&span.span_id),
             parent_span_id: SpanId::from_bytes(&span.parent_span_id),
-            service: &source.service,
-            scope: &source.scope,
+            service: source.service.clone(),
+            scope: source.scope.clone(),
             name: span.name,
             kind: short_name(kind, "SPAN_KIND_"),
             start_unix_nano: UnixNano(span.start_time_unix_nano),

@@ -1,5 +1,5 @@
-// Filters in addresses, addresses from untrusted values, the live log, and polling. The modules read the browser's
-// address when they are loaded, so a stub is set first.
+// Filters in addresses, addresses from untrusted values, the live log, and polling. The modules read the address of the
+// browser when they are loaded, so a stub is set first.
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 

@@ -54,7 +54,7 @@ test('descendants of a folded span are hidden', () => {
 test('ancestors are all spans above a span', () => {
   assert.deepEqual(ancestors(rows(), 'aa'), ['a', 'root']);
   assert.deepEqual(ancestors(rows(), 'orphan'), []);
-  assert.deepEqual(ancestors(rows(), 'nobody'), []);
+  assert.deepEqual(ancestors(rows(), 'unknown'), []);
 });
 
 test('cycles of parents terminate', () => {

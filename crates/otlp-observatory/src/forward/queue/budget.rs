@@ -6,8 +6,7 @@ use crate::export::Signal;
 
 /// Disk space shared by the queues, in bytes.
 ///
-/// An eighth is reserved for each signal, so that one signal that the backend does not accept cannot use up all space
-/// and stop the others.
+/// An eighth is reserved for each signal. A signal that the backend does not accept thus leaves space for the others.
 #[derive(Debug)]
 pub(in crate::forward) struct Budget {
     pub(in crate::forward) limit: u64,
@@ -22,7 +21,7 @@ impl Budget {
         }
     }
 
-    /// Reserves `bytes` for `signal`; returns false when they are not available.
+    /// Reserves `bytes` for `signal`; returns false if there is not enough space.
     pub(super) fn reserve(&self, signal: Signal, bytes: u64) -> bool {
         let mut used = self.used();
         let others: u64 = Signal::ALL
@@ -38,7 +37,7 @@ impl Budget {
         fits
     }
 
-    /// Adds bytes that are on disk already, even beyond the limit.
+    /// Adds bytes that are already on disk, even beyond the limit.
     pub(super) fn add_existing(&self, signal: Signal, bytes: u64) {
         self.used()[signal as usize] += bytes;
     }
@@ -49,7 +48,7 @@ impl Budget {
         *own = own.saturating_sub(bytes);
     }
 
-    /// A panic leaves none of the numbers half-changed, so a poisoned lock is usable.
+    /// Ignores poisoning: a panic cannot leave a number partially changed.
     fn used(&self) -> MutexGuard<'_, [u64; Signal::ALL.len()]> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }

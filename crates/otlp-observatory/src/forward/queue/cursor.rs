@@ -1,6 +1,6 @@
-//! The cursor of a queue: the position up to which all records have been sent.
+//! Cursor of a queue: the position up to which all records have been sent.
 //!
-//! If the cursor is missing or damaged, all records are sent again; no record is ever skipped.
+//! If the cursor is missing or damaged, all records are sent again; no record is skipped.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,9 +12,8 @@ use std::{
 use super::record::{Position, crc};
 
 const FILE: &str = "cursor";
-const LENGTH: usize = 20;
 
-/// Reads the cursor in `folder`; `None` when it is missing or damaged.
+/// Reads the cursor in `folder`; `None` if it is missing or damaged.
 pub(super) fn read(folder: &Path) -> io::Result<Option<Position>> {
     match fs::read(folder.join(FILE)) {
         Ok(bytes) => Ok(decode(&bytes)),
@@ -23,12 +22,10 @@ pub(super) fn read(folder: &Path) -> io::Result<Option<Position>> {
     }
 }
 
-/// Replaces the cursor atomically: a crash leaves either the old or the new one. Only the owner can read
+/// Replaces the cursor atomically: after a crash, it is either the old or the new one. Only the owner can read
 /// the file.
 pub(super) fn write(folder: &Path, sent: Position) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(LENGTH);
-    bytes.extend_from_slice(&sent.segment.to_le_bytes());
-    bytes.extend_from_slice(&sent.offset.to_le_bytes());
+    let mut bytes = [sent.segment.to_le_bytes(), sent.offset.to_le_bytes()].concat();
     bytes.extend_from_slice(&crc(&[&bytes]).to_le_bytes());
     let new = folder.join("cursor.new");
     OpenOptions::new()
@@ -42,16 +39,11 @@ pub(super) fn write(folder: &Path, sent: Position) -> io::Result<()> {
 }
 
 fn decode(bytes: &[u8]) -> Option<Position> {
-    if bytes.len() != LENGTH {
-        return None;
-    }
-    let (numbers, checksum) = bytes.split_last_chunk::<4>()?;
-    if u32::from_le_bytes(*checksum) != crc(&[numbers]) {
-        return None;
-    }
-    let (segment, offset) = numbers.split_first_chunk::<8>()?;
-    Some(Position {
-        segment: u64::from_le_bytes(*segment),
-        offset: u64::from_le_bytes(offset.try_into().ok()?),
-    })
+    let (numbers, checksum) = bytes.split_last_chunk()?;
+    let (segment, offset) = numbers.split_first_chunk()?;
+    let position = Position::new(
+        u64::from_le_bytes(*segment),
+        u64::from_le_bytes(offset.try_into().ok()?),
+    );
+    (u32::from_le_bytes(*checksum) == crc(&[numbers])).then_some(position)
 }

@@ -1,4 +1,4 @@
-//! Folder with the queues of all signals, locked by one process.
+//! Folder with the queues of all signals, which one process locks.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -27,7 +27,7 @@ pub enum FolderError {
     },
 }
 
-/// A locked folder. The operating system releases the lock when the process ends, even after a crash.
+/// Locked folder. The operating system releases the lock when the process ends, even after a crash.
 #[derive(Debug)]
 pub(in crate::forward) struct Folder {
     pub(super) path: PathBuf,

@@ -1,8 +1,8 @@
-//! A queue of records on disk for one signal, appended by one thread and read in order by one sender.
+//! Queue of records on disk for one signal, appended by one thread and read in order by one sender.
 //!
-//! An appended record survives a crash of the process at once, and a crash of the machine after the next
-//! [`DiskQueue::sync`]. A record is read again until it is [committed](DiskQueue::commit), and may be read again after a
-//! crash: it is delivered at least once.
+//! An appended record survives a crash of the process, and after the next [`DiskQueue::sync`] also a crash of the
+//! machine. A record is read until it is [committed](DiskQueue::commit), and may be read again after a crash, so it is
+//! delivered at least once.
 
 mod budget;
 mod cursor;
@@ -44,10 +44,10 @@ pub(super) enum AppendError {
     Write(#[from] io::Error),
 }
 
-/// Records that are sent together.
+/// Records to send in one request.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Concatenated requests of the records, which in protobuf is the encoding of the merged request.
+    /// Concatenated requests of the records; in protobuf, this is the encoding of the merged request.
     pub(super) request: Vec<u8>,
     pub(super) records: usize,
     pub(super) items: u64,
@@ -57,7 +57,7 @@ pub(super) struct Batch {
     end: Position,
 }
 
-/// The queue of one signal.
+/// Queue of one signal.
 #[derive(Debug)]
 pub(super) struct DiskQueue {
     path: PathBuf,
@@ -76,7 +76,7 @@ impl DiskQueue {
         let path = folder.path.join(signal.name());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         let index = recover(&path)?;
-        budget.add_existing(signal, index.segments.iter().map(|segment| segment.length).sum());
+        budget.add_existing(signal, index.length());
         Ok(Self {
             path,
             _folder: folder,
@@ -88,7 +88,7 @@ impl DiskQueue {
         })
     }
 
-    /// Appends a record. `request` starts with [`HEADER`] bytes to be filled with the header.
+    /// Appends a record. `request` starts with [`HEADER`] bytes that are reserved for the header.
     pub(super) fn append(&self, mut request: Vec<u8>, items: u32) -> Result<(), AppendError> {
         let length = request.len() as u64;
         let Some(header) = Header::of(&request[HEADER..], items) else {
@@ -118,9 +118,10 @@ impl DiskQueue {
         }
     }
 
-    /// Returns the number of bytes to be sent.
+    /// Returns the number of unsent bytes.
     pub(super) fn pending(&self) -> u64 {
-        self.index().pending
+        let index = self.index();
+        index.length() - index.sent
     }
 
     /// Waits until a record has been appended since the last call.
@@ -128,24 +129,18 @@ impl DiskQueue {
         self.appended.notified().await;
     }
 
-    /// Reads the oldest records, up to `max_records` and, unless there is only one, up to `max_bytes`; `None` when the
-    /// queue is empty. Blocks on the disk.
+    /// Reads the oldest records: at most `max_records`, and at most `max_bytes` unless the first record is longer. Returns
+    /// `None` if the queue is empty. Blocks on the disk.
     pub(super) fn read(&self, max_bytes: usize, max_records: usize) -> io::Result<Option<Batch>> {
-        let (segment, sent) = {
+        let first = {
             let index = self.index();
-            let Some(segment) = index.segments.front() else {
-                return Ok(None);
-            };
-            (*segment, index.sent)
+            index.segments.front().map(|segment| (*segment, index.sent))
         };
-        let begin = Position {
-            segment: segment.id,
-            offset: sent,
+        let Some((segment, sent)) = first else {
+            return Ok(None);
         };
-        let end = Position {
-            offset: segment.length,
-            ..begin
-        };
+        let begin = Position::new(segment.id, sent);
+        let end = Position::new(segment.id, segment.length);
         let mut reader = match Reader::open(&self.path, begin, end.offset) {
             Ok(reader) => reader,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -160,10 +155,10 @@ impl DiskQueue {
         let mut batch = Batch::default();
         while batch.records < max_records {
             let room = match batch.records {
-                0 => u64::MAX,
-                _ => max_bytes.saturating_sub(batch.request.len()) as u64,
+                0 => usize::MAX,
+                _ => max_bytes.saturating_sub(batch.request.len()),
             };
-            match reader.next(room)? {
+            match reader.next(room) {
                 Entry::Record { request, items } => {
                     batch.request.extend_from_slice(&request);
                     batch.records += 1;
@@ -185,7 +180,7 @@ impl DiskQueue {
 
     /// Marks the records of `batch` as sent. Blocks on the disk.
     ///
-    /// After an error this process does not read the records again, but the next one does.
+    /// After an error, the records are read again by the next process, but not by this one.
     pub(super) fn commit(&self, batch: &Batch) -> io::Result<()> {
         if batch.damaged > 0 {
             telemetry::warn!(
@@ -204,17 +199,18 @@ impl DiskQueue {
         cursor.and(deleted)
     }
 
-    /// Writes all appended records through to the disk. Blocks.
+    /// Flushes all appended records to the disk. Blocks.
     pub(super) fn sync(&self) -> io::Result<()> {
         let unsynced = std::mem::take(&mut self.index().unsynced);
         if unsynced.is_empty() {
             return Ok(());
         }
+        let mut synced = Ok(());
         for file in unsynced {
-            file.sync_data()?;
+            synced = synced.and(file.sync_data());
         }
         // Persists the names of new segments.
-        File::open(&self.path)?.sync_all()
+        synced.and(File::open(&self.path)?.sync_all())
     }
 
     /// Returns the file to append to, and the position of the next record.
@@ -222,31 +218,23 @@ impl DiskQueue {
         if let (Some(file), Some(last)) = (&index.open, index.segments.back())
             && last.length < self.segment_length
         {
-            let position = Position {
-                segment: last.id,
-                offset: last.length,
-            };
-            return Ok((file.clone(), position));
+            return Ok((file.clone(), Position::new(last.id, last.length)));
         }
         let id = index.next_id;
-        // Each id is used once, even if its file cannot be created: the name may be taken.
+        // An id is not reused if its file cannot be created, because the name may be taken.
         index.next_id += 1;
         let file = Arc::new(segment::create(&self.path, id)?);
         index.open = Some(file.clone());
         index.segments.push_back(Segment { id, length: 0 });
-        let position = Position {
-            segment: id,
-            offset: 0,
-        };
-        Ok((file, position))
+        Ok((file, Position::new(id, 0)))
     }
 
-    /// Cleans up after a failed write: cuts off its remains, and has the next record start a new segment.
+    /// Cleans up after a failed write: truncates the partial record, and starts a new segment with the next record.
     fn abandon_last_segment(&self, index: &mut Index) {
         let (Some(file), Some(last)) = (index.open.take(), index.segments.back().copied()) else {
             return;
         };
-        // If this fails, too, this process does not read the remains, and the next one recognises them as damaged.
+        // Errors are ignored: this process does not read the partial record, and the next one detects the damage.
         if last.length == 0 {
             index.segments.pop_back();
             let _ = fs::remove_file(segment::path(&self.path, last.id));
@@ -255,7 +243,7 @@ impl DiskQueue {
         }
     }
 
-    /// A panic leaves the index unchanged, so a poisoned lock is usable.
+    /// Ignores poisoning: a panic leaves the index unchanged.
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }

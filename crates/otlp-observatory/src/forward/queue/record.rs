@@ -1,4 +1,4 @@
-//! The format of a record: a header followed by an export request.
+//! Format of a record: a header followed by an export request.
 //!
 //! | bytes | content |
 //! | --- | --- |
@@ -8,8 +8,8 @@
 //! | 12..16 | CRC-32 of the request |
 //! | 16..20 | CRC-32 of bytes 0..16 and of the record's position |
 //!
-//! Numbers are little-endian. The checksum includes the position so that received text in the form of a record is not
-//! mistaken for one when a damaged file is searched for the next record.
+//! Numbers are little-endian. The second checksum includes the position, so received text in the form of a record is not
+//! mistaken for one when the next record of a damaged file is searched.
 
 use flate2::Crc;
 
@@ -18,17 +18,23 @@ const MAGIC: [u8; 4] = *b"PRq1";
 /// Length of a header, in bytes.
 pub(in crate::forward) const HEADER: usize = 20;
 
-/// A position in a queue: the id of a segment, and an offset in bytes in it.
+/// Position in a queue: the id of a segment, and an offset in it in bytes.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Position {
     pub(super) segment: u64,
     pub(super) offset: u64,
 }
 
-/// A decoded header.
+impl Position {
+    pub(super) fn new(segment: u64, offset: u64) -> Self {
+        Self { segment, offset }
+    }
+}
+
+/// Decoded header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Header {
-    pub(super) length: u32,
+    length: u32,
     pub(super) items: u32,
     checksum: u32,
 }
@@ -43,6 +49,10 @@ impl Header {
         })
     }
 
+    pub(super) fn record_length(&self) -> usize {
+        HEADER + self.length as usize
+    }
+
     pub(super) fn encode(&self, position: Position) -> [u8; HEADER] {
         let mut header = [0; HEADER];
         header[..4].copy_from_slice(&MAGIC);
@@ -54,13 +64,12 @@ impl Header {
         header
     }
 
-    /// Decodes the header at the start of `bytes`, which were read at `position`; `None` when there is none.
+    /// Decodes the header at the start of `bytes`, which were read at `position`; `None` if there is none.
     pub(super) fn decode(bytes: &[u8], position: Position) -> Option<Self> {
         let header = bytes.get(..HEADER)?;
         let number = |at: usize| {
-            let mut number = [0; 4];
-            number.copy_from_slice(&header[at..at + 4]);
-            u32::from_le_bytes(number)
+            let bytes = header[at..].first_chunk();
+            bytes.copied().map_or(0, u32::from_le_bytes)
         };
         let is_valid = header[..4] == MAGIC && number(16) == header_checksum(&header[..16], position);
         is_valid.then(|| Self {
@@ -78,20 +87,14 @@ impl Header {
 /// Returns the offset of the next header in `bytes`, which were read at `position`.
 pub(super) fn next_header(bytes: &[u8], position: Position) -> Option<usize> {
     memchr::memmem::find_iter(bytes, &MAGIC).find(|&at| {
-        let position = Position {
-            offset: position.offset + at as u64,
-            ..position
-        };
+        let position = Position::new(position.segment, position.offset + at as u64);
         Header::decode(&bytes[at..], position).is_some()
     })
 }
 
 fn header_checksum(header: &[u8], position: Position) -> u32 {
-    crc(&[
-        header,
-        &position.segment.to_le_bytes(),
-        &position.offset.to_le_bytes(),
-    ])
+    let Position { segment, offset } = position;
+    crc(&[header, &segment.to_le_bytes(), &offset.to_le_bytes()])
 }
 
 pub(super) fn crc(parts: &[&[u8]]) -> u32 {

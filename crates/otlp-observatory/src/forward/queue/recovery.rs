@@ -13,9 +13,9 @@ use super::{
     segment::{self, Entry, Reader},
 };
 
-/// Reads which segments are in `folder`, and deletes those that were sent.
+/// Lists the segments in `folder`, and deletes those that have been sent.
 ///
-/// A record at the end that was not completely written is cut off. Damage elsewhere is found when it is read.
+/// An incompletely written record at the end is cut off. Damage elsewhere is detected by the reader.
 pub(super) fn recover(folder: &Path) -> io::Result<Index> {
     let cursor = cursor::read(folder)?.unwrap_or_default();
     let mut segments = Vec::new();
@@ -38,7 +38,7 @@ pub(super) fn recover(folder: &Path) -> io::Result<Index> {
             telemetry::warn!(
                 folder = %folder.display(),
                 bytes = last.length - complete,
-                "cut off the last record of the forwarding queue, which was not completely written"
+                "cut off the last record of the forwarding queue, which was incomplete"
             );
             OpenOptions::new()
                 .write(true)
@@ -59,7 +59,6 @@ pub(super) fn recover(folder: &Path) -> io::Result<Index> {
         if index.segments.is_empty() {
             index.sent = sent(&segment);
         }
-        index.pending += segment.length - sent(&segment);
         index.segments.push_back(segment);
     }
     Ok(index)
@@ -67,14 +66,10 @@ pub(super) fn recover(folder: &Path) -> io::Result<Index> {
 
 /// Returns the length of `segment` up to the end of its last complete record.
 fn complete_length(folder: &Path, segment: Segment, sent: u64) -> io::Result<u64> {
-    let begin = Position {
-        segment: segment.id,
-        offset: sent,
-    };
-    let mut reader = Reader::open(folder, begin, segment.length)?;
+    let mut reader = Reader::open(folder, Position::new(segment.id, sent), segment.length)?;
     let mut complete = sent;
     loop {
-        match reader.next(u64::MAX)? {
+        match reader.next(usize::MAX) {
             Entry::Record { .. } => complete = reader.position.offset,
             Entry::Damaged(_) => {}
             Entry::TooLong | Entry::EndOfSegment => return Ok(complete),

@@ -1,4 +1,4 @@
-//! A segment of a queue: a file to which records are appended, and which is deleted once all of them were sent.
+//! Segment of a queue: a file to which records are appended, and which is deleted after all of them have been sent.
 //!
 //! Reading skips and counts damaged bytes, and always makes progress.
 
@@ -9,10 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::record::{HEADER, Header, Position, next_header};
+use bytes::Bytes;
 
-/// Number of bytes searched at a time for the next record in a damaged file.
-const SEARCH_CHUNK: usize = 256 * 1024;
+use super::record::{HEADER, Header, Position, next_header};
 
 /// Returns the path of the segment with this id.
 pub(super) fn path(folder: &Path, id: u64) -> PathBuf {
@@ -35,26 +34,26 @@ pub(super) fn create(folder: &Path, id: u64) -> io::Result<File> {
 }
 
 /// Reads the records of a segment.
+///
+/// The rest of the segment is in memory: it is at most one record longer than the limit for segments.
 #[derive(Debug)]
 pub(super) struct Reader {
-    file: File,
+    unread: Bytes,
     /// Position of the next entry.
     pub(super) position: Position,
-    /// Offset of the end of the last record.
-    end: u64,
 }
 
-/// An entry of a segment.
+/// Entry of a segment.
 #[derive(Debug)]
 pub(super) enum Entry {
-    /// A complete record.
+    /// Complete record.
     Record {
-        request: Vec<u8>,
+        request: Bytes,
         items: u32,
     },
     /// Number of bytes that are not a valid record.
     Damaged(u64),
-    /// A record longer than the caller's maximum; it is not read.
+    /// Record longer than the caller's maximum, which is not read.
     TooLong,
     EndOfSegment,
 }
@@ -63,74 +62,41 @@ impl Reader {
     /// Opens the segment to read from `position` to `end`, or to the end of the file if that is earlier.
     pub(super) fn open(folder: &Path, position: Position, end: u64) -> io::Result<Self> {
         let mut file = File::open(path(folder, position.segment))?;
-        let end = end.min(file.metadata()?.len());
         file.seek(SeekFrom::Start(position.offset))?;
-        Ok(Self { file, position, end })
+        let mut unread = Vec::new();
+        file.take(end.saturating_sub(position.offset))
+            .read_to_end(&mut unread)?;
+        let unread = unread.into();
+        Ok(Self { unread, position })
     }
 
     /// Reads the next entry, unless it is a record with a request of more than `max_bytes`.
-    pub(super) fn next(&mut self, max_bytes: u64) -> io::Result<Entry> {
-        let left = self.end.saturating_sub(self.position.offset);
-        if left == 0 {
-            return Ok(Entry::EndOfSegment);
+    pub(super) fn next(&mut self, max_bytes: usize) -> Entry {
+        if self.unread.is_empty() {
+            return Entry::EndOfSegment;
         }
-        let header = self.read(left.min(HEADER as u64))?;
-        let Some(header) = Header::decode(&header, self.position) else {
-            return self.skip_damaged();
+        let header = Header::decode(&self.unread, self.position)
+            .filter(|header| header.record_length() <= self.unread.len());
+        let Some(header) = header else {
+            let next = Position::new(self.position.segment, self.position.offset + 1);
+            let skipped = next_header(&self.unread[1..], next).map_or(self.unread.len(), |at| at + 1);
+            return Entry::Damaged(self.advance(skipped).len() as u64);
         };
-        let length = u64::from(header.length);
-        if length > left - HEADER as u64 {
-            return self.skip_damaged();
+        if header.record_length() - HEADER > max_bytes {
+            return Entry::TooLong;
         }
-        if length > max_bytes {
-            self.seek(self.position.offset)?;
-            return Ok(Entry::TooLong);
-        }
-        let request = self.read(length)?;
-        let record_length = HEADER as u64 + length;
-        self.position.offset += record_length;
-        Ok(if header.matches(&request) {
-            Entry::Record {
-                request,
-                items: header.items,
-            }
+        let record = self.advance(header.record_length());
+        let request = record.slice(HEADER..);
+        if header.matches(&request) {
+            let items = header.items;
+            Entry::Record { request, items }
         } else {
-            Entry::Damaged(record_length)
-        })
-    }
-
-    /// Moves on to the next header after the damaged one at the current position.
-    fn skip_damaged(&mut self) -> io::Result<Entry> {
-        let begin = self.position.offset;
-        let mut from = begin + 1;
-        loop {
-            self.seek(from.min(self.end))?;
-            let left = self.end.saturating_sub(from);
-            let bytes = self.read(left.min(SEARCH_CHUNK as u64))?;
-            let position = Position {
-                offset: from,
-                ..self.position
-            };
-            let found = next_header(&bytes, position);
-            let is_last = bytes.len() as u64 == left;
-            if found.is_none() && !is_last {
-                // A header may begin in this chunk and end in the next.
-                from += (bytes.len() - (HEADER - 1)) as u64;
-                continue;
-            }
-            self.position.offset = found.map_or(self.end, |at| from + at as u64);
-            self.seek(self.position.offset)?;
-            return Ok(Entry::Damaged(self.position.offset - begin));
+            Entry::Damaged(record.len() as u64)
         }
     }
 
-    fn seek(&mut self, offset: u64) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(offset)).map(drop)
-    }
-
-    fn read(&mut self, length: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-        self.file.read_exact(&mut bytes)?;
-        Ok(bytes)
+    fn advance(&mut self, length: usize) -> Bytes {
+        self.position.offset += length as u64;
+        self.unread.split_to(length)
     }
 }

@@ -87,7 +87,7 @@ async fn a_killed_process_leaves_everything_it_accepted() {
             forwarder.accept(&one(round * 50 + id));
             tokio::task::yield_now().await;
         }
-        // A kill leaves the files as the last system calls left them, and so does copying.
+        // Like a kill, copying keeps the files as the last system calls left them.
         let killed = scratch.copy();
         let before = backend.accepted();
         let after = sent_from(&killed).await;
@@ -97,7 +97,7 @@ async fn a_killed_process_leaves_everything_it_accepted() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_requests_and_loses_none() {
+async fn a_full_queue_rejects_requests_and_loses_none() {
     let scratch = Scratch::new();
     let limit = 256 << 10;
     let small = |backend: &Backend| Forwarding {
@@ -164,7 +164,6 @@ async fn a_damaged_record_does_not_affect_the_others() {
 
 #[test]
 fn a_record_after_a_long_damaged_one_is_found_at_any_offset() {
-    // Around the end of a search chunk.
     for length in (256 << 10) - 45..(256 << 10) - 15 {
         let scratch = Scratch::new();
         let queue = queue(&scratch, 64 << 20);

@@ -106,7 +106,7 @@ async fn recurring_outages_are_logged_once() {
     }
     // Each of the two problems is logged when it begins and when it ends.
     assert_eq!(lines.all().len(), 4, "{:?}", lines.all());
-    assert_eq!(lines.with("dropped telemetry that the backend refuses"), 1);
+    assert_eq!(lines.with("dropped telemetry that the backend rejects"), 1);
     assert_eq!(lines.with("it is kept on disk and sent later"), 1);
 }
 
@@ -121,12 +121,12 @@ async fn a_full_queue_is_logged_once_and_its_end_with_the_number_of_dropped_requ
     for id in 0..100 {
         forwarder.accept(&long(id, 1000));
     }
-    let refused = forwarder.status().dropped_requests;
+    let dropped = forwarder.status().dropped_requests;
     assert_eq!(lines.with("the queue is full"), 1, "{:?}", lines.all());
     backend.up().await;
     until("there is space", || forwarder.status().queued_bytes == 0).await;
     forwarder.accept(&one(1));
-    let end = format!("requests={refused}");
+    let end = format!("failures={dropped}");
     assert_eq!(lines.with(&end), 1, "{:?}", lines.all());
 }
 

@@ -1,4 +1,4 @@
-//! Accepted requests survive any sequence of faults; the sequences are generated from seeds.
+//! Accepted requests survive random sequences of faults.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::{super::*, backend::Reply, *};
 
-/// A linear congruential generator, so that a seed always gives the same schedule.
+/// Linear congruential generator, which returns the same schedule for the same seed.
 struct Random(u64);
 
 impl Random {
@@ -31,7 +31,7 @@ fn faulty_reply(random: &mut Random) -> Reply {
     }
 }
 
-/// Runs a schedule of faults; returns the numbers of accepted and refused requests.
+/// Runs a schedule of faults, and returns the numbers of accepted and rejected requests.
 async fn run_schedule(seed: u64) -> (usize, usize) {
     let mut random = Random(seed);
     let mut backend = Backend::start().await;
@@ -41,7 +41,7 @@ async fn run_schedule(seed: u64) -> (usize, usize) {
         ..with_tokens(backend, scratch)
     };
     let mut forwarder = start(&small(&backend, &scratch));
-    let (mut accepted, mut refused) = (BTreeSet::new(), 0);
+    let (mut accepted, mut rejected) = (BTreeSet::new(), 0);
     let mut id = 0;
     for _ in 0..120 {
         match random.below(20) {
@@ -75,7 +75,7 @@ async fn run_schedule(seed: u64) -> (usize, usize) {
                     if forwarder.status().dropped_requests == before {
                         accepted.insert(id);
                     } else {
-                        refused += 1;
+                        rejected += 1;
                     }
                     id += 1;
                     tokio::task::yield_now().await;
@@ -90,9 +90,9 @@ async fn run_schedule(seed: u64) -> (usize, usize) {
     let lost: Vec<_> = accepted.difference(&received).collect();
     assert!(
         lost.is_empty(),
-        "seed {seed}: lost {lost:?} of {id}, {refused} refused"
+        "seed {seed}: lost {lost:?} of {id}, {rejected} rejected"
     );
-    (accepted.len(), refused)
+    (accepted.len(), rejected)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,12 +101,12 @@ async fn accepted_requests_arrive_under_faults_of_all_kinds() {
     for seed in 0..12 {
         schedules.spawn(run_schedule(seed));
     }
-    let (mut accepted, mut refused) = (0, 0);
+    let (mut accepted, mut rejected) = (0, 0);
     while let Some(counts) = schedules.join_next().await {
-        let (of_seed, refused_of_seed) = counts.unwrap();
-        accepted += of_seed;
-        refused += refused_of_seed;
+        let (accepted_of_seed, rejected_of_seed) = counts.unwrap();
+        accepted += accepted_of_seed;
+        rejected += rejected_of_seed;
     }
-    // The schedules must cover both accepted and refused requests.
-    assert!(accepted > 1500 && refused > 20, "{accepted} {refused}");
+    // The schedules must cover both accepted and rejected requests.
+    assert!(accepted > 1500 && rejected > 20, "{accepted} {rejected}");
 }

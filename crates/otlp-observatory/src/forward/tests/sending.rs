@@ -87,10 +87,10 @@ async fn every_signal_has_its_path_and_its_count() {
 
 #[tokio::test]
 async fn retry_after_is_respected() {
-    for (status, wish) in [(503, "1"), (429, "1"), (503, "Sun, 06 Nov 1994 08:49:38 GMT")] {
+    for (status, requested) in [(503, "1"), (429, "1"), (503, "Sun, 06 Nov 1994 08:49:38 GMT")] {
         let (backend, scratch) = (Backend::start().await, Scratch::new());
         let busy = Reply::status(status)
-            .header("retry-after", wish)
+            .header("retry-after", requested)
             .header("date", "Sun, 06 Nov 1994 08:49:37 GMT");
         backend.reply(busy);
         let forwarder = start(&forwarding_to(&backend, &scratch));
@@ -98,16 +98,19 @@ async fn retry_after_is_respected() {
         until("it is accepted", || backend.accepted() == set([1])).await;
         let requests = backend.requests_to("/v1/traces");
         let waited = requests[1].at - requests[0].at;
-        assert!(waited >= Duration::from_secs(1), "{status} {wish}: {waited:?}");
+        assert!(
+            waited >= Duration::from_secs(1),
+            "{status} {requested}: {waited:?}"
+        );
         assert_eq!(requests.len(), 2);
     }
 }
 
 #[tokio::test]
 async fn retry_after_is_limited() {
-    for wish in ["18446744073709551615", "Sun, 06 Nov 2094 08:49:37 GMT"] {
+    for requested in ["18446744073709551615", "Sun, 06 Nov 2094 08:49:37 GMT"] {
         let (backend, scratch) = (Backend::start().await, Scratch::new());
-        backend.reply(Reply::status(503).header("retry-after", wish));
+        backend.reply(Reply::status(503).header("retry-after", requested));
         let timing = Timing {
             max_retry_after: Duration::from_millis(20),
             ..quick_timing()
@@ -240,7 +243,7 @@ async fn items_that_the_backend_rejects_are_counted() {
 }
 
 #[tokio::test]
-async fn refused_requests_are_dropped_and_counted() {
+async fn rejected_requests_are_dropped_and_counted() {
     for status in [400, 404, 413, 500] {
         let (backend, scratch) = (Backend::start().await, Scratch::new());
         backend.reply(Reply::status(status));
@@ -257,7 +260,7 @@ async fn refused_requests_are_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn a_backend_that_refuses_everything_is_not_sent_requests_at_full_speed() {
+async fn rejected_requests_slow_down_sending() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     backend.decide(|_| Some(404));
     let timing = Timing {
@@ -275,7 +278,7 @@ async fn a_backend_that_refuses_everything_is_not_sent_requests_at_full_speed() 
 }
 
 #[tokio::test]
-async fn only_the_refused_request_of_a_batch_is_dropped() {
+async fn only_the_rejected_request_of_a_batch_is_dropped() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     backend.decide(|spans| spans.contains(&37).then_some(400));
     let timing = Timing {
@@ -294,7 +297,7 @@ async fn only_the_refused_request_of_a_batch_is_dropped() {
 }
 
 #[tokio::test]
-async fn without_failures_nothing_arrives_twice() {
+async fn without_failures_nothing_is_sent_twice() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     let forwarder = start(&forwarding_to(&backend, &scratch));
     for id in 0..200 {

@@ -8,7 +8,7 @@ use super::{super::*, backend::Reply, *};
 
 const ENOUGH: Duration = Duration::from_secs(20);
 
-fn refusal(error: &str) -> Reply {
+fn rejection(error: &str) -> Reply {
     Reply::status(401)
         .header("content-type", "application/json")
         .body(format!(
@@ -82,7 +82,7 @@ async fn no_reply_of_a_token_endpoint_loses_requests() {
             .header("content-type", "application/json")
             .body(text)
     };
-    let unreadable = "the token endpoint's response contains no valid token";
+    let unreadable = "the token endpoint responded without a valid token";
     for (reply, error) in [
         (Reply::status(503), "the token endpoint responded with HTTP 503"),
         (
@@ -90,12 +90,12 @@ async fn no_reply_of_a_token_endpoint_loses_requests() {
             "the token endpoint responded with HTTP 307",
         ),
         (
-            refusal("invalid_client"),
-            "the token endpoint refused the request: invalid_client",
+            rejection("invalid_client"),
+            "the token endpoint rejected the request: invalid_client",
         ),
         (
-            refusal(CLIENT_SECRET),
-            "the token endpoint refused the request: an error that RFC 6749 does not define",
+            rejection(CLIENT_SECRET),
+            "the token endpoint rejected the request: an error that RFC 6749 does not define",
         ),
         (Reply::status(401), "the token endpoint responded with HTTP 401"),
         (Reply::status(429), "the token endpoint responded with HTTP 429"),
@@ -136,8 +136,8 @@ async fn no_reply_of_a_token_endpoint_loses_requests() {
 #[tokio::test]
 async fn a_secret_accepted_only_in_the_body_is_sent_there() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    backend.reply_to_token_request(refusal("invalid_client"));
-    // This token expires at once, so every batch renews it.
+    backend.reply_to_token_request(rejection("invalid_client"));
+    // This token expires immediately, so every batch renews it.
     backend.reply_to_token_request(Reply::token("first", 0));
     let forwarder = start(&with_tokens(&backend, &scratch));
     for id in 1..=2 {
@@ -157,7 +157,7 @@ async fn a_secret_accepted_only_in_the_body_is_sent_there() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_renewed_at_once() {
+async fn a_rejected_token_is_renewed_immediately() {
     for status in [401, 403] {
         let (backend, scratch) = (Backend::start().await, Scratch::new());
         backend.reply_to_token_request(Reply::token("first", 3600));
@@ -181,7 +181,7 @@ async fn a_refused_token_is_renewed_at_once() {
 }
 
 #[tokio::test]
-async fn a_backend_that_refuses_every_token_is_retried() {
+async fn a_backend_that_rejects_every_token_is_retried() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     for _ in 0..6 {
         backend.reply(Reply::status(401));

@@ -50,7 +50,7 @@ fn has_spans(count: usize) -> impl Fn(&Value) -> bool {
 const TRACE: &str = "/traces/01010101010101010101010101010101";
 
 #[tokio::test]
-async fn telemetry_accepted_before_shutdown_is_forwarded_masked() {
+async fn accepted_telemetry_is_masked_and_forwarded_at_shutdown() {
     let backend = Running::start().await;
     let folder = Folder::new("shutdown");
     let observatory = Running::start_with(forwarding_to(&backend.http(""), &folder)).await;

@@ -13,7 +13,7 @@ use tonic::{
 use super::requests::{ADDRESSES, gzip, logs, metrics, traces};
 use crate::support::{Running, client, within};
 
-/// Xorshift generator with a fixed seed, so that every run has the same bodies.
+/// Xorshift generator with a fixed seed, which returns the same bodies in every run.
 struct Random(u64);
 
 impl Random {
@@ -61,7 +61,7 @@ async fn mutated_bodies_are_accepted_or_client_errors() {
         (logs().encode_to_vec(), serde_json::to_vec(&logs()).unwrap()),
     ];
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let mut refused = 0;
+    let mut rejected = 0;
     for _ in 0..150 {
         for (path, (protobuf, json)) in ADDRESSES.into_iter().zip(&valid) {
             for (content_type, valid) in [("application/x-protobuf", protobuf), ("application/json", json)] {
@@ -79,11 +79,11 @@ async fn mutated_bodies_are_accepted_or_client_errors() {
                     status == StatusCode::OK || status.is_client_error(),
                     "{path} {content_type} {status} {shown}"
                 );
-                refused += usize::from(status != StatusCode::OK);
+                rejected += usize::from(status != StatusCode::OK);
             }
         }
     }
-    assert!(refused > 300, "too few bodies were refused: {refused}");
+    assert!(rejected > 300, "too few bodies were rejected: {rejected}");
     // The server still accepts a valid request.
     let request = client
         .post(observatory.http(ADDRESSES[0]))
@@ -105,7 +105,7 @@ async fn mutated_grpc_messages_are_accepted_or_permanent_errors() {
         ("logs.v1.LogsService", logs().encode_to_vec()),
     ];
     let mut random = Random(0x853c_49e6_748f_ea9b);
-    let mut refused = 0;
+    let mut rejected = 0;
     for _ in 0..150 {
         for (service, valid) in &valid {
             let path = format!("/opentelemetry.proto.collector.{service}/Export")
@@ -113,16 +113,16 @@ async fn mutated_grpc_messages_are_accepted_or_permanent_errors() {
                 .unwrap();
             let message = Bytes::from(random.mutated(valid));
             within(grpc.ready()).await.unwrap();
-            let answer = within(grpc.unary(Request::new(message.clone()), path, Raw)).await;
-            let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+            let response = within(grpc.unary(Request::new(message.clone()), path, Raw)).await;
+            let code = response.map_or_else(|status| status.code(), |_| Code::Ok);
             assert!(
                 matches!(code, Code::Ok | Code::InvalidArgument),
                 "{service} {code:?} {message:?}"
             );
-            refused += usize::from(code != Code::Ok);
+            rejected += usize::from(code != Code::Ok);
         }
     }
-    assert!(refused > 100, "too few messages were refused: {refused}");
+    assert!(rejected > 100, "too few messages were rejected: {rejected}");
     observatory.stop().await.unwrap();
 }
 

@@ -35,12 +35,12 @@ async fn every_signal_is_accepted_with_and_without_compression() {
     let mut metrics_client = MetricsServiceClient::new(channel.clone());
     let mut logs_client = LogsServiceClient::new(channel);
     for _ in 0..2 {
-        let answer = traces_client.export(traces(2)).await.unwrap().into_inner();
-        assert_eq!(answer, ExportTraceServiceResponse::default());
-        let answer = metrics_client.export(metrics()).await.unwrap().into_inner();
-        assert_eq!(answer, ExportMetricsServiceResponse::default());
-        let answer = logs_client.export(logs()).await.unwrap().into_inner();
-        assert_eq!(answer, ExportLogsServiceResponse::default());
+        let response = traces_client.export(traces(2)).await.unwrap().into_inner();
+        assert_eq!(response, ExportTraceServiceResponse::default());
+        let response = metrics_client.export(metrics()).await.unwrap().into_inner();
+        assert_eq!(response, ExportMetricsServiceResponse::default());
+        let response = logs_client.export(logs()).await.unwrap().into_inner();
+        assert_eq!(response, ExportLogsServiceResponse::default());
         traces_client = traces_client.send_compressed(Gzip);
         metrics_client = metrics_client.send_compressed(Gzip);
         logs_client = logs_client.send_compressed(Gzip);
@@ -59,27 +59,27 @@ async fn spans_without_valid_ids_are_a_partial_success() {
             ..span(2)
         },
     ]);
-    let answer = client.export(request).await.unwrap().into_inner();
-    assert_eq!(answer.partial_success.unwrap().rejected_spans, 1);
+    let response = client.export(request).await.unwrap().into_inner();
+    assert_eq!(response.partial_success.unwrap().rejected_spans, 1);
 }
 
 /// The error has no `RetryInfo`, so senders do not retry.
 #[tokio::test]
-async fn an_oversized_message_is_refused_permanently_with_and_without_compression() {
+async fn an_oversized_message_is_rejected_permanently_with_and_without_compression() {
     let observatory = Running::start().await;
     let mut client = TraceServiceClient::new(channel(&observatory).await);
     let request = spans([Span {
         name: "x".repeat((4 << 20) + 1),
         ..span(1)
     }]);
-    let refused = client.export(request.clone()).await.unwrap_err();
+    let rejected = client.export(request.clone()).await.unwrap_err();
     assert_eq!(
-        (refused.code(), refused.details()),
+        (rejected.code(), rejected.details()),
         (Code::ResourceExhausted, &[][..])
     );
-    let refused = client.send_compressed(Gzip).export(request).await.unwrap_err();
+    let rejected = client.send_compressed(Gzip).export(request).await.unwrap_err();
     assert_eq!(
-        (refused.code(), refused.details()),
+        (rejected.code(), rejected.details()),
         (Code::ResourceExhausted, &[][..])
     );
     let status = observatory.json("/status").await;
@@ -87,10 +87,10 @@ async fn an_oversized_message_is_refused_permanently_with_and_without_compressio
 }
 
 #[tokio::test]
-async fn a_message_that_expands_in_memory_is_refused_permanently() {
+async fn a_message_that_expands_in_memory_is_rejected_permanently() {
     let observatory = Running::start().await;
     let mut client = TraceServiceClient::new(channel(&observatory).await);
     let request = spans(vec![Span::default(); 400_000]);
-    let refused = client.export(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::InvalidArgument);
+    let rejected = client.export(request).await.unwrap_err();
+    assert_eq!(rejected.code(), Code::InvalidArgument);
 }

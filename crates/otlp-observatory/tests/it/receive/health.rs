@@ -44,9 +44,9 @@ async fn during_shutdown_health_is_503_and_requests_finish() {
                 expect: 100-continue\r\ncontent-length: 2\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     // The server sends 100 Continue when it starts to read the body.
-    let mut answer = [0; 1024];
-    let length = within(stream.read(&mut answer)).await.unwrap();
-    assert!(answer[..length].starts_with(b"HTTP/1.1 100 "));
+    let mut response = [0; 1024];
+    let length = within(stream.read(&mut response)).await.unwrap();
+    assert!(response[..length].starts_with(b"HTTP/1.1 100 "));
 
     observatory.request_stop();
     within(async {
@@ -59,8 +59,8 @@ async fn during_shutdown_health_is_503_and_requests_finish() {
     assert_eq!(body["status"], "Server not available");
 
     stream.write_all(b"{}").await.unwrap();
-    let length = within(stream.read(&mut answer)).await.unwrap();
-    assert!(answer[..length].starts_with(b"HTTP/1.1 200 "));
+    let length = within(stream.read(&mut response)).await.unwrap();
+    assert!(response[..length].starts_with(b"HTTP/1.1 200 "));
     observatory.stop().await.unwrap();
 }
 
@@ -91,7 +91,7 @@ async fn ports_are_free_after_shutdown() {
     ] {
         assert!(
             TcpStream::connect(address).await.is_err(),
-            "{address} still answers"
+            "{address} still accepts connections"
         );
     }
 }

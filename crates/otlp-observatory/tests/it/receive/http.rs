@@ -1,4 +1,4 @@
-//! OTLP/HTTP: accepted and refused requests, and their responses.
+//! OTLP/HTTP: accepted and rejected requests, and their responses.
 
 use opentelemetry_proto::tonic::{collector::trace::v1::ExportTraceServiceResponse, trace::v1::Span};
 use prost::Message as _;
@@ -63,13 +63,13 @@ async fn every_signal_is_accepted_in_both_encodings_with_and_without_compression
         ),
     ];
     for (path, protobuf, json) in requests {
-        for (encoding, body, answer) in [(PROTOBUF, protobuf, &b""[..]), (JSON, json, b"{}")] {
+        for (encoding, body, expected) in [(PROTOBUF, protobuf, &b""[..]), (JSON, json, b"{}")] {
             for (compression, body) in [("gzip", gzip(&body)), ("identity", body)] {
                 let headers = [("content-type", encoding), ("content-encoding", compression)];
                 let response = post(&observatory, path, &headers, body).await;
                 assert_eq!(response.status(), 200, "{path} {encoding} {compression}");
                 assert_eq!(response.headers()["content-type"], encoding);
-                assert_eq!(response.bytes().await.unwrap(), answer);
+                assert_eq!(response.bytes().await.unwrap(), expected);
             }
         }
     }
@@ -115,20 +115,20 @@ async fn spans_without_valid_ids_are_a_partial_success() {
     )
     .await;
     assert_eq!(response.status(), 200);
-    let answer = ExportTraceServiceResponse::decode(response.bytes().await.unwrap()).unwrap();
-    let partial = answer.partial_success.unwrap();
+    let decoded = ExportTraceServiceResponse::decode(response.bytes().await.unwrap()).unwrap();
+    let partial = decoded.partial_success.unwrap();
     assert_eq!(partial.rejected_spans, 2);
     assert!(!partial.error_message.is_empty());
 
     let body = serde_json::to_vec(&request).unwrap();
-    let answer = json_of(post(&observatory, ADDRESSES[0], &content_type(JSON), body).await).await;
+    let json = json_of(post(&observatory, ADDRESSES[0], &content_type(JSON), body).await).await;
     // 64-bit integers are strings in JSON.
-    assert_eq!(answer["partialSuccess"]["rejectedSpans"], "2");
-    assert_eq!(answer["partialSuccess"]["errorMessage"], partial.error_message);
+    assert_eq!(json["partialSuccess"]["rejectedSpans"], "2");
+    assert_eq!(json["partialSuccess"]["errorMessage"], partial.error_message);
 }
 
 #[tokio::test]
-async fn undecodable_bodies_answer_400_with_a_status_in_the_same_encoding() {
+async fn undecodable_bodies_get_400_with_a_status_in_the_same_encoding() {
     let observatory = Running::start().await;
     for path in ADDRESSES {
         let response = post(&observatory, path, &content_type(PROTOBUF), [0xff; 20]).await;
@@ -197,7 +197,7 @@ async fn a_content_type_may_have_parameters() {
 }
 
 #[tokio::test]
-async fn other_methods_answer_405_and_other_addresses_404() {
+async fn other_methods_get_405_and_other_addresses_404() {
     let observatory = Running::start().await;
     for path in ADDRESSES {
         for method in [Method::GET, Method::PUT, Method::DELETE] {
@@ -221,7 +221,7 @@ async fn other_methods_answer_405_and_other_addresses_404() {
 }
 
 #[tokio::test]
-async fn other_compressions_answer_415() {
+async fn other_compressions_get_415() {
     let observatory = Running::start().await;
     for compression in ["br", "deflate", "zstd", "gzip, gzip"] {
         let headers = [("content-type", PROTOBUF), ("content-encoding", compression)];
@@ -231,7 +231,7 @@ async fn other_compressions_answer_415() {
 }
 
 #[tokio::test]
-async fn an_oversized_body_answers_413() {
+async fn an_oversized_body_gets_413() {
     const LIMIT: usize = 16 << 20;
     let observatory = Running::start().await;
 
@@ -243,7 +243,7 @@ async fn an_oversized_body_answers_413() {
         413
     );
 
-    // An announced length above the limit is refused before the body is read.
+    // An announced length above the limit is rejected before the body is read.
     let head = format!(
         "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: {PROTOBUF}\r\ncontent-length: {}\r\n\r\n",
         LIMIT + 1
@@ -265,7 +265,7 @@ async fn an_oversized_body_answers_413() {
 }
 
 #[tokio::test]
-async fn a_body_that_expands_in_memory_answers_413() {
+async fn a_body_that_expands_in_memory_gets_413() {
     let observatory = Running::start().await;
     let body = spans(vec![Span::default(); 400_000]).encode_to_vec();
     assert!(body.len() < 1 << 20);
@@ -285,15 +285,15 @@ async fn raw(observatory: &Running, bytes: &[u8]) -> String {
         .unwrap();
     // The server may respond and close the connection before it has read everything.
     let _ = stream.write_all(bytes).await;
-    let mut answer = Vec::new();
-    while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
+    let mut response = Vec::new();
+    while !response.windows(4).any(|four| four == b"\r\n\r\n") {
         let mut piece = [0; 1024];
         match within(stream.read(&mut piece)).await {
             Ok(0) | Err(_) => break,
-            Ok(length) => answer.extend_from_slice(&piece[..length]),
+            Ok(length) => response.extend_from_slice(&piece[..length]),
         }
     }
-    String::from_utf8(answer).unwrap()
+    String::from_utf8(response).unwrap()
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The receivers as senders see them.
+//! Tests of the receivers from the sender's side.
 
 mod binding;
 #[cfg(feature = "forward")]

@@ -1,4 +1,4 @@
-//! Requests of senders.
+//! Export requests for the tests.
 
 use std::io::Write as _;
 

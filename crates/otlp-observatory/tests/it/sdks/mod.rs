@@ -1,4 +1,4 @@
-//! Telemetry of SDKs appears unchanged in the pages' JSON.
+//! Tests that telemetry from SDKs appears unchanged in the pages' JSON.
 
 mod python;
 mod rust;

@@ -1,4 +1,4 @@
-//! The OpenTelemetry SDK for Python with each of its three protocols.
+//! Tests of the OpenTelemetry SDK for Python with each of its three protocols.
 
 use std::{path::Path, process::Command};
 

@@ -1,5 +1,5 @@
-//! The `telemetry` crate with each of its protocols. Each test starts itself as a child process that sends,
-//! because a process has one set of providers.
+//! Tests of the `telemetry` crate with each of its protocols. Each test starts itself as a child process that sends,
+//! because a process has only one set of providers.
 
 use std::{convert::Infallible, process::Command, time::Duration};
 

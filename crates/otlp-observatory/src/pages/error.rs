@@ -1,13 +1,13 @@
 //! Error responses of the pages: a status code and `{"error": …}` with the cause.
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 
-/// Error response to a request.
+/// Reason a request gets no page.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum PageError {
     #[error("parameter `{name}`: {problem}")]
     Parameter { name: String, problem: &'static str },
     #[error("there is no page at this address")]
@@ -17,16 +17,16 @@ pub(super) enum Refusal {
     #[error("only GET and HEAD are supported; the pages are read-only")]
     Method,
     #[error(
-        "the pages are bound to loopback and do not answer this host name; use localhost, 127.0.0.1 or [::1]"
+        "this host name is rejected because the pages are bound to loopback; use localhost, 127.0.0.1 or [::1]"
     )]
     Host,
-    #[error("too many requests at once; try again")]
+    #[error("too many concurrent requests; try again")]
     Busy,
-    #[error("internal error: the answer could not be computed")]
+    #[error("internal error: the page could not be computed")]
     Failed,
 }
 
-impl Refusal {
+impl PageError {
     pub(super) fn parameter(name: &str, problem: &'static str) -> Self {
         Self::Parameter {
             name: name.chars().take(100).collect(),
@@ -46,15 +46,11 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for PageError {
     fn into_response(self) -> Response {
+        let content_type = [(header::CONTENT_TYPE, "application/json")];
+        let allow = (self == Self::Method).then_some([(header::ALLOW, "GET, HEAD")]);
         let body = serde_json::json!({ "error": self.to_string() }).to_string();
-        let mut response = (self.status(), body).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self == Self::Method {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        }
-        response
+        (self.status(), content_type, allow, body).into_response()
     }
 }
