@@ -32,3 +32,6 @@ pub use recorder::{RecordedSpan, Recorder, SpanStart, Tracer};
 pub use signal::Signal;
 pub use table::Table;
 pub use text::Redact;
+#[cfg(feature = "grpc")]
+pub use transport::RawCodec;
+pub use transport::retry_after;

@@ -1,5 +1,5 @@
-//! OTLP over gRPC. A request is encoded once for all attempts, so calls use a codec that passes bytes
-//! through; the generated clients would clone the request for each attempt.
+//! OTLP over gRPC. Calls use [`RawCodec`], because a request is encoded once for all attempts; the generated
+//! clients would clone the message for each attempt.
 
 use std::error::Error;
 use std::time::Duration;
@@ -7,15 +7,14 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::uri::PathAndQuery;
 use prost::Message;
-use prost::bytes::{Buf, BufMut, Bytes};
 use tonic::client;
 #[cfg(feature = "gzip")]
 use tonic::codec::CompressionEncoding;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Extensions, Status};
 
+use super::codec::RawCodec;
 use super::outcome::{Accepted, MAX_ANSWER, Retry, SendError, TransportError, USER_AGENT, described};
 use super::response;
 use super::tls::Tls;
@@ -75,7 +74,7 @@ impl Grpc {
         let metadata = MetadataMap::from_headers(self.headers.clone());
         let message = request.protobuf().clone();
         let request = tonic::Request::from_parts(metadata, Extensions::default(), message);
-        match client.unary(request, path, Encoded).await {
+        match client.unary(request, path, RawCodec).await {
             Ok(answer) => Ok(response::of_protobuf(answer.get_ref(), &self.headers)),
             Err(status) => Err(refused(&status)),
         }
@@ -189,47 +188,10 @@ struct Delay {
     nanos: i32,
 }
 
-/// A codec for encoded messages.
-#[derive(Clone, Copy, Debug)]
-struct Encoded;
-
-impl Codec for Encoded {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::bytes::Bytes;
 
     fn with_delay(code: Code, seconds: i64, nanos: i32) -> Status {
         let retry_info = RetryInfo {

@@ -185,9 +185,11 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> SendError {
     }
 }
 
-/// Returns the `Retry-After` time. A date is compared with the `Date` header of the response, because clocks
-/// differ.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// Returns the delay that a response requests with `Retry-After`: seconds or a date.
+///
+/// A date is compared with the `Date` header of the response, because the clocks of client and server differ.
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(RETRY_AFTER)?;
     if let Ok(seconds) = value.parse() {
@@ -195,11 +197,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
     let until = httpdate::parse_http_date(value).ok()?;
     let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
-    Some(
-        until
-            .duration_since(now.unwrap_or_else(SystemTime::now))
-            .unwrap_or_default(),
-    )
+    let delay = until.duration_since(now.unwrap_or_else(SystemTime::now));
+    Some(delay.unwrap_or_default())
 }
 
 /// Returns the code of a known status, or `_OTHER`, which bounds the number of values.
