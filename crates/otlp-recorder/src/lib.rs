@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod backoff;
 mod batch_settings;
 mod collector;
 mod destination;
