@@ -26,10 +26,10 @@ use variables::Variables;
 /// Returns the name of the variable that selects a destination or disables export, or `None` if no variable
 /// does.
 ///
-/// For programs that provide their own destination; see [`crate::Export::Nearby`].
+/// For programs that provide their own destination; see [`crate::Export::LocalReceiver`].
 #[must_use]
-pub fn decided_by() -> Option<String> {
-    destination::decided_by(&mut Variables::new(&environment))
+pub fn destination_variable() -> Option<String> {
+    destination::destination_variable(&mut Variables::new(&environment))
 }
 
 fn environment(name: &str) -> Option<String> {
@@ -84,10 +84,10 @@ impl Config {
             destination(Signal::Metrics),
             destination(Signal::Logs),
         );
-        // In milliseconds: the defaults of the specification for a collector, shorter ones for a nearby
+        // In milliseconds: the defaults of the specification for a collector, shorter ones for a local
         // receiver.
         let (span_delay, log_delay, metric_interval) = match service.export {
-            Export::Nearby(_) => (500, 500, 5_000),
+            Export::LocalReceiver(_) => (500, 500, 5_000),
             Export::Always | Export::WhenConfigured | Export::Never => (5_000, 1_000, 60_000),
         };
         Self {
@@ -366,9 +366,9 @@ mod tests {
     }
 
     /// Reads the configuration of a service whose receiver listens on port 9.
-    fn read_nearby(set: &[(&str, &str)]) -> Config {
+    fn read_local(set: &[(&str, &str)]) -> Config {
         let service = Service {
-            export: Export::Nearby(([127, 0, 0, 1], 9).into()),
+            export: Export::LocalReceiver(([127, 0, 0, 1], 9).into()),
             ..SERVICE
         };
         Config::read(service, &|name| {
@@ -378,8 +378,8 @@ mod tests {
     }
 
     #[test]
-    fn a_nearby_receiver_gets_all_signals_at_short_intervals() {
-        let config = read_nearby(&[]);
+    fn a_local_receiver_gets_all_signals_at_short_intervals() {
+        let config = read_local(&[]);
         for (destination, path) in [
             (config.traces, "traces"),
             (config.metrics, "metrics"),
@@ -397,8 +397,8 @@ mod tests {
     }
 
     #[test]
-    fn variables_override_a_nearby_receiver() {
-        let config = read_nearby(&[
+    fn variables_override_a_local_receiver() {
+        let config = read_local(&[
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces/in"),
             ("OTEL_METRICS_EXPORTER", "none"),
             ("OTEL_LOGS_EXPORTER", "otlp"),
@@ -413,8 +413,8 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_a_collector_do_not_apply_to_a_nearby_receiver() {
-        let config = read_nearby(&[
+    fn settings_of_a_collector_do_not_apply_to_a_local_receiver() {
+        let config = read_local(&[
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret"),
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem"),

@@ -38,20 +38,20 @@ use exchange::Exchange;
 /// A request ends when its response has been sent completely, fails, or is dropped. In each case its span
 /// ends once, its duration is recorded once, and `http.server.active_requests` is decremented. When the
 /// client disconnects early, the span has the `error.type` `cancelled` and no error status. A 5xx response
-/// carries its cause in a [`Fault`](crate::Fault) extension.
+/// carries its cause in a [`ServerError`](crate::ServerError) extension.
 ///
 /// ```
 /// use axum::extract::MatchedPath;
 /// use otel_service::HttpLayer;
 ///
 /// let layer = HttpLayer::new(|parts| parts.extensions.get().map(MatchedPath::as_str))
-///     .quiet(|path| path == "/health");
+///     .untraced_paths(|path| path == "/health");
 /// let router: axum::Router = axum::Router::new().layer(layer);
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLayer {
     route: fn(&Parts) -> Option<&str>,
-    quiet: fn(&str) -> bool,
+    is_untraced: fn(&str) -> bool,
 }
 
 impl HttpLayer {
@@ -61,15 +61,16 @@ impl HttpLayer {
     pub fn new(route: fn(&Parts) -> Option<&str>) -> Self {
         Self {
             route,
-            quiet: |_| false,
+            is_untraced: |_| false,
         }
     }
 
-    /// Sets a predicate for paths that get no span, such as health endpoints.
+    /// Sets a predicate for paths whose requests have no span, such as health endpoints.
     ///
-    /// Their requests are still counted, and have a trace id for the logs of their errors.
-    pub fn quiet(self, paths: fn(&str) -> bool) -> Self {
-        Self { quiet: paths, ..self }
+    /// These requests are still counted, and have a trace id for the logs of their errors.
+    pub fn untraced_paths(mut self, is_untraced: fn(&str) -> bool) -> Self {
+        self.is_untraced = is_untraced;
+        self
     }
 }
 
@@ -105,7 +106,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
         let route = (self.layer.route)(&parts).map(|template| Arc::<str>::from(template).into());
-        let quiet = (self.layer.quiet)(parts.uri.path());
+        let is_untraced = (self.layer.is_untraced)(parts.uri.path());
         // Most requests carry no context; checking for its headers is cheaper than extracting an empty one.
         let parent = if may_carry_context(&parts.headers) {
             global::get_text_map_propagator(|propagator| {
@@ -114,7 +115,7 @@ where
         } else {
             Context::current()
         };
-        let mut exchange = Exchange::start(&parts, route, &parent, quiet);
+        let mut exchange = Exchange::start(&parts, route, &parent, is_untraced);
         let inner = exchange.during(|| self.inner.call(Request::from_parts(parts, body)));
         ResponseFuture {
             inner,

@@ -9,7 +9,7 @@ use crate::config::{Config, Destination};
 use crate::console;
 use crate::gauges;
 use crate::mask::mask;
-use crate::sampler::QuietSampler;
+use crate::sampler::UntracedSampler;
 
 /// The providers of the SDK for the recorded signals.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Providers {
         let mut traces = SdkTracerProvider::builder()
             .with_resource(config.resource.clone())
             .with_span_limits(config.span_limits)
-            .with_sampler(QuietSampler {
+            .with_sampler(UntracedSampler {
                 inner: config.sampler.clone(),
             });
         if let Some(processor) = pipeline.span_processor() {

@@ -31,7 +31,7 @@ impl Destination {
             Some(_) => variables.warn(format!("{exporter} names an unknown exporter; otlp is used")),
         }
         Self::Otlp(Box::new(match default {
-            Export::Nearby(address) if !configured => otlp::nearby(signal, address, variables),
+            Export::LocalReceiver(address) if !configured => otlp::local_receiver(signal, address, variables),
             _ => otlp::collector(signal, variables),
         }))
     }
@@ -42,8 +42,8 @@ fn exporter_of(signal: Signal) -> String {
     format!("OTEL_{}_EXPORTER", in_variables(signal))
 }
 
-/// Implements [`crate::decided_by`]. An endpoint for one signal is enough, because it implies a collector.
-pub(super) fn decided_by(variables: &mut Variables<'_>) -> Option<String> {
+/// Implements [`crate::destination_variable`]. An endpoint for one signal is enough, because it implies a collector.
+pub(super) fn destination_variable(variables: &mut Variables<'_>) -> Option<String> {
     const DISABLED: &str = "OTEL_SDK_DISABLED";
     if variables.is_true(DISABLED) {
         return Some(DISABLED.to_owned());
@@ -70,7 +70,7 @@ mod tests {
             let found = set.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        decided_by(&mut Variables::new(&lookup))
+        destination_variable(&mut Variables::new(&lookup))
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) fn collector(signal: Signal, variables: &mut Variables<'_>) -> Collec
 }
 
 /// Returns the settings for a receiver on this machine, which the endpoint variables do not apply to.
-pub(super) fn nearby(signal: Signal, address: SocketAddr, variables: &mut Variables<'_>) -> Collector {
+pub(super) fn local_receiver(signal: Signal, address: SocketAddr, variables: &mut Variables<'_>) -> Collector {
     let endpoint = format!("http://{address}{}", signal.http_path());
     Collector::new(Protocol::HttpProtobuf, endpoint).timeout(timeout(signal, variables))
 }

@@ -1,6 +1,6 @@
-//! Duration metrics of a connection pool: the time to open a connection, to wait for one, and to use it.
-//! Follows the database conventions that are still in development (OpenTelemetry semantic conventions 1.44).
-//! [`crate::Database::observe_connections`] reports the number of connections.
+//! Metrics of connection pools: the number of connections, and the time to open a connection, to wait for one,
+//! and to use it. Follows the database conventions that are still in development (OpenTelemetry semantic
+//! conventions 1.44).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,8 +10,11 @@ use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 use otlp_recorder::{DurationHistogram, DurationSeries};
 
-use crate::metrics::{DATABASE_SECONDS, Instruments};
+use super::Database;
+use crate::metrics::{self, DATABASE_SECONDS, Instruments};
 use crate::recorder::OWN;
+
+const POOL_NAME: &str = "db.client.connection.pool.name";
 
 static INSTRUMENTS: Instruments<Pools> = Instruments::new();
 
@@ -51,6 +54,70 @@ fn instruments() -> Option<&'static Pools> {
     })
 }
 
+/// A snapshot of a connection pool.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ConnectionCounts {
+    /// Idle connections.
+    pub idle: u64,
+    /// Connections in use.
+    pub used: u64,
+    /// Maximum number of connections.
+    pub max: u64,
+    /// Callers waiting for a connection.
+    pub pending: u64,
+}
+
+impl Database {
+    /// Registers gauges for the connections of a pool. Call it after [`crate::init`].
+    ///
+    /// `read` is called whenever metrics are collected, so it must be quick and must not block.
+    pub fn observe_connections(
+        &self,
+        pool: &'static str,
+        read: impl Fn() -> ConnectionCounts + Send + Sync + 'static,
+    ) {
+        type Count = fn(&ConnectionCounts) -> u64;
+        let (meter, read) = (metrics::meter(), Arc::new(read));
+        let observe = |name, unit, description, series: Vec<(Vec<KeyValue>, Count)>| {
+            let read = Arc::clone(&read);
+            meter
+                .i64_observable_up_down_counter(name)
+                .with_unit(unit)
+                .with_description(description)
+                .with_callback(move |observer| {
+                    let counts = read();
+                    for (attributes, count) in &series {
+                        observer.observe(i64::try_from(count(&counts)).unwrap_or(i64::MAX), attributes);
+                    }
+                })
+                .build();
+        };
+        let named = || KeyValue::new(POOL_NAME, pool);
+        let state = |state: &'static str| vec![named(), KeyValue::new("db.client.connection.state", state)];
+        observe(
+            "db.client.connection.count",
+            "{connection}",
+            "Connections that are currently in the state given by the `state` attribute.",
+            vec![
+                (state("idle"), |counts| counts.idle),
+                (state("used"), |counts| counts.used),
+            ],
+        );
+        observe(
+            "db.client.connection.max",
+            "{connection}",
+            "Maximum number of open connections allowed.",
+            vec![(vec![named()], |counts| counts.max)],
+        );
+        observe(
+            "db.client.connection.pending_requests",
+            "{request}",
+            "Current pending requests for an open connection.",
+            vec![(vec![named()], |counts| counts.pending)],
+        );
+    }
+}
+
 /// The histograms of one connection pool; cheap to clone.
 ///
 /// Records nothing before [`crate::init`] or while metrics are disabled.
@@ -83,7 +150,7 @@ impl ConnectionTimes {
     #[must_use]
     pub fn new(pool: &'static str) -> Self {
         Self {
-            attributes: [KeyValue::new("db.client.connection.pool.name", pool)],
+            attributes: [KeyValue::new(POOL_NAME, pool)],
             series: Arc::default(),
         }
     }

@@ -11,7 +11,7 @@ use opentelemetry::trace::SpanContext;
 
 use super::attributes;
 use super::series::{Active, Http, Labels, instruments};
-use crate::failure::Fault;
+use crate::failure::ServerError;
 
 /// The metrics of a request in progress.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Measured {
 
     /// Sets the status of the response. Returns whether the response is sent without a body, even if the
     /// service provides one (RFC 9110).
-    pub(super) fn answered(&mut self, status: StatusCode, fault: Option<&Fault>) -> bool {
+    pub(super) fn answered(&mut self, status: StatusCode, fault: Option<&ServerError>) -> bool {
         self.labels.status = Some(status.as_u16());
         self.labels.error_type = status.is_server_error().then(|| match fault {
             Some(fault) => fault.error_type.clone(),

@@ -40,7 +40,7 @@ async fn answer(_: Request<()>) -> Result<Response<Body>, Infallible> {
 fn scenario() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     support::block_on(async {
-        let layer = HttpLayer::new(|parts| Some(parts.uri.path())).quiet(|path| path == "/health");
+        let layer = HttpLayer::new(|parts| Some(parts.uri.path())).untraced_paths(|path| path == "/health");
         let mut service = layer.layer(tower::service_fn(answer));
         let article = Request::builder().uri("/article").body(()).unwrap();
         drop(service.call(article).await.unwrap());

@@ -9,8 +9,8 @@ use http::{Request, Response, StatusCode};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 use otel_service::{
-    ClientAddress, Database, Fault, HttpLayer, KeyValue, Span, Statement, set_server_attribute,
-    statement_sent_again,
+    ClientAddress, Database, HttpLayer, KeyValue, ServerError, Span, Statement, set_server_attribute,
+    statement_retried,
 };
 use tower::{Layer, Service, ServiceExt};
 
@@ -50,7 +50,7 @@ async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
                     let rows = database
                         .observe(&FIND, async {
                             // The connection was lost during the first attempt.
-                            statement_sent_again(&Problem::Broken("lost".to_owned()));
+                            statement_retried(&Problem::Broken("lost".to_owned()));
                             Ok::<_, Problem>(vec![1, 2, 3])
                         })
                         .await?;
@@ -75,7 +75,7 @@ async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
                 .await;
             assert!(failed.is_err());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            response.extensions_mut().insert(Fault {
+            response.extensions_mut().insert(ServerError {
                 error_type: "problem.broken".into(),
                 message: "no bob@example.com".to_owned(),
             });
@@ -104,7 +104,7 @@ fn scenario() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     support::block_on(async {
         let mut service = HttpLayer::new(route)
-            .quiet(|path| path == "/health")
+            .untraced_paths(|path| path == "/health")
             .layer(tower::service_fn(answer));
 
         let mut full = request(
