@@ -147,19 +147,15 @@ where
     type Output = Result<Response<ResponseBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, task: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        const POLLED_AGAIN: &str = "a completed future is not polled again";
         let this = self.project();
-        let exchange = this
-            .exchange
-            .as_mut()
-            .expect("a completed future is not polled again");
+        let exchange = this.exchange.as_mut().expect(POLLED_AGAIN);
         let result = ready!(exchange.during(|| this.inner.poll(task)));
-        let exchange = this.exchange.take();
+        let mut exchange = this.exchange.take().expect(POLLED_AGAIN);
         Poll::Ready(match result {
             Ok(response) => Ok(ResponseBody::wrap(response, exchange)),
             Err(error) => {
-                if let Some(mut exchange) = exchange {
-                    exchange.failed("service_error", error.to_string());
-                }
+                exchange.failed("service_error", error.to_string());
                 Err(error)
             }
         })

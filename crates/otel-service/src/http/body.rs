@@ -31,14 +31,7 @@ pin_project! {
 
 impl<B: Body> ResponseBody<B> {
     /// Moves the exchange into the response body, or ends the exchange if there is nothing to send.
-    pub(super) fn wrap(mut response: Response<B>, exchange: Option<Exchange>) -> Response<Self> {
-        let Some(mut exchange) = exchange else {
-            return response.map(|inner| Self {
-                inner,
-                exchange: None,
-                left: None,
-            });
-        };
+    pub(super) fn wrap(mut response: Response<B>, mut exchange: Exchange) -> Response<Self> {
         let is_bodiless = exchange.answered(&mut response);
         // A server does not poll a body beyond the announced length, nor an empty one.
         let left = response.body().size_hint().exact();
