@@ -14,7 +14,7 @@ use crate::destination::Destination;
 use crate::encode::{LogEncoder, RequestEncoder, Scopes};
 use crate::exemplar::{ExemplarFilter, Exemplars};
 use crate::export::{
-    ExportCounts, ExportThread, MetricExport, QueueMetricReader, QueuedExport, SignalExports, observe_queue,
+    ExportTarget, ExportThread, MetricExport, QueueMetricReader, QueuedExport, SignalExports, observe_queue,
 };
 use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
 use crate::queue::Queue;
@@ -208,23 +208,21 @@ impl PipelineBuilder {
         let mut warnings = Vec::new();
         let scopes = Arc::new(Scopes::default());
         let exemplars = Exemplars::new(self.exemplars);
-        let span_rules = TextRules {
-            redact: self.redact,
-            value_limit: self.span_value_limit,
-        };
         let rules = TextRules {
             redact: self.redact,
             value_limit: None,
         };
+        let span_rules = TextRules {
+            value_limit: self.span_value_limit,
+            ..rules
+        };
         let encoder = RequestEncoder::new(&self.resource, rules, Arc::clone(&scopes));
         let queued = |signal, destination: Option<Destination>, settings: BatchSettings| {
             destination.map(|destination| QueuedExport {
-                signal,
+                target: ExportTarget::new(signal, destination, settings.timeout),
                 queue: Arc::new(Queue::new(settings.queue_size, settings.batch_size)),
                 encoder: encoder.clone(),
-                counts: Arc::new(ExportCounts::new(signal, &destination)),
-                destination,
-                settings,
+                delay: settings.delay,
             })
         };
         let mut exports = SignalExports {
@@ -237,20 +235,14 @@ impl PipelineBuilder {
                 rules,
                 exemplars: exemplars.clone(),
                 before: self.before_collection,
-                counts: Arc::new(ExportCounts::new(Signal::Metrics, &destination)),
-                destination,
-                timeout: self.metric_timeout,
+                target: ExportTarget::new(Signal::Metrics, destination, self.metric_timeout),
             }),
         };
         let thread = ExportThread::start(exports.clone(), &mut warnings);
-        let runs = |signal| {
-            thread
-                .as_ref()
-                .is_some_and(|thread| thread.running.contains(&signal))
-        };
-        exports.traces.take_if(|_| !runs(Signal::Traces));
-        exports.logs.take_if(|_| !runs(Signal::Logs));
-        exports.metrics.take_if(|_| !runs(Signal::Metrics));
+        let running = thread.as_ref().map_or(&[][..], |thread| &thread.running);
+        exports.traces.take_if(|_| !running.contains(&Signal::Traces));
+        exports.logs.take_if(|_| !running.contains(&Signal::Logs));
+        exports.metrics.take_if(|_| !running.contains(&Signal::Metrics));
         let recorder = Recorder(Arc::new(Shared {
             queue: exports.traces.as_ref().map(|traces| Arc::clone(&traces.queue)),
             rules: span_rules,
@@ -333,11 +325,11 @@ impl Pipeline {
     /// Reports the pipeline's own metrics, `otel.sdk.*`, with `meter`.
     pub fn observe(&self, meter: &Meter) {
         for export in self.exports.queued() {
-            observe_queue(meter, export.signal, &export.queue);
-            export.counts.observe(meter, &self.exemplars);
+            observe_queue(meter, export.target.signal, &export.queue);
+            export.target.counts.observe(meter, &self.exemplars);
         }
         if let Some(metrics) = &self.exports.metrics {
-            metrics.counts.observe(meter, &self.exemplars);
+            metrics.target.counts.observe(meter, &self.exemplars);
         }
     }
 

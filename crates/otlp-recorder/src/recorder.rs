@@ -131,14 +131,7 @@ impl Tracer {
         } else {
             (ids.new_trace_id(), SpanId::INVALID)
         };
-        let is_sampled = is_sampled(
-            &self.shared.sampler,
-            parent,
-            trace_id,
-            &start.name,
-            &start.kind,
-            start.links,
-        );
+        let is_sampled = is_sampled(&self.shared.sampler, parent, trace_id, &start);
         let context = SpanContext::new(
             trace_id,
             ids.new_span_id(),
@@ -166,20 +159,16 @@ impl Tracer {
 
 /// Returns the sampling decision. The SDK's samplers add no attributes and keep the trace state of the
 /// parent, so the rest of their result is not needed.
-fn is_sampled(
-    sampler: &Sampler,
-    parent: &Context,
-    trace_id: TraceId,
-    name: &str,
-    kind: &SpanKind,
-    links: &[Link],
-) -> bool {
+fn is_sampled(sampler: &Sampler, parent: &Context, trace_id: TraceId, start: &SpanStart<'_>) -> bool {
     let parent_span = parent.span();
     let parent_context = parent_span.span_context();
     match sampler {
         // A shortcut for nearly all spans, with the same result as the sampler.
         Sampler::ParentBased(_) if parent_context.is_valid() => parent_context.is_sampled(),
         sampler => {
+            let SpanStart {
+                name, kind, links, ..
+            } = start;
             let result = sampler.should_sample(Some(parent), trace_id, name, kind, &[], links);
             result.decision == SamplingDecision::RecordAndSample
         }
@@ -423,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sampling_decision_equals_that_of_the_sdk() {
+    fn the_sampling_decision_equals_the_decision_of_the_sdk() {
         let roots = [
             Sampler::AlwaysOn,
             Sampler::AlwaysOff,
@@ -438,11 +427,11 @@ mod tests {
         for sampler in roots.into_iter().chain(parent_based) {
             for parent in &parents {
                 let id = TraceId::from(u128::MAX);
-                let kind = SpanKind::Internal;
-                let result = sampler.should_sample(Some(parent), id, "a", &kind, &[], &[]);
+                let start = SpanStart::new("a", SpanKind::Internal);
+                let result = sampler.should_sample(Some(parent), id, "a", &start.kind, &[], &[]);
                 let expected = result.decision == SamplingDecision::RecordAndSample;
                 assert_eq!(
-                    is_sampled(&sampler, parent, id, "a", &kind, &[]),
+                    is_sampled(&sampler, parent, id, &start),
                     expected,
                     "{sampler:?} {parent:?}"
                 );

@@ -18,7 +18,6 @@ use crate::transport::Transport;
 /// Sends the batches of one signal from its queue to its exporter.
 #[derive(Debug)]
 pub(super) struct BatchLoop<B, T, F> {
-    pub(super) signal: Signal,
     pub(super) queue: Arc<Queue<B>>,
     /// Time between exports of batches that are not full.
     pub(super) delay: Duration,
@@ -37,23 +36,17 @@ where
     pub(super) async fn run(mut self) -> bool {
         let mut shutdown = self.exporter.shutdown.clone();
         loop {
-            tokio::select! {
+            let take: fn(&Queue<B>) -> Option<B> = tokio::select! {
                 biased;
                 _ = shutdown.requested() => break,
-                () = self.queue.ready() => {
-                    while shutdown.limit().is_none() && self.exporter.open().await
-                        && let Some(batch) = self.queue.take_ready()
-                    {
-                        self.export(batch).await;
-                    }
-                }
-                () = sleep(self.delay) => {
-                    while shutdown.limit().is_none() && self.exporter.open().await
-                        && let Some(batch) = self.queue.take()
-                    {
-                        self.export(batch).await;
-                    }
-                }
+                () = self.queue.ready() => Queue::take_ready,
+                () = sleep(self.delay) => Queue::take,
+            };
+            while shutdown.limit().is_none()
+                && self.exporter.open().await
+                && let Some(batch) = take(&self.queue)
+            {
+                self.export(batch).await;
             }
         }
         self.finish().await
@@ -75,7 +68,7 @@ where
 
     async fn export(&mut self, batch: B) {
         let items = batch.count() as u64;
-        let request = Request::new(self.signal, (self.encode)(&batch));
+        let request = Request::new(self.exporter.signal, (self.encode)(&batch));
         self.queue.recycle(batch);
         let deadline = self.exporter.deadline();
         self.exporter.send(&request, items, deadline).await;
@@ -145,7 +138,6 @@ mod tests {
         let batches = BatchLoop {
             queue: Arc::clone(queue),
             delay: DELAY,
-            signal: Signal::Traces,
             encode: |_: &Vec<u32>| Bytes::new(),
             exporter,
         };

@@ -9,19 +9,41 @@ use tokio::time::{Instant, sleep_until};
 use super::delivery::Delivery;
 use super::self_metrics::ExportCounts;
 use super::shutdown::Shutdown;
-use crate::destination::Request;
+use crate::destination::{Destination, Request};
+use crate::signal::Signal;
 use crate::transport::{Retry, SendError, Transport};
 
 /// Maximum retry delay accepted from a collector. A longer delay is probably a configuration mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
+/// Destination of one signal, and the settings common to all signals.
+#[derive(Clone, Debug)]
+pub(crate) struct ExportTarget {
+    pub(crate) signal: Signal,
+    pub(crate) destination: Destination,
+    /// Time limit of one export, retries included.
+    pub(crate) timeout: Duration,
+    pub(crate) counts: Arc<ExportCounts>,
+}
+
+impl ExportTarget {
+    pub(crate) fn new(signal: Signal, destination: Destination, timeout: Duration) -> Self {
+        Self {
+            signal,
+            counts: Arc::new(ExportCounts::new(signal, &destination)),
+            destination,
+            timeout,
+        }
+    }
+}
+
 /// The exporter of one signal.
 #[derive(Debug)]
 pub(super) struct Exporter<T> {
     transport: T,
+    pub(super) signal: Signal,
     pub(super) delivery: Arc<Delivery>,
     counts: Arc<ExportCounts>,
-    /// Time limit of one export, retries included.
     timeout: Duration,
     pub(super) shutdown: Shutdown,
     /// End of the retry delay that the collector requested.
@@ -30,17 +52,17 @@ pub(super) struct Exporter<T> {
 
 impl<T: Transport> Exporter<T> {
     pub(super) fn new(
+        target: &ExportTarget,
         transport: T,
         delivery: Arc<Delivery>,
-        counts: Arc<ExportCounts>,
-        timeout: Duration,
         shutdown: Shutdown,
     ) -> Self {
         Self {
             transport,
+            signal: target.signal,
             delivery,
-            counts,
-            timeout,
+            counts: Arc::clone(&target.counts),
+            timeout: target.timeout,
             shutdown,
             paused_until: None,
         }

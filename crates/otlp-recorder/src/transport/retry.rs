@@ -128,7 +128,10 @@ mod tests {
         let requested = Duration::from_secs(4);
         let (result, times) = run(Duration::from_secs(10), &[Retry::After(requested)]).await;
         assert_eq!(result, Ok(Accepted::default()));
-        assert!(times[1] >= requested && times[1] < requested + FIRST_DELAY, "{times:?}");
+        assert!(
+            times[1] >= requested && times[1] < requested + FIRST_DELAY,
+            "{times:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
