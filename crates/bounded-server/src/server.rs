@@ -27,15 +27,20 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 #[non_exhaustive]
 pub struct GraceExceeded;
 
+/// Maximum number of requests in progress on an HTTP/2 connection.
+#[cfg(feature = "http2")]
+const MAX_STREAMS: u32 = 32;
+
+/// Time without traffic before a ping on an HTTP/2 connection, and time-out of the ping.
+#[cfg(feature = "http2")]
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
 /// HTTP version of all connections of a server.
 #[derive(Debug, Clone)]
 enum Protocol {
     Http1,
     #[cfg(feature = "http2")]
-    Http2 {
-        max_streams: u32,
-        keep_alive: Duration,
-    },
+    Http2,
 }
 
 /// Limits and deadlines of an HTTP server, and the accept loop that applies them.
@@ -96,10 +101,7 @@ impl Server {
     #[cfg(feature = "http2")]
     pub fn http2() -> Self {
         Self {
-            protocol: Protocol::Http2 {
-                max_streams: 32,
-                keep_alive: Duration::from_secs(30),
-            },
+            protocol: Protocol::Http2,
             ..Self::new()
         }
     }
@@ -213,16 +215,13 @@ impl Server {
                     connections.spawn(run(&graceful, connection));
                 }
                 #[cfg(feature = "http2")]
-                Protocol::Http2 {
-                    max_streams,
-                    keep_alive,
-                } => {
+                Protocol::Http2 => {
                     let connection =
                         hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
                             .timer(TokioTimer::new())
-                            .max_concurrent_streams(max_streams)
-                            .keep_alive_interval(keep_alive)
-                            .keep_alive_timeout(keep_alive)
+                            .max_concurrent_streams(MAX_STREAMS)
+                            .keep_alive_interval(KEEP_ALIVE)
+                            .keep_alive_timeout(KEEP_ALIVE)
                             .serve_connection(io, service);
                     connections.spawn(run(&graceful, connection));
                 }

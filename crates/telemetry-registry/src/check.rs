@@ -168,19 +168,17 @@ impl<'a> Check<'a> {
         } else if !registry.declares_metric(&metric.name) {
             self.differs(&item, NOT_IMPORTED);
         }
-        let (instrument, received) = (&declared.instrument, instrument_of(metric));
-        if received != instrument {
-            self.differs(
-                &item,
-                format!("the instrument is declared as {instrument} but is {received}"),
-            );
-        }
-        let (unit, received) = (&declared.unit, &metric.unit);
-        if received != unit {
-            self.differs(
-                &item,
-                format!("the unit is declared as {unit:?} but is {received:?}"),
-            );
+        let units = [&declared.unit, &metric.unit].map(|unit| format!("{unit:?}"));
+        for (property, declared, received) in [
+            ("instrument", &*declared.instrument, instrument_of(metric)),
+            ("unit", &*units[0], &*units[1]),
+        ] {
+            if received != declared {
+                self.differs(
+                    &item,
+                    format!("the {property} is declared as {declared} but is {received}"),
+                );
+            }
         }
         let everywhere = registry.measures.get("*").map_or(&[][..], Vec::as_slice);
         let allowed = [attributes, everywhere].concat();
