@@ -1,5 +1,5 @@
 //! The service of one connection. It passes requests from hyper to the tower service, adds the request
-//! extensions, and while the server drains, makes hyper close the connection after each response.
+//! extensions, and while the server is draining, makes hyper close the connection after each response.
 
 use std::{
     future::poll_fn,

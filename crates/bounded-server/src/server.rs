@@ -45,7 +45,7 @@ enum Protocol {
 
 /// Limits and deadlines of an HTTP server, and the accept loop that applies them.
 ///
-/// Each setter returns the changed server. Defaults are those of [`Server::new`].
+/// Each setter returns the changed server. [`Server::new`] documents the defaults.
 ///
 /// # Examples
 /// ```
@@ -96,8 +96,8 @@ impl Server {
     /// Returns a server for HTTP/2 without TLS, by prior knowledge, as gRPC clients use it.
     ///
     /// A connection may have 32 requests in progress. After 30 seconds without traffic, the server sends a
-    /// ping, and closes the connection unless a reply arrives within another 30 seconds. The other limits are
-    /// those of [`Server::new`].
+    /// ping, and closes the connection unless a reply arrives within another 30 seconds. The other limits
+    /// are the same as in [`Server::new`].
     #[cfg(feature = "http2")]
     pub fn http2() -> Self {
         Self {
@@ -120,8 +120,8 @@ impl Server {
         self
     }
 
-    /// Sets the maximum time for a client to send a request head, and for which an HTTP/1 connection may be
-    /// idle between requests. The server then closes the connection.
+    /// Sets the maximum time for a client to send a request head, which is also the maximum idle time of an
+    /// HTTP/1 connection. The server then closes the connection.
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
         self.header_read_timeout = timeout;
         self
@@ -134,7 +134,7 @@ impl Server {
     }
 
     /// Sets whether requests whose head contains both `Content-Length` and `Transfer-Encoding` have the
-    /// extension [`AmbiguousFraming`](crate::AmbiguousFraming), so that the service can reject them.
+    /// extension [`AmbiguousFraming`](crate::AmbiguousFraming), for the service to reject them.
     ///
     /// Such requests may smuggle another request past a proxy (RFC 9112, section 6.3). hyper removes the
     /// length before the service sees the request, so the server scans every byte that it reads. Off by
@@ -144,11 +144,10 @@ impl Server {
         self
     }
 
-    /// Adds `Connection: close` to every HTTP/1 response once `draining` is cancelled (RFC 9112, section
-    /// 9.6), so that clients reconnect elsewhere. The server still accepts connections and serves their
-    /// requests.
+    /// Adds `Connection: close` to every HTTP/1 response once `draining` is cancelled (RFC 9112, section 9.6).
+    /// Clients then reconnect elsewhere. The server still accepts connections and serves their requests.
     ///
-    /// Cancel the token when load balancers should stop sending requests here, some time before the shutdown.
+    /// Cancel the token some time before the shutdown, when load balancers should stop sending requests.
     pub fn drain_on(mut self, draining: CancellationToken) -> Self {
         self.draining = draining;
         self
@@ -192,7 +191,7 @@ impl Server {
                     continue;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept connections; trying again in 100 ms");
+                    tracing::error!(%error, "cannot accept connections; retrying in 100 ms");
                     tokio::time::sleep(ACCEPT_BACK_OFF).await;
                     continue;
                 }

@@ -1,5 +1,5 @@
 //! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. Only this module reads
-//! variables, once; their values override those that the SDK reads itself. An invalid value causes a warning
+//! variables, and reads them once; its settings override what the SDK reads. An invalid value causes a warning
 //! and is replaced by the default.
 
 mod destination;
@@ -84,7 +84,7 @@ impl Config {
             destination(Signal::Metrics),
             destination(Signal::Logs),
         );
-        // In milliseconds: the defaults of the specification for a collector, shorter ones for a local
+        // In milliseconds: the defaults of the specification for a collector, shorter times for a local
         // receiver.
         let (span_delay, log_delay, metric_interval) = match service.export {
             Export::LocalReceiver(_) => (500, 500, 5_000),
@@ -276,9 +276,9 @@ mod tests {
             .lines()
             .filter_map(|line| line.trim_start_matches('#').split_once('='))
             .collect();
-        let asked = RefCell::new(BTreeSet::new());
+        let queried = RefCell::new(BTreeSet::new());
         let config = Config::read(SERVICE, &|name| {
-            asked.borrow_mut().insert(name.to_owned());
+            queried.borrow_mut().insert(name.to_owned());
             // This sampler also reads OTEL_TRACES_SAMPLER_ARG.
             if name == "OTEL_TRACES_SAMPLER" {
                 return Some("traceidratio".to_owned());
@@ -286,17 +286,17 @@ mod tests {
             sample.get(name).map(|value| (*value).to_owned())
         });
         assert_eq!(config.warnings, Vec::<String>::new());
-        let mut asked = asked.into_inner();
+        let mut queried = queried.into_inner();
         // The file describes the variables of a single signal in prose.
-        asked.retain(|name| {
+        queried.retain(|name| {
             let rest = name.strip_prefix("OTEL_EXPORTER_OTLP_").unwrap_or_default();
             let signal = ["TRACES_", "METRICS_", "LOGS_"]
                 .into_iter()
                 .find_map(|signal| rest.strip_prefix(signal));
             signal.is_none_or(|rest| !sample.contains_key(&*format!("OTEL_EXPORTER_OTLP_{rest}")))
         });
-        assert!(asked.len() > 35, "{asked:?}");
-        for name in asked {
+        assert!(queried.len() > 35, "{queried:?}");
+        for name in queried {
             assert!(sample.contains_key(&*name), "{name} is not in .env.example");
         }
     }

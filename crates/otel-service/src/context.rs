@@ -12,7 +12,7 @@ use opentelemetry::{Context, KeyValue, global};
 use crate::untraced::untraced_context;
 
 thread_local! {
-    /// The context of the request that this thread is serving, so that inner code can reach its server span.
+    /// The context of the request that this thread is serving; gives inner code access to the server span.
     static SERVER: RefCell<Option<Context>> = const { RefCell::new(None) };
 }
 

@@ -35,7 +35,7 @@ impl Failure for Infallible {
     }
 }
 
-/// Cause of a 5xx response, passed as a response extension. [`crate::HttpLayer`] records it as the exception
+/// Cause of a 5xx response, set as an extension of the response. [`crate::HttpLayer`] records it as the exception
 /// of the server span.
 #[derive(Clone, Debug)]
 pub struct ServerError {

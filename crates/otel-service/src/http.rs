@@ -32,8 +32,7 @@ use exchange::Exchange;
 
 /// A [`Layer`] that gives every request a server span, metrics and a `traceresponse` header.
 ///
-/// Place it outside of layers that respond by themselves (time-outs, limits), so that their responses are
-/// recorded too.
+/// Place it outside of layers that respond by themselves (time-outs, limits), to record their responses too.
 ///
 /// A request ends when its response has been sent completely, fails, or is dropped. In each case its span
 /// ends once, its duration is recorded once, and `http.server.active_requests` is decremented. When the
@@ -107,7 +106,8 @@ where
         let (parts, body) = request.into_parts();
         let route = (self.layer.route)(&parts).map(|template| Arc::<str>::from(template).into());
         let is_untraced = (self.layer.is_untraced)(parts.uri.path());
-        // Most requests carry no context; checking for its headers is cheaper than extracting an empty one.
+        // Most requests carry no context; checking for its headers is cheaper than extracting an empty
+        // context.
         let parent = if may_carry_context(&parts.headers) {
             global::get_text_map_propagator(|propagator| {
                 propagator.extract_with_context(&Context::current(), &HeaderExtractor(&parts.headers))

@@ -52,7 +52,7 @@ impl Providers {
         }
     }
 
-    /// Closes the queues of spans and log records; returns at once.
+    /// Closes the queues of spans and log records without waiting.
     pub(crate) fn close_queues(&self) {
         // Only a second shutdown returns an error.
         self.traces.shutdown().ok();
@@ -61,7 +61,7 @@ impl Providers {
         }
     }
 
-    /// Closes the meters; returns at once.
+    /// Closes the meters without waiting.
     pub(crate) fn close_meters(&self) {
         if let Some(provider) = &self.metrics {
             provider.shutdown().ok();

@@ -43,8 +43,8 @@ pub(crate) fn is_exporting() -> bool {
     RECORDER.get().is_some_and(Recorder::is_exporting)
 }
 
-/// An instrumentation scope: the name and version of a library. Declare one as a static in each library that
-/// creates spans or instruments.
+/// An instrumentation scope: the name and version of a library. Each library that creates spans or
+/// instruments declares its scope as a static.
 ///
 /// ```
 /// use opentelemetry::trace::{SpanKind, TraceContextExt};

@@ -19,7 +19,7 @@ use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent};
 use crate::queue::Queue;
 use crate::text::TextRules;
 
-/// Maximum number of ended spans whose memory a thread keeps for the next ones.
+/// Maximum number of ended spans whose memory a thread keeps for later spans.
 const MAX_SPARE_SPANS: usize = 32;
 
 thread_local! {
@@ -27,7 +27,7 @@ thread_local! {
     static SPARE_SPANS: RefCell<Vec<Box<OpenSpan>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Source of the [`Tracer`]s of a pipeline; cheap to clone.
+/// Creates the [`Tracer`]s of a pipeline; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Recorder(pub(crate) Arc<Shared>);
 
@@ -51,7 +51,7 @@ impl Recorder {
         }
     }
 
-    /// Whether spans are exported; otherwise they only have ids.
+    /// Whether spans are exported. Otherwise they have only ids.
     #[must_use]
     pub fn is_exporting(&self) -> bool {
         self.0.queue.is_some()
@@ -440,8 +440,8 @@ mod tests {
                 sampled += u32::from(expected);
             }
         }
-        // AlwaysOn samples all five contexts. Each parent-based sampler samples the two with a sampled span;
-        // the one whose root sampler is AlwaysOn also samples the context without a span.
+        // AlwaysOn samples all five contexts. Each parent-based sampler samples the two contexts with a sampled
+        // span; with the root sampler AlwaysOn, it also samples the context without a span.
         assert_eq!(sampled, 5 + 3 * 2 + 1);
     }
 }

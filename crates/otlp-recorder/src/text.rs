@@ -12,8 +12,8 @@ use crate::points::{metrics_of, visit_points};
 
 /// A function that removes confidential parts of a text, such as e-mail addresses.
 ///
-/// Runs for every recorded text value, on the recording thread. Should return a text with nothing to remove
-/// as `Cow::Borrowed`.
+/// Runs for every recorded text value, on the recording thread. Should return `Cow::Borrowed` for a text with
+/// nothing to remove.
 pub type Redact = fn(&str) -> Cow<'_, str>;
 
 /// The text rules of one signal.

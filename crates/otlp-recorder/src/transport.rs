@@ -23,7 +23,7 @@ pub use codec::RawCodec;
 pub use http::retry_after;
 pub(crate) use outcome::{Accepted, Retry, SendError, TransportError};
 
-/// A way to send requests.
+/// Sends the requests of a signal.
 pub(crate) trait Transport: Send + 'static {
     /// Sends one request, with retries, until `deadline` at the latest.
     fn send(

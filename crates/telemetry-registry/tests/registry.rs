@@ -48,7 +48,7 @@ fn a_reference_to_a_declared_attribute_is_accepted() {
 }
 
 #[test]
-fn a_reference_to_an_undeclared_attribute_is_refused() {
+fn a_reference_to_an_undeclared_attribute_is_rejected() {
     assert_eq!(
         problems_with(&group("{ref: http.rout}")),
         "more: http.rout is not declared"
@@ -56,7 +56,7 @@ fn a_reference_to_an_undeclared_attribute_is_refused() {
 }
 
 #[test]
-fn a_reference_to_a_deprecated_attribute_is_refused() {
+fn a_reference_to_a_deprecated_attribute_is_rejected() {
     assert_eq!(
         problems_with(&group("{ref: http.status_code}")),
         "more: http.status_code is deprecated"
@@ -143,7 +143,7 @@ fn a_different_type_needs_a_note() {
 }
 
 #[test]
-fn an_unknown_field_is_refused() {
+fn an_unknown_field_is_rejected() {
     let problem = problems_with(&group("{ref: http.route, requirement: required}"));
     assert!(problem.contains("requirement"), "{problem}");
 }

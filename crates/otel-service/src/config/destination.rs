@@ -42,7 +42,8 @@ fn exporter_of(signal: Signal) -> String {
     format!("OTEL_{}_EXPORTER", in_variables(signal))
 }
 
-/// Implements [`crate::destination_variable`]. An endpoint for one signal is enough, because it implies a collector.
+/// Implements [`crate::destination_variable`]. An endpoint for one signal is enough, because it implies a
+/// collector.
 pub(super) fn destination_variable(variables: &mut Variables<'_>) -> Option<String> {
     const DISABLED: &str = "OTEL_SDK_DISABLED";
     if variables.is_true(DISABLED) {
@@ -65,7 +66,7 @@ pub(super) fn destination_variable(variables: &mut Variables<'_>) -> Option<Stri
 mod tests {
     use super::*;
 
-    fn decided(set: &[(&str, &str)]) -> Option<String> {
+    fn selected(set: &[(&str, &str)]) -> Option<String> {
         let lookup = |name: &str| {
             let found = set.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_or_disabled_export_decides_the_destination() {
+    fn an_endpoint_or_disabled_export_selects_the_destination() {
         for (set, expected) in [
             (vec![("OTEL_SDK_DISABLED", "true")], "OTEL_SDK_DISABLED"),
             (
@@ -94,12 +95,12 @@ mod tests {
                 "OTEL_TRACES_EXPORTER",
             ),
         ] {
-            assert_eq!(decided(&set).as_deref(), Some(expected));
+            assert_eq!(selected(&set).as_deref(), Some(expected));
         }
     }
 
     #[test]
-    fn other_variables_do_not_decide_the_destination() {
+    fn other_variables_do_not_select_the_destination() {
         for set in [
             vec![],
             vec![("OTEL_SDK_DISABLED", "false")],
@@ -112,7 +113,7 @@ mod tests {
                 ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://metrics"),
             ],
         ] {
-            assert_eq!(decided(&set), None, "{set:?}");
+            assert_eq!(selected(&set), None, "{set:?}");
         }
     }
 }

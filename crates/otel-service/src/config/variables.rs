@@ -125,7 +125,7 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// Returns the per-signal variable if it is set, otherwise the common one.
+/// Returns the per-signal variable if it is set, otherwise the common variable.
 pub(super) fn in_force(signal: Signal, name: &str, variables: &Variables<'_>) -> String {
     let own = format!("OTEL_EXPORTER_OTLP_{}_{name}", in_variables(signal));
     if variables.text(&own).is_some() {
@@ -134,7 +134,7 @@ pub(super) fn in_force(signal: Signal, name: &str, variables: &Variables<'_>) ->
     format!("OTEL_EXPORTER_OTLP_{name}")
 }
 
-/// Returns the spelling of a signal in the names of variables.
+/// Returns the name of a signal as variables spell it.
 pub(super) fn in_variables(signal: Signal) -> &'static str {
     match signal {
         Signal::Traces => "TRACES",

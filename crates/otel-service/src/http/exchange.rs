@@ -45,7 +45,7 @@ impl Exchange {
         }
     }
 
-    /// Runs one poll of the request's work with its span as the current one. Records a panic and resumes it.
+    /// Runs one poll of the request's work with its span as the current span. Records a panic and resumes it.
     pub(super) fn during<T>(&mut self, work: impl FnOnce() -> T) -> T {
         match catch_unwind(AssertUnwindSafe(|| context::serving(&self.cx, work))) {
             Ok(done) => done,
@@ -58,7 +58,7 @@ impl Exchange {
 
     /// Records the head of the response and adds the `traceresponse` header; the body may follow much later.
     /// Returns whether the response is sent without a body, even if the service provides one.
-    pub(super) fn answered<B>(&mut self, response: &mut Response<B>) -> bool {
+    pub(super) fn responded<B>(&mut self, response: &mut Response<B>) -> bool {
         let status = response.status();
         let fault = response.extensions().get::<ServerError>();
         let span = self.cx.span();
@@ -79,7 +79,7 @@ impl Exchange {
             }
         }
         let is_bodiless = match &mut self.measured {
-            Some(measured) => measured.answered(status, fault),
+            Some(measured) => measured.responded(status, fault),
             None => false,
         };
         if let Some(value) = traceresponse(&self.cx) {

@@ -43,7 +43,7 @@ impl Measured {
 
     /// Sets the status of the response. Returns whether the response is sent without a body, even if the
     /// service provides one (RFC 9110).
-    pub(super) fn answered(&mut self, status: StatusCode, fault: Option<&ServerError>) -> bool {
+    pub(super) fn responded(&mut self, status: StatusCode, fault: Option<&ServerError>) -> bool {
         self.labels.status = Some(status.as_u16());
         self.labels.error_type = status.is_server_error().then(|| match fault {
             Some(fault) => fault.error_type.clone(),

@@ -21,7 +21,7 @@ use crate::points::{metrics_of, visit_points};
 use crate::text::TextRules;
 use crate::transport::Transport;
 
-/// An SDK metric reader that the export thread collects from.
+/// An SDK metric reader for the collections of the export thread.
 #[derive(Clone, Debug)]
 pub struct QueueMetricReader(Arc<ManualReader>);
 

@@ -80,7 +80,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_panics_is_logged_and_restarted() {
         let log = LogEvents::new();
-        let (_ask, shutdown) = Shutdown::new();
+        let (_stop, shutdown) = Shutdown::new();
         let started = Instant::now();
         assert_eq!(run(2, shutdown).await, (true, 3));
         assert_eq!(log.count("panicked"), 2);
@@ -93,16 +93,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_always_panics_is_abandoned_after_the_maximum_number_of_starts() {
         let log = LogEvents::new();
-        let (_ask, shutdown) = Shutdown::new();
+        let (_stop, shutdown) = Shutdown::new();
         assert_eq!(run(u32::MAX, shutdown).await, (false, MAX_STARTS));
         assert_eq!(log.count("no longer exported"), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_shutdown_skips_the_back_off() {
-        let (ask, shutdown) = Shutdown::new();
+        let (stop, shutdown) = Shutdown::new();
         let started = Instant::now();
-        ask.send_replace(Some(ShutdownLimit::new(started + Duration::from_secs(5))));
+        stop.send_replace(Some(ShutdownLimit::new(started + Duration::from_secs(5))));
         assert_eq!(run(2, shutdown).await, (true, 3));
         assert_eq!(started.elapsed(), Duration::ZERO);
     }

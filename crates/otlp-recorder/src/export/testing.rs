@@ -61,11 +61,11 @@ impl Scripted {
         &self,
         timeout: Duration,
     ) -> (watch::Sender<Option<ShutdownLimit>>, Exporter<Self>) {
-        let (ask, shutdown) = Shutdown::new();
+        let (stop, shutdown) = Shutdown::new();
         let delivery = Arc::new(Delivery::new(Signal::Traces, None));
         let destination = CustomExporter::new("test", |_| Ok(())).into();
         let target = ExportTarget::new(Signal::Traces, destination, timeout);
-        (ask, Exporter::new(&target, self.clone(), delivery, shutdown))
+        (stop, Exporter::new(&target, self.clone(), delivery, shutdown))
     }
 }
 

@@ -31,7 +31,7 @@ const THREAD_NAME: &str = "telemetry";
 /// Minimum time without drops after which an overflow counts as ended.
 const MIN_OVERFLOW_SETTLED: Duration = Duration::from_secs(1);
 
-/// Maximum duration of a shutdown. A much longer one would overflow the clock.
+/// Maximum duration of a shutdown. A much longer duration would overflow the clock.
 const MAX_SHUTDOWN: Duration = Duration::from_secs(3_600);
 
 thread_local! {
@@ -141,7 +141,7 @@ impl ExportThread {
                 undelivered.push(signal);
             }
         }
-        // All loops have ended, so the thread ends at once.
+        // All loops have ended, so the thread ends immediately.
         if self.thread.join().is_err() {
             tracing::error!(target: LOG_TARGET, "the export thread panicked while stopping");
         }

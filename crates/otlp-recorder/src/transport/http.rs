@@ -14,7 +14,7 @@ use tokio::time::timeout;
 #[cfg(feature = "json")]
 use super::json;
 use super::outcome::{
-    Accepted, MAX_ANSWER, Retry, SendError, TransportError, USER_AGENT as OUR_USER_AGENT, described,
+    Accepted, MAX_RESPONSE, Retry, SendError, TransportError, USER_AGENT as OUR_USER_AGENT, described,
 };
 use super::response;
 use super::tls::Tls;
@@ -22,7 +22,7 @@ use crate::collector::{Collector, Compression, Protocol};
 use crate::destination::Request;
 
 /// Time limit for reading the response to an accepted request.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Http {
@@ -87,21 +87,21 @@ impl Http {
             .map_err(|error| SendError::connection(described(&error.without_url())))?;
         let status = response.status();
         if !status.is_success() {
-            return Err(refused(status, response.headers()));
+            return Err(rejected(status, response.headers()));
         }
         #[cfg(feature = "json")]
         let is_json = response
             .headers()
             .get(CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-        let answer = timeout(ANSWER_TIMEOUT, answer(response))
+        let body = timeout(RESPONSE_TIMEOUT, read_body(response))
             .await
             .unwrap_or_default();
         #[cfg(feature = "json")]
         if is_json {
-            return Ok(response::of_json(&answer, &self.headers));
+            return Ok(response::from_json(&body, &self.headers));
         }
-        Ok(response::of_protobuf(&answer, &self.headers))
+        Ok(response::from_protobuf(&body, &self.headers))
     }
 }
 
@@ -123,7 +123,7 @@ fn client(tls: &Tls) -> reqwest::Result<Client> {
     use super::tls::Roots;
     use reqwest::{Certificate, Identity};
 
-    // Another part of the process may have installed a provider; any provider works.
+    // Fails if another part of the process has installed a provider; any provider works.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = without_redirects();
     builder = match &tls.roots {
@@ -161,10 +161,10 @@ fn gzip(plain: &[u8]) -> Bytes {
 }
 
 /// Returns the body of the response, or an empty one if it is too long or incomplete.
-async fn answer(mut response: Response) -> Vec<u8> {
+async fn read_body(mut response: Response) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
-        if body.len() + chunk.len() > MAX_ANSWER {
+        if body.len() + chunk.len() > MAX_RESPONSE {
             return Vec::new();
         }
         body.extend_from_slice(&chunk);
@@ -172,8 +172,8 @@ async fn answer(mut response: Response) -> Vec<u8> {
     body
 }
 
-/// Returns the error of a refused request. The body is not read, because it may quote exported data.
-fn refused(status: StatusCode, headers: &HeaderMap) -> SendError {
+/// Returns the error of a rejected request. The body of the response is not read, because it may quote exported data.
+fn rejected(status: StatusCode, headers: &HeaderMap) -> SendError {
     let retry = match status.as_u16() {
         429 | 502 | 503 | 504 => retry_after(headers).map_or(Retry::AfterBackoff, Retry::After),
         _ => Retry::Never,
@@ -218,7 +218,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.clone(), value.parse().unwrap()))
             .collect();
-        refused(StatusCode::from_u16(status).unwrap(), &headers)
+        rejected(StatusCode::from_u16(status).unwrap(), &headers)
     }
 
     #[test]

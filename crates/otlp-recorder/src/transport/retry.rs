@@ -16,7 +16,7 @@ const MAX_DELAY: Duration = Duration::from_secs(15);
 /// Maximum retry delay accepted from a collector.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// Repeats attempts until one succeeds, one is not retryable, or the next one would start after `end`.
+/// Retries until an attempt succeeds, an error is permanent, or the next attempt would start after `end`.
 pub(super) async fn until<F>(
     signal: Signal,
     end: Instant,
