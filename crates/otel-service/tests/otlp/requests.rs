@@ -31,7 +31,7 @@ fn route(parts: &Parts) -> Option<&str> {
     matches!(path, "/broken" | "/slow" | "/health" | "/panic" | "/unavailable").then_some(path)
 }
 
-async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
+async fn respond(request: Request<()>) -> Result<Response<String>, Infallible> {
     let database = Database::new(
         "postgresql",
         "pressroom".to_owned(),
@@ -55,10 +55,10 @@ async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
                         })
                         .await?;
                     // An expected database error.
-                    let refused = database
-                        .observe(&INSERT, async { Err::<(), _>(Problem::Refused) })
+                    let rejected = database
+                        .observe(&INSERT, async { Err::<(), _>(Problem::Rejected) })
                         .await;
-                    assert!(refused.is_err());
+                    assert!(rejected.is_err());
                     tracing::info!(rows = rows.len(), "mail to alice@example.com");
                     Ok::<_, Problem>(rows)
                 })
@@ -105,7 +105,7 @@ fn scenario() {
     support::block_on(async {
         let mut service = HttpLayer::new(route)
             .untraced_paths(|path| path == "/health")
-            .layer(tower::service_fn(answer));
+            .layer(tower::service_fn(respond));
 
         let mut full = request(
             "POST",
@@ -256,16 +256,16 @@ fn a_request_has_a_server_span_child_spans_and_metrics() {
             "error.type=\"problem.broken\""
         ]
     );
-    let refused = received.span("INSERT users");
+    let rejected = received.span("INSERT users");
     assert!(
-        refused
+        rejected
             .status
             .as_ref()
             .is_none_or(|status| status.code() == SpanStatus::Unset)
     );
-    assert!(refused.events.is_empty());
+    assert!(rejected.events.is_empty());
     assert_eq!(
-        value(&refused.attributes, "db.response.status_code").as_deref(),
+        value(&rejected.attributes, "db.response.status_code").as_deref(),
         Some("\"23505\"")
     );
 

@@ -270,8 +270,8 @@ fn the_console_exporter_prints_spans_and_metrics() {
 }
 
 #[test]
-fn a_quiet_request_has_no_spans_with_any_sampler() {
-    let name = "variables::a_quiet_request_has_no_spans_with_any_sampler";
+fn an_untraced_request_has_no_spans_with_any_sampler() {
+    let name = "variables::an_untraced_request_has_no_spans_with_any_sampler";
     let run = support::run(
         name,
         Behaviour::Accepts,
