@@ -14,11 +14,10 @@ mod variables;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 
-use otlp_recorder::{BatchSettings, Signal};
+use otlp_recorder::{BatchSettings, Destination, Signal};
 
 use crate::resource::resource;
 use crate::service::{Export, Service};
-pub(crate) use destination::Destination;
 use metrics::Measuring;
 pub(crate) use traces::Propagator;
 use variables::Variables;
@@ -48,9 +47,9 @@ pub(crate) struct Config {
     pub(crate) resource: Resource,
     pub(crate) sampler: Sampler,
     pub(crate) propagators: Vec<Propagator>,
-    pub(crate) traces: Destination,
-    pub(crate) metrics: Destination,
-    pub(crate) logs: Destination,
+    pub(crate) traces: Option<Destination>,
+    pub(crate) metrics: Option<Destination>,
+    pub(crate) logs: Option<Destination>,
     pub(crate) span_batches: BatchSettings,
     pub(crate) log_batches: BatchSettings,
     pub(crate) measuring: Measuring,
@@ -78,7 +77,7 @@ impl Config {
 
     fn read(service: Service, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut variables = Variables::new(lookup);
-        let mut destination = |signal| Destination::read(signal, service.export, &mut variables);
+        let mut destination = |signal| destination::destination(signal, service.export, &mut variables);
         let (traces, metrics, logs) = (
             destination(Signal::Traces),
             destination(Signal::Metrics),
@@ -140,9 +139,9 @@ mod tests {
         })
     }
 
-    fn otlp(destination: Destination) -> Collector {
+    fn otlp(destination: Option<Destination>) -> Collector {
         match destination {
-            Destination::Otlp(otlp) => *otlp,
+            Some(Destination::Collector(collector)) => *collector,
             other => panic!("{other:?}"),
         }
     }
@@ -190,7 +189,7 @@ mod tests {
         let logs = otlp(config.logs);
         assert_eq!(logs.endpoint, "http://all:4318/base/v1/logs");
         assert_eq!(logs.timeout, Duration::from_millis(500));
-        assert_eq!(config.metrics, Destination::Off);
+        assert!(config.metrics.is_none());
     }
 
     #[test]
@@ -348,8 +347,9 @@ mod tests {
         let traces = |variable: &'static str, value: &'static str| {
             Config::read(service, &|name| (name == variable).then(|| value.to_owned())).traces
         };
-        assert_eq!(traces("", ""), Destination::Off);
-        assert_eq!(traces("OTEL_TRACES_EXPORTER", "console"), Destination::Console);
+        assert!(traces("", "").is_none());
+        let console = traces("OTEL_TRACES_EXPORTER", "console");
+        assert!(matches!(console, Some(Destination::Custom(_))), "{console:?}");
         for (variable, value) in [
             ("OTEL_TRACES_EXPORTER", "otlp"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
@@ -359,7 +359,7 @@ mod tests {
             ),
         ] {
             assert!(
-                matches!(traces(variable, value), Destination::Otlp(_)),
+                matches!(traces(variable, value), Some(Destination::Collector(_))),
                 "{variable}"
             );
         }
@@ -406,7 +406,7 @@ mod tests {
             ("OTEL_METRIC_EXPORT_INTERVAL", "30000"),
         ]);
         assert_eq!(otlp(config.traces).endpoint, "https://traces/in");
-        assert_eq!(config.metrics, Destination::Off);
+        assert!(config.metrics.is_none());
         assert_eq!(otlp(config.logs).endpoint, "http://127.0.0.1:9/v1/logs");
         assert_eq!(config.span_batches.delay, Duration::from_secs(4));
         assert_eq!(config.measuring.interval, Duration::from_secs(30));
@@ -440,7 +440,7 @@ mod tests {
             _ => None,
         });
         for destination in [config.traces, config.metrics, config.logs] {
-            assert_eq!(destination, Destination::Off);
+            assert!(destination.is_none(), "{destination:?}");
         }
     }
 

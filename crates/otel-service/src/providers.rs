@@ -3,10 +3,9 @@
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use otlp_recorder::{self as recorder, CustomExporter, Pipeline};
+use otlp_recorder::{Destination, Pipeline};
 
-use crate::config::{Config, Destination};
-use crate::console;
+use crate::config::Config;
 use crate::gauges;
 use crate::mask::mask;
 use crate::sampler::UntracedSampler;
@@ -83,31 +82,22 @@ pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
         .metric_interval(measuring.interval)
         .metric_timeout(measuring.timeout)
         .temporality(match &config.metrics {
-            Destination::Otlp(_) => measuring.temporality,
-            Destination::Off | Destination::Console => Temporality::Cumulative,
+            Some(Destination::Collector(_)) => measuring.temporality,
+            _ => Temporality::Cumulative,
         })
         .exemplars(measuring.exemplars)
         .before_collection(gauges::read_all);
     if config.masking {
         builder = builder.redact(mask);
     }
-    if let Some(destination) = destination(&config.traces) {
-        builder = builder.spans(destination);
+    if let Some(destination) = &config.traces {
+        builder = builder.spans(destination.clone());
     }
-    if let Some(destination) = destination(&config.metrics) {
-        builder = builder.metrics(destination);
+    if let Some(destination) = &config.metrics {
+        builder = builder.metrics(destination.clone());
     }
-    // The console needs no exporter for logs: log events are written to standard output in any case.
-    if let Destination::Otlp(collector) = &config.logs {
-        builder = builder.logs((**collector).clone());
+    if let Some(destination) = &config.logs {
+        builder = builder.logs(destination.clone());
     }
     builder.start()
-}
-
-fn destination(destination: &Destination) -> Option<recorder::Destination> {
-    match destination {
-        Destination::Off => None,
-        Destination::Console => Some(CustomExporter::new("console", console::write).into()),
-        Destination::Otlp(collector) => Some((**collector).clone().into()),
-    }
 }

@@ -106,36 +106,34 @@ impl Collector {
 
     /// Sets the time limit of one export, retries included.
     #[must_use]
-    pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
     }
 
     /// Sets the compression of request bodies.
     #[must_use]
-    pub fn compression(self, compression: Compression) -> Self {
-        Self { compression, ..self }
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
     }
 
     /// Trusts the CA certificates in this PEM file instead of the system's.
     #[must_use]
-    pub fn certificate(self, path: impl Into<String>) -> Self {
-        Self {
-            certificate: Some(PemFile::new("certificate", path)),
-            ..self
-        }
+    pub fn certificate(mut self, path: impl Into<String>) -> Self {
+        self.certificate = Some(PemFile::new("certificate", path));
+        self
     }
 
     /// Presents the client certificate in the PEM file `certificate`, with the private key in the PEM file
     /// `key`.
     #[must_use]
-    pub fn client_certificate(self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
-        Self {
-            client: Some(ClientFiles {
-                key: PemFile::new("client key", key),
-                certificate: PemFile::new("client certificate", certificate),
-            }),
-            ..self
-        }
+    pub fn client_certificate(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        self.client = Some(ClientFiles {
+            key: PemFile::new("client key", key),
+            certificate: PemFile::new("client certificate", certificate),
+        });
+        self
     }
 
     /// Returns the settings with the path of a signal appended to the URL.

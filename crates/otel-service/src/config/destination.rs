@@ -1,40 +1,39 @@
 //! The destination of one signal: `OTEL_<SIGNAL>_EXPORTER`, and the OTLP settings if the exporter is `otlp`.
 
-use otlp_recorder::{Collector, Signal};
+use otlp_recorder::{CustomExporter, Destination, Signal};
 
 use super::otlp;
 use super::variables::{Variables, in_variables};
+use crate::console;
 use crate::service::Export;
 
-/// Destination of a signal.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Destination {
-    /// The signal is disabled.
-    Off,
-    /// JSON lines on standard output.
-    Console,
-    Otlp(Box<Collector>),
-}
-
-impl Destination {
-    pub(super) fn read(signal: Signal, default: Export, variables: &mut Variables<'_>) -> Self {
-        if default == Export::Never {
-            return Self::Off;
-        }
-        let exporter = exporter_of(signal);
-        let configured = otlp::endpoint_variable(signal, variables).is_some();
-        match variables.keyword(&exporter).as_deref() {
-            None if default == Export::WhenConfigured && !configured => return Self::Off,
-            None | Some("otlp") => {}
-            Some("none") => return Self::Off,
-            Some("console") => return Self::Console,
-            Some(_) => variables.warn(format!("{exporter} names an unknown exporter; otlp is used")),
-        }
-        Self::Otlp(Box::new(match default {
-            Export::LocalReceiver(address) if !configured => otlp::local_receiver(signal, address, variables),
-            _ => otlp::collector(signal, variables),
-        }))
+/// Returns the destination of `signal`, or `None` if the signal is not exported.
+pub(super) fn destination(
+    signal: Signal,
+    default: Export,
+    variables: &mut Variables<'_>,
+) -> Option<Destination> {
+    if default == Export::Never {
+        return None;
     }
+    let exporter = exporter_of(signal);
+    let configured = otlp::endpoint_variable(signal, variables).is_some();
+    match variables.keyword(&exporter).as_deref() {
+        None if default == Export::WhenConfigured && !configured => return None,
+        None | Some("otlp") => {}
+        Some("none") => return None,
+        Some("console") => {
+            // Log events are written to standard output in any case.
+            let console = CustomExporter::new("console", console::write);
+            return (signal != Signal::Logs).then(|| console.into());
+        }
+        Some(_) => variables.warn(format!("{exporter} names an unknown exporter; otlp is used")),
+    }
+    let collector = match default {
+        Export::LocalReceiver(address) if !configured => otlp::local_receiver(signal, address, variables),
+        _ => otlp::collector(signal, variables),
+    };
+    Some(collector.into())
 }
 
 /// Returns the variable that selects the exporter of a signal.

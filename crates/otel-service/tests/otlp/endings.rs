@@ -301,10 +301,10 @@ fn every_request_has_one_span_and_one_duration_and_ends_inactive() {
     let expected = [
         ("CONNECT /tunnel 200", 1),
         ("GET /announced 200", 1),
-        ("GET /in-call panic: in call", 1),
         ("GET /broken 200 response_body: no more", 1),
         ("GET /endless 200 cancelled", REPETITIONS / 2),
         ("GET /error service_error: no response", 1),
+        ("GET /in-call panic: in call", 1),
         ("GET /late cancelled", REPETITIONS),
         ("GET /none 204", 1),
         ("GET /panic panic: in the handler", REPETITIONS),

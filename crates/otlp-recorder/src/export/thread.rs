@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -103,26 +104,27 @@ impl ExportThread {
         let spawned = thread::Builder::new()
             .name(THREAD_NAME.to_owned())
             .spawn(move || run(exports, &receiver, &start_sender, &result_sender));
-        let thread = match spawned {
-            Ok(thread) => thread,
+        let started = spawned.and_then(|thread| {
+            let panicked = || Err(io::Error::other("the thread panicked"));
+            Ok((thread, start.recv().unwrap_or_else(|_| panicked())?))
+        });
+        match started {
+            Ok((thread, started)) => {
+                warnings.extend(started.warnings);
+                (!started.running.is_empty()).then_some(Self {
+                    thread,
+                    shutdown,
+                    results,
+                    running: started.running,
+                })
+            }
             Err(error) => {
                 warnings.push(format!(
                     "nothing is exported: the export thread cannot be started: {error}"
                 ));
-                return None;
+                None
             }
-        };
-        let started = start.recv().unwrap_or_else(|_| Started {
-            running: Vec::new(),
-            warnings: vec!["nothing is exported: the export thread panicked".to_owned()],
-        });
-        warnings.extend(started.warnings);
-        (!started.running.is_empty()).then_some(Self {
-            thread,
-            shutdown,
-            results,
-            running: started.running,
-        })
+        }
     }
 
     /// Exports everything recorded so far; returns the signals that were not delivered within `deadline`.
@@ -153,7 +155,7 @@ impl ExportThread {
 fn run(
     exports: SignalExports,
     shutdown: &Shutdown,
-    start: &mpsc::Sender<Started>,
+    start: &mpsc::Sender<io::Result<Started>>,
     results: &mpsc::Sender<(Signal, bool)>,
 ) {
     IS_EXPORT_THREAD.set(true);
@@ -167,10 +169,7 @@ fn run(
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            started.warnings.push(format!(
-                "nothing is exported: the export runtime cannot be started: {error}"
-            ));
-            let _ = start.send(started);
+            let _ = start.send(Err(error));
             return;
         }
     };
@@ -192,7 +191,7 @@ fn run(
         }
         let mut set = loops.set;
         // Fails only if the starting thread no longer waits.
-        let _ = start.send(started);
+        let _ = start.send(Ok(started));
         let mut shutdown = shutdown.clone();
         tokio::select! {
             () = async { while set.join_next().await.is_some() {} } => {}
