@@ -118,14 +118,23 @@ fn available(compression: Compression, warnings: &mut Vec<String>) -> Compressio
     compression
 }
 
-#[cfg(feature = "tls")]
 fn client(tls: &Tls) -> reqwest::Result<Client> {
+    // A redirect would lose the body and send the headers to another server.
+    let builder = Client::builder().redirect(Policy::none());
+    #[cfg(feature = "tls")]
+    let builder = with_tls(builder, tls)?;
+    #[cfg(not(feature = "tls"))]
+    let _ = tls;
+    builder.build()
+}
+
+#[cfg(feature = "tls")]
+fn with_tls(mut builder: reqwest::ClientBuilder, tls: &Tls) -> reqwest::Result<reqwest::ClientBuilder> {
     use super::tls::Roots;
     use reqwest::{Certificate, Identity};
 
     // Fails if another part of the process has installed a provider; any provider works.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = without_redirects();
     builder = match &tls.roots {
         // Avoids reading the system certificates, which a minimal image may lack.
         Roots::None => builder.tls_certs_only([]),
@@ -136,18 +145,7 @@ fn client(tls: &Tls) -> reqwest::Result<Client> {
         let both = [&client.certificate[..], b"\n", &client.key].concat();
         builder = builder.identity(Identity::from_pem(&both)?);
     }
-    builder.build()
-}
-
-#[cfg(not(feature = "tls"))]
-fn client(_: &Tls) -> reqwest::Result<Client> {
-    without_redirects().build()
-}
-
-/// Returns a client builder that follows no redirects, which would lose the body and send the headers to
-/// another server.
-fn without_redirects() -> reqwest::ClientBuilder {
-    Client::builder().redirect(Policy::none())
+    Ok(builder)
 }
 
 #[cfg(feature = "gzip")]
