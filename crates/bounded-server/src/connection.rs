@@ -25,7 +25,7 @@ use crate::framing::AmbiguousFraming;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Address of the peer; a request extension.
+/// Address of the peer, an extension of every request.
 ///
 /// Behind a proxy, this is the proxy's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,8 +1,8 @@
 //! Detects requests whose head has both `Content-Length` and `Transfer-Encoding`, a technique for smuggling
 //! requests past a proxy (RFC 9112, section 6.3).
 //!
-//! hyper drops the length before the service sees the request, so the bytes are scanned while hyper reads them.
-//! Text in a body that looks like header lines matters only if the request is chunked as well.
+//! hyper drops the length before the service sees the request, so the bytes are scanned while hyper reads
+//! them. Text in a body that looks like header lines matters only if the request is chunked as well.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const CONTENT_LENGTH: &[u8] = b"content-length:";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding:";
 
-/// Marks a request whose head contains both `Content-Length` and `Transfer-Encoding`; a request extension.
+/// Request extension that marks a head with both `Content-Length` and `Transfer-Encoding`.
 ///
 /// A service should reject the request and close its connection. Added only with
 /// [`Server::detect_ambiguous_framing`](crate::Server::detect_ambiguous_framing).

@@ -18,10 +18,10 @@ use crate::{connection::connection_service, framing::WatchedStream};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Delay before the next accept if the system had no file descriptor or memory for a connection.
+/// Delay before the next attempt to accept when the system lacks file descriptors or memory.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Error if requests were still in progress at the end of the grace period; their connections were closed.
+/// Error of a shutdown that aborted requests at the end of the grace period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("requests were still in progress after the grace period")]
 #[non_exhaustive]
@@ -144,8 +144,9 @@ impl Server {
         self
     }
 
-    /// Adds `Connection: close` to every HTTP/1 response once `draining` is cancelled (RFC 9112, section 9.6).
-    /// Clients then reconnect elsewhere. The server still accepts connections and serves their requests.
+    /// Adds `Connection: close` to every HTTP/1 response once `draining` is cancelled (RFC 9112, section
+    /// 9.6). Clients then reconnect elsewhere. The server still accepts connections and serves their
+    /// requests.
     ///
     /// Cancel the token some time before the shutdown, when load balancers should stop sending requests.
     pub fn drain_on(mut self, draining: CancellationToken) -> Self {
@@ -246,7 +247,7 @@ where
     }
 }
 
-/// Whether the error is about the connection being accepted, not about accepting as such.
+/// Whether the error concerns the accepted connection only, not the listener.
 fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,6 +1,6 @@
 //! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. Only this module reads
-//! variables, and reads them once; its settings override what the SDK reads. An invalid value causes a warning
-//! and is replaced by the default.
+//! variables, and reads them once; its settings override what the SDK reads. An invalid value causes a
+//! warning and is replaced by the default.
 
 mod destination;
 mod endpoint;

@@ -35,8 +35,8 @@ impl Failure for Infallible {
     }
 }
 
-/// Cause of a 5xx response, set as an extension of the response. [`crate::HttpLayer`] records it as the exception
-/// of the server span.
+/// Cause of a 5xx response, set as an extension of the response. [`crate::HttpLayer`] records it as the
+/// exception of the server span.
 #[derive(Clone, Debug)]
 pub struct ServerError {
     /// Value of `error.type` and `exception.type`.

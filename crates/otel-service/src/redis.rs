@@ -62,8 +62,8 @@ impl Redis {
 
     /// Starts a client span for a command or pipeline, and measures its `db.client.operation.duration`.
     ///
-    /// `text` is the command with `?` in place of each argument, such as `BRPOP ? ?`. In a context returned by
-    /// [`crate::on_behalf_of`], the span has links to the spans of all its contexts.
+    /// `text` is the command with `?` in place of each argument, such as `BRPOP ? ?`. In a context returned
+    /// by [`crate::on_behalf_of`], the span has links to the spans of all its contexts.
     pub fn command(&self, operation: &'static str, text: &'static str) -> RedisCommand {
         let command = Statement::new(operation, "", operation, text);
         RedisCommand(Call::start(Arc::clone(&self.0), command))

@@ -38,8 +38,9 @@ pub struct Collector {
     pub client: Option<ClientFiles>,
 }
 
-/// Encoding and transport of OTLP. All variants except [`Protocol::HttpProtobuf`] need a cargo feature. Without
-/// the feature, the signal is not exported, and [`Pipeline::warnings`](crate::Pipeline::warnings) has a message.
+/// Encoding and transport of OTLP. All variants except [`Protocol::HttpProtobuf`] need a cargo feature.
+/// Without the feature, the signal is not exported, and [`Pipeline::warnings`](crate::Pipeline::warnings) has
+/// a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Protocol {

@@ -1,7 +1,7 @@
 //! Exemplars: measurements that link the bucket of a histogram to a trace. The Rust SDK records none, so
 //! durations are offered to a reservoir here, and [`Exemplars::attach`] writes the selected measurements into
-//! the metrics before export. Implements the filters and the aligned histogram bucket reservoir of the section
-//! "Exemplar" in the OpenTelemetry [metrics SDK specification] 1.5x.
+//! the metrics before export. Implements the filters and the aligned histogram bucket reservoir of the
+//! section "Exemplar" in the OpenTelemetry [metrics SDK specification] 1.5x.
 //!
 //! [metrics SDK specification]: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#exemplar
 

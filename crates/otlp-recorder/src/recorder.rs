@@ -440,8 +440,8 @@ mod tests {
                 sampled += u32::from(expected);
             }
         }
-        // AlwaysOn samples all five contexts. Each parent-based sampler samples the two contexts with a sampled
-        // span; with the root sampler AlwaysOn, it also samples the context without a span.
+        // AlwaysOn samples all five contexts. Each parent-based sampler samples the two contexts with a
+        // sampled span; with the root sampler AlwaysOn, it also samples the context without a span.
         assert_eq!(sampled, 5 + 3 * 2 + 1);
     }
 }

@@ -36,8 +36,8 @@ impl<'a> Variables<'a> {
         Some(self.text(name)?.trim().to_ascii_lowercase())
     }
 
-    /// Returns the choice that the keyword in `name` selects, by default the first one. `invalid` completes the
-    /// warning about an unknown keyword.
+    /// Returns the choice that the keyword in `name` selects, by default the first one. `invalid` completes
+    /// the warning about an unknown keyword.
     pub(super) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)], invalid: &str) -> T {
         let default = choices[0].1;
         let Some(keyword) = self.keyword(name) else {

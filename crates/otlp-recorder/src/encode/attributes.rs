@@ -40,8 +40,8 @@ impl PrewrittenAttributes {
 
     /// Writes the shared attributes at the start of a span's attributes.
     ///
-    /// `describe` sets the shared attributes, and must set the same attributes for every span. It is called for
-    /// the first span and for spans that already have attributes.
+    /// `describe` sets the shared attributes, and must set the same attributes for every span. It is called
+    /// for the first span and for spans that already have attributes.
     pub fn write(&self, into: &mut Attributes, describe: impl FnOnce(&mut Attributes)) {
         if into.count > 0 {
             return describe(into);

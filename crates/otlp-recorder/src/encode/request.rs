@@ -72,8 +72,8 @@ impl Batch {
         self.count += 1;
     }
 
-    /// Adds an encoded entry, the concatenation of the pieces in `entry`, to `scope`. If present, `name` replaces
-    /// the name of the scope.
+    /// Adds an encoded entry, the concatenation of the pieces in `entry`, to `scope`. If present, `name`
+    /// replaces the name of the scope.
     pub(crate) fn add_to_scope(&mut self, scope: &InstrumentationScope, name: Option<&str>, entry: &[&[u8]]) {
         let is_same = |known: &ScopeEntries| known.name.as_deref() == name && known.scope == *scope;
         let index = self.others.iter().rposition(is_same).unwrap_or_else(|| {

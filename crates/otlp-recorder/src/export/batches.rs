@@ -52,7 +52,7 @@ where
         self.finish().await
     }
 
-    /// Exports the remaining entries within the time of the shutdown.
+    /// Exports the remaining entries before the deadline of the shutdown.
     async fn finish(mut self) -> bool {
         self.queue.close();
         while self.queue.len() > 0 {

@@ -16,7 +16,7 @@ use crate::transport::{Retry, SendError, Transport};
 /// Maximum retry delay accepted from a collector. A longer delay is probably a configuration mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Destination of one signal, and the settings common to all signals.
+/// Destination of one signal, with the time limit and the counts of its exports.
 #[derive(Clone, Debug)]
 pub(crate) struct ExportTarget {
     pub(crate) signal: Signal,

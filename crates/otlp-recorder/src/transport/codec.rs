@@ -4,7 +4,8 @@ use prost::bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// A [`tonic`] codec that passes messages through as bytes, for callers that encode and decode them elsewhere.
+/// A [`tonic`] codec that passes messages through as bytes, for callers that encode and decode them
+/// elsewhere.
 ///
 /// Requires the feature `grpc`.
 #[derive(Clone, Copy, Debug, Default)]

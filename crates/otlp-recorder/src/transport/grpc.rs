@@ -54,8 +54,8 @@ impl Grpc {
         })
     }
 
-    /// Replaces the connection. In HTTP/2, a call that times out leaves the connection open; with an unreachable
-    /// peer, every later call on that connection would time out too.
+    /// Replaces the connection. In HTTP/2, a call that times out leaves the connection open; with an
+    /// unreachable peer, every later call on that connection would time out too.
     pub(super) fn reconnect(&mut self) {
         self.client = client(&self.endpoint, self.compression);
     }
@@ -107,8 +107,8 @@ fn client_tls(tls: Tls) -> Option<tonic::transport::ClientTlsConfig> {
     })
 }
 
-/// Returns the error of a failed call. A status with a source is a connection error of the client. The message
-/// of the collector is omitted, because it may quote exported data.
+/// Returns the error of a failed call. A status with a source is a connection error of the client. The
+/// message of the collector is omitted, because it may quote exported data.
 fn rejected(status: &Status) -> SendError {
     if let Some(cause) = status.source() {
         return SendError::connection(described(cause));

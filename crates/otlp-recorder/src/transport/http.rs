@@ -170,7 +170,8 @@ async fn read_body(mut response: Response) -> Vec<u8> {
     body
 }
 
-/// Returns the error of a rejected request. The body of the response is not read, because it may quote exported data.
+/// Returns the error of a rejected request. The body of the response is not read, because it may quote
+/// exported data.
 fn rejected(status: StatusCode, headers: &HeaderMap) -> SendError {
     let retry = match status.as_u16() {
         429 | 502 | 503 | 504 => retry_after(headers).map_or(Retry::AfterBackoff, Retry::After),
