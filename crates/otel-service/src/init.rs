@@ -143,10 +143,8 @@ impl Telemetry {
         let Some((providers, pipeline)) = self.running else {
             return Ok(());
         };
-        providers.close_queues();
-        // The pipeline collects metrics once more.
         let result = pipeline.shutdown(deadline);
-        providers.close_meters();
+        providers.close();
         result
     }
 }

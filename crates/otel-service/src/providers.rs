@@ -51,17 +51,13 @@ impl Providers {
         }
     }
 
-    /// Closes the queues of spans and log records without waiting.
-    pub(crate) fn close_queues(&self) {
+    /// Closes the providers. Call it after the shutdown of the pipeline, which collects metrics once more.
+    pub(crate) fn close(&self) {
         // Only a second shutdown returns an error.
         self.traces.shutdown().ok();
         if let Some(provider) = &self.logs {
             provider.shutdown().ok();
         }
-    }
-
-    /// Closes the meters without waiting.
-    pub(crate) fn close_meters(&self) {
         if let Some(provider) = &self.metrics {
             provider.shutdown().ok();
         }

@@ -102,7 +102,7 @@ impl Exchange {
     /// Ends the span and records the metrics.
     pub(super) fn end(&mut self) {
         if let Some(measured) = self.measured.take() {
-            drop(measured);
+            measured.record();
             // Ended explicitly, because tasks spawned by the request may keep its context alive.
             self.cx.span().end();
         }

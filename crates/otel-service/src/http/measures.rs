@@ -1,5 +1,4 @@
-//! The metrics of one request. [`Measured`] is a drop guard: however a request ends, its duration is recorded
-//! once and `http.server.active_requests` is decremented.
+//! The metrics of one request.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -64,13 +63,13 @@ impl Measured {
         *error = Some(Cow::Borrowed(error_type));
         true
     }
-}
 
-impl Drop for Measured {
-    fn drop(&mut self) {
-        if let Some((http, active)) = self.instruments.take() {
-            drop(active);
+    /// Records the duration and decrements `http.server.active_requests`.
+    pub(super) fn record(self) {
+        if let Some((http, active)) = self.instruments {
+            active.add(-1);
             http.record(&self.labels, self.started.elapsed().as_secs_f64(), &self.span);
         }
     }
 }
+
