@@ -113,6 +113,12 @@ impl Attributes {
         }
     }
 
+    /// Sets all `attributes` and appends the encoded ones to `writer`.
+    pub(super) fn write_all(&mut self, attributes: &[KeyValue], writer: &mut Writer) {
+        attributes.iter().for_each(|attribute| self.set(attribute));
+        writer.append(self.writer.bytes());
+    }
+
     /// Clears the content and keeps at most `kept` bytes of memory.
     pub(super) fn clear(&mut self, kept: usize) {
         self.writer.clear(kept);

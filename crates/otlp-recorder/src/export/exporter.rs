@@ -68,11 +68,16 @@ impl<T: Transport> Exporter<T> {
         }
     }
 
+    /// Returns the deadline of the shutdown, if it has been requested.
+    fn shutdown_deadline(&self) -> Option<Instant> {
+        let limit = self.shutdown.limit()?;
+        Some(limit.for_collector(self.delivery.is_failing()))
+    }
+
     /// Whether the deadline of the shutdown has passed.
     pub(super) fn is_over(&self) -> bool {
-        let failing = self.delivery.is_failing();
-        let limit = self.shutdown.limit();
-        limit.is_some_and(|limit| limit.for_collector(failing) <= Instant::now())
+        self.shutdown_deadline()
+            .is_some_and(|deadline| deadline <= Instant::now())
     }
 
     /// Waits for the end of the retry delay; returns false if it ends after the deadline of the shutdown.
@@ -96,9 +101,8 @@ impl<T: Transport> Exporter<T> {
     /// Returns the deadline of an export that begins now.
     pub(super) fn deadline(&self) -> Instant {
         let deadline = Instant::now() + self.timeout;
-        let failing = self.delivery.is_failing();
-        let limit = self.shutdown.limit();
-        limit.map_or(deadline, |limit| deadline.min(limit.for_collector(failing)))
+        self.shutdown_deadline()
+            .map_or(deadline, |limit| deadline.min(limit))
     }
 
     /// Sends `request` with its `items` entries and records the result.
