@@ -19,7 +19,7 @@ thread_local! {
 /// Maximum number of links of a span, the default of the specification.
 const MAX_LINKS: usize = 128;
 
-/// Links to the spans that database calls in a context serve, if there are several spans.
+/// Links of the database calls in a context that serves several spans.
 struct OnBehalfOf(Vec<Link>);
 
 /// Runs `work` without recording spans. Metrics and logs are recorded as usual.

@@ -51,7 +51,7 @@ impl Statement {
 }
 
 impl Hash for Statement {
-    /// Hashes the summary only: few statements share one, and the text is long.
+    /// Hashes the summary only: few statements share a summary, and the text is long.
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.summary.hash(state);
     }
@@ -167,8 +167,7 @@ fn returned<T: Returned, E: Failure + DbError>(call: Call<&Target>, result: &Res
     }
 }
 
-/// Adds an event to the current span, which must belong to a statement: the statement is retried after the
-/// error `last`.
+/// Records a retry after the error `last` as an event of the current span, which must belong to a statement.
 pub fn statement_retried<E: Failure + DbError>(last: &E) {
     Context::map_current(|cx| {
         let span = cx.span();

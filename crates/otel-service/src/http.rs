@@ -1,6 +1,6 @@
 //! A tower layer for HTTP servers: a server span and metrics for each request, and the trace id in the
 //! `traceresponse` header of its response. Follows the stable HTTP conventions (OpenTelemetry semantic
-//! conventions 1.4x) and also records `http_requests_total` and `http_request_duration_seconds`. A request
+//! conventions 1.44) and also records `http_requests_total` and `http_request_duration_seconds`. A request
 //! ends when its response body ends.
 
 mod attributes;

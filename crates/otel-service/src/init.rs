@@ -133,8 +133,8 @@ impl Telemetry {
     /// Flushes and stops all signals.
     ///
     /// Returns when all signals are delivered, or at the deadline at the latest. A collector whose last
-    /// export failed gets at most one second. Blocks the calling thread, also within a
-    /// current-thread runtime; call it in `spawn_blocking` to keep other tasks running.
+    /// export failed gets at most one second. Blocks the calling thread; within a runtime,
+    /// call it in `spawn_blocking` to keep other tasks running.
     ///
     /// # Errors
     ///

@@ -103,8 +103,8 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// Reads a limit on a number of items from the first of `names` that is set; 128, the default of the
-    /// specification, if none is.
+    /// Reads a limit on a number of items from the first of `names` that is set. The default is 128, as in the
+    /// specification.
     pub(super) fn count(&mut self, names: &[&str]) -> u32 {
         const DEFAULT: u32 = 128;
         let set = names.iter().find(|name| self.text(name).is_some());

@@ -1,4 +1,4 @@
-//! A call of a database or of a Redis server: its client span and its duration.
+//! A call to a database or Redis server: its client span and its duration.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -15,7 +15,7 @@ use crate::metrics::{DATABASE_SECONDS, Instruments, SERIES_LIMIT};
 use crate::recorder::OWN;
 use crate::stopwatch::Stopwatch;
 
-/// A database or Redis server, and what is cached for its statements.
+/// A database or Redis server, with the cached data of its statements.
 #[derive(Debug)]
 pub(crate) struct Target {
     /// Attributes common to all statements: system, namespace, server.

@@ -1,5 +1,5 @@
-//! Metrics of connection pools: the number of connections, and the time to open, to wait for and to
-//! use a connection. Follows the database conventions that are still in development (OpenTelemetry semantic
+//! Metrics of connection pools: the number of connections, and the durations of opening, waiting for and
+//! using a connection. Follows the database conventions that are still in development (OpenTelemetry semantic
 //! conventions 1.44).
 
 use std::sync::{Arc, OnceLock};

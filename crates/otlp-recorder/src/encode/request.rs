@@ -157,10 +157,8 @@ impl RequestEncoder {
         request.reserve(field_length(export_request::RESOURCE_GROUPS, length));
         request.length_prefix(export_request::RESOURCE_GROUPS, length);
         request.append(self.resource.bytes());
-        for group in &groups {
-            request.length_prefix(resource_group::SCOPE_GROUPS, group_length(group));
-            request.append(group.0.bytes());
-            request.append(group.1.bytes());
+        for (head, entries) in &groups {
+            request.message_of(resource_group::SCOPE_GROUPS, &[head.bytes(), entries.bytes()]);
         }
         request.into_bytes().into()
     }
