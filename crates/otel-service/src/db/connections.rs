@@ -20,28 +20,37 @@ static INSTRUMENTS: Instruments<Pools> = Instruments::new();
 
 #[derive(Debug)]
 struct Pools {
-    create: DurationHistogram,
-    wait: DurationHistogram,
-    usage: DurationHistogram,
+    /// Indexed by [`Phase`].
+    durations: [DurationHistogram; 3],
     timeouts: Counter<u64>,
+}
+
+/// A phase in the life of a connection whose duration is recorded.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Create,
+    Wait,
+    Use,
 }
 
 fn instruments() -> Option<&'static Pools> {
     INSTRUMENTS.get(&OWN, |factory| {
         let seconds = |name, description| factory.durations(name, description, &DATABASE_SECONDS);
         Pools {
-            create: seconds(
-                "db.client.connection.create_time",
-                "The time it took to create a new connection.",
-            ),
-            wait: seconds(
-                "db.client.connection.wait_time",
-                "The time it took to obtain an open connection from the pool.",
-            ),
-            usage: seconds(
-                "db.client.connection.use_time",
-                "The time between borrowing a connection and returning it to the pool.",
-            ),
+            durations: [
+                seconds(
+                    "db.client.connection.create_time",
+                    "The time it took to create a new connection.",
+                ),
+                seconds(
+                    "db.client.connection.wait_time",
+                    "The time it took to obtain an open connection from the pool.",
+                ),
+                seconds(
+                    "db.client.connection.use_time",
+                    "The time between borrowing a connection and returning it to the pool.",
+                ),
+            ],
             timeouts: factory
                 .meter()
                 .u64_counter("db.client.connection.timeouts")
@@ -134,15 +143,8 @@ impl Database {
 #[derive(Clone, Debug)]
 pub struct ConnectionTimes {
     attributes: [KeyValue; 1],
-    series: Arc<PoolSeries>,
-}
-
-/// The series of one pool. Each series is created on first use, because empty series would be exported too.
-#[derive(Debug, Default)]
-struct PoolSeries {
-    create: OnceLock<DurationSeries>,
-    wait: OnceLock<DurationSeries>,
-    usage: OnceLock<DurationSeries>,
+    /// Indexed by [`Phase`]. Each series is created on first use, because empty series would be exported too.
+    series: Arc<[OnceLock<DurationSeries>; 3]>,
 }
 
 impl ConnectionTimes {
@@ -157,17 +159,17 @@ impl ConnectionTimes {
 
     /// Records `db.client.connection.create_time`, the time it took to open a connection.
     pub fn created(&self, time: Duration) {
-        self.record(&self.series.create, |pools| &pools.create, time);
+        self.record(Phase::Create, time);
     }
 
     /// Records `db.client.connection.wait_time`, the time a caller waited for a connection.
     pub fn waited(&self, time: Duration) {
-        self.record(&self.series.wait, |pools| &pools.wait, time);
+        self.record(Phase::Wait, time);
     }
 
     /// Records `db.client.connection.use_time`, the time between obtaining a connection and returning it.
     pub fn used(&self, time: Duration) {
-        self.record(&self.series.usage, |pools| &pools.usage, time);
+        self.record(Phase::Use, time);
     }
 
     /// Adds one to `db.client.connection.timeouts`, the number of time-outs while waiting for a connection.
@@ -177,14 +179,10 @@ impl ConnectionTimes {
         }
     }
 
-    fn record(
-        &self,
-        series: &OnceLock<DurationSeries>,
-        histogram: fn(&Pools) -> &DurationHistogram,
-        time: Duration,
-    ) {
+    fn record(&self, phase: Phase, time: Duration) {
         let Some(pools) = instruments() else { return };
-        let series = series.get_or_init(|| histogram(pools).series(&self.attributes));
+        let histogram = &pools.durations[phase as usize];
+        let series = self.series[phase as usize].get_or_init(|| histogram.series(&self.attributes));
         Context::map_current(|cx| {
             series.record(time.as_secs_f64(), cx.span().span_context());
         });
