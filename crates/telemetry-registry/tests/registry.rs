@@ -97,7 +97,7 @@ fn a_name_is_declared_once() {
 }
 
 #[test]
-fn an_attribute_needs_a_type_a_brief_a_stability_and_if_a_string_examples() {
+fn an_attribute_needs_a_type_a_brief_and_a_stability_and_a_string_needs_examples() {
     for (attribute, problem) in [
         ("{id: x.y, brief: X., stability: stable}", "more: x.y has no type"),
         (

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_logged_when_it_begins_and_with_its_losses_when_it_ends() {
+    fn an_outage_is_logged_at_its_start_and_with_its_losses_at_its_end() {
         let (log, delivery) = (LogEvents::new(), Delivery::new(Signal::Traces, Some(redact_mail)));
         for _ in 0..3 {
             delivery.record(&failed(), 10);

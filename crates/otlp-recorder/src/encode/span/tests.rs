@@ -170,7 +170,7 @@ fn every_text_of_a_span_is_redacted() {
 }
 
 #[test]
-fn attributes_are_redacted_and_then_cut_at_characters_and_names_are_not_cut() {
+fn attributes_are_redacted_and_then_truncated_but_names_are_not_truncated() {
     let rules = TextRules {
         redact: Some(redact_mail),
         value_limit: Some(9),
