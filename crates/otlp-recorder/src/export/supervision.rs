@@ -26,19 +26,24 @@ where
     L: Future<Output = bool> + Send + 'static,
 {
     let mut backoff = Backoff::new(FIRST_DELAY, MAX_DELAY);
-    for _ in 0..MAX_STARTS {
+    for start in 1..=MAX_STARTS {
         let Some(work) = make() else { break };
-        match tokio::spawn(work).await {
-            Ok(delivered) => return delivered,
-            // The panic message may quote exported data, so it is left to the panic hook of the process.
-            Err(_) => tracing::error!(
-                target: LOG_TARGET,
-                signal = signal.name(),
-                "the export loop of a signal panicked and is restarted"
-            ),
+        if let Ok(delivered) = tokio::spawn(work).await {
+            return delivered;
         }
+        if start == MAX_STARTS {
+            break;
+        }
+        let delay = backoff.next_delay();
+        // The panic message may quote exported data, so it is left to the panic hook of the process.
+        tracing::error!(
+            target: LOG_TARGET,
+            signal = signal.name(),
+            retry_in_s = delay.as_secs_f64(),
+            "the export loop of a signal panicked and is restarted"
+        );
         tokio::select! {
-            () = sleep(backoff.next_delay()) => {}
+            () = sleep(delay) => {}
             _ = shutdown.requested() => {}
         }
     }
