@@ -1,5 +1,5 @@
 //! The service of one connection. It passes requests from hyper to the tower service, adds the request
-//! extensions, and while the server drains, makes hyper close the connection after each response.
+//! extensions, and while the server is draining, makes hyper close the connection after each response.
 
 use std::{
     future::poll_fn,
@@ -25,7 +25,7 @@ use crate::framing::AmbiguousFraming;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Address of the peer; a request extension.
+/// Address of the peer, an extension of every request.
 ///
 /// Behind a proxy, this is the proxy's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

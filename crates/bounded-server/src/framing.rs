@@ -1,8 +1,8 @@
-//! Detects requests whose head gives the length of the body twice, by `Content-Length` and by `Transfer-Encoding`, which
-//! is how requests are smuggled past a proxy (RFC 9112, section 6.3).
+//! Detects requests whose head has both `Content-Length` and `Transfer-Encoding`, a technique for smuggling
+//! requests past a proxy (RFC 9112, section 6.3).
 //!
-//! hyper drops the length before the service sees the request, so the bytes are scanned while hyper reads them. Text in
-//! a body that looks like header lines only matters for a request that is chunked as well.
+//! hyper drops the length before the service sees the request, so the bytes are scanned while hyper reads
+//! them. Text in a body that looks like header lines matters only if the request is chunked as well.
 
 use std::{
     io,
@@ -19,9 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const CONTENT_LENGTH: &[u8] = b"content-length:";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding:";
 
-/// Marks a request whose head contains both `Content-Length` and `Transfer-Encoding`; a request extension.
+/// Request extension that marks a head with both `Content-Length` and `Transfer-Encoding`.
 ///
-/// Such a request should be refused, and its connection closed. Only added with
+/// A service should reject the request and close its connection. Added only with
 /// [`Server::detect_ambiguous_framing`](crate::Server::detect_ambiguous_framing).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AmbiguousFraming;
@@ -51,7 +51,7 @@ impl<S> WatchedStream<S> {
     }
 }
 
-/// The part of the head being read that has been seen so far.
+/// State of scanning the current head.
 #[derive(Debug, Default)]
 struct Head {
     /// Beginning of the current line, in lower case.
@@ -63,7 +63,7 @@ struct Head {
 }
 
 impl Head {
-    /// Scans `bytes`; true when an ambiguous head ended in them.
+    /// Scans `bytes`; returns whether an ambiguous head ends in them.
     fn scan(&mut self, bytes: &[u8]) -> bool {
         let mut ambiguous = false;
         for &byte in bytes {

@@ -18,29 +18,34 @@ use crate::{connection::connection_service, framing::WatchedStream};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Delay before the next accept if the system had no file descriptor or memory for a connection.
+/// Delay before the next attempt to accept when the system lacks file descriptors or memory.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Error if requests were still in progress at the end of the grace period; their connections were closed.
+/// Error of a shutdown that aborted requests at the end of the grace period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("requests were still in progress after the grace period")]
 #[non_exhaustive]
 pub struct GraceExceeded;
+
+/// Maximum number of requests in progress on an HTTP/2 connection.
+#[cfg(feature = "http2")]
+const MAX_STREAMS: u32 = 32;
+
+/// Time without traffic before a ping on an HTTP/2 connection, and time-out of the ping.
+#[cfg(feature = "http2")]
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// HTTP version of all connections of a server.
 #[derive(Debug, Clone)]
 enum Protocol {
     Http1,
     #[cfg(feature = "http2")]
-    Http2 {
-        max_streams: u32,
-        keep_alive: Duration,
-    },
+    Http2,
 }
 
 /// Limits and deadlines of an HTTP server, and the accept loop that applies them.
 ///
-/// Each setter returns the changed server. Defaults are those of [`Server::new`].
+/// Each setter returns the changed server. [`Server::new`] documents the defaults.
 ///
 /// # Examples
 /// ```
@@ -91,15 +96,12 @@ impl Server {
     /// Returns a server for HTTP/2 without TLS, by prior knowledge, as gRPC clients use it.
     ///
     /// A connection may have 32 requests in progress. After 30 seconds without traffic, the server sends a
-    /// ping, and closes the connection unless a reply arrives within another 30 seconds. The other limits are
-    /// those of [`Server::new`].
+    /// ping, and closes the connection unless a reply arrives within another 30 seconds. The other limits
+    /// are the same as in [`Server::new`].
     #[cfg(feature = "http2")]
     pub fn http2() -> Self {
         Self {
-            protocol: Protocol::Http2 {
-                max_streams: 32,
-                keep_alive: Duration::from_secs(30),
-            },
+            protocol: Protocol::Http2,
             ..Self::new()
         }
     }
@@ -118,8 +120,8 @@ impl Server {
         self
     }
 
-    /// Sets the maximum time for a client to send a request head, and for which an HTTP/1 connection may be
-    /// idle between requests. The server then closes the connection.
+    /// Sets the maximum time for a client to send a request head, which is also the maximum idle time of an
+    /// HTTP/1 connection. The server then closes the connection.
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
         self.header_read_timeout = timeout;
         self
@@ -132,7 +134,7 @@ impl Server {
     }
 
     /// Sets whether requests whose head contains both `Content-Length` and `Transfer-Encoding` have the
-    /// extension [`AmbiguousFraming`](crate::AmbiguousFraming), so that the service can reject them.
+    /// extension [`AmbiguousFraming`](crate::AmbiguousFraming), for the service to reject them.
     ///
     /// Such requests may smuggle another request past a proxy (RFC 9112, section 6.3). hyper removes the
     /// length before the service sees the request, so the server scans every byte that it reads. Off by
@@ -143,10 +145,10 @@ impl Server {
     }
 
     /// Adds `Connection: close` to every HTTP/1 response once `draining` is cancelled (RFC 9112, section
-    /// 9.6), so that clients reconnect elsewhere. The server still accepts connections and serves their
+    /// 9.6). Clients then reconnect elsewhere. The server still accepts connections and serves their
     /// requests.
     ///
-    /// Cancel the token when load balancers should stop sending requests here, some time before the shutdown.
+    /// Cancel the token some time before the shutdown, when load balancers should stop sending requests.
     pub fn drain_on(mut self, draining: CancellationToken) -> Self {
         self.draining = draining;
         self
@@ -190,7 +192,7 @@ impl Server {
                     continue;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept connections; trying again in 100 ms");
+                    tracing::error!(%error, "cannot accept connections; retrying in 100 ms");
                     tokio::time::sleep(ACCEPT_BACK_OFF).await;
                     continue;
                 }
@@ -213,16 +215,13 @@ impl Server {
                     connections.spawn(run(&graceful, connection));
                 }
                 #[cfg(feature = "http2")]
-                Protocol::Http2 {
-                    max_streams,
-                    keep_alive,
-                } => {
+                Protocol::Http2 => {
                     let connection =
                         hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
                             .timer(TokioTimer::new())
-                            .max_concurrent_streams(max_streams)
-                            .keep_alive_interval(keep_alive)
-                            .keep_alive_timeout(keep_alive)
+                            .max_concurrent_streams(MAX_STREAMS)
+                            .keep_alive_interval(KEEP_ALIVE)
+                            .keep_alive_timeout(KEEP_ALIVE)
                             .serve_connection(io, service);
                     connections.spawn(run(&graceful, connection));
                 }
@@ -248,7 +247,7 @@ where
     }
 }
 
-/// Whether the error is about the connection being accepted, not about accepting as such.
+/// Whether the error concerns the accepted connection only, not the listener.
 fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -18,7 +18,7 @@ use tokio::{
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// Limit on every wait, so that a test fails instead of hanging.
+/// Time limit of every wait; a test fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Running {

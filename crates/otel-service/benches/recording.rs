@@ -29,7 +29,7 @@ use tower::Service as _;
 /// Argument of the measuring processes.
 const MEASURE: &str = "measure";
 const ROUNDS: usize = 60;
-/// Calls per round. The queue has room for two spans per call, so that no spans are dropped.
+/// Calls per round. The queue has room for two spans per call; no spans are dropped.
 const ITERATIONS: usize = 512;
 /// Pause between rounds, in which the recorded items are exported and their memory is freed, as in a service.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -179,7 +179,7 @@ fn layers() {
         "statement through Database::observe",
         || (),
         |()| {
-            let found = now(database.observe(&FIND, ready(Ok::<_, Refused>(Some(1)))));
+            let found = now(database.observe(&FIND, ready(Ok::<_, NoError>(Some(1)))));
             black_box(found).ok();
         },
     );
@@ -191,15 +191,15 @@ fn layers() {
     );
 
     let layer = HttpLayer::new(|_| Some("/api/articles/{slug}"));
-    let mut service = layer.layer(tower::service_fn(answer));
+    let mut service = layer.layer(tower::service_fn(respond));
     case("request through HttpLayer", request, |request| {
         black_box(now(service.call(request))).ok();
     });
     let database = &database;
     let mut service = layer.layer(tower::service_fn(|request: Request<()>| async move {
-        let found = database.observe(&FIND, ready(Ok::<_, Refused>(Some(1)))).await;
+        let found = database.observe(&FIND, ready(Ok::<_, NoError>(Some(1)))).await;
         black_box(found).ok();
-        answer(request).await
+        respond(request).await
     }));
     case("request with one statement", request, |request| {
         black_box(now(service.call(request))).ok();
@@ -224,7 +224,7 @@ fn request() -> Request<()> {
         .expect("the request is valid")
 }
 
-fn answer(_: Request<()>) -> Ready<Result<Response<Body>, Infallible>> {
+fn respond(_: Request<()>) -> Ready<Result<Response<Body>, Infallible>> {
     ready(Ok(Response::new(Body::empty())))
 }
 
@@ -266,7 +266,7 @@ fn case<I>(name: &str, mut prepare: impl FnMut() -> I, mut work: impl FnMut(I)) 
     let fastest = rounds.min().unwrap_or_default();
     let nanoseconds = fastest.as_nanos() / ITERATIONS as u128;
     thread::sleep(PAUSE);
-    // Counting allocations takes time, so it has a round of its own.
+    // Counting allocations takes time, so it has a separate round.
     let inputs = inputs(ITERATIONS);
     let counted = allocation_counter::measure(|| inputs.into_iter().for_each(&mut work));
     let each = |total: u64| total as f64 / ITERATIONS as f64;
@@ -290,9 +290,9 @@ fn now<F: Future>(future: F) -> F::Output {
 
 /// An error that never happens.
 #[derive(Debug)]
-struct Refused;
+struct NoError;
 
-impl Failure for Refused {
+impl Failure for NoError {
     fn error_type(&self) -> Option<std::borrow::Cow<'static, str>> {
         None
     }
@@ -302,7 +302,7 @@ impl Failure for Refused {
     }
 }
 
-impl DbError for Refused {
+impl DbError for NoError {
     fn status_code(&self) -> Option<String> {
         None
     }

@@ -1,5 +1,5 @@
 //! The B3 propagator of Zipkin, in its single-header and multiple-header forms
-//! (<https://github.com/openzipkin/b3-propagation>). Both forms are read; the configured one is written.
+//! (<https://github.com/openzipkin/b3-propagation>). Both forms are read; the configured form is written.
 
 use opentelemetry::Context;
 use opentelemetry::propagation::text_map_propagator::FieldIter;

@@ -1,6 +1,6 @@
 //! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. Only this module reads
-//! variables, once; their values override those that the SDK reads itself. An invalid value causes a warning
-//! and is replaced by the default.
+//! variables, and reads them once; its settings override what the SDK reads. An invalid value causes a
+//! warning and is replaced by the default.
 
 mod destination;
 mod endpoint;
@@ -14,11 +14,10 @@ mod variables;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 
-use otlp_recorder::{BatchSettings, Signal};
+use otlp_recorder::{BatchSettings, Destination, Signal};
 
 use crate::resource::resource;
 use crate::service::{Export, Service};
-pub(crate) use destination::Destination;
 use metrics::Measuring;
 pub(crate) use traces::Propagator;
 use variables::Variables;
@@ -26,10 +25,10 @@ use variables::Variables;
 /// Returns the name of the variable that selects a destination or disables export, or `None` if no variable
 /// does.
 ///
-/// For programs that provide their own destination; see [`crate::Export::Nearby`].
+/// For programs that provide their own destination; see [`crate::Export::LocalReceiver`].
 #[must_use]
-pub fn decided_by() -> Option<String> {
-    destination::decided_by(&mut Variables::new(&environment))
+pub fn destination_variable() -> Option<String> {
+    destination::destination_variable(&mut Variables::new(&environment))
 }
 
 fn environment(name: &str) -> Option<String> {
@@ -48,9 +47,9 @@ pub(crate) struct Config {
     pub(crate) resource: Resource,
     pub(crate) sampler: Sampler,
     pub(crate) propagators: Vec<Propagator>,
-    pub(crate) traces: Destination,
-    pub(crate) metrics: Destination,
-    pub(crate) logs: Destination,
+    pub(crate) traces: Option<Destination>,
+    pub(crate) metrics: Option<Destination>,
+    pub(crate) logs: Option<Destination>,
     pub(crate) span_batches: BatchSettings,
     pub(crate) log_batches: BatchSettings,
     pub(crate) measuring: Measuring,
@@ -78,16 +77,16 @@ impl Config {
 
     fn read(service: Service, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut variables = Variables::new(lookup);
-        let mut destination = |signal| Destination::read(signal, service.export, &mut variables);
+        let mut destination = |signal| destination::destination(signal, service.export, &mut variables);
         let (traces, metrics, logs) = (
             destination(Signal::Traces),
             destination(Signal::Metrics),
             destination(Signal::Logs),
         );
-        // In milliseconds: the defaults of the specification for a collector, shorter ones for a nearby
+        // In milliseconds: the defaults of the specification for a collector, shorter times for a local
         // receiver.
         let (span_delay, log_delay, metric_interval) = match service.export {
-            Export::Nearby(_) => (500, 500, 5_000),
+            Export::LocalReceiver(_) => (500, 500, 5_000),
             Export::Always | Export::WhenConfigured | Export::Never => (5_000, 1_000, 60_000),
         };
         Self {
@@ -140,9 +139,9 @@ mod tests {
         })
     }
 
-    fn otlp(destination: Destination) -> Collector {
+    fn otlp(destination: Option<Destination>) -> Collector {
         match destination {
-            Destination::Otlp(otlp) => *otlp,
+            Some(Destination::Collector(collector)) => *collector,
             other => panic!("{other:?}"),
         }
     }
@@ -190,7 +189,7 @@ mod tests {
         let logs = otlp(config.logs);
         assert_eq!(logs.endpoint, "http://all:4318/base/v1/logs");
         assert_eq!(logs.timeout, Duration::from_millis(500));
-        assert_eq!(config.metrics, Destination::Off);
+        assert!(config.metrics.is_none());
     }
 
     #[test]
@@ -276,9 +275,9 @@ mod tests {
             .lines()
             .filter_map(|line| line.trim_start_matches('#').split_once('='))
             .collect();
-        let asked = RefCell::new(BTreeSet::new());
+        let queried = RefCell::new(BTreeSet::new());
         let config = Config::read(SERVICE, &|name| {
-            asked.borrow_mut().insert(name.to_owned());
+            queried.borrow_mut().insert(name.to_owned());
             // This sampler also reads OTEL_TRACES_SAMPLER_ARG.
             if name == "OTEL_TRACES_SAMPLER" {
                 return Some("traceidratio".to_owned());
@@ -286,17 +285,17 @@ mod tests {
             sample.get(name).map(|value| (*value).to_owned())
         });
         assert_eq!(config.warnings, Vec::<String>::new());
-        let mut asked = asked.into_inner();
+        let mut queried = queried.into_inner();
         // The file describes the variables of a single signal in prose.
-        asked.retain(|name| {
+        queried.retain(|name| {
             let rest = name.strip_prefix("OTEL_EXPORTER_OTLP_").unwrap_or_default();
             let signal = ["TRACES_", "METRICS_", "LOGS_"]
                 .into_iter()
                 .find_map(|signal| rest.strip_prefix(signal));
             signal.is_none_or(|rest| !sample.contains_key(&*format!("OTEL_EXPORTER_OTLP_{rest}")))
         });
-        assert!(asked.len() > 35, "{asked:?}");
-        for name in asked {
+        assert!(queried.len() > 35, "{queried:?}");
+        for name in queried {
             assert!(sample.contains_key(&*name), "{name} is not in .env.example");
         }
     }
@@ -348,8 +347,9 @@ mod tests {
         let traces = |variable: &'static str, value: &'static str| {
             Config::read(service, &|name| (name == variable).then(|| value.to_owned())).traces
         };
-        assert_eq!(traces("", ""), Destination::Off);
-        assert_eq!(traces("OTEL_TRACES_EXPORTER", "console"), Destination::Console);
+        assert!(traces("", "").is_none());
+        let console = traces("OTEL_TRACES_EXPORTER", "console");
+        assert!(matches!(console, Some(Destination::Custom(_))), "{console:?}");
         for (variable, value) in [
             ("OTEL_TRACES_EXPORTER", "otlp"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
@@ -359,16 +359,16 @@ mod tests {
             ),
         ] {
             assert!(
-                matches!(traces(variable, value), Destination::Otlp(_)),
+                matches!(traces(variable, value), Some(Destination::Collector(_))),
                 "{variable}"
             );
         }
     }
 
     /// Reads the configuration of a service whose receiver listens on port 9.
-    fn read_nearby(set: &[(&str, &str)]) -> Config {
+    fn read_local(set: &[(&str, &str)]) -> Config {
         let service = Service {
-            export: Export::Nearby(([127, 0, 0, 1], 9).into()),
+            export: Export::LocalReceiver(([127, 0, 0, 1], 9).into()),
             ..SERVICE
         };
         Config::read(service, &|name| {
@@ -378,8 +378,8 @@ mod tests {
     }
 
     #[test]
-    fn a_nearby_receiver_gets_all_signals_at_short_intervals() {
-        let config = read_nearby(&[]);
+    fn a_local_receiver_gets_all_signals_at_short_intervals() {
+        let config = read_local(&[]);
         for (destination, path) in [
             (config.traces, "traces"),
             (config.metrics, "metrics"),
@@ -397,8 +397,8 @@ mod tests {
     }
 
     #[test]
-    fn variables_override_a_nearby_receiver() {
-        let config = read_nearby(&[
+    fn variables_override_a_local_receiver() {
+        let config = read_local(&[
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces/in"),
             ("OTEL_METRICS_EXPORTER", "none"),
             ("OTEL_LOGS_EXPORTER", "otlp"),
@@ -406,15 +406,15 @@ mod tests {
             ("OTEL_METRIC_EXPORT_INTERVAL", "30000"),
         ]);
         assert_eq!(otlp(config.traces).endpoint, "https://traces/in");
-        assert_eq!(config.metrics, Destination::Off);
+        assert!(config.metrics.is_none());
         assert_eq!(otlp(config.logs).endpoint, "http://127.0.0.1:9/v1/logs");
         assert_eq!(config.span_batches.delay, Duration::from_secs(4));
         assert_eq!(config.measuring.interval, Duration::from_secs(30));
     }
 
     #[test]
-    fn settings_of_a_collector_do_not_apply_to_a_nearby_receiver() {
-        let config = read_nearby(&[
+    fn settings_of_a_collector_do_not_apply_to_a_local_receiver() {
+        let config = read_local(&[
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret"),
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem"),
@@ -440,7 +440,7 @@ mod tests {
             _ => None,
         });
         for destination in [config.traces, config.metrics, config.logs] {
-            assert_eq!(destination, Destination::Off);
+            assert!(destination.is_none(), "{destination:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, metric, number_data_point};
-use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use opentelemetry_proto::tonic::trace::v1::{Span, status::StatusCode};
 use otlp_recorder::{Request, Signal};
 use prost::Message;
 use serde_json::{Map, Value, json};
@@ -55,7 +55,7 @@ fn span(span: &Span) -> Value {
     let nanoseconds = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
     json!({
         "span": span.name,
-        "kind": kind(span.kind()),
+        "kind": span.kind().as_str_name().trim_start_matches("SPAN_KIND_").to_ascii_lowercase(),
         "trace_id": hex(&span.trace_id),
         "span_id": hex(&span.span_id),
         "parent_span_id": (!span.parent_span_id.is_empty()).then(|| hex(&span.parent_span_id)),
@@ -77,16 +77,6 @@ fn span(span: &Span) -> Value {
             .map(|link| json!({"trace_id": hex(&link.trace_id), "span_id": hex(&link.span_id)}))
             .collect::<Vec<_>>(),
     })
-}
-
-fn kind(kind: SpanKind) -> &'static str {
-    match kind {
-        SpanKind::Unspecified | SpanKind::Internal => "internal",
-        SpanKind::Server => "server",
-        SpanKind::Client => "client",
-        SpanKind::Producer => "producer",
-        SpanKind::Consumer => "consumer",
-    }
 }
 
 fn metric(metric: &Metric) -> Value {

@@ -9,24 +9,24 @@ use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::trace::{Link, TraceContextExt};
 use opentelemetry::{Context, KeyValue, global};
 
-use crate::quiet::quiet_context;
+use crate::untraced::untraced_context;
 
 thread_local! {
-    /// The context of the request that this thread is serving, so that inner code can reach its server span.
+    /// The context of the request that this thread is serving; gives inner code access to the server span.
     static SERVER: RefCell<Option<Context>> = const { RefCell::new(None) };
 }
 
 /// Maximum number of links of a span, the default of the specification.
 const MAX_LINKS: usize = 128;
 
-/// Links to the spans on whose behalf the commands in a context run, if there are several spans.
+/// Links of the database calls in a context that serves several spans.
 struct OnBehalfOf(Vec<Link>);
 
 /// Runs `work` without recording spans. Metrics and logs are recorded as usual.
 ///
 /// Use it for polling and housekeeping, whose spans would form separate traces.
 pub async fn without_spans<T>(work: impl Future<Output = T>) -> T {
-    within(&quiet_context(&Context::current()), pin!(work)).await
+    within(&untraced_context(&Context::current()), pin!(work)).await
 }
 
 /// Returns a link to the span of `cx`, if it is sampled.
@@ -40,8 +40,8 @@ pub(crate) fn link(cx: &Context) -> Option<Link> {
 
 /// Returns a context for work on behalf of all `contexts`, or `None` if none of them is sampled.
 ///
-/// Spans started in the returned context are children of the first sampled span; spans of Redis commands also
-/// have links to all sampled spans.
+/// Spans started in the returned context are children of the first sampled span; spans of database statements
+/// and Redis commands also have links to all sampled spans.
 pub fn on_behalf_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Option<Context> {
     let mut sampled = contexts
         .into_iter()
@@ -58,8 +58,8 @@ pub fn on_behalf_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Opti
     Some(first.with_value(OnBehalfOf(links)))
 }
 
-/// Returns the links of commands in the context `cx`.
-pub(crate) fn links_of_commands(cx: &Context) -> &[Link] {
+/// Returns the links of database calls in the context `cx`.
+pub(crate) fn links_of_calls(cx: &Context) -> &[Link] {
     cx.get::<OnBehalfOf>().map_or(&[], |OnBehalfOf(links)| links)
 }
 

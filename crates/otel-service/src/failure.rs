@@ -35,10 +35,10 @@ impl Failure for Infallible {
     }
 }
 
-/// Cause of a 5xx response, passed as a response extension. [`crate::HttpLayer`] records it as the exception
-/// of the server span.
+/// Cause of a 5xx response, set as an extension of the response. [`crate::HttpLayer`] records it as the
+/// exception of the server span.
 #[derive(Clone, Debug)]
-pub struct Fault {
+pub struct ServerError {
     /// Value of `error.type` and `exception.type`.
     pub error_type: Cow<'static, str>,
     /// Value of `exception.message`.

@@ -1,6 +1,6 @@
 //! A tower layer for HTTP servers: a server span and metrics for each request, and the trace id in the
 //! `traceresponse` header of its response. Follows the stable HTTP conventions (OpenTelemetry semantic
-//! conventions 1.4x) and also records `http_requests_total` and `http_request_duration_seconds`. A request
+//! conventions 1.44) and also records `http_requests_total` and `http_request_duration_seconds`. A request
 //! ends when its response body ends.
 
 mod attributes;
@@ -32,26 +32,25 @@ use exchange::Exchange;
 
 /// A [`Layer`] that gives every request a server span, metrics and a `traceresponse` header.
 ///
-/// Place it outside of layers that respond by themselves (time-outs, limits), so that their responses are
-/// recorded too.
+/// Place it outside of layers that respond by themselves (time-outs, limits), to record their responses too.
 ///
 /// A request ends when its response has been sent completely, fails, or is dropped. In each case its span
 /// ends once, its duration is recorded once, and `http.server.active_requests` is decremented. When the
 /// client disconnects early, the span has the `error.type` `cancelled` and no error status. A 5xx response
-/// carries its cause in a [`Fault`](crate::Fault) extension.
+/// carries its cause in a [`ServerError`](crate::ServerError) extension.
 ///
 /// ```
 /// use axum::extract::MatchedPath;
 /// use otel_service::HttpLayer;
 ///
 /// let layer = HttpLayer::new(|parts| parts.extensions.get().map(MatchedPath::as_str))
-///     .quiet(|path| path == "/health");
+///     .untraced_paths(|path| path == "/health");
 /// let router: axum::Router = axum::Router::new().layer(layer);
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLayer {
     route: fn(&Parts) -> Option<&str>,
-    quiet: fn(&str) -> bool,
+    is_untraced: fn(&str) -> bool,
 }
 
 impl HttpLayer {
@@ -61,15 +60,16 @@ impl HttpLayer {
     pub fn new(route: fn(&Parts) -> Option<&str>) -> Self {
         Self {
             route,
-            quiet: |_| false,
+            is_untraced: |_| false,
         }
     }
 
-    /// Sets a predicate for paths that get no span, such as health endpoints.
+    /// Sets a predicate for paths whose requests have no span, such as health endpoints.
     ///
-    /// Their requests are still counted, and have a trace id for the logs of their errors.
-    pub fn quiet(self, paths: fn(&str) -> bool) -> Self {
-        Self { quiet: paths, ..self }
+    /// These requests are still counted, and have a trace id for the logs of their errors.
+    pub fn untraced_paths(mut self, is_untraced: fn(&str) -> bool) -> Self {
+        self.is_untraced = is_untraced;
+        self
     }
 }
 
@@ -105,8 +105,9 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
         let route = (self.layer.route)(&parts).map(|template| Arc::<str>::from(template).into());
-        let quiet = (self.layer.quiet)(parts.uri.path());
-        // Most requests carry no context; checking for its headers is cheaper than extracting an empty one.
+        let is_untraced = (self.layer.is_untraced)(parts.uri.path());
+        // Most requests carry no context; checking for its headers is cheaper than extracting an empty
+        // context.
         let parent = if may_carry_context(&parts.headers) {
             global::get_text_map_propagator(|propagator| {
                 propagator.extract_with_context(&Context::current(), &HeaderExtractor(&parts.headers))
@@ -114,7 +115,7 @@ where
         } else {
             Context::current()
         };
-        let mut exchange = Exchange::start(&parts, route, &parent, quiet);
+        let mut exchange = Exchange::start(&parts, route, &parent, is_untraced);
         let inner = exchange.during(|| self.inner.call(Request::from_parts(parts, body)));
         ResponseFuture {
             inner,
@@ -146,19 +147,15 @@ where
     type Output = Result<Response<ResponseBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, task: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        const POLLED_AGAIN: &str = "a completed future is not polled again";
         let this = self.project();
-        let exchange = this
-            .exchange
-            .as_mut()
-            .expect("a completed future is not polled again");
+        let exchange = this.exchange.as_mut().expect(POLLED_AGAIN);
         let result = ready!(exchange.during(|| this.inner.poll(task)));
-        let exchange = this.exchange.take();
+        let mut exchange = this.exchange.take().expect(POLLED_AGAIN);
         Poll::Ready(match result {
             Ok(response) => Ok(ResponseBody::wrap(response, exchange)),
             Err(error) => {
-                if let Some(mut exchange) = exchange {
-                    exchange.failed("service_error", error.to_string());
-                }
+                exchange.failed("service_error", error.to_string());
                 Err(error)
             }
         })

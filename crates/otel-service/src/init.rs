@@ -133,8 +133,8 @@ impl Telemetry {
     /// Flushes and stops all signals.
     ///
     /// Returns when all signals are delivered, or at the deadline at the latest. A collector whose last
-    /// export failed gets at most one second. Blocks the calling thread, which may be that of a
-    /// current-thread runtime. To keep other tasks running, call it in `spawn_blocking`.
+    /// export failed gets at most one second. Blocks the calling thread; within a runtime,
+    /// call it in `spawn_blocking` to keep other tasks running.
     ///
     /// # Errors
     ///
@@ -143,10 +143,8 @@ impl Telemetry {
         let Some((providers, pipeline)) = self.running else {
             return Ok(());
         };
-        providers.close_queues();
-        // The pipeline collects metrics once more.
         let result = pipeline.shutdown(deadline);
-        providers.close_meters();
+        providers.close();
         result
     }
 }

@@ -34,7 +34,6 @@ mod process;
 mod propagation;
 mod providers;
 mod query;
-mod quiet;
 mod recorder;
 mod redis;
 mod resource;
@@ -43,17 +42,16 @@ mod sampler;
 mod service;
 mod span;
 mod stopwatch;
+mod untraced;
 
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
-pub use config::decided_by;
+pub use config::destination_variable;
 pub use context::{
     current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute, set_server_attribute,
     without_spans,
 };
-pub use db::{
-    ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement, statement_sent_again,
-};
-pub use failure::{Failure, Fault};
+pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement, statement_retried};
+pub use failure::{Failure, ServerError};
 pub use gauges::observe_gauge;
 pub use init::{InitError, Telemetry, init};
 #[doc(hidden)]

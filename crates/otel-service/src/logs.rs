@@ -32,7 +32,7 @@ use location::CodeLocation;
 pub(crate) use panics::log_panics;
 pub use panics::panic_message;
 
-/// Dependencies of the exporters, whose events are never exported, because each export would cause further
+/// Dependencies of the exporters. Their events are never exported, because each export would cause further
 /// events.
 const EXPORTER_CRATES: [&str; 13] = [
     "hyper",

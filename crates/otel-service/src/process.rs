@@ -11,10 +11,8 @@ use opentelemetry::metrics::Meter;
 
 use crate::metrics::observe_count;
 
-/// `AT_CLKTCK`, the key of the clock tick rate in the auxiliary vector (getauxval(3)).
-const AT_CLKTCK: usize = 17;
-/// Clock ticks per second on every Linux target of Rust.
-const DEFAULT_CLOCK_TICKS: f64 = 100.0;
+/// Clock ticks per second in `/proc` (`USER_HZ`), the same on every Linux target of Rust.
+const CLOCK_TICKS: f64 = 100.0;
 
 /// Registers the instruments. `process.uptime` counts from the first call.
 pub(crate) fn observe(meter: &Meter) {
@@ -82,8 +80,10 @@ fn cpu_time(stat: &str) -> Option<(f64, f64)> {
         .split_ascii_whitespace()
         .skip(11)
         .map(str::parse::<f64>);
-    let ticks = clock_ticks();
-    Some((times.next()?.ok()? / ticks, times.next()?.ok()? / ticks))
+    Some((
+        times.next()?.ok()? / CLOCK_TICKS,
+        times.next()?.ok()? / CLOCK_TICKS,
+    ))
 }
 
 /// Parses one field of `/proc/self/status` (proc_pid_status(5)), converting sizes from kB to bytes.
@@ -106,29 +106,6 @@ fn file_descriptors() -> Option<i64> {
     i64::try_from(entries.saturating_sub(1)).ok()
 }
 
-/// Returns the number of clock ticks per second.
-fn clock_ticks() -> f64 {
-    static TICKS: OnceLock<f64> = OnceLock::new();
-    *TICKS.get_or_init(|| {
-        fs::read("/proc/self/auxv")
-            .ok()
-            .and_then(|vector| clock_ticks_in(&vector))
-            .unwrap_or(DEFAULT_CLOCK_TICKS)
-    })
-}
-
-/// Finds the clock tick rate in an auxiliary vector, which consists of pairs of machine words (key, value).
-fn clock_ticks_in(vector: &[u8]) -> Option<f64> {
-    const WORD: usize = size_of::<usize>();
-    let (words, _) = vector.as_chunks::<WORD>();
-    let (pairs, _) = words.as_chunks::<2>();
-    let [_, value] = pairs
-        .iter()
-        .find(|[key, _]| usize::from_ne_bytes(*key) == AT_CLKTCK)?;
-    let ticks = u32::try_from(usize::from_ne_bytes(*value)).ok()?;
-    (ticks > 0).then(|| f64::from(ticks))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,8 +113,7 @@ mod tests {
     #[test]
     fn cpu_time_is_found_after_any_program_name() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 1 0 250 75 0 0 20 0 3 0 1000 2000 30";
-        let ticks = clock_ticks();
-        assert_eq!(cpu_time(stat), Some((250.0 / ticks, 75.0 / ticks)));
+        assert_eq!(cpu_time(stat), Some((2.5, 0.75)));
         assert_eq!(cpu_time("7 (cut) S 1 7"), None);
         assert_eq!(cpu_time(""), None);
     }
@@ -151,19 +127,6 @@ mod tests {
         for missing in ["Odd", "Vm", "VmSwap"] {
             assert_eq!(status(text, missing), None);
         }
-    }
-
-    #[test]
-    fn clock_ticks_are_found_in_the_auxiliary_vector() {
-        let words =
-            |words: &[usize]| -> Vec<u8> { words.iter().flat_map(|word| word.to_ne_bytes()).collect() };
-        assert_eq!(
-            clock_ticks_in(&words(&[6, 4096, AT_CLKTCK, 250, 0, 0])),
-            Some(250.0)
-        );
-        assert_eq!(clock_ticks_in(&words(&[AT_CLKTCK, 0])), None);
-        assert_eq!(clock_ticks_in(&words(&[6, AT_CLKTCK, 0, 0])), None);
-        assert_eq!(clock_ticks_in(&[17]), None);
     }
 
     #[cfg(target_os = "linux")]

@@ -3,13 +3,12 @@
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use otlp_recorder::{self as recorder, CustomExporter, Pipeline};
+use otlp_recorder::{Destination, Pipeline};
 
-use crate::config::{Config, Destination};
-use crate::console;
+use crate::config::Config;
 use crate::gauges;
 use crate::mask::mask;
-use crate::sampler::QuietSampler;
+use crate::sampler::UntracedSampler;
 
 /// The providers of the SDK for the recorded signals.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ impl Providers {
         let mut traces = SdkTracerProvider::builder()
             .with_resource(config.resource.clone())
             .with_span_limits(config.span_limits)
-            .with_sampler(QuietSampler {
+            .with_sampler(UntracedSampler {
                 inner: config.sampler.clone(),
             });
         if let Some(processor) = pipeline.span_processor() {
@@ -52,17 +51,13 @@ impl Providers {
         }
     }
 
-    /// Closes the queues of spans and log records; returns at once.
-    pub(crate) fn close_queues(&self) {
+    /// Closes the providers. Call it after the shutdown of the pipeline, which collects metrics once more.
+    pub(crate) fn close(&self) {
         // Only a second shutdown returns an error.
         self.traces.shutdown().ok();
         if let Some(provider) = &self.logs {
             provider.shutdown().ok();
         }
-    }
-
-    /// Closes the meters; returns at once.
-    pub(crate) fn close_meters(&self) {
         if let Some(provider) = &self.metrics {
             provider.shutdown().ok();
         }
@@ -83,31 +78,22 @@ pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
         .metric_interval(measuring.interval)
         .metric_timeout(measuring.timeout)
         .temporality(match &config.metrics {
-            Destination::Otlp(_) => measuring.temporality,
-            Destination::Off | Destination::Console => Temporality::Cumulative,
+            Some(Destination::Collector(_)) => measuring.temporality,
+            _ => Temporality::Cumulative,
         })
         .exemplars(measuring.exemplars)
         .before_collection(gauges::read_all);
     if config.masking {
         builder = builder.redact(mask);
     }
-    if let Some(destination) = destination(&config.traces) {
-        builder = builder.spans(destination);
+    if let Some(destination) = &config.traces {
+        builder = builder.spans(destination.clone());
     }
-    if let Some(destination) = destination(&config.metrics) {
-        builder = builder.metrics(destination);
+    if let Some(destination) = &config.metrics {
+        builder = builder.metrics(destination.clone());
     }
-    // The console needs no exporter for logs: log events are written to standard output in any case.
-    if let Destination::Otlp(collector) = &config.logs {
-        builder = builder.logs((**collector).clone());
+    if let Some(destination) = &config.logs {
+        builder = builder.logs(destination.clone());
     }
     builder.start()
-}
-
-fn destination(destination: &Destination) -> Option<recorder::Destination> {
-    match destination {
-        Destination::Off => None,
-        Destination::Console => Some(CustomExporter::new("console", console::write).into()),
-        Destination::Otlp(collector) => Some((**collector).clone().into()),
-    }
 }

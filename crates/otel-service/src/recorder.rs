@@ -7,7 +7,7 @@ use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, InstrumentationScope, global};
 use otlp_recorder::{Attributes, Recorder, SpanStart, Tracer};
 
-use crate::quiet::is_quiet;
+use crate::untraced::is_untraced;
 
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
 
@@ -43,8 +43,8 @@ pub(crate) fn is_exporting() -> bool {
     RECORDER.get().is_some_and(Recorder::is_exporting)
 }
 
-/// An instrumentation scope: the name and version of a library. Declare one as a static in each library that
-/// creates spans or instruments.
+/// An instrumentation scope: the name and version of a library. Each library that creates spans or
+/// instruments declares its scope as a static.
 ///
 /// ```
 /// use opentelemetry::trace::{SpanKind, TraceContextExt};
@@ -82,7 +82,7 @@ impl Instrumentation {
     /// Starts a child of the span in `parent` and returns its context.
     ///
     /// `describe` sets the attributes; it is called only if the span is recorded. Returns `parent` unchanged
-    /// before [`crate::init`], while telemetry is disabled, and if `parent` is quiet.
+    /// before [`crate::init`], while telemetry is disabled, and if spans are not recorded in `parent`.
     pub fn start(
         &self,
         parent: &Context,
@@ -90,7 +90,7 @@ impl Instrumentation {
         describe: impl FnOnce(&mut Attributes),
     ) -> Context {
         match RECORDER.get() {
-            Some(recorder) if !is_quiet(parent) => {
+            Some(recorder) if !is_untraced(parent) => {
                 let tracer = self.tracer.get_or_init(|| recorder.tracer(self.scope()));
                 parent.with_span(tracer.start(parent, start, describe))
             }

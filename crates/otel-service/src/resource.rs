@@ -30,14 +30,10 @@ pub(crate) fn resource(
             KeyValue::new("process.runtime.name", "rust"),
             KeyValue::new("os.type", std::env::consts::OS),
             KeyValue::new("host.arch", host_arch()),
-        ]);
-    if let Some(name) = host_name() {
-        builder = builder.with_attribute(KeyValue::new("host.name", name));
-    }
-    if let Some(name) = executable_name() {
-        builder = builder.with_attribute(KeyValue::new("process.executable.name", name));
-    }
-    builder = builder.with_attributes(parse(attributes.unwrap_or_default(), warnings));
+        ])
+        .with_attributes(host_name().map(|name| KeyValue::new("host.name", name)))
+        .with_attributes(executable_name().map(|name| KeyValue::new("process.executable.name", name)))
+        .with_attributes(parse(attributes.unwrap_or_default(), warnings));
     if let Some(name) = service_name {
         builder = builder.with_service_name(name);
     }

@@ -1,5 +1,5 @@
-//! Metrics of the tokio runtime, limited to those that need no unstable features. OpenTelemetry has no
-//! conventions for them; the names are defined by this crate.
+//! Metrics of the tokio runtime that need no unstable features. OpenTelemetry has no conventions for them;
+//! this crate defines the names.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

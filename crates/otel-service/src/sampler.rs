@@ -1,19 +1,19 @@
-//! The sampler of SDK tracers: applies `OTEL_TRACES_SAMPLER`, except in a quiet context, where nothing is
+//! The sampler of SDK tracers: applies `OTEL_TRACES_SAMPLER`, except in an untraced context, where no span is
 //! sampled.
 
 use opentelemetry::trace::{Link, SpanKind, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
-use crate::quiet::is_quiet;
+use crate::untraced::is_untraced;
 
-/// A sampler that drops spans in a quiet context and delegates other decisions to `inner`.
+/// A sampler that drops spans in an untraced context and delegates other decisions to `inner`.
 #[derive(Clone, Debug)]
-pub(crate) struct QuietSampler {
+pub(crate) struct UntracedSampler {
     pub(crate) inner: Sampler,
 }
 
-impl ShouldSample for QuietSampler {
+impl ShouldSample for UntracedSampler {
     fn should_sample(
         &self,
         parent: Option<&Context>,
@@ -23,7 +23,7 @@ impl ShouldSample for QuietSampler {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        if parent.is_some_and(is_quiet) {
+        if parent.is_some_and(is_untraced) {
             return SamplingResult {
                 decision: SamplingDecision::Drop,
                 attributes: Vec::new(),

@@ -38,7 +38,7 @@ pub enum Export {
     /// For programs with a receiver on the same machine that displays telemetry as it arrives: by default,
     /// spans and log records are exported twice a second and metrics every five seconds. Variables for
     /// headers, protocol and TLS apply to a configured endpoint only, not to this receiver.
-    Nearby(SocketAddr),
+    LocalReceiver(SocketAddr),
     /// `none`, regardless of all variables.
     ///
     /// For programs that receive telemetry themselves.

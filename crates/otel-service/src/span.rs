@@ -75,7 +75,7 @@ impl Span {
         self
     }
 
-    /// Sets the start time, for work that turns out to need a span after it has started.
+    /// Sets an earlier start time, for work that has already started.
     pub fn since(mut self, time: Instant) -> Span {
         self.since = SystemTime::now().checked_sub(time.elapsed());
         self

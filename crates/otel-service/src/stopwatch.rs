@@ -1,5 +1,5 @@
-//! A stopwatch shared by a span and its duration metric, so that both report the same time and one clock
-//! reading is saved. If neither is recorded, the clock is not read.
+//! A stopwatch shared by a span and its duration metric: both report the same time, and one clock reading is
+//! saved. If neither is recorded, the clock is not read.
 
 use std::time::{Duration, Instant, SystemTime};
 

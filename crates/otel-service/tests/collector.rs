@@ -57,7 +57,7 @@ fn texts(list: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn every_component_of_a_pipeline_is_declared_and_every_declared_one_is_used() {
+fn pipelines_use_all_declared_components_and_no_others() {
     let config = parsed(TEXT);
     for kind in ["receivers", "processors", "exporters"] {
         let used: BTreeSet<String> = pipelines(&config)

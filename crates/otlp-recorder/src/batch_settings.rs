@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// Sizes and times of the queue of a signal; the defaults are those of the OpenTelemetry specification for
-/// spans.
+/// Sizes and times of the queue of a signal. The OpenTelemetry specification defines the defaults for spans.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BatchSettings {
     /// Maximum number of queued entries; entries beyond it are dropped.

@@ -6,7 +6,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::signal::Signal;
 
-/// An OTLP collector and how to reach it.
+/// Address of an OTLP collector, and the settings of requests to it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -17,14 +17,14 @@ use crate::signal::Signal;
 ///     .certificate("/etc/ssl/private-ca.pem");
 /// ```
 ///
-/// `Debug` output contains no secrets as long as the values of `headers` are marked sensitive, as
-/// [`Collector::secret_header`] does.
+/// `Debug` output hides the values of `headers` that are marked sensitive; [`Collector::secret_header`] marks
+/// them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Collector {
     /// Encoding and transport.
     pub protocol: Protocol,
-    /// An http or https URL without user info: complete for HTTP, scheme and authority for gRPC.
+    /// An http or https URL without user info: the complete URL for HTTP, scheme and authority for gRPC.
     pub endpoint: String,
     /// Headers sent with every request.
     pub headers: HeaderMap,
@@ -38,8 +38,9 @@ pub struct Collector {
     pub client: Option<ClientFiles>,
 }
 
-/// Encoding and transport of OTLP. Variants beyond [`Protocol::HttpProtobuf`] need a cargo feature: without
-/// it the signal is not exported, and [`Pipeline::warnings`](crate::Pipeline::warnings) says so.
+/// Encoding and transport of OTLP. All variants except [`Protocol::HttpProtobuf`] need a cargo feature.
+/// Without the feature, the signal is not exported, and [`Pipeline::warnings`](crate::Pipeline::warnings) has
+/// a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -70,7 +71,7 @@ pub struct PemFile {
     pub path: String,
 }
 
-/// The files of mutual TLS.
+/// Key and certificate files for mutual TLS.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientFiles {
     /// Private key.
@@ -106,36 +107,34 @@ impl Collector {
 
     /// Sets the time limit of one export, retries included.
     #[must_use]
-    pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
     }
 
     /// Sets the compression of request bodies.
     #[must_use]
-    pub fn compression(self, compression: Compression) -> Self {
-        Self { compression, ..self }
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
     }
 
     /// Trusts the CA certificates in this PEM file instead of the system's.
     #[must_use]
-    pub fn certificate(self, path: impl Into<String>) -> Self {
-        Self {
-            certificate: Some(PemFile::new("certificate", path)),
-            ..self
-        }
+    pub fn certificate(mut self, path: impl Into<String>) -> Self {
+        self.certificate = Some(PemFile::new("certificate", path));
+        self
     }
 
     /// Presents the client certificate in the PEM file `certificate`, with the private key in the PEM file
     /// `key`.
     #[must_use]
-    pub fn client_certificate(self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
-        Self {
-            client: Some(ClientFiles {
-                key: PemFile::new("client key", key),
-                certificate: PemFile::new("client certificate", certificate),
-            }),
-            ..self
-        }
+    pub fn client_certificate(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        self.client = Some(ClientFiles {
+            key: PemFile::new("client key", key),
+            certificate: PemFile::new("client certificate", certificate),
+        });
+        self
     }
 
     /// Returns the settings with the path of a signal appended to the URL.

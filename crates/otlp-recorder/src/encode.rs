@@ -1,6 +1,5 @@
-//! Encoding of spans and log records as OTLP messages in protobuf, on the recording thread. Their parts were
-//! allocated by that thread and are in the caches of its processor, so encoding on another thread costs
-//! several times as much.
+//! Encoding of spans and log records as OTLP messages in protobuf. The recording thread encodes them, because
+//! their parts are in the caches of its processor; encoding on another thread costs several times as much.
 
 mod attributes;
 mod fields;

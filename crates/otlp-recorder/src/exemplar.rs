@@ -1,7 +1,7 @@
-//! Exemplars: measurements that lead from the bucket of a histogram to a trace. The Rust SDK records none, so
-//! durations are offered to a reservoir here, and [`Exemplars::attach`] writes the selected ones into the
-//! metrics before export. Implements the filters and the aligned histogram bucket reservoir of the section
-//! "Exemplar" in the OpenTelemetry [metrics SDK specification] 1.5x.
+//! Exemplars: measurements that link the bucket of a histogram to a trace. The Rust SDK records none, so
+//! durations are offered to a reservoir here, and [`Exemplars::attach`] writes the selected measurements into
+//! the metrics before export. Implements the filters and the aligned histogram bucket reservoir of the
+//! section "Exemplar" in the OpenTelemetry [metrics SDK specification] 1.5x.
 //!
 //! [metrics SDK specification]: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#exemplar
 
@@ -157,7 +157,7 @@ struct Measurement {
 }
 
 impl Reservoir {
-    /// Offers a measurement made in `span`. Never waits: if the slot is locked, the measurement is not kept.
+    /// Offers a measurement made in `span`. Never blocks: if the slot is locked, the measurement is not kept.
     pub(crate) fn offer(&self, value: f64, span: &SpanContext) {
         if self.filter.admits(span) {
             self.sample(value, span);
@@ -203,7 +203,7 @@ impl Measurement {
             )
         };
         Exemplar {
-            // No view filters attributes out, so the point has them all.
+            // No view filters attributes, so the data point has all of them.
             filtered_attributes: Vec::new(),
             time_unix_nano: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),
             span_id,
@@ -214,7 +214,7 @@ impl Measurement {
 }
 
 /// Returns whether a measurement replaces the current one after `before` others were offered. The probability
-/// is `1 / (before + 1)`, which gives all measurements the same chance in the end.
+/// is `1 / (before + 1)`, which gives all measurements the same final probability.
 fn is_chosen(random: u64, before: u32) -> bool {
     (u128::from(random) * (u128::from(before) + 1)) >> 64 == 0
 }
@@ -239,7 +239,7 @@ fn identity(attributes: &[proto::KeyValue]) -> Vec<u8> {
         .collect()
 }
 
-/// Ignores poisoning: no code that can panic runs under these locks.
+/// Locks `mutex`, ignoring poisoning: no code that can panic runs under these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -452,10 +452,10 @@ mod tests {
     }
 
     #[test]
-    fn every_measurement_has_the_same_chance() {
+    fn every_measurement_has_the_same_probability() {
         let reservoir = reservoir();
         let mut kept = [0_u32; 10];
-        // The hard case: all measurements are made in one span, whose id is the only random input.
+        // The hardest case: all measurements are made in one span, whose id is the only random input.
         for round in 1..=10_000_u64 {
             let span = sampled(round.wrapping_mul(0x1234_5678_9abc_def1));
             for measurement in 0..10 {
@@ -491,11 +491,11 @@ mod tests {
     }
 
     #[test]
-    fn a_measurement_does_not_wait_for_a_locked_slot() {
+    fn a_measurement_does_not_block_on_a_locked_slot() {
         let reservoir = reservoir();
         reservoir.sample(0.005, &sampled(1));
         let busy = lock(&reservoir.slots[0].kept);
-        // Returns at once without keeping the measurement.
+        // Returns immediately without keeping the measurement.
         for id in 2..100 {
             reservoir.sample(0.006, &sampled(id));
         }

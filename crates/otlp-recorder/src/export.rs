@@ -19,8 +19,9 @@ mod supervision;
 mod testing;
 mod thread;
 
+pub(crate) use exporter::ExportTarget;
 pub(crate) use metrics::MetricExport;
 pub use metrics::QueueMetricReader;
-pub(crate) use self_metrics::{ExportCounts, observe_queue};
+pub(crate) use self_metrics::observe_queue;
 pub use thread::is_export_thread;
 pub(crate) use thread::{ExportThread, QueuedExport, SignalExports};

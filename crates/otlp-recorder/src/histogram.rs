@@ -52,8 +52,7 @@ impl DurationHistogram {
         }
     }
 
-    /// Returns the series of `attributes`, for repeated measurements without passing the attributes each
-    /// time.
+    /// Returns the series of `attributes`, for repeated measurements with the same attributes.
     #[must_use]
     pub fn series(&self, attributes: &[KeyValue]) -> DurationSeries {
         let series = self.series.get(attributes, || self.bind(attributes));

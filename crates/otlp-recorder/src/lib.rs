@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod backoff;
 mod batch_settings;
 mod collector;
 mod destination;
@@ -32,3 +33,6 @@ pub use recorder::{RecordedSpan, Recorder, SpanStart, Tracer};
 pub use signal::Signal;
 pub use table::Table;
 pub use text::Redact;
+#[cfg(feature = "grpc")]
+pub use transport::RawCodec;
+pub use transport::retry_after;

@@ -14,7 +14,7 @@ use crate::destination::Destination;
 use crate::encode::{LogEncoder, RequestEncoder, Scopes};
 use crate::exemplar::{ExemplarFilter, Exemplars};
 use crate::export::{
-    ExportCounts, ExportThread, MetricExport, QueueMetricReader, QueuedExport, SignalExports, observe_queue,
+    ExportTarget, ExportThread, MetricExport, QueueMetricReader, QueuedExport, SignalExports, observe_queue,
 };
 use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
 use crate::queue::Queue;
@@ -81,18 +81,17 @@ impl Default for PipelineBuilder {
 
 impl PipelineBuilder {
     /// Sets the resource of all signals. The SDK's providers must use the same resource.
-    pub fn resource(self, resource: Resource) -> Self {
-        Self { resource, ..self }
+    pub fn resource(mut self, resource: Resource) -> Self {
+        self.resource = resource;
+        self
     }
 
     /// Sets the function that redacts text: string attributes, names that are not constants, descriptions,
     /// trace state, and attributes of metrics and of the resource. Log records are not redacted; a program
     /// that also prints them should redact them before both outputs.
-    pub fn redact(self, redact: Redact) -> Self {
-        Self {
-            redact: Some(redact),
-            ..self
-        }
+    pub fn redact(mut self, redact: Redact) -> Self {
+        self.redact = Some(redact);
+        self
     }
 
     /// Exports all signals to the collector whose endpoint is a base URL, such as `http://localhost:4318` for
@@ -104,100 +103,90 @@ impl PipelineBuilder {
     }
 
     /// Exports spans to `destination`.
-    pub fn spans(self, destination: impl Into<Destination>) -> Self {
-        Self {
-            spans: Some(destination.into()),
-            ..self
-        }
+    pub fn spans(mut self, destination: impl Into<Destination>) -> Self {
+        self.spans = Some(destination.into());
+        self
     }
 
     /// Exports log records to `destination`.
-    pub fn logs(self, destination: impl Into<Destination>) -> Self {
-        Self {
-            logs: Some(destination.into()),
-            ..self
-        }
+    pub fn logs(mut self, destination: impl Into<Destination>) -> Self {
+        self.logs = Some(destination.into());
+        self
     }
 
     /// Exports metrics to `destination`.
-    pub fn metrics(self, destination: impl Into<Destination>) -> Self {
-        Self {
-            metrics: Some(destination.into()),
-            ..self
-        }
+    pub fn metrics(mut self, destination: impl Into<Destination>) -> Self {
+        self.metrics = Some(destination.into());
+        self
     }
 
     /// Sets the queue of spans.
-    pub fn span_batches(self, span_batches: BatchSettings) -> Self {
-        Self { span_batches, ..self }
+    pub fn span_batches(mut self, span_batches: BatchSettings) -> Self {
+        self.span_batches = span_batches;
+        self
     }
 
     /// Sets the queue of log records. Its delay is one second by default.
-    pub fn log_batches(self, log_batches: BatchSettings) -> Self {
-        Self { log_batches, ..self }
+    pub fn log_batches(mut self, log_batches: BatchSettings) -> Self {
+        self.log_batches = log_batches;
+        self
     }
 
     /// Sets the sampler of recorded spans. By default, spans follow the decision of their parent, and every
     /// root span is sampled.
-    pub fn sampler(self, sampler: Sampler) -> Self {
-        Self { sampler, ..self }
+    pub fn sampler(mut self, sampler: Sampler) -> Self {
+        self.sampler = sampler;
+        self
     }
 
     /// Sets the maximum number of attributes, events and links of a recorded span.
-    pub fn span_limits(self, span_limits: SpanLimits) -> Self {
-        Self { span_limits, ..self }
+    pub fn span_limits(mut self, span_limits: SpanLimits) -> Self {
+        self.span_limits = span_limits;
+        self
     }
 
     /// Sets the maximum length of a text attribute of a span in characters.
-    pub fn span_value_limit(self, span_value_limit: Option<usize>) -> Self {
-        Self {
-            span_value_limit,
-            ..self
-        }
+    pub fn span_value_limit(mut self, span_value_limit: Option<usize>) -> Self {
+        self.span_value_limit = span_value_limit;
+        self
     }
 
     /// Sets the maximum number of attributes of a log record, 128 by default.
-    pub fn log_attribute_limit(self, attribute_limit: usize) -> Self {
-        Self {
-            log_encoder: LogEncoder { attribute_limit },
-            ..self
-        }
+    pub fn log_attribute_limit(mut self, attribute_limit: usize) -> Self {
+        self.log_encoder = LogEncoder { attribute_limit };
+        self
     }
 
     /// Sets the time between two exports of metrics, a minute by default.
-    pub fn metric_interval(self, metric_interval: Duration) -> Self {
-        Self {
-            metric_interval,
-            ..self
-        }
+    pub fn metric_interval(mut self, metric_interval: Duration) -> Self {
+        self.metric_interval = metric_interval;
+        self
     }
 
     /// Sets the time limit of one export of metrics, 30 seconds by default. The time-out of the collector
     /// also applies.
-    pub fn metric_timeout(self, metric_timeout: Duration) -> Self {
-        Self {
-            metric_timeout,
-            ..self
-        }
+    pub fn metric_timeout(mut self, metric_timeout: Duration) -> Self {
+        self.metric_timeout = metric_timeout;
+        self
     }
 
     /// Sets the temporality of metrics, cumulative by default.
-    pub fn temporality(self, temporality: Temporality) -> Self {
-        Self { temporality, ..self }
+    pub fn temporality(mut self, temporality: Temporality) -> Self {
+        self.temporality = temporality;
+        self
     }
 
     /// Sets which measurements may become exemplars.
-    pub fn exemplars(self, exemplars: ExemplarFilter) -> Self {
-        Self { exemplars, ..self }
+    pub fn exemplars(mut self, exemplars: ExemplarFilter) -> Self {
+        self.exemplars = exemplars;
+        self
     }
 
     /// Sets a function that is called before metrics are collected, on the collecting thread and without any
     /// lock held.
-    pub fn before_collection(self, before_collection: fn()) -> Self {
-        Self {
-            before_collection,
-            ..self
-        }
+    pub fn before_collection(mut self, before_collection: fn()) -> Self {
+        self.before_collection = before_collection;
+        self
     }
 
     /// Starts the export thread if any signal has a destination.
@@ -208,23 +197,21 @@ impl PipelineBuilder {
         let mut warnings = Vec::new();
         let scopes = Arc::new(Scopes::default());
         let exemplars = Exemplars::new(self.exemplars);
-        let span_rules = TextRules {
-            redact: self.redact,
-            value_limit: self.span_value_limit,
-        };
         let rules = TextRules {
             redact: self.redact,
             value_limit: None,
         };
+        let span_rules = TextRules {
+            value_limit: self.span_value_limit,
+            ..rules
+        };
         let encoder = RequestEncoder::new(&self.resource, rules, Arc::clone(&scopes));
         let queued = |signal, destination: Option<Destination>, settings: BatchSettings| {
             destination.map(|destination| QueuedExport {
-                signal,
+                target: ExportTarget::new(signal, destination, settings.timeout),
                 queue: Arc::new(Queue::new(settings.queue_size, settings.batch_size)),
                 encoder: encoder.clone(),
-                counts: Arc::new(ExportCounts::new(signal, &destination)),
-                destination,
-                settings,
+                delay: settings.delay,
             })
         };
         let mut exports = SignalExports {
@@ -237,20 +224,14 @@ impl PipelineBuilder {
                 rules,
                 exemplars: exemplars.clone(),
                 before: self.before_collection,
-                counts: Arc::new(ExportCounts::new(Signal::Metrics, &destination)),
-                destination,
-                timeout: self.metric_timeout,
+                target: ExportTarget::new(Signal::Metrics, destination, self.metric_timeout),
             }),
         };
         let thread = ExportThread::start(exports.clone(), &mut warnings);
-        let runs = |signal| {
-            thread
-                .as_ref()
-                .is_some_and(|thread| thread.running.contains(&signal))
-        };
-        exports.traces.take_if(|_| !runs(Signal::Traces));
-        exports.logs.take_if(|_| !runs(Signal::Logs));
-        exports.metrics.take_if(|_| !runs(Signal::Metrics));
+        let running = thread.as_ref().map_or(&[][..], |thread| &thread.running);
+        exports.traces.take_if(|_| !running.contains(&Signal::Traces));
+        exports.logs.take_if(|_| !running.contains(&Signal::Logs));
+        exports.metrics.take_if(|_| !running.contains(&Signal::Metrics));
         let recorder = Recorder(Arc::new(Shared {
             queue: exports.traces.as_ref().map(|traces| Arc::clone(&traces.queue)),
             rules: span_rules,
@@ -333,11 +314,11 @@ impl Pipeline {
     /// Reports the pipeline's own metrics, `otel.sdk.*`, with `meter`.
     pub fn observe(&self, meter: &Meter) {
         for export in self.exports.queued() {
-            observe_queue(meter, export.signal, &export.queue);
-            export.counts.observe(meter, &self.exemplars);
+            observe_queue(meter, export.target.signal, &export.queue);
+            export.target.counts.observe(meter, &self.exemplars);
         }
         if let Some(metrics) = &self.exports.metrics {
-            metrics.counts.observe(meter, &self.exemplars);
+            metrics.target.counts.observe(meter, &self.exemplars);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Walk over the data points of an export request.
+//! Iteration over the data points of an export request.
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;

@@ -149,7 +149,7 @@ impl<B: Entries> Queue<B> {
         self.ready.notify_one();
     }
 
-    /// Refuses new entries. Entries in the queue can still be removed.
+    /// Rejects new entries. Entries in the queue can still be removed.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
     }
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_makes_a_batch_ready_that_is_not_full() {
+    fn a_flush_makes_a_partial_batch_ready() {
         let queue = filled(10, 3, 1);
         queue.flush();
         assert!(is_ready(&queue));
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_refuses_new_entries_and_returns_the_remaining_ones() {
+    fn a_closed_queue_rejects_new_entries_and_returns_the_remaining_entries() {
         let queue = filled(10, 3, 1);
         queue.close();
         queue.push_one(1);

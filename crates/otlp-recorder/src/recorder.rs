@@ -19,7 +19,7 @@ use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent};
 use crate::queue::Queue;
 use crate::text::TextRules;
 
-/// Maximum number of ended spans whose memory a thread keeps for the next ones.
+/// Maximum number of ended spans whose memory a thread keeps for later spans.
 const MAX_SPARE_SPANS: usize = 32;
 
 thread_local! {
@@ -27,7 +27,7 @@ thread_local! {
     static SPARE_SPANS: RefCell<Vec<Box<OpenSpan>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Source of the [`Tracer`]s of a pipeline; cheap to clone.
+/// Creates the [`Tracer`]s of a pipeline; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Recorder(pub(crate) Arc<Shared>);
 
@@ -51,7 +51,7 @@ impl Recorder {
         }
     }
 
-    /// Whether spans are exported; otherwise they only have ids.
+    /// Whether spans are exported. Otherwise they have only ids.
     #[must_use]
     pub fn is_exporting(&self) -> bool {
         self.0.queue.is_some()
@@ -131,14 +131,7 @@ impl Tracer {
         } else {
             (ids.new_trace_id(), SpanId::INVALID)
         };
-        let is_sampled = is_sampled(
-            &self.shared.sampler,
-            parent,
-            trace_id,
-            &start.name,
-            &start.kind,
-            start.links,
-        );
+        let is_sampled = is_sampled(&self.shared.sampler, parent, trace_id, &start);
         let context = SpanContext::new(
             trace_id,
             ids.new_span_id(),
@@ -166,20 +159,16 @@ impl Tracer {
 
 /// Returns the sampling decision. The SDK's samplers add no attributes and keep the trace state of the
 /// parent, so the rest of their result is not needed.
-fn is_sampled(
-    sampler: &Sampler,
-    parent: &Context,
-    trace_id: TraceId,
-    name: &str,
-    kind: &SpanKind,
-    links: &[Link],
-) -> bool {
+fn is_sampled(sampler: &Sampler, parent: &Context, trace_id: TraceId, start: &SpanStart<'_>) -> bool {
     let parent_span = parent.span();
     let parent_context = parent_span.span_context();
     match sampler {
         // A shortcut for nearly all spans, with the same result as the sampler.
         Sampler::ParentBased(_) if parent_context.is_valid() => parent_context.is_sampled(),
         sampler => {
+            let SpanStart {
+                name, kind, links, ..
+            } = start;
             let result = sampler.should_sample(Some(parent), trace_id, name, kind, &[], links);
             result.decision == SamplingDecision::RecordAndSample
         }
@@ -423,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sampling_decision_equals_that_of_the_sdk() {
+    fn the_sampling_decision_equals_the_decision_of_the_sdk() {
         let roots = [
             Sampler::AlwaysOn,
             Sampler::AlwaysOff,
@@ -438,11 +427,11 @@ mod tests {
         for sampler in roots.into_iter().chain(parent_based) {
             for parent in &parents {
                 let id = TraceId::from(u128::MAX);
-                let kind = SpanKind::Internal;
-                let result = sampler.should_sample(Some(parent), id, "a", &kind, &[], &[]);
+                let start = SpanStart::new("a", SpanKind::Internal);
+                let result = sampler.should_sample(Some(parent), id, "a", &start.kind, &[], &[]);
                 let expected = result.decision == SamplingDecision::RecordAndSample;
                 assert_eq!(
-                    is_sampled(&sampler, parent, id, "a", &kind, &[]),
+                    is_sampled(&sampler, parent, id, &start),
                     expected,
                     "{sampler:?} {parent:?}"
                 );
@@ -451,8 +440,8 @@ mod tests {
                 sampled += u32::from(expected);
             }
         }
-        // AlwaysOn samples all five contexts. Each parent-based sampler samples the two with a sampled span;
-        // the one whose root sampler is AlwaysOn also samples the context without a span.
+        // AlwaysOn samples all five contexts. Each parent-based sampler samples the two contexts with a
+        // sampled span; with the root sampler AlwaysOn, it also samples the context without a span.
         assert_eq!(sampled, 5 + 3 * 2 + 1);
     }
 }

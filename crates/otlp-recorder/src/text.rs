@@ -12,8 +12,8 @@ use crate::points::{metrics_of, visit_points};
 
 /// A function that removes confidential parts of a text, such as e-mail addresses.
 ///
-/// Runs for every recorded text value, on the recording thread. Should return a text with nothing to remove
-/// as `Cow::Borrowed`.
+/// Runs for every recorded text value, on the recording thread. Should return `Cow::Borrowed` for a text with
+/// nothing to remove.
 pub type Redact = fn(&str) -> Cow<'_, str>;
 
 /// The text rules of one signal.
@@ -52,23 +52,14 @@ impl TextRules {
 
     /// Redacts `text`.
     pub(crate) fn redacted(self, text: &str) -> Cow<'_, str> {
-        match self.redact {
-            Some(redact) => redact(text),
-            None => Cow::Borrowed(text),
-        }
+        self.redact.map_or(Cow::Borrowed(text), |redact| redact(text))
     }
 
     /// Truncates `text` to the limit.
     pub(crate) fn limited(self, text: &str) -> &str {
-        self.value_limit
-            .and_then(|limit| truncated(text, limit))
-            .unwrap_or(text)
+        let end = self.value_limit.and_then(|limit| text.char_indices().nth(limit));
+        end.map_or(text, |(end, _)| &text[..end])
     }
-}
-
-/// Returns the first `limit` characters of `text`, or `None` if `text` is not longer.
-pub(crate) fn truncated(text: &str, limit: usize) -> Option<&str> {
-    text.char_indices().nth(limit).map(|(end, _)| &text[..end])
 }
 
 fn redact_attributes(redact: Redact, attributes: &mut [KeyValue]) {

@@ -3,6 +3,8 @@
 //! here.
 
 #[cfg(feature = "grpc")]
+mod codec;
+#[cfg(feature = "grpc")]
 mod grpc;
 mod http;
 #[cfg(feature = "json")]
@@ -16,9 +18,12 @@ use tokio::time::Instant;
 
 use crate::collector::Protocol;
 use crate::destination::{CustomExporter, Destination, Request};
+#[cfg(feature = "grpc")]
+pub use codec::RawCodec;
+pub use http::retry_after;
 pub(crate) use outcome::{Accepted, Retry, SendError, TransportError};
 
-/// A way to send requests.
+/// Sends the requests of a signal.
 pub(crate) trait Transport: Send + 'static {
     /// Sends one request, with retries, until `deadline` at the latest.
     fn send(

@@ -17,7 +17,7 @@ use crate::registry::{Registry, Use};
 use crate::value::{self, text};
 
 impl Registry {
-    /// Returns how the spans, their events and resources deviate from the registry.
+    /// Returns the deviations of the spans, their events and resources from the registry.
     pub fn check_traces(&self, request: &ExportTraceServiceRequest) -> BTreeSet<Finding> {
         let mut check = Check::new(self);
         for group in &request.resource_spans {
@@ -29,7 +29,7 @@ impl Registry {
         check.findings
     }
 
-    /// Returns how the metrics and resources deviate from the registry.
+    /// Returns the deviations of the metrics and resources from the registry.
     pub fn check_metrics(&self, request: &ExportMetricsServiceRequest) -> BTreeSet<Finding> {
         let mut check = Check::new(self);
         for group in &request.resource_metrics {
@@ -41,7 +41,7 @@ impl Registry {
         check.findings
     }
 
-    /// Returns how the log records and resources deviate from the registry.
+    /// Returns the deviations of the log records and resources from the registry.
     pub fn check_logs(&self, request: &ExportLogsServiceRequest) -> BTreeSet<Finding> {
         let mut check = Check::new(self);
         for group in &request.resource_logs {
@@ -67,7 +67,7 @@ struct Check<'a> {
 struct Attributes<'a> {
     item: &'a str,
     values: &'a [KeyValue],
-    /// Whether attributes were dropped, so that missing ones are not reported.
+    /// Whether attributes were dropped; missing attributes are then not reported.
     incomplete: bool,
 }
 
@@ -114,7 +114,7 @@ impl<'a> Check<'a> {
         });
         let kind = span.kind().as_str_name().trim_start_matches("SPAN_KIND_");
         let kind = kind.to_ascii_lowercase();
-        // The first of those with the right kind, or else the first of all.
+        // Prefers the first declaration with the right kind, or else the first declaration.
         if let Some(declared) = named.min_by_key(|declared| declared.kind != kind) {
             if declared.kind != kind {
                 let declared = &declared.kind;
@@ -168,19 +168,17 @@ impl<'a> Check<'a> {
         } else if !registry.declares_metric(&metric.name) {
             self.differs(&item, NOT_IMPORTED);
         }
-        let (instrument, received) = (&declared.instrument, instrument_of(metric));
-        if received != instrument {
-            self.differs(
-                &item,
-                format!("the instrument is declared as {instrument} but is {received}"),
-            );
-        }
-        let (unit, received) = (&declared.unit, &metric.unit);
-        if received != unit {
-            self.differs(
-                &item,
-                format!("the unit is declared as {unit:?} but is {received:?}"),
-            );
+        let units = [&declared.unit, &metric.unit].map(|unit| format!("{unit:?}"));
+        for (property, declared, received) in [
+            ("instrument", &*declared.instrument, instrument_of(metric)),
+            ("unit", &*units[0], &*units[1]),
+        ] {
+            if received != declared {
+                self.differs(
+                    &item,
+                    format!("the {property} is declared as {declared} but is {received}"),
+                );
+            }
         }
         let everywhere = registry.measures.get("*").map_or(&[][..], Vec::as_slice);
         let allowed = [attributes, everywhere].concat();

@@ -1,5 +1,5 @@
 //! Generates Rust constants for the names that the registry declares. Upstream names have no constants: they
-//! are written as literals, and tests detect wrong ones.
+//! are written as literals, and tests detect misspelled names.
 
 use crate::registry::Registry;
 use crate::upstream::MetricDefinition;

@@ -1,5 +1,5 @@
-//! The YAML format of a registry: the part in use of the semantic convention definition language (version 1)
-//! that OpenTelemetry Weaver reads. Unknown fields are errors.
+//! The YAML format of a registry: a subset of the semantic convention definition language (version 1) of
+//! OpenTelemetry Weaver. Unknown fields are errors.
 
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +91,7 @@ pub(crate) fn name(value: impl Serialize) -> String {
     name.expect("unit variants serialize as their name").to_owned()
 }
 
-/// An attribute that is declared (`id`) or referred to (`ref`).
+/// The declaration of an attribute (`id`) or a reference to one (`ref`).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Attribute {

@@ -144,7 +144,7 @@ impl<'a> Document<'a> {
     fn own_attributes(&mut self) {
         self.text += "\n## Attributes declared by this project\n\n\
              | attribute | type | values | stability | description |\n| --- | --- | --- | --- | --- |\n";
-        // The fields of logs have a section of their own.
+        // The fields of logs have a separate section.
         let attributes = self.registry.attributes.iter();
         for (name, attribute) in attributes.filter(|(_, attribute)| attribute.area != "logs") {
             let members = attribute.members.iter().map(|member| match &member.brief {

@@ -1,4 +1,4 @@
-//! Reads the files of a registry, and the error of reading them.
+//! Reading of the files of a registry, and its errors.
 
 use std::fs;
 use std::path::Path;

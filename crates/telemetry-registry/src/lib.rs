@@ -1,6 +1,6 @@
-//! The telemetry registry: reads the declarations of a project's telemetry, resolves them against the names of the
-//! OpenTelemetry semantic conventions, generates Rust constants and a document from them, and checks telemetry that tests
-//! receive over OTLP. The files are listed in a [`Layout`].
+//! The telemetry registry: reads the declarations of a project's telemetry, resolves them against the names
+//! of the OpenTelemetry semantic conventions, generates Rust constants and a document from them, and checks
+//! telemetry that tests receive over OTLP. The files are listed in a [`Layout`].
 
 mod check;
 mod constants;

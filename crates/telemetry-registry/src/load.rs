@@ -47,7 +47,7 @@ impl Registry {
             parsed.push((name.as_str(), parse(format!("{name}.yaml"), text)?));
         }
         let mut registry = resolution::resolve(upstream, &parsed).map_err(RegistryError::Contradictory)?;
-        // An area of several folders, as `logs`, belongs to the first.
+        // An area in several folders, such as `logs`, belongs to the first folder.
         for (area, index) in folders {
             registry.folders.entry(area).or_insert(index);
         }

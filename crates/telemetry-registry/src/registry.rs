@@ -46,9 +46,9 @@ pub(crate) struct OwnAttribute {
 #[derive(Clone, Debug)]
 pub(crate) struct Use {
     pub(crate) name: String,
-    /// Type in this use, which may be narrower than the declared one.
+    /// Type in this use, which may be narrower than the declared type.
     pub(crate) value_type: &'static str,
-    /// Description in this use; `None` for that of upstream.
+    /// Description in this use; `None` for the upstream description.
     pub(crate) brief: Option<String>,
     pub(crate) requirement_level: RequirementLevel,
 }

@@ -1,4 +1,4 @@
-//! Resolves declarations into a registry. Reports all problems of the declarations at once.
+//! Resolves declarations into a registry. Reports all problems of the declarations together.
 
 use std::collections::BTreeMap;
 
@@ -208,7 +208,7 @@ impl<'a> Resolution<'a> {
         }
     }
 
-    /// Returns the attributes of a group, starting with those of the groups it extends.
+    /// Returns the attributes of a group, preceded by the attributes of the groups it extends.
     fn attributes(&mut self, group: &'a Group) -> Vec<Use> {
         let mut chain = vec![group];
         let mut last = group;

@@ -2,7 +2,7 @@
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
 
-/// Types of attributes. An enumeration has the type of its values, and any other type is `any`.
+/// Types of attributes. An enumeration has the type of its values; types that are not listed are `any`.
 const TYPES: [&str; 9] = [
     ANY,
     STRING,

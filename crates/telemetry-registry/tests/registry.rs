@@ -48,7 +48,7 @@ fn a_reference_to_a_declared_attribute_is_accepted() {
 }
 
 #[test]
-fn a_reference_to_an_undeclared_attribute_is_refused() {
+fn a_reference_to_an_undeclared_attribute_is_rejected() {
     assert_eq!(
         problems_with(&group("{ref: http.rout}")),
         "more: http.rout is not declared"
@@ -56,7 +56,7 @@ fn a_reference_to_an_undeclared_attribute_is_refused() {
 }
 
 #[test]
-fn a_reference_to_a_deprecated_attribute_is_refused() {
+fn a_reference_to_a_deprecated_attribute_is_rejected() {
     assert_eq!(
         problems_with(&group("{ref: http.status_code}")),
         "more: http.status_code is deprecated"
@@ -97,7 +97,7 @@ fn a_name_is_declared_once() {
 }
 
 #[test]
-fn an_attribute_needs_a_type_a_brief_a_stability_and_if_a_string_examples() {
+fn an_attribute_needs_a_type_a_brief_and_a_stability_and_a_string_needs_examples() {
     for (attribute, problem) in [
         ("{id: x.y, brief: X., stability: stable}", "more: x.y has no type"),
         (
@@ -143,7 +143,7 @@ fn a_different_type_needs_a_note() {
 }
 
 #[test]
-fn an_unknown_field_is_refused() {
+fn an_unknown_field_is_rejected() {
     let problem = problems_with(&group("{ref: http.route, requirement: required}"));
     assert!(problem.contains("requirement"), "{problem}");
 }

@@ -62,7 +62,7 @@ impl OtelObserver {
     pub fn with_redis(self, config: &RedisConfig) -> Self {
         match config.server() {
             Ok((Some((address, port)), database)) => Self {
-                redis: Redis::of_server(RedisServer {
+                redis: Redis::for_server(RedisServer {
                     address,
                     port,
                     database,
@@ -197,7 +197,7 @@ impl CommandSpan for RedisSpan {
             Err(CommandFailure {
                 error,
                 code: Some(code),
-            }) => self.0.refused(code.to_owned(), error),
+            }) => self.0.rejected(code.to_owned(), error),
         }
     }
 }

@@ -1,40 +1,39 @@
 //! The destination of one signal: `OTEL_<SIGNAL>_EXPORTER`, and the OTLP settings if the exporter is `otlp`.
 
-use otlp_recorder::{Collector, Signal};
+use otlp_recorder::{CustomExporter, Destination, Signal};
 
 use super::otlp;
 use super::variables::{Variables, in_variables};
+use crate::console;
 use crate::service::Export;
 
-/// Destination of a signal.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Destination {
-    /// The signal is disabled.
-    Off,
-    /// JSON lines on standard output.
-    Console,
-    Otlp(Box<Collector>),
-}
-
-impl Destination {
-    pub(super) fn read(signal: Signal, default: Export, variables: &mut Variables<'_>) -> Self {
-        if default == Export::Never {
-            return Self::Off;
-        }
-        let exporter = exporter_of(signal);
-        let configured = otlp::endpoint_variable(signal, variables).is_some();
-        match variables.keyword(&exporter).as_deref() {
-            None if default == Export::WhenConfigured && !configured => return Self::Off,
-            None | Some("otlp") => {}
-            Some("none") => return Self::Off,
-            Some("console") => return Self::Console,
-            Some(_) => variables.warn(format!("{exporter} names an unknown exporter; otlp is used")),
-        }
-        Self::Otlp(Box::new(match default {
-            Export::Nearby(address) if !configured => otlp::nearby(signal, address, variables),
-            _ => otlp::collector(signal, variables),
-        }))
+/// Returns the destination of `signal`, or `None` if the signal is not exported.
+pub(super) fn destination(
+    signal: Signal,
+    default: Export,
+    variables: &mut Variables<'_>,
+) -> Option<Destination> {
+    if default == Export::Never {
+        return None;
     }
+    let exporter = exporter_of(signal);
+    let configured = otlp::endpoint_variable(signal, variables).is_some();
+    match variables.keyword(&exporter).as_deref() {
+        None if default == Export::WhenConfigured && !configured => return None,
+        None | Some("otlp") => {}
+        Some("none") => return None,
+        Some("console") => {
+            // Log events are written to standard output in any case.
+            let console = CustomExporter::new("console", console::write);
+            return (signal != Signal::Logs).then(|| console.into());
+        }
+        Some(_) => variables.warn(format!("{exporter} names an unknown exporter; otlp is used")),
+    }
+    let collector = match default {
+        Export::LocalReceiver(address) if !configured => otlp::local_receiver(signal, address, variables),
+        _ => otlp::collector(signal, variables),
+    };
+    Some(collector.into())
 }
 
 /// Returns the variable that selects the exporter of a signal.
@@ -42,8 +41,9 @@ fn exporter_of(signal: Signal) -> String {
     format!("OTEL_{}_EXPORTER", in_variables(signal))
 }
 
-/// Implements [`crate::decided_by`]. An endpoint for one signal is enough, because it implies a collector.
-pub(super) fn decided_by(variables: &mut Variables<'_>) -> Option<String> {
+/// Implements [`crate::destination_variable`]. An endpoint for one signal is enough, because it implies a
+/// collector.
+pub(super) fn destination_variable(variables: &mut Variables<'_>) -> Option<String> {
     const DISABLED: &str = "OTEL_SDK_DISABLED";
     if variables.is_true(DISABLED) {
         return Some(DISABLED.to_owned());
@@ -65,16 +65,16 @@ pub(super) fn decided_by(variables: &mut Variables<'_>) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn decided(set: &[(&str, &str)]) -> Option<String> {
+    fn selected(set: &[(&str, &str)]) -> Option<String> {
         let lookup = |name: &str| {
             let found = set.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        decided_by(&mut Variables::new(&lookup))
+        destination_variable(&mut Variables::new(&lookup))
     }
 
     #[test]
-    fn an_endpoint_or_disabled_export_decides_the_destination() {
+    fn an_endpoint_or_disabled_export_selects_the_destination() {
         for (set, expected) in [
             (vec![("OTEL_SDK_DISABLED", "true")], "OTEL_SDK_DISABLED"),
             (
@@ -94,12 +94,12 @@ mod tests {
                 "OTEL_TRACES_EXPORTER",
             ),
         ] {
-            assert_eq!(decided(&set).as_deref(), Some(expected));
+            assert_eq!(selected(&set).as_deref(), Some(expected));
         }
     }
 
     #[test]
-    fn other_variables_do_not_decide_the_destination() {
+    fn other_variables_do_not_select_the_destination() {
         for set in [
             vec![],
             vec![("OTEL_SDK_DISABLED", "false")],
@@ -112,7 +112,7 @@ mod tests {
                 ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://metrics"),
             ],
         ] {
-            assert_eq!(decided(&set), None, "{set:?}");
+            assert_eq!(selected(&set), None, "{set:?}");
         }
     }
 }

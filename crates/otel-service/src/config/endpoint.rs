@@ -1,5 +1,5 @@
 //! The URL of the collector for one signal: `OTEL_EXPORTER_OTLP_ENDPOINT` and its per-signal forms, with the
-//! defaults of the protocol. User info is removed from the URL, so that no error or log can contain it.
+//! defaults of the protocol. User info is removed from the URL, to keep it out of errors and logs.
 
 use http::Uri;
 use http::uri::Authority;
@@ -11,7 +11,8 @@ const COMMON: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// Returns the endpoint and its user info.
 ///
-/// A per-signal endpoint is used unchanged; OTLP/HTTP appends the path of the signal to the common one.
+/// A per-signal endpoint is used unchanged; OTLP/HTTP appends the path of the signal to the common
+/// endpoint.
 pub(super) fn endpoint(
     signal: Signal,
     protocol: Protocol,

@@ -5,9 +5,6 @@ use otlp_recorder::BatchSettings;
 
 use super::variables::Variables;
 
-/// Default of every count limit in the specification.
-const DEFAULT_COUNT: u32 = 128;
-
 /// Reads the batch settings of a signal from the variables with this prefix; `delay` is the default delay in
 /// milliseconds.
 ///
@@ -29,23 +26,23 @@ pub(super) fn batches(prefix: &str, delay: u64, variables: &mut Variables<'_>) -
 
 /// Reads the maximum number of attributes of a log record.
 pub(super) fn log_attributes(variables: &mut Variables<'_>) -> usize {
-    let attributes = variables
-        .count("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT)
-        .or_else(|| variables.count("OTEL_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT));
-    usize::try_from(attributes.unwrap_or(DEFAULT_COUNT)).unwrap_or(usize::MAX)
+    let names = [
+        "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    ];
+    usize::try_from(variables.count(&names)).unwrap_or(usize::MAX)
 }
 
 /// Reads the maximum numbers of attributes, events and links of a span. `OTEL_ATTRIBUTE_COUNT_LIMIT` applies
-/// to the attributes of spans, not to those of events and links.
+/// to the attributes of spans, but not of events and links.
 pub(super) fn span_limits(variables: &mut Variables<'_>) -> SpanLimits {
-    let mut count = |name: &str| variables.count(name, DEFAULT_COUNT);
-    let attributes = count("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT").or_else(|| count("OTEL_ATTRIBUTE_COUNT_LIMIT"));
+    let names = ["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"];
     SpanLimits {
-        max_attributes_per_span: attributes.unwrap_or(DEFAULT_COUNT),
-        max_events_per_span: count("OTEL_SPAN_EVENT_COUNT_LIMIT").unwrap_or(DEFAULT_COUNT),
-        max_links_per_span: count("OTEL_SPAN_LINK_COUNT_LIMIT").unwrap_or(DEFAULT_COUNT),
-        max_attributes_per_event: count("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT").unwrap_or(DEFAULT_COUNT),
-        max_attributes_per_link: count("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT").unwrap_or(DEFAULT_COUNT),
+        max_attributes_per_span: variables.count(&names),
+        max_events_per_span: variables.count(&["OTEL_SPAN_EVENT_COUNT_LIMIT"]),
+        max_links_per_span: variables.count(&["OTEL_SPAN_LINK_COUNT_LIMIT"]),
+        max_attributes_per_event: variables.count(&["OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT"]),
+        max_attributes_per_link: variables.count(&["OTEL_LINK_ATTRIBUTE_COUNT_LIMIT"]),
     }
 }
 

@@ -33,9 +33,35 @@ impl Measuring {
         Self {
             interval: variables.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", interval),
             timeout: variables.timeout("OTEL_METRIC_EXPORT_TIMEOUT", 30_000),
-            temporality: temporality(variables),
-            histograms: histograms(variables),
-            exemplars: exemplars(variables),
+            temporality: variables.choice(
+                "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+                &[
+                    ("cumulative", Temporality::Cumulative),
+                    ("delta", Temporality::Delta),
+                    ("lowmemory", Temporality::LowMemory),
+                ],
+                "not cumulative, delta or lowmemory; cumulative is used",
+            ),
+            histograms: variables.choice(
+                "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+                &[
+                    ("explicit_bucket_histogram", HistogramAggregation::ExplicitBucket),
+                    (
+                        "base2_exponential_bucket_histogram",
+                        HistogramAggregation::Base2Exponential,
+                    ),
+                ],
+                "not a known aggregation; explicit_bucket_histogram is used",
+            ),
+            exemplars: variables.choice(
+                "OTEL_METRICS_EXEMPLAR_FILTER",
+                &[
+                    ("trace_based", ExemplarFilter::TraceBased),
+                    ("always_on", ExemplarFilter::AlwaysOn),
+                    ("always_off", ExemplarFilter::AlwaysOff),
+                ],
+                "not always_on, always_off or trace_based; trace_based is used",
+            ),
         }
     }
 }
@@ -54,42 +80,4 @@ impl HistogramAggregation {
         };
         Stream::builder().with_aggregation(aggregation).build().ok()
     }
-}
-
-fn temporality(variables: &mut Variables<'_>) -> Temporality {
-    variables.choice(
-        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
-        &[
-            ("cumulative", Temporality::Cumulative),
-            ("delta", Temporality::Delta),
-            ("lowmemory", Temporality::LowMemory),
-        ],
-        "not cumulative, delta or lowmemory; cumulative is used",
-    )
-}
-
-fn histograms(variables: &mut Variables<'_>) -> HistogramAggregation {
-    variables.choice(
-        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
-        &[
-            ("explicit_bucket_histogram", HistogramAggregation::ExplicitBucket),
-            (
-                "base2_exponential_bucket_histogram",
-                HistogramAggregation::Base2Exponential,
-            ),
-        ],
-        "not a known aggregation; explicit_bucket_histogram is used",
-    )
-}
-
-fn exemplars(variables: &mut Variables<'_>) -> ExemplarFilter {
-    variables.choice(
-        "OTEL_METRICS_EXEMPLAR_FILTER",
-        &[
-            ("trace_based", ExemplarFilter::TraceBased),
-            ("always_on", ExemplarFilter::AlwaysOn),
-            ("always_off", ExemplarFilter::AlwaysOff),
-        ],
-        "not always_on, always_off or trace_based; trace_based is used",
-    )
 }

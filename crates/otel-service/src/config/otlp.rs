@@ -12,7 +12,15 @@ use super::variables::{Variables, in_force};
 
 /// Reads the settings of one signal.
 pub(super) fn collector(signal: Signal, variables: &mut Variables<'_>) -> Collector {
-    let protocol = protocol(signal, variables);
+    let protocol = variables.choice(
+        &in_force(signal, "PROTOCOL", variables),
+        &[
+            ("http/protobuf", Protocol::HttpProtobuf),
+            ("http/json", Protocol::HttpJson),
+            ("grpc", Protocol::Grpc),
+        ],
+        "not grpc, http/protobuf or http/json; http/protobuf is used",
+    );
     let (endpoint, user_info) = endpoint(signal, protocol, variables);
     let mut headers = headers(&in_force(signal, "HEADERS", variables), variables);
     if let Some(user_info) = user_info {
@@ -20,14 +28,22 @@ pub(super) fn collector(signal: Signal, variables: &mut Variables<'_>) -> Collec
     }
     let mut collector = Collector::new(protocol, endpoint).timeout(timeout(signal, variables));
     collector.headers = headers;
-    collector.compression = compression(signal, variables);
+    collector.compression = variables.choice(
+        &in_force(signal, "COMPRESSION", variables),
+        &[("none", Compression::None), ("gzip", Compression::Gzip)],
+        "neither gzip nor none; requests are not compressed",
+    );
     collector.certificate = file(signal, "CERTIFICATE", variables);
     collector.client = client(signal, variables);
     collector
 }
 
-/// Returns the settings for a receiver on this machine, which the endpoint variables do not apply to.
-pub(super) fn nearby(signal: Signal, address: SocketAddr, variables: &mut Variables<'_>) -> Collector {
+/// Returns the settings for a receiver on this machine. Only the variables for the time-out apply to it.
+pub(super) fn local_receiver(
+    signal: Signal,
+    address: SocketAddr,
+    variables: &mut Variables<'_>,
+) -> Collector {
     let endpoint = format!("http://{address}{}", signal.http_path());
     Collector::new(Protocol::HttpProtobuf, endpoint).timeout(timeout(signal, variables))
 }
@@ -38,29 +54,9 @@ pub(super) fn endpoint_variable(signal: Signal, variables: &Variables<'_>) -> Op
     variables.text(&variable).is_some().then_some(variable)
 }
 
-fn protocol(signal: Signal, variables: &mut Variables<'_>) -> Protocol {
-    variables.choice(
-        &in_force(signal, "PROTOCOL", variables),
-        &[
-            ("http/protobuf", Protocol::HttpProtobuf),
-            ("http/json", Protocol::HttpJson),
-            ("grpc", Protocol::Grpc),
-        ],
-        "not grpc, http/protobuf or http/json; http/protobuf is used",
-    )
-}
-
 fn timeout(signal: Signal, variables: &mut Variables<'_>) -> Duration {
     let variable = in_force(signal, "TIMEOUT", variables);
     variables.timeout(&variable, 10_000)
-}
-
-fn compression(signal: Signal, variables: &mut Variables<'_>) -> Compression {
-    variables.choice(
-        &in_force(signal, "COMPRESSION", variables),
-        &[("none", Compression::None), ("gzip", Compression::Gzip)],
-        "neither gzip nor none; requests are not compressed",
-    )
 }
 
 fn file(signal: Signal, name: &str, variables: &Variables<'_>) -> Option<PemFile> {

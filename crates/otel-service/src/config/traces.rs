@@ -15,32 +15,37 @@ pub(crate) enum Propagator {
 }
 
 pub(super) fn sampler(variables: &mut Variables<'_>) -> Sampler {
-    let name = variables.keyword("OTEL_TRACES_SAMPLER").unwrap_or_default();
     let parent_based = |root| Sampler::ParentBased(Box::new(root));
-    match name.as_str() {
-        "" | "parentbased_always_on" => parent_based(Sampler::AlwaysOn),
-        "parentbased_always_off" => parent_based(Sampler::AlwaysOff),
-        "parentbased_traceidratio" => parent_based(Sampler::TraceIdRatioBased(ratio(variables))),
+    let Some(name) = variables.keyword("OTEL_TRACES_SAMPLER") else {
+        return parent_based(Sampler::AlwaysOn);
+    };
+    let root_name = name.strip_prefix("parentbased_");
+    let sampler = match root_name.unwrap_or(&name) {
         "always_on" => Sampler::AlwaysOn,
         "always_off" => Sampler::AlwaysOff,
         "traceidratio" => Sampler::TraceIdRatioBased(ratio(variables)),
         _ => {
             variables.warn("OTEL_TRACES_SAMPLER is not a known sampler; parentbased_always_on is used");
-            parent_based(Sampler::AlwaysOn)
+            return parent_based(Sampler::AlwaysOn);
         }
+    };
+    match root_name {
+        Some(_) => parent_based(sampler),
+        None => sampler,
     }
 }
 
 fn ratio(variables: &mut Variables<'_>) -> f64 {
-    let argument = variables.text("OTEL_TRACES_SAMPLER_ARG");
-    let ratio = argument
-        .as_deref()
-        .map_or(Some(1.0), |text| text.trim().parse::<f64>().ok())
-        .filter(|ratio| (0.0..=1.0).contains(ratio));
-    ratio.unwrap_or_else(|| {
-        variables.warn("OTEL_TRACES_SAMPLER_ARG is not a number from 0 to 1; 1 is used");
-        1.0
-    })
+    let Some(text) = variables.text("OTEL_TRACES_SAMPLER_ARG") else {
+        return 1.0;
+    };
+    match text.trim().parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
+        _ => {
+            variables.warn("OTEL_TRACES_SAMPLER_ARG is not a number from 0 to 1; 1 is used");
+            1.0
+        }
+    }
 }
 
 pub(super) fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {

@@ -36,21 +36,18 @@ impl<'a> Variables<'a> {
         Some(self.text(name)?.trim().to_ascii_lowercase())
     }
 
-    /// Returns the value of the keyword in `name`, by default that of the first choice. `invalid` completes
-    /// the warning about another keyword.
+    /// Returns the choice that the keyword in `name` selects, by default the first one. `invalid` completes
+    /// the warning about an unknown keyword.
     pub(super) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)], invalid: &str) -> T {
         let default = choices[0].1;
         let Some(keyword) = self.keyword(name) else {
             return default;
         };
         let chosen = choices.iter().find(|(known, _)| *known == keyword);
-        chosen.map_or_else(
-            || {
-                self.warn(format!("{name} is {invalid}"));
-                default
-            },
-            |(_, value)| *value,
-        )
+        if chosen.is_none() {
+            self.warn(format!("{name} is {invalid}"));
+        }
+        chosen.map_or(default, |(_, value)| *value)
     }
 
     /// Reads a boolean by the rules of the OpenTelemetry specification: only `true` is true.
@@ -106,11 +103,15 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// Reads a number of entries; returns `None` if the variable is not set.
-    pub(super) fn count(&mut self, name: &str, default: u32) -> Option<u32> {
-        self.text(name)?;
-        let count = self.whole(name, u64::from(default), 0, u64::from(u32::MAX));
-        u32::try_from(count).ok()
+    /// Reads a limit on a number of items from the first of `names` that is set. The default is 128, as in the
+    /// specification.
+    pub(super) fn count(&mut self, names: &[&str]) -> u32 {
+        const DEFAULT: u32 = 128;
+        let set = names.iter().find(|name| self.text(name).is_some());
+        let count = set.map(|name| self.whole(name, DEFAULT.into(), 0, u32::MAX.into()));
+        count
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(DEFAULT)
     }
 
     /// Reads a limit; returns `None`, for no limit, if the variable is not set.
@@ -124,7 +125,7 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// Returns the per-signal variable if it is set, otherwise the common one.
+/// Returns the per-signal variable if it is set, otherwise the common variable.
 pub(super) fn in_force(signal: Signal, name: &str, variables: &Variables<'_>) -> String {
     let own = format!("OTEL_EXPORTER_OTLP_{}_{name}", in_variables(signal));
     if variables.text(&own).is_some() {
@@ -133,7 +134,7 @@ pub(super) fn in_force(signal: Signal, name: &str, variables: &Variables<'_>) ->
     format!("OTEL_EXPORTER_OTLP_{name}")
 }
 
-/// Returns the spelling of a signal in the names of variables.
+/// Returns the name of a signal as variables spell it.
 pub(super) fn in_variables(signal: Signal) -> &'static str {
     match signal {
         Signal::Traces => "TRACES",

@@ -106,7 +106,7 @@ fn write_address(address: IpAddr, write: impl FnOnce(&str)) {
     }
 }
 
-/// Returns the requested host and port; the port defaults to that of the scheme.
+/// Returns the requested host and port, by default the port of the scheme.
 fn server(parts: &Parts) -> Option<(&str, u16)> {
     let (host, port) = match parts.uri.authority() {
         Some(authority) => (authority.host(), authority.port_u16()),

@@ -17,7 +17,7 @@ pin_project! {
     /// The response body of [`HttpService`](super::HttpService).
     ///
     /// Wraps the body of the inner service; the end of the body ends the span of the request and its
-    /// duration. The inner body is polled with that span as the current one.
+    /// duration. The inner body is polled with that span as the current span.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]
@@ -31,16 +31,9 @@ pin_project! {
 
 impl<B: Body> ResponseBody<B> {
     /// Moves the exchange into the response body, or ends the exchange if there is nothing to send.
-    pub(super) fn wrap(mut response: Response<B>, exchange: Option<Exchange>) -> Response<Self> {
-        let Some(mut exchange) = exchange else {
-            return response.map(|inner| Self {
-                inner,
-                exchange: None,
-                left: None,
-            });
-        };
-        let is_bodiless = exchange.answered(&mut response);
-        // A server does not poll a body beyond the announced length, nor an empty one.
+    pub(super) fn wrap(mut response: Response<B>, mut exchange: Exchange) -> Response<Self> {
+        let is_bodiless = exchange.responded(&mut response);
+        // A server does not poll an empty body, nor a body beyond the announced length.
         let left = response.body().size_hint().exact();
         let left = left.or_else(|| content_length(&response));
         let complete = left == Some(0) || is_bodiless || response.body().is_end_stream();

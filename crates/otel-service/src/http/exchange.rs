@@ -12,10 +12,10 @@ use otlp_recorder::SpanStart;
 use super::attributes;
 use super::measures::Measured;
 use crate::context;
-use crate::failure::{self, CANCELLED, Fault, PANIC};
+use crate::failure::{self, CANCELLED, PANIC, ServerError};
 use crate::panic_message;
-use crate::quiet::quiet_context;
 use crate::recorder::{self, OWN};
+use crate::untraced::untraced_context;
 
 static TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
@@ -28,9 +28,14 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn start(parts: &Parts, route: Option<StringValue>, parent: &Context, quiet: bool) -> Self {
-        let cx = if quiet {
-            quiet_context(parent)
+    pub(super) fn start(
+        parts: &Parts,
+        route: Option<StringValue>,
+        parent: &Context,
+        is_untraced: bool,
+    ) -> Self {
+        let cx = if is_untraced {
+            untraced_context(parent)
         } else {
             server_span(parts, route.as_ref().map(StringValue::as_str), parent)
         };
@@ -40,7 +45,7 @@ impl Exchange {
         }
     }
 
-    /// Runs one poll of the request's work with its span as the current one. Records a panic and resumes it.
+    /// Runs one poll of the request's work with its span as the current span. Records a panic and resumes it.
     pub(super) fn during<T>(&mut self, work: impl FnOnce() -> T) -> T {
         match catch_unwind(AssertUnwindSafe(|| context::serving(&self.cx, work))) {
             Ok(done) => done,
@@ -53,9 +58,9 @@ impl Exchange {
 
     /// Records the head of the response and adds the `traceresponse` header; the body may follow much later.
     /// Returns whether the response is sent without a body, even if the service provides one.
-    pub(super) fn answered<B>(&mut self, response: &mut Response<B>) -> bool {
+    pub(super) fn responded<B>(&mut self, response: &mut Response<B>) -> bool {
         let status = response.status();
-        let fault = response.extensions().get::<Fault>();
+        let fault = response.extensions().get::<ServerError>();
         let span = self.cx.span();
         span.set_attribute(KeyValue::new(
             "http.response.status_code",
@@ -74,7 +79,7 @@ impl Exchange {
             }
         }
         let is_bodiless = match &mut self.measured {
-            Some(measured) => measured.answered(status, fault),
+            Some(measured) => measured.responded(status, fault),
             None => false,
         };
         if let Some(value) = traceresponse(&self.cx) {
@@ -97,7 +102,7 @@ impl Exchange {
     /// Ends the span and records the metrics.
     pub(super) fn end(&mut self) {
         if let Some(measured) = self.measured.take() {
-            drop(measured);
+            measured.record();
             // Ended explicitly, because tasks spawned by the request may keep its context alive.
             self.cx.span().end();
         }
@@ -126,7 +131,7 @@ impl Drop for Exchange {
 /// Starts the server span; with tracing disabled, returns a context that has a trace id only.
 fn server_span(parts: &Parts, route: Option<&str>, parent: &Context) -> Context {
     if !recorder::is_installed() {
-        return quiet_context(parent);
+        return untraced_context(parent);
     }
     let name = attributes::span_name(&parts.method, route);
     let start = SpanStart::new(name, SpanKind::Server);
@@ -136,7 +141,7 @@ fn server_span(parts: &Parts, route: Option<&str>, parent: &Context) -> Context 
     if cx.span().span_context().is_valid() {
         cx
     } else {
-        quiet_context(parent)
+        untraced_context(parent)
     }
 }
 

@@ -1,5 +1,4 @@
-//! The metrics of one request. [`Measured`] is a drop guard: however a request ends, its duration is recorded
-//! once and `http.server.active_requests` is decremented.
+//! The metrics of one request.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -11,7 +10,7 @@ use opentelemetry::trace::SpanContext;
 
 use super::attributes;
 use super::series::{Active, Http, Labels, instruments};
-use crate::failure::Fault;
+use crate::failure::ServerError;
 
 /// The metrics of a request in progress.
 #[derive(Debug)]
@@ -43,7 +42,7 @@ impl Measured {
 
     /// Sets the status of the response. Returns whether the response is sent without a body, even if the
     /// service provides one (RFC 9110).
-    pub(super) fn answered(&mut self, status: StatusCode, fault: Option<&Fault>) -> bool {
+    pub(super) fn responded(&mut self, status: StatusCode, fault: Option<&ServerError>) -> bool {
         self.labels.status = Some(status.as_u16());
         self.labels.error_type = status.is_server_error().then(|| match fault {
             Some(fault) => fault.error_type.clone(),
@@ -64,12 +63,11 @@ impl Measured {
         *error = Some(Cow::Borrowed(error_type));
         true
     }
-}
 
-impl Drop for Measured {
-    fn drop(&mut self) {
-        if let Some((http, active)) = self.instruments.take() {
-            drop(active);
+    /// Records the duration and decrements `http.server.active_requests`.
+    pub(super) fn record(self) {
+        if let Some((http, active)) = self.instruments {
+            active.add(-1);
             http.record(&self.labels, self.started.elapsed().as_secs_f64(), &self.span);
         }
     }

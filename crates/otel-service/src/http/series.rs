@@ -20,8 +20,7 @@ const UNMATCHED: &str = "unmatched";
 /// Status that nginx logs when the client closed the connection; no standard status fits.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Maximum number of series of `http.server.active_requests`: known methods times two schemes, with some to
-/// spare.
+/// Maximum number of series of `http.server.active_requests`, more than the known methods times two schemes.
 const ACTIVE_LIMIT: usize = 32;
 
 static INSTRUMENTS: Instruments<Http> = Instruments::new();
@@ -90,7 +89,7 @@ impl Http {
         }
     }
 
-    /// Counts a request as active until the returned guard is dropped.
+    /// Increments `http.server.active_requests`, and returns the counter to decrement at the end of the request.
     pub(super) fn begin(&'static self, method: &'static str, scheme: &'static str) -> Active {
         let bind = || {
             self.active.bind(&[
@@ -103,7 +102,7 @@ impl Http {
             None => Cow::Owned(bind()),
         };
         counter.add(1);
-        Active(counter)
+        counter
     }
 
     /// Records a finished request: its duration in seconds, and its span for exemplars.
@@ -126,15 +125,8 @@ impl Http {
     }
 }
 
-/// Guard that counts a request as active until dropped.
-#[derive(Debug)]
-pub(super) struct Active(Cow<'static, BoundUpDownCounter<i64>>);
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.add(-1);
-    }
-}
+/// A series of `http.server.active_requests`.
+pub(super) type Active = Cow<'static, BoundUpDownCounter<i64>>;
 
 impl Labels {
     /// Returns the attributes of `http_requests_total` and `http_request_duration_seconds`.

@@ -135,7 +135,7 @@ fn terminal(line: &mut String, metadata: &Metadata<'_>, fields: &Fields, span: O
     }
 }
 
-/// Appends text with control characters escaped, so that it cannot move the cursor or end the line.
+/// Appends text and escapes control characters, which could move the cursor or end the line.
 fn plain(line: &mut String, text: &str) {
     for c in text.chars() {
         if c.is_control() {

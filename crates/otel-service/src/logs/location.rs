@@ -11,7 +11,7 @@ pub(super) const FILE: &str = "code.file.path";
 pub(super) const LINE: &str = "code.line.number";
 pub(super) const FUNCTION: &str = "code.function.name";
 
-/// Source location of an event, as far as known.
+/// Source location of an event; unknown parts are `None`.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct CodeLocation {
     pub(super) file: Option<String>,

@@ -60,13 +60,13 @@ pub(super) struct Local<'a> {
 }
 
 impl<'a> Local<'a> {
-    /// Matches a quoted local part (`"john doe"`), of which nothing is kept.
+    /// Matches a quoted local part (`"john doe"`); nothing is kept.
     pub(super) fn quoted(self) -> Option<(usize, usize)> {
         let inner = self.free().strip_suffix('"')?;
         Some((self.from + inner.rfind('"')?, 0))
     }
 
-    /// Matches a local part of three or more characters, of which the first two are kept.
+    /// Matches a local part of three or more characters; the first two are kept.
     pub(super) fn long(self) -> Option<(usize, usize)> {
         let local = self.run(is_word);
         let third = local.char_indices().nth(2)?;

@@ -14,7 +14,7 @@ use crate::support::{self, json_lines, value};
 /// A delay in milliseconds that exceeds any scenario.
 const NEVER: &str = "3600000";
 
-fn takes(_: &str, _: usize) -> Reply {
+fn accepts(_: &str, _: usize) -> Reply {
     Reply::Accepts
 }
 
@@ -33,8 +33,10 @@ fn logs(count: usize) {
 
 fn sizes(seen: &scripted::Seen) -> (Vec<usize>, Vec<usize>) {
     (
-        seen.to("/v1/traces").map(|asked| asked.spans().len()).collect(),
-        seen.to("/v1/logs").map(|asked| asked.logs().len()).collect(),
+        seen.to("/v1/traces")
+            .map(|request| request.spans().len())
+            .collect(),
+        seen.to("/v1/logs").map(|request| request.logs().len()).collect(),
     )
 }
 
@@ -42,7 +44,7 @@ fn sizes(seen: &scripted::Seen) -> (Vec<usize>, Vec<usize>) {
 fn the_batch_size_variable_limits_batches() {
     let run = scripted::run(
         "batching::the_batch_size_variable_limits_batches",
-        takes,
+        accepts,
         &[
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "3"),
             ("OTEL_BSP_SCHEDULE_DELAY", NEVER),
@@ -62,10 +64,10 @@ fn the_batch_size_variable_limits_batches() {
 }
 
 #[test]
-fn a_full_batch_is_exported_at_once_and_a_small_one_waits() {
+fn a_full_batch_is_exported_immediately_and_a_small_batch_waits() {
     let run = scripted::run(
-        "batching::a_full_batch_is_exported_at_once_and_a_small_one_waits",
-        takes,
+        "batching::a_full_batch_is_exported_immediately_and_a_small_batch_waits",
+        accepts,
         &[
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2"),
             ("OTEL_BSP_SCHEDULE_DELAY", NEVER),
@@ -94,7 +96,7 @@ fn a_full_batch_is_exported_at_once_and_a_small_one_waits() {
 fn a_small_batch_is_exported_after_the_configured_delay() {
     let run = scripted::run(
         "batching::a_small_batch_is_exported_after_the_configured_delay",
-        takes,
+        accepts,
         &[
             ("OTEL_BSP_SCHEDULE_DELAY", "20"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "20"),
@@ -154,10 +156,10 @@ fn the_queue_size_variable_limits_queues() {
 }
 
 /// Leaves the first request to `path` without a response. Unless that export times out as configured, the
-/// second one is not delivered before the shutdown deadline, which is shorter than the default time-out of
+/// second export is not delivered before the shutdown deadline, which is shorter than the default time-out of
 /// ten seconds.
 fn assert_export_times_out(test: &str, path: &'static str, environment: &[(&str, &str)], work: impl Fn()) {
-    let script = move |asked: &str, n| match (asked == path, n) {
+    let script = move |requested: &str, n| match (requested == path, n) {
         (true, 0) => Reply::Silence,
         _ => Reply::Accepts,
     };
@@ -263,7 +265,7 @@ fn longest(attributes: &[KeyValue]) -> usize {
 fn limits_of_spans_and_logs_are_configurable() {
     let run = scripted::run(
         "batching::limits_of_spans_and_logs_are_configurable",
-        takes,
+        accepts,
         &[
             ("OTEL_ATTRIBUTE_COUNT_LIMIT", "1"),
             ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "1"),
@@ -299,10 +301,10 @@ fn limits_of_spans_and_logs_are_configurable() {
 }
 
 #[test]
-fn the_general_limits_apply_without_specific_ones() {
+fn the_general_limits_apply_if_no_specific_limit_is_set() {
     let run = scripted::run(
-        "batching::the_general_limits_apply_without_specific_ones",
-        takes,
+        "batching::the_general_limits_apply_if_no_specific_limit_is_set",
+        accepts,
         &[
             ("OTEL_ATTRIBUTE_COUNT_LIMIT", "5"),
             ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4"),

@@ -8,7 +8,7 @@ use crate::support::{self, Behaviour, number, shown};
 
 fn scenario() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
-    let redis = Redis::of_server(RedisServer {
+    let redis = Redis::for_server(RedisServer {
         address: "redis.internal".to_owned(),
         port: 6379,
         database: 1,

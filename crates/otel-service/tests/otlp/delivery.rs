@@ -1,4 +1,4 @@
-//! Retries against collectors that refuse requests, as the OTLP specification requires.
+//! Retries against collectors that reject requests, as the OTLP specification requires.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -12,7 +12,7 @@ use crate::support::{self, Behaviour, Collector, GrpcCollector, Problem, gate, r
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Disables metrics and logs, so that requests can be counted.
+/// Disables metrics and logs; all requests are then requests for spans.
 const SPANS_ONLY: [(&str, &str); 2] = [("OTEL_METRICS_EXPORTER", "none"), ("OTEL_LOGS_EXPORTER", "none")];
 
 /// Records a span and shuts down within the time-out of one export; returns the signals that were not
@@ -50,12 +50,12 @@ fn over_grpc(collector: &GrpcCollector) -> Vec<(String, String)> {
 fn a_request_is_retried_until_it_succeeds() {
     let name = "delivery::a_request_is_retried_until_it_succeeds";
     // An error status, a malformed response and a closed connection.
-    let answers = Behaviour::Scripted(&[
+    let responses = Behaviour::Scripted(&[
         "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
         "\x16\x03 no HTTP at all\r\n\r\n",
         "",
     ]);
-    if let Some(run) = support::run(name, answers, &SPANS_ONLY, delivered) {
+    if let Some(run) = support::run(name, responses, &SPANS_ONLY, delivered) {
         assert_eq!(run.received.span_names(), ["one"]);
         assert_eq!(run.received.requests, 4);
     }
@@ -64,10 +64,10 @@ fn a_request_is_retried_until_it_succeeds() {
 #[test]
 fn a_redirect_is_not_followed() {
     let name = "delivery::a_redirect_is_not_followed";
-    let answers = Behaviour::Scripted(&[
+    let responses = Behaviour::Scripted(&[
         "HTTP/1.1 307 There\r\nlocation: /elsewhere/v1/traces\r\ncontent-length: 0\r\n\r\n",
     ]);
-    if let Some(run) = support::run(name, answers, &SPANS_ONLY, lost) {
+    if let Some(run) = support::run(name, responses, &SPANS_ONLY, lost) {
         assert_eq!(run.received.requests, 1);
     }
 }
@@ -94,7 +94,7 @@ fn logged_error(stdout: &str) -> String {
 #[test]
 fn a_partial_success_is_logged_and_not_retried() {
     let name = "delivery::a_partial_success_is_logged_and_not_retried";
-    for (protocol, answer) in [
+    for (protocol, response) in [
         (
             "http/protobuf",
             // partial_success { rejected_spans: 1, error_message: "too old for me" }
@@ -116,7 +116,7 @@ fn a_partial_success_is_logged_and_not_retried() {
             SPANS_ONLY[1],
             ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
         ];
-        let Some(run) = support::run(name, answer, &environment, lost) else {
+        let Some(run) = support::run(name, response, &environment, lost) else {
             return;
         };
         assert_eq!(run.received.requests, 1, "{protocol}");
@@ -131,7 +131,7 @@ fn a_partial_success_is_logged_and_not_retried() {
 fn a_call_is_retried_until_it_succeeds() {
     let name = "delivery::a_call_is_retried_until_it_succeeds";
     let prepare = || {
-        let collector = GrpcCollector::refusing(|call| {
+        let collector = GrpcCollector::failing(|call| {
             let code = [Code::Unavailable, Code::Aborted].get(call)?;
             Some(Status::new(*code, "later"))
         });
@@ -163,7 +163,7 @@ fn a_call_with_a_permanent_error_is_not_retried() {
     let name = "delivery::a_call_with_a_permanent_error_is_not_retried";
     let prepare = || {
         // `ResourceExhausted` without `RetryInfo` is not retryable.
-        let collector = GrpcCollector::refusing(|_| Some(Status::resource_exhausted("no")));
+        let collector = GrpcCollector::failing(|_| Some(Status::resource_exhausted("no")));
         let environment = over_grpc(&collector);
         (collector, environment)
     };
@@ -190,7 +190,7 @@ struct Any {
 #[test]
 fn the_retry_delay_of_an_exhausted_collector_is_respected() {
     let name = "delivery::the_retry_delay_of_an_exhausted_collector_is_respected";
-    let refusal = |call| {
+    let failure = |call| {
         let details = Details {
             details: vec![Any {
                 type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
@@ -202,7 +202,7 @@ fn the_retry_delay_of_an_exhausted_collector_is_respected() {
         (call == 0).then(|| Status::with_details(Code::ResourceExhausted, "later", details))
     };
     let prepare = || {
-        let collector = GrpcCollector::refusing(refusal);
+        let collector = GrpcCollector::failing(failure);
         let environment = over_grpc(&collector);
         (collector, environment)
     };

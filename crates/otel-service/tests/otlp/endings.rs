@@ -1,5 +1,5 @@
-//! All ways a request can end, against a real server and many of them a thousand times: every request has one
-//! span and one duration, and none remains active.
+//! Every way in which a request can end, against a real server and mostly a thousand times: every request has
+//! one span and one duration, and no request remains active.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -77,7 +77,7 @@ fn pieces(left: usize, then: fn() -> Next) -> Response {
     }))
 }
 
-fn answer(status: StatusCode, text: &'static str) -> Response {
+fn respond(status: StatusCode, text: &'static str) -> Response {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     response
@@ -124,11 +124,11 @@ fn router() -> Router {
             get(|| async { pieces(1, || panic!("by process {}", std::process::id())) }),
         )
         .route("/plain", any(|| async { "plain" }))
-        .route("/none", get(|| async { answer(StatusCode::NO_CONTENT, "x") }))
-        .route("/same", get(|| async { answer(StatusCode::NOT_MODIFIED, "x") }))
+        .route("/none", get(|| async { respond(StatusCode::NO_CONTENT, "x") }))
+        .route("/same", get(|| async { respond(StatusCode::NOT_MODIFIED, "x") }))
         .route(
             "/switch",
-            get(|| async { answer(StatusCode::SWITCHING_PROTOCOLS, "") }),
+            get(|| async { respond(StatusCode::SWITCHING_PROTOCOLS, "") }),
         )
         .layer(layer)
         .merge(late)
@@ -161,17 +161,17 @@ async fn send(server: SocketAddr, method: &str, path: &str) -> TcpStream {
 /// Reads a response until the server closes the connection.
 async fn read(server: SocketAddr, method: &str, path: &str) -> String {
     let mut stream = send(server, method, path).await;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.ok();
-    String::from_utf8(answer).unwrap()
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.ok();
+    String::from_utf8(response).unwrap()
 }
 
 /// Reads the first piece of the body, then disconnects.
 async fn read_a_piece(server: SocketAddr, path: &str) {
     let mut stream = send(server, "GET", path).await;
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"piece \r\n") {
-        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
+    let mut response = Vec::new();
+    while !response.ends_with(b"piece \r\n") {
+        assert_ne!(stream.read_buf(&mut response).await.unwrap(), 0);
     }
 }
 
@@ -222,8 +222,8 @@ async fn single(server: SocketAddr) {
     let announced = read(server, "GET", "/announced").await;
     assert!(announced.ends_with("\r\n\r\npiece piece "), "{announced}");
     for path in ["/broken", "/panicking"] {
-        let answer = read(server, "GET", path).await;
-        assert!(answer.ends_with("piece \r\n"), "{path}: {answer}");
+        let response = read(server, "GET", path).await;
+        assert!(response.ends_with("piece \r\n"), "{path}: {response}");
     }
     for (method, path, status) in [
         ("HEAD", "/plain", 200),
@@ -232,9 +232,9 @@ async fn single(server: SocketAddr) {
         ("GET", "/same", 304),
         ("GET", "/switch", 101),
     ] {
-        let answer = read(server, method, path).await;
+        let response = read(server, method, path).await;
         let expected = format!("HTTP/1.1 {status} ");
-        assert!(answer.starts_with(&expected), "{method} {path}: {answer}");
+        assert!(response.starts_with(&expected), "{method} {path}: {response}");
     }
 }
 
@@ -243,15 +243,15 @@ async fn without_server() {
     let layer = HttpLayer::new(|parts| Some(parts.uri.path()));
     let request = |path: &str| Request::builder().uri(path).body(()).unwrap();
     let failing = layer.layer(tower::service_fn(|_: Request<()>| async {
-        Err::<http::Response<String>, _>("no answer")
+        Err::<http::Response<String>, _>("no response")
     }));
     failing.oneshot(request("/error")).await.unwrap_err();
 
-    let fails_at_once = |_: Request<()>| -> std::future::Ready<Result<http::Response<String>, BoxError>> {
-        panic!("at once")
+    let panics_in_call = |_: Request<()>| -> std::future::Ready<Result<http::Response<String>, BoxError>> {
+        panic!("in call")
     };
-    let panicking = layer.layer(tower::service_fn(fails_at_once));
-    let ended = tokio::spawn(panicking.oneshot(request("/at-once"))).await;
+    let panicking = layer.layer(tower::service_fn(panics_in_call));
+    let ended = tokio::spawn(panicking.oneshot(request("/in-call"))).await;
     assert!(ended.unwrap_err().is_panic());
 
     let tunnel = layer.layer(tower::service_fn(|_: Request<()>| async {
@@ -301,10 +301,10 @@ fn every_request_has_one_span_and_one_duration_and_ends_inactive() {
     let expected = [
         ("CONNECT /tunnel 200", 1),
         ("GET /announced 200", 1),
-        ("GET /at-once panic: at once", 1),
         ("GET /broken 200 response_body: no more", 1),
         ("GET /endless 200 cancelled", REPETITIONS / 2),
-        ("GET /error service_error: no answer", 1),
+        ("GET /error service_error: no response", 1),
+        ("GET /in-call panic: in call", 1),
         ("GET /late cancelled", REPETITIONS),
         ("GET /none 204", 1),
         ("GET /panic panic: in the handler", REPETITIONS),
@@ -381,13 +381,13 @@ fn statuses(received: &Received, requests: usize) {
         "{counted:?}"
     );
 
-    let without_answer = received.histogram("http.server.request.duration");
-    let without_answer = without_answer
+    let without_response = received.histogram("http.server.request.duration");
+    let without_response = without_response
         .iter()
         .filter(|point| value(&point.attributes, "http.response.status_code").is_none());
-    let without_answer: u64 = without_answer.map(|point| point.count).sum();
+    let without_response: u64 = without_response.map(|point| point.count).sum();
     assert_eq!(
-        without_answer,
+        without_response,
         3 * REPETITIONS as u64 + 2,
         "the status is absent if no response was sent"
     );

@@ -29,7 +29,7 @@ const MEASURED: [(&str, &str); 4] = [
 /// Histograms whose measurements equal the durations of their spans.
 const TIMED: [&str; 1] = ["db.client.operation.duration"];
 
-async fn answer(_: Request<()>) -> Result<Response<Body>, Infallible> {
+async fn respond(_: Request<()>) -> Result<Response<Body>, Infallible> {
     let database = Database::new("sqlite", "test".to_owned(), None);
     let found = database.observe(&FIND, async { Ok::<_, Problem>(Some(1)) });
     assert_eq!(found.await.unwrap(), Some(1));
@@ -40,8 +40,8 @@ async fn answer(_: Request<()>) -> Result<Response<Body>, Infallible> {
 fn scenario() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     support::block_on(async {
-        let layer = HttpLayer::new(|parts| Some(parts.uri.path())).quiet(|path| path == "/health");
-        let mut service = layer.layer(tower::service_fn(answer));
+        let layer = HttpLayer::new(|parts| Some(parts.uri.path())).untraced_paths(|path| path == "/health");
+        let mut service = layer.layer(tower::service_fn(respond));
         let article = Request::builder().uri("/article").body(()).unwrap();
         drop(service.call(article).await.unwrap());
     });

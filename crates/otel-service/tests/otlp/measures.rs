@@ -165,8 +165,8 @@ fn many_label_values() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     support::block_on(async {
         let layer = HttpLayer::new(|parts| Some(parts.uri.path()));
-        let answer = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) };
-        let mut service = layer.layer(tower::service_fn(answer));
+        let respond = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) };
+        let mut service = layer.layer(tower::service_fn(respond));
         // The second round uses the series that the first round has cached.
         for kind in (0..LABEL_VALUES).chain(0..LABEL_VALUES) {
             let request = Request::builder().uri(format!("/{kind}")).body(()).unwrap();

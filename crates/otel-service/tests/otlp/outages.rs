@@ -99,7 +99,10 @@ fn a_retry_after_header_delays_the_retry_and_nothing_is_lost() {
     });
     if let Some((seen, run)) = run {
         for signal in ALL {
-            let times: Vec<Instant> = seen.to(&format!("/v1/{signal}")).map(|asked| asked.at).collect();
+            let times: Vec<Instant> = seen
+                .to(&format!("/v1/{signal}"))
+                .map(|request| request.at)
+                .collect();
             assert_eq!(times.len(), 2, "{signal}");
             assert!(times[1] - times[0] >= Duration::from_secs(1), "{signal}");
         }
@@ -129,7 +132,7 @@ fn a_retry_delay_beyond_the_time_out_pauses_exports() {
         telemetry.shutdown(Duration::from_secs(10)).unwrap();
     });
     if let Some((seen, run)) = run {
-        let times: Vec<Instant> = seen.to("/v1/traces").map(|asked| asked.at).collect();
+        let times: Vec<Instant> = seen.to("/v1/traces").map(|request| request.at).collect();
         assert!(times[1] - times[0] >= Duration::from_secs(1));
         // The first batch timed out; the others waited in the queue.
         assert_eq!(seen.spans().len(), 3);
@@ -168,8 +171,8 @@ fn a_collector_that_fails_is_reported_once() {
 }
 
 #[test]
-fn an_outage_that_ends_is_reported_with_what_was_lost() {
-    let name = "outages::an_outage_that_ends_is_reported_with_what_was_lost";
+fn the_end_of_an_outage_is_reported_with_the_number_of_lost_items() {
+    let name = "outages::the_end_of_an_outage_is_reported_with_the_number_of_lost_items";
     let scenario = || work(40).shutdown(Duration::from_secs(10)).unwrap();
     if let Some(run) = support::run(name, Behaviour::FailsAtFirst, &SHORT_INTERVALS, scenario) {
         assert_eq!(warned_signals(&run.stdout), ALL);

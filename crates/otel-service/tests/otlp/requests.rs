@@ -9,8 +9,8 @@ use http::{Request, Response, StatusCode};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 use otel_service::{
-    ClientAddress, Database, Fault, HttpLayer, KeyValue, Span, Statement, set_server_attribute,
-    statement_sent_again,
+    ClientAddress, Database, HttpLayer, KeyValue, ServerError, Span, Statement, set_server_attribute,
+    statement_retried,
 };
 use tower::{Layer, Service, ServiceExt};
 
@@ -31,7 +31,7 @@ fn route(parts: &Parts) -> Option<&str> {
     matches!(path, "/broken" | "/slow" | "/health" | "/panic" | "/unavailable").then_some(path)
 }
 
-async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
+async fn respond(request: Request<()>) -> Result<Response<String>, Infallible> {
     let database = Database::new(
         "postgresql",
         "pressroom".to_owned(),
@@ -50,15 +50,15 @@ async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
                     let rows = database
                         .observe(&FIND, async {
                             // The connection was lost during the first attempt.
-                            statement_sent_again(&Problem::Broken("lost".to_owned()));
+                            statement_retried(&Problem::Broken("lost".to_owned()));
                             Ok::<_, Problem>(vec![1, 2, 3])
                         })
                         .await?;
                     // An expected database error.
-                    let refused = database
-                        .observe(&INSERT, async { Err::<(), _>(Problem::Refused) })
+                    let rejected = database
+                        .observe(&INSERT, async { Err::<(), _>(Problem::Rejected) })
                         .await;
-                    assert!(refused.is_err());
+                    assert!(rejected.is_err());
                     tracing::info!(rows = rows.len(), "mail to alice@example.com");
                     Ok::<_, Problem>(rows)
                 })
@@ -75,7 +75,7 @@ async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
                 .await;
             assert!(failed.is_err());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            response.extensions_mut().insert(Fault {
+            response.extensions_mut().insert(ServerError {
                 error_type: "problem.broken".into(),
                 message: "no bob@example.com".to_owned(),
             });
@@ -104,8 +104,8 @@ fn scenario() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     support::block_on(async {
         let mut service = HttpLayer::new(route)
-            .quiet(|path| path == "/health")
-            .layer(tower::service_fn(answer));
+            .untraced_paths(|path| path == "/health")
+            .layer(tower::service_fn(respond));
 
         let mut full = request(
             "POST",
@@ -256,16 +256,16 @@ fn a_request_has_a_server_span_child_spans_and_metrics() {
             "error.type=\"problem.broken\""
         ]
     );
-    let refused = received.span("INSERT users");
+    let rejected = received.span("INSERT users");
     assert!(
-        refused
+        rejected
             .status
             .as_ref()
             .is_none_or(|status| status.code() == SpanStatus::Unset)
     );
-    assert!(refused.events.is_empty());
+    assert!(rejected.events.is_empty());
     assert_eq!(
-        value(&refused.attributes, "db.response.status_code").as_deref(),
+        value(&rejected.attributes, "db.response.status_code").as_deref(),
         Some("\"23505\"")
     );
 

@@ -52,7 +52,7 @@ pub struct Seen {
 pub struct Exchange {
     pub path: String,
     pub at: Instant,
-    pub answer: Reply,
+    pub reply: Reply,
     body: Vec<u8>,
 }
 
@@ -121,19 +121,19 @@ fn serve(stream: &TcpStream, script: &dyn Fn(&str, usize) -> Reply, seen: &Mutex
         if reader.read_exact(&mut body).is_err() {
             return;
         }
-        let answer = {
+        let reply = {
             let mut seen = lock(seen);
             seen.connections += usize::from(std::mem::take(&mut first));
-            let answer = script(&path, seen.to(&path).count());
+            let reply = script(&path, seen.to(&path).count());
             seen.requests.push(Exchange {
                 path,
                 at: Instant::now(),
-                answer,
+                reply,
                 body,
             });
-            answer
+            reply
         };
-        let text = match answer {
+        let text = match reply {
             Reply::Accepts => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(),
             Reply::Status(status) => format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n"),
             Reply::Later(seconds) => {
@@ -148,7 +148,7 @@ fn serve(stream: &TcpStream, script: &dyn Fn(&str, usize) -> Reply, seen: &Mutex
                 thread::park();
             },
         };
-        if writer.write_all(text.as_bytes()).is_err() || answer == Reply::Garbage {
+        if writer.write_all(text.as_bytes()).is_err() || reply == Reply::Garbage {
             return;
         }
     }
@@ -182,25 +182,25 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 impl Seen {
     /// Returns the requests to `path` in order of arrival.
     pub fn to(&self, path: &str) -> impl Iterator<Item = &Exchange> {
-        self.requests.iter().filter(move |asked| asked.path == path)
+        self.requests.iter().filter(move |request| request.path == path)
     }
 
     /// Returns the spans of all accepted requests.
     pub fn spans(&self) -> Vec<Span> {
-        self.taken("/v1/traces").flat_map(Exchange::spans).collect()
+        self.accepted("/v1/traces").flat_map(Exchange::spans).collect()
     }
 
     /// Returns the log records of all accepted requests.
     pub fn logs(&self) -> Vec<LogRecord> {
-        self.taken("/v1/logs").flat_map(Exchange::logs).collect()
+        self.accepted("/v1/logs").flat_map(Exchange::logs).collect()
     }
 
     /// Returns the most recent export of a metric.
     pub fn metric(&self, name: &str) -> Metric {
         let metrics = self
-            .taken("/v1/metrics")
-            .flat_map(|asked| {
-                ExportMetricsServiceRequest::decode(&*asked.body)
+            .accepted("/v1/metrics")
+            .flat_map(|request| {
+                ExportMetricsServiceRequest::decode(&*request.body)
                     .unwrap()
                     .resource_metrics
             })
@@ -212,8 +212,8 @@ impl Seen {
             .unwrap_or_else(|| panic!("no metric {name}"))
     }
 
-    fn taken(&self, path: &str) -> impl Iterator<Item = &Exchange> {
-        self.to(path).filter(|asked| asked.answer == Reply::Accepts)
+    fn accepted(&self, path: &str) -> impl Iterator<Item = &Exchange> {
+        self.to(path).filter(|request| request.reply == Reply::Accepts)
     }
 }
 

@@ -54,11 +54,14 @@ fn scenario() {
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
 
         for (path, expected) in [("/api/articles/a-b", "200 OK"), ("/no/where", "404 Not Found")] {
-            let mut answer = String::new();
+            let mut response = String::new();
             let mut stream = connect(&address, path).await;
-            stream.read_to_string(&mut answer).await.unwrap();
-            assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{answer}");
-            assert!(answer.contains("traceresponse: 00-"), "{answer}");
+            stream.read_to_string(&mut response).await.unwrap();
+            assert!(
+                response.starts_with(&format!("HTTP/1.1 {expected}")),
+                "{response}"
+            );
+            assert!(response.contains("traceresponse: 00-"), "{response}");
         }
 
         let clients: Vec<TcpStream> = vec![

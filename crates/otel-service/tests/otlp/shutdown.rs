@@ -8,11 +8,11 @@ use crate::outages::{ALL, stop_without_delivery, warned_signals};
 use crate::scripted::{self, Reply, Seen};
 use crate::support::{self, Problem};
 
-/// Shuts down from within a current-thread runtime while the collector responds with `answer`.
-fn shutdown_keeps_its_deadline(test: &str, answer: Reply) -> Option<Seen> {
+/// Shuts down from within a current-thread runtime while the collector responds with `reply`.
+fn shutdown_keeps_its_deadline(test: &str, reply: Reply) -> Option<Seen> {
     let run = scripted::run(
         test,
-        move |_, _| answer,
+        move |_, _| reply,
         &[],
         || {
             let deadline = Duration::from_millis(700);
@@ -77,8 +77,8 @@ fn shutdown_keeps_its_deadline_when_the_response_is_malformed() {
 }
 
 #[test]
-fn a_refused_request_is_not_retried() {
-    let seen = shutdown_keeps_its_deadline("shutdown::a_refused_request_is_not_retried", Reply::Status(400));
+fn a_rejected_request_is_not_retried() {
+    let seen = shutdown_keeps_its_deadline("shutdown::a_rejected_request_is_not_retried", Reply::Status(400));
     if let Some(seen) = seen {
         assert_eq!(seen.requests.len(), ALL.len());
     }

@@ -260,13 +260,13 @@ pub fn json_lines(stdout: &str) -> Vec<serde_json::Value> {
 
 /// Awaits a response and reads its whole body.
 pub async fn read<B, E>(
-    answer: impl Future<Output = Result<http::Response<B>, E>>,
+    response: impl Future<Output = Result<http::Response<B>, E>>,
 ) -> (http::response::Parts, String)
 where
     B: http_body::Body<Error: std::fmt::Debug>,
     E: std::fmt::Debug,
 {
-    let (head, body) = answer.await.unwrap().into_parts();
+    let (head, body) = response.await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     (head, String::from_utf8(body.to_vec()).unwrap())
 }
@@ -284,7 +284,7 @@ pub fn block_on<F: Future>(work: F) -> F::Output {
 /// An error of a scenario.
 #[derive(Debug)]
 pub enum Problem {
-    Refused,
+    Rejected,
     Broken(String),
 }
 
@@ -297,14 +297,14 @@ impl std::fmt::Display for Problem {
 impl otel_service::Failure for Problem {
     fn error_type(&self) -> Option<std::borrow::Cow<'static, str>> {
         match self {
-            Self::Refused => None,
+            Self::Rejected => None,
             Self::Broken(_) => Some("problem.broken".into()),
         }
     }
 
     fn message(&self) -> String {
         match self {
-            Self::Refused => "refused".to_owned(),
+            Self::Rejected => "rejected".to_owned(),
             Self::Broken(message) => message.clone(),
         }
     }
@@ -313,7 +313,7 @@ impl otel_service::Failure for Problem {
 impl otel_service::DbError for Problem {
     fn status_code(&self) -> Option<String> {
         match self {
-            Self::Refused => Some("23505".to_owned()),
+            Self::Rejected => Some("23505".to_owned()),
             Self::Broken(_) => Some("57014".to_owned()),
         }
     }

@@ -270,8 +270,8 @@ fn the_console_exporter_prints_spans_and_metrics() {
 }
 
 #[test]
-fn a_quiet_request_has_no_spans_with_any_sampler() {
-    let name = "variables::a_quiet_request_has_no_spans_with_any_sampler";
+fn an_untraced_request_has_no_spans_with_any_sampler() {
+    let name = "variables::an_untraced_request_has_no_spans_with_any_sampler";
     let run = support::run(
         name,
         Behaviour::Accepts,
@@ -279,13 +279,11 @@ fn a_quiet_request_has_no_spans_with_any_sampler() {
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
             support::block_on(async {
-                let service =
-                    HttpLayer::new(|_| None)
-                        .quiet(|path| path == "/health")
-                        .layer(tower::service_fn(|_: Request<()>| {
-                            Span::internal("ping")
-                                .run(async { Ok::<_, Problem>(Response::new(String::new())) })
-                        }));
+                let service = HttpLayer::new(|_| None)
+                    .untraced_paths(|path| path == "/health")
+                    .layer(tower::service_fn(|_: Request<()>| {
+                        Span::internal("ping").run(async { Ok::<_, Problem>(Response::new(String::new())) })
+                    }));
                 let request = Request::builder().uri("/health").body(()).unwrap();
                 service.oneshot(request).await.unwrap();
             });

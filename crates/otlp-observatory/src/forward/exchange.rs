@@ -1,14 +1,15 @@
 //! Sends requests to the backend with OTLP 1.9 over HTTP, and interprets the responses
 //! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>).
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER},
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE},
 };
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use otlp_recorder::retry_after;
 use prost::Message as _;
 use reqwest::{Client, Response};
 use tokio::time::timeout;
@@ -131,18 +132,4 @@ async fn rejected_items(response: Response) -> u64 {
         .and_then(|response| response.partial_success)
         .and_then(|partial| u64::try_from(partial.rejected_spans).ok())
         .unwrap_or(0)
-}
-
-/// Returns the delay in `Retry-After`: seconds or a date. A date is compared with the `Date` of the response, because
-/// clocks differ.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
-    let value = text(RETRY_AFTER)?;
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = httpdate::parse_http_date(value).ok()?;
-    let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
-    let delay = until.duration_since(now.unwrap_or_else(SystemTime::now));
-    Some(delay.unwrap_or_default())
 }

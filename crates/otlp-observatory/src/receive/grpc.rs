@@ -14,11 +14,12 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::any,
 };
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
+use otlp_recorder::RawCodec;
 use prost::Message as _;
 use tonic::{
     Code, Status,
-    codec::{Codec, CompressionEncoding, DecodeBuf, Decoder as Decode, EncodeBuf, Encoder as Encode},
+    codec::CompressionEncoding,
     server::{Grpc, UnaryService},
 };
 
@@ -111,42 +112,5 @@ impl UnaryService<Bytes> for Receiver {
             let response = ids::response(rejected).encode_to_vec();
             Ok(tonic::Response::new(response.into()))
         })
-    }
-}
-
-/// Codec that passes messages through undecoded.
-struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encode for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decode for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }

@@ -16,8 +16,7 @@ pub struct Attributes {
     field: u32,
     pub(super) text_rules: TextRules,
     limit: u32,
-    /// The encoded attributes. The fields that follow them in the parent message may be written after the
-    /// last attribute.
+    /// The encoded attributes. Other fields of the parent message may be written after the last attribute.
     pub(super) writer: Writer,
     count: u32,
     /// Number of attributes beyond the limit.
@@ -41,8 +40,8 @@ impl PrewrittenAttributes {
 
     /// Writes the shared attributes at the start of a span's attributes.
     ///
-    /// `describe` sets the shared attributes, and must set the same ones for every span. It is called for the
-    /// first span, and for spans that already have attributes.
+    /// `describe` sets the shared attributes, and must set the same attributes for every span. It is called
+    /// for the first span and for spans that already have attributes.
     pub fn write(&self, into: &mut Attributes, describe: impl FnOnce(&mut Attributes)) {
         if into.count > 0 {
             return describe(into);
@@ -112,6 +111,12 @@ impl Attributes {
                 }
             }
         }
+    }
+
+    /// Sets all `attributes` and appends the encoded ones to `writer`.
+    pub(super) fn write_all(&mut self, attributes: &[KeyValue], writer: &mut Writer) {
+        attributes.iter().for_each(|attribute| self.set(attribute));
+        writer.append(self.writer.bytes());
     }
 
     /// Clears the content and keeps at most `kept` bytes of memory.

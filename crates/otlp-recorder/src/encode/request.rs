@@ -21,8 +21,7 @@ const MAX_KEPT_SCOPES: usize = 4;
 /// Maximum memory in bytes that a cleared batch keeps for each scope.
 const MAX_KEPT_BYTES: usize = 1024 * 1024;
 
-/// The scopes of a recorder's tracers, identified by number, so that ending a span needs no comparison of
-/// names.
+/// The scopes of a recorder's tracers, identified by number to avoid comparing names when a span ends.
 #[derive(Debug, Default)]
 pub(crate) struct Scopes(Mutex<Vec<InstrumentationScope>>);
 
@@ -64,7 +63,7 @@ struct ScopeEntries {
 }
 
 impl Batch {
-    /// Adds an encoded entry, given in pieces, to a registered scope.
+    /// Adds an encoded entry, the concatenation of the pieces in `entry`, to a registered scope.
     pub(crate) fn add(&mut self, ScopeId(index): ScopeId, entry: &[&[u8]]) {
         if index >= self.registered.len() {
             self.registered.resize_with(index + 1, Writer::default);
@@ -73,7 +72,8 @@ impl Batch {
         self.count += 1;
     }
 
-    /// Adds an encoded entry, given in pieces, to `scope`. If present, `name` replaces the name of the scope.
+    /// Adds an encoded entry, the concatenation of the pieces in `entry`, to `scope`. If present, `name`
+    /// replaces the name of the scope.
     pub(crate) fn add_to_scope(&mut self, scope: &InstrumentationScope, name: Option<&str>, entry: &[&[u8]]) {
         let is_same = |known: &ScopeEntries| known.name.as_deref() == name && known.scope == *scope;
         let index = self.others.iter().rposition(is_same).unwrap_or_else(|| {
@@ -157,16 +157,14 @@ impl RequestEncoder {
         request.reserve(field_length(export_request::RESOURCE_GROUPS, length));
         request.length_prefix(export_request::RESOURCE_GROUPS, length);
         request.append(self.resource.bytes());
-        for group in &groups {
-            request.length_prefix(resource_group::SCOPE_GROUPS, group_length(group));
-            request.append(group.0.bytes());
-            request.append(group.1.bytes());
+        for (head, entries) in &groups {
+            request.message_of(resource_group::SCOPE_GROUPS, &[head.bytes(), entries.bytes()]);
         }
         request.into_bytes().into()
     }
 }
 
-/// Returns the fields of a scope group other than its entries.
+/// Returns the fields of a scope group without its entries.
 fn scope_head(scope: &InstrumentationScope, name: Option<&str>) -> Writer {
     let name = name.map(|name| name.to_owned().into());
     let mut head = Writer::default();

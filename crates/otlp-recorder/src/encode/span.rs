@@ -7,7 +7,6 @@ mod tests;
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use opentelemetry::KeyValue;
 use opentelemetry::trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceState};
 use opentelemetry_proto::tonic::trace::v1::{SpanFlags, span, status::StatusCode};
 use opentelemetry_sdk::trace::{SpanData, SpanLimits};
@@ -46,15 +45,14 @@ struct Messages {
 }
 
 impl Messages {
-    /// Counts a message; returns false if the limit is reached.
-    fn admits(&mut self, limit: u32) -> bool {
-        let admitted = self.count < limit;
-        if admitted {
-            self.count += 1;
-        } else {
+    /// Writes a message, or counts it as dropped if the limit is reached.
+    fn add(&mut self, field: u32, limit: u32, write: impl FnOnce(&mut Writer)) {
+        if self.count >= limit {
             self.dropped += 1;
+            return;
         }
-        admitted
+        self.count += 1;
+        self.writer.message(field, write);
     }
 }
 
@@ -73,58 +71,35 @@ impl SpanContent {
     }
 
     pub(crate) fn add_event(&mut self, event: &Event, limits: &SpanLimits) {
+        use fields::span_event::{ATTRIBUTES, DROPPED_ATTRIBUTES, NAME, TIME};
         let rules = self.attributes.text_rules;
         let events = &mut self.children.get_or_insert_default().events;
-        if !events.admits(limits.max_events_per_span) {
-            return;
-        }
-        use fields::span_event::{ATTRIBUTES, DROPPED_ATTRIBUTES, NAME, TIME};
-        let attributes = encoded(
-            rules,
-            ATTRIBUTES,
-            limits.max_attributes_per_event,
-            &event.attributes,
-        );
-        events.writer.message(fields::span::EVENTS, |writer| {
+        events.add(fields::span::EVENTS, limits.max_events_per_span, |writer| {
             writer.fixed64(TIME, nanoseconds(event.timestamp));
             writer.string(NAME, &rules.redacted(&event.name));
-            writer.append(attributes.writer.bytes());
+            let mut attributes = Attributes::new(ATTRIBUTES, rules, limits.max_attributes_per_event);
+            attributes.write_all(&event.attributes, writer);
             let dropped = event.dropped_attributes_count + attributes.dropped;
             writer.varint(DROPPED_ATTRIBUTES, dropped.into());
         });
     }
 
     pub(crate) fn add_link(&mut self, link: &Link, limits: &SpanLimits) {
-        let rules = self.attributes.text_rules;
-        let links = &mut self.children.get_or_insert_default().links;
-        if !links.admits(limits.max_links_per_span) {
-            return;
-        }
         use fields::span_link::{ATTRIBUTES, DROPPED_ATTRIBUTES, FLAGS, SPAN_ID, TRACE_ID, TRACE_STATE};
-        let attributes = encoded(
-            rules,
-            ATTRIBUTES,
-            limits.max_attributes_per_link,
-            &link.attributes,
-        );
+        let rules = self.attributes.text_rules;
         let context = &link.span_context;
-        links.writer.message(fields::span::LINKS, |writer| {
+        let links = &mut self.children.get_or_insert_default().links;
+        links.add(fields::span::LINKS, limits.max_links_per_span, |writer| {
             writer.bytes_always(TRACE_ID, &context.trace_id().to_bytes());
             writer.bytes_always(SPAN_ID, &context.span_id().to_bytes());
             write_trace_state(rules, writer, TRACE_STATE, context);
-            writer.append(attributes.writer.bytes());
+            let mut attributes = Attributes::new(ATTRIBUTES, rules, limits.max_attributes_per_link);
+            attributes.write_all(&link.attributes, writer);
             let dropped = link.dropped_attributes_count + attributes.dropped;
             writer.varint(DROPPED_ATTRIBUTES, dropped.into());
             writer.fixed32(FLAGS, flags(context, context.is_remote()));
         });
     }
-}
-
-/// Encodes the attributes of an event or a link.
-fn encoded(rules: TextRules, field: u32, limit: u32, given: &[KeyValue]) -> Attributes {
-    let mut attributes = Attributes::new(field, rules, limit);
-    given.iter().for_each(|attribute| attributes.set(attribute));
-    attributes
 }
 
 /// A span that has ended.

@@ -136,7 +136,7 @@ impl Writer {
         }
     }
 
-    /// Writes an encoded message, given in pieces.
+    /// Writes an encoded message, the concatenation of `pieces`.
     pub(super) fn message_of(&mut self, field: u32, pieces: &[&[u8]]) {
         let length = pieces.iter().map(|piece| piece.len()).sum();
         self.0.reserve(field_length(field, length));

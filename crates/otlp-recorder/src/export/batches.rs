@@ -18,7 +18,6 @@ use crate::transport::Transport;
 /// Sends the batches of one signal from its queue to its exporter.
 #[derive(Debug)]
 pub(super) struct BatchLoop<B, T, F> {
-    pub(super) signal: Signal,
     pub(super) queue: Arc<Queue<B>>,
     /// Time between exports of batches that are not full.
     pub(super) delay: Duration,
@@ -37,29 +36,23 @@ where
     pub(super) async fn run(mut self) -> bool {
         let mut shutdown = self.exporter.shutdown.clone();
         loop {
-            tokio::select! {
+            let take: fn(&Queue<B>) -> Option<B> = tokio::select! {
                 biased;
                 _ = shutdown.requested() => break,
-                () = self.queue.ready() => {
-                    while shutdown.limit().is_none() && self.exporter.open().await
-                        && let Some(batch) = self.queue.take_ready()
-                    {
-                        self.export(batch).await;
-                    }
-                }
-                () = sleep(self.delay) => {
-                    while shutdown.limit().is_none() && self.exporter.open().await
-                        && let Some(batch) = self.queue.take()
-                    {
-                        self.export(batch).await;
-                    }
-                }
+                () = self.queue.ready() => Queue::take_ready,
+                () = sleep(self.delay) => Queue::take,
+            };
+            while shutdown.limit().is_none()
+                && self.exporter.open().await
+                && let Some(batch) = take(&self.queue)
+            {
+                self.export(batch).await;
             }
         }
         self.finish().await
     }
 
-    /// Exports the remaining entries within the time of the shutdown.
+    /// Exports the remaining entries before the deadline of the shutdown.
     async fn finish(mut self) -> bool {
         self.queue.close();
         while self.queue.len() > 0 {
@@ -75,7 +68,7 @@ where
 
     async fn export(&mut self, batch: B) {
         let items = batch.count() as u64;
-        let request = Request::new(self.signal, (self.encode)(&batch));
+        let request = Request::new(self.exporter.signal, (self.encode)(&batch));
         self.queue.recycle(batch);
         let deadline = self.exporter.deadline();
         self.exporter.send(&request, items, deadline).await;
@@ -91,7 +84,7 @@ pub(super) async fn watch_overflow<B: Entries>(
 ) {
     loop {
         tokio::select! {
-            // Polled first, so that an overflow just before the shutdown is logged too.
+            // Polled first, to log an overflow just before the shutdown too.
             biased;
             () = queue.overflow() => {}
             _ = shutdown.requested() => return,
@@ -141,15 +134,14 @@ mod tests {
         tokio::sync::watch::Sender<Option<ShutdownLimit>>,
         tokio::task::JoinHandle<bool>,
     ) {
-        let (ask, exporter): (_, Exporter<Scripted>) = transport.exporter(Duration::from_secs(30));
+        let (stop, exporter): (_, Exporter<Scripted>) = transport.exporter(Duration::from_secs(30));
         let batches = BatchLoop {
             queue: Arc::clone(queue),
             delay: DELAY,
-            signal: Signal::Traces,
             encode: |_: &Vec<u32>| Bytes::new(),
             exporter,
         };
-        (ask, tokio::spawn(batches.run()))
+        (stop, tokio::spawn(batches.run()))
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -157,10 +149,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn full_batches_are_sent_at_once_and_the_rest_after_the_delay() {
+    async fn full_batches_are_sent_immediately_and_the_rest_after_the_delay() {
         let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 3)));
         let transport = Scripted::new(&[]);
-        let (_ask, _run) = start(&queue, &transport);
+        let (_stop, _run) = start(&queue, &transport);
         sleep(seconds(1)).await;
         (0..7).for_each(|entry| queue.push_one(entry));
         sleep(seconds(20)).await;
@@ -172,7 +164,7 @@ mod tests {
     async fn queued_entries_wait_for_the_retry_delay_of_the_collector() {
         let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
         let transport = Scripted::new(&[Reply::RetryAfter(seconds(60))]);
-        let (_ask, _run) = start(&queue, &transport);
+        let (_stop, _run) = start(&queue, &transport);
         (0..4).for_each(|entry| queue.push_one(entry));
         sleep(seconds(59)).await;
         assert_eq!((transport.calls(began).len(), queue.len()), (1, 3));
@@ -184,7 +176,7 @@ mod tests {
     async fn a_retry_delay_is_at_most_five_minutes() {
         let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
         let transport = Scripted::new(&[Reply::RetryAfter(seconds(1_000_000))]);
-        let (_ask, _run) = start(&queue, &transport);
+        let (_stop, _run) = start(&queue, &transport);
         (0..2).for_each(|entry| queue.push_one(entry));
         sleep(seconds(1_000)).await;
         assert_eq!(transport.calls(began), [0, 300_000]);
@@ -194,9 +186,9 @@ mod tests {
     async fn a_shutdown_sends_the_queued_entries_and_closes_the_queue() {
         let queue = Arc::new(Queue::new(100, 3));
         let transport = Scripted::new(&[]);
-        let (ask, run) = start(&queue, &transport);
+        let (stop, run) = start(&queue, &transport);
         (0..2).for_each(|entry| queue.push_one(entry));
-        ask.send_replace(Some(ShutdownLimit::new(Instant::now() + seconds(5))));
+        stop.send_replace(Some(ShutdownLimit::new(Instant::now() + seconds(5))));
         assert!(run.await.unwrap());
         queue.push_one(2);
         assert_eq!((transport.calls(Instant::now()).len(), queue.len()), (1, 0));
@@ -207,10 +199,10 @@ mod tests {
         for outcome in [Reply::TimesOut, Reply::Hangs] {
             let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
             let transport = Scripted::new(&[outcome; 9]);
-            let (ask, run) = start(&queue, &transport);
+            let (stop, run) = start(&queue, &transport);
             (0..9).for_each(|entry| queue.push_one(entry));
             sleep(seconds(2)).await;
-            ask.send_replace(Some(ShutdownLimit::new(Instant::now() + seconds(5))));
+            stop.send_replace(Some(ShutdownLimit::new(Instant::now() + seconds(5))));
             assert!(!run.await.unwrap());
             assert_eq!(began.elapsed().as_secs(), 7, "{outcome:?}");
         }
@@ -220,20 +212,20 @@ mod tests {
     async fn a_shutdown_gives_a_failing_collector_one_second() {
         let queue = Arc::new(Queue::new(100, 1));
         let transport = Scripted::new(&[Reply::Failed, Reply::Hangs]);
-        let (ask, run) = start(&queue, &transport);
+        let (stop, run) = start(&queue, &transport);
         (0..3).for_each(|entry| queue.push_one(entry));
         sleep(seconds(2)).await;
-        let asked = Instant::now();
-        ask.send_replace(Some(ShutdownLimit::new(asked + seconds(60))));
+        let requested = Instant::now();
+        stop.send_replace(Some(ShutdownLimit::new(requested + seconds(60))));
         assert!(!run.await.unwrap());
-        assert_eq!(asked.elapsed().as_secs(), 1);
+        assert_eq!(requested.elapsed().as_secs(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_long_outage_does_not_exceed_the_capacity_of_the_queue() {
         let queue = Arc::new(Queue::new(100, 10));
         let transport = Scripted::new(&[Reply::TimesOut; 1_000]);
-        let (_ask, _run) = start(&queue, &transport);
+        let (_stop, _run) = start(&queue, &transport);
         for _ in 0..500 {
             (0..1_000).for_each(|entry| queue.push_one(entry));
             assert!(queue.len() <= 100);
@@ -246,7 +238,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_overflow_is_logged_when_it_begins_and_when_it_has_settled() {
         let log = LogEvents::new();
-        let (ask, shutdown) = Shutdown::new();
+        let (stop, shutdown) = Shutdown::new();
         let queue = Arc::new(Queue::new(2, 1));
         let watch = tokio::spawn(watch_overflow(
             Signal::Logs,
@@ -264,7 +256,7 @@ mod tests {
         assert_eq!(log.count("dropped=80"), 1);
         (0..10).for_each(|entry| queue.push_one(entry));
         sleep(seconds(1)).await;
-        ask.send_replace(Some(ShutdownLimit::new(Instant::now())));
+        stop.send_replace(Some(ShutdownLimit::new(Instant::now())));
         watch.await.unwrap();
         assert_eq!((log.count("queue is full"), log.count("dropped=8 ")), (2, 1));
     }

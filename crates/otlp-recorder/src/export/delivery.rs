@@ -1,11 +1,10 @@
 //! The delivery state of a signal. An outage is logged once when it begins and once when it ends.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::log_target::LOG_TARGET;
 use crate::signal::Signal;
-use crate::text::Redact;
+use crate::text::{Redact, TextRules};
 use crate::transport::{Accepted, SendError};
 
 /// Maximum length of a logged reason in characters. A collector may quote exported data.
@@ -15,7 +14,7 @@ const MAX_REASON: usize = 300;
 #[derive(Debug)]
 pub(super) struct Delivery {
     signal: Signal,
-    redact: Option<Redact>,
+    rules: TextRules,
     failing: AtomicBool,
     lost: AtomicU64,
 }
@@ -24,7 +23,10 @@ impl Delivery {
     pub(super) fn new(signal: Signal, redact: Option<Redact>) -> Self {
         Self {
             signal,
-            redact,
+            rules: TextRules {
+                redact,
+                value_limit: Some(MAX_REASON),
+            },
             failing: AtomicBool::new(false),
             lost: AtomicU64::new(0),
         }
@@ -76,8 +78,8 @@ impl Delivery {
     }
 
     fn presentable(&self, reason: &str) -> String {
-        let redacted = self.redact.map_or(Cow::Borrowed(reason), |redact| redact(reason));
-        redacted.chars().take(MAX_REASON).collect()
+        let redacted = self.rules.redacted(reason);
+        self.rules.limited(&redacted).to_owned()
     }
 }
 
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_logged_when_it_begins_and_with_its_losses_when_it_ends() {
+    fn an_outage_is_logged_at_its_start_and_with_its_losses_at_its_end() {
         let (log, delivery) = (LogEvents::new(), Delivery::new(Signal::Traces, Some(redact_mail)));
         for _ in 0..3 {
             delivery.record(&failed(), 10);

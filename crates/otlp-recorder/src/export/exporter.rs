@@ -9,19 +9,41 @@ use tokio::time::{Instant, sleep_until};
 use super::delivery::Delivery;
 use super::self_metrics::ExportCounts;
 use super::shutdown::Shutdown;
-use crate::destination::Request;
+use crate::destination::{Destination, Request};
+use crate::signal::Signal;
 use crate::transport::{Retry, SendError, Transport};
 
 /// Maximum retry delay accepted from a collector. A longer delay is probably a configuration mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
+/// Destination of one signal, with the time limit and the counts of its exports.
+#[derive(Clone, Debug)]
+pub(crate) struct ExportTarget {
+    pub(crate) signal: Signal,
+    pub(crate) destination: Destination,
+    /// Time limit of one export, retries included.
+    pub(crate) timeout: Duration,
+    pub(crate) counts: Arc<ExportCounts>,
+}
+
+impl ExportTarget {
+    pub(crate) fn new(signal: Signal, destination: Destination, timeout: Duration) -> Self {
+        Self {
+            signal,
+            counts: Arc::new(ExportCounts::new(signal, &destination)),
+            destination,
+            timeout,
+        }
+    }
+}
+
 /// The exporter of one signal.
 #[derive(Debug)]
 pub(super) struct Exporter<T> {
     transport: T,
+    pub(super) signal: Signal,
     pub(super) delivery: Arc<Delivery>,
     counts: Arc<ExportCounts>,
-    /// Time limit of one export, retries included.
     timeout: Duration,
     pub(super) shutdown: Shutdown,
     /// End of the retry delay that the collector requested.
@@ -30,27 +52,32 @@ pub(super) struct Exporter<T> {
 
 impl<T: Transport> Exporter<T> {
     pub(super) fn new(
+        target: &ExportTarget,
         transport: T,
         delivery: Arc<Delivery>,
-        counts: Arc<ExportCounts>,
-        timeout: Duration,
         shutdown: Shutdown,
     ) -> Self {
         Self {
             transport,
+            signal: target.signal,
             delivery,
-            counts,
-            timeout,
+            counts: Arc::clone(&target.counts),
+            timeout: target.timeout,
             shutdown,
             paused_until: None,
         }
     }
 
+    /// Returns the deadline of the shutdown, if it has been requested.
+    fn shutdown_deadline(&self) -> Option<Instant> {
+        let limit = self.shutdown.limit()?;
+        Some(limit.for_collector(self.delivery.is_failing()))
+    }
+
     /// Whether the deadline of the shutdown has passed.
     pub(super) fn is_over(&self) -> bool {
-        let failing = self.delivery.is_failing();
-        let limit = self.shutdown.limit();
-        limit.is_some_and(|limit| limit.for_collector(failing) <= Instant::now())
+        self.shutdown_deadline()
+            .is_some_and(|deadline| deadline <= Instant::now())
     }
 
     /// Waits for the end of the retry delay; returns false if it ends after the deadline of the shutdown.
@@ -74,9 +101,8 @@ impl<T: Transport> Exporter<T> {
     /// Returns the deadline of an export that begins now.
     pub(super) fn deadline(&self) -> Instant {
         let deadline = Instant::now() + self.timeout;
-        let failing = self.delivery.is_failing();
-        let limit = self.shutdown.limit();
-        limit.map_or(deadline, |limit| deadline.min(limit.for_collector(failing)))
+        self.shutdown_deadline()
+            .map_or(deadline, |limit| deadline.min(limit))
     }
 
     /// Sends `request` with its `items` entries and records the result.

@@ -14,16 +14,14 @@ use prost::Message;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::exporter::Exporter;
-use super::self_metrics::ExportCounts;
-use crate::destination::{Destination, Request};
+use super::exporter::{ExportTarget, Exporter};
+use crate::destination::Request;
 use crate::exemplar::Exemplars;
 use crate::points::{metrics_of, visit_points};
-use crate::signal::Signal;
 use crate::text::TextRules;
 use crate::transport::Transport;
 
-/// An SDK metric reader that the export thread collects from.
+/// An SDK metric reader for the collections of the export thread.
 #[derive(Clone, Debug)]
 pub struct QueueMetricReader(Arc<ManualReader>);
 
@@ -69,10 +67,7 @@ pub(crate) struct MetricExport {
     pub(crate) exemplars: Exemplars,
     /// Called before each collection.
     pub(crate) before: fn(),
-    pub(crate) destination: Destination,
-    /// Time limit of one export.
-    pub(crate) timeout: Duration,
-    pub(crate) counts: Arc<ExportCounts>,
+    pub(crate) target: ExportTarget,
 }
 
 /// Collects and sends metrics.
@@ -137,7 +132,7 @@ impl<T: Transport> MetricLoop<T> {
                     visit_points(metric, |_, _| points += 1);
                 }
                 if points > 0 {
-                    let request = Request::new(Signal::Metrics, message.encode_to_vec().into());
+                    let request = Request::new(self.exporter.signal, message.encode_to_vec().into());
                     self.exporter.send(&request, points, deadline).await;
                 }
             }

@@ -1,13 +1,12 @@
 //! Metrics about the export itself: `otel.sdk.*` of the semantic conventions 1.44, which are in development.
-//! The values are read from counters when metrics are collected, so they do not slow down recording.
+//! The counters of the queues are read when metrics are collected, so they do not slow down recording.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::Meter;
+use opentelemetry::metrics::{Counter, Meter};
 use opentelemetry::trace::SpanContext;
 
 use crate::collector::{Collector, Protocol};
@@ -24,14 +23,18 @@ const DURATION_BOUNDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
 
-/// Export results of one signal.
+/// Metrics about the exports of one signal.
 #[derive(Debug)]
 pub(crate) struct ExportCounts {
     signal: Signal,
     attributes: Vec<KeyValue>,
-    /// Exported items by `error.type`; `None` is success.
-    items: Mutex<BTreeMap<Option<Cow<'static, str>>, u64>>,
-    durations: OnceLock<DurationHistogram>,
+    instruments: OnceLock<Instruments>,
+}
+
+#[derive(Debug)]
+struct Instruments {
+    items: Counter<u64>,
+    durations: DurationHistogram,
 }
 
 impl ExportCounts {
@@ -43,60 +46,54 @@ impl ExportCounts {
         Self {
             signal,
             attributes,
-            items: Mutex::default(),
-            durations: OnceLock::new(),
+            instruments: OnceLock::new(),
         }
     }
 
     /// Records the result and the duration of one export of `items` items.
     pub(super) fn record(&self, result: &Result<Accepted, SendError>, items: u64, duration: Duration) {
+        let Some(instruments) = self.instruments.get() else {
+            return;
+        };
+        let error_type = result.as_ref().err().map(|error| error.error_type.clone());
+        let attributes = with_error(&self.attributes, error_type.clone());
+        // No span is active on the export thread.
+        let span = &SpanContext::NONE;
+        instruments
+            .durations
+            .record(duration.as_secs_f64(), &attributes, span);
         let (failed, error_type) = match result {
             Ok(accepted) => (accepted.rejected.min(items), Some("rejected".into())),
-            Err(error) => (items, Some(error.error_type.clone())),
+            Err(_) => (items, error_type),
         };
-        {
-            let mut counts = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-            for (key, count) in [(None, items - failed), (error_type, failed)] {
-                if count > 0 {
-                    *counts.entry(key).or_default() += count;
-                }
+        for (count, error_type) in [(items - failed, None), (failed, error_type)] {
+            if count > 0 {
+                let attributes = with_error(&self.attributes, error_type);
+                instruments.items.add(count, &attributes);
             }
-        }
-        if let Some(durations) = self.durations.get() {
-            let error_type = result.as_ref().err().map(|error| error.error_type.clone());
-            let attributes = with_error(&self.attributes, error_type);
-            // No span is active on the export thread.
-            durations.record(duration.as_secs_f64(), &attributes, &SpanContext::NONE);
         }
     }
 
-    /// Creates the instruments.
-    pub(crate) fn observe(self: &Arc<Self>, meter: &Meter, exemplars: &Exemplars) {
+    /// Creates the instruments. Earlier exports are not counted.
+    pub(crate) fn observe(&self, meter: &Meter, exemplars: &Exemplars) {
         let (name, unit) = match self.signal {
             Signal::Traces => ("otel.sdk.exporter.span.exported", "{span}"),
             Signal::Logs => ("otel.sdk.exporter.log.exported", "{log_record}"),
             Signal::Metrics => ("otel.sdk.exporter.metric_data_point.exported", "{data_point}"),
         };
-        let counts = Arc::clone(self);
-        meter
-            .u64_observable_counter(name)
-            .with_unit(unit)
-            .with_description("Items whose export has finished; error.type is set if the export failed.")
-            .with_callback(move |observer| {
-                let items = counts.items.lock().unwrap_or_else(PoisonError::into_inner);
-                for (error_type, count) in items.iter() {
-                    observer.observe(*count, &with_error(&counts.attributes, error_type.clone()));
-                }
-            })
-            .build();
-        self.durations.get_or_init(|| {
-            DurationHistogram::new(
+        self.instruments.get_or_init(|| Instruments {
+            items: meter
+                .u64_counter(name)
+                .with_unit(unit)
+                .with_description("Items whose export has finished; error.type is set if the export failed.")
+                .build(),
+            durations: DurationHistogram::new(
                 meter,
                 exemplars,
                 "otel.sdk.exporter.operation.duration",
                 "Duration of exporting a batch, retries included.",
                 &DURATION_BOUNDS,
-            )
+            ),
         });
     }
 }
@@ -191,19 +188,58 @@ fn exporter_type(signal: Signal, destination: &Destination) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use opentelemetry::metrics::MeterProvider;
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use opentelemetry_proto::tonic::metrics::v1::{metric::Data, number_data_point::Value};
+    use opentelemetry_sdk::metrics::data::ResourceMetrics;
+    use opentelemetry_sdk::metrics::reader::MetricReader;
+    use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
+
     use super::*;
     use crate::destination::CustomExporter;
+    use crate::exemplar::ExemplarFilter;
+    use crate::export::QueueMetricReader;
+    use crate::points::metrics_of;
     use crate::transport::Retry;
 
-    fn counts(exported: &ExportCounts) -> Vec<(Option<Cow<'static, str>>, u64)> {
-        let items = exported.items.lock().unwrap();
-        items.iter().map(|(key, count)| (key.clone(), *count)).collect()
+    /// Returns the number of exported spans for each `error.type`, in debug format.
+    fn counts(reader: &QueueMetricReader) -> BTreeMap<String, i64> {
+        let mut collected = ResourceMetrics::default();
+        reader.collect(&mut collected).unwrap();
+        let mut request = ExportMetricsServiceRequest::from(&collected);
+        let exported =
+            metrics_of(&mut request).find(|metric| metric.name == "otel.sdk.exporter.span.exported");
+        let Some(Data::Sum(sum)) = &exported.unwrap().data else {
+            panic!("{request:?}")
+        };
+        sum.data_points
+            .iter()
+            .map(|point| {
+                let error_type = point
+                    .attributes
+                    .iter()
+                    .find(|attribute| attribute.key == "error.type");
+                let error_type = error_type.and_then(|attribute| attribute.value.as_ref()?.value.clone());
+                let Some(Value::AsInt(count)) = point.value else {
+                    panic!("{point:?}")
+                };
+                (format!("{error_type:?}"), count)
+            })
+            .collect()
     }
 
     #[test]
     fn exported_items_are_counted_by_result() {
+        let reader = QueueMetricReader::new(Temporality::Cumulative);
+        let provider = SdkMeterProvider::builder().with_reader(reader.clone()).build();
         let destination = CustomExporter::new("test", |_| Ok(())).into();
         let exported = ExportCounts::new(Signal::Traces, &destination);
+        exported.observe(
+            &provider.meter("test"),
+            &Exemplars::new(ExemplarFilter::AlwaysOff),
+        );
         let accepted = |rejected| {
             Ok(Accepted {
                 rejected,
@@ -218,13 +254,12 @@ mod tests {
         for result in [accepted(0), accepted(3), accepted(100), failed] {
             exported.record(&result, 10, Duration::ZERO);
         }
-        assert_eq!(
-            counts(&exported),
-            [
-                (None, 17),
-                (Some("503".into()), 10),
-                (Some("rejected".into()), 13)
-            ]
-        );
+        let expected = [
+            ("None", 17),
+            ("Some(StringValue(\"503\"))", 10),
+            ("Some(StringValue(\"rejected\"))", 13),
+        ];
+        let expected = expected.map(|(error_type, count)| (error_type.to_owned(), count));
+        assert_eq!(counts(&reader), BTreeMap::from(expected));
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// Time limit for a failing collector at shutdown, so that a service stops quickly during development without
-/// a collector.
+/// Time limit for a failing collector at shutdown. It is short for services that run without a collector
+/// during development.
 const FAILING_COLLECTOR_TIME: Duration = Duration::from_secs(1);
 
 /// The time limit of a shutdown.

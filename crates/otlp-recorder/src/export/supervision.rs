@@ -1,4 +1,4 @@
-//! Restarts a loop that panics, a few times and with increasing delays.
+//! Restarts a loop that panics, a few times and with exponential back-off.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,15 +6,17 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::shutdown::Shutdown;
+use crate::backoff::Backoff;
 use crate::log_target::LOG_TARGET;
 use crate::signal::Signal;
 
 /// Maximum number of starts of one loop.
 const MAX_STARTS: u32 = 5;
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+const MAX_DELAY: Duration = Duration::from_secs(60);
 
-/// Runs the futures that `make` returns, one after the other, until one completes without a panic, and
-/// returns its output. Returns false after the maximum number of starts, or if `make` returns `None`.
+/// Runs the loops that `make` returns, one after the other, until one ends without a panic, and returns its
+/// result. Returns false after the maximum number of starts, or if `make` returns `None`.
 pub(super) async fn supervised<L>(
     signal: Signal,
     mut shutdown: Shutdown,
@@ -23,20 +25,25 @@ pub(super) async fn supervised<L>(
 where
     L: Future<Output = bool> + Send + 'static,
 {
-    let mut pause = FIRST_PAUSE;
-    for _ in 0..MAX_STARTS {
+    let mut backoff = Backoff::new(FIRST_DELAY, MAX_DELAY);
+    for start in 1..=MAX_STARTS {
         let Some(work) = make() else { break };
-        match tokio::spawn(work).await {
-            Ok(delivered) => return delivered,
-            // The panic message may quote exported data, so it is left to the panic hook of the process.
-            Err(_) => tracing::error!(
-                target: LOG_TARGET,
-                signal = signal.name(),
-                "the export loop of a signal panicked and is restarted"
-            ),
+        if let Ok(delivered) = tokio::spawn(work).await {
+            return delivered;
         }
+        if start == MAX_STARTS {
+            break;
+        }
+        let delay = backoff.next_delay();
+        // The panic message may quote exported data, so it is left to the panic hook of the process.
+        tracing::error!(
+            target: LOG_TARGET,
+            signal = signal.name(),
+            retry_in_s = delay.as_secs_f64(),
+            "the export loop of a signal panicked and is restarted"
+        );
         tokio::select! {
-            () = sleep(pause) => pause *= 2,
+            () = sleep(delay) => {}
             _ = shutdown.requested() => {}
         }
     }
@@ -78,28 +85,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_panics_is_logged_and_restarted() {
         let log = LogEvents::new();
-        let (_ask, shutdown) = Shutdown::new();
+        let (_stop, shutdown) = Shutdown::new();
         let started = Instant::now();
         assert_eq!(run(2, shutdown).await, (true, 3));
         assert_eq!(log.count("panicked"), 2);
         assert_eq!(log.count("no longer exported"), 0);
-        // Pauses of one and of two seconds.
-        assert_eq!(started.elapsed().as_secs(), 3);
+        // Back-off of one and of two seconds, with jitter.
+        let elapsed = started.elapsed().as_secs_f64();
+        assert!((1.5..=4.6).contains(&elapsed), "{elapsed}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_always_panics_is_abandoned_after_the_maximum_number_of_starts() {
         let log = LogEvents::new();
-        let (_ask, shutdown) = Shutdown::new();
+        let (_stop, shutdown) = Shutdown::new();
         assert_eq!(run(u32::MAX, shutdown).await, (false, MAX_STARTS));
         assert_eq!(log.count("no longer exported"), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_shutdown_does_not_wait_for_a_pause() {
-        let (ask, shutdown) = Shutdown::new();
+    async fn a_shutdown_skips_the_back_off() {
+        let (stop, shutdown) = Shutdown::new();
         let started = Instant::now();
-        ask.send_replace(Some(ShutdownLimit::new(started + Duration::from_secs(5))));
+        stop.send_replace(Some(ShutdownLimit::new(started + Duration::from_secs(5))));
         assert_eq!(run(2, shutdown).await, (true, 3));
         assert_eq!(started.elapsed(), Duration::ZERO);
     }

@@ -16,8 +16,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use super::delivery::Delivery;
-use super::exporter::Exporter;
-use super::self_metrics::ExportCounts;
+use super::exporter::{ExportTarget, Exporter};
 use super::shutdown::{Shutdown, ShutdownLimit};
 use crate::destination::{CustomExporter, Request};
 use crate::signal::Signal;
@@ -62,14 +61,11 @@ impl Scripted {
         &self,
         timeout: Duration,
     ) -> (watch::Sender<Option<ShutdownLimit>>, Exporter<Self>) {
-        let (ask, shutdown) = Shutdown::new();
+        let (stop, shutdown) = Shutdown::new();
         let delivery = Arc::new(Delivery::new(Signal::Traces, None));
         let destination = CustomExporter::new("test", |_| Ok(())).into();
-        let counts = Arc::new(ExportCounts::new(Signal::Traces, &destination));
-        (
-            ask,
-            Exporter::new(self.clone(), delivery, counts, timeout, shutdown),
-        )
+        let target = ExportTarget::new(Signal::Traces, destination, timeout);
+        (stop, Exporter::new(&target, self.clone(), delivery, shutdown))
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use opentelemetry::Context;
-use prost::bytes::Bytes;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -16,13 +16,10 @@ use tokio::time::Instant;
 
 use super::batches::{BatchLoop, watch_overflow};
 use super::delivery::Delivery;
-use super::exporter::Exporter;
+use super::exporter::{ExportTarget, Exporter};
 use super::metrics::{MetricExport, MetricLoop};
-use super::self_metrics::ExportCounts;
 use super::shutdown::{Shutdown, ShutdownLimit};
 use super::supervision::supervised;
-use crate::batch_settings::BatchSettings;
-use crate::destination::Destination;
 use crate::encode::{Batch, RequestEncoder};
 use crate::log_target::LOG_TARGET;
 use crate::queue::Queue;
@@ -35,7 +32,7 @@ const THREAD_NAME: &str = "telemetry";
 /// Minimum time without drops after which an overflow counts as ended.
 const MIN_OVERFLOW_SETTLED: Duration = Duration::from_secs(1);
 
-/// Maximum duration of a shutdown. A much longer one would overflow the clock.
+/// Maximum duration of a shutdown. A much longer duration would overflow the clock.
 const MAX_SHUTDOWN: Duration = Duration::from_secs(3_600);
 
 thread_local! {
@@ -70,12 +67,11 @@ impl SignalExports {
 /// The export of a signal with a queue.
 #[derive(Clone, Debug)]
 pub(crate) struct QueuedExport {
-    pub(crate) signal: Signal,
+    pub(crate) target: ExportTarget,
     pub(crate) queue: Arc<Queue<Batch>>,
     pub(crate) encoder: RequestEncoder,
-    pub(crate) destination: Destination,
-    pub(crate) settings: BatchSettings,
-    pub(crate) counts: Arc<ExportCounts>,
+    /// Time between exports of batches that are not full.
+    pub(crate) delay: Duration,
 }
 
 /// A handle of the running thread. Dropping it does not stop the thread.
@@ -108,26 +104,27 @@ impl ExportThread {
         let spawned = thread::Builder::new()
             .name(THREAD_NAME.to_owned())
             .spawn(move || run(exports, &receiver, &start_sender, &result_sender));
-        let thread = match spawned {
-            Ok(thread) => thread,
+        let started = spawned.and_then(|thread| {
+            let panicked = || Err(io::Error::other("the thread panicked"));
+            Ok((thread, start.recv().unwrap_or_else(|_| panicked())?))
+        });
+        match started {
+            Ok((thread, started)) => {
+                warnings.extend(started.warnings);
+                (!started.running.is_empty()).then_some(Self {
+                    thread,
+                    shutdown,
+                    results,
+                    running: started.running,
+                })
+            }
             Err(error) => {
                 warnings.push(format!(
                     "nothing is exported: the export thread cannot be started: {error}"
                 ));
-                return None;
+                None
             }
-        };
-        let started = start.recv().unwrap_or_else(|_| Started {
-            running: Vec::new(),
-            warnings: vec!["nothing is exported: the export thread panicked".to_owned()],
-        });
-        warnings.extend(started.warnings);
-        (!started.running.is_empty()).then_some(Self {
-            thread,
-            shutdown,
-            results,
-            running: started.running,
-        })
+        }
     }
 
     /// Exports everything recorded so far; returns the signals that were not delivered within `deadline`.
@@ -146,7 +143,7 @@ impl ExportThread {
                 undelivered.push(signal);
             }
         }
-        // All loops have ended, so the thread ends at once.
+        // All loops have ended, so the thread ends immediately.
         if self.thread.join().is_err() {
             tracing::error!(target: LOG_TARGET, "the export thread panicked while stopping");
         }
@@ -158,7 +155,7 @@ impl ExportThread {
 fn run(
     exports: SignalExports,
     shutdown: &Shutdown,
-    start: &mpsc::Sender<Started>,
+    start: &mpsc::Sender<io::Result<Started>>,
     results: &mpsc::Sender<(Signal, bool)>,
 ) {
     IS_EXPORT_THREAD.set(true);
@@ -172,10 +169,7 @@ fn run(
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            started.warnings.push(format!(
-                "nothing is exported: the export runtime cannot be started: {error}"
-            ));
-            let _ = start.send(started);
+            let _ = start.send(Err(error));
             return;
         }
     };
@@ -197,7 +191,7 @@ fn run(
         }
         let mut set = loops.set;
         // Fails only if the starting thread no longer waits.
-        let _ = start.send(started);
+        let _ = start.send(Ok(started));
         let mut shutdown = shutdown.clone();
         tokio::select! {
             () = async { while set.join_next().await.is_some() {} } => {}
@@ -219,18 +213,21 @@ struct Loops<'a> {
 
 impl Loops<'_> {
     fn start_queued(&mut self, export: QueuedExport) {
-        let (signal, delay) = (export.signal, export.settings.delay);
-        let queue = Arc::clone(&export.queue);
-        let destination = export.destination.clone();
-        let running = self.start(signal, destination, move |sender, delivery, shutdown| {
-            let counts = Arc::clone(&export.counts);
-            let encoder = export.encoder.clone();
+        let QueuedExport {
+            target,
+            queue,
+            encoder,
+            delay,
+        } = export;
+        let signal = target.signal;
+        let looped = Arc::clone(&queue);
+        let running = self.start(target, move |exporter| {
+            let encoder = encoder.clone();
             BatchLoop {
-                signal,
-                queue: Arc::clone(&export.queue),
+                queue: Arc::clone(&looped),
                 delay,
-                encode: move |batch: &Batch| -> Bytes { encoder.encode(batch) },
-                exporter: Exporter::new(sender, delivery, counts, export.settings.timeout, shutdown),
+                encode: move |batch: &Batch| encoder.encode(batch),
+                exporter,
             }
             .run()
         });
@@ -242,43 +239,39 @@ impl Loops<'_> {
     }
 
     fn start_metrics(&mut self, export: MetricExport) {
-        let destination = export.destination.clone();
-        self.start(Signal::Metrics, destination, move |sender, delivery, shutdown| {
-            let counts = Arc::clone(&export.counts);
-            let exporter = Exporter::new(sender, delivery, counts, export.timeout, shutdown);
+        self.start(export.target.clone(), move |exporter| {
             MetricLoop::new(export.clone(), exporter).run()
         });
     }
 
-    /// Prepares the transport of `signal` and starts its loop. Returns whether it runs.
+    /// Prepares the transport to `target` and starts the loop that `make` returns. Returns whether it runs.
     fn start<L>(
         &mut self,
-        signal: Signal,
-        destination: Destination,
-        make: impl Fn(Sender, Arc<Delivery>, Shutdown) -> L + Send + 'static,
+        target: ExportTarget,
+        make: impl Fn(Exporter<Sender>) -> L + Send + 'static,
     ) -> bool
     where
         L: Future<Output = bool> + Send + 'static,
     {
-        let redact = self.redact;
-        let mut first = match Sender::new(&destination, &mut self.started.warnings) {
+        let signal = target.signal;
+        let warnings = &mut self.started.warnings;
+        let mut first = match Sender::new(&target.destination, warnings) {
             Ok(sender) => Some(sender),
             Err(error) => {
-                self.started
-                    .warnings
-                    .push(format!("{} are not exported: {error}", signal.name()));
+                warnings.push(format!("{} are not exported: {error}", signal.name()));
                 return false;
             }
         };
         self.started.running.push(signal);
         let (shutdown, results) = (self.shutdown.clone(), self.results.clone());
-        let delivery = Arc::new(Delivery::new(signal, redact));
+        let delivery = Arc::new(Delivery::new(signal, self.redact));
         self.set.spawn(async move {
             let delivered = supervised(signal, shutdown.clone(), move || {
                 // The warnings were reported at the first start.
-                let again = || Sender::new(&destination, &mut Vec::new()).ok();
+                let again = || Sender::new(&target.destination, &mut Vec::new()).ok();
                 let sender = first.take().or_else(again)?;
-                Some(make(sender, Arc::clone(&delivery), shutdown.clone()))
+                let (delivery, shutdown) = (Arc::clone(&delivery), shutdown.clone());
+                Some(make(Exporter::new(&target, sender, delivery, shutdown)))
             })
             .await;
             // The receiver is dropped after the deadline.

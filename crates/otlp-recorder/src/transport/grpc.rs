@@ -1,5 +1,5 @@
-//! OTLP over gRPC. A request is encoded once for all attempts, so calls use a codec that passes bytes
-//! through; the generated clients would clone the request for each attempt.
+//! OTLP over gRPC. Calls use [`RawCodec`], because a request is encoded once for all attempts; the generated
+//! clients would clone the message for each attempt.
 
 use std::error::Error;
 use std::time::Duration;
@@ -7,16 +7,15 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::uri::PathAndQuery;
 use prost::Message;
-use prost::bytes::{Buf, BufMut, Bytes};
 use tonic::client;
 #[cfg(feature = "gzip")]
 use tonic::codec::CompressionEncoding;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Extensions, Status};
 
-use super::outcome::{Accepted, MAX_ANSWER, Retry, SendError, TransportError, USER_AGENT, described};
+use super::codec::RawCodec;
+use super::outcome::{Accepted, MAX_RESPONSE, Retry, SendError, TransportError, USER_AGENT, described};
 use super::response;
 use super::tls::Tls;
 use crate::collector::{Collector, Compression};
@@ -55,8 +54,8 @@ impl Grpc {
         })
     }
 
-    /// Replaces the connection. In HTTP/2, a call that timed out leaves the connection open; if the peer is
-    /// unreachable, every later call on it would time out too.
+    /// Replaces the connection. In HTTP/2, a call that times out leaves the connection open; with an
+    /// unreachable peer, every later call on that connection would time out too.
     pub(super) fn reconnect(&mut self) {
         self.client = client(&self.endpoint, self.compression);
     }
@@ -75,16 +74,16 @@ impl Grpc {
         let metadata = MetadataMap::from_headers(self.headers.clone());
         let message = request.protobuf().clone();
         let request = tonic::Request::from_parts(metadata, Extensions::default(), message);
-        match client.unary(request, path, Encoded).await {
-            Ok(answer) => Ok(response::of_protobuf(answer.get_ref(), &self.headers)),
-            Err(status) => Err(refused(&status)),
+        match client.unary(request, path, RawCodec).await {
+            Ok(message) => Ok(response::from_protobuf(message.get_ref(), &self.headers)),
+            Err(status) => Err(rejected(&status)),
         }
     }
 }
 
 /// Returns a client that connects at its first call.
 fn client(endpoint: &Endpoint, compression: Compression) -> client::Grpc<Channel> {
-    let client = client::Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_ANSWER);
+    let client = client::Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_RESPONSE);
     match compression {
         #[cfg(feature = "gzip")]
         Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
@@ -108,9 +107,9 @@ fn client_tls(tls: Tls) -> Option<tonic::transport::ClientTlsConfig> {
     })
 }
 
-/// Returns the error of a failed call. A status with a source comes from the client, for a connection error.
-/// The message of the collector is omitted, because it may quote exported data.
-fn refused(status: &Status) -> SendError {
+/// Returns the error of a failed call. A status with a source is a connection error of the client. The
+/// message of the collector is omitted, because it may quote exported data.
+fn rejected(status: &Status) -> SendError {
     if let Some(cause) = status.source() {
         return SendError::connection(described(cause));
     }
@@ -189,47 +188,10 @@ struct Delay {
     nanos: i32,
 }
 
-/// A codec for encoded messages.
-#[derive(Clone, Copy, Debug)]
-struct Encoded;
-
-impl Codec for Encoded {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::bytes::Bytes;
 
     fn with_delay(code: Code, seconds: i64, nanos: i32) -> Status {
         let retry_info = RetryInfo {
@@ -253,7 +215,7 @@ mod tests {
     fn six_statuses_are_retried() {
         let retried: Vec<Code> = (0..=16)
             .map(Code::from_i32)
-            .filter(|code| refused(&Status::new(*code, "")).retry == Retry::AfterBackoff)
+            .filter(|code| rejected(&Status::new(*code, "")).retry == Retry::AfterBackoff)
             .collect();
         assert_eq!(
             retried,
@@ -270,28 +232,28 @@ mod tests {
 
     #[test]
     fn resource_exhausted_is_retried_only_with_a_retry_delay() {
-        let refused = |status: &Status| refused(status).retry;
+        let rejected = |status: &Status| rejected(status).retry;
         let exhausted = Code::ResourceExhausted;
-        assert_eq!(refused(&Status::new(exhausted, "")), Retry::Never);
+        assert_eq!(rejected(&Status::new(exhausted, "")), Retry::Never);
         assert_eq!(
-            refused(&with_delay(exhausted, 2, 500_000_000)),
+            rejected(&with_delay(exhausted, 2, 500_000_000)),
             Retry::After(Duration::from_millis(2_500))
         );
         assert_eq!(
-            refused(&with_delay(Code::Unavailable, 1, 0)),
+            rejected(&with_delay(Code::Unavailable, 1, 0)),
             Retry::After(Duration::from_secs(1))
         );
-        assert_eq!(refused(&with_delay(Code::InvalidArgument, 1, 0)), Retry::Never);
+        assert_eq!(rejected(&with_delay(Code::InvalidArgument, 1, 0)), Retry::Never);
         for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MAX, i32::MAX)] {
-            assert_eq!(refused(&with_delay(exhausted, seconds, nanos)), Retry::Never);
+            assert_eq!(rejected(&with_delay(exhausted, seconds, nanos)), Retry::Never);
         }
         let garbage = Status::with_details(exhausted, "", Bytes::from_static(b"\xff\xff"));
-        assert_eq!(refused(&garbage), Retry::Never);
+        assert_eq!(rejected(&garbage), Retry::Never);
     }
 
     #[test]
     fn the_message_of_the_collector_is_omitted() {
-        let failure = refused(&Status::new(Code::Unauthenticated, "bad token s3cret"));
+        let failure = rejected(&Status::new(Code::Unauthenticated, "bad token s3cret"));
         assert_eq!(failure.error_type, "UNAUTHENTICATED");
         assert_eq!(
             failure.message,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 #[cfg(feature = "json")]
 use super::json;
 use super::outcome::{
-    Accepted, MAX_ANSWER, Retry, SendError, TransportError, USER_AGENT as OUR_USER_AGENT, described,
+    Accepted, MAX_RESPONSE, Retry, SendError, TransportError, USER_AGENT as OUR_USER_AGENT, described,
 };
 use super::response;
 use super::tls::Tls;
@@ -22,7 +22,7 @@ use crate::collector::{Collector, Compression, Protocol};
 use crate::destination::Request;
 
 /// Time limit for reading the response to an accepted request.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Http {
@@ -87,21 +87,21 @@ impl Http {
             .map_err(|error| SendError::connection(described(&error.without_url())))?;
         let status = response.status();
         if !status.is_success() {
-            return Err(refused(status, response.headers()));
+            return Err(rejected(status, response.headers()));
         }
         #[cfg(feature = "json")]
         let is_json = response
             .headers()
             .get(CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-        let answer = timeout(ANSWER_TIMEOUT, answer(response))
+        let body = timeout(RESPONSE_TIMEOUT, read_body(response))
             .await
             .unwrap_or_default();
         #[cfg(feature = "json")]
         if is_json {
-            return Ok(response::of_json(&answer, &self.headers));
+            return Ok(response::from_json(&body, &self.headers));
         }
-        Ok(response::of_protobuf(&answer, &self.headers))
+        Ok(response::from_protobuf(&body, &self.headers))
     }
 }
 
@@ -118,14 +118,23 @@ fn available(compression: Compression, warnings: &mut Vec<String>) -> Compressio
     compression
 }
 
-#[cfg(feature = "tls")]
 fn client(tls: &Tls) -> reqwest::Result<Client> {
+    // A redirect would lose the body and send the headers to another server.
+    let builder = Client::builder().redirect(Policy::none());
+    #[cfg(feature = "tls")]
+    let builder = with_tls(builder, tls)?;
+    #[cfg(not(feature = "tls"))]
+    let _ = tls;
+    builder.build()
+}
+
+#[cfg(feature = "tls")]
+fn with_tls(mut builder: reqwest::ClientBuilder, tls: &Tls) -> reqwest::Result<reqwest::ClientBuilder> {
     use super::tls::Roots;
     use reqwest::{Certificate, Identity};
 
-    // Another part of the process may have installed a provider; any provider works.
+    // Fails if another part of the process has installed a provider; any provider works.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = without_redirects();
     builder = match &tls.roots {
         // Avoids reading the system certificates, which a minimal image may lack.
         Roots::None => builder.tls_certs_only([]),
@@ -136,18 +145,7 @@ fn client(tls: &Tls) -> reqwest::Result<Client> {
         let both = [&client.certificate[..], b"\n", &client.key].concat();
         builder = builder.identity(Identity::from_pem(&both)?);
     }
-    builder.build()
-}
-
-#[cfg(not(feature = "tls"))]
-fn client(_: &Tls) -> reqwest::Result<Client> {
-    without_redirects().build()
-}
-
-/// Returns a client builder that follows no redirects, which would lose the body and send the headers to
-/// another server.
-fn without_redirects() -> reqwest::ClientBuilder {
-    Client::builder().redirect(Policy::none())
+    Ok(builder)
 }
 
 #[cfg(feature = "gzip")]
@@ -161,10 +159,10 @@ fn gzip(plain: &[u8]) -> Bytes {
 }
 
 /// Returns the body of the response, or an empty one if it is too long or incomplete.
-async fn answer(mut response: Response) -> Vec<u8> {
+async fn read_body(mut response: Response) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
-        if body.len() + chunk.len() > MAX_ANSWER {
+        if body.len() + chunk.len() > MAX_RESPONSE {
             return Vec::new();
         }
         body.extend_from_slice(&chunk);
@@ -172,8 +170,9 @@ async fn answer(mut response: Response) -> Vec<u8> {
     body
 }
 
-/// Returns the error of a refused request. The body is not read, because it may quote exported data.
-fn refused(status: StatusCode, headers: &HeaderMap) -> SendError {
+/// Returns the error of a rejected request. The body of the response is not read, because it may quote
+/// exported data.
+fn rejected(status: StatusCode, headers: &HeaderMap) -> SendError {
     let retry = match status.as_u16() {
         429 | 502 | 503 | 504 => retry_after(headers).map_or(Retry::AfterBackoff, Retry::After),
         _ => Retry::Never,
@@ -185,9 +184,11 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> SendError {
     }
 }
 
-/// Returns the `Retry-After` time. A date is compared with the `Date` header of the response, because clocks
-/// differ.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// Returns the delay that a response requests with `Retry-After`: seconds or a date.
+///
+/// A date is compared with the `Date` header of the response, because the clocks of client and server differ.
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(RETRY_AFTER)?;
     if let Ok(seconds) = value.parse() {
@@ -195,11 +196,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
     let until = httpdate::parse_http_date(value).ok()?;
     let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
-    Some(
-        until
-            .duration_since(now.unwrap_or_else(SystemTime::now))
-            .unwrap_or_default(),
-    )
+    let delay = until.duration_since(now.unwrap_or_else(SystemTime::now));
+    Some(delay.unwrap_or_default())
 }
 
 /// Returns the code of a known status, or `_OTHER`, which bounds the number of values.
@@ -219,7 +217,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.clone(), value.parse().unwrap()))
             .collect();
-        refused(StatusCode::from_u16(status).unwrap(), &headers)
+        rejected(StatusCode::from_u16(status).unwrap(), &headers)
     }
 
     #[test]

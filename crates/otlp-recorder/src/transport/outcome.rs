@@ -7,8 +7,8 @@ use std::time::Duration;
 /// User agent in the form that the OTLP exporter specification recommends.
 pub(super) const USER_AGENT: &str = concat!("OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
 
-/// Maximum length of a response in bytes. Responses are a few bytes, or a few lines if they report a problem.
-pub(super) const MAX_ANSWER: usize = 64 * 1024;
+/// Maximum length of a response in bytes. A response has a few bytes, or a few lines if it reports a problem.
+pub(super) const MAX_RESPONSE: usize = 64 * 1024;
 
 /// `error.type` of a request that reached its deadline.
 pub(super) const TIMEOUT: &str = "timeout";
@@ -36,7 +36,7 @@ pub(crate) struct SendError {
 pub(crate) enum Retry {
     Never,
     AfterBackoff,
-    /// No earlier than after the delay that the collector requests.
+    /// After the delay that the collector requests, or later.
     After(Duration),
 }
 
@@ -75,7 +75,7 @@ pub(crate) enum TransportError {
     MissingFeature(&'static str, &'static str),
 }
 
-/// Returns the message of an error, followed by those of its sources.
+/// Returns the message of an error, followed by the messages of its sources.
 pub(super) fn described(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

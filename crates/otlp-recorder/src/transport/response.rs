@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::outcome::Accepted;
 
-/// Minimum length of a header value that is hidden in messages. Shorter values are not secrets and occur in
-/// ordinary text.
+/// Minimum length of a header value that is hidden in messages. Shorter values are hardly secrets and occur
+/// in ordinary text.
 const MIN_SECRET: usize = 6;
 
 /// Parses a protobuf response. The responses of the three signals differ in field names only.
-pub(super) fn of_protobuf(body: &[u8], sent: &HeaderMap) -> Accepted {
+pub(super) fn from_protobuf(body: &[u8], sent: &HeaderMap) -> Accepted {
     let partial = ExportTraceServiceResponse::decode(body)
         .ok()
         .and_then(|response| response.partial_success);
@@ -24,11 +24,11 @@ pub(super) fn of_protobuf(body: &[u8], sent: &HeaderMap) -> Accepted {
     }
 }
 
-#[cfg(feature = "json")]
 /// Parses a JSON response, in which a 64-bit integer may be a string or a number.
-pub(super) fn of_json(body: &[u8], sent: &HeaderMap) -> Accepted {
-    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-    let partial = &answer["partialSuccess"];
+#[cfg(feature = "json")]
+pub(super) fn from_json(body: &[u8], sent: &HeaderMap) -> Accepted {
+    let response: Value = serde_json::from_slice(body).unwrap_or_default();
+    let partial = &response["partialSuccess"];
     let rejected = ["rejectedSpans", "rejectedDataPoints", "rejectedLogRecords"]
         .iter()
         .find_map(|name| match &partial[*name] {
@@ -97,10 +97,10 @@ mod tests {
         };
         let headers = HeaderMap::new();
         assert_eq!(
-            of_protobuf(&logs.encode_to_vec(), &headers),
+            from_protobuf(&logs.encode_to_vec(), &headers),
             partial(3, "too old")
         );
-        assert_eq!(of_protobuf(&metrics.encode_to_vec(), &headers), partial(5, ""));
+        assert_eq!(from_protobuf(&metrics.encode_to_vec(), &headers), partial(5, ""));
         for (json, expected) in [
             (
                 r#"{"partialSuccess":{"rejectedSpans":"7","errorMessage":"x"}}"#,
@@ -117,7 +117,7 @@ mod tests {
             ),
             (r#"{"partialSuccess":null}"#, partial(0, "")),
         ] {
-            assert_eq!(of_json(json.as_bytes(), &headers), expected, "{json}");
+            assert_eq!(from_json(json.as_bytes(), &headers), expected, "{json}");
         }
     }
 
@@ -130,8 +130,8 @@ mod tests {
             b"[]",
             b"{\"partialSuccess\":[1]}",
         ] {
-            assert_eq!(of_protobuf(body, &HeaderMap::new()), Accepted::default());
-            assert_eq!(of_json(body, &HeaderMap::new()), Accepted::default());
+            assert_eq!(from_protobuf(body, &HeaderMap::new()), Accepted::default());
+            assert_eq!(from_json(body, &HeaderMap::new()), Accepted::default());
         }
     }
 

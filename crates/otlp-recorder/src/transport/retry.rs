@@ -1,22 +1,22 @@
 //! Retries: exponential back-off with jitter, or the delay that the collector requests, limited by the
 //! deadline.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::outcome::{Accepted, Retry, SendError};
+use crate::backoff::Backoff;
 use crate::log_target::LOG_TARGET;
 use crate::signal::Signal;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const MAX_PAUSE: Duration = Duration::from_secs(15);
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+const MAX_DELAY: Duration = Duration::from_secs(15);
 
 /// Maximum retry delay accepted from a collector.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// Repeats attempts until one succeeds, one is not retryable, or the next one would start after `end`.
+/// Retries until an attempt succeeds, an error is permanent, or the next attempt would start after `end`.
 pub(super) async fn until<F>(
     signal: Signal,
     end: Instant,
@@ -25,7 +25,7 @@ pub(super) async fn until<F>(
 where
     F: Future<Output = Result<Accepted, SendError>>,
 {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_DELAY, MAX_DELAY);
     let mut attempts = 0_u32;
     loop {
         attempts += 1;
@@ -34,40 +34,28 @@ where
             Ok(Err(error)) => error,
             Err(_) => SendError::timeout(),
         };
-        let wait = match &mut error.retry {
+        let delay = match &mut error.retry {
             Retry::Never => return Err(error),
-            Retry::AfterBackoff => jittered(pause, random()),
-            Retry::After(asked) => {
-                *asked = MAX_RETRY_AFTER.min(*asked);
+            Retry::AfterBackoff => backoff.next_delay(),
+            Retry::After(requested) => {
+                *requested = MAX_RETRY_AFTER.min(*requested);
                 // Jitter keeps clients that failed at the same time from retrying at the same time.
-                *asked + jittered(pause, random()) / 4
+                *requested + backoff.next_delay() / 4
             }
         };
-        if wait >= end.saturating_duration_since(Instant::now()) {
+        if delay >= end.saturating_duration_since(Instant::now()) {
             return Err(error);
         }
         tracing::debug!(
             target: LOG_TARGET,
             signal = signal.name(),
             attempts,
-            retry_in_s = wait.as_secs_f64(),
+            retry_in_s = delay.as_secs_f64(),
             error = %error.message,
             "retrying an export"
         );
-        sleep(wait).await;
-        pause = (pause * 2).min(MAX_PAUSE);
+        sleep(delay).await;
     }
-}
-
-/// Returns `pause` multiplied by 0.5 to 1.5, for a `share` from 0 to 1.
-fn jittered(pause: Duration, share: f64) -> Duration {
-    pause.mul_f64(0.5 + share)
-}
-
-/// Returns a random number from 0 to 1. The standard library seeds every `RandomState` differently.
-fn random() -> f64 {
-    let bits = RandomState::new().build_hasher().finish() >> 32;
-    u32::try_from(bits).map_or(0.5, |bits| f64::from(bits) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]
@@ -98,34 +86,34 @@ mod tests {
         (result, times)
     }
 
-    fn between(times: &[Duration]) -> Vec<Duration> {
+    fn delays(times: &[Duration]) -> Vec<Duration> {
         times.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_double_up_to_the_maximum() {
+    async fn delays_double_up_to_the_maximum() {
         let (result, times) = run(Duration::from_secs(300), &[Retry::AfterBackoff; 8]).await;
         assert_eq!(result, Ok(Accepted::default()));
         let expected = [500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000];
-        let pauses = between(&times);
-        assert_eq!(pauses.len(), expected.len());
-        for (pause, middle) in pauses.iter().zip(expected.map(Duration::from_millis)) {
+        let delays = delays(&times);
+        assert_eq!(delays.len(), expected.len());
+        for (delay, middle) in delays.iter().zip(expected.map(Duration::from_millis)) {
             // Timers have a resolution of a millisecond.
             let range = middle / 2..=middle * 3 / 2 + Duration::from_millis(2);
-            assert!(range.contains(pause), "{pause:?} of {pauses:?}");
+            assert!(range.contains(delay), "{delay:?} of {delays:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_differ_between_senders() {
-        let mut pauses = Vec::new();
+    async fn delays_differ_between_senders() {
+        let mut delays = Vec::new();
         for _ in 0..20 {
             let (_, times) = run(Duration::from_secs(60), &[Retry::AfterBackoff]).await;
-            pauses.push(times[1]);
+            delays.push(times[1]);
         }
-        pauses.sort();
-        pauses.dedup();
-        assert!(pauses.len() > 5, "{pauses:?}");
+        delays.sort();
+        delays.dedup();
+        assert!(delays.len() > 5, "{delays:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -137,18 +125,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_retry_waits_for_the_requested_delay() {
-        let asked = Duration::from_secs(4);
-        let (result, times) = run(Duration::from_secs(10), &[Retry::After(asked)]).await;
+        let requested = Duration::from_secs(4);
+        let (result, times) = run(Duration::from_secs(10), &[Retry::After(requested)]).await;
         assert_eq!(result, Ok(Accepted::default()));
-        assert!(times[1] >= asked && times[1] < asked + FIRST_PAUSE, "{times:?}");
+        assert!(
+            times[1] >= requested && times[1] < requested + FIRST_DELAY,
+            "{times:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_retry_delay_beyond_the_deadline_is_returned_at_once() {
-        let asked = Duration::from_secs(30);
+    async fn a_retry_delay_beyond_the_deadline_is_returned_immediately() {
+        let requested = Duration::from_secs(30);
         let start = Instant::now();
-        let (result, times) = run(Duration::from_secs(10), &[Retry::After(asked)]).await;
-        assert_eq!(result.unwrap_err().retry, Retry::After(asked));
+        let (result, times) = run(Duration::from_secs(10), &[Retry::After(requested)]).await;
+        assert_eq!(result.unwrap_err().retry, Retry::After(requested));
         assert_eq!(times.len(), 1);
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
@@ -175,13 +166,5 @@ mod tests {
         let result = until(Signal::Logs, start + timeout, std::future::pending).await;
         assert_eq!(result.unwrap_err().error_type, "timeout");
         assert_eq!(start.elapsed().as_secs(), 3);
-    }
-
-    #[test]
-    fn jitter_is_at_most_half_of_the_pause() {
-        let pause = Duration::from_secs(2);
-        assert_eq!(jittered(pause, 0.0), Duration::from_secs(1));
-        assert_eq!(jittered(pause, 1.0), Duration::from_secs(3));
-        assert!((0.0..=1.0).contains(&random()));
     }
 }

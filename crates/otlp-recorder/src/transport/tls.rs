@@ -1,5 +1,5 @@
-//! The certificates of a connection. Files are checked in advance, so that an invalid file causes a warning
-//! instead of disabling the signal.
+//! The certificates of a connection. Files are checked in advance: an invalid file causes a warning instead
+//! of disabling the signal.
 
 #[cfg(feature = "tls")]
 pub(super) use files::Roots;

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use telemetry::Fault;
+use telemetry::ServerError;
 use utoipa::ToSchema;
 
 use crate::{
@@ -40,7 +40,7 @@ pub struct ApiError {
     /// Value of `Retry-After` where another one than for its status applies, in seconds.
     retry_after: Option<NonZeroU32>,
     /// Internal cause; recorded on the server span, not sent.
-    cause: Option<Fault>,
+    cause: Option<ServerError>,
 }
 
 /// The body of every error.
@@ -128,7 +128,7 @@ impl ApiError {
     }
 
     pub(super) fn caused_by(self, error_type: &'static str, message: impl Into<String>) -> Self {
-        let cause = Fault {
+        let cause = ServerError {
             error_type: error_type.into(),
             message: message.into(),
         };

@@ -68,7 +68,8 @@ pub fn service(app: App) -> ApiService {
             cors::share,
         ))
     };
-    let router = router.layer(telemetry::HttpLayer::new(route).quiet(|path| path.starts_with("/api/health")));
+    let router =
+        router.layer(telemetry::HttpLayer::new(route).untraced_paths(|path| path.starts_with("/api/health")));
     ApiService::new(router, proxies)
 }
 

@@ -43,7 +43,7 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
 /// Returns an error if the process cannot start or a component fails.
 #[cfg(not(feature = "observatory"))]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
-    let telemetry = match telemetry::decided_by() {
+    let telemetry = match telemetry::destination_variable() {
         Some(variable) => format!("as {variable} sets; this build has no observatory"),
         None => "off; this build has no observatory, set OTEL_EXPORTER_OTLP_ENDPOINT to export".to_owned(),
     };

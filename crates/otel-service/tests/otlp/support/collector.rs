@@ -90,16 +90,16 @@ fn serve(stream: impl Read + Write, behaviour: Behaviour, store: &Mutex<Received
             *seen += 1;
             *seen - 1
         };
-        let refusal = match behaviour {
+        let failure = match behaviour {
             Behaviour::Fails => Some("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"),
             Behaviour::FailsAtFirst if seen == 0 => Some("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"),
-            Behaviour::Scripted(answers) => answers.get(seen).copied(),
+            Behaviour::Scripted(responses) => responses.get(seen).copied(),
             Behaviour::Blackhole => loop {
                 thread::park();
             },
             _ => None,
         };
-        if refusal.is_none() {
+        if failure.is_none() {
             let mut received = store.lock().unwrap();
             if headers.contains_key("content-encoding") {
                 received.compressed.push(body.clone());
@@ -109,18 +109,18 @@ fn serve(stream: impl Read + Write, behaviour: Behaviour, store: &Mutex<Received
             received.headers.push(headers);
             received.keep(path, &body);
         }
-        let taken = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
+        let accepted = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
         let writer = reader.get_mut();
         if behaviour == Behaviour::Endless {
             write!(writer, "HTTP/1.1 200 OK\r\n\r\n").ok();
             while writer.write_all(&[b'x'; 1024]).is_ok() {}
             return;
         }
-        if writer.write_all(refusal.unwrap_or(taken).as_bytes()).is_err() {
+        if writer.write_all(failure.unwrap_or(accepted).as_bytes()).is_err() {
             return;
         }
         writer.flush().ok();
-        if refusal.is_some_and(|answer| !answer.contains("content-length")) {
+        if failure.is_some_and(|response| !response.contains("content-length")) {
             // A response without a length ends with the connection.
             return;
         }

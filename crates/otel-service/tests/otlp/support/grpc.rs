@@ -37,13 +37,13 @@ pub struct GrpcCollector {
     scheme: &'static str,
 }
 
-/// Function from the number of a call, counted per service, to the status that refuses it.
-type Refusals = fn(usize) -> Option<Status>;
+/// Function from the number of a call, counted per service, to the error status of the call.
+type Failures = fn(usize) -> Option<Status>;
 
 #[derive(Clone)]
 struct Services {
     received: Arc<Mutex<Received>>,
-    refusals: Refusals,
+    failures: Failures,
     /// Number of rejected spans reported in each response.
     rejected: i64,
 }
@@ -58,20 +58,20 @@ impl GrpcCollector {
         Self::listen(|_| None, spans, None)
     }
 
-    /// Starts a collector that refuses calls for which `refusals` returns a status.
-    pub fn refusing(refusals: Refusals) -> Self {
-        Self::listen(refusals, 0, None)
+    /// Starts a collector whose calls fail with the status that `failures` returns.
+    pub fn failing(failures: Failures) -> Self {
+        Self::listen(failures, 0, None)
     }
 
     pub fn with_tls(tls: ServerTlsConfig) -> Self {
         Self::listen(|_| None, 0, Some(tls))
     }
 
-    fn listen(refusals: Refusals, rejected: i64, tls: Option<ServerTlsConfig>) -> Self {
+    fn listen(failures: Failures, rejected: i64, tls: Option<ServerTlsConfig>) -> Self {
         let received = Arc::new(Mutex::new(Received::default()));
         let services = Services {
             received: Arc::clone(&received),
-            refusals,
+            failures,
             rejected,
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -125,7 +125,7 @@ impl Services {
         received.requests += 1;
         let seen = received.seen.entry(path.to_owned()).or_default();
         *seen += 1;
-        if let Some(status) = (self.refusals)(*seen - 1) {
+        if let Some(status) = (self.failures)(*seen - 1) {
             return Err(status);
         }
         let mut headers = shown(request.metadata());
@@ -152,12 +152,12 @@ impl TraceService for Services {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let taken = self.take("/v1/traces", &request)?;
+        let accepted = self.take("/v1/traces", &request)?;
         let partial_success = (self.rejected > 0).then(|| ExportTracePartialSuccess {
             rejected_spans: self.rejected,
             error_message: "too old for me".to_owned(),
         });
-        Ok(taken.map(|()| ExportTraceServiceResponse { partial_success }))
+        Ok(accepted.map(|()| ExportTraceServiceResponse { partial_success }))
     }
 }
 

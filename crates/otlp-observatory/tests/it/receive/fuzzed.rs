@@ -1,14 +1,10 @@
 //! Randomly mutated request bodies.
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
+use otlp_recorder::RawCodec;
 use prost::Message as _;
 use reqwest::StatusCode;
-use tonic::{
-    Code, Request, Status,
-    client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    transport::Endpoint,
-};
+use tonic::{Code, Request, client::Grpc, transport::Endpoint};
 
 use super::requests::{ADDRESSES, gzip, logs, metrics, traces};
 use crate::support::{Running, client, within};
@@ -113,7 +109,7 @@ async fn mutated_grpc_messages_are_accepted_or_permanent_errors() {
                 .unwrap();
             let message = Bytes::from(random.mutated(valid));
             within(grpc.ready()).await.unwrap();
-            let response = within(grpc.unary(Request::new(message.clone()), path, Raw)).await;
+            let response = within(grpc.unary(Request::new(message.clone()), path, RawCodec)).await;
             let code = response.map_or_else(|status| status.code(), |_| Code::Ok);
             assert!(
                 matches!(code, Code::Ok | Code::InvalidArgument),
@@ -124,41 +120,4 @@ async fn mutated_grpc_messages_are_accepted_or_permanent_errors() {
     }
     assert!(rejected > 100, "too few messages were rejected: {rejected}");
     observatory.stop().await.unwrap();
-}
-
-/// Codec that passes messages through unencoded.
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use opentelemetry::trace::{TraceFlags, TraceId, TraceState};
-use opentelemetry::{InstrumentationScope, StringValue, Value};
+use opentelemetry::{InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
@@ -170,7 +170,7 @@ fn every_text_of_a_span_is_redacted() {
 }
 
 #[test]
-fn attributes_are_redacted_and_then_cut_at_characters_and_names_are_not_cut() {
+fn attributes_are_redacted_and_then_truncated_but_names_are_not_truncated() {
     let rules = TextRules {
         redact: Some(redact_mail),
         value_limit: Some(9),

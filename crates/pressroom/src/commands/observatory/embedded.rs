@@ -42,7 +42,7 @@ impl Embedded {
     /// # Errors
     /// Returns an error if an address cannot be bound, unless it is already in use.
     pub(in crate::commands) fn start(settings: observatory::Config) -> anyhow::Result<Self> {
-        if let Some(variable) = telemetry::decided_by() {
+        if let Some(variable) = telemetry::destination_variable() {
             return Ok(Self::Configured(variable));
         }
         install_cryptography();
@@ -69,8 +69,8 @@ impl Embedded {
     /// Returns the destination to which the service exports.
     pub(in crate::commands) fn export(&self) -> Export {
         match self {
-            Self::Here(running) => Export::Nearby(reachable(running.addresses.http)),
-            Self::Other(address) => Export::Nearby(*address),
+            Self::Here(running) => Export::LocalReceiver(reachable(running.addresses.http)),
+            Self::Other(address) => Export::LocalReceiver(*address),
             Self::Configured(_) | Self::PagesInUse(_) => Export::WhenConfigured,
         }
     }

@@ -37,6 +37,6 @@ pub(super) fn key(statement: &Statement) -> StatementKey {
 
 /// Records a retry on the statement's span and in the log.
 pub(super) fn record_retry(error: &StatementError) {
-    telemetry::statement_sent_again(error);
+    telemetry::statement_retried(error);
     telemetry::debug!(cause = error.message(), "retrying a statement");
 }

@@ -1,20 +1,20 @@
-//! Quiet contexts, in which no spans are recorded, for health endpoints, polling and housekeeping.
+//! Contexts in which no spans are recorded, for health endpoints, polling and housekeeping.
 
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
-/// Marker of a quiet context.
-struct Quiet;
+/// Marker of an untraced context.
+struct Untraced;
 
-/// Whether `cx` is quiet.
-pub(crate) fn is_quiet(cx: &Context) -> bool {
-    cx.get::<Quiet>().is_some()
+/// Whether no spans are recorded in `cx`.
+pub(crate) fn is_untraced(cx: &Context) -> bool {
+    cx.get::<Untraced>().is_some()
 }
 
-/// Returns a quiet child of the context `parent`. Its trace id, for logs and response headers, is that of
-/// `parent` or a new one.
-pub(crate) fn quiet_context(parent: &Context) -> Context {
+/// Returns an untraced child of the context `parent`, with the trace id of `parent` or a new one for logs and
+/// response headers.
+pub(crate) fn untraced_context(parent: &Context) -> Context {
     let ids = RandomIdGenerator::default();
     let parent_span = parent.span().span_context().clone();
     let trace_id = if parent_span.is_valid() {
@@ -30,5 +30,5 @@ pub(crate) fn quiet_context(parent: &Context) -> Context {
             false,
             TraceState::default(),
         ))
-        .with_value(Quiet)
+        .with_value(Untraced)
 }
