@@ -1,4 +1,4 @@
-//! A cache of the encoded attributes and the series of the tasks that a worker runs. Tasks beyond the limits
+//! Cache of the encoded attributes and metric series of the tasks that a worker runs. Tasks beyond the limits
 //! are not cached.
 
 use std::sync::OnceLock;
@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use telemetry::instrumentation::{DurationSeries, PrewrittenAttributes, Table};
 use telemetry::opentelemetry::metrics::BoundCounter;
 
-use super::message::TaskMessage;
+use crate::observer::TaskInfo;
 
 /// Maximum number of queues with cached tasks.
 const MAX_QUEUES: usize = 64;
@@ -26,9 +26,9 @@ impl Default for TaskCache {
 
 impl TaskCache {
     /// Returns the cache entry of a task, or `None` if a limit is reached.
-    pub(super) fn get(&self, message: &TaskMessage<'_>) -> Option<&CachedTask> {
-        let tasks = self.0.get(message.queue, || Table::new(MAX_TASKS))?;
-        tasks.get(message.task, CachedTask::default)
+    pub(super) fn get(&self, task: &TaskInfo<'_>) -> Option<&CachedTask> {
+        let tasks = self.0.get(task.queue, || Table::new(MAX_TASKS))?;
+        tasks.get(task.task, CachedTask::default)
     }
 }
 
