@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde_json::Value;
 use thiserror::Error;
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::timeout;
 
 use crate::{
     broker::{Broker, BrokerError},
@@ -22,7 +22,7 @@ pub struct AsyncResult {
     tree: Arc<ResultTree>,
 }
 
-/// Reason a wait gave no return value.
+/// Reason a wait ended without a return value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum WaitError {
@@ -50,12 +50,6 @@ pub enum WaitError {
     Broker(#[from] BrokerError),
 }
 
-impl From<Elapsed> for WaitError {
-    fn from(_: Elapsed) -> Self {
-        Self::TimedOut
-    }
-}
-
 impl fmt::Debug for AsyncResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("AsyncResult").field(&self.tree).finish()
@@ -76,7 +70,7 @@ impl AsyncResult {
         &self.tree.id
     }
 
-    /// Returns the result before this one: that of the previous task in a chain, or of a chord's header.
+    /// Returns the previous result: of the task before this one in a chain, or of a chord's header.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         let parent = self.tree.parent.as_ref()?;
@@ -94,12 +88,14 @@ impl AsyncResult {
 
     /// Waits for the return value; for a group, for the list of its parts' return values.
     ///
-    /// A failure of an earlier task in the chain ends the wait too, because this task will never run.
+    /// A failure of an earlier task in the chain also ends the wait, because this task will never run.
     ///
     /// # Errors
     /// See [`WaitError`]. A task that ignores its result stores none, so the wait times out.
     pub async fn wait(&self, time: Duration) -> Result<Value, WaitError> {
-        timeout(time, value(self.broker.as_ref(), &self.tree)).await?
+        timeout(time, value(self.broker.as_ref(), &self.tree))
+            .await
+            .unwrap_or(Err(WaitError::TimedOut))
     }
 }
 

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    control::envelope::{self, Address},
+    control::envelope::{self, TRANSIENT},
     message::Message,
     repr, system, time,
 };
@@ -26,7 +26,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Creates an event that happens now, at logical time `clock`.
+    /// Creates an event with the current time and the logical time `clock`.
     pub(crate) fn new(
         kind: &str,
         hostname: &str,
@@ -49,8 +49,7 @@ impl Event {
         }
     }
 
-    /// Returns the routing key, `worker.heartbeat` for instance, which is the last part of the Redis
-    /// channel's name.
+    /// Returns the routing key, such as `worker.heartbeat`, which is the last part of the Redis channel's name.
     #[must_use]
     pub fn routing_key(&self) -> String {
         self.kind.replacen('-', ".", 1)
@@ -101,7 +100,7 @@ impl Event {
     }
 }
 
-/// Returns the fields that monitors show of a task, with its arguments shortened.
+/// Returns the fields of a task that monitors show, with its arguments shortened.
 pub(crate) fn task_fields(message: &Message) -> [(&'static str, Value); 8] {
     let headers = &message.headers;
     let args = headers
@@ -128,12 +127,8 @@ pub(crate) fn task_fields(message: &Message) -> [(&'static str, Value); 8] {
 pub(crate) const TASK_BATCH: &str = "task.multi";
 
 fn encode_body(hostname: &str, routing_key: &str, body: &Value) -> String {
-    let address = Address {
-        exchange: EXCHANGE,
-        routing_key,
-        delivery_mode: 1,
-    };
-    envelope::encode(&address, &json!({"hostname": hostname}), body)
+    let headers = json!({"hostname": hostname});
+    envelope::encode(EXCHANGE, routing_key, TRANSIENT, &headers, body)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub struct Exception {
 }
 
 impl Exception {
-    /// Creates an exception of Python's module `builtins`.
+    /// Creates an exception in Python's module `builtins`.
     pub fn new(type_name: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             type_name: type_name.into(),
@@ -65,17 +65,13 @@ impl Exception {
         }
     }
 
-    /// Returns the text that takes the place of Python's traceback. Rust errors have no frames.
+    /// Returns a text in place of Python's traceback, without frames, which Rust errors do not have.
     pub(crate) fn traceback(&self) -> String {
-        let Self {
-            type_name,
-            module,
-            message,
-        } = self;
-        match module.as_str() {
-            "" | "builtins" => format!("Traceback (most recent call last):\n{type_name}: {message}\n"),
-            _ => format!("Traceback (most recent call last):\n{module}.{type_name}: {message}\n"),
-        }
+        let module = match self.module.as_str() {
+            "" | "builtins" => String::new(),
+            module => format!("{module}."),
+        };
+        format!("Traceback (most recent call last):\n{module}{self}\n")
     }
 }
 
@@ -87,7 +83,7 @@ impl fmt::Display for Exception {
 
 impl Error for Exception {}
 
-/// Returns the Python module and class that stand for a Rust type.
+/// Returns the Python module and class that represent a Rust type.
 fn python_class(rust_type: &str) -> (String, &str) {
     let path = rust_type.split('<').next().unwrap_or_default();
     match path.rsplit_once("::") {

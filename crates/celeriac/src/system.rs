@@ -1,5 +1,5 @@
-//! Everything this crate reads from its environment: the time, random ids, the process id, the host name and
-//! the process's resource usage. Other modules receive these as values, so that tests can fix them.
+//! Everything this crate reads from its environment: the time, random ids, the host name, and the resource
+//! usage of the process.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};

@@ -13,7 +13,7 @@ use crate::{
     broker::{BrokerError, ReplyTo},
     control::{
         command::{Command, EXCHANGE},
-        envelope::{self, Address},
+        envelope::{self, TRANSIENT},
     },
     failure_log::FailureLog,
     log::{debug, error, warn},
@@ -89,8 +89,9 @@ async fn process(shared: &Shared, raw: &[u8]) {
             return;
         }
     };
-    let clock = content.headers.get("clock").and_then(Value::as_u64);
-    shared.clock.adjust(clock.unwrap_or(0));
+    shared
+        .clock
+        .adjust(content.headers["clock"].as_u64().unwrap_or(0));
     let Ok(command) = serde_json::from_value::<Command>(content.body) else {
         warn!(
             bytes = raw.len(),
@@ -135,13 +136,9 @@ async fn execute(shared: &Shared, command: Command) {
 }
 
 async fn send(shared: &Shared, to: &ReplyTo, ticket: Option<&str>, reply: &Value) -> Result<(), BrokerError> {
-    let address = Address {
-        exchange: &to.exchange,
-        routing_key: &to.routing_key,
-        delivery_mode: 1,
-    };
     let headers = json!({"ticket": ticket, "clock": shared.clock.tick()});
-    let text = envelope::encode(&address, &headers, &json!({shared.hostname.as_str(): reply}));
+    let body = json!({shared.hostname.as_str(): reply});
+    let text = envelope::encode(&to.exchange, &to.routing_key, TRANSIENT, &headers, &body);
     shared.broker.reply(to, text).await
 }
 
