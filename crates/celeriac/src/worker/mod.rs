@@ -1,8 +1,7 @@
-//! The worker: receives messages, runs the tasks they name, and settles each delivery. Built with
-//! [`Worker::builder`], run with [`Worker::run`].
+//! The worker, which receives messages, runs their tasks, and settles each delivery.
 //!
 //! [`registry`] finds a task's code, [`consume`] receives messages, [`execute`] runs a task and determines
-//! its outcome, [`settle`] settles the delivery, and [`follow`] does so for tasks that others follow.
+//! its outcome, [`settle`] settles the delivery, and [`follow`] does so for tasks with follow-up tasks.
 //! [`pulse`] and [`lease`] show that the worker is alive, [`mailbox`] handles remote control, and
 //! [`shutdown`] stops the worker.
 
@@ -34,6 +33,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     sync::Semaphore,
@@ -46,9 +46,9 @@ pub use self::error::WorkerError;
 use self::{
     event_buffer::EventBuffer,
     inflight::Inflight,
-    registry::Registry,
+    registry::{Registry, deserialized, serialized},
     revoked::Revoked,
-    shared::{SenderIdentity, Shared},
+    shared::Shared,
 };
 use crate::{
     broker::Broker,
@@ -90,11 +90,9 @@ impl Worker {
                 inflight: Inflight::default(),
                 revoked: Revoked::default(),
                 events: EventBuffer::default(),
-                sender: SenderIdentity {
-                    origin: system::origin(),
-                    reply_to: system::random_id().to_string(),
-                    default_queue: "celery".to_owned(),
-                },
+                origin: system::origin(),
+                reply_to: system::random_id().to_string(),
+                default_queue: "celery".to_owned(),
                 concurrency: AtomicUsize::new(10),
                 slots: Arc::new(Semaphore::new(10)),
                 stop: CancellationToken::new(),
@@ -107,9 +105,11 @@ impl Worker {
         }
     }
 
-    /// Runs until `shutdown` is cancelled. Then stops receiving, returns messages whose tasks have not
-    /// started, and waits up to `grace` for running tasks; those still running after that are aborted, and
-    /// their messages returned too.
+    /// Runs until `shutdown` is cancelled.
+    ///
+    /// The worker then stops receiving, returns messages whose tasks have not started to their queues, and
+    /// waits up to `grace` for running tasks. Tasks that are still running after that are aborted, and their
+    /// messages are returned too.
     ///
     /// While the broker is unavailable, the worker retries without limit.
     ///
@@ -131,11 +131,9 @@ impl Worker {
                 shared.stop.cancel();
             }
         });
-        tokio::select! {
-            // Tasks that were revoked before this worker started must not run. An outage ends the wait too.
-            _ = timeout(MINGLE_TIMEOUT, shared.mingled.cancelled()) => {}
-            () = shared.stop.cancelled() => {}
-        }
+        // Tasks that were revoked before this worker started must not run.
+        let mingled = timeout(MINGLE_TIMEOUT, shared.mingled.cancelled());
+        shared.stop.run_until_cancelled(mingled).await;
         let tasks = consume::consume(&shared).await;
         let result = shutdown::shutdown(&shared, tasks, grace).await;
         background.shutdown().await;
@@ -161,10 +159,10 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the queue for tasks that follow from others and name no queue; `celery` by default. Celery's
+    /// Sets the queue of follow-up tasks that name no queue; `celery` by default. Celery's
     /// `task_default_queue`.
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
-        self.shared.sender.default_queue = queue.into();
+        self.shared.default_queue = queue.into();
         self
     }
 
@@ -196,8 +194,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Registers a task with its name, options and code. The positional arguments of a message are
-    /// deserialised into `A`, usually a tuple.
+    /// Registers a task with its name, options and code. The positional arguments of a message are deserialised
+    /// into `A`, usually a tuple.
     pub fn task<A, R, E, F, W>(mut self, name: impl Into<String>, options: TaskOptions, run: F) -> Self
     where
         A: DeserializeOwned,
@@ -206,7 +204,16 @@ impl WorkerBuilder {
         E: Into<TaskError>,
         W: Future<Output = Result<R, E>> + Send + 'static,
     {
-        self.shared.registry.add(name.into(), options, run);
+        let parameters = options.parameters.len();
+        let handler = move |context: TaskContext, args| {
+            let returned = run(context, deserialized::<A>(args, parameters)?);
+            Some(
+                returned
+                    .map(|returned| serialized(returned.map_err(Into::into)?))
+                    .boxed(),
+            )
+        };
+        self.shared.registry.add(name.into(), options, Box::new(handler));
         self
     }
 
