@@ -58,13 +58,14 @@ impl EventBuffer {
         }
     }
 
+    /// Removes and returns up to a batch of events.
     pub(super) fn take(&self) -> Vec<Event> {
         let mut buffer = self.buffer.lock();
         let count = buffer.events.len().min(MAX_BATCH);
         buffer.events.drain(..count).collect()
     }
 
-    /// Returns unsent events to the head of the buffer, as far as there is room.
+    /// Returns unsent events to the head of the buffer while there is room.
     pub(super) fn put_back(&self, events: Vec<Event>) {
         let mut buffer = self.buffer.lock();
         for event in events.into_iter().rev() {
@@ -76,6 +77,7 @@ impl EventBuffer {
         }
     }
 
+    /// Returns the number of events dropped since the last call.
     pub(super) fn take_dropped(&self) -> u64 {
         std::mem::take(&mut self.buffer.lock().dropped)
     }

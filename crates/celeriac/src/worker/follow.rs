@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use self::join::{chord_error, join};
 use super::{confirm::until_confirmed, shared::Shared};
 use crate::{
+    backoff::Backoff,
     broker::{BrokerError, ChordPart, ChordState, Delivery, Publication, Settlement, SettlementStatus},
     canvas::{CanvasError, Kind, Node, SendContext, Sender, list},
     exception::Exception,
@@ -49,6 +50,7 @@ pub(super) async fn settle(
     trace: &Map<String, Value>,
 ) {
     let id = &message.headers.id;
+    let mut backoff = Backoff::default();
     for _ in 0..MAX_ATTEMPTS {
         let Some(mut settlement) = settlement(shared, delivery, message, meta.clone(), keep).await else {
             return;
@@ -68,7 +70,7 @@ pub(super) async fn settle(
                 debug!(task_id, "the task is already settled, or another worker holds it");
                 return;
             }
-            Some(SettlementStatus::ChordTaken) => {}
+            Some(SettlementStatus::ChordTaken) => backoff.wait().await,
         }
     }
     error!(

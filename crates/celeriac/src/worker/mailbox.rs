@@ -1,5 +1,5 @@
-//! The worker's mailbox: subscribes to remote control commands, executes one at a time, and replies. A lost
-//! subscription is renewed for as long as the worker runs.
+//! The worker's mailbox: subscribes to remote control commands, executes them one at a time, and replies. A
+//! lost subscription is renewed while the worker runs.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -25,8 +25,6 @@ const DECLARE_INTERVAL: Duration = Duration::from_secs(20 * 60);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Minimum lifetime of a subscription that resets the back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// Time-out for removing the mailbox at shutdown.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn serve(shared: Arc<Shared>) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -55,8 +53,8 @@ pub(super) async fn serve(shared: Arc<Shared>) {
     }
 }
 
-/// Executes commands until the connection is lost. Also greets the other workers, whose greetings arrive as
-/// commands.
+/// Executes commands until the connection is lost. Meanwhile greets the other workers, whose own greetings
+/// arrive as commands.
 async fn process_all(shared: &Shared, mut commands: BoxStream<'static, Vec<u8>>) {
     let mut greeting = std::pin::pin!(mingle::mingle(shared));
     let mut greeted = false;
@@ -99,7 +97,7 @@ async fn process(shared: &Shared, raw: &[u8]) {
         );
         return;
     };
-    // Like Celery, ignores the command's expiry, because clocks differ and late replies are dropped.
+    // Like Celery, does not check the command's expiry: clocks differ, and late replies are dropped.
     if !command.is_for(&shared.hostname) {
         return;
     }
@@ -124,7 +122,7 @@ async fn execute(shared: &Shared, command: Command) {
         Ok(Some(reply)) => reply,
         Ok(None) => return,
         Err(failure) => {
-            warn!(method, %failure, "a remote control command was refused");
+            warn!(method, %failure, "rejected a remote control command");
             json!({"error": failure.to_string()})
         }
     };
@@ -143,15 +141,6 @@ async fn send(shared: &Shared, to: &ReplyTo, ticket: Option<&str>, reply: &Value
 }
 
 /// Removes the worker's mailbox from the exchange.
-pub(super) async fn close(shared: &Shared) {
-    match timeout(
-        CLOSE_TIMEOUT,
-        shared.broker.remove_mailbox(EXCHANGE, &shared.hostname),
-    )
-    .await
-    {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "failed to remove the mailbox"),
-        Err(_) => debug!("timed out removing the mailbox"),
-    }
+pub(super) async fn close(shared: &Shared) -> Result<(), BrokerError> {
+    shared.broker.remove_mailbox(EXCHANGE, &shared.hostname).await
 }

@@ -51,10 +51,10 @@ use self::{
     shared::Shared,
 };
 use crate::{
-    broker::Broker,
+    broker::{Broker, BrokerError},
     control::clock::Clock,
     lock::Lock,
-    log::info,
+    log::{debug, info},
     observer::{NoopObserver, Observer},
     system,
     task::{TaskContext, TaskError, TaskOptions},
@@ -62,6 +62,10 @@ use crate::{
 
 /// Maximum time to wait for the exchange with the other workers before tasks are received.
 const MINGLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time-out of the last events.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time-out of the removal of the mailbox, which would otherwise receive commands until it expires.
+const MAILBOX_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Worker that receives and runs tasks.
 #[derive(Debug)]
@@ -137,11 +141,26 @@ impl Worker {
         let tasks = consume::consume(&shared).await;
         let result = shutdown::shutdown(&shared, tasks, grace).await;
         background.shutdown().await;
-        events::finish(&shared).await;
-        pulse::offline(&shared).await;
-        mailbox::close(&shared).await;
+        let flush = events::flush(&shared);
+        best_effort("send the last task events", EVENT_TIMEOUT, flush).await;
+        let offline = pulse::announce(&shared, "worker-offline");
+        best_effort("announce that the worker is offline", EVENT_TIMEOUT, offline).await;
+        best_effort("remove the mailbox", MAILBOX_TIMEOUT, mailbox::close(&shared)).await;
         info!(hostname = shared.hostname, "worker stopped");
         result
+    }
+}
+
+/// Awaits an operation at shutdown. A failure is only logged.
+async fn best_effort(
+    activity: &str,
+    limit: Duration,
+    operation: impl Future<Output = Result<(), BrokerError>>,
+) {
+    match timeout(limit, operation).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "failed to {activity}"),
+        Err(_) => debug!("timed out while trying to {activity}"),
     }
 }
 

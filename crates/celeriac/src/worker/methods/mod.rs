@@ -12,8 +12,7 @@ use serde_json::{Map, Value, json};
 use self::reply::{Failure, MethodResult, ok, one_or_many};
 use super::{mingle, shared::Shared};
 
-/// Calls the method `name` and returns its reply, or `None` for a method to which Celery's workers do not
-/// reply.
+/// Calls the method `name` and returns its reply, or `None` if Celery's workers do not reply to this method.
 ///
 /// # Errors
 /// Returns an error if there is no such method or the arguments are invalid.
@@ -53,7 +52,7 @@ async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> Me
         "revoke" => Ok(revoke::revoke(shared, read(name, arguments)?).await),
         "terminate" => {
             let mut revoke: revoke::Revoke = read(name, arguments)?;
-            revoke.terminate = true;
+            revoke.termination.terminate = true;
             Ok(revoke::revoke(shared, revoke).await)
         }
         "revoke_by_stamped_headers" => Ok(revoke::revoke_by_stamps(shared, read(name, arguments)?)),
@@ -68,7 +67,7 @@ async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> Me
         "enable_events" => Ok(steer::enable_events(shared, true)),
         "disable_events" => Ok(steer::enable_events(shared, false)),
         "heartbeat" => Ok(steer::heartbeat(shared).await),
-        // Celery's workers elect one worker for a job with this method; this crate has no such jobs.
+        // Celery's workers use this method to elect one worker for a job; this crate has no such jobs.
         "election" => Ok(Value::Null),
         _ => Err(Failure::NoSuchMethod(name.chars().take(100).collect())),
     }
@@ -91,8 +90,8 @@ fn read<T: DeserializeOwned>(method: &str, arguments: Map<String, Value>) -> Res
         .map_err(|error| Failure::Arguments(format!("{method}() {error}")))
 }
 
-/// Handles the `hello` of a worker that has just started: adds its revoked ids, and replies with the ids
-/// known here and the clock. The reply to this worker's own `hello` is null.
+/// Handles the `hello` of a worker that has just started: adds its revoked ids, and replies with this worker's
+/// revoked ids and clock. The reply to this worker's own `hello` is null.
 fn hello(shared: &Shared, from_node: &str, revoked: Option<&Value>) -> Value {
     if from_node == shared.hostname {
         return Value::Null;

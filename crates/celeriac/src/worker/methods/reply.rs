@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-/// Reason a method failed, in the words of Celery's replies.
+/// Reason a method failed. Displayed as in Celery's replies.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(in crate::worker) enum Failure {
     #[error("KeyError('{0}')")]
@@ -45,10 +45,12 @@ pub(super) fn truthy<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Resul
     })
 }
 
+/// Returns a reply that reports a failure.
 pub(super) fn nok(value: impl Into<Value>) -> Value {
     json!({"error": value.into()})
 }
 
+/// Returns a reply that reports success.
 pub(super) fn ok(value: impl Into<Value>) -> Value {
     json!({"ok": value.into()})
 }

@@ -15,7 +15,7 @@ use crate::{
 
 /// Maximum concurrency.
 const MAX_CONCURRENCY: usize = 100_000;
-/// Maximum number of queues, each of which is read by every receive.
+/// Maximum number of queues: every receive reads all of them.
 const MAX_QUEUES: usize = 256;
 /// Maximum length of a queue's name, in bytes.
 const MAX_QUEUE_NAME: usize = 255;
@@ -65,7 +65,7 @@ pub(super) fn time_limit(shared: &Shared, order: &NewTimeLimit) -> MethodResult 
         return Ok(nok("unknown task"));
     };
     let limit = |seconds: Option<f64>| match seconds {
-        // Zero means no limit, as in Python.
+        // As in Python, zero means no limit.
         None | Some(0.0) => Ok(None),
         Some(seconds) => Duration::try_from_secs_f64(seconds)
             .map(Some)
@@ -148,7 +148,7 @@ pub(super) fn pool_shrink(shared: &Shared, order: &Pool) -> MethodResult {
     Ok(ok("pool will shrink"))
 }
 
-/// Removes `count` slots that are in use, each when its task finishes.
+/// Removes `count` slots that are in use, each as soon as its task ends.
 async fn remove_slots(slots: Arc<Semaphore>, count: usize) {
     for _ in 0..count {
         match slots.acquire().await {
