@@ -1,6 +1,6 @@
 //! Handle to a future result, like Celery's `AsyncResult` and `GroupResult`.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Handle to the result of a task or group, and to the results before it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct AsyncResult {
     broker: Arc<dyn Broker>,
     tree: Arc<ResultTree>,
@@ -29,7 +29,7 @@ pub enum WaitError {
     /// The task did not finish in time. It may still finish later.
     #[error("the task did not finish in time")]
     TimedOut,
-    /// The task, or an earlier one in its chain, failed.
+    /// The task, or an earlier task in its chain, failed.
     #[error("task {id} failed with {}", exception.type_name)]
     Failed {
         /// Id of the failed task.
@@ -37,7 +37,7 @@ pub enum WaitError {
         /// Exception it failed with.
         exception: Exception,
     },
-    /// The task, or an earlier one in its chain, was revoked or had expired.
+    /// The task, or an earlier task in its chain, was revoked or had expired.
     #[error("task {id} was revoked")]
     Revoked {
         /// Id of the revoked task.
@@ -48,12 +48,6 @@ pub enum WaitError {
     /// The broker failed.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-}
-
-impl fmt::Debug for AsyncResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AsyncResult").field(&self.tree).finish()
-    }
 }
 
 impl AsyncResult {
@@ -108,7 +102,7 @@ fn value<'a>(broker: &'a dyn Broker, tree: &'a ResultTree) -> BoxFuture<'a, Resu
             tokio::select! {
                 value = &mut own => return value,
                 Some(ended) = ancestors.next() => {
-                    // Only a failure of this result matters here, not its value.
+                    // The value is not needed, but a failure ends the wait.
                     returned(ended?)?;
                 }
             }
@@ -124,8 +118,8 @@ async fn own_value(broker: &dyn Broker, tree: &ResultTree) -> Result<Value, Wait
     futures_util::future::try_join_all(parts).await.map(Value::Array)
 }
 
-/// Returns the single tasks before this one. Headers of chords are skipped, because a failure in a header
-/// fails the body.
+/// Returns the ids of the single tasks before this result. Headers of chords are skipped, because a failure in
+/// a header fails the body.
 fn ancestors(tree: &ResultTree) -> impl Iterator<Item = &TaskId> {
     std::iter::successors(tree.parent.as_deref(), |tree| tree.parent.as_deref())
         .filter(|tree| tree.children.is_none())

@@ -1,6 +1,6 @@
 //! Events of workers and their tasks, in kombu's envelope on the exchange `celeryev`. Worker events
 //! (`worker-online`, `worker-heartbeat`, `worker-offline`) are sent one by one, task events in batches.
-//! Python monitors and Flower can read events written here, and events from Python workers can be read here.
+//! Python monitors and Flower read these events, and this module also decodes events of Python workers.
 
 use serde_json::{Map, Value, json};
 
@@ -33,19 +33,17 @@ impl Event {
         clock: u64,
         details: impl IntoIterator<Item = (&'static str, Value)>,
     ) -> Self {
-        let mut fields = Map::new();
-        let mut set = |name: &str, value| fields.insert(name.to_owned(), value);
-        set("utcoffset", json!(0));
-        set("pid", json!(std::process::id()));
-        set("clock", json!(clock));
-        for (name, value) in details {
-            set(name, value);
-        }
-        set("timestamp", json!(system::unix_time()));
+        let sender = [
+            ("utcoffset", json!(0)),
+            ("pid", json!(std::process::id())),
+            ("clock", json!(clock)),
+        ];
+        let timestamp = [("timestamp", json!(system::unix_time()))];
+        let fields = sender.into_iter().chain(details).chain(timestamp);
         Self {
             kind: kind.to_owned(),
             hostname: hostname.to_owned(),
-            fields,
+            fields: fields.map(|(name, value)| (name.to_owned(), value)).collect(),
         }
     }
 

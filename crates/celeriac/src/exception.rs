@@ -2,7 +2,7 @@
 
 use std::{any::type_name, error::Error, fmt};
 
-/// Anything that `?` turns into a boxed error: types that implement [`Error`], texts, and wrappers such as
+/// Boxed error, into which `?` converts types that implement [`Error`], strings, and wrappers such as
 /// `anyhow::Error`.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -45,8 +45,8 @@ impl Exception {
     /// Creates an exception from a Rust error: named after its type, with the texts of the error and its
     /// sources.
     ///
-    /// An error that is an `Exception` stays as it is. An error without a type of its own, such as a text,
-    /// becomes Python's `Exception`.
+    /// An `Exception` is returned unchanged. An error without its own type, such as a string, becomes Python's
+    /// `Exception`.
     ///
     /// ```
     /// use celeriac::Exception;
@@ -94,7 +94,7 @@ fn python_class(rust_type: &str) -> (String, &str) {
     }
 }
 
-/// Returns the error's text, followed by those of its sources that it does not contain already.
+/// Returns the error's text, followed by the texts of its sources unless it already contains them.
 fn text_with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,12 +1,12 @@
-//! JSON formatted as by Python's `json.dumps`: a space after `,` and `:`, and only ASCII. A message that is
-//! decoded and encoded again keeps its bytes, and traces of Rust and Python look alike.
+//! JSON formatted as by Python's `json.dumps`, with a space after `,` and `:`, and only ASCII. A message that
+//! is decoded and encoded again keeps its bytes.
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-/// Serialises a value whose map keys are strings, which holds for all types of this crate.
+/// Serialises a value. All types of this crate have map keys that are strings, which JSON requires.
 pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
     let mut text = Vec::with_capacity(512);
     value

@@ -28,10 +28,7 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn new(options: &TaskOptions) -> Self {
         Self {
-            time: Lock::new(TimeLimit {
-                hard: options.time_limit,
-                soft: options.soft_time_limit,
-            }),
+            time: Lock::new(options.time_limit),
             ..Self::default()
         }
     }
