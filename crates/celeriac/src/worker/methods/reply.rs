@@ -13,6 +13,10 @@ pub(in crate::worker) enum Failure {
     Arguments(String),
     #[error("ValueError('{0}')")]
     Value(String),
+    #[error("unknown task")]
+    UnknownTask,
+    #[error("{0}")]
+    Other(String),
 }
 
 pub(super) type MethodResult = Result<Value, Failure>;
@@ -45,12 +49,7 @@ pub(super) fn truthy<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Resul
     })
 }
 
-/// Returns a reply that reports a failure.
-pub(super) fn nok(value: impl Into<Value>) -> Value {
-    json!({"error": value.into()})
-}
-
 /// Returns a reply that reports success.
-pub(super) fn ok(value: impl Into<Value>) -> Value {
-    json!({"ok": value.into()})
+pub(super) fn ok(text: impl Into<String>) -> MethodResult {
+    Ok(json!({"ok": text.into()}))
 }

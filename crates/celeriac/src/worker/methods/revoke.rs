@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::reply::{nok, ok, one_or_many, truthy};
+use super::reply::{Failure, MethodResult, ok, one_or_many, truthy};
 use crate::{
     log::{info, warn},
     message::Headers,
@@ -78,10 +78,12 @@ impl Signal {
     }
 }
 
-pub(super) async fn revoke(shared: &Shared, order: Revoke) -> Value {
+pub(super) async fn revoke(shared: &Shared, order: Revoke) -> MethodResult {
     let ids: BTreeSet<String> = order.task_id.into_iter().collect();
     if ids.len() > MAX_IDS {
-        return nok(format!("a command may name at most {MAX_IDS} ids"));
+        return Err(Failure::Other(format!(
+            "a command may name at most {MAX_IDS} ids"
+        )));
     }
     shared.revoked.add(ids.iter().cloned());
     let terminate = order.termination.terminate;
@@ -173,10 +175,10 @@ impl Stamps {
     }
 }
 
-pub(super) fn revoke_by_stamps(shared: &Shared, order: RevokeByStamps) -> Value {
+pub(super) fn revoke_by_stamps(shared: &Shared, order: RevokeByStamps) -> MethodResult {
     let stamps = order.headers.values();
     if !shared.revoked.add_stamps(&stamps) {
-        return nok("too many stamps are revoked already");
+        return Err(Failure::Other("too many stamps are revoked already".to_owned()));
     }
     let names: Vec<&str> = stamps.keys().map(String::as_str).collect();
     let names = names.join(", ");
