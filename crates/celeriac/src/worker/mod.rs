@@ -7,7 +7,6 @@
 
 mod confirm;
 mod consume;
-mod error;
 mod event_buffer;
 mod events;
 mod execute;
@@ -42,7 +41,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::error::WorkerError;
+pub use self::shutdown::WorkerError;
 use self::{
     event_buffer::EventBuffer,
     inflight::Inflight,

@@ -3,12 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use thiserror::Error;
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{consume, error::WorkerError, shared::Shared};
+use super::{consume, shared::Shared};
 use crate::{
     broker::Delivery,
     log::{info, warn},
@@ -17,6 +18,22 @@ use crate::{
 /// Time-out for returning messages to their queues. The remaining messages are redelivered when the worker's
 /// lease expires.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Error of a worker that did not shut down cleanly.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// Tasks were still running at the end of the grace period. They were aborted, and their messages were
+    /// returned to their queues.
+    #[error("{0} tasks were still running at the end of the grace period; their messages were returned")]
+    Unfinished(usize),
+    /// The broker did not confirm the return of messages. They are redelivered when the worker's lease or the
+    /// visibility time-out expires.
+    #[error(
+        "{0} messages could not be returned to their queues; they are redelivered when the worker's lease expires"
+    )]
+    NotReturned(usize),
+}
 
 pub(super) async fn shutdown(
     shared: &Arc<Shared>,
