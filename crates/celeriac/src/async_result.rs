@@ -71,7 +71,7 @@ impl AsyncResult {
         Some(Self::new(Arc::clone(&self.broker), Arc::clone(parent)))
     }
 
-    /// Returns the results of a group's parts, in order; empty for anything else.
+    /// Returns the results of a group's parts, in order; empty for results that are not a group.
     #[must_use]
     pub fn children(&self) -> Vec<Self> {
         let children = self.tree.children.iter().flatten();

@@ -188,7 +188,7 @@ impl Client {
         Some(Event::new("task-sent", &self.origin, clock, details))
     }
 
-    /// Broadcasts events. A failure is only logged, since monitors can do without them.
+    /// Broadcasts events. A failure is only logged, because monitors tolerate missing events.
     async fn announce(&self, events: &[Event]) {
         for batch in events.chunks(MAX_EVENTS) {
             let text = Event::encode_batch(&self.origin, batch);

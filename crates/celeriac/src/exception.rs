@@ -65,7 +65,7 @@ impl Exception {
         }
     }
 
-    /// Returns a text in place of Python's traceback, without frames, which Rust errors do not have.
+    /// Returns a text in the format of Python's traceback, without frames, because Rust errors have none.
     pub(crate) fn traceback(&self) -> String {
         let module = match self.module.as_str() {
             "" | "builtins" => String::new(),

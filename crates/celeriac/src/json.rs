@@ -6,7 +6,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-/// Serialises a value. All types of this crate have map keys that are strings, which JSON requires.
+/// Serialises a value. All map keys in this crate are strings, as JSON requires.
 pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
     let mut text = Vec::with_capacity(512);
     value

@@ -115,10 +115,10 @@ impl dyn Observer {
 
 /// Handle to a span, opaque to everything but the observer that created it. The default handle refers to no
 /// span.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct SpanHandle(Handle);
 
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 enum Handle {
     #[default]
     None,
@@ -154,12 +154,6 @@ impl SpanHandle {
             Handle::Context(context) => Some(context),
             _ => None,
         }
-    }
-}
-
-impl fmt::Debug for SpanHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpanHandle").finish_non_exhaustive()
     }
 }
 

@@ -176,8 +176,7 @@ impl Control {
         self.inspect("revoke", arguments).await
     }
 
-    /// Sets how many runs of a task each worker may start, such as `10/s`, `100/m` or `3/h`; `0` removes the
-    /// limit.
+    /// Sets the rate limit of a task on each worker, such as `10/s`, `100/m` or `3/h`; `0` removes the limit.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached.

@@ -69,8 +69,8 @@ impl OtelObserver {
         }
     }
 
-    /// Reports gauges of the given queues: waiting messages, the age of the oldest one, reserved messages,
-    /// and dead letters.
+    /// Reports gauges of the given queues (waiting messages, the age of the oldest waiting message, and
+    /// unacknowledged messages) and of the dead-letter list.
     ///
     /// The queues are read every ten seconds until the returned watch is dropped; nothing is reported while
     /// the broker is unreachable.

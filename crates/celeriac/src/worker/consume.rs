@@ -21,7 +21,8 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Maximum sleep of a task that waits for its `eta`. After it, a change of the wall clock is noticed.
+/// Maximum time that a task sleeps before it compares its `eta` with the wall clock again, which may have been
+/// set.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
 /// Receives messages until the worker stops. Returns the tasks still in progress.
@@ -47,7 +48,7 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
             shared.stop.run_until_cancelled(room_changed).await;
             continue;
         }
-        // A stop does not interrupt this call, which could lose messages, but it only waits briefly.
+        // A stop does not cancel this call, because received messages could be lost. The call waits only briefly.
         match shared.broker.receive(&queues, room).await {
             Ok(deliveries) => {
                 failures.worked();

@@ -43,7 +43,7 @@ pub(super) async fn broadcast(shared: Arc<Shared>) {
             }
             Err(error) => {
                 failures.failed(&error);
-                // With a full buffer, the next attempt would follow immediately.
+                // Without a delay, a full buffer would trigger the next attempt immediately.
                 backoff.wait().await;
             }
         }

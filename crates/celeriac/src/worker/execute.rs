@@ -65,7 +65,7 @@ pub(super) async fn execute(
             Ok(registered) => attempt.run(registered, args, kwargs).await,
             Err(outcome) => outcome,
         };
-        // Logged within the observer's span: the log line carries its trace.
+        // Logged within the run's span, which adds the trace id to the log line.
         log(headers, &outcome);
         let follow_up = follow::has_follow_up(&message.embed);
         let trace = follow_up.then(|| shared.observer.context());
@@ -188,7 +188,7 @@ impl Attempt<'_> {
     async fn store_started(&self) {
         let meta = ResultMeta::started(&self.message.headers, std::process::id(), &self.shared.hostname);
         if let Err(error) = self.shared.broker.store_result(&meta).await {
-            // Not retried: the final state replaces this one and is stored until it is confirmed.
+            // There is no retry: the final state replaces `STARTED`, and is stored until it is confirmed.
             FailureLog::new("storing STARTED").failed(&error);
         }
     }
@@ -281,8 +281,8 @@ fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
 
 /// Returns the failure of a task that panicked, with the panic's message if it is a constant of the program.
 ///
-/// A formatted message may contain any value of the task, which not everyone who can read results and logs may
-/// see.
+/// A formatted message may contain any value of the task, and results and logs have more readers than the
+/// task's data.
 fn panicked(panic: &(dyn Any + Send)) -> TaskOutcome {
     let text = panic
         .downcast_ref::<&'static str>()

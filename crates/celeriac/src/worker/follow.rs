@@ -145,7 +145,7 @@ async fn settlement(
     })
 }
 
-/// Messages and results that follow from one task; being built.
+/// Builder of the messages and results that follow from one task.
 struct FollowUp<'a> {
     sender: Sender<'a>,
     /// Result tuples of the tasks sent, which Celery stores as `children` of the task's own result.
@@ -198,7 +198,7 @@ impl FollowUp<'_> {
         }
     }
 
-    /// Adds the messages of `node` to the publication; none if there is an error.
+    /// Adds the messages of `node` to the publication, or none of them if there is an error.
     fn apply(
         &mut self,
         node: Node,
@@ -213,8 +213,8 @@ impl FollowUp<'_> {
         applied
     }
 
-    /// Sends errbacks with the id of the failed task as their argument, as Celery does for errbacks that are
-    /// not registered on the failing worker.
+    /// Sends errbacks with the id of the failed task as their argument, as Celery does for errbacks that the
+    /// failing worker does not know.
     fn errbacks(&mut self, errbacks: &Value, id: &str) {
         let errbacks = readable(errbacks);
         if !errbacks.is_empty() {

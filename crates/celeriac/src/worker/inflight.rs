@@ -97,10 +97,10 @@ impl Inflight {
         self.room_changed.notify_one();
     }
 
-    /// Returns how many more messages may be received; deferred tasks do not count.
+    /// Returns the number of messages that may be received; deferred tasks do not count.
     ///
-    /// Returns 0 while more than half of the prefetched tasks wait for a slot: messages are received in
-    /// batches rather than one by one.
+    /// Returns 0 while more than half of the prefetched tasks wait for a slot, because receiving messages in
+    /// batches is cheaper than one by one.
     pub(super) fn room(&self, prefetch: usize, concurrency: usize, running: usize) -> usize {
         if self.is_full() {
             return 0;
@@ -145,7 +145,7 @@ impl Inflight {
         held
     }
 
-    /// Returns a part of each delivery that is still reserved.
+    /// Returns `part` of each delivery that is still reserved.
     pub(super) fn reserved<T>(&self, part: impl Fn(&Delivery) -> T) -> Vec<T> {
         let entries = self.entries.lock();
         let reserved = entries.values().filter(|entry| entry.is_reserved());

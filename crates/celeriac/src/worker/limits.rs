@@ -92,7 +92,7 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// Parses `10`, `10/s`, `100/m` or `3.5/h`. Zero means no limit and gives `None`.
+    /// Parses `10`, `10/s`, `100/m` or `3.5/h`. Returns `None` for zero, which means no limit.
     pub(super) fn parse(text: &str) -> Result<Option<Self>, InvalidRate> {
         let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
         let seconds = match unit {

@@ -38,7 +38,7 @@ pub(super) async fn serve(shared: Arc<Shared>) {
                 if since.elapsed() > STABLE_AFTER {
                     backoff.reset();
                 }
-                // The broker's other connections log outages.
+                // An outage is logged by the broker's other connections.
                 debug!("lost the remote control connection; reconnecting");
             }
             Err(error) => {

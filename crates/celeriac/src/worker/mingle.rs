@@ -1,5 +1,5 @@
-//! Exchange with the other workers at the start, which Celery calls mingle: logical clocks, and revoked ids,
-//! which makes a revocation apply to workers that start later.
+//! Exchange with the other workers when this worker starts, which Celery calls mingle. The workers exchange
+//! logical clocks and revoked ids; a revocation then also applies to workers that start later.
 
 use std::time::Duration;
 

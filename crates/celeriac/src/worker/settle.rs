@@ -24,9 +24,9 @@ pub(super) struct FinishedRun {
     pub(super) ignore_result: bool,
     /// Whether the delivery was acknowledged before the task started.
     pub(super) acked_early: bool,
-    /// Headers with the trace context of the run if the task has follow-up tasks, else empty.
+    /// Headers with the trace context of the run; empty without follow-up tasks.
     pub(super) trace: Map<String, Value>,
-    /// Span of the run, to which the broker commands of its settlement belong.
+    /// Span of the run. The broker commands of its settlement belong to it.
     pub(super) span: SpanHandle,
 }
 

@@ -1,11 +1,8 @@
 //! State shared by all parts of a running worker.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::{sync::Semaphore, time::Instant};
@@ -14,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{event_buffer::EventBuffer, inflight::Inflight, registry::Registry, revoked::Revoked};
 use crate::{broker::Broker, control::clock::Clock, lock::Lock, observer::Observer};
 
+#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) observer: Arc<dyn Observer>,
@@ -65,15 +63,5 @@ impl Shared {
     /// Returns the maximum number of held messages, not counting deferred tasks.
     pub(super) fn prefetch(&self) -> usize {
         self.concurrency().saturating_mul(self.prefetch_multiplier)
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("hostname", &self.hostname)
-            .field("queues", &self.queues())
-            .field("registry", &self.registry)
-            .finish_non_exhaustive()
     }
 }

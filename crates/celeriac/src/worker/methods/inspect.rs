@@ -1,5 +1,5 @@
-//! Queries about the worker and the tasks it holds. Messages are decoded when a query arrives, which saves
-//! running tasks the cost.
+//! Queries about the worker and the tasks it holds. Messages are decoded only when a query arrives, without a
+//! cost for running tasks.
 
 use std::{collections::BTreeSet, process, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     worker::{Shared, inflight::Entry},
 };
 
-/// Message size, in bytes, above which arguments are shown as shortened text instead of JSON.
+/// Message size, in bytes, above which arguments are reported as shortened text instead of JSON.
 const MAX_JSON_SIZE: usize = 4096;
 
 pub(super) fn active(shared: &Shared) -> Value {
@@ -51,7 +51,7 @@ pub(super) fn query_task(shared: &Shared, ids: &[String]) -> Value {
     Value::Object(found.collect())
 }
 
-/// Returns the held tasks that `wanted` selects, oldest first, with their messages.
+/// Returns the held tasks that satisfy `wanted`, oldest first, with their messages.
 fn tasks(shared: &Shared, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item = (Arc<Entry>, Message)> {
     let held = shared.inflight.held().into_iter();
     held.filter(move |entry| wanted(entry)).filter_map(|entry| {

@@ -15,7 +15,7 @@ use crate::{
 
 /// Maximum concurrency.
 const MAX_CONCURRENCY: usize = 100_000;
-/// Maximum number of queues: every receive reads all of them.
+/// Maximum number of queues. Every receive reads all of them.
 const MAX_QUEUES: usize = 256;
 /// Maximum length of a queue's name, in bytes.
 const MAX_QUEUE_NAME: usize = 255;
@@ -163,7 +163,7 @@ pub(super) async fn heartbeat(shared: &Shared) -> Value {
     Value::Null
 }
 
-/// Starts a warm shutdown. Celery's workers do not reply to it; the sender sees that they go offline.
+/// Starts a warm shutdown. Like Celery's workers, sends no reply; the sender sees that the worker goes offline.
 pub(super) fn shutdown(shared: &Shared) {
     warn!("remote control requested a shutdown");
     shared.stop.cancel();
