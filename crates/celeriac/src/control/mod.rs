@@ -196,7 +196,7 @@ impl Control {
     fn command(&self, method: &str, arguments: Map<String, Value>) -> Command {
         Command {
             method: method.to_owned(),
-            arguments,
+            arguments: Some(arguments),
             destination: self.destination.clone(),
             pattern: self.pattern.clone(),
             matcher: self.pattern.as_ref().map(|_| "glob".to_owned()),

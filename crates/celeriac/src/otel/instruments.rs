@@ -28,9 +28,6 @@ const MAX_QUEUES: usize = 64;
 const SEND: &str = "send_task";
 const RUN: &str = "run";
 
-/// `status` of a task that succeeded.
-const SUCCESS: &str = "success";
-
 static INSTRUMENTS: Instruments<TaskInstruments> = Instruments::new();
 
 /// Returns the instruments, or `None` while metrics are disabled.
@@ -139,7 +136,7 @@ impl TaskInstruments {
                 succeeded.process.record(seconds, span);
             }
             _ => {
-                let [name, status] = total_attributes(task.task, status(outcome));
+                let [name, status] = total_attributes(task.task, outcome.state().to_ascii_lowercase());
                 self.total.add(1, &[name.clone(), status]);
                 self.seconds.record(seconds, &[name], span);
                 let attributes = message_attributes(task.queue, RUN, error_type);
@@ -149,7 +146,7 @@ impl TaskInstruments {
     }
 
     fn succeeded(&self, task: &TaskInfo<'_>) -> SuccessSeries {
-        let attributes = total_attributes(task.task, SUCCESS);
+        let attributes = total_attributes(task.task, "success".to_owned());
         SuccessSeries {
             total: self.total.bind(&attributes),
             seconds: self.seconds.series(&attributes[..1]),
@@ -158,19 +155,9 @@ impl TaskInstruments {
     }
 }
 
-/// Returns the value of `status`.
-fn status(outcome: &TaskOutcome) -> &'static str {
-    match outcome {
-        TaskOutcome::Success(_) => SUCCESS,
-        TaskOutcome::Failure(_) | TaskOutcome::Rejected(..) => "failure",
-        TaskOutcome::Retry { .. } => "retry",
-        TaskOutcome::Revoked(_) => "revoked",
-    }
-}
-
 /// Returns the attributes of `celery_tasks_total`. The first one is also that of
 /// `celery_task_duration_seconds`.
-fn total_attributes(task: &str, status: &'static str) -> [KeyValue; 2] {
+fn total_attributes(task: &str, status: String) -> [KeyValue; 2] {
     [
         KeyValue::new(attribute::NAME, task.to_owned()),
         KeyValue::new(shared::STATUS, status),

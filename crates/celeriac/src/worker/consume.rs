@@ -95,7 +95,7 @@ async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Deliver
                 if shared.inflight.start(&entry) {
                     settle::bury(&shared, &entry.delivery, &poison).await;
                     if let Some(id) = &poison.task_id {
-                        events::rejected(&shared, id);
+                        events::emit(&shared, "task-rejected", id, [("requeue", false.into())]);
                     }
                     shared.inflight.remove(&entry.delivery.tag);
                 }

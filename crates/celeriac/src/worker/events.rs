@@ -83,16 +83,6 @@ pub(super) fn received(shared: &Shared, message: &Message) {
     }
 }
 
-/// Emits `task-started`.
-pub(super) fn started(shared: &Shared, id: &str) {
-    emit(shared, "task-started", id, []);
-}
-
-/// Emits `task-rejected` for a message that was moved to the dead-letter list.
-pub(super) fn rejected(shared: &Shared, id: &str) {
-    emit(shared, "task-rejected", id, [("requeue", json!(false))]);
-}
-
 /// Emits the event for a finished task, which ran for `runtime` seconds; `signal` is set if termination was
 /// ordered.
 pub(super) fn ended(shared: &Shared, id: &str, outcome: &TaskOutcome, runtime: f64, signal: Option<i32>) {
@@ -125,7 +115,13 @@ pub(super) fn ended(shared: &Shared, id: &str, outcome: &TaskOutcome, runtime: f
     emit(shared, kind, id, fields);
 }
 
-fn emit(shared: &Shared, kind: &str, id: &str, details: impl IntoIterator<Item = (&'static str, Value)>) {
+/// Emits an event of the task with this id, unless events are disabled.
+pub(super) fn emit(
+    shared: &Shared,
+    kind: &str,
+    id: &str,
+    details: impl IntoIterator<Item = (&'static str, Value)>,
+) {
     if !shared.events.enabled() {
         return;
     }

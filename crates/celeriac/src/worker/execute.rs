@@ -131,7 +131,7 @@ impl Attempt<'_> {
     ) -> TaskOutcome {
         let headers = &self.message.headers;
         registered.limits.total.fetch_add(1, Ordering::Relaxed);
-        events::started(self.shared, &headers.id);
+        events::emit(self.shared, "task-started", &headers.id, []);
         let context = self.context();
         let soft = context.soft.clone();
         let defaults = registered.limits.time_limit();

@@ -308,10 +308,11 @@ fn readable(signatures: &Value) -> Vec<Node> {
 
 /// Returns the result of the first task sent, which Celery counts as the child.
 fn trail(result: &ResultTree) -> Value {
-    match &result.parent {
-        Some(parent) => trail(parent),
-        None => result.as_tuple(),
+    let mut first = result;
+    while let Some(parent) = &first.parent {
+        first = parent;
     }
+    first.as_tuple()
 }
 
 /// Headers of the trace context, which follow-up messages inherit even without an observer.

@@ -4,13 +4,13 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, stream::BoxStream};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, interval, timeout};
 
 use super::{methods, mingle, shared::Shared};
 use crate::{
     backoff::Backoff,
-    broker::{BrokerError, ReplyTo},
+    broker::BrokerError,
     control::{
         command::{Command, EXCHANGE},
         envelope::{self, TRANSIENT},
@@ -56,8 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>) {
 /// Executes commands until the connection is lost. Meanwhile greets the other workers, whose own greetings
 /// arrive as commands.
 async fn process_all(shared: &Shared, mut commands: BoxStream<'static, Vec<u8>>) {
-    let mut greeting = std::pin::pin!(mingle::mingle(shared));
-    let mut greeted = false;
+    let mut greeting = std::pin::pin!(mingle::mingle(shared).fuse());
     let mut declare = interval(DECLARE_INTERVAL);
     loop {
         tokio::select! {
@@ -65,10 +64,7 @@ async fn process_all(shared: &Shared, mut commands: BoxStream<'static, Vec<u8>>)
                 Some(raw) => process(shared, &raw).await,
                 None => return,
             },
-            () = &mut greeting, if !greeted => {
-                greeted = true;
-                shared.mingled.cancel();
-            }
+            () = &mut greeting => shared.mingled.cancel(),
             _ = declare.tick() => {
                 if let Err(error) = shared.broker.declare_mailbox(EXCHANGE, &shared.hostname).await {
                     debug!(%error, "failed to declare the mailbox");
@@ -118,7 +114,7 @@ async fn execute(shared: &Shared, command: Command) {
         ..
     } = command;
     debug!(method, "received a remote control command");
-    let reply = match methods::call(shared, &method, arguments).await {
+    let reply = match methods::call(shared, &method, arguments.unwrap_or_default()).await {
         Ok(Some(reply)) => reply,
         Ok(None) => return,
         Err(failure) => {
@@ -126,18 +122,13 @@ async fn execute(shared: &Shared, command: Command) {
             json!({"error": failure.to_string()})
         }
     };
-    if let Some(to) = reply_to
-        && let Err(error) = send(shared, &to, ticket.as_deref(), &reply).await
-    {
-        warn!(method, %error, "failed to reply to a remote control command");
-    }
-}
-
-async fn send(shared: &Shared, to: &ReplyTo, ticket: Option<&str>, reply: &Value) -> Result<(), BrokerError> {
+    let Some(to) = reply_to else { return };
     let headers = json!({"ticket": ticket, "clock": shared.clock.tick()});
     let body = json!({shared.hostname.as_str(): reply});
     let text = envelope::encode(&to.exchange, &to.routing_key, TRANSIENT, &headers, &body);
-    shared.broker.reply(to, text).await
+    if let Err(error) = shared.broker.reply(&to, text).await {
+        warn!(method, %error, "failed to reply to a remote control command");
+    }
 }
 
 /// Removes the worker's mailbox from the exchange.

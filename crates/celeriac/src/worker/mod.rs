@@ -69,7 +69,7 @@ const MAILBOX_TIMEOUT: Duration = Duration::from_secs(10);
 /// Worker that receives and runs tasks.
 #[derive(Debug)]
 pub struct Worker {
-    shared: Arc<Shared>,
+    shared: Shared,
 }
 
 /// Builder of a [`Worker`].
@@ -119,7 +119,11 @@ impl Worker {
     /// # Errors
     /// Returns an error if tasks did not finish within `grace`, or if messages could not be returned.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
-        let shared = self.shared;
+        let shared = Arc::new(Shared {
+            stop: shutdown.child_token(),
+            started: Instant::now(),
+            ..self.shared
+        });
         info!(hostname = shared.hostname, queues = ?shared.queues(), registered = ?shared.registry, "worker started");
         let mut background = JoinSet::new();
         background.spawn(pulse::heartbeats(Arc::clone(&shared)));
@@ -127,13 +131,6 @@ impl Worker {
         background.spawn(mailbox::serve(Arc::clone(&shared)));
         background.spawn(events::broadcast(Arc::clone(&shared)));
         let _stop_on_drop = shared.stop.clone().drop_guard();
-        background.spawn({
-            let shared = Arc::clone(&shared);
-            async move {
-                shutdown.cancelled().await;
-                shared.stop.cancel();
-            }
-        });
         // Tasks that were revoked before this worker started must not run.
         let mingled = timeout(MINGLE_TIMEOUT, shared.mingled.cancelled());
         shared.stop.run_until_cancelled(mingled).await;
@@ -242,9 +239,6 @@ impl WorkerBuilder {
         if shared.queues().is_empty() {
             shared.queues = Lock::new(["celery".to_owned()].into());
         }
-        shared.started = Instant::now();
-        Worker {
-            shared: Arc::new(shared),
-        }
+        Worker { shared }
     }
 }
