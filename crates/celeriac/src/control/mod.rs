@@ -261,7 +261,7 @@ impl Control {
                 return Map::new();
             }
         };
-        self.clock.adjust(content.headers["clock"].as_u64().unwrap_or(0));
+        self.clock.adjust(content.headers["clock"].as_u64());
         let theirs = content.headers.get("ticket");
         match content.body {
             Value::Object(nodes) if theirs.is_none_or(|theirs| theirs.as_str() == ticket) => nodes,

@@ -83,9 +83,7 @@ async fn process(shared: &Shared, raw: &[u8]) {
             return;
         }
     };
-    shared
-        .clock
-        .adjust(content.headers["clock"].as_u64().unwrap_or(0));
+    shared.clock.adjust(content.headers["clock"].as_u64());
     let Ok(command) = serde_json::from_value::<Command>(content.body) else {
         warn!(
             bytes = raw.len(),
@@ -106,15 +104,9 @@ async fn process(shared: &Shared, raw: &[u8]) {
 }
 
 async fn execute(shared: &Shared, command: Command) {
-    let Command {
-        method,
-        arguments,
-        ticket,
-        reply_to,
-        ..
-    } = command;
+    let method = command.method;
     debug!(method, "received a remote control command");
-    let reply = match methods::call(shared, &method, arguments.unwrap_or_default()).await {
+    let reply = match methods::call(shared, &method, command.arguments.unwrap_or_default()).await {
         Ok(Some(reply)) => reply,
         Ok(None) => return,
         Err(failure) => {
@@ -122,8 +114,8 @@ async fn execute(shared: &Shared, command: Command) {
             json!({"error": failure.to_string()})
         }
     };
-    let Some(to) = reply_to else { return };
-    let headers = json!({"ticket": ticket, "clock": shared.clock.tick()});
+    let Some(to) = command.reply_to else { return };
+    let headers = json!({"ticket": command.ticket, "clock": shared.clock.tick()});
     let body = json!({shared.hostname.as_str(): reply});
     let text = envelope::encode(&to.exchange, &to.routing_key, TRANSIENT, &headers, &body);
     if let Err(error) = shared.broker.reply(&to, text).await {

@@ -39,7 +39,7 @@ pub(super) async fn mingle(shared: &Shared) {
         );
     }
     for reply in &others {
-        shared.clock.adjust(reply.content["clock"].as_u64().unwrap_or(0));
+        shared.clock.adjust(reply.content["clock"].as_u64());
         shared.revoked.add(revoked(reply.content.get("revoked")));
     }
     if !others.is_empty() {

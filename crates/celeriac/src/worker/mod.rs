@@ -45,7 +45,7 @@ pub use self::shutdown::WorkerError;
 use self::{
     event_buffer::EventBuffer,
     inflight::Inflight,
-    registry::{Registry, deserialized, serialized},
+    registry::{Registry, deserialised, serialised},
     revoked::Revoked,
     shared::Shared,
 };
@@ -221,10 +221,10 @@ impl WorkerBuilder {
     {
         let parameters = options.parameters.len();
         let handler = move |context: TaskContext, args| {
-            let returned = run(context, deserialized::<A>(args, parameters)?);
+            let returned = run(context, deserialised::<A>(args, parameters)?);
             Some(
                 returned
-                    .map(|returned| serialized(returned.map_err(Into::into)?))
+                    .map(|returned| serialised(returned.map_err(Into::into)?))
                     .boxed(),
             )
         };

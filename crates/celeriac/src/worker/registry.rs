@@ -133,7 +133,7 @@ impl Registered {
 
 /// Deserialises positional arguments into a tuple; no arguments become `()`. If the last of `parameters` are
 /// missing and the tuple needs them, they are null.
-pub(super) fn deserialized<A: DeserializeOwned>(mut args: Vec<Value>, parameters: usize) -> Option<A> {
+pub(super) fn deserialised<A: DeserializeOwned>(mut args: Vec<Value>, parameters: usize) -> Option<A> {
     if args.is_empty()
         && let Ok(unit) = serde_json::from_value(Value::Null)
     {
@@ -148,7 +148,7 @@ pub(super) fn deserialized<A: DeserializeOwned>(mut args: Vec<Value>, parameters
     serde_json::from_value(Value::Array(args)).ok()
 }
 
-pub(super) fn serialized<R: Serialize>(returned: R) -> Result<Value, TaskError> {
+pub(super) fn serialised<R: Serialize>(returned: R) -> Result<Value, TaskError> {
     serde_json::to_value(returned).map_err(|_| {
         let exception = Exception::new("EncodeError", "the returned value is not JSON serializable");
         TaskError::Failed(exception.module("kombu.exceptions"))
