@@ -1,17 +1,17 @@
 //! Instruments of a task queue, and the scope of this crate's telemetry. The series of successful tasks and
-//! sent messages are cached; the series of failures are looked up each time.
+//! sent messages are cached up to a limit; the series of failures are looked up each time.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::OnceLock};
 
 use telemetry::KeyValue;
 use telemetry::instrumentation::{
-    DurationHistogram, InstrumentFactory, Instrumentation, Instruments, SECONDS, Table,
+    DurationHistogram, DurationSeries, InstrumentFactory, Instrumentation, Instruments, PrewrittenAttributes,
+    SECONDS, Table,
 };
 use telemetry::names::attribute as shared;
 use telemetry::opentelemetry::metrics::{BoundCounter, Counter};
 use telemetry::opentelemetry::trace::SpanContext;
 
-use super::cache::{CachedTask, SuccessSeries};
 use super::names::{attribute, metric};
 use crate::{observer::TaskInfo, task::TaskOutcome};
 
@@ -22,8 +22,10 @@ pub(super) static CELERIAC: Instrumentation =
 /// Value of `messaging.system`.
 pub(super) const SYSTEM: &str = "celery";
 
-/// Maximum number of queues whose counter is cached.
+/// Maximum number of cached queues.
 const MAX_QUEUES: usize = 64;
+/// Maximum number of cached tasks per queue.
+const MAX_TASKS: usize = 512;
 
 const SEND: &str = "send_task";
 const RUN: &str = "run";
@@ -155,7 +157,42 @@ impl TaskInstruments {
     }
 }
 
-/// Returns the attributes of `celery_tasks_total`. The first one is also that of
+/// Cache of the encoded attributes and metric series of tasks, by queue and name.
+#[derive(Debug)]
+pub(super) struct TaskCache(Table<String, Table<String, CachedTask>>);
+
+impl Default for TaskCache {
+    fn default() -> Self {
+        Self(Table::new(MAX_QUEUES))
+    }
+}
+
+impl TaskCache {
+    /// Returns the cache entry of a task, or `None` if a limit is reached.
+    pub(super) fn get(&self, task: &TaskInfo<'_>) -> Option<&CachedTask> {
+        let tasks = self.0.get(task.queue, || Table::new(MAX_TASKS))?;
+        tasks.get(task.task, CachedTask::default)
+    }
+}
+
+/// Cache entry of a task in a queue. Each field is set on first use, because a series without measurements
+/// would be exported too.
+#[derive(Debug, Default)]
+pub(super) struct CachedTask {
+    pub(super) attributes: PrewrittenAttributes,
+    consumed: OnceLock<BoundCounter<u64>>,
+    succeeded: OnceLock<SuccessSeries>,
+}
+
+/// Series of a successful task.
+#[derive(Debug)]
+struct SuccessSeries {
+    total: BoundCounter<u64>,
+    seconds: DurationSeries,
+    process: DurationSeries,
+}
+
+/// Returns the attributes of `celery_tasks_total`. The first is also the only attribute of
 /// `celery_task_duration_seconds`.
 fn total_attributes(task: &str, status: String) -> [KeyValue; 2] {
     [

@@ -3,7 +3,6 @@
 //! other spans. The trace context is propagated in top-level message headers, where the Celery
 //! instrumentation of Python reads it.
 
-mod cache;
 mod instruments;
 mod names;
 mod queues;
@@ -19,8 +18,7 @@ use telemetry::{
 
 pub use self::queues::QueueWatch;
 use self::{
-    cache::TaskCache,
-    instruments::instruments,
+    instruments::{TaskCache, instruments},
     spans::{Processing, Sending, handle, within},
 };
 use crate::{

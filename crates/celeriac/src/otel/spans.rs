@@ -9,8 +9,7 @@ use telemetry::instrumentation::{
 use telemetry::opentelemetry::trace::{SpanKind, TraceContextExt as _};
 use telemetry::{Context, Failure, KeyValue};
 
-use super::cache::{CachedTask, TaskCache};
-use super::instruments::{CELERIAC, SYSTEM, instruments};
+use super::instruments::{CELERIAC, CachedTask, SYSTEM, TaskCache, instruments};
 use super::names::{attribute, span};
 use crate::{
     broker::BrokerError,
