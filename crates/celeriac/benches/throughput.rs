@@ -1,15 +1,17 @@
-//! The Rust side of `bench/tasks`: fills a queue, runs a worker, sends. Each command prints its measurement
-//! as one JSON line. The figures are of a whole client or worker on a real Redis, not of single functions.
+//! The Rust side of `bench/tasks`: commands that fill a queue, run a worker and send tasks. Each command prints
+//! its measurement as one JSON line. Clients and workers are measured as a whole, on a real Redis.
 //!
 //! ```text
-//! throughput fill <url> <count> [ignore [<task> <arguments>]]   sends messages in batches, by default for
-//! `noop`
-//! throughput work <url> <concurrency> [observed]   runs a worker until SIGTERM; `observed` adds spans and
-//! metrics of
-//!                                            its tasks (feature `telemetry`)
-//! throughput drain <url> <count>             measures how long a worker takes to empty the queue
-//! throughput send <url> <count> <parallel>   sends one message per call, as `.delay()` does
-//! throughput roundtrip <url> <count>         sends, and waits for every result, while a worker runs
+//! throughput fill <url> <count> [ignore [<task> <arguments>]]
+//!     sends messages in batches, for the task `noop` by default
+//! throughput work <url> <concurrency> [observed]
+//!     runs a worker until SIGTERM; `observed` records spans and metrics of its tasks (feature `telemetry`)
+//! throughput drain <url> <count>
+//!     measures the time in which a worker empties the queue
+//! throughput send <url> <count> <parallel>
+//!     sends one message per call, as `.delay()` does
+//! throughput roundtrip <url> <count>
+//!     sends tasks and waits for every result, while a worker runs
 //! ```
 
 use std::{
@@ -36,7 +38,7 @@ fn main() -> Result<(), Error> {
         .filter(|word| word != "--bench")
         .collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    // One thread: a second one would only add wake-ups, since the tasks do nothing.
+    // One thread: the tasks do nothing, so a second thread would only add wake-ups.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -55,7 +57,7 @@ fn main() -> Result<(), Error> {
             ["drain", url, count] => drain(url, count.parse()?).await,
             ["send", url, count, parallel] => send(url, count.parse()?, parallel.parse()?).await,
             ["roundtrip", url, count] => roundtrip(url, count.parse()?).await,
-            // `cargo bench` runs all benchmarks without arguments; this one needs a server.
+            // `cargo bench` runs all benchmarks without arguments; this benchmark needs a server.
             [] => Ok(()),
             _ => Err("usage: fill|work|drain|send|roundtrip <url> ...".into()),
         }
@@ -115,7 +117,7 @@ async fn roundtrip(url: &str, count: usize) -> Result<(), Error> {
     let first = client.send(signature(false)).await?;
     client.wait(&first, TIMEOUT).await?;
     let begin = Instant::now();
-    // Sends the next batch while results of the previous one still arrive.
+    // Sends the next batch while results of the previous batch still arrive.
     let mut waiting = JoinSet::new();
     for _ in 0..count / BATCH {
         for sent in client.send_batch(vec![signature(false); BATCH]).await {
@@ -154,8 +156,8 @@ async fn run(worker: WorkerBuilder, concurrency: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Measures from the first acknowledged message to the last. Fill the queue before starting a worker, so that
-/// its start does not count.
+/// Measures the time from the first acknowledgement to the last. Fill the queue before starting a worker, to
+/// exclude the worker's start.
 async fn drain(url: &str, count: u64) -> Result<(), Error> {
     let broker = broker(url)?;
     let mut begin = None;
@@ -171,7 +173,7 @@ async fn drain(url: &str, count: u64) -> Result<(), Error> {
             let taken = usize::try_from(count - taken_before)?;
             return rate("drain", taken, begin.elapsed());
         }
-        // Sets the precision of the figure; polling more often would take server time from the worker.
+        // The interval limits the precision, but more polls would take server time from the worker.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

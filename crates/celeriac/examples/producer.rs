@@ -1,4 +1,4 @@
-//! A Rust producer for tasks that a Python worker runs; `examples/python/worker.py` is the other side.
+//! A Rust producer of tasks for the Python worker in `examples/python/worker.py`.
 //!
 //! ```text
 //! cargo run -p celeriac --example producer
@@ -12,7 +12,7 @@ use celeriac::{Client, RedisBroker, RedisConfig, Signature, WaitError, chain, ch
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Returns a task of the Python worker, which has a queue of its own, so that the Rust worker can run beside it.
+/// Returns a task on the queue of the Python worker. A separate queue lets the Rust worker run at the same time.
 fn task(name: &str) -> Signature {
     Signature::new(name).queue("python")
 }

@@ -1,11 +1,11 @@
-//! A Rust worker for tasks that Python sends; `examples/python/producer.py` is the other side.
+//! A Rust worker for the tasks that `examples/python/producer.py` sends.
 //!
 //! ```text
 //! cargo run -p celeriac --example worker
 //! ```
 //!
 //! `REDIS_URL` is the address of Redis, `redis://localhost:6379/0` by default. Ctrl-C shuts the worker down: running tasks
-//! finish, the others return to their queue.
+//! finish, and waiting tasks return to their queue.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use celeriac::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Order as Python sends it. Arguments and results can be of any type that serde supports.
+/// Order in the format of the Python producer. Arguments and results can be of any type that serde supports.
 #[derive(Deserialize)]
 struct Order {
     number: u64,
@@ -36,11 +36,11 @@ async fn invoice(_: TaskContext, (order, currency): (Order, Option<String>)) -> 
     })
 }
 
-/// Fails twice, like a task that depends on a network, and succeeds at the third attempt.
+/// Fails twice, as a task that uses the network might, and succeeds at the third attempt.
 async fn flaky(context: TaskContext, (): ()) -> Result<u32, TaskError> {
     if context.retries < 2 {
         return Err(TaskError::retry_in(
-            Exception::new("ConnectionError", "no answer"),
+            Exception::new("ConnectionError", "connection refused"),
             Duration::from_secs(1),
         ));
     }
@@ -54,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://localhost:6379/0".to_owned());
     let broker = Arc::new(RedisBroker::new(RedisConfig::new(url))?);
     let worker = Worker::builder(broker)
-        // A queue of its own: on the default queue, a Python worker would receive tasks that it does not know.
+        // A separate queue: on the default queue, a Python worker would receive tasks that it does not know.
         .queue("rust")
         .task(
             "shop.invoice",

@@ -1,11 +1,11 @@
 //! Handle to a future result, like Celery's `AsyncResult` and `GroupResult`.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde_json::Value;
 use thiserror::Error;
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::timeout;
 
 use crate::{
     broker::{Broker, BrokerError},
@@ -16,20 +16,20 @@ use crate::{
 };
 
 /// Handle to the result of a task or group, and to the results before it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct AsyncResult {
     broker: Arc<dyn Broker>,
     tree: Arc<ResultTree>,
 }
 
-/// Reason a wait gave no return value.
+/// Reason a wait ended without a return value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum WaitError {
     /// The task did not finish in time. It may still finish later.
     #[error("the task did not finish in time")]
     TimedOut,
-    /// The task, or an earlier one in its chain, failed.
+    /// The task, or an earlier task in its chain, failed.
     #[error("task {id} failed with {}", exception.type_name)]
     Failed {
         /// Id of the failed task.
@@ -37,7 +37,7 @@ pub enum WaitError {
         /// Exception it failed with.
         exception: Exception,
     },
-    /// The task, or an earlier one in its chain, was revoked or had expired.
+    /// The task, or an earlier task in its chain, was revoked or had expired.
     #[error("task {id} was revoked")]
     Revoked {
         /// Id of the revoked task.
@@ -48,18 +48,6 @@ pub enum WaitError {
     /// The broker failed.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-}
-
-impl From<Elapsed> for WaitError {
-    fn from(_: Elapsed) -> Self {
-        Self::TimedOut
-    }
-}
-
-impl fmt::Debug for AsyncResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AsyncResult").field(&self.tree).finish()
-    }
 }
 
 impl AsyncResult {
@@ -76,14 +64,14 @@ impl AsyncResult {
         &self.tree.id
     }
 
-    /// Returns the result before this one: that of the previous task in a chain, or of a chord's header.
+    /// Returns the previous result: of the task before this one in a chain, or of a chord's header.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         let parent = self.tree.parent.as_ref()?;
         Some(Self::new(Arc::clone(&self.broker), Arc::clone(parent)))
     }
 
-    /// Returns the results of a group's parts, in order; empty for anything else.
+    /// Returns the results of a group's parts, in order; empty for results that are not a group.
     #[must_use]
     pub fn children(&self) -> Vec<Self> {
         let children = self.tree.children.iter().flatten();
@@ -94,12 +82,14 @@ impl AsyncResult {
 
     /// Waits for the return value; for a group, for the list of its parts' return values.
     ///
-    /// A failure of an earlier task in the chain ends the wait too, because this task will never run.
+    /// A failure of an earlier task in the chain also ends the wait, because this task will never run.
     ///
     /// # Errors
     /// See [`WaitError`]. A task that ignores its result stores none, so the wait times out.
     pub async fn wait(&self, time: Duration) -> Result<Value, WaitError> {
-        timeout(time, value(self.broker.as_ref(), &self.tree)).await?
+        timeout(time, value(self.broker.as_ref(), &self.tree))
+            .await
+            .unwrap_or(Err(WaitError::TimedOut))
     }
 }
 
@@ -112,7 +102,7 @@ fn value<'a>(broker: &'a dyn Broker, tree: &'a ResultTree) -> BoxFuture<'a, Resu
             tokio::select! {
                 value = &mut own => return value,
                 Some(ended) = ancestors.next() => {
-                    // Only a failure of this result matters here, not its value.
+                    // The value is not needed, but a failure ends the wait.
                     returned(ended?)?;
                 }
             }
@@ -128,8 +118,8 @@ async fn own_value(broker: &dyn Broker, tree: &ResultTree) -> Result<Value, Wait
     futures_util::future::try_join_all(parts).await.map(Value::Array)
 }
 
-/// Returns the single tasks before this one. Headers of chords are skipped, because a failure in a header
-/// fails the body.
+/// Returns the ids of the single tasks before this result. Headers of chords are skipped, because a failure in
+/// a header fails the body.
 fn ancestors(tree: &ResultTree) -> impl Iterator<Item = &TaskId> {
     std::iter::successors(tree.parent.as_deref(), |tree| tree.parent.as_deref())
         .filter(|tree| tree.children.is_none())

@@ -1,6 +1,6 @@
-//! Delays between the attempts of a loop that retries without limit. The nominal delay doubles from an
-//! initial value up to a maximum; jitter shortens each delay by up to half, so that processes that failed
-//! together do not retry together.
+//! Delays between the attempts of a loop that retries. The nominal delay doubles from an initial value up to a
+//! maximum; jitter shortens each delay by up to half, which spreads the retries of processes that failed
+//! together.
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
-//! The client: sends tasks and reads their results. Uses brokers only through [`Broker`], which handles
-//! time-outs and reconnection.
+//! The client, which sends tasks and reads their results. It uses brokers only through [`Broker`], which
+//! handles time-outs and reconnection.
 
 use std::{iter, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// Maximum number of events in a broadcast.
-const MOST_EVENTS: usize = 1000;
+const MAX_EVENTS: usize = 1000;
 
 /// Client that sends tasks. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -37,7 +38,7 @@ pub struct Client {
     events: Option<Arc<Clock>>,
 }
 
-/// Error of a task that was not sent, or not confirmed.
+/// Error of a task whose send failed or was not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("task {task} was not sent: {source}")]
 #[non_exhaustive]
@@ -50,14 +51,14 @@ pub struct SendError {
     pub source: BrokerError,
 }
 
-/// Error of a canvas that was not sent, or not confirmed.
+/// Error of a canvas whose send failed or was not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ApplyError {
     /// The canvas cannot be sent as Celery would send it.
     #[error(transparent)]
     Canvas(#[from] CanvasError),
-    /// The broker did not confirm.
+    /// The broker did not confirm the messages.
     #[error("the tasks were not sent: {0}")]
     Broker(#[from] BrokerError),
 }
@@ -92,42 +93,30 @@ impl Client {
     /// # Errors
     /// Returns an error if the broker does not confirm.
     pub async fn send(&self, signature: Signature) -> Result<TaskId, SendError> {
-        let (message, span) = self.prepare(signature);
-        let (task, id) = (message.headers.task.clone(), message.headers.id.clone());
-        let event = self.sent(&message);
+        let (message, sending) = self.prepare(signature);
         let mut publish = self.broker.publish(message);
-        let answer = observed(publish.as_mut(), |poll| span.in_scope(poll)).await;
-        if answer.is_ok() {
-            self.announce(event.as_slice()).await;
+        let response = observed(publish.as_mut(), |poll| sending.span.in_scope(poll)).await;
+        if response.is_ok() {
+            self.announce(sending.event.as_slice()).await;
         }
-        finish(answer, span, task, id)
+        sending.finish(response)
     }
 
     /// Sends several tasks in one round trip. Returns one result per task, in order.
     pub async fn send_batch(&self, signatures: Vec<Signature>) -> Vec<Result<TaskId, SendError>> {
-        let mut messages = Vec::with_capacity(signatures.len());
-        let mut pending = Vec::with_capacity(signatures.len());
-        let mut events = Vec::new();
-        for signature in signatures {
-            let (message, span) = self.prepare(signature);
-            pending.push((span, message.headers.task.clone(), message.headers.id.clone()));
-            events.push(self.sent(&message));
-            messages.push(message);
-        }
-        let origins: Vec<SpanHandle> = pending.iter().map(|(span, ..)| span.handle()).collect();
-        let origin = self.observer.batch_span(&origins);
-        let mut publish = self.broker.publish_batch(messages);
-        let answers = observed(publish.as_mut(), |poll| self.observer.in_scope(&origin, poll)).await;
-        let sent = events
-            .into_iter()
-            .zip(&answers)
-            .filter(|(_, answer)| answer.is_ok());
-        let events: Vec<Event> = sent.filter_map(|(event, _)| event).collect();
+        let prepared = signatures.into_iter().map(|signature| self.prepare(signature));
+        let (messages, mut batch): (Vec<_>, Vec<_>) = prepared.unzip();
+        let spans = batch.iter().map(|sending| sending.span.handle()).collect();
+        let responses = self.within(spans, self.broker.publish_batch(messages)).await;
+        let sent = batch.iter_mut().zip(&responses);
+        let events: Vec<Event> = sent
+            .filter(|(_, response)| response.is_ok())
+            .filter_map(|(sending, _)| sending.event.take())
+            .collect();
         self.announce(&events).await;
-        pending
-            .into_iter()
-            .zip(answers)
-            .map(|((span, task, id), answer)| finish(answer, span, task, id))
+        let finished = batch.into_iter().zip(responses);
+        finished
+            .map(|(sending, response)| sending.finish(response))
             .collect()
     }
 
@@ -139,7 +128,7 @@ impl Client {
         self.broker.result(&id.into()).await
     }
 
-    /// Returns a handle to the result of a task, whichever client has sent it.
+    /// Returns a handle to the result of a task sent by any client.
     #[must_use]
     pub fn result_of(&self, id: impl Into<TaskId>) -> AsyncResult {
         AsyncResult::new(Arc::clone(&self.broker), ResultTree::task(id))
@@ -170,20 +159,15 @@ impl Client {
         let mut publication = sender.publication;
         let messages = publication.messages.iter_mut();
         let spans: Vec<_> = messages.map(|message| self.observer.sending(message)).collect();
-        let origins: Vec<SpanHandle> = spans.iter().map(|span| span.handle()).collect();
-        let origin = self.observer.batch_span(&origins);
-        let mut publish = self.broker.publish_together(&publication);
-        let answer = observed(publish.as_mut(), |poll| self.observer.in_scope(&origin, poll)).await;
-        drop(publish);
+        let handles = spans.iter().map(|span| span.handle()).collect();
+        let publish = self.broker.publish_together(&publication);
+        let response = self.within(handles, publish).await;
         for span in spans {
-            span.finish(answer.as_ref().copied());
+            span.finish(response.as_ref().copied());
         }
-        answer?;
-        let events: Vec<Event> = publication
-            .messages
-            .iter()
-            .filter_map(|message| self.sent(message))
-            .collect();
+        response?;
+        let messages = publication.messages.iter();
+        let events: Vec<Event> = messages.filter_map(|message| self.sent(message)).collect();
         self.announce(&events).await;
         Ok(AsyncResult::new(Arc::clone(&self.broker), tree))
     }
@@ -192,35 +176,45 @@ impl Client {
     fn sent(&self, message: &Message) -> Option<Event> {
         let clock = self.events.as_ref()?.tick();
         let queue = message.queue();
-        let place = [
-            ("queue", Value::from(queue)),
-            ("exchange", Value::from("")),
-            ("routing_key", Value::from(queue)),
+        let destination = [
+            ("queue", queue.into()),
+            ("exchange", "".into()),
+            ("routing_key", queue.into()),
         ];
-        let id = ("uuid", Value::from(message.headers.id.as_str()));
-        let details = iter::once(id).chain(event::task_fields(message)).chain(place);
+        let id = ("uuid", message.headers.id.as_str().into());
+        let details = iter::once(id)
+            .chain(event::task_fields(message))
+            .chain(destination);
         Some(Event::new("task-sent", &self.origin, clock, details))
     }
 
-    /// Broadcasts events. A failure is only logged, since monitors can do without them.
+    /// Broadcasts events. A failure is only logged, because monitors tolerate missing events.
     async fn announce(&self, events: &[Event]) {
-        for batch in events.chunks(MOST_EVENTS) {
+        for batch in events.chunks(MAX_EVENTS) {
             let text = Event::encode_batch(&self.origin, batch);
-            if let Err(error) = self
-                .broker
-                .broadcast(event::EXCHANGE, event::TASK_BATCH, text)
-                .await
-            {
+            let sent = self.broker.broadcast(event::EXCHANGE, event::TASK_BATCH, text);
+            if let Err(error) = sent.await {
                 debug!(%error, "failed to send task-sent events");
                 return;
             }
         }
     }
 
-    fn prepare(&self, signature: Signature) -> (Message, Box<dyn SendSpan>) {
+    /// Awaits `work` on behalf of several spans.
+    async fn within<T>(&self, spans: Vec<SpanHandle>, mut work: BoxFuture<'_, T>) -> T {
+        let span = self.observer.batch_span(&spans);
+        observed(work.as_mut(), |poll| self.observer.in_scope(&span, poll)).await
+    }
+
+    fn prepare(&self, signature: Signature) -> (Message, Sending) {
         let mut message = signature.into_message(&self.send_context());
-        let span = self.observer.sending(&mut message);
-        (message, span)
+        let sending = Sending {
+            span: self.observer.sending(&mut message),
+            event: self.sent(&message),
+            task: message.headers.task.clone(),
+            id: message.headers.id.clone(),
+        };
+        (message, sending)
     }
 
     fn send_context(&self) -> SendContext<'_> {
@@ -228,15 +222,22 @@ impl Client {
     }
 }
 
-fn finish(
-    answer: Result<(), BrokerError>,
+/// A task being sent.
+struct Sending {
     span: Box<dyn SendSpan>,
+    /// `task-sent` event, if events are sent.
+    event: Option<Event>,
     task: String,
     id: TaskId,
-) -> Result<TaskId, SendError> {
-    span.finish(answer.as_ref().copied());
-    match answer {
-        Ok(()) => Ok(id),
-        Err(source) => Err(SendError { task, id, source }),
+}
+
+impl Sending {
+    fn finish(self, response: Result<(), BrokerError>) -> Result<TaskId, SendError> {
+        self.span.finish(response.as_ref().copied());
+        let Self { task, id, .. } = self;
+        match response {
+            Ok(()) => Ok(id),
+            Err(source) => Err(SendError { task, id, source }),
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! Events of workers and their tasks, in kombu's envelope on the exchange `celeryev`. Worker events
 //! (`worker-online`, `worker-heartbeat`, `worker-offline`) are sent one by one, task events in batches.
-//! Python monitors and Flower can read events written here, and events from Python workers can be read here.
+//! Python monitors and Flower read these events, and this module also decodes events of Python workers.
 
 use serde_json::{Map, Value, json};
 
 use crate::{
-    control::envelope::{self, Address},
+    control::envelope::{self, TRANSIENT},
     message::Message,
     repr, system, time,
 };
@@ -26,31 +26,28 @@ pub struct Event {
 }
 
 impl Event {
-    /// Creates an event that happens now, at logical time `clock`.
+    /// Creates an event with the current time and the logical time `clock`.
     pub(crate) fn new(
         kind: &str,
         hostname: &str,
         clock: u64,
         details: impl IntoIterator<Item = (&'static str, Value)>,
     ) -> Self {
-        let mut fields = Map::new();
-        let mut set = |name: &str, value| fields.insert(name.to_owned(), value);
-        set("utcoffset", json!(0));
-        set("pid", json!(std::process::id()));
-        set("clock", json!(clock));
-        for (name, value) in details {
-            set(name, value);
-        }
-        set("timestamp", json!(system::unix_time()));
+        let sender = [
+            ("utcoffset", json!(0)),
+            ("pid", json!(std::process::id())),
+            ("clock", json!(clock)),
+        ];
+        let timestamp = [("timestamp", json!(system::unix_time()))];
+        let fields = sender.into_iter().chain(details).chain(timestamp);
         Self {
             kind: kind.to_owned(),
             hostname: hostname.to_owned(),
-            fields,
+            fields: fields.map(|(name, value)| (name.to_owned(), value)).collect(),
         }
     }
 
-    /// Returns the routing key, `worker.heartbeat` for instance, which is the last part of the Redis
-    /// channel's name.
+    /// Returns the routing key, such as `worker.heartbeat`, which is the last part of the Redis channel's name.
     #[must_use]
     pub fn routing_key(&self) -> String {
         self.kind.replacen('-', ".", 1)
@@ -101,7 +98,7 @@ impl Event {
     }
 }
 
-/// Returns the fields that monitors show of a task, with its arguments shortened.
+/// Returns the fields of a task that monitors show, with its arguments shortened.
 pub(crate) fn task_fields(message: &Message) -> [(&'static str, Value); 8] {
     let headers = &message.headers;
     let args = headers
@@ -128,12 +125,8 @@ pub(crate) fn task_fields(message: &Message) -> [(&'static str, Value); 8] {
 pub(crate) const TASK_BATCH: &str = "task.multi";
 
 fn encode_body(hostname: &str, routing_key: &str, body: &Value) -> String {
-    let address = Address {
-        exchange: EXCHANGE,
-        routing_key,
-        delivery_mode: 1,
-    };
-    envelope::encode(&address, &json!({"hostname": hostname}), body)
+    let headers = json!({"hostname": hostname});
+    envelope::encode(EXCHANGE, routing_key, TRANSIENT, &headers, body)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{any::type_name, error::Error, fmt};
 
-/// Anything that `?` turns into a boxed error: types that implement [`Error`], texts, and wrappers such as
+/// Boxed error, into which `?` converts types that implement [`Error`], strings, and wrappers such as
 /// `anyhow::Error`.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -27,7 +27,7 @@ pub struct Exception {
 }
 
 impl Exception {
-    /// Creates an exception of Python's module `builtins`.
+    /// Creates an exception in Python's module `builtins`.
     pub fn new(type_name: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             type_name: type_name.into(),
@@ -45,8 +45,8 @@ impl Exception {
     /// Creates an exception from a Rust error: named after its type, with the texts of the error and its
     /// sources.
     ///
-    /// An error that is an `Exception` stays as it is. An error without a type of its own, such as a text,
-    /// becomes Python's `Exception`.
+    /// An `Exception` is returned unchanged. An error without its own type, such as a string, becomes Python's
+    /// `Exception`.
     ///
     /// ```
     /// use celeriac::Exception;
@@ -65,17 +65,13 @@ impl Exception {
         }
     }
 
-    /// Returns the text that takes the place of Python's traceback. Rust errors have no frames.
+    /// Returns a text in the format of Python's traceback, without frames, because Rust errors have none.
     pub(crate) fn traceback(&self) -> String {
-        let Self {
-            type_name,
-            module,
-            message,
-        } = self;
-        match module.as_str() {
-            "" | "builtins" => format!("Traceback (most recent call last):\n{type_name}: {message}\n"),
-            _ => format!("Traceback (most recent call last):\n{module}.{type_name}: {message}\n"),
-        }
+        let module = match self.module.as_str() {
+            "" | "builtins" => String::new(),
+            module => format!("{module}."),
+        };
+        format!("Traceback (most recent call last):\n{module}{self}\n")
     }
 }
 
@@ -87,7 +83,7 @@ impl fmt::Display for Exception {
 
 impl Error for Exception {}
 
-/// Returns the Python module and class that stand for a Rust type.
+/// Returns the Python module and class that represent a Rust type.
 fn python_class(rust_type: &str) -> (String, &str) {
     let path = rust_type.split('<').next().unwrap_or_default();
     match path.rsplit_once("::") {
@@ -98,7 +94,7 @@ fn python_class(rust_type: &str) -> (String, &str) {
     }
 }
 
-/// Returns the error's text, followed by those of its sources that it does not contain already.
+/// Returns the error's text, followed by the texts of its sources unless it already contains them.
 fn text_with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,6 +1,6 @@
-//! Logs the failures of a loop that retries: one line for the first of a series of failures, and one for its
-//! end. While the broker is unavailable, loops log nothing, because the broker's connection logs the outage
-//! for all of them.
+//! Logs the failures of a loop that retries: a warning for the first failure of a series, and a line when the
+//! loop works again. While the broker is unavailable, loops log only at DEBUG, because the broker's connection
+//! logs the outage for all of them.
 
 use crate::{
     broker::BrokerError,

@@ -1,12 +1,12 @@
-//! JSON formatted as by Python's `json.dumps`: a space after `,` and `:`, and only ASCII. A message that is
-//! decoded and encoded again keeps its bytes, and traces of Rust and Python look alike.
+//! JSON formatted as by Python's `json.dumps`, with a space after `,` and `:`, and only ASCII. A message that
+//! is decoded and encoded again keeps its bytes.
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-/// Serialises a value whose map keys are strings, which holds for all types of this crate.
+/// Serialises a value. All map keys in this crate are strings, as JSON requires.
 pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
     let mut text = Vec::with_capacity(512);
     value
@@ -15,23 +15,19 @@ pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
     String::from_utf8(text).expect("the formatter writes ASCII only")
 }
 
+const NON_NUMBERS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+
 /// Replaces `NaN`, `Infinity` and `-Infinity`, which Python writes and JSON does not allow, with `null`.
 pub(crate) fn without_non_numbers(text: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, after)) = rest.split_first() {
-        let word = [&b"NaN"[..], b"Infinity", b"-Infinity"]
-            .into_iter()
-            .find(|word| rest.starts_with(word));
-        let left = match (first, word) {
-            (_, Some(word)) => {
-                clean.extend_from_slice(b"null");
-                rest = &rest[word.len()..];
-                continue;
-            }
-            (b'"', None) => after_string(after),
-            _ => after,
-        };
+        if let Some(word) = NON_NUMBERS.iter().find(|word| rest.starts_with(word)) {
+            clean.extend_from_slice(b"null");
+            rest = &rest[word.len()..];
+            continue;
+        }
+        let left = if first == b'"' { after_string(after) } else { after };
         clean.extend_from_slice(&rest[..rest.len() - left.len()]);
         rest = left;
     }

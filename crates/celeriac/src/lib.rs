@@ -1,9 +1,9 @@
-//! Celery's task protocol in Rust: send tasks to Celery workers, and run tasks that Celery clients send.
+//! Celery's task protocol in Rust: send tasks to Celery workers, and run tasks from Celery clients.
 //!
 //! The crate implements task protocol 2 in kombu's Redis layout (Celery 5.6, kombu 5.6): Python and Rust
 //! share queues, results and events, and either side can be replaced separately. Unlike Celery, it loses no
 //! message when a worker dies: a message is popped and reserved in one step, acknowledged together with its
-//! result, and returned to its queue soon after the death of its worker.
+//! result, and returned to its queue soon after its worker dies.
 //!
 //! [`Client`] sends a [`Signature`], or a [`Canvas`] built with [`chain`], [`group`] and [`chord`].
 //! [`Worker`] runs tasks. [`Control`] inspects and controls workers, like `celery inspect` and `celery

@@ -1,5 +1,4 @@
-//! A mutex without poisoning: a panic while a guard is held leaves the value as it is. The sections that hold
-//! a guard in this crate keep the value consistent at every step.
+//! A mutex that ignores poisoning. The code that holds a guard keeps the value consistent at every step.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,5 +1,5 @@
 //! Instrumentation port: [`Client`](crate::Client), [`Worker`](crate::Worker) and the brokers report sends,
-//! runs and server commands to an [`Observer`]. The default one does nothing; `celeriac::otel` (feature
+//! runs and server commands to an [`Observer`]. The default observer does nothing; `celeriac::otel` (feature
 //! `telemetry`) records OpenTelemetry spans and metrics.
 
 use std::{any::Any, fmt, future::poll_fn, pin::Pin, sync::Arc, task::Poll};
@@ -10,29 +10,35 @@ use crate::{broker::BrokerError, message::Message, task::TaskOutcome};
 
 /// Receives reports of sends, runs and server commands.
 ///
-/// Others can implement this trait. The `*Info` values that its methods receive have constructors for tests.
+/// Users can implement this trait and the traits of its spans. By default, every method does nothing. The
+/// `*Info` values that the methods receive have constructors for tests.
 pub trait Observer: fmt::Debug + Send + Sync + 'static {
     /// Called before a task is sent.
     ///
-    /// The observer may add trace context to `headers`. Trace context that is already there was set by the
-    /// caller and is the parent of the send.
-    fn send(&self, send: &SendInfo<'_>, headers: &mut Map<String, Value>) -> Box<dyn SendSpan>;
+    /// The observer may add trace context to `headers`. If the caller has already set trace context there, it
+    /// is the parent of the send.
+    fn send(&self, _send: &SendInfo<'_>, _headers: &mut Map<String, Value>) -> Box<dyn SendSpan> {
+        Box::new(NoopObserver)
+    }
 
     /// Called before a task runs. `headers` carry the sender's trace context.
-    fn run<'a>(&'a self, task: &TaskInfo<'a>, headers: &Map<String, Value>) -> Box<dyn RunSpan + 'a>;
+    fn run<'a>(&'a self, _task: &TaskInfo<'a>, _headers: &Map<String, Value>) -> Box<dyn RunSpan + 'a> {
+        Box::new(NoopObserver)
+    }
 
-    /// Returns headers with the current trace context. Called within a run, for the tasks that follow from
-    /// it.
-    fn context(&self) -> Map<String, Value>;
+    /// Returns headers with the current trace context. Called within a run, for its follow-up tasks.
+    fn context(&self) -> Map<String, Value> {
+        Map::new()
+    }
 
     /// Returns the current span, for work that is done later on its behalf.
     fn current_span(&self) -> SpanHandle {
         SpanHandle::default()
     }
 
-    /// Returns one handle for work that is done for several spans at once: commands sent within it belong to
+    /// Returns one handle for work that is done for several spans together: commands sent within it belong to
     /// the first span and are linked to the others.
-    fn batch_span(&self, _: &[SpanHandle]) -> SpanHandle {
+    fn batch_span(&self, _spans: &[SpanHandle]) -> SpanHandle {
         SpanHandle::default()
     }
 
@@ -41,40 +47,46 @@ pub trait Observer: fmt::Debug + Send + Sync + 'static {
         work();
     }
 
-    /// Called before a command is sent to the broker's server, whether or not a task asked for it.
-    fn command(&self, command: Command) -> Box<dyn CommandSpan>;
+    /// Called before a command is sent to the broker's server, whether or not on behalf of a task.
+    fn command(&self, _command: Command) -> Box<dyn CommandSpan> {
+        Box::new(NoopObserver)
+    }
 
     /// Called after a message from `queue` was moved to the dead-letter list.
-    fn buried(&self, queue: &str);
+    fn buried(&self, _queue: &str) {}
 }
 
-/// Span of a send. A span that is dropped before it is finished was cancelled.
+/// Span of a send. Dropping it before it is finished means that the send was cancelled.
 pub trait SendSpan: Send + Sync {
     /// Calls `work` once, with this span as the current span. `work` is one poll of a future.
-    fn in_scope(&self, work: &mut dyn FnMut());
+    fn in_scope(&self, work: &mut dyn FnMut()) {
+        work();
+    }
 
     /// Returns a handle to this span, for messages that are sent together.
     fn handle(&self) -> SpanHandle {
         SpanHandle::default()
     }
 
-    /// Ends the span with the broker's answer.
-    fn finish(self: Box<Self>, result: Result<(), &BrokerError>);
+    /// Ends the span with the broker's response.
+    fn finish(self: Box<Self>, _result: Result<(), &BrokerError>) {}
 }
 
-/// Span of a run. A span that is dropped before it is finished was cancelled.
+/// Span of a run. Dropping it before it is finished means that the run was cancelled.
 pub trait RunSpan: Send + Sync {
     /// Calls `work` once, with this span as the current span. `work` is one poll of a future.
-    fn in_scope(&self, work: &mut dyn FnMut());
+    fn in_scope(&self, work: &mut dyn FnMut()) {
+        work();
+    }
 
     /// Ends the span with the task's outcome.
-    fn finish(self: Box<Self>, outcome: &TaskOutcome);
+    fn finish(self: Box<Self>, _outcome: &TaskOutcome) {}
 }
 
 /// Span of a command.
 pub trait CommandSpan: Send {
-    /// Ends the span with the server's answer.
-    fn finish(self: Box<Self>, result: Result<(), CommandFailure<'_>>);
+    /// Ends the span with the server's response.
+    fn finish(self: Box<Self>, _result: Result<(), CommandFailure<'_>>) {}
 }
 
 /// Polls `work` within `in_scope`.
@@ -90,7 +102,7 @@ pub(crate) fn observed<T>(
 }
 
 impl dyn Observer {
-    /// [`Observer::send`] for a message, to whose headers the observer may add.
+    /// Calls [`Observer::send`] for a message; the observer may add to its headers.
     pub(crate) fn sending(&self, message: &mut Message) -> Box<dyn SendSpan> {
         let headers = &mut message.headers;
         let queue = &message.properties.delivery_info.routing_key;
@@ -101,16 +113,17 @@ impl dyn Observer {
     }
 }
 
-/// Handle on a span; only the observer that made it understands it. The default handle refers to no span.
-#[derive(Clone, Default)]
+/// Handle to a span, opaque to everything but the observer that created it. The default handle refers to no
+/// span.
+#[derive(Debug, Clone, Default)]
 pub struct SpanHandle(Handle);
 
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 enum Handle {
     #[default]
     None,
     Any(Arc<dyn Any + Send + Sync>),
-    /// The handle of [`crate::otel`], which every task has: stored inline, without an allocation.
+    /// Handle of [`crate::otel`], stored inline because every task has one: this saves an allocation.
     #[cfg(feature = "telemetry")]
     Context(telemetry::Context),
 }
@@ -144,13 +157,7 @@ impl SpanHandle {
     }
 }
 
-impl fmt::Debug for SpanHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpanHandle").finish_non_exhaustive()
-    }
-}
-
-/// Task that is being sent.
+/// Task being sent.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct SendInfo<'a> {
@@ -158,7 +165,7 @@ pub struct SendInfo<'a> {
     pub task: &'a str,
     /// Task id.
     pub id: &'a str,
-    /// Queue that the task is sent to.
+    /// Destination queue.
     pub queue: &'a str,
 }
 
@@ -170,7 +177,7 @@ impl<'a> SendInfo<'a> {
     }
 }
 
-/// Task that is being run.
+/// Task being run.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct TaskInfo<'a> {
@@ -184,12 +191,12 @@ pub struct TaskInfo<'a> {
     pub retries: u32,
     /// Name of the worker.
     pub hostname: &'a str,
-    /// Whether the worker knows the task. The name of an unknown task may be anything.
+    /// Whether the task is registered with the worker. The names of other tasks are unbounded.
     pub registered: bool,
 }
 
 impl<'a> TaskInfo<'a> {
-    /// Describes the first attempt at a registered task, by a worker without a name. The fields can be
+    /// Describes the first attempt at a registered task, by a worker with an empty name. The fields can be
     /// changed.
     #[must_use]
     pub fn new(task: &'a str, id: &'a str, queue: &'a str) -> Self {
@@ -228,7 +235,7 @@ impl Command {
 pub struct CommandFailure<'a> {
     /// Error that the caller of the command receives.
     pub error: &'a BrokerError,
-    /// Error code from the server, such as `WRONGTYPE`; `None` if the server did not answer.
+    /// Error code from the server, such as `WRONGTYPE`; `None` if the server did not respond.
     pub code: Option<&'a str>,
 }
 
@@ -244,45 +251,13 @@ impl<'a> CommandFailure<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoopObserver;
 
-impl Observer for NoopObserver {
-    fn send(&self, _: &SendInfo<'_>, _: &mut Map<String, Value>) -> Box<dyn SendSpan> {
-        Box::new(Self)
-    }
+impl Observer for NoopObserver {}
 
-    fn run<'a>(&'a self, _: &TaskInfo<'a>, _: &Map<String, Value>) -> Box<dyn RunSpan + 'a> {
-        Box::new(Self)
-    }
+impl SendSpan for NoopObserver {}
 
-    fn context(&self) -> Map<String, Value> {
-        Map::new()
-    }
+impl RunSpan for NoopObserver {}
 
-    fn command(&self, _: Command) -> Box<dyn CommandSpan> {
-        Box::new(Self)
-    }
-
-    fn buried(&self, _: &str) {}
-}
-
-impl RunSpan for NoopObserver {
-    fn in_scope(&self, work: &mut dyn FnMut()) {
-        work();
-    }
-
-    fn finish(self: Box<Self>, _: &TaskOutcome) {}
-}
-
-impl SendSpan for NoopObserver {
-    fn in_scope(&self, work: &mut dyn FnMut()) {
-        work();
-    }
-
-    fn finish(self: Box<Self>, _: Result<(), &BrokerError>) {}
-}
-
-impl CommandSpan for NoopObserver {
-    fn finish(self: Box<Self>, _: Result<(), CommandFailure<'_>>) {}
-}
+impl CommandSpan for NoopObserver {}
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ const MAX_CHARS: usize = 1024;
 /// Formats positional arguments as a tuple: `(1, 'created')`.
 pub(crate) fn tuple(values: &[Value]) -> String {
     let mut text = String::from("(");
-    items(&mut text, values);
+    separated(&mut text, values, write);
     if values.len() == 1 {
         text.push(',');
     }
@@ -38,8 +38,9 @@ fn truncate(text: String) -> String {
     }
 }
 
-fn items(text: &mut String, values: &[Value]) {
-    for (position, item) in values.iter().enumerate() {
+/// Writes items separated by commas, until the text is much longer than the limit.
+fn separated<T>(text: &mut String, items: impl IntoIterator<Item = T>, write: impl Fn(&mut String, T)) {
+    for (position, item) in items.into_iter().enumerate() {
         if position > 0 {
             text.push_str(", ");
         }
@@ -52,17 +53,11 @@ fn items(text: &mut String, values: &[Value]) {
 
 fn mapping(text: &mut String, map: &Map<String, Value>) {
     text.push('{');
-    for (position, (key, item)) in map.iter().enumerate() {
-        if position > 0 {
-            text.push_str(", ");
-        }
+    separated(text, map, |text, (key, item)| {
         string(text, key);
         text.push_str(": ");
         write(text, item);
-        if text.len() > MAX_CHARS * 4 {
-            break;
-        }
-    }
+    });
     text.push('}');
 }
 
@@ -75,7 +70,7 @@ fn write(text: &mut String, item: &Value) {
         Value::String(content) => string(text, content),
         Value::Array(values) => {
             text.push('[');
-            items(text, values);
+            separated(text, values, write);
             text.push(']');
         }
         Value::Object(map) => mapping(text, map),

@@ -69,7 +69,7 @@ pub struct ResultMeta {
     /// Id of the group the task belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_id: Option<String>,
-    /// Id of the task that sent this one; from the second attempt on, the task's own id.
+    /// Id of the task that sent this task; from the second attempt on, the task's own id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
     /// Id of the task.
@@ -93,11 +93,8 @@ impl ResultMeta {
     /// Creates the result of a task that has started.
     #[must_use]
     pub fn started(headers: &Headers, pid: u32, hostname: &str) -> Self {
-        Self::new(
-            headers,
-            Status::Started,
-            json!({"pid": pid, "hostname": hostname}),
-        )
+        let result = json!({"pid": pid, "hostname": hostname});
+        Self::new(headers, Status::Started, result)
     }
 
     /// Creates the result of a task that returned `value`.
@@ -112,15 +109,12 @@ impl ResultMeta {
     /// Creates the result of a task that failed and will be retried.
     #[must_use]
     pub fn retry(headers: &Headers, exception: &Exception) -> Self {
+        let result = described(exception, &[json!(exception.message)]);
         Self {
             traceback: Some(exception.traceback()),
             // Celery counts the retry as a child of the attempt.
             children: json!([[[headers.id, null], null]]),
-            ..Self::new(
-                headers,
-                Status::Retry,
-                described(exception, &[json!(exception.message)]),
-            )
+            ..Self::new(headers, Status::Retry, result)
         }
     }
 
@@ -133,8 +127,8 @@ impl ResultMeta {
         }
     }
 
-    /// Creates the result of a task that failed outside of its own code: without traceback, and with the
-    /// exception's arguments in Celery's format.
+    /// Creates the result of a task that failed outside of its own code, with the exception's arguments in
+    /// Celery's format and without a traceback.
     pub(crate) fn rejected(
         headers: &Headers,
         exception: &Exception,
@@ -157,8 +151,8 @@ impl ResultMeta {
         }
     }
 
-    /// Returns the exception of a task that failed, is retried or was revoked; its parts are empty if there
-    /// is none.
+    /// Returns the exception of a task that failed, is retried or was revoked. Without an exception, all its
+    /// fields are empty.
     pub fn exception(&self) -> Exception {
         let text = |name: &str| self.result[name].as_str().unwrap_or_default().to_owned();
         let message = match &self.result["exc_message"] {

@@ -1,4 +1,4 @@
-//! Ids of results that belong together, in the form in which Celery stores a group.
+//! Tree of the results of a canvas, in the format in which Celery stores a group.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::task_id::TaskId;
 
-/// Result of a task or a group, with those before it and inside it.
+/// Result of a task or a group, with the results before it and inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ResultTree {
     pub id: TaskId,
@@ -25,7 +25,6 @@ impl ResultTree {
         }
     }
 
-    /// Returns Celery's encoding, `[[id, parent], members]`.
     pub(crate) fn group(id: impl Into<TaskId>, parts: Vec<Arc<Self>>) -> Self {
         Self {
             children: Some(parts),
@@ -33,37 +32,35 @@ impl ResultTree {
         }
     }
 
+    /// Returns Celery's encoding, `[[id, parent], members]`.
     pub(crate) fn as_tuple(&self) -> Value {
         let parent = self.parent.as_ref().map(|parent| parent.as_tuple());
-        let children = self.children.as_ref();
-        let children = children.map(|parts| parts.iter().map(|part| part.as_tuple()).collect::<Vec<_>>());
+        let tuples = |parts: &Vec<Arc<Self>>| parts.iter().map(|part| part.as_tuple()).collect::<Vec<_>>();
+        let children = self.children.as_ref().map(tuples);
         json!([[self.id, parent], children])
     }
 
-    /// Decodes what [`as_tuple`](Self::as_tuple) or a Python worker encoded.
+    /// Decodes a tuple encoded by [`as_tuple`](Self::as_tuple) or a Python worker.
     pub(crate) fn from_tuple(tuple: &Value) -> Option<Self> {
         let (own, parts) = (tuple.get(0)?, tuple.get(1)?);
         let (id, parent) = match own {
             Value::String(id) => (id.clone(), None),
             pair => {
-                let parent = pair.get(1).filter(|parent| !parent.is_null());
-                let parent = parent.map(|parent| Self::from_tuple(parent).map(Arc::new));
+                let parent = pair.get(1).and_then(Self::from_tuple).map(Arc::new);
                 (pair.get(0)?.as_str()?.to_owned(), parent)
             }
         };
         let children = match parts {
             Value::Null => None,
-            parts => Some(
-                parts
-                    .as_array()?
-                    .iter()
-                    .map(|part| Self::from_tuple(part).map(Arc::new))
-                    .collect::<Option<_>>()?,
-            ),
+            parts => {
+                let parts = parts.as_array()?.iter();
+                let decoded = parts.map(|part| Self::from_tuple(part).map(Arc::new));
+                Some(decoded.collect::<Option<_>>()?)
+            }
         };
         Some(Self {
             id: id.into(),
-            parent: parent.flatten(),
+            parent,
             children,
         })
     }

@@ -1,4 +1,4 @@
-//! Delays between the attempts at a task, and the decision whether there is another attempt.
+//! Delay between two attempts at a task, and the decision whether to make another attempt.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ pub enum RetryDelay {
         first: Duration,
         /// Maximum delay. Celery's `retry_backoff_max`.
         longest: Duration,
-        /// Whether the delay is a random part of the computed one, so that tasks that failed together are not
-        /// retried together. Celery's `retry_jitter`.
+        /// Whether the delay is a random part of the computed delay, which spreads the retries of tasks that
+        /// failed together. Celery's `retry_jitter`.
         jitter: bool,
     },
 }
@@ -64,9 +64,10 @@ impl Default for RetryDelay {
     }
 }
 
-/// Whether a task may be retried after an attempt that was preceded by `retries` others. `default` is the
-/// task's own maximum, unlimited if `None`. `requested` is the maximum from the message, unlimited if
-/// negative, which overrides the default.
+/// Returns whether a task may be retried after an attempt that was preceded by `retries` others.
+///
+/// `default` is the task's own maximum, unlimited if `None`. `requested` is the maximum from the message,
+/// unlimited if negative, which overrides the default.
 pub(crate) fn is_allowed(retries: u32, default: Option<u32>, requested: Option<&Value>) -> bool {
     let maximum = match requested.and_then(Value::as_i64) {
         Some(maximum) => u32::try_from(maximum).ok(),
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_takes_a_part_of_the_delay() {
+    fn jitter_shortens_the_delay_at_random() {
         let delays: Vec<_> = (0..200).map(|_| RetryDelay::BACKOFF.after(3)).collect();
         assert!(delays.iter().all(|delay| *delay < Duration::from_secs(8)));
         assert!(delays.iter().any(|delay| *delay < Duration::from_secs(4)));
@@ -103,14 +104,17 @@ mod tests {
     }
 
     #[test]
-    fn a_message_may_request_another_maximum() {
+    fn a_message_can_override_the_maximum() {
         assert!(is_allowed(2, Some(3), None));
         assert!(!is_allowed(3, Some(3), None));
-        assert!(is_allowed(1_000_000, None, None), "for ever");
+        assert!(is_allowed(1_000_000, None, None), "unlimited");
         assert!(is_allowed(3, Some(3), Some(&json!(4))));
         assert!(!is_allowed(0, Some(3), Some(&json!(0))));
-        assert!(is_allowed(1_000_000, Some(3), Some(&json!(-1))), "for ever");
-        assert!(!is_allowed(3, Some(3), Some(&json!(null))), "null is no request");
+        assert!(is_allowed(1_000_000, Some(3), Some(&json!(-1))), "unlimited");
+        assert!(
+            !is_allowed(3, Some(3), Some(&json!(null))),
+            "null means no request"
+        );
         assert!(!is_allowed(3, Some(3), Some(&json!("many"))));
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     time,
 };
 
-/// A task call that is not sent yet.
+/// Call of a task, before it is sent.
 ///
 /// ```
 /// use std::time::Duration;
@@ -79,7 +79,7 @@ impl Signature {
         self.option("eta", time::format(eta))
     }
 
-    /// Sets the time after which the task is not run and becomes `REVOKED`.
+    /// Sets the expiry time. If the task has not started by then, it does not run and becomes `REVOKED`.
     pub fn expires(self, expires: Timestamp) -> Self {
         self.option("expires", time::format(expires))
     }
@@ -99,13 +99,13 @@ impl Signature {
         self.option("ignore_result", ignore)
     }
 
-    /// Sets the maximum number of retries (`None` for no limit), which overrides that of the worker. Only
-    /// Celeriac workers support it.
+    /// Sets the maximum number of retries (`None` for no limit), which overrides the worker's maximum. Only
+    /// celeriac workers support it.
     pub fn max_retries(self, retries: impl Into<Option<u32>>) -> Self {
         self.option(MAX_RETRIES, retries.into().map_or(json!(-1), Value::from))
     }
 
-    /// Adds a header, such as `traceparent`, which an observer takes as the parent of the send.
+    /// Adds a header, such as `traceparent`, which an observer uses as the parent of the send.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         let headers = self.0.options.entry("headers").or_insert_with(|| json!({}));
         if let Value::Object(headers) = headers {
@@ -114,7 +114,7 @@ impl Signature {
         self
     }
 
-    /// Makes the signature immutable: it does not receive the result of the task before it. Celery's `si`.
+    /// Makes the signature immutable: it does not receive the result of the previous task. Celery's `si`.
     pub fn immutable(mut self) -> Self {
         self.0.immutable = true;
         self

@@ -1,5 +1,5 @@
-//! Everything this crate reads from its environment: the time, random ids, the process id, the host name and
-//! the process's resource usage. Other modules receive these as values, so that tests can fix them.
+//! Everything this crate reads from its environment: the time, random ids, the host name, and the resource
+//! usage of the process.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -60,13 +60,9 @@ pub fn default_node_name() -> String {
 
 /// Returns the load averages over 1, 5 and 15 minutes, or zeros if the system does not provide them.
 pub(crate) fn load_average() -> [f64; 3] {
-    let mut averages = [0.0; 3];
-    if let Ok(text) = std::fs::read_to_string("/proc/loadavg") {
-        for (slot, word) in averages.iter_mut().zip(text.split_whitespace()) {
-            *slot = word.parse().unwrap_or(0.0);
-        }
-    }
-    averages
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut words = text.split_whitespace();
+    [(); 3].map(|()| words.next().and_then(|word| word.parse().ok()).unwrap_or(0.0))
 }
 
 /// Returns the time as events and leases contain it: seconds since 1970, with microseconds.
@@ -82,23 +78,13 @@ pub(crate) fn resource_usage() -> Map<String, Value> {
         return usage;
     };
     // The program's name in parentheses may contain spaces; the fields after it start at number 3.
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .map(|(_, fields)| fields.split_whitespace().collect())
-        .unwrap_or_default();
-    let field = |number: usize| -> u64 {
-        fields
-            .get(number - 3)
-            .and_then(|field| field.parse().ok())
-            .unwrap_or(0)
-    };
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let number = |word: Option<&str>| word.and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    let field = |position: usize| number(fields.split_whitespace().nth(position - 3));
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = |name: &str| -> u64 {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-            .unwrap_or(0)
+    let line = |name: &str| {
+        let rest = status.lines().find_map(|line| line.strip_prefix(name));
+        number(rest.and_then(|rest| rest.split_whitespace().next()))
     };
     let mut set = |name: &str, value: Value| usage.insert(name.to_owned(), value);
     set("utime", (field(14) as f64 / TICKS_PER_SECOND).into());

@@ -1,5 +1,5 @@
-//! The types that a task's code sees: its options, its context, and its errors. Finding and running tasks is
-//! left to the worker.
+//! Types for the code of a task: its options, its context, and its errors. Finding and running tasks is left
+//! to the worker.
 
 use std::{
     fmt,
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     exception::{BoxError, Exception},
+    message::TimeLimit,
     retry::RetryDelay,
     task_id::TaskId,
 };
@@ -36,8 +37,7 @@ use crate::{
 pub struct TaskOptions {
     pub(crate) max_retries: Option<u32>,
     pub(crate) retry_delay: RetryDelay,
-    pub(crate) soft_time_limit: Option<Duration>,
-    pub(crate) time_limit: Option<Duration>,
+    pub(crate) time_limit: TimeLimit,
     pub(crate) track_started: bool,
     pub(crate) acks_late: bool,
     pub(crate) ignore_result: bool,
@@ -56,8 +56,7 @@ impl TaskOptions {
         Self {
             max_retries: Some(3),
             retry_delay: RetryDelay::default(),
-            soft_time_limit: None,
-            time_limit: None,
+            time_limit: TimeLimit::default(),
             track_started: false,
             acks_late: true,
             ignore_result: false,
@@ -72,7 +71,7 @@ impl TaskOptions {
         self
     }
 
-    /// Sets the delay before a retry whose error names none; 1, 2, 4 and so on seconds by default.
+    /// Sets the delay before a retry if its error does not set one; 1, 2, 4 and so on seconds by default.
     pub fn retry_delay(mut self, delay: RetryDelay) -> Self {
         self.retry_delay = delay;
         self
@@ -81,13 +80,13 @@ impl TaskOptions {
     /// Sets the time after which the task is asked to end; see [`TaskContext::soft_time_limit`]. Unlimited by
     /// default.
     pub fn soft_time_limit(mut self, limit: Duration) -> Self {
-        self.soft_time_limit = Some(limit);
+        self.time_limit.soft = Some(limit);
         self
     }
 
     /// Sets the time after which the task is stopped. Unlimited by default.
     pub fn time_limit(mut self, limit: Duration) -> Self {
-        self.time_limit = Some(limit);
+        self.time_limit.hard = Some(limit);
         self
     }
 
@@ -113,7 +112,7 @@ impl TaskOptions {
         self
     }
 
-    /// Sets the names of the positional arguments, so that callers may pass them by keyword.
+    /// Sets the names of the positional arguments, which lets callers pass them by keyword.
     ///
     /// Arguments that a caller omits are null, which an `Option` accepts. Keyword arguments with other names
     /// are ignored.
@@ -141,7 +140,7 @@ pub struct TaskContext {
     pub parent_id: Option<TaskId>,
     /// First task of the tree that this task belongs to.
     pub root_id: Option<TaskId>,
-    /// Whether the message was delivered to another worker before, which did not finish the task.
+    /// Whether the message was delivered before to a worker that did not finish the task.
     pub redelivered: bool,
     pub(crate) soft: SoftLimit,
 }
@@ -176,10 +175,10 @@ impl TaskContext {
         }
     }
 
-    /// Resolves when the soft time limit has passed, so that the task can clean up before the hard limit.
+    /// Resolves when the soft time limit has passed. The task can then clean up before the hard limit.
     ///
     /// A task that never calls this method is stopped at the soft limit with `SoftTimeLimitExceeded`. A task
-    /// that has called it runs on until it returns or the hard limit stops it.
+    /// that has called it continues until it returns or the hard limit stops it.
     pub fn soft_time_limit(&self) -> impl Future<Output = ()> + Send + 'static {
         self.soft.watched.store(true, Ordering::Release);
         self.soft.passed.clone().cancelled_owned()
@@ -191,7 +190,7 @@ impl TaskContext {
     }
 }
 
-/// Soft time limit of one attempt, watched by the task and passed by the worker.
+/// Soft time limit of one attempt, which the task watches and the worker signals.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SoftLimit {
     watched: Arc<AtomicBool>,
@@ -208,10 +207,9 @@ impl SoftLimit {
 
 /// Error that ends one attempt at a task.
 ///
-/// With `?`, any error becomes a [`Failed`](Self::Failed): everything that implements [`std::error::Error`],
-/// texts, and wrappers such as `anyhow::Error`. The exception is named after the error's Rust type, see
-/// [`Exception::from_error`]. An error that may not occur again is turned into a retry with
-/// [`TaskError::retry`]:
+/// With `?`, any error becomes a [`Failed`](Self::Failed): types that implement [`std::error::Error`], strings,
+/// and wrappers such as `anyhow::Error`. The exception is named after the error's Rust type, see
+/// [`Exception::from_error`]. [`TaskError::retry`] turns a transient error into a retry:
 ///
 /// ```
 /// use celeriac::{TaskContext, TaskError};
@@ -226,8 +224,7 @@ impl SoftLimit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// Failure that may not occur again. The task is retried until `max_retries` is reached, then it fails
-    /// with `cause`.
+    /// Transient failure. The task is retried until `max_retries` is reached, and then fails with `cause`.
     Retry {
         /// Error of this attempt.
         cause: Exception,
@@ -240,7 +237,7 @@ pub enum TaskError {
 
 impl TaskError {
     /// Creates a retry after the task's usual delay.
-    pub fn retry<E: Into<Box<dyn std::error::Error + Send + Sync>>>(cause: E) -> Self {
+    pub fn retry(cause: impl Into<BoxError>) -> Self {
         Self::Retry {
             cause: Exception::from_error(cause),
             countdown: None,
@@ -248,10 +245,7 @@ impl TaskError {
     }
 
     /// Creates a retry after `countdown`.
-    pub fn retry_in<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-        cause: E,
-        countdown: Duration,
-    ) -> Self {
+    pub fn retry_in(cause: impl Into<BoxError>, countdown: Duration) -> Self {
         Self::Retry {
             cause: Exception::from_error(cause),
             countdown: Some(countdown),
@@ -289,7 +283,8 @@ pub enum TaskOutcome {
     },
     /// The task failed permanently.
     Failure(Exception),
-    /// The worker stopped or refused the task: the exception, and its arguments as results store them.
+    /// The worker stopped or rejected the task. Contains the exception, and its arguments as results store
+    /// them.
     Rejected(Exception, Vec<Value>),
     /// The task must not run: `expired`, `revoked`, or `terminated` while it ran.
     Revoked(&'static str),

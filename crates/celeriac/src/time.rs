@@ -1,5 +1,5 @@
-//! Times as Celery writes them: ISO 8601 with microseconds and `+00:00`. Parsing also accepts other offsets,
-//! `Z`, and times without an offset, which Celery takes as UTC.
+//! Times in Celery's format, ISO 8601 with microseconds and `+00:00`. Parsing also accepts other offsets, `Z`,
+//! and times without an offset, which are UTC as in Celery.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(crate) fn later(now: Timestamp, duration: Duration) -> Timestamp {
     now.checked_add(duration).unwrap_or(Timestamp::MAX)
 }
 
-/// Returns the whole milliseconds from `now` until `time`, 0 if that is past.
+/// Returns the whole milliseconds from `now` until `time`, or 0 if `time` is past.
 pub(crate) fn milliseconds_until(time: Timestamp, now: Timestamp) -> i128 {
     (time.as_nanosecond() - now.as_nanosecond()).max(0) / 1_000_000
 }
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_text_is_refused() {
+    fn invalid_text_is_rejected() {
         assert_eq!(parse("garbage"), None);
         assert_eq!(parse(""), None);
     }

@@ -52,8 +52,8 @@ on_both! {
     a_requeued_letter_has_no_marks_of_earlier_deliveries
     poison_is_requeued_only_by_force
     a_letter_removed_concurrently_is_neither_duplicated_nor_an_error
-    letters_are_requeued_in_order_and_refused_ones_stay
-    purged_letters_are_removed_and_the_rest_stays
+    letters_are_requeued_in_order_and_poison_stays
+    only_matching_letters_are_purged
 }
 
 type Put<'a> = &'a (dyn Fn(Vec<u8>) + Sync);
@@ -144,7 +144,7 @@ async fn a_requeued_letter_has_no_marks_of_earlier_deliveries(broker: Arc<dyn Br
         1,
     );
     put(marked.into_bytes());
-    // Received and restored once, so that it is marked as redelivered.
+    // The first restore marks the message as redelivered.
     let first = receive(broker.as_ref()).await;
     broker.restore(&first).await.unwrap();
     let again = receive(broker.as_ref()).await;
@@ -165,13 +165,13 @@ async fn a_requeued_letter_has_no_marks_of_earlier_deliveries(broker: Arc<dyn Br
 async fn poison_is_requeued_only_by_force(broker: Arc<dyn Broker>, put: Put<'_>) {
     bury(broker.as_ref(), put, b"not json".to_vec(), "no JSON").await;
     let letter = letters(broker.as_ref()).await.remove(0);
-    let refusal = broker.requeue(&letter, false).await.unwrap_err();
-    assert!(matches!(refusal, RequeueError::Poison(_)), "{refusal}");
+    let error = broker.requeue(&letter, false).await.unwrap_err();
+    assert!(matches!(error, RequeueError::Poison(_)), "{error}");
     assert!(
-        refusal
+        error
             .to_string()
             .starts_with("no worker can run it: the message is not a JSON object"),
-        "{refusal}"
+        "{error}"
     );
     assert_eq!(broker.dead_letter_count().await.unwrap(), 1);
     assert_eq!(broker.requeue(&letter, true).await, Ok(true));
@@ -193,8 +193,8 @@ async fn a_letter_removed_concurrently_is_neither_duplicated_nor_an_error(
     assert_eq!(broker.depth("celery").await.unwrap().waiting, 1);
 }
 
-async fn letters_are_requeued_in_order_and_refused_ones_stay(broker: Arc<dyn Broker>, put: Put<'_>) {
-    // More letters than one page of the walk holds.
+async fn letters_are_requeued_in_order_and_poison_stays(broker: Arc<dyn Broker>, put: Put<'_>) {
+    // More letters than a page of the list holds.
     let mut ids = Vec::new();
     for number in 0..60 {
         let (id, raw) = message(number, 0);
@@ -205,27 +205,27 @@ async fn letters_are_requeued_in_order_and_refused_ones_stay(broker: Arc<dyn Bro
         }
     }
     let one = ids[7].clone();
-    let answer = broker
+    let report = broker
         .requeue_where(
             &move |letter| letter.task_id.as_deref() == Some(one.as_str()),
             false,
         )
         .await
         .unwrap();
-    assert_eq!((answer.requeued.len(), answer.refused.len()), (1, 0));
+    assert_eq!((report.requeued.len(), report.refused.len()), (1, 0));
     assert_eq!(
         receive(broker.as_ref()).await.message().unwrap().headers.id,
         ids.remove(7)
     );
-    let answer = broker.requeue_where(&|_| true, false).await.unwrap();
-    assert_eq!((answer.requeued.len(), answer.refused.len()), (59, 2));
+    let report = broker.requeue_where(&|_| true, false).await.unwrap();
+    assert_eq!((report.requeued.len(), report.refused.len()), (59, 2));
     assert_eq!(reasons(broker.as_ref()).await, ["bad", "bad"]);
     for id in ids {
         assert_eq!(receive(broker.as_ref()).await.message().unwrap().headers.id, id);
     }
 }
 
-async fn purged_letters_are_removed_and_the_rest_stays(broker: Arc<dyn Broker>, put: Put<'_>) {
+async fn only_matching_letters_are_purged(broker: Arc<dyn Broker>, put: Put<'_>) {
     for number in 0..3 {
         bury(
             broker.as_ref(),

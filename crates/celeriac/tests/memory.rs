@@ -1,4 +1,4 @@
-//! Runs the broker suite on the in-process broker, whose `publish` resolves only when the task has finished.
+//! The in-process broker: the broker suite, and `publish`, which resolves only when the task has finished.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
@@ -97,8 +97,8 @@ async fn a_full_broker_rejects_tasks_until_it_has_capacity() {
         (broker.depth("celery").await.unwrap().waiting == 1).then_some(())
     })
     .await;
-    let refused = client.send(Signature::new("note").arg("y")).await.unwrap_err();
-    assert_eq!(refused.source, BrokerError::Full { capacity: 1 });
+    let error = client.send(Signature::new("note").arg("y")).await.unwrap_err();
+    assert_eq!(error.source, BrokerError::Full { capacity: 1 });
     let running = Running::start(
         worker(broker, &journal, &CancellationToken::new()).build(),
         PATIENCE,

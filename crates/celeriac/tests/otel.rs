@@ -1,6 +1,6 @@
-//! Tests the telemetry of `celeriac::otel` on a real server, for tasks that are sent, run, retried and fail:
-//! spans with their parents, attributes and states, and metrics. The scenario runs in a separate process,
-//! because telemetry is set up once per process, and exports to standard output.
+//! Telemetry of `celeriac::otel` on a real server: spans with their parents, attributes and states, and metrics,
+//! for tasks that are sent, run, retried and fail. The scenario runs in a separate process, because telemetry
+//! is set up once per process, and exports to standard output.
 
 #![cfg(feature = "telemetry")]
 #![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
@@ -127,7 +127,7 @@ async fn scenario() {
 fn exported() -> Vec<Value> {
     let output = Command::new(std::env::current_exe().unwrap())
         .args([
-            "a_task_is_reported_from_send_to_settlement",
+            "spans_and_metrics_cover_a_task_from_send_to_settlement",
             "--exact",
             "--nocapture",
         ])
@@ -194,7 +194,7 @@ fn points(lines: &[Value], name: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_task_is_reported_from_send_to_settlement() {
+fn spans_and_metrics_cover_a_task_from_send_to_settlement() {
     #[expect(
         clippy::disallowed_methods,
         reason = "the environment marks the child process"
@@ -295,7 +295,7 @@ fn a_task_is_reported_from_send_to_settlement() {
     assert_eq!(
         below(next, "celery.run").len(),
         1,
-        "the run of a chain's task sends the next one"
+        "the run of a chain's task sends the next task"
     );
 
     let together: Vec<&Value> = spans("celery.send_task", "add")

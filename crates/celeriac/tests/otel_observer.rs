@@ -1,4 +1,4 @@
-//! Spans and metrics of the observer that need no broker: sends that fail or are dropped, and more tasks and
+//! Spans and metrics of the observer without a broker: sends that fail or are dropped, and more tasks and
 //! queues than the cache holds. Each scenario runs in a child process, because exporters are global to a
 //! process; the child exports to standard output.
 
@@ -78,12 +78,12 @@ fn points(lines: &[Value], name: &str) -> Vec<(Map<String, Value>, f64)> {
 
 fn failures(observer: &OtelObserver) {
     let mut headers = Map::new();
-    let refused = BrokerError::Unavailable {
+    let error = BrokerError::Unavailable {
         cause: "no connection for alice@example.com".to_owned(),
     };
     observer
         .send(&send("notify", "celery"), &mut headers)
-        .finish(Err(&refused));
+        .finish(Err(&error));
     assert!(headers.contains_key("traceparent"), "{headers:?}");
     drop(observer.send(&send("dropped", "celery"), &mut Map::new()));
     let retry = TaskOutcome::Retry {
@@ -94,8 +94,8 @@ fn failures(observer: &OtelObserver) {
 }
 
 #[test]
-fn a_send_that_fails_and_one_that_is_dropped_are_recorded() {
-    let test = "a_send_that_fails_and_one_that_is_dropped_are_recorded";
+fn failed_and_dropped_sends_are_recorded() {
+    let test = "failed_and_dropped_sends_are_recorded";
     let Some(lines) = exported(test, failures) else {
         return;
     };
@@ -135,7 +135,7 @@ fn a_send_that_fails_and_one_that_is_dropped_are_recorded() {
 }
 
 fn many(observer: &OtelObserver) {
-    // The second round uses the series that the first round has cached.
+    // The second round uses the series that the first round cached.
     for number in (0..TASKS).chain(0..TASKS) {
         let (task, queue) = (format!("task-{number}"), format!("queue-{}", number % QUEUES));
         let mut headers = Map::new();

@@ -25,12 +25,12 @@ async fn a_script_receives_keys_and_arguments_and_returns_a_number() {
 }
 
 #[tokio::test]
-async fn a_failing_script_is_refused_and_others_still_run() {
+async fn a_failing_script_is_an_error_and_others_still_run() {
     let server = Server::start();
     let broker = RedisBroker::new(RedisConfig::new(server.url())).unwrap();
     let faulty = broker.script("return redis.call('LPUSH', 'text')", TIMEOUT);
-    let refused = faulty.run(&[], &[]).await;
-    assert!(matches!(refused, Err(BrokerError::Refused { .. })), "{refused:?}");
+    let failed = faulty.run(&[], &[]).await;
+    assert!(matches!(failed, Err(BrokerError::Refused { .. })), "{failed:?}");
     assert_eq!(broker.script("return 7", TIMEOUT).run(&[], &[]).await.unwrap(), 7);
 }
 
@@ -61,9 +61,9 @@ async fn scripts_fail_quickly_during_an_outage_and_work_again_after_it() {
     }
 }
 
-/// The server accepts connections and never answers.
+/// The server accepts connections and never responds.
 #[tokio::test]
-async fn scripts_fail_quickly_when_the_server_does_not_answer() {
+async fn scripts_fail_quickly_when_the_server_does_not_respond() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}/0", silent.local_addr().unwrap());
     let script = RedisBroker::new(RedisConfig::new(url))

@@ -1,4 +1,4 @@
-//! The Redis broker on a real server: the suite, and outages of the server.
+//! The Redis broker on a real server: the broker suite, outages of the server, keys, leases and URLs.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
@@ -125,14 +125,11 @@ async fn an_idle_worker_survives_a_restart_of_redis() {
     final_result(&client, &id).await;
     server.crash();
     eventually("the outage is noticed", async || client.result(&id).await.err()).await;
-    let refused = client
+    let error = client
         .send(Signature::new("add").arg(1).arg(1))
         .await
         .unwrap_err();
-    assert!(
-        matches!(refused.source, BrokerError::Unavailable { .. }),
-        "{refused}"
-    );
+    assert!(matches!(error.source, BrokerError::Unavailable { .. }), "{error}");
     server.start_again();
     let id = eventually("sending works again", async || {
         client.send(Signature::new("add").arg(2).arg(2)).await.ok()
@@ -281,7 +278,7 @@ async fn an_outage_longer_than_a_lease_does_not_expire_live_workers() {
 async fn a_dead_workers_message_is_found_among_many_others() {
     let server = Server::start();
     let connection = &mut server.connection();
-    // Leases of a day's restarts, and tasks due later that Python workers hold.
+    // Leases from a day of restarts, and tasks that Python workers hold until they are due.
     let mut others = redis::pipe();
     let (now, _): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
     for other in 0..12_000 {
@@ -356,7 +353,7 @@ async fn a_dropped_receive_loses_no_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_worker_starts_a_task_at_once() {
+async fn an_idle_worker_starts_a_task_immediately() {
     let server = Server::start();
     let (client, running) = start(&server, &Journal::default(), &CancellationToken::new());
     let mut delays = Vec::new();
@@ -458,7 +455,7 @@ async fn waiters_share_a_connection_and_survive_an_outage() {
     assert_eq!(subscribers(&server), 1);
     server.crash();
     server.start_again();
-    // Results stored in the way of a Python worker, half of them before the client has subscribed again.
+    // Results are stored as by a Python worker, half of them before the client has subscribed again.
     let store = |server: &Server, id: usize| {
         let text = format!(r#"{{"status": "SUCCESS", "result": {id}, "task_id": "t{id}"}}"#);
         redis::pipe()
@@ -503,7 +500,7 @@ async fn a_dropped_wait_unsubscribes_its_channel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn successors_of_a_task_that_finishes_during_an_outage_run_once() {
+async fn follow_up_tasks_of_a_task_that_finishes_during_an_outage_run_once() {
     let mut server = Server::start();
     let (journal, gate) = (Journal::default(), CancellationToken::new());
     let (client, running) = start(&server, &journal, &gate);

@@ -55,10 +55,10 @@ on_both! {
     no_more_missed_ticks_are_sent_than_allowed
     a_recently_missed_tick_is_on_time
     an_invalid_or_far_future_last_tick_is_replaced_by_the_current_time
-    an_entry_replaces_one_of_the_same_name
+    an_entry_replaces_an_entry_with_the_same_name
 }
 
-/// Returns an entry whose tasks carry their tick.
+/// Returns an entry whose tasks have their tick as argument.
 fn entry(interval: Duration, catch_up: CatchUp) -> Entry {
     let signature = |tick: Timestamp| Signature::new("note").arg(tick.to_string());
     Entry::new(NAME, Schedule::every(interval).unwrap(), signature).catch_up(catch_up)
@@ -171,7 +171,7 @@ fn text(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()
 }
 
-/// Stores a last tick `seconds` ago, as if no scheduler had run since.
+/// Stores a last tick `seconds` ago, as if no scheduler had run since then.
 async fn downtime(broker: &dyn Broker, seconds: i64) -> Timestamp {
     let last = now(broker).await - SignedDuration::from_secs(seconds);
     assert!(broker.advance(NAME, None, &text(last), None).await.unwrap());
@@ -275,7 +275,7 @@ async fn an_invalid_or_far_future_last_tick_is_replaced_by_the_current_time(brok
     }
 }
 
-async fn an_entry_replaces_one_of_the_same_name(broker: Arc<dyn Broker>) {
+async fn an_entry_replaces_an_entry_with_the_same_name(broker: Arc<dyn Broker>) {
     let wrong = Entry::new(NAME, Schedule::every(INTERVAL).unwrap(), |_| {
         Signature::new("wrong")
     });
@@ -329,7 +329,7 @@ async fn ticks_continue_after_a_restart_of_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusing_queue_delays_no_other_entry_and_loses_no_tick() {
+async fn a_queue_that_rejects_messages_delays_no_other_entry_and_loses_no_tick() {
     let server = Server::start();
     let connection = &mut server.connection();
     redis::cmd("SET")
@@ -338,12 +338,12 @@ async fn a_refusing_queue_delays_no_other_entry_and_loses_no_tick() {
         .exec(connection)
         .unwrap();
     let broker: Arc<dyn Broker> = Arc::new(server.broker());
-    let refused = Entry::new("refused", Schedule::every(INTERVAL).unwrap(), |tick| {
+    let rejected = Entry::new("rejected", Schedule::every(INTERVAL).unwrap(), |tick| {
         Signature::new("note").queue("broken").arg(tick.to_string())
     });
-    let refused = refused.catch_up(CatchUp::All { at_most: 10_000 });
+    let rejected = rejected.catch_up(CatchUp::All { at_most: 10_000 });
     let shutdown = CancellationToken::new();
-    let scheduler = Scheduler::new(broker.clone()).entry(refused).entry(complete());
+    let scheduler = Scheduler::new(broker.clone()).entry(rejected).entry(complete());
     let task = tokio::spawn(scheduler.run(shutdown.clone()));
     let start = now(broker.as_ref()).await;
     assert_complete(&take(broker.as_ref(), 20).await);
@@ -398,7 +398,7 @@ impl Drop for Killed {
     }
 }
 
-/// Starts itself as the processes that are killed.
+/// Starts its own executable as the processes to kill.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_loses_and_duplicates_nothing() {
     if let Some(url) = child_url() {
@@ -418,13 +418,13 @@ async fn a_killed_process_loses_and_duplicates_nothing() {
         Killed(command.spawn().unwrap())
     };
     let mut messages = Vec::new();
-    // One process at a time, so that ticks pass while no scheduler runs.
+    // One process at a time: ticks pass while no scheduler runs.
     for _ in 0..3 {
         let child = start();
         messages.extend(take(broker.as_ref(), 30).await);
         drop(child);
     }
-    // Two processes, of which one continues alone.
+    // Two processes; one continues alone.
     let children = [start(), start()];
     messages.extend(take(broker.as_ref(), 30).await);
     let [first, second] = children;

@@ -17,7 +17,7 @@ def main():
     result = app.send_task("shop.flaky")
     print("flaky succeeded at retry", result.get(timeout=30))
 
-    # The worker says NotRegistered, and goes on.
+    # The worker reports NotRegistered and continues.
     result = app.send_task("shop.unknown")
     print("unknown:", type(result.get(timeout=30, propagate=False)).__name__)
 

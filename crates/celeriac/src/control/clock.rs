@@ -15,11 +15,11 @@ impl Clock {
         self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// Advances the clock past the time `other` of a received message.
-    pub(crate) fn adjust(&self, other: u64) {
-        // A time close to overflow is invalid and is ignored.
-        if other < u64::MAX / 2 {
-            self.0.fetch_max(other, Ordering::Relaxed);
+    /// Advances the clock past the time of a received message, which may have none.
+    pub(crate) fn adjust(&self, received: Option<u64>) {
+        // A time close to overflow is invalid.
+        if let Some(time) = received.filter(|time| *time < u64::MAX / 2) {
+            self.0.fetch_max(time, Ordering::Relaxed);
         }
         self.tick();
     }
@@ -33,11 +33,11 @@ mod tests {
     fn a_received_time_precedes_the_next_local_one() {
         let clock = Clock::default();
         assert_eq!(clock.tick(), 1);
-        clock.adjust(40);
+        clock.adjust(Some(40));
         assert_eq!(clock.tick(), 42);
-        clock.adjust(3);
+        clock.adjust(Some(3));
         assert_eq!(clock.value(), 43);
-        clock.adjust(u64::MAX);
+        clock.adjust(Some(u64::MAX));
         assert_eq!(clock.value(), 44);
     }
 }

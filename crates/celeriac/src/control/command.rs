@@ -17,8 +17,8 @@ const MAX_PATTERN_SIZE: usize = 1 << 18;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Command {
     pub method: String,
-    #[serde(default, deserialize_with = "null_as_empty")]
-    pub arguments: Map<String, Value>,
+    #[serde(default)]
+    pub arguments: Option<Map<String, Value>>,
     /// Names of the addressed workers; `None` or an empty list addresses all workers.
     #[serde(default)]
     pub destination: Option<Vec<String>>,
@@ -30,10 +30,6 @@ pub(crate) struct Command {
     pub ticket: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<ReplyTo>,
-}
-
-fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Command {

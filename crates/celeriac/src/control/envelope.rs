@@ -1,37 +1,38 @@
 //! Kombu's envelope around a JSON body, used for events, remote control commands and their replies. Task
-//! messages have their own ([`Message`](crate::Message)), because they must be preserved unchanged.
+//! messages use [`Message`](crate::Message) instead, because they must be preserved unchanged.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::{json, system};
 
-/// Maximum size of a command or event, in bytes. Anyone with access to the server can broadcast.
+/// Maximum size of a command or event, in bytes: anyone with access to the server can broadcast.
 pub(crate) const MAX_BROADCAST_SIZE: usize = 4 << 20;
-/// Maximum size of a reply, in bytes. It may list ten thousand tasks.
+/// Maximum size of a reply, in bytes, which may list ten thousand tasks.
 pub(crate) const MAX_REPLY_SIZE: usize = 64 << 20;
 
-/// Destination and delivery mode of an envelope.
-#[derive(Debug)]
-pub(crate) struct Address<'a> {
-    pub exchange: &'a str,
-    pub routing_key: &'a str,
-    /// 1 for transient, 2 for persistent. Redis treats both alike, but kombu writes the mode.
-    pub delivery_mode: u8,
-}
+/// Delivery modes of AMQP. Redis treats both alike, but kombu writes the mode.
+pub(crate) const TRANSIENT: u8 = 1;
+pub(crate) const PERSISTENT: u8 = 2;
 
 /// Encodes `headers` and `body` in an envelope.
-pub(crate) fn encode<T: Serialize + ?Sized>(address: &Address<'_>, headers: &Value, body: &T) -> String {
+pub(crate) fn encode<T: Serialize + ?Sized>(
+    exchange: &str,
+    routing_key: &str,
+    delivery_mode: u8,
+    headers: &Value,
+    body: &T,
+) -> String {
     json::to_string(&json!({
         "body": STANDARD.encode(json::to_string(body)),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": headers,
         "properties": {
-            "delivery_mode": address.delivery_mode,
-            "delivery_info": {"exchange": address.exchange, "routing_key": address.routing_key},
+            "delivery_mode": delivery_mode,
+            "delivery_info": {"exchange": exchange, "routing_key": routing_key},
             "priority": 0,
             "body_encoding": "base64",
             "delivery_tag": system::random_id().to_string(),
@@ -40,9 +41,9 @@ pub(crate) fn encode<T: Serialize + ?Sized>(address: &Address<'_>, headers: &Val
 }
 
 /// Decoded envelope.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Content {
-    pub headers: Map<String, Value>,
+    pub headers: Value,
     pub body: Value,
 }
 
@@ -62,25 +63,25 @@ pub(crate) fn decode(raw: &[u8], max_size: usize) -> Result<Content, DecodeError
     if raw.len() > max_size {
         return Err(DecodeError::TooLong(max_size));
     }
-    let mut envelope: Map<String, Value> =
-        serde_json::from_slice(raw).map_err(|_| DecodeError::NotEnvelope)?;
-    let encoding = envelope
-        .get("properties")
-        .and_then(|properties| properties.get("body_encoding"));
-    let encoded = encoding.is_some_and(|encoding| encoding == "base64");
-    let body = match envelope.get("body") {
-        Some(Value::String(text)) if encoded => {
-            STANDARD.decode(text).map_err(|_| DecodeError::NotEnvelope)?
-        }
-        Some(Value::String(text)) => text.clone().into_bytes(),
-        _ => return Err(DecodeError::NotEnvelope),
+    #[derive(Deserialize)]
+    struct Envelope {
+        body: String,
+        #[serde(default)]
+        headers: Value,
+        #[serde(default)]
+        properties: Value,
+    }
+    let envelope: Envelope = serde_json::from_slice(raw).map_err(|_| DecodeError::NotEnvelope)?;
+    let body = if envelope.properties["body_encoding"] == "base64" {
+        let decoded = STANDARD.decode(envelope.body);
+        decoded.map_err(|_| DecodeError::NotEnvelope)?
+    } else {
+        envelope.body.into_bytes()
     };
-    let headers = match envelope.shift_remove("headers") {
-        Some(Value::Object(headers)) => headers,
-        _ => Map::new(),
-    };
-    let body = serde_json::from_slice(&body).map_err(|_| DecodeError::NotJson)?;
-    Ok(Content { headers, body })
+    Ok(Content {
+        headers: envelope.headers,
+        body: serde_json::from_slice(&body).map_err(|_| DecodeError::NotJson)?,
+    })
 }
 
 #[cfg(test)]
@@ -89,12 +90,14 @@ mod tests {
 
     #[test]
     fn an_encoded_envelope_can_be_decoded() {
-        let address = Address {
-            exchange: "celeryev",
-            routing_key: "worker.heartbeat",
-            delivery_mode: 1,
-        };
-        let text = encode(&address, &json!({"hostname": "celery@vm"}), &json!({"a": [1]}));
+        let headers = json!({"hostname": "celery@vm"});
+        let text = encode(
+            "celeryev",
+            "worker.heartbeat",
+            TRANSIENT,
+            &headers,
+            &json!({"a": [1]}),
+        );
         assert!(
             text.contains(r#""delivery_info": {"exchange": "celeryev", "routing_key": "worker.heartbeat"}"#)
         );
@@ -104,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_envelope_is_refused_with_its_reason() {
+    fn an_invalid_envelope_is_rejected_with_the_reason() {
         let envelope_of =
             |body: &str| json!({"body": body, "properties": {"body_encoding": "base64"}}).to_string();
         let cases = [

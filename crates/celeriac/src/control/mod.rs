@@ -9,14 +9,14 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 use tokio::{
-    sync::oneshot,
+    sync::mpsc::{UnboundedSender, unbounded_channel},
     time::{Instant, sleep},
 };
 
 use self::{
     clock::Clock,
     command::{Command, EXCHANGE, REPLY_EXCHANGE},
-    envelope::Address,
+    envelope::PERSISTENT,
 };
 use crate::{
     backoff::Backoff,
@@ -26,8 +26,8 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Delays between two polls for replies; they double up to the maximum. Polling saves a blocking read, which
-/// would occupy a connection for each query.
+/// Delays between two polls for replies; they double up to the maximum. Replies are polled because a blocking
+/// read would occupy a connection for each query.
 const MIN_POLL_DELAY: Duration = Duration::from_millis(1);
 const MAX_POLL_DELAY: Duration = Duration::from_millis(50);
 
@@ -135,21 +135,22 @@ impl Control {
             exchange: REPLY_EXCHANGE.to_owned(),
             routing_key: system::random_id().to_string(),
         };
-        let ticket = system::random_id().to_string();
         let command = Command {
-            ticket: Some(ticket.clone()),
+            ticket: Some(system::random_id().to_string()),
             reply_to: Some(to.clone()),
             ..self.command(method, arguments)
         };
-        let (control, (answer, answered)) = (self.clone(), oneshot::channel());
-        // Runs in its own task, so that the reply queue is closed even if the caller stops waiting, and only
-        // after the last reply: a later one would never be removed.
-        tokio::spawn(async move { control.ask(&command, &to, &ticket, answer).await });
-        answered.await.unwrap_or_else(|_| {
-            Err(BrokerError::Unavailable {
-                cause: "the runtime was shut down before the replies arrived".to_owned(),
-            })
-        })
+        let (control, (sender, mut received)) = (self.clone(), unbounded_channel());
+        // A separate task closes the reply queue even if the caller stops waiting. It does so only after the
+        // last reply, because a later reply would never be removed.
+        tokio::spawn(async move { control.ask(&command, &to, sender).await });
+        let mut replies = Vec::new();
+        while replies.len() < self.limit
+            && let Some(reply) = received.recv().await
+        {
+            replies.push(reply?);
+        }
+        Ok(replies)
     }
 
     /// Calls a method of the workers without waiting for replies. Returns the number of workers that received
@@ -161,7 +162,7 @@ impl Control {
         self.send(&self.command(method, arguments)).await
     }
 
-    /// Revokes tasks, so that workers do not run them. With `terminate`, running ones are aborted too.
+    /// Revokes tasks: workers will not run them. With `terminate`, running tasks are aborted too.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached.
@@ -175,7 +176,7 @@ impl Control {
         self.inspect("revoke", arguments).await
     }
 
-    /// Limits how many tasks of a type each worker starts: `10/s`, `100/m`, `3/h`; `0` removes the limit.
+    /// Sets the rate limit of a task on each worker, such as `10/s`, `100/m` or `3/h`; `0` removes the limit.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached.
@@ -184,7 +185,7 @@ impl Control {
         self.inspect("rate_limit", arguments).await
     }
 
-    /// Shuts down the workers as a signal would: running tasks may finish. They do not reply.
+    /// Shuts down the workers, which do not reply. As with a signal, running tasks may finish.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm.
@@ -195,7 +196,7 @@ impl Control {
     fn command(&self, method: &str, arguments: Map<String, Value>) -> Command {
         Command {
             method: method.to_owned(),
-            arguments,
+            arguments: Some(arguments),
             destination: self.destination.clone(),
             pattern: self.pattern.clone(),
             matcher: self.pattern.as_ref().map(|_| "glob".to_owned()),
@@ -209,25 +210,18 @@ impl Control {
             Some(_) => system::unix_time() + self.timeout.as_secs_f64(),
             None => 0.0,
         };
-        let address = Address {
-            exchange: EXCHANGE,
-            routing_key: "",
-            delivery_mode: 2,
-        };
         let headers = json!({"clock": self.clock.tick(), "expires": expires});
-        let text = envelope::encode(&address, &headers, command);
+        let text = envelope::encode(EXCHANGE, "", PERSISTENT, &headers, command);
         self.broker.broadcast(EXCHANGE, "", text).await
     }
 
-    async fn ask(&self, command: &Command, to: &ReplyTo, ticket: &str, answer: AnswerSender) {
-        let mut query = Query {
-            answer: Some(answer),
-            replies: Vec::new(),
-        };
-        if let Err(error) = self.collect(command, to, ticket, &mut query).await {
-            query.answer(Err(error));
+    /// Sends a command, forwards the replies to `replies` even if its receiver was dropped, and closes the
+    /// reply queue.
+    async fn ask(&self, command: &Command, to: &ReplyTo, replies: ReplySender) {
+        if let Err(error) = self.collect(command, to, &replies).await {
+            let _ = replies.send(Err(error));
         }
-        query.answer_with(self.limit);
+        drop(replies);
         if let Err(error) = self.broker.close_replies(to).await {
             debug!(%error, "failed to close a reply queue; it expires by itself");
         }
@@ -237,72 +231,48 @@ impl Control {
         &self,
         command: &Command,
         to: &ReplyTo,
-        ticket: &str,
-        query: &mut Query,
+        replies: &ReplySender,
     ) -> Result<(), BrokerError> {
         self.broker.open_replies(to).await?;
         let deadline = Instant::now() + self.timeout;
         let receivers = self.send(command).await?;
         let named = command.destination.as_ref().map_or(usize::MAX, Vec::len);
+        let mut missing = receivers.min(named);
         let mut polls = Backoff::new(MIN_POLL_DELAY, MAX_POLL_DELAY);
-        while query.replies.len() < receivers.min(named) && Instant::now() < deadline {
+        while missing > 0 && Instant::now() < deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             sleep(polls.next_delay().min(left)).await;
             for raw in self.broker.take_replies(to).await? {
-                self.read(&raw, ticket, &mut query.replies);
-            }
-            if query.replies.len() >= self.limit {
-                query.answer_with(self.limit);
+                for (node, content) in self.decode(&raw, command.ticket.as_deref()) {
+                    missing = missing.saturating_sub(1);
+                    let _ = replies.send(Ok(Reply { node, content }));
+                }
             }
         }
         Ok(())
     }
 
-    fn read(&self, raw: &[u8], ticket: &str, replies: &mut Vec<Reply>) {
+    /// Returns the contents of a reply to the command with this ticket, by worker.
+    fn decode(&self, raw: &[u8], ticket: Option<&str>) -> Map<String, Value> {
         let content = match envelope::decode(raw, envelope::MAX_REPLY_SIZE) {
             Ok(content) => content,
             Err(reason) => {
                 debug!(%reason, "ignored a reply that cannot be decoded");
-                return;
+                return Map::new();
             }
         };
-        self.clock
-            .adjust(content.headers.get("clock").and_then(Value::as_u64).unwrap_or(0));
-        let other = content
-            .headers
-            .get("ticket")
-            .is_some_and(|theirs| theirs != ticket);
-        if let (false, Value::Object(nodes)) = (other, content.body) {
-            replies.extend(nodes.into_iter().map(|(node, content)| Reply { node, content }));
+        self.clock.adjust(content.headers["clock"].as_u64());
+        let theirs = content.headers.get("ticket");
+        match content.body {
+            Value::Object(nodes) if theirs.is_none_or(|theirs| theirs.as_str() == ticket) => nodes,
+            _ => Map::new(),
         }
     }
 }
 
-type AnswerSender = oneshot::Sender<Result<Vec<Reply>, BrokerError>>;
-
-/// A query in progress: the caller to answer, and the replies so far.
-struct Query {
-    answer: Option<AnswerSender>,
-    replies: Vec<Reply>,
-}
-
-impl Query {
-    fn answer(&mut self, result: Result<Vec<Reply>, BrokerError>) {
-        if let Some(answer) = self.answer.take() {
-            // The caller may have stopped waiting.
-            let _ = answer.send(result);
-        }
-    }
-
-    fn answer_with(&mut self, limit: usize) {
-        let replies = self.replies.iter().take(limit).cloned().collect();
-        self.answer(Ok(replies));
-    }
-}
+type ReplySender = UnboundedSender<Result<Reply, BrokerError>>;
 
 pub(crate) fn object<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
-    fields
-        .map(|(name, value)| (name.to_owned(), value))
-        .into_iter()
-        .collect()
+    let fields = fields.into_iter();
+    fields.map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -1,27 +1,34 @@
-//! The instruments of a task queue. The series of successful tasks and sent messages are cached; the series
-//! of failures are looked up each time.
+//! Instruments of a task queue, and the scope of this crate's telemetry. The series of successful tasks and
+//! sent messages are cached up to a limit; the series of failures are looked up each time.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::OnceLock};
 
 use telemetry::KeyValue;
-use telemetry::instrumentation::{DurationHistogram, InstrumentFactory, Instruments, SECONDS, Table};
+use telemetry::instrumentation::{
+    DurationHistogram, DurationSeries, InstrumentFactory, Instrumentation, Instruments, PrewrittenAttributes,
+    SECONDS, Table,
+};
 use telemetry::names::attribute as shared;
 use telemetry::opentelemetry::metrics::{BoundCounter, Counter};
 use telemetry::opentelemetry::trace::SpanContext;
 
-use super::cache::{CachedTask, SuccessSeries};
-use super::message::{CELERIAC, SYSTEM, TaskMessage};
 use super::names::{attribute, metric};
-use crate::task::TaskOutcome;
+use crate::{observer::TaskInfo, task::TaskOutcome};
 
-/// Maximum number of queues whose counter is cached.
+/// Instrumentation scope of the spans and metrics of this crate.
+pub(super) static CELERIAC: Instrumentation =
+    Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+
+/// Value of `messaging.system`.
+pub(super) const SYSTEM: &str = "celery";
+
+/// Maximum number of cached queues.
 const MAX_QUEUES: usize = 64;
+/// Maximum number of cached tasks per queue.
+const MAX_TASKS: usize = 512;
 
 const SEND: &str = "send_task";
 const RUN: &str = "run";
-
-/// `status` of a task that succeeded.
-const SUCCESS: &str = "success";
 
 static INSTRUMENTS: Instruments<TaskInstruments> = Instruments::new();
 
@@ -44,48 +51,49 @@ pub(super) struct TaskInstruments {
 
 impl TaskInstruments {
     fn new(factory: &InstrumentFactory<'_>) -> Self {
-        let meter = factory.meter();
+        let counter = |name: &'static str, unit: &'static str, description: &'static str| {
+            let counter = factory.meter().u64_counter(name).with_unit(unit);
+            counter.with_description(description).build()
+        };
         Self {
-            total: meter
-                .u64_counter(metric::CELERY_TASKS_TOTAL)
-                .with_unit("{task}")
-                .with_description("Finished tasks by name and status.")
-                .build(),
+            total: counter(
+                metric::CELERY_TASKS_TOTAL,
+                "{task}",
+                "Finished tasks by name and status.",
+            ),
             seconds: factory.durations(
                 metric::CELERY_TASK_DURATION_SECONDS,
                 "Duration of tasks by name.",
                 &SECONDS,
             ),
-            sent: meter
-                .u64_counter("messaging.client.sent.messages")
-                .with_unit("{message}")
-                .with_description("Number of messages the producer attempted to send to the broker.")
-                .build(),
-            consumed: meter
-                .u64_counter("messaging.client.consumed.messages")
-                .with_unit("{message}")
-                .with_description("Number of messages that were delivered to the application.")
-                .build(),
+            sent: counter(
+                "messaging.client.sent.messages",
+                "{message}",
+                "Number of messages the producer attempted to send to the broker.",
+            ),
+            consumed: counter(
+                "messaging.client.consumed.messages",
+                "{message}",
+                "Number of messages that were delivered to the application.",
+            ),
             process: factory.durations(
                 "messaging.process.duration",
                 "Duration of the processing operation.",
                 &SECONDS,
             ),
-            buried: meter
-                .u64_counter(metric::CELERIAC_MESSAGES_BURIED)
-                .with_unit("{message}")
-                .with_description("Messages that went to the dead-letter list.")
-                .build(),
+            buried: counter(
+                metric::CELERIAC_MESSAGES_BURIED,
+                "{message}",
+                "Messages that went to the dead-letter list.",
+            ),
             sent_to: Table::new(MAX_QUEUES),
         }
     }
 
     /// Counts a message that went to the dead-letter list.
     pub(super) fn buried(&self, queue: &str) {
-        self.buried.add(
-            1,
-            &[KeyValue::new("messaging.destination.name", queue.to_owned())],
-        );
+        let queue = KeyValue::new("messaging.destination.name", queue.to_owned());
+        self.buried.add(1, &[queue]);
     }
 
     /// Counts an attempt to send a message to the broker.
@@ -115,7 +123,7 @@ impl TaskInstruments {
     pub(super) fn processed(
         &self,
         cached: Option<&CachedTask>,
-        message: &TaskMessage<'_>,
+        task: &TaskInfo<'_>,
         outcome: &TaskOutcome,
         error_type: Option<Cow<'static, str>>,
         seconds: f64,
@@ -124,52 +132,73 @@ impl TaskInstruments {
         let is_success = matches!(outcome, TaskOutcome::Success(_)) && error_type.is_none();
         match cached {
             Some(cached) if is_success => {
-                let succeeded = cached.succeeded.get_or_init(|| self.succeeded(message));
+                let succeeded = cached.succeeded.get_or_init(|| self.succeeded(task));
                 succeeded.total.add(1);
                 succeeded.seconds.record(seconds, span);
                 succeeded.process.record(seconds, span);
             }
             _ => {
-                self.total
-                    .add(1, &total_attributes(message.task, status(outcome)));
-                self.seconds
-                    .record(seconds, &seconds_attributes(message.task), span);
-                let attributes = message_attributes(message.queue, RUN, error_type);
+                let [name, status] = total_attributes(task.task, outcome.state().to_ascii_lowercase());
+                self.total.add(1, &[name.clone(), status]);
+                self.seconds.record(seconds, &[name], span);
+                let attributes = message_attributes(task.queue, RUN, error_type);
                 self.process.record(seconds, &attributes, span);
             }
         }
     }
 
-    fn succeeded(&self, message: &TaskMessage<'_>) -> SuccessSeries {
+    fn succeeded(&self, task: &TaskInfo<'_>) -> SuccessSeries {
+        let attributes = total_attributes(task.task, "success".to_owned());
         SuccessSeries {
-            total: self.total.bind(&total_attributes(message.task, SUCCESS)),
-            seconds: self.seconds.series(&seconds_attributes(message.task)),
-            process: self.process.series(&message_attributes(message.queue, RUN, None)),
+            total: self.total.bind(&attributes),
+            seconds: self.seconds.series(&attributes[..1]),
+            process: self.process.series(&message_attributes(task.queue, RUN, None)),
         }
     }
 }
 
-/// Returns the value of `status`.
-fn status(outcome: &TaskOutcome) -> &'static str {
-    match outcome {
-        TaskOutcome::Success(_) => SUCCESS,
-        TaskOutcome::Failure(_) | TaskOutcome::Rejected(..) => "failure",
-        TaskOutcome::Retry { .. } => "retry",
-        TaskOutcome::Revoked(_) => "revoked",
+/// Cache of the encoded attributes and metric series of tasks, by queue and name.
+#[derive(Debug)]
+pub(super) struct TaskCache(Table<String, Table<String, CachedTask>>);
+
+impl Default for TaskCache {
+    fn default() -> Self {
+        Self(Table::new(MAX_QUEUES))
     }
 }
 
-/// Returns the attributes of `celery_tasks_total`.
-fn total_attributes(task: &str, status: &'static str) -> [KeyValue; 2] {
+impl TaskCache {
+    /// Returns the cache entry of a task, or `None` if a limit is reached.
+    pub(super) fn get(&self, task: &TaskInfo<'_>) -> Option<&CachedTask> {
+        let tasks = self.0.get(task.queue, || Table::new(MAX_TASKS))?;
+        tasks.get(task.task, CachedTask::default)
+    }
+}
+
+/// Cache entry of a task in a queue. Each field is set on first use, because a series without measurements
+/// would be exported too.
+#[derive(Debug, Default)]
+pub(super) struct CachedTask {
+    pub(super) attributes: PrewrittenAttributes,
+    consumed: OnceLock<BoundCounter<u64>>,
+    succeeded: OnceLock<SuccessSeries>,
+}
+
+/// Series of a successful task.
+#[derive(Debug)]
+struct SuccessSeries {
+    total: BoundCounter<u64>,
+    seconds: DurationSeries,
+    process: DurationSeries,
+}
+
+/// Returns the attributes of `celery_tasks_total`. The first is also the only attribute of
+/// `celery_task_duration_seconds`.
+fn total_attributes(task: &str, status: String) -> [KeyValue; 2] {
     [
         KeyValue::new(attribute::NAME, task.to_owned()),
         KeyValue::new(shared::STATUS, status),
     ]
-}
-
-/// Returns the attributes of `celery_task_duration_seconds`.
-fn seconds_attributes(task: &str) -> [KeyValue; 1] {
-    [KeyValue::new(attribute::NAME, task.to_owned())]
 }
 
 /// Returns the attributes of the `messaging.*` metrics.

@@ -3,37 +3,31 @@
 //! other spans. The trace context is propagated in top-level message headers, where the Celery
 //! instrumentation of Python reads it.
 
-mod cache;
 mod instruments;
-mod message;
 mod names;
 mod queues;
 mod spans;
-mod tasks;
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use telemetry::{
-    Context, Failure, Redis, RedisCommand, RedisServer, instrumentation::inject_context_of,
+    Context, Redis, RedisCommand, RedisServer, instrumentation::inject_context_of,
     opentelemetry::trace::TraceContextExt as _,
 };
 
 pub use self::queues::QueueWatch;
 use self::{
-    cache::TaskCache,
-    instruments::instruments,
-    message::TaskMessage,
-    spans::{Processing, Sending},
+    instruments::{TaskCache, instruments},
+    spans::{Processing, Sending, handle, within},
 };
 use crate::{
-    broker::{Broker, BrokerError},
+    broker::Broker,
     observer::{
         Command, CommandFailure, CommandSpan, NoopObserver, Observer, RunSpan, SendInfo, SendSpan,
         SpanHandle, TaskInfo,
     },
     redis::RedisConfig,
-    task::TaskOutcome,
 };
 
 /// Task name in metrics and spans for tasks that are not registered, whose names are unbounded.
@@ -73,8 +67,8 @@ impl OtelObserver {
         }
     }
 
-    /// Reports gauges of the given queues: waiting messages, the age of the oldest one, reserved messages,
-    /// and dead letters.
+    /// Reports gauges of the given queues (waiting messages, the age of the oldest waiting message, and
+    /// unacknowledged messages) and of the dead-letter list.
     ///
     /// The queues are read every ten seconds until the returned watch is dropped; nothing is reported while
     /// the broker is unreachable.
@@ -86,58 +80,38 @@ impl OtelObserver {
 
 impl Observer for OtelObserver {
     fn send(&self, send: &SendInfo<'_>, headers: &mut Map<String, Value>) -> Box<dyn SendSpan> {
-        let message = TaskMessage {
-            task: send.task,
-            id: send.id,
-            queue: send.queue,
-        };
-        let carried = carried_context(headers);
-        let parent = carried.span().span_context().is_valid().then_some(&carried);
-        let sending = tasks::send(&message, parent);
-        for (name, value) in inject_context_of(&sending.cx) {
-            headers.insert(name, Value::String(value));
-        }
-        Box::new(Send(sending))
+        let sending = Sending::start(send, &carried_context(headers));
+        headers.extend(as_headers(inject_context_of(&sending.cx)));
+        Box::new(sending)
     }
 
     fn run<'a>(&'a self, task: &TaskInfo<'a>, headers: &Map<String, Value>) -> Box<dyn RunSpan + 'a> {
-        let message = TaskMessage {
-            task: if task.registered { task.task } else { UNREGISTERED },
-            id: task.id,
-            queue: task.queue,
-        };
+        let mut task = *task;
+        if !task.registered {
+            task.task = UNREGISTERED;
+        }
         let parent = carried_context(headers);
-        Box::new(Run(tasks::run(
-            &self.hostname,
-            &self.cache,
-            message,
-            task.retries,
-            &parent,
-        )))
+        Box::new(Processing::start(task, &self.hostname, &self.cache, &parent))
     }
 
     fn context(&self) -> Map<String, Value> {
-        telemetry::inject_context()
-            .into_iter()
-            .map(|(name, value)| (name, Value::String(value)))
-            .collect()
+        as_headers(telemetry::inject_context()).collect()
     }
 
     fn current_span(&self) -> SpanHandle {
-        Context::map_current(origin)
+        Context::map_current(handle)
     }
 
-    fn batch_span(&self, origins: &[SpanHandle]) -> SpanHandle {
-        // A single origin stands for itself.
-        if let [only] = origins {
+    fn batch_span(&self, spans: &[SpanHandle]) -> SpanHandle {
+        if let [only] = spans {
             return only.clone();
         }
-        let contexts = origins.iter().filter_map(SpanHandle::context);
+        let contexts = spans.iter().filter_map(SpanHandle::context);
         telemetry::on_behalf_of(contexts).map_or_else(SpanHandle::default, SpanHandle::of_context)
     }
 
-    fn in_scope(&self, origin: &SpanHandle, work: &mut dyn FnMut()) {
-        match origin.context() {
+    fn in_scope(&self, span: &SpanHandle, work: &mut dyn FnMut()) {
+        match span.context() {
             Some(context) => within(context, work),
             None => work(),
         }
@@ -146,7 +120,7 @@ impl Observer for OtelObserver {
     fn command(&self, command: Command) -> Box<dyn CommandSpan> {
         // Without a current span (polling, leases, recovery), the command would form a separate trace.
         if Context::map_current(|context| context.span().span_context().is_valid()) {
-            Box::new(RedisSpan(self.redis.command(command.name, command.text)))
+            Box::new(self.redis.command(command.name, command.text))
         } else {
             Box::new(NoopObserver)
         }
@@ -159,71 +133,16 @@ impl Observer for OtelObserver {
     }
 }
 
-struct Send(Sending);
-
-impl SendSpan for Send {
-    fn in_scope(&self, work: &mut dyn FnMut()) {
-        within(&self.0.cx, work);
-    }
-
-    fn handle(&self) -> SpanHandle {
-        origin(&self.0.cx)
-    }
-
-    fn finish(self: Box<Self>, result: Result<(), &BrokerError>) {
-        self.0.finish(result.map_err(|error| error as &dyn Failure));
-    }
-}
-
-struct Run<'a>(Processing<'a>);
-
-impl RunSpan for Run<'_> {
-    fn in_scope(&self, work: &mut dyn FnMut()) {
-        within(&self.0.cx, work);
-    }
-
-    fn finish(self: Box<Self>, outcome: &TaskOutcome) {
-        self.0.finish(outcome);
-    }
-}
-
-struct RedisSpan(RedisCommand);
-
-impl CommandSpan for RedisSpan {
+impl CommandSpan for RedisCommand {
     fn finish(self: Box<Self>, result: Result<(), CommandFailure<'_>>) {
         match result {
-            Ok(()) => self.0.finish(Ok(())),
-            Err(CommandFailure { error, code: None }) => self.0.finish(Err(error)),
+            Ok(()) => (*self).finish(Ok(())),
+            Err(CommandFailure { error, code: None }) => (*self).finish(Err(error)),
             Err(CommandFailure {
                 error,
                 code: Some(code),
-            }) => self.0.rejected(code.to_owned(), error),
+            }) => self.rejected(code.to_owned(), error),
         }
-    }
-}
-
-impl Failure for BrokerError {
-    fn error_type(&self) -> Option<Cow<'static, str>> {
-        Some(Cow::Borrowed(self.kind()))
-    }
-
-    fn message(&self) -> String {
-        self.to_string()
-    }
-}
-
-/// Runs `work` with `context` as the current context.
-fn within(context: &Context, work: &mut dyn FnMut()) {
-    let _attached = context.clone().attach();
-    work();
-}
-
-/// Returns a handle to the span of `context`, or an empty handle if the span is not sampled.
-fn origin(context: &Context) -> SpanHandle {
-    if context.span().span_context().is_sampled() {
-        SpanHandle::of_context(context.clone())
-    } else {
-        SpanHandle::default()
     }
 }
 
@@ -233,4 +152,8 @@ fn carried_context(headers: &Map<String, Value>) -> Context {
         .iter()
         .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
     telemetry::extract_context(texts)
+}
+
+fn as_headers(context: Vec<(String, String)>) -> impl Iterator<Item = (String, Value)> {
+    context.into_iter().map(|(name, value)| (name, value.into()))
 }

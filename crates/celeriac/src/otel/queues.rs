@@ -1,5 +1,5 @@
-//! Gauges of queues and of the dead-letter list, read every ten seconds: waiting and reserved messages, the
-//! age of the oldest message, and dead letters.
+//! Gauges of queues and of the dead-letter list, read every ten seconds: waiting and unacknowledged messages,
+//! the age of the oldest message, and dead letters.
 //!
 //! Messages have no timestamp. The delivery tags of this crate are UUIDs of version 7, which contain the time
 //! of sending; tags of Python clients do not. For a message without a time, the reported age is the time
@@ -7,13 +7,13 @@
 
 use std::{
     collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use serde::Deserialize;
+use serde_json::Value;
 use telemetry::KeyValue;
 use tokio::{
     task::JoinHandle,
@@ -22,10 +22,14 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    message::{CELERIAC, SYSTEM},
+    instruments::{CELERIAC, SYSTEM},
     names::metric,
 };
-use crate::{broker::Broker, system};
+use crate::{
+    broker::{Broker, Depth},
+    lock::Lock,
+    system,
+};
 
 const READ_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -39,53 +43,52 @@ impl Drop for QueueWatch {
     }
 }
 
-/// A snapshot of a queue.
-#[derive(Clone)]
-struct QueueDepth {
+/// Latest reading of a queue.
+struct QueueReading {
     queue: String,
-    waiting: u64,
-    unacknowledged: u64,
+    depth: Depth,
     /// Age of the oldest waiting message.
     oldest: Option<Duration>,
 }
 
+/// Latest readings; empty while the broker is unreachable.
 #[derive(Default)]
-struct Seen {
-    depths: Vec<QueueDepth>,
+struct Readings {
+    queues: Vec<QueueReading>,
     dead: Option<u64>,
 }
 
 pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
-    let seen: Arc<Mutex<Seen>> = Arc::default();
+    let readings: Arc<Lock<Readings>> = Arc::default();
     observe(
-        &seen,
+        &readings,
         metric::CELERY_QUEUE_WAITING,
         "{message}",
         "Messages waiting in the queue.",
-        |queue| Some(queue.waiting as f64),
+        |queue| Some(queue.depth.waiting as f64),
     );
     observe(
-        &seen,
+        &readings,
         metric::CELERY_QUEUE_UNACKNOWLEDGED,
         "{message}",
         "Messages delivered from the queue and not yet acknowledged.",
-        |queue| Some(queue.unacknowledged as f64),
+        |queue| Some(queue.depth.unacked as f64),
     );
     observe(
-        &seen,
+        &readings,
         metric::CELERY_QUEUE_OLDEST_AGE,
         "s",
         "Age of the oldest waiting message.",
         |queue| Some(queue.oldest?.as_secs_f64()),
     );
-    let reported = Arc::clone(&seen);
+    let reported = Arc::clone(&readings);
     CELERIAC.observe_gauge(
         metric::CELERY_DEAD_LETTERS,
         "{message}",
         "Messages in the dead-letter list.",
         move || {
             let system = vec![KeyValue::new("messaging.system", SYSTEM)];
-            let dead = lock(&reported).dead;
+            let dead = reported.lock().dead;
             dead.map(|dead| (dead as f64, system)).into_iter().collect()
         },
     );
@@ -97,40 +100,39 @@ pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch 
             ticks.tick().await;
             let reads = queues.iter().zip(&mut ages);
             let reads = reads.map(|(queue, ages)| read(broker.as_ref(), queue, ages));
-            let depths = join_all(reads).await.into_iter().flatten().collect();
+            let queues = join_all(reads).await.into_iter().flatten().collect();
             let dead = broker.dead_letter_count().await.ok();
-            *lock(&seen) = Seen { depths, dead };
+            *readings.lock() = Readings { queues, dead };
         }
     }))
 }
 
 /// Registers a gauge with a value for each queue.
 fn observe(
-    seen: &Arc<Mutex<Seen>>,
+    readings: &Arc<Lock<Readings>>,
     name: &'static str,
     unit: &'static str,
     description: &'static str,
-    value: fn(&QueueDepth) -> Option<f64>,
+    value: fn(&QueueReading) -> Option<f64>,
 ) {
-    let seen = Arc::clone(seen);
+    let readings = Arc::clone(readings);
     CELERIAC.observe_gauge(name, unit, description, move || {
-        let seen = lock(&seen);
-        let values = seen.depths.iter().filter_map(|depth| {
-            let queue = KeyValue::new("messaging.destination.name", depth.queue.clone());
-            Some((value(depth)?, vec![queue]))
+        let readings = readings.lock();
+        let values = readings.queues.iter().filter_map(|reading| {
+            let queue = KeyValue::new("messaging.destination.name", reading.queue.clone());
+            Some((value(reading)?, vec![queue]))
         });
         values.collect()
     });
 }
 
-async fn read(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueDepth> {
-    // The connection logs outages.
+/// Reads a queue; returns `None` while the broker is unreachable, which its connection logs.
+async fn read(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueReading> {
     let depth = broker.depth(queue).await.ok()?;
     let heads = broker.heads(queue).await.ok()?;
-    Some(QueueDepth {
+    Some(QueueReading {
         queue: queue.to_owned(),
-        waiting: depth.waiting,
-        unacknowledged: depth.unacked,
+        depth,
         oldest: ages.oldest(&heads),
     })
 }
@@ -145,9 +147,7 @@ impl Ages {
         let before = std::mem::take(&mut self.0);
         let ages = heads.iter().map(|raw| {
             age(raw).unwrap_or_else(|| {
-                let mut hasher = DefaultHasher::new();
-                raw.hash(&mut hasher);
-                let hash = hasher.finish();
+                let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(raw);
                 let since = before.get(&hash).copied().unwrap_or_else(Instant::now);
                 self.0.insert(hash, since);
                 since.elapsed()
@@ -159,25 +159,13 @@ impl Ages {
 
 /// Returns the time since a message was sent, if its delivery tag contains the time of sending.
 fn age(raw: &[u8]) -> Option<Duration> {
-    #[derive(Deserialize)]
-    struct Tagged {
-        properties: Tag,
-    }
-    #[derive(Deserialize)]
-    struct Tag {
-        delivery_tag: String,
-    }
-    let tagged: Tagged = serde_json::from_slice(raw).ok()?;
-    let tag = Uuid::try_parse(&tagged.properties.delivery_tag).ok()?;
+    let message: Value = serde_json::from_slice(raw).ok()?;
+    let tag = Uuid::try_parse(message["properties"]["delivery_tag"].as_str()?).ok()?;
     let (seconds, nanoseconds) = tag.get_timestamp()?.to_unix();
     let sent = Duration::new(seconds, nanoseconds);
     let now = system::now().duration_since(jiff::Timestamp::UNIX_EPOCH);
     // The sender's clock may be ahead.
     Some(Duration::try_from(now).ok()?.saturating_sub(sent))
-}
-
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,34 +1,50 @@
-//! The spans of messages being sent and of tasks being run. Both are drop guards: an unfinished send is
-//! recorded as cancelled, and an unfinished run ends its span.
+//! Spans of tasks: `celery.send_task` in the sender and `celery.run` in the worker. A send that is dropped
+//! before it is finished is recorded as cancelled; a run that is dropped ends its span without metrics.
 
 use std::borrow::Cow;
 
-use telemetry::instrumentation::{Stopwatch, record_exception, record_failure, record_unfinished};
-use telemetry::opentelemetry::trace::TraceContextExt as _;
+use telemetry::instrumentation::{
+    Attributes, SpanStart, Stopwatch, record_exception, record_failure, record_unfinished,
+};
+use telemetry::opentelemetry::trace::{SpanKind, TraceContextExt as _};
 use telemetry::{Context, Failure, KeyValue};
 
-use super::cache::CachedTask;
-use super::instruments::instruments;
-use super::message::TaskMessage;
-use super::names::attribute;
-use crate::task::TaskOutcome;
+use super::instruments::{CELERIAC, CachedTask, SYSTEM, TaskCache, instruments};
+use super::names::{attribute, span};
+use crate::{
+    broker::BrokerError,
+    observer::{RunSpan, SendInfo, SendSpan, SpanHandle, TaskInfo},
+    task::TaskOutcome,
+};
 
 /// A message being sent to the broker.
-///
-/// Dropping it without [`Sending::finish`] records a cancellation.
-#[derive(Debug)]
 pub(super) struct Sending {
-    /// The context to send the message in, which makes broker commands children of the span.
+    /// Context of the span. The message carries its headers, and broker commands become children of it.
     pub(super) cx: Context,
-    pub(super) queue: String,
-    pub(super) finished: bool,
+    queue: String,
+    finished: bool,
 }
 
 impl Sending {
-    /// Ends the span with the reply of the broker.
-    pub(super) fn finish(mut self, result: Result<(), &dyn Failure>) {
-        let error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
-        self.end(error_type);
+    /// Starts a producer span. Its parent is `carried`, or the current span if `carried` has no span.
+    pub(super) fn start(send: &SendInfo<'_>, carried: &Context) -> Self {
+        let start = |parent: &Context| {
+            let start = SpanStart::new(span::CELERY_SEND_TASK, SpanKind::Producer);
+            CELERIAC.start(parent, start, |into| {
+                describe(send.task, send.queue, ("send_task", "send"), into);
+                into.text("messaging.message.id", send.id);
+            })
+        };
+        let cx = if carried.span().span_context().is_valid() {
+            start(carried)
+        } else {
+            Context::map_current(start)
+        };
+        Self {
+            cx,
+            queue: send.queue.to_owned(),
+            finished: false,
+        }
     }
 
     fn end(&mut self, error_type: Option<Cow<'static, str>>) {
@@ -37,6 +53,21 @@ impl Sending {
         if let Some(instruments) = instruments() {
             instruments.sent(&self.queue, error_type);
         }
+    }
+}
+
+impl SendSpan for Sending {
+    fn in_scope(&self, work: &mut dyn FnMut()) {
+        within(&self.cx, work);
+    }
+
+    fn handle(&self) -> SpanHandle {
+        handle(&self.cx)
+    }
+
+    fn finish(mut self: Box<Self>, result: Result<(), &BrokerError>) {
+        let error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
+        self.end(error_type);
     }
 }
 
@@ -50,39 +81,72 @@ impl Drop for Sending {
 }
 
 /// A task being run.
-///
-/// Dropping it without [`Processing::finish`] ends the span, but records no metrics.
-#[derive(Debug)]
 pub(super) struct Processing<'a> {
-    /// The context to run the task in.
-    pub(super) cx: Context,
-    pub(super) message: TaskMessage<'a>,
-    pub(super) cached: Option<&'a CachedTask>,
-    pub(super) stopwatch: Stopwatch,
-    pub(super) finished: bool,
+    cx: Context,
+    task: TaskInfo<'a>,
+    cached: Option<&'a CachedTask>,
+    stopwatch: Stopwatch,
+    finished: bool,
 }
 
-impl Processing<'_> {
-    /// Ends the span and records the metrics.
-    pub(super) fn finish(mut self, outcome: &TaskOutcome) {
+impl<'a> Processing<'a> {
+    /// Starts a consumer span whose parent is `parent`, on the worker `hostname`.
+    pub(super) fn start(task: TaskInfo<'a>, hostname: &str, cache: &'a TaskCache, parent: &Context) -> Self {
+        let stopwatch = Stopwatch::start();
+        let cached = cache.get(&task);
+        let start = SpanStart::new(span::CELERY_RUN, SpanKind::Consumer).time(stopwatch.time());
+        let cx = CELERIAC.start(parent, start, |into| {
+            let describe = |into: &mut Attributes| {
+                describe(task.task, task.queue, ("run", "process"), into);
+                into.text(attribute::CELERY_HOSTNAME, hostname);
+            };
+            match cached {
+                Some(cached) => cached.attributes.write(into, describe),
+                None => describe(into),
+            }
+            into.text("messaging.message.id", task.id);
+            into.number(attribute::CELERY_RETRIES, i64::from(task.retries));
+        });
+        if let Some(instruments) = instruments() {
+            instruments.consumed(cached, task.queue);
+        }
+        Self {
+            cx,
+            task,
+            cached,
+            stopwatch,
+            finished: false,
+        }
+    }
+}
+
+impl RunSpan for Processing<'_> {
+    fn in_scope(&self, work: &mut dyn FnMut()) {
+        within(&self.cx, work);
+    }
+
+    fn finish(mut self: Box<Self>, outcome: &TaskOutcome) {
         self.finished = true;
         let span = self.cx.span();
         span.set_attribute(KeyValue::new(attribute::CELERY_STATE, outcome.state()));
         let exception = outcome.exception();
         let error_type = exception.map(|exception| Cow::Owned(exception.type_name.clone()));
         if let Some(exception) = exception {
-            record_exception(
-                &self.cx,
-                exception.type_name.clone().into(),
-                exception.message.clone(),
-            );
+            let type_name = exception.type_name.clone().into();
+            record_exception(&self.cx, type_name, exception.message.clone());
         }
         let elapsed = self.stopwatch.elapsed();
         self.stopwatch.end(&self.cx, elapsed);
         if let Some(instruments) = instruments() {
             let seconds = elapsed.as_secs_f64();
-            let context = span.span_context();
-            instruments.processed(self.cached, &self.message, outcome, error_type, seconds, context);
+            instruments.processed(
+                self.cached,
+                &self.task,
+                outcome,
+                error_type,
+                seconds,
+                span.span_context(),
+            );
         }
     }
 }
@@ -93,5 +157,39 @@ impl Drop for Processing<'_> {
             // Ended explicitly, because other holders of the context would keep the span open.
             self.cx.span().end();
         }
+    }
+}
+
+impl Failure for BrokerError {
+    fn error_type(&self) -> Option<Cow<'static, str>> {
+        Some(Cow::Borrowed(self.kind()))
+    }
+
+    fn message(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Sets the attributes that both spans have in common; `operation` is the operation's name and type.
+fn describe(task: &str, queue: &str, operation: (&'static str, &'static str), into: &mut Attributes) {
+    into.literal("messaging.system", SYSTEM);
+    into.literal("messaging.operation.name", operation.0);
+    into.literal("messaging.operation.type", operation.1);
+    into.text("messaging.destination.name", queue);
+    into.text(attribute::CELERY_TASK_NAME, task);
+}
+
+/// Runs `work` with `context` as the current context.
+pub(super) fn within(context: &Context, work: &mut dyn FnMut()) {
+    let _attached = context.clone().attach();
+    work();
+}
+
+/// Returns a handle to the span of `context`, or an empty handle if the span is not sampled.
+pub(super) fn handle(context: &Context) -> SpanHandle {
+    if context.span().span_context().is_sampled() {
+        SpanHandle::of_context(context.clone())
+    } else {
+        SpanHandle::default()
     }
 }

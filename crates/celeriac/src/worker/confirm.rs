@@ -1,40 +1,38 @@
-//! Repeats a broker operation until the broker has confirmed it: a finished task must not run again only
-//! because Redis was unavailable when the task finished.
+//! Retries a broker operation until the broker confirms it: a finished task must not run again only because
+//! Redis was unavailable when it finished.
 
 use crate::{backoff::Backoff, broker::BrokerError, failure_log::FailureLog, log::error};
 
-/// Number of attempts at an operation that the server refuses. An unavailable server is retried without
-/// limit.
-const MAX_REFUSALS: u32 = 10;
+/// Maximum number of attempts at an operation that the server rejects. While the server is unavailable, the
+/// operation is retried without limit.
+const MAX_REJECTIONS: u32 = 10;
 
-/// Calls `operation` until the broker confirms it, and returns the broker's answer; `None` if the broker
-/// keeps refusing.
+/// Calls `operation` until the broker confirms it, and returns the broker's response, or `None` if the broker
+/// keeps rejecting it.
 ///
-/// The operation may run several times, so it must be safe to repeat.
+/// The operation may run several times and must be safe to repeat.
 pub(super) async fn until_confirmed<T, F>(task_id: &str, operation: impl Fn() -> F) -> Option<T>
 where
     F: Future<Output = Result<T, BrokerError>>,
 {
     let mut backoff = Backoff::default();
-    let mut refusals = 0;
-    let mut failures = FailureLog::new("settling the end of a task");
+    let mut rejections = 0;
+    let mut failures = FailureLog::new("settling a task");
     loop {
         match operation().await {
-            Ok(answer) => {
+            Ok(response) => {
                 failures.worked();
-                return Some(answer);
+                return Some(response);
+            }
+            Err(BrokerError::Refused { cause }) if rejections + 1 == MAX_REJECTIONS => {
+                error!(
+                    task_id,
+                    cause, "the broker refused to settle the task; its message will be redelivered"
+                );
+                return None;
             }
             Err(error) => {
-                if let BrokerError::Refused { cause } = &error {
-                    refusals += 1;
-                    if refusals == MAX_REFUSALS {
-                        error!(
-                            task_id,
-                            cause, "the broker refused to settle the task; its message will be redelivered"
-                        );
-                        return None;
-                    }
-                }
+                rejections += u32::from(matches!(error, BrokerError::Refused { .. }));
                 failures.failed(&error);
             }
         }

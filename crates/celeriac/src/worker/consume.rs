@@ -1,5 +1,5 @@
 //! Receives messages while there is room for them, and spawns a task for each. While the broker is
-//! unavailable, retries without limit, with a capped back-off.
+//! unavailable, receiving is retried without limit, with a capped back-off.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -21,7 +21,8 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Maximum sleep of a task that waits for its `eta`, after which a change of the wall clock is noticed.
+/// Maximum time that a task sleeps before it compares its `eta` with the wall clock again, which may have been
+/// set.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
 /// Receives messages until the worker stops. Returns the tasks still in progress.
@@ -43,14 +44,11 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
         }
         let queues = shared.queues();
         if room == 0 || queues.is_empty() {
-            // Waits until remote control adds a queue.
-            tokio::select! {
-                () = shared.inflight.room_changed.notified() => {}
-                () = shared.stop.cancelled() => {}
-            }
+            let room_changed = shared.inflight.room_changed.notified();
+            shared.stop.run_until_cancelled(room_changed).await;
             continue;
         }
-        // Not interrupted by a stop, since received messages must be known. Waits only briefly.
+        // A stop does not cancel this call, because received messages could be lost. The call waits only briefly.
         match shared.broker.receive(&queues, room).await {
             Ok(deliveries) => {
                 failures.worked();
@@ -61,10 +59,7 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
             }
             Err(error) => {
                 failures.failed(&error);
-                tokio::select! {
-                    () = backoff.wait() => {}
-                    () = shared.stop.cancelled() => {}
-                }
+                shared.stop.run_until_cancelled(backoff.wait()).await;
             }
         }
     }
@@ -80,10 +75,9 @@ fn room(shared: &Shared) -> usize {
 async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Delivery) {
     let message = delivery.message();
     let shared = Arc::clone(shared);
-    let id = match &message {
-        Ok(message) => message.headers.id.clone(),
-        Err(_) => TaskId::from(""),
-    };
+    let id = message
+        .as_ref()
+        .map_or_else(|_| TaskId::from(""), |message| message.headers.id.clone());
     let entry = shared.inflight.add(delivery, id);
     match message {
         Ok(message) => {
@@ -101,7 +95,7 @@ async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Deliver
                 if shared.inflight.start(&entry) {
                     settle::bury(&shared, &entry.delivery, &poison).await;
                     if let Some(id) = &poison.task_id {
-                        events::rejected(&shared, id);
+                        events::emit(&shared, "task-rejected", id, [("requeue", false.into())]);
                     }
                     shared.inflight.remove(&entry.delivery.tag);
                 }
@@ -139,13 +133,12 @@ async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Box<M
     shared.inflight.remove(&entry.delivery.tag);
 }
 
-/// Waits for the task's `eta` and for its rate limit. Returns false if the worker stops first. A task that
-/// must not run does not wait.
+/// Waits for the task's `eta` and for its rate limit; ends early if the task is revoked. Returns false if the
+/// worker stops first.
 async fn may_begin(shared: &Shared, entry: &Entry, message: &Message) -> bool {
     if !message.is_early(system::now()) && !has_rate(shared, message) {
         return true;
     }
-    // A deferred task does not keep others from being received.
     let _deferred = shared.inflight.defer();
     let wait = async {
         until_due(message).await;
@@ -168,24 +161,17 @@ fn has_rate(shared: &Shared, message: &Message) -> bool {
 
 async fn until_due(message: &Message) {
     let Some(eta) = message.headers.eta else { return };
-    loop {
-        let now = system::now();
-        let Ok(left) = Duration::try_from(eta.duration_since(now)) else {
-            return;
-        };
-        if left.is_zero() {
-            return;
-        }
+    while let Ok(left) = Duration::try_from(eta.duration_since(system::now()))
+        && !left.is_zero()
+    {
         tokio::time::sleep(left.min(MAX_SLEEP)).await;
     }
 }
 
-/// Logs a panic of this crate; panics of a task's code are caught where it runs. The message stays reserved,
-/// and is redelivered once it is no longer renewed.
+/// Logs a panic of this crate; panics in a task's code are caught elsewhere. The message stays reserved and is
+/// redelivered once its lease expires.
 pub(super) fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(failure) = ended
-        && failure.is_panic()
-    {
+    if ended.is_err_and(|failure| failure.is_panic()) {
         error!("the worker panicked while handling a delivery; its message will be redelivered");
     }
 }

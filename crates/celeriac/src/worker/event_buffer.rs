@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::sync::Notify;
@@ -18,15 +18,10 @@ const CAPACITY: usize = 4 * MAX_BATCH;
 #[derive(Debug, Default)]
 pub(super) struct EventBuffer {
     enabled: AtomicBool,
-    buffer: Lock<Buffer>,
+    events: Lock<VecDeque<Event>>,
+    dropped: AtomicU64,
     /// Notified when the buffer reaches a full batch.
     pub(super) batch_ready: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Buffer {
-    events: VecDeque<Event>,
-    dropped: u64,
 }
 
 impl EventBuffer {
@@ -47,37 +42,39 @@ impl EventBuffer {
     }
 
     pub(super) fn add(&self, event: Event) {
-        let mut buffer = self.buffer.lock();
-        if buffer.events.len() >= CAPACITY {
-            buffer.dropped += 1;
+        let mut events = self.events.lock();
+        if events.len() >= CAPACITY {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        buffer.events.push_back(event);
-        if buffer.events.len() == MAX_BATCH {
+        events.push_back(event);
+        if events.len() == MAX_BATCH {
             self.batch_ready.notify_one();
         }
     }
 
+    /// Removes and returns up to a batch of events.
     pub(super) fn take(&self) -> Vec<Event> {
-        let mut buffer = self.buffer.lock();
-        let count = buffer.events.len().min(MAX_BATCH);
-        buffer.events.drain(..count).collect()
+        let mut events = self.events.lock();
+        let count = events.len().min(MAX_BATCH);
+        events.drain(..count).collect()
     }
 
-    /// Returns unsent events to the head of the buffer, as far as there is room.
-    pub(super) fn put_back(&self, events: Vec<Event>) {
-        let mut buffer = self.buffer.lock();
-        for event in events.into_iter().rev() {
-            if buffer.events.len() < CAPACITY {
-                buffer.events.push_front(event);
+    /// Returns unsent events to the head of the buffer while there is room.
+    pub(super) fn put_back(&self, unsent: Vec<Event>) {
+        let mut events = self.events.lock();
+        for event in unsent.into_iter().rev() {
+            if events.len() < CAPACITY {
+                events.push_front(event);
             } else {
-                buffer.dropped += 1;
+                self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
+    /// Returns the number of events dropped since the last call.
     pub(super) fn take_dropped(&self) -> u64 {
-        std::mem::take(&mut self.buffer.lock().dropped)
+        self.dropped.swap(0, Ordering::Relaxed)
     }
 }
 

@@ -4,10 +4,12 @@
 use std::{iter, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::shared::Shared;
 use crate::{
+    backoff::Backoff,
+    broker::BrokerError,
     event::{self, EXCHANGE, Event, TASK_BATCH},
     exception::Exception,
     failure_log::FailureLog,
@@ -17,16 +19,17 @@ use crate::{
     task::TaskOutcome,
 };
 
-/// Longest time that an event stays in the buffer; a full batch is broadcast at once.
+/// Maximum time that an event stays in the buffer; a full batch is broadcast immediately.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-/// Time-out of the last flush.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Shortest time between two warnings about dropped events.
+/// Maximum delay before a broadcast is retried.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Minimum time between two warnings about dropped events.
 const DROPPED_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Broadcasts the buffered events, for as long as the worker runs.
+/// Broadcasts the buffered events while the worker runs.
 pub(super) async fn broadcast(shared: Arc<Shared>) {
     let mut failures = FailureLog::new("sending task events");
+    let mut backoff = Backoff::new(FLUSH_INTERVAL, MAX_RETRY_DELAY);
     let mut last_log = None::<Instant>;
     loop {
         tokio::select! {
@@ -34,11 +37,14 @@ pub(super) async fn broadcast(shared: Arc<Shared>) {
             () = shared.events.batch_ready.notified() => {}
         }
         match flush(&shared).await {
-            Ok(()) => failures.worked(),
+            Ok(()) => {
+                failures.worked();
+                backoff.reset();
+            }
             Err(error) => {
                 failures.failed(&error);
-                // A full buffer would retry at once, which an outage makes pointless.
-                sleep(FLUSH_INTERVAL).await;
+                // Without a delay, a full buffer would trigger the next attempt immediately.
+                backoff.wait().await;
             }
         }
         if last_log.is_none_or(|at| at.elapsed() > DROPPED_LOG_INTERVAL) {
@@ -54,13 +60,8 @@ pub(super) async fn broadcast(shared: Arc<Shared>) {
     }
 }
 
-/// Broadcasts the remaining events before the worker exits.
-pub(super) async fn finish(shared: &Shared) {
-    // Monitors notice the worker's absence in any case.
-    let _ = timeout(FINISH_TIMEOUT, flush(shared)).await;
-}
-
-async fn flush(shared: &Shared) -> Result<(), crate::BrokerError> {
+/// Broadcasts the events in the buffer.
+pub(super) async fn flush(shared: &Shared) -> Result<(), BrokerError> {
     loop {
         let batch = shared.events.take();
         if batch.is_empty() {
@@ -76,25 +77,10 @@ async fn flush(shared: &Shared) -> Result<(), crate::BrokerError> {
 
 /// Emits `task-received`.
 pub(super) fn received(shared: &Shared, message: &Message) {
-    if !shared.events.enabled() {
-        return;
+    if shared.events.enabled() {
+        let fields = event::task_fields(message);
+        emit(shared, "task-received", &message.headers.id, fields);
     }
-    emit(
-        shared,
-        "task-received",
-        &message.headers.id,
-        event::task_fields(message),
-    );
-}
-
-/// Emits `task-started`.
-pub(super) fn started(shared: &Shared, id: &str) {
-    emit(shared, "task-started", id, []);
-}
-
-/// Emits `task-rejected` for a message that was moved to the dead-letter list.
-pub(super) fn rejected(shared: &Shared, id: &str) {
-    emit(shared, "task-rejected", id, [("requeue", json!(false))]);
 }
 
 /// Emits the event for a finished task, which ran for `runtime` seconds; `signal` is set if termination was
@@ -106,34 +92,36 @@ pub(super) fn ended(shared: &Shared, id: &str, outcome: &TaskOutcome, runtime: f
     let raised = |exception: &Exception, traceback: Option<String>| {
         let message = repr::value(&json!(exception.message));
         let exception = format!("{}({message})", exception.type_name);
-        [("exception", json!(exception)), ("traceback", json!(traceback))]
+        vec![("exception", json!(exception)), ("traceback", json!(traceback))]
     };
-    match outcome {
+    let (kind, fields) = match outcome {
         TaskOutcome::Success(value) => {
-            let fields = [("result", json!(repr::value(value))), ("runtime", json!(runtime))];
-            emit(shared, "task-succeeded", id, fields);
+            let fields = vec![("result", json!(repr::value(value))), ("runtime", json!(runtime))];
+            ("task-succeeded", fields)
         }
-        TaskOutcome::Retry { cause, .. } => {
-            emit(shared, "task-retried", id, raised(cause, Some(cause.traceback())));
-        }
-        TaskOutcome::Failure(exception) => {
-            let fields = raised(exception, Some(exception.traceback()));
-            emit(shared, "task-failed", id, fields);
-        }
-        TaskOutcome::Rejected(exception, _) => emit(shared, "task-failed", id, raised(exception, None)),
+        TaskOutcome::Retry { cause, .. } => ("task-retried", raised(cause, Some(cause.traceback()))),
+        TaskOutcome::Failure(exception) => ("task-failed", raised(exception, Some(exception.traceback()))),
+        TaskOutcome::Rejected(exception, _) => ("task-failed", raised(exception, None)),
         TaskOutcome::Revoked(reason) => {
             let terminated = *reason == "terminated";
-            let fields = [
+            let fields = vec![
                 ("terminated", json!(terminated)),
                 ("signum", json!(signal.filter(|_| terminated))),
                 ("expired", json!(*reason == "expired")),
             ];
-            emit(shared, "task-revoked", id, fields);
+            ("task-revoked", fields)
         }
-    }
+    };
+    emit(shared, kind, id, fields);
 }
 
-fn emit<const N: usize>(shared: &Shared, kind: &str, id: &str, details: [(&'static str, Value); N]) {
+/// Emits an event of the task with this id, unless events are disabled.
+pub(super) fn emit(
+    shared: &Shared,
+    kind: &str,
+    id: &str,
+    details: impl IntoIterator<Item = (&'static str, Value)>,
+) {
     if !shared.events.enabled() {
         return;
     }

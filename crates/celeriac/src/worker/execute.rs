@@ -1,5 +1,5 @@
-//! Executes one task: decides whether it may run, runs it within its limits, and reports the outcome. Nothing
-//! that a task's code does, panics included, affects other tasks or the worker.
+//! Executes one task: decides whether it may run, runs it within its limits, and reports the outcome. A task's
+//! code cannot affect other tasks or the worker, even if it panics.
 
 use std::{
     any::Any,
@@ -28,7 +28,7 @@ use crate::{
     failure_log::FailureLog,
     log::{debug, error, warn},
     message::{Headers, MAX_RETRIES, Message, TimeLimit, seconds},
-    observer::{SpanHandle, TaskInfo, observed},
+    observer::{TaskInfo, observed},
     result::ResultMeta,
     retry, system,
     task::{SoftLimit, TaskContext, TaskError, TaskOutcome},
@@ -36,9 +36,9 @@ use crate::{
 
 /// Executes the task of a delivery.
 ///
-/// `slot` is released when the task's code has finished, before the outcome is reported, so that the next
-/// task can run in the meantime and the acknowledgements of many tasks are sent together. A task that must
-/// not run needs no slot.
+/// `slot` is released when the task's code has finished, before the outcome is reported: the next task can
+/// run in the meantime, and the acknowledgements of many tasks are sent together. A task that must not run
+/// needs no slot.
 pub(super) async fn execute(
     shared: &Arc<Shared>,
     entry: &Entry,
@@ -60,23 +60,16 @@ pub(super) async fn execute(
         message: &message,
         ignore_result: headers.ignore_result || options.is_some_and(|options| options.ignore_result),
     };
-    let decided_and_run = pin!(async {
-        match attempt.decide(registered) {
+    let work = pin!(async {
+        let outcome = match attempt.decide(registered) {
             Ok(registered) => attempt.run(registered, args, kwargs).await,
             Err(outcome) => outcome,
-        }
-    });
-    let mut trace = Map::new();
-    let mut span = SpanHandle::default();
-    let work = pin!(async {
-        let outcome = decided_and_run.await;
-        // Within the observer's span, so that the log line carries its trace.
+        };
+        // Logged within the run's span, which adds the trace id to the log line.
         log(headers, &outcome);
-        span = shared.observer.current_span();
-        if follow::has_follow_up(&message.embed) {
-            trace = shared.observer.context();
-        }
-        outcome
+        let follow_up = follow::has_follow_up(&message.embed);
+        let trace = follow_up.then(|| shared.observer.context());
+        (outcome, shared.observer.current_span(), trace.unwrap_or_default())
     });
     shared.active.fetch_add(1, Ordering::Relaxed);
     let info = TaskInfo {
@@ -88,7 +81,7 @@ pub(super) async fn execute(
         registered: registered.is_some(),
     };
     let run_span = shared.observer.run(&info, &headers.extra);
-    let outcome = observed(work, |poll| run_span.in_scope(poll)).await;
+    let (outcome, span, trace) = observed(work, |poll| run_span.in_scope(poll)).await;
     run_span.finish(&outcome);
     shared.active.fetch_sub(1, Ordering::Relaxed);
     shared.processed.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +131,7 @@ impl Attempt<'_> {
     ) -> TaskOutcome {
         let headers = &self.message.headers;
         registered.limits.total.fetch_add(1, Ordering::Relaxed);
-        events::started(self.shared, &headers.id);
+        events::emit(self.shared, "task-started", &headers.id, []);
         let context = self.context();
         let soft = context.soft.clone();
         let defaults = registered.limits.time_limit();
@@ -146,7 +139,7 @@ impl Attempt<'_> {
             hard: headers.timelimit.hard.or(defaults.hard),
             soft: headers.timelimit.soft.or(defaults.soft),
         };
-        // Arguments are read inside the future, so that a panic of their `Deserialize` is caught as well.
+        // Arguments are deserialised inside the future, where a panic of their `Deserialize` is caught too.
         let call = async {
             registered
                 .call(context, args, kwargs)
@@ -161,8 +154,19 @@ impl Attempt<'_> {
             run.await
         };
         match ended {
-            Ok(returned) => self.conclude(returned, registered),
             Err(outcome) => outcome,
+            Ok(Ok(value)) => TaskOutcome::Success(value),
+            Ok(Err(TaskError::Failed(exception))) => TaskOutcome::Failure(exception),
+            Ok(Err(TaskError::Retry { cause, countdown })) => {
+                let (options, retries) = (&registered.options, headers.retries);
+                let requested = self.message.properties.extra.get(MAX_RETRIES);
+                if retry::is_allowed(retries, options.max_retries, requested) {
+                    let countdown = countdown.unwrap_or_else(|| options.retry_delay.after(retries));
+                    TaskOutcome::Retry { cause, countdown }
+                } else {
+                    TaskOutcome::Failure(cause)
+                }
+            }
         }
     }
 
@@ -184,12 +188,12 @@ impl Attempt<'_> {
     async fn store_started(&self) {
         let meta = ResultMeta::started(&self.message.headers, std::process::id(), &self.shared.hostname);
         if let Err(error) = self.shared.broker.store_result(&meta).await {
-            // One attempt is enough: the final state replaces this one, and is stored until it is confirmed.
+            // There is no retry: the final state replaces `STARTED`, and is stored until it is confirmed.
             FailureLog::new("storing STARTED").failed(&error);
         }
     }
 
-    /// Drives `call` until it ends, a time limit passes, or the task is terminated. The error is the outcome of
+    /// Polls `call` until it ends, a time limit passes, or the task is terminated. The error is the outcome of
     /// code that panicked or was dropped.
     async fn within(
         &self,
@@ -218,28 +222,9 @@ impl Attempt<'_> {
         }
     }
 
-    /// Turns what the task's code returned into the outcome of the attempt.
-    fn conclude(&self, returned: Result<Value, TaskError>, registered: &Registered) -> TaskOutcome {
-        let options = &registered.options;
-        let retries = self.message.headers.retries;
-        match returned {
-            Ok(value) => TaskOutcome::Success(value),
-            Err(TaskError::Failed(exception)) => TaskOutcome::Failure(exception),
-            Err(TaskError::Retry { cause, countdown }) => {
-                let requested = self.message.properties.extra.get(MAX_RETRIES);
-                if retry::is_allowed(retries, options.max_retries, requested) {
-                    let countdown = countdown.unwrap_or_else(|| options.retry_delay.after(retries));
-                    TaskOutcome::Retry { cause, countdown }
-                } else {
-                    TaskOutcome::Failure(cause)
-                }
-            }
-        }
-    }
-
     fn not_registered(&self) -> TaskOutcome {
         let headers = &self.message.headers;
-        // The arguments are left out: they may be personal data.
+        // The arguments are omitted, because they may be personal data.
         error!(
             task = headers.task,
             task_id = headers.id.as_str(),
@@ -263,32 +248,21 @@ fn log(headers: &Headers, outcome: &TaskOutcome) {
     match outcome {
         TaskOutcome::Success(_) => debug!(task, task_id, retries, "task succeeded"),
         TaskOutcome::Retry { cause, countdown } => {
-            let (error, seconds) = (&cause.type_name, countdown.as_secs_f64());
+            let (error, cause, seconds) = (&cause.type_name, &cause.message, countdown.as_secs_f64());
             warn!(
                 task,
-                task_id,
-                retries,
-                error,
-                cause = cause.message,
-                seconds,
-                "task will be retried"
+                task_id, retries, error, cause, seconds, "task will be retried"
             );
         }
         TaskOutcome::Failure(exception) | TaskOutcome::Rejected(exception, _) => {
-            error!(
-                task,
-                task_id,
-                retries,
-                error = exception.type_name,
-                cause = exception.message,
-                "task failed"
-            );
+            let (error, cause) = (&exception.type_name, &exception.message);
+            error!(task, task_id, retries, error, cause, "task failed");
         }
         TaskOutcome::Revoked(reason) => warn!(task, task_id, retries, reason, "task was revoked"),
     }
 }
 
-/// Resolves when the limit has passed; never if there is none.
+/// Resolves when the limit has passed, or never without a limit.
 async fn after(limit: Option<Duration>) -> Duration {
     match limit {
         Some(limit) => {
@@ -301,17 +275,14 @@ async fn after(limit: Option<Duration>) -> Duration {
 
 fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
     let message = arguments.first().map(Value::to_string).unwrap_or_default();
-    let exception = Exception {
-        type_name: type_name.to_owned(),
-        module: "billiard.exceptions".to_owned(),
-        message,
-    };
+    let exception = Exception::new(type_name, message).module("billiard.exceptions");
     TaskOutcome::Rejected(exception, arguments)
 }
 
-/// Returns the failure of a task that panicked, with the panic's message if it is a constant of the program. A
-/// formatted message may hold any value that the task had, and more people read results and logs than may see
-/// those.
+/// Returns the failure of a task that panicked, with the panic's message if it is a constant of the program.
+///
+/// A formatted message may contain any value of the task, and results and logs have more readers than the
+/// task's data.
 fn panicked(panic: &(dyn Any + Send)) -> TaskOutcome {
     let text = panic
         .downcast_ref::<&'static str>()

@@ -1,22 +1,23 @@
-//! Settles tasks that have callbacks, errbacks, a next task in a chain, or a chord that waits for them. Does
-//! the same as Celery's `trace` and result backends, but in one step with the settlement: the follow-up tasks
-//! are published once if the task is settled here, and not at all if another worker holds it.
+//! Settles tasks that have callbacks, errbacks, a next task in a chain, or a chord. Does the same as Celery's
+//! `trace` and result backends, but in one step with the settlement: the follow-up tasks are published once
+//! if the task is settled here, and not at all if another worker holds it.
 //!
-//! Two things go beyond Celery. When a task fails, all tasks that can no longer run because of the failure
-//! fail too, including tasks in surrounding chords. A revoked task revokes the rest of its chain. A client
-//! that waits for the last result is therefore always notified.
+//! Unlike in Celery, when a task fails, all tasks that can no longer run because of the failure fail too,
+//! including tasks in surrounding chords, and a revoked task revokes the rest of its chain. A client that waits
+//! for the last result is therefore always notified.
 
 mod join;
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
 use self::join::{chord_error, join};
 use super::{confirm::until_confirmed, shared::Shared};
 use crate::{
+    backoff::Backoff,
     broker::{BrokerError, ChordPart, ChordState, Delivery, Publication, Settlement, SettlementStatus},
-    canvas::{Kind, Node, SendContext, Sender, list},
+    canvas::{CanvasError, Kind, Node, SendContext, Sender, list},
     exception::Exception,
     log::{debug, error, warn},
     message::{Embed, Headers, Message},
@@ -27,10 +28,10 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Maximum number of retries of a settlement after another worker has taken over a chord.
+/// Maximum number of attempts at a settlement while other workers take over its chord.
 const MAX_ATTEMPTS: usize = 5;
 
-/// Returns whether the task has follow-up tasks, or is a part of a chord.
+/// Returns whether the task has follow-up tasks or is a part of a chord.
 pub(super) fn has_follow_up(embed: &Embed) -> bool {
     [&embed.callbacks, &embed.errbacks, &embed.chain, &embed.chord]
         .into_iter()
@@ -49,6 +50,7 @@ pub(super) async fn settle(
     trace: &Map<String, Value>,
 ) {
     let id = &message.headers.id;
+    let mut backoff = Backoff::default();
     for _ in 0..MAX_ATTEMPTS {
         let Some(mut settlement) = settlement(shared, delivery, message, meta.clone(), keep).await else {
             return;
@@ -64,13 +66,11 @@ pub(super) async fn settle(
         match settled {
             Some(SettlementStatus::Applied) | None => return,
             Some(SettlementStatus::NotHeld) => {
-                debug!(
-                    task_id = id.as_str(),
-                    "the task is already settled, or another worker holds it"
-                );
+                let task_id = id.as_str();
+                debug!(task_id, "the task is already settled, or another worker holds it");
                 return;
             }
-            Some(SettlementStatus::ChordTaken) => {}
+            Some(SettlementStatus::ChordTaken) => backoff.wait().await,
         }
     }
     error!(
@@ -79,7 +79,7 @@ pub(super) async fn settle(
     );
 }
 
-/// Returns the task's settlement with its follow-up tasks; `None` if the delivery is no longer held.
+/// Returns the task's settlement with its follow-up tasks, or `None` if another worker holds the delivery.
 async fn settlement(
     shared: &Shared,
     delivery: &Delivery,
@@ -93,9 +93,9 @@ async fn settlement(
         sender: Sender {
             context: SendContext {
                 now: system::now(),
-                origin: &shared.sender.origin,
-                reply_to: &shared.sender.reply_to,
-                queue: &shared.sender.default_queue,
+                origin: &shared.origin,
+                reply_to: &shared.reply_to,
+                queue: &shared.default_queue,
                 parent: Some((root, &headers.id)),
             },
             publication: Publication::default(),
@@ -145,14 +145,14 @@ async fn settlement(
     })
 }
 
-/// Messages and results that follow from one task, under construction.
+/// Builder of the messages and results that follow from one task.
 struct FollowUp<'a> {
     sender: Sender<'a>,
     /// Result tuples of the tasks sent, which Celery stores as `children` of the task's own result.
     children: Vec<Value>,
     /// Results of tasks that will never run.
     results: Vec<ResultMeta>,
-    /// Parts of chords to record, each with the chord's body.
+    /// Chord parts to record, each with the body of its chord.
     parts: VecDeque<(ChordPart, Value)>,
     chords: Vec<(String, TaskId)>,
 }
@@ -170,17 +170,13 @@ impl FollowUp<'_> {
             self.send(callback, value, Map::new());
         }
         let mut rest = list(Some(embed.chain.clone()));
-        if let Some(next) = rest.pop() {
-            match Node::decode(&next) {
-                Ok(next) => {
-                    let mut options = Map::new();
-                    if !rest.is_empty() {
-                        options.insert("chain".to_owned(), Value::Array(rest));
-                    }
-                    self.send(next, value, options);
-                }
-                Err(error) => error!(%error, "the next task of a chain is invalid; the chain ends"),
+        let Some(next) = rest.pop() else { return };
+        match Node::decode(&next) {
+            Ok(next) => {
+                let rest = (!rest.is_empty()).then(|| ("chain".to_owned(), Value::Array(rest)));
+                self.send(next, value, rest.into_iter().collect());
             }
+            Err(error) => error!(%error, "the next task of a chain is invalid; the chain ends"),
         }
     }
 
@@ -196,25 +192,35 @@ impl FollowUp<'_> {
     /// Sends `node` with `value` as its first argument.
     fn send(&mut self, node: Node, value: &Value, options: Map<String, Value>) {
         let task = node.task.clone();
-        let before = self.sender.publication.clone();
-        match self.sender.apply(node, std::slice::from_ref(value), options) {
+        match self.apply(node, std::slice::from_ref(value), options) {
             Ok(result) => self.children.push(trail(&result)),
-            Err(error) => {
-                error!(task, %error, "failed to send a follow-up task");
-                self.sender.publication = before;
-            }
+            Err(error) => error!(task, %error, "failed to send a follow-up task"),
         }
     }
 
-    /// Sends errbacks with the id of the failed task as their argument, as Celery does for errbacks that are
-    /// not registered on the failing worker.
+    /// Adds the messages of `node` to the publication, or none of them if there is an error.
+    fn apply(
+        &mut self,
+        node: Node,
+        args: &[Value],
+        options: Map<String, Value>,
+    ) -> Result<Arc<ResultTree>, CanvasError> {
+        let before = self.sender.publication.clone();
+        let applied = self.sender.apply(node, args, options);
+        if applied.is_err() {
+            self.sender.publication = before;
+        }
+        applied
+    }
+
+    /// Sends errbacks with the id of the failed task as their argument, as Celery does for errbacks that the
+    /// failing worker does not know.
     fn errbacks(&mut self, errbacks: &Value, id: &str) {
         let errbacks = readable(errbacks);
-        if errbacks.is_empty() {
-            return;
+        if !errbacks.is_empty() {
+            let options = Map::from_iter([("parent_id".to_owned(), json!(id))]);
+            self.send(Node::group(errbacks), &json!(id), options);
         }
-        let options = Map::from_iter([("parent_id".to_owned(), json!(id))]);
-        self.send(Node::group(errbacks), &json!(id), options);
     }
 
     /// Sends the body of a chord whose header is complete.
@@ -226,14 +232,11 @@ impl FollowUp<'_> {
                 return;
             }
         };
-        let before = self.sender.publication.clone();
         let sent = joined.and_then(|values| {
-            self.sender
-                .apply(node.clone(), &[values], Map::new())
+            self.apply(node.clone(), &[values], Map::new())
                 .map_err(|error| chord_error(format!("Callback error: {error}")))
         });
         if let Err(exception) = sent {
-            self.sender.publication = before;
             warn!(
                 error = exception.type_name,
                 "the body of a chord fails because its header failed or the body could not be sent"
@@ -257,8 +260,7 @@ impl FollowUp<'_> {
             Kind::Task => self.fail_task(node, meta),
         }
         if errbacks && let Some(linked) = node.options.get("link_error") {
-            let id = node.text("task_id").unwrap_or_default().to_owned();
-            self.errbacks(linked, &id);
+            self.errbacks(linked, node.text("task_id").unwrap_or_default());
         }
         if let Some(chain) = node.options.get("chain") {
             for step in readable(chain) {
@@ -268,10 +270,8 @@ impl FollowUp<'_> {
     }
 
     fn fail_task(&mut self, node: &Node, meta: &ResultMeta) {
-        let Some(id) = node.text("task_id") else {
-            // Without an id, the task cannot have waiters.
-            return;
-        };
+        // Without an id, the task cannot have waiters.
+        let Some(id) = node.text("task_id") else { return };
         let text = |option: &str| node.text(option).map(str::to_owned);
         if node.options.get("ignore_result") != Some(&Value::Bool(true)) {
             self.results.push(ResultMeta {
@@ -299,14 +299,11 @@ impl FollowUp<'_> {
 
 /// Decodes a list of signatures; logs and skips invalid ones.
 fn readable(signatures: &Value) -> Vec<Node> {
-    let mut nodes = Vec::new();
-    for signature in list(Some(signatures.clone())) {
-        match Node::decode(&signature) {
-            Ok(node) => nodes.push(node),
-            Err(error) => error!(%error, "skipped an invalid signature in a message"),
-        }
-    }
-    nodes
+    let skipped = |error: &_| error!(%error, "skipped an invalid signature in a message");
+    list(Some(signatures.clone()))
+        .iter()
+        .filter_map(|signature| Node::decode(signature).inspect_err(skipped).ok())
+        .collect()
 }
 
 /// Returns the result of the first task sent, which Celery counts as the child.
@@ -318,10 +315,10 @@ fn trail(result: &ResultTree) -> Value {
     first.as_tuple()
 }
 
-/// Headers that continue the trace of the previous message, for workers without an observer.
+/// Headers of the trace context, which follow-up messages inherit even without an observer.
 const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
-/// Reports the messages to the observer as sent by the finished run, and adds their trace headers.
+/// Reports the messages to the observer as sent by the run that has ended, and adds trace headers to them.
 fn start_send_spans(
     shared: &Shared,
     message: &Message,

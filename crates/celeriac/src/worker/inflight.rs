@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -19,8 +19,8 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Maximum number of held tasks with an `eta` in the future: AMQP's largest prefetch count. Nothing is
-/// received while there are as many.
+/// Maximum number of held tasks with an `eta` in the future: AMQP's largest prefetch count. At the maximum,
+/// nothing is received.
 const MAX_DEFERRED: usize = 65_535;
 
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(super) struct Inflight {
     entries: Lock<HashMap<DeliveryTag, Arc<Entry>>>,
     arrivals: AtomicU64,
     deferred: AtomicUsize,
-    /// Notified when a task starts, ends or is deferred, since there may be room for more then.
+    /// Notified when a task starts, ends or is deferred, which may make room for more.
     pub room_changed: Notify,
 }
 
@@ -42,16 +42,16 @@ pub(super) struct Entry {
     pub orders: Orders,
     arrival: u64,
     stage: AtomicU8,
-    /// Whether the delivery was acknowledged before the task started, so that it is neither renewed nor
-    /// returned.
-    acknowledged: AtomicBool,
     /// Start time in microseconds since 1970; 0 before the start.
     started_at: AtomicU64,
 }
 
+// Stages of an entry.
 const WAITING: u8 = 0;
 const RUNNING: u8 = 1;
-const GIVEN_BACK: u8 = 2;
+const RETURNED: u8 = 2;
+/// Running, but acknowledged before the start: the delivery is neither renewed nor returned.
+const ACKNOWLEDGED: u8 = 3;
 
 impl Entry {
     /// Returns the start time in seconds since 1970, or `None` before the start.
@@ -62,11 +62,11 @@ impl Entry {
 
     /// Records that the delivery was acknowledged before the task started.
     pub(super) fn set_acknowledged(&self) {
-        self.acknowledged.store(true, Ordering::Release);
+        self.stage.store(ACKNOWLEDGED, Ordering::Release);
     }
 
     fn is_reserved(&self) -> bool {
-        !self.acknowledged.load(Ordering::Acquire)
+        self.stage.load(Ordering::Acquire) != ACKNOWLEDGED
     }
 
     fn leave_waiting(&self, stage: u8) -> bool {
@@ -81,7 +81,6 @@ impl Inflight {
         let entry = Arc::new(Entry {
             id,
             orders: Orders::default(),
-            acknowledged: AtomicBool::new(false),
             started_at: AtomicU64::new(0),
             arrival: self.arrivals.fetch_add(1, Ordering::Relaxed),
             stage: AtomicU8::new(WAITING),
@@ -98,9 +97,10 @@ impl Inflight {
         self.room_changed.notify_one();
     }
 
-    /// Returns how many more messages may be received. Deferred tasks do not count. Returns 0 while more than
-    /// half of the prefetched tasks wait for a slot, so that messages are received in batches rather than one
-    /// by one.
+    /// Returns the number of messages that may be received; deferred tasks do not count.
+    ///
+    /// Returns 0 while more than half of the prefetched tasks wait for a slot, because receiving messages in
+    /// batches is cheaper than one by one.
     pub(super) fn room(&self, prefetch: usize, concurrency: usize, running: usize) -> usize {
         if self.is_full() {
             return 0;
@@ -145,34 +145,24 @@ impl Inflight {
         held
     }
 
-    /// Returns the tags of all deliveries that are still reserved.
-    pub(super) fn tags(&self) -> Vec<DeliveryTag> {
+    /// Returns `part` of each delivery that is still reserved.
+    pub(super) fn reserved<T>(&self, part: impl Fn(&Delivery) -> T) -> Vec<T> {
         let entries = self.entries.lock();
         let reserved = entries.values().filter(|entry| entry.is_reserved());
-        reserved.map(|entry| entry.delivery.tag.clone()).collect()
+        reserved.map(|entry| part(&entry.delivery)).collect()
     }
 
     pub(super) fn holds(&self, tag: &DeliveryTag) -> bool {
         self.entries.lock().contains_key(tag)
     }
 
-    /// Returns all deliveries that are still reserved.
-    pub(super) fn deliveries(&self) -> Vec<Delivery> {
-        self.entries
-            .lock()
-            .values()
-            .filter(|entry| entry.is_reserved())
-            .map(|entry| entry.delivery.clone())
-            .collect()
-    }
-
-    /// Removes the tasks that have not started, latest first: returned in this order, the oldest ends up at
-    /// the head of the queue.
+    /// Removes and returns the deliveries whose tasks have not started, newest first: if they return to the
+    /// queue in this order, the oldest is at its head.
     pub(super) fn take_waiting(&self) -> Vec<Delivery> {
-        self.take(|entry| entry.leave_waiting(GIVEN_BACK))
+        self.take(|entry| entry.leave_waiting(RETURNED))
     }
 
-    /// Removes all reserved deliveries, in the same order.
+    /// Removes and returns all reserved deliveries, in the same order.
     pub(super) fn take_all(&self) -> Vec<Delivery> {
         self.take(Entry::is_reserved)
     }

@@ -1,5 +1,5 @@
-//! Renews the leases of the worker's deliveries, restores the deliveries of dead workers, and reserves its
-//! own again after the broker has lost them.
+//! Renews the leases of the worker's deliveries, restores the deliveries of dead workers, and reserves the
+//! worker's own deliveries again after the broker has lost them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,19 +33,21 @@ pub(super) async fn leases(shared: Arc<Shared>) {
 
 /// Renews the leases and returns the number of restored messages.
 ///
-/// `reserved_again` holds deliveries that were reserved again after the broker had lost them. One that was
-/// settled at that moment may have been reserved after its settlement and would stay reserved, so it is
+/// `reserved_again` holds deliveries that were reserved again after the broker had lost them. A delivery that
+/// was settled in the meantime may have been reserved after its settlement and would stay reserved, so it is
 /// acknowledged once more.
 async fn renew(shared: &Shared, reserved_again: &mut Vec<Delivery>) -> Result<usize, BrokerError> {
     let broker = &shared.broker;
-    let renewal = broker.renew(&shared.inflight.tags()).await?;
+    let renewal = broker
+        .renew(&shared.inflight.reserved(|delivery| delivery.tag.clone()))
+        .await?;
     let held = |delivery: &Delivery| shared.inflight.holds(&delivery.tag);
     while let Some(settled) = reserved_again.iter().position(|delivery| !held(delivery)) {
         broker.ack(&reserved_again[settled], None).await?;
         reserved_again.swap_remove(settled);
     }
     if renewal == Renewal::Lost {
-        let deliveries = shared.inflight.deliveries();
+        let deliveries = shared.inflight.reserved(Delivery::clone);
         broker.reserve(&deliveries).await?;
         let messages = deliveries.len();
         warn!(

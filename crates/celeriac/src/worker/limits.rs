@@ -1,4 +1,4 @@
-//! Run-time settings of a registered task that remote control may change: its rate limit and its time limits.
+//! Rate limit and time limits of a registered task, which remote control may change at run time.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,38 +13,23 @@ use tokio::{
 use crate::{lock::Lock, message::TimeLimit, task::TaskOptions};
 
 /// Limits and start count of a registered task.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Limits {
     /// Number of runs started.
     pub total: AtomicU64,
     time: Lock<TimeLimit>,
-    /// Whether a rate limit is set. Tasks without one read only this flag.
+    /// Whether a rate limit is set. Tasks without a rate limit read only this flag.
     has_rate: AtomicBool,
-    rate_state: Lock<RateState>,
+    /// Rate limit, and the earliest start of the next run.
+    rate: Lock<Option<(Rate, Instant)>>,
     changed: Notify,
-}
-
-#[derive(Debug)]
-struct RateState {
-    rate: Option<Rate>,
-    /// Earliest start of the next run.
-    next: Instant,
 }
 
 impl Limits {
     pub(super) fn new(options: &TaskOptions) -> Self {
         Self {
-            total: AtomicU64::new(0),
-            time: Lock::new(TimeLimit {
-                hard: options.time_limit,
-                soft: options.soft_time_limit,
-            }),
-            has_rate: AtomicBool::new(false),
-            rate_state: Lock::new(RateState {
-                rate: None,
-                next: Instant::now(),
-            }),
-            changed: Notify::new(),
+            time: Lock::new(options.time_limit),
+            ..Self::default()
         }
     }
 
@@ -62,17 +47,14 @@ impl Limits {
     }
 
     pub(super) fn rate(&self) -> Option<Rate> {
-        self.rate_state.lock().rate.clone()
+        self.rate.lock().as_ref().map(|(rate, _)| rate.clone())
     }
 
     pub(super) fn set_rate(&self, rate: Option<Rate>) {
-        let mut rate_state = self.rate_state.lock();
+        let mut current = self.rate.lock();
         self.has_rate.store(rate.is_some(), Ordering::Release);
-        *rate_state = RateState {
-            rate,
-            next: Instant::now(),
-        };
-        drop(rate_state);
+        *current = rate.map(|rate| (rate, Instant::now()));
+        drop(current);
         self.changed.notify_waiters();
     }
 
@@ -80,7 +62,7 @@ impl Limits {
     pub(super) async fn acquire(&self) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
-            // Registered before reserving, so that a change in between is noticed.
+            // Registered before the reservation, because a change in between must be noticed.
             changed.as_mut().enable();
             let Some(at) = self.reserve() else { return };
             tokio::select! {
@@ -91,12 +73,12 @@ impl Limits {
     }
 
     /// Reserves the next start and returns its time, or `None` without a rate limit. Starts are one interval
-    /// apart; unused ones do not accumulate.
+    /// apart; unused starts do not accumulate.
     fn reserve(&self) -> Option<Instant> {
-        let mut rate_state = self.rate_state.lock();
-        let interval = rate_state.rate.as_ref()?.interval;
-        let at = rate_state.next.max(Instant::now());
-        rate_state.next = at + interval;
+        let mut current = self.rate.lock();
+        let (rate, next) = current.as_mut()?;
+        let at = (*next).max(Instant::now());
+        *next = at + rate.interval;
         Some(at)
     }
 }
@@ -104,13 +86,13 @@ impl Limits {
 /// Rate limit of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Rate {
-    /// Text the rate was parsed from, `10/m` for instance.
+    /// Text the rate was parsed from, such as `10/m`.
     pub text: String,
     interval: Duration,
 }
 
 impl Rate {
-    /// Parses `10`, `10/s`, `100/m` or `3.5/h`. Zero means no limit and gives `None`.
+    /// Parses `10`, `10/s`, `100/m` or `3.5/h`. Returns `None` for zero, which means no limit.
     pub(super) fn parse(text: &str) -> Result<Option<Self>, InvalidRate> {
         let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
         let seconds = match unit {
@@ -120,16 +102,12 @@ impl Rate {
             _ => return Err(InvalidRate),
         };
         let number: f64 = number.trim().parse().map_err(|_| InvalidRate)?;
-        if number == 0.0 {
-            return Ok(None);
-        }
-        if !(number.is_finite() && number > 0.0) {
+        if !(number.is_finite() && number >= 0.0) {
             return Err(InvalidRate);
         }
-        let interval = (seconds / number).clamp(1e-9, MAX_INTERVAL);
-        Ok(Some(Self {
+        Ok((number > 0.0).then(|| Self {
             text: text.to_owned(),
-            interval: Duration::from_secs_f64(interval),
+            interval: Duration::from_secs_f64((seconds / number).clamp(1e-9, MAX_INTERVAL)),
         }))
     }
 }
@@ -160,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn runs_start_one_interval_apart_and_a_change_applies_at_once() {
+    async fn runs_start_one_interval_apart_and_a_change_applies_immediately() {
         let limits = Limits::new(&TaskOptions::default());
         limits.set_rate(Rate::parse("10/s").unwrap());
         let start = Instant::now();

@@ -1,19 +1,19 @@
-//! The worker's mailbox: subscribes to remote control commands, executes one at a time, and replies. A lost
-//! subscription is renewed for as long as the worker runs.
+//! The worker's mailbox: subscribes to remote control commands, executes them one at a time, and replies. A
+//! lost subscription is renewed while the worker runs.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, stream::BoxStream};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, interval, timeout};
 
 use super::{methods, mingle, shared::Shared};
 use crate::{
     backoff::Backoff,
-    broker::{BrokerError, ReplyTo},
+    broker::BrokerError,
     control::{
         command::{Command, EXCHANGE},
-        envelope::{self, Address},
+        envelope::{self, TRANSIENT},
     },
     failure_log::FailureLog,
     log::{debug, error, warn},
@@ -25,8 +25,6 @@ const DECLARE_INTERVAL: Duration = Duration::from_secs(20 * 60);
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Minimum lifetime of a subscription that resets the back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// Time-out for removing the mailbox at shutdown.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn serve(shared: Arc<Shared>) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -40,7 +38,7 @@ pub(super) async fn serve(shared: Arc<Shared>) {
                 if since.elapsed() > STABLE_AFTER {
                     backoff.reset();
                 }
-                // The broker's other connections log outages.
+                // An outage is logged by the broker's other connections.
                 debug!("lost the remote control connection; reconnecting");
             }
             Err(error) => {
@@ -55,11 +53,10 @@ pub(super) async fn serve(shared: Arc<Shared>) {
     }
 }
 
-/// Executes commands until the connection is lost. Also greets the other workers, whose greetings arrive as
-/// commands.
+/// Executes commands until the connection is lost. Meanwhile greets the other workers, whose own greetings
+/// arrive as commands.
 async fn process_all(shared: &Shared, mut commands: BoxStream<'static, Vec<u8>>) {
-    let mut greeting = std::pin::pin!(mingle::mingle(shared));
-    let mut greeted = false;
+    let mut greeting = std::pin::pin!(mingle::mingle(shared).fuse());
     let mut declare = interval(DECLARE_INTERVAL);
     loop {
         tokio::select! {
@@ -67,10 +64,7 @@ async fn process_all(shared: &Shared, mut commands: BoxStream<'static, Vec<u8>>)
                 Some(raw) => process(shared, &raw).await,
                 None => return,
             },
-            () = &mut greeting, if !greeted => {
-                greeted = true;
-                shared.mingled.cancel();
-            }
+            () = &mut greeting => shared.mingled.cancel(),
             _ = declare.tick() => {
                 if let Err(error) = shared.broker.declare_mailbox(EXCHANGE, &shared.hostname).await {
                     debug!(%error, "failed to declare the mailbox");
@@ -89,8 +83,7 @@ async fn process(shared: &Shared, raw: &[u8]) {
             return;
         }
     };
-    let clock = content.headers.get("clock").and_then(Value::as_u64);
-    shared.clock.adjust(clock.unwrap_or(0));
+    shared.clock.adjust(content.headers["clock"].as_u64());
     let Ok(command) = serde_json::from_value::<Command>(content.body) else {
         warn!(
             bytes = raw.len(),
@@ -98,7 +91,7 @@ async fn process(shared: &Shared, raw: &[u8]) {
         );
         return;
     };
-    // Like Celery, ignores the command's expiry, because clocks differ and late replies are dropped.
+    // Like Celery, does not check the command's expiry: clocks differ, and late replies are dropped.
     if !command.is_for(&shared.hostname) {
         return;
     }
@@ -111,50 +104,26 @@ async fn process(shared: &Shared, raw: &[u8]) {
 }
 
 async fn execute(shared: &Shared, command: Command) {
-    let Command {
-        method,
-        arguments,
-        ticket,
-        reply_to,
-        ..
-    } = command;
+    let method = command.method;
     debug!(method, "received a remote control command");
-    let reply = match methods::call(shared, &method, arguments).await {
+    let reply = match methods::call(shared, &method, command.arguments.unwrap_or_default()).await {
         Ok(Some(reply)) => reply,
         Ok(None) => return,
         Err(failure) => {
-            warn!(method, %failure, "a remote control command was refused");
+            warn!(method, %failure, "rejected a remote control command");
             json!({"error": failure.to_string()})
         }
     };
-    if let Some(to) = reply_to
-        && let Err(error) = send(shared, &to, ticket.as_deref(), &reply).await
-    {
+    let Some(to) = command.reply_to else { return };
+    let headers = json!({"ticket": command.ticket, "clock": shared.clock.tick()});
+    let body = json!({shared.hostname.as_str(): reply});
+    let text = envelope::encode(&to.exchange, &to.routing_key, TRANSIENT, &headers, &body);
+    if let Err(error) = shared.broker.reply(&to, text).await {
         warn!(method, %error, "failed to reply to a remote control command");
     }
 }
 
-async fn send(shared: &Shared, to: &ReplyTo, ticket: Option<&str>, reply: &Value) -> Result<(), BrokerError> {
-    let address = Address {
-        exchange: &to.exchange,
-        routing_key: &to.routing_key,
-        delivery_mode: 1,
-    };
-    let headers = json!({"ticket": ticket, "clock": shared.clock.tick()});
-    let text = envelope::encode(&address, &headers, &json!({shared.hostname.as_str(): reply}));
-    shared.broker.reply(to, text).await
-}
-
 /// Removes the worker's mailbox from the exchange.
-pub(super) async fn close(shared: &Shared) {
-    match timeout(
-        CLOSE_TIMEOUT,
-        shared.broker.remove_mailbox(EXCHANGE, &shared.hostname),
-    )
-    .await
-    {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "failed to remove the mailbox"),
-        Err(_) => debug!("timed out removing the mailbox"),
-    }
+pub(super) async fn close(shared: &Shared) -> Result<(), BrokerError> {
+    shared.broker.remove_mailbox(EXCHANGE, &shared.hostname).await
 }

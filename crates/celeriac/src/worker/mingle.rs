@@ -1,5 +1,5 @@
-//! The exchange between workers when one starts, which Celery calls mingle: the revoked ids, so that a
-//! revocation also holds for workers that start later, and the logical clocks.
+//! Exchange with the other workers when this worker starts, which Celery calls mingle. The workers exchange
+//! logical clocks and revoked ids; a revocation then also applies to workers that start later.
 
 use std::time::Duration;
 
@@ -30,18 +30,16 @@ pub(super) async fn mingle(shared: &Shared) {
     let (own, others): (Vec<_>, Vec<_>) = replies
         .into_iter()
         .partition(|reply| reply.node == shared.hostname);
-    // This worker receives its own greeting too.
+    // This worker also replies to its own greeting.
     if own.len() > 1 {
         warn!(
             hostname = shared.hostname,
             "another worker has the same name, so remote control and events cannot tell them apart; \
-                    give each worker its own name"
+             give each worker its own name"
         );
     }
     for reply in &others {
-        shared
-            .clock
-            .adjust(reply.content.get("clock").and_then(Value::as_u64).unwrap_or(0));
+        shared.clock.adjust(reply.content["clock"].as_u64());
         shared.revoked.add(revoked(reply.content.get("revoked")));
     }
     if !others.is_empty() {
@@ -52,8 +50,8 @@ pub(super) async fn mingle(shared: &Shared) {
     }
 }
 
-/// Reads the revoked ids of another worker: a list, or an object with one member for each id, as sent up to
-/// Celery 5.6.
+/// Returns the revoked ids in another worker's message: a list or, up to Celery 5.6, an object with a member
+/// for each id.
 pub(super) fn revoked(sent: Option<&Value>) -> Vec<String> {
     match sent {
         Some(Value::Array(ids)) => ids.iter().filter_map(Value::as_str).map(str::to_owned).collect(),

@@ -1,14 +1,12 @@
-//! The worker: receives messages, runs the tasks they name, and settles each delivery. Built with
-//! [`Worker::builder`], run with [`Worker::run`].
+//! The worker, which receives messages, runs their tasks, and settles each delivery.
 //!
 //! [`registry`] finds a task's code, [`consume`] receives messages, [`execute`] runs a task and determines
-//! its outcome, [`settle`] settles the delivery, and [`follow`] does so for tasks that others follow.
+//! its outcome, [`settle`] settles the delivery, and [`follow`] does so for tasks with follow-up tasks.
 //! [`pulse`] and [`lease`] show that the worker is alive, [`mailbox`] handles remote control, and
 //! [`shutdown`] stops the worker.
 
 mod confirm;
 mod consume;
-mod error;
 mod event_buffer;
 mod events;
 mod execute;
@@ -34,6 +32,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     sync::Semaphore,
@@ -42,19 +41,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::error::WorkerError;
+pub use self::shutdown::WorkerError;
 use self::{
     event_buffer::EventBuffer,
     inflight::Inflight,
-    registry::Registry,
+    registry::{Registry, deserialised, serialised},
     revoked::Revoked,
-    shared::{SenderIdentity, Shared},
+    shared::Shared,
 };
 use crate::{
-    broker::Broker,
+    broker::{Broker, BrokerError},
     control::clock::Clock,
     lock::Lock,
-    log::info,
+    log::{debug, info},
     observer::{NoopObserver, Observer},
     system,
     task::{TaskContext, TaskError, TaskOptions},
@@ -62,11 +61,15 @@ use crate::{
 
 /// Maximum time to wait for the exchange with the other workers before tasks are received.
 const MINGLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time-out of the last events.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time-out of the removal of the mailbox, which would otherwise receive commands until it expires.
+const MAILBOX_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Worker that receives and runs tasks.
 #[derive(Debug)]
 pub struct Worker {
-    shared: Arc<Shared>,
+    shared: Shared,
 }
 
 /// Builder of a [`Worker`].
@@ -90,11 +93,9 @@ impl Worker {
                 inflight: Inflight::default(),
                 revoked: Revoked::default(),
                 events: EventBuffer::default(),
-                sender: SenderIdentity {
-                    origin: system::origin(),
-                    reply_to: system::random_id().to_string(),
-                    default_queue: "celery".to_owned(),
-                },
+                origin: system::origin(),
+                reply_to: system::random_id().to_string(),
+                default_queue: "celery".to_owned(),
                 concurrency: AtomicUsize::new(10),
                 slots: Arc::new(Semaphore::new(10)),
                 stop: CancellationToken::new(),
@@ -107,16 +108,22 @@ impl Worker {
         }
     }
 
-    /// Runs until `shutdown` is cancelled. Then stops receiving, returns messages whose tasks have not
-    /// started, and waits up to `grace` for running tasks; those still running after that are aborted, and
-    /// their messages returned too.
+    /// Runs until `shutdown` is cancelled.
+    ///
+    /// The worker then stops receiving, returns messages whose tasks have not started to their queues, and
+    /// waits up to `grace` for running tasks. Tasks that are still running after that are aborted, and their
+    /// messages are returned too.
     ///
     /// While the broker is unavailable, the worker retries without limit.
     ///
     /// # Errors
     /// Returns an error if tasks did not finish within `grace`, or if messages could not be returned.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
-        let shared = self.shared;
+        let shared = Arc::new(Shared {
+            stop: shutdown.child_token(),
+            started: Instant::now(),
+            ..self.shared
+        });
         info!(hostname = shared.hostname, queues = ?shared.queues(), registered = ?shared.registry, "worker started");
         let mut background = JoinSet::new();
         background.spawn(pulse::heartbeats(Arc::clone(&shared)));
@@ -124,26 +131,32 @@ impl Worker {
         background.spawn(mailbox::serve(Arc::clone(&shared)));
         background.spawn(events::broadcast(Arc::clone(&shared)));
         let _stop_on_drop = shared.stop.clone().drop_guard();
-        background.spawn({
-            let shared = Arc::clone(&shared);
-            async move {
-                shutdown.cancelled().await;
-                shared.stop.cancel();
-            }
-        });
-        tokio::select! {
-            // Tasks that were revoked before this worker started must not run. An outage ends the wait too.
-            _ = timeout(MINGLE_TIMEOUT, shared.mingled.cancelled()) => {}
-            () = shared.stop.cancelled() => {}
-        }
+        // Tasks that were revoked before this worker started must not run.
+        let mingled = timeout(MINGLE_TIMEOUT, shared.mingled.cancelled());
+        shared.stop.run_until_cancelled(mingled).await;
         let tasks = consume::consume(&shared).await;
         let result = shutdown::shutdown(&shared, tasks, grace).await;
         background.shutdown().await;
-        events::finish(&shared).await;
-        pulse::offline(&shared).await;
-        mailbox::close(&shared).await;
+        let flush = events::flush(&shared);
+        best_effort("send the last task events", EVENT_TIMEOUT, flush).await;
+        let offline = pulse::announce(&shared, "worker-offline");
+        best_effort("announce that the worker is offline", EVENT_TIMEOUT, offline).await;
+        best_effort("remove the mailbox", MAILBOX_TIMEOUT, mailbox::close(&shared)).await;
         info!(hostname = shared.hostname, "worker stopped");
         result
+    }
+}
+
+/// Awaits an operation at shutdown. A failure is only logged.
+async fn best_effort(
+    activity: &str,
+    limit: Duration,
+    operation: impl Future<Output = Result<(), BrokerError>>,
+) {
+    match timeout(limit, operation).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "failed to {activity}"),
+        Err(_) => debug!("timed out while trying to {activity}"),
     }
 }
 
@@ -161,10 +174,10 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the queue for tasks that follow from others and name no queue; `celery` by default. Celery's
+    /// Sets the queue of follow-up tasks that name no queue; `celery` by default. Celery's
     /// `task_default_queue`.
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
-        self.shared.sender.default_queue = queue.into();
+        self.shared.default_queue = queue.into();
         self
     }
 
@@ -196,8 +209,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Registers a task with its name, options and code. The positional arguments of a message are
-    /// deserialised into `A`, usually a tuple.
+    /// Registers a task with its name, options and code. The positional arguments of a message are deserialised
+    /// into `A`, usually a tuple.
     pub fn task<A, R, E, F, W>(mut self, name: impl Into<String>, options: TaskOptions, run: F) -> Self
     where
         A: DeserializeOwned,
@@ -206,7 +219,16 @@ impl WorkerBuilder {
         E: Into<TaskError>,
         W: Future<Output = Result<R, E>> + Send + 'static,
     {
-        self.shared.registry.add(name.into(), options, run);
+        let parameters = options.parameters.len();
+        let handler = move |context: TaskContext, args| {
+            let returned = run(context, deserialised::<A>(args, parameters)?);
+            Some(
+                returned
+                    .map(|returned| serialised(returned.map_err(Into::into)?))
+                    .boxed(),
+            )
+        };
+        self.shared.registry.add(name.into(), options, Box::new(handler));
         self
     }
 
@@ -217,9 +239,6 @@ impl WorkerBuilder {
         if shared.queues().is_empty() {
             shared.queues = Lock::new(["celery".to_owned()].into());
         }
-        shared.started = Instant::now();
-        Worker {
-            shared: Arc::new(shared),
-        }
+        Worker { shared }
     }
 }

@@ -1,5 +1,5 @@
-//! Worker events: online, offline, and the heartbeats by which monitors and other workers see that the worker
-//! is alive.
+//! Worker events: online, offline, and the heartbeats that show monitors and other workers that this worker is
+//! alive.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::shared::Shared;
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
 };
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
-const OFFLINE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) async fn heartbeats(shared: Arc<Shared>) {
     let mut ticks = interval(HEARTBEAT_INTERVAL);
@@ -28,7 +27,7 @@ pub(super) async fn heartbeats(shared: Arc<Shared>) {
         ticks.tick().await;
         match announce(&shared, kind).await {
             Ok(()) => kind = "worker-heartbeat",
-            // The connection logs outages; after one, the worker announces itself again.
+            // The connection logs outages. After an outage, the worker announces itself again.
             Err(error) => {
                 debug!(%error, "failed to send a heartbeat");
                 kind = "worker-online";
@@ -37,15 +36,7 @@ pub(super) async fn heartbeats(shared: Arc<Shared>) {
     }
 }
 
-pub(super) async fn offline(shared: &Shared) {
-    match timeout(OFFLINE_TIMEOUT, announce(shared, "worker-offline")).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "failed to announce that the worker is offline"),
-        Err(_) => debug!("timed out announcing that the worker is offline"),
-    }
-}
-
-/// Broadcasts an event of this kind with the worker's current figures.
+/// Broadcasts an event with the worker's current figures.
 pub(super) async fn announce(shared: &Shared, kind: &str) -> Result<(), BrokerError> {
     let details = [
         ("freq", json!(HEARTBEAT_INTERVAL.as_secs_f64())),

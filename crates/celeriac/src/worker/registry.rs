@@ -1,13 +1,9 @@
-//! The tasks that a worker knows, by name. Deserialises JSON arguments into the types that a task declares;
-//! arguments that do not fit are a `TypeError`, whose text contains no values.
+//! Registered tasks by name. Deserialises JSON arguments into the types that a task declares; arguments of
+//! other types are a `TypeError`, whose text contains no values.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::HashMap, fmt, sync::atomic::Ordering};
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
@@ -18,19 +14,19 @@ use crate::{
     task::{TaskContext, TaskError, TaskOptions},
 };
 
-type Handler =
+/// Code of a task; returns `None` if the arguments have other types than the task declares.
+pub(super) type Handler =
     dyn Fn(TaskContext, Vec<Value>) -> Option<BoxFuture<'static, Result<Value, TaskError>>> + Send + Sync;
 
 /// A registered task.
-#[derive(Clone)]
 pub(super) struct Registered {
     pub options: TaskOptions,
     /// Settings that remote control may change.
-    pub limits: Arc<Limits>,
-    handler: Arc<Handler>,
+    pub limits: Limits,
+    handler: Box<Handler>,
 }
 
-#[derive(Default, Clone)]
+#[derive(Default)]
 pub(super) struct Registry {
     tasks: HashMap<String, Registered>,
 }
@@ -42,31 +38,14 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    pub(super) fn add<A, R, E, F, W>(&mut self, name: String, options: TaskOptions, run: F)
-    where
-        A: DeserializeOwned,
-        R: Serialize,
-        F: Fn(TaskContext, A) -> W + Send + Sync + 'static,
-        E: Into<TaskError>,
-        W: Future<Output = Result<R, E>> + Send + 'static,
-    {
-        let parameters = options.parameters.len();
-        let handler = move |context: TaskContext, args: Vec<Value>| {
-            let returned = run(context, typed::<A>(args, parameters)?);
-            Some(
-                returned
-                    .map(|returned| serialised(returned.map_err(Into::into)?))
-                    .boxed(),
-            )
+    pub(super) fn add(&mut self, name: String, options: TaskOptions, handler: Box<Handler>) {
+        let limits = Limits::new(&options);
+        let registered = Registered {
+            options,
+            limits,
+            handler,
         };
-        self.tasks.insert(
-            name,
-            Registered {
-                limits: Arc::new(Limits::new(&options)),
-                options,
-                handler: Arc::new(handler),
-            },
-        );
+        self.tasks.insert(name, registered);
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Registered> {
@@ -103,7 +82,7 @@ impl Registered {
     /// Starts a run of the task.
     ///
     /// # Errors
-    /// Returns a `TypeError` if the arguments do not fit.
+    /// Returns a `TypeError` if the arguments have other types than the task declares.
     pub(super) fn call(
         &self,
         context: TaskContext,
@@ -152,9 +131,9 @@ impl Registered {
     }
 }
 
-/// Deserialises positional arguments into a tuple; no arguments become `()`. If the arguments do not fit
-/// because the last of `parameters` are missing, retries with null for those.
-fn typed<A: DeserializeOwned>(mut args: Vec<Value>, parameters: usize) -> Option<A> {
+/// Deserialises positional arguments into a tuple; no arguments become `()`. If the last of `parameters` are
+/// missing and the tuple needs them, they are null.
+pub(super) fn deserialised<A: DeserializeOwned>(mut args: Vec<Value>, parameters: usize) -> Option<A> {
     if args.is_empty()
         && let Ok(unit) = serde_json::from_value(Value::Null)
     {
@@ -169,12 +148,10 @@ fn typed<A: DeserializeOwned>(mut args: Vec<Value>, parameters: usize) -> Option
     serde_json::from_value(Value::Array(args)).ok()
 }
 
-fn serialised<R: Serialize>(returned: R) -> Result<Value, TaskError> {
+pub(super) fn serialised<R: Serialize>(returned: R) -> Result<Value, TaskError> {
     serde_json::to_value(returned).map_err(|_| {
-        TaskError::Failed(
-            Exception::new("EncodeError", "the returned value is not JSON serializable")
-                .module("kombu.exceptions"),
-        )
+        let exception = Exception::new("EncodeError", "the returned value is not JSON serializable");
+        TaskError::Failed(exception.module("kombu.exceptions"))
     })
 }
 

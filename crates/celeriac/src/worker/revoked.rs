@@ -1,5 +1,5 @@
-//! Revoked tasks: the ids and stamps that the worker remembers, and the orders of remote control for each
-//! held delivery.
+//! Revoked tasks: the ids and stamps that the worker remembers, and remote control's orders for each held
+//! delivery.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -14,15 +14,18 @@ use crate::{lock::Lock, message::Headers};
 
 /// Maximum number of remembered ids, as in Celery.
 const MAX_IDS: usize = 50_000;
-/// How long an id is remembered, as in Celery.
+/// Time for which an id is remembered, as in Celery.
 const RETENTION: Duration = Duration::from_secs(3 * 3600);
-/// Maximum number of remembered stamp values; further ones are refused.
+/// Maximum number of remembered stamp values; further ones are rejected.
 const MAX_STAMPS: usize = 10_000;
+
+/// Values of stamps by name, as JSON texts.
+pub(super) type Stamps = HashMap<String, HashSet<String>>;
 
 /// Revoked ids and stamps.
 #[derive(Debug, Default)]
 pub(super) struct Revoked {
-    /// Whether anything was ever revoked. As long as nothing was, tasks read only this flag.
+    /// Whether anything was ever revoked. Until then, tasks read only this flag.
     any: AtomicBool,
     remembered: Lock<Remembered>,
 }
@@ -30,11 +33,9 @@ pub(super) struct Revoked {
 #[derive(Debug, Default)]
 struct Remembered {
     ids: HashMap<String, Instant>,
-    /// Ids by time, oldest first. An id that was revoked again occurs twice; its earlier entry no longer
-    /// counts.
+    /// Ids by time, oldest first. An id that was revoked again occurs twice; its earlier entry is obsolete.
     order: VecDeque<(Instant, String)>,
-    /// Revoked values of each stamp, as JSON texts.
-    stamps: HashMap<String, HashSet<String>>,
+    stamps: Stamps,
 }
 
 impl Revoked {
@@ -50,15 +51,17 @@ impl Revoked {
         self.any.store(true, Ordering::Release);
     }
 
-    /// Adds values of a stamp. Returns false if there would be too many.
-    pub(super) fn add_stamps(&self, name: &str, values: &[Value]) -> bool {
-        let mut remembered = self.remembered.lock();
-        let known: usize = remembered.stamps.values().map(HashSet::len).sum();
-        if known + values.len() > MAX_STAMPS {
+    /// Adds stamps. Returns false, and adds none, if there would be too many.
+    pub(super) fn add_stamps(&self, stamps: &Stamps) -> bool {
+        let known = &mut self.remembered.lock().stamps;
+        let count = |stamps: &Stamps| stamps.values().map(HashSet::len).sum::<usize>();
+        if count(known) + count(stamps) > MAX_STAMPS {
             return false;
         }
-        let stamps = remembered.stamps.entry(name.to_owned()).or_default();
-        stamps.extend(values.iter().map(Value::to_string));
+        for (name, values) in stamps {
+            let known = known.entry(name.clone()).or_default();
+            known.extend(values.iter().cloned());
+        }
         self.any.store(true, Ordering::Release);
         true
     }
@@ -77,15 +80,8 @@ impl Revoked {
             return false;
         }
         let remembered = self.remembered.lock();
-        let by_id = remembered
-            .ids
-            .get(headers.id.as_str())
-            .is_some_and(|at| at.elapsed() < RETENTION);
-        by_id
-            || remembered
-                .stamps
-                .iter()
-                .any(|(name, revoked)| has_stamp(headers, name, revoked))
+        let revoked_at = remembered.ids.get(headers.id.as_str());
+        revoked_at.is_some_and(|at| at.elapsed() < RETENTION) || has_stamp(headers, &remembered.stamps)
     }
 }
 
@@ -104,16 +100,18 @@ impl Remembered {
     }
 }
 
-/// Returns whether the task has one of these values of a stamp.
-pub(super) fn has_stamp(headers: &Headers, name: &str, values: &HashSet<String>) -> bool {
-    match headers.stamps.get(name) {
-        Some(Value::Array(stamps)) => stamps.iter().any(|value| values.contains(&value.to_string())),
-        Some(value) => values.contains(&value.to_string()),
-        None => false,
-    }
+/// Returns whether the task has one of these stamps.
+pub(super) fn has_stamp(headers: &Headers, stamps: &Stamps) -> bool {
+    stamps
+        .iter()
+        .any(|(name, values)| match headers.stamps.get(name) {
+            Some(Value::Array(own)) => own.iter().any(|value| values.contains(&value.to_string())),
+            Some(value) => values.contains(&value.to_string()),
+            None => false,
+        })
 }
 
-/// Orders of remote control for one delivery.
+/// Remote control's orders for one delivery.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     revoked: AtomicBool,
@@ -123,13 +121,13 @@ pub(super) struct Orders {
 }
 
 impl Orders {
-    /// Orders that the task is not started.
+    /// Orders that the task must not start.
     pub(super) fn revoke(&self) {
         self.revoked.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 
-    /// Orders that the task is terminated even if it is running.
+    /// Orders that the task must be terminated even if it is running.
     pub(super) fn terminate(&self, signal: i32) {
         self.signal.store(signal, Ordering::Release);
         self.changed.notify_one();
@@ -147,7 +145,7 @@ impl Orders {
         }
     }
 
-    /// Resolves once the task is to be terminated. Supports a single waiter.
+    /// Resolves once termination is ordered. Supports a single waiter.
     pub(super) async fn terminated(&self) {
         while self.signal().is_none() {
             self.changed.notified().await;
@@ -173,7 +171,8 @@ mod tests {
         assert!(!revoked.contains(&task("a", json!({}))));
         revoked.add(["a".to_owned(), "b".to_owned()]);
         revoked.add(["a".to_owned()]);
-        assert!(revoked.add_stamps("tenant", &[json!(7)]));
+        let stamps = Stamps::from([("tenant".to_owned(), HashSet::from(["7".to_owned()]))]);
+        assert!(revoked.add_stamps(&stamps));
         assert!(revoked.contains(&task("a", json!({}))));
         assert!(!revoked.contains(&task("c", Value::Null)));
         assert!(revoked.contains(&task("c", json!({"tenant": [6, 7]}))));

@@ -1,5 +1,5 @@
-//! Reports to the broker how a delivery ended: acknowledges it together with its result, sends its retry, or
-//! moves it to the dead-letter list. Callbacks, chains and chords are left to [`follow`].
+//! Settles deliveries: acknowledges a delivery together with its result, sends its retry, or moves it to the
+//! dead-letter list. Callbacks, chains and chords are left to [`follow`].
 
 use std::pin::pin;
 
@@ -18,15 +18,15 @@ use crate::{
     time,
 };
 
-/// A finished run that is not settled yet.
+/// A run that has ended and is not settled yet.
 pub(super) struct FinishedRun {
     pub(super) outcome: TaskOutcome,
     pub(super) ignore_result: bool,
     /// Whether the delivery was acknowledged before the task started.
     pub(super) acked_early: bool,
-    /// Headers with the trace context of the run, if the task has follow-up tasks.
+    /// Headers with the trace context of the run; empty without follow-up tasks.
     pub(super) trace: Map<String, Value>,
-    /// Span of the run, to which the broker commands of its settlement belong.
+    /// Span of the run. The broker commands of its settlement belong to it.
     pub(super) span: SpanHandle,
 }
 
@@ -49,7 +49,7 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
         }
         TaskOutcome::Revoked(reason) => ResultMeta::revoked(headers, reason, now),
         TaskOutcome::Retry { cause, countdown } => {
-            // The run has consumed the decoded arguments, so the message is decoded again.
+            // Decoded again, because the run has consumed the arguments.
             let message = delivery
                 .message()
                 .expect("the message was decoded to run this attempt");
@@ -58,14 +58,14 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
         }
     };
     let keep = !run.ignore_result;
-    // The rare cases are boxed, so that the future of every task stays small.
+    // The rare cases are boxed, which keeps the future of every task small.
     if retry.is_none() && follow::has_follow_up(&message.embed) {
         let settled = follow::settle(shared, delivery, message, meta, keep, &run.trace);
         return Box::pin(settled).await;
     }
     if run.acked_early {
-        // The retry stays in the queue that the message was received from, even if the message was sent with
-        // another routing key.
+        // The retry goes to the queue that the message was received from, even if the message has another
+        // routing key.
         if let Some(retry) = &mut retry {
             let queue = &mut retry.properties.delivery_info.routing_key;
             queue.clone_from(&delivery.queue);
@@ -94,8 +94,8 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
     }
 }
 
-/// Acknowledges a delivery before its task starts. Returns false if another worker holds the delivery, or if
-/// the broker keeps refusing the acknowledgement.
+/// Acknowledges a delivery before its task starts. Returns false if another worker holds the delivery or the
+/// broker keeps rejecting the acknowledgement.
 pub(super) async fn ack_early(shared: &Shared, entry: &Entry) -> bool {
     let acknowledged = until_confirmed(&entry.id, || shared.broker.begin(&entry.delivery)).await;
     let held = acknowledged == Some(true);
@@ -105,8 +105,7 @@ pub(super) async fn ack_early(shared: &Shared, entry: &Entry) -> bool {
     held
 }
 
-/// Moves a message that cannot be run to the dead-letter list, and fails its task if the message has a
-/// task id.
+/// Moves a message that cannot be run to the dead-letter list, and fails its task if it has an id.
 pub(super) async fn bury(shared: &Shared, delivery: &Delivery, poison: &Poison) {
     let reason = poison.to_string();
     error!(

@@ -1,11 +1,8 @@
-//! State that all parts of a running worker share.
+//! State shared by all parts of a running worker.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::{sync::Semaphore, time::Instant};
@@ -14,16 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{event_buffer::EventBuffer, inflight::Inflight, registry::Registry, revoked::Revoked};
 use crate::{broker::Broker, control::clock::Clock, lock::Lock, observer::Observer};
 
-/// Identity of this worker as the sender of the tasks that follow from those it runs.
 #[derive(Debug)]
-pub(super) struct SenderIdentity {
-    pub(super) origin: String,
-    pub(super) reply_to: String,
-    /// Queue of signatures that name none.
-    pub(super) default_queue: String,
-}
-
-/// State shared by the parts of a worker.
 pub(super) struct Shared {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) observer: Arc<dyn Observer>,
@@ -34,13 +22,17 @@ pub(super) struct Shared {
     pub(super) inflight: Inflight,
     pub(super) revoked: Revoked,
     pub(super) events: EventBuffer,
-    pub(super) sender: SenderIdentity,
+    /// Sender of follow-up tasks, `gen<pid>@<host>`.
+    pub(super) origin: String,
+    pub(super) reply_to: String,
+    /// Queue of follow-up tasks that name no queue.
+    pub(super) default_queue: String,
     /// Maximum number of concurrent tasks.
     pub(super) concurrency: AtomicUsize,
     /// Semaphore with one permit for each running task; closed when the worker stops.
     pub(super) slots: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
-    /// Cancelled once the exchange with the other workers is over, or is not needed.
+    /// Cancelled once the exchange with the other workers has ended, or remote control is unavailable.
     pub(super) mingled: CancellationToken,
     pub(super) clock: Clock,
     pub(super) started: Instant,
@@ -71,15 +63,5 @@ impl Shared {
     /// Returns the maximum number of held messages, not counting deferred tasks.
     pub(super) fn prefetch(&self) -> usize {
         self.concurrency().saturating_mul(self.prefetch_multiplier)
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("hostname", &self.hostname)
-            .field("queues", &self.queues())
-            .field("registry", &self.registry)
-            .finish_non_exhaustive()
     }
 }

@@ -1,22 +1,39 @@
-//! Warm shutdown: waiting tasks return to their queues at once, running ones may finish within the grace
-//! period, and the remaining ones return too.
+//! Warm shutdown: messages of waiting tasks return to their queues immediately, running tasks may finish
+//! within the grace period, and the messages of the remaining tasks return too.
 
 use std::{sync::Arc, time::Duration};
 
+use thiserror::Error;
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{consume, error::WorkerError, shared::Shared};
+use super::{consume, shared::Shared};
 use crate::{
     broker::Delivery,
     log::{info, warn},
 };
 
-/// Time-out for returning messages to their queues. Those left are redelivered when the worker's lease
-/// expires.
+/// Time-out for returning messages to their queues. The remaining messages are redelivered when the worker's
+/// lease expires.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Error of a worker that did not shut down cleanly.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// Tasks were still running at the end of the grace period. They were aborted, and their messages were
+    /// returned to their queues.
+    #[error("{0} tasks were still running at the end of the grace period; their messages were returned")]
+    Unfinished(usize),
+    /// The broker did not confirm the return of messages. They are redelivered when the worker's lease or the
+    /// visibility time-out expires.
+    #[error(
+        "{0} messages could not be returned to their queues; they are redelivered when the worker's lease expires"
+    )]
+    NotReturned(usize),
+}
 
 pub(super) async fn shutdown(
     shared: &Arc<Shared>,
@@ -32,7 +49,7 @@ pub(super) async fn shutdown(
         }
     };
     let in_time = timeout_at(deadline, finish).await.is_ok();
-    // Dropped before their messages return to the queues: tasks must not settle anything after that.
+    // The tasks are dropped first: after their messages return to the queues, they must not settle anything.
     tasks.shutdown().await;
     let unfinished = shared.inflight.take_all();
     let interrupted = unfinished.len();
@@ -48,11 +65,11 @@ pub(super) async fn shutdown(
     match (not_returned, in_time || interrupted == 0) {
         (0, true) => Ok(()),
         (0, false) => Err(WorkerError::Unfinished(interrupted)),
-        (not_returned, _) => Err(WorkerError::NotGivenBack(not_returned)),
+        (not_returned, _) => Err(WorkerError::NotReturned(not_returned)),
     }
 }
 
-/// Restores deliveries to their queues and returns the number of those left.
+/// Returns deliveries to their queues. Returns the number of deliveries that could not be returned.
 async fn return_messages(shared: &Shared, deliveries: Vec<Delivery>) -> usize {
     if deliveries.is_empty() {
         return 0;

@@ -165,7 +165,7 @@ async fn a_stopped_python_worker_returns_its_tasks_to_rust(python: Python) {
     let fixture = Fixture::new(python);
     let python = fixture.python(&PREFORK, "0").await;
     fixture.send(&["a", "b", "c", "d"], 3.0).await;
-    eventually("one task runs", async || {
+    eventually("a task runs", async || {
         (fixture.python_journal() == ["a begins"]).then_some(())
     })
     .await;
@@ -212,7 +212,7 @@ async fn a_live_rust_workers_task_is_not_restored(python: Python) {
     fixture.journal.until(1).await;
     // Longer than the visibility time-out.
     tokio::time::sleep(Duration::from_secs(2 * VISIBILITY)).await;
-    // A Python worker looks for overdue tasks before it receives its first one.
+    // A Python worker looks for overdue tasks before it receives its first task.
     let python = fixture.python(&["--queues", "celery,python"], "0").await;
     let client = Client::new(fixture.broker.clone());
     let add = Signature::new("add").arg(2).arg(3).queue("python");

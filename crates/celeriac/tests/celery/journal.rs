@@ -1,4 +1,4 @@
-//! The journal of worker processes, read back as runs of tasks.
+//! Journal in which worker processes record the runs of their tasks.
 
 use std::{
     collections::HashMap,

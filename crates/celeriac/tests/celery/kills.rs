@@ -150,6 +150,6 @@ async fn every_task_finishes_although_workers_and_the_server_are_killed() {
         }
         twice += usize::from(runs.iter().filter(|run| run.finished.is_some()).count() > 1);
     }
-    // Only tasks that a killed worker had finished, but whose acknowledgement the server had not received.
+    // Only tasks that a killed worker had finished before the server received their acknowledgement.
     assert!(twice <= KILLS * HELD, "{twice} tasks finished twice");
 }

@@ -1,4 +1,4 @@
-//! Rust and real Celery on one Redis: each side runs tasks of the other, and the sender reads the results.
+//! Rust and real Celery on one Redis: each side runs the other's tasks, and the sender reads the results.
 //! Needs Python interpreters with Celery, see `support/celery.rs`.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]

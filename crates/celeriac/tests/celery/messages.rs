@@ -1,5 +1,5 @@
-//! Messages recorded with a Celery worker: those it accepted run here too, and those that stopped it or that
-//! it dropped go to the dead-letter list, while the next message runs.
+//! Messages recorded with a Celery worker. Messages that it accepted run here too; messages that stopped it or
+//! that it dropped go to the dead-letter list, and the next message runs.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -67,7 +67,7 @@ async fn every_form_that_celery_accepts_runs() {
         let meta = final_result(&client, &id(message)).await;
         assert_eq!((meta.status, meta.result), (Status::Success, expected), "{form}");
     }
-    // One task runs at a time, so this one has finished before the later ones.
+    // Tasks run one at a time: this task has finished before the later tasks.
     assert_eq!(
         client.result(&id(&messages["ignore_result"])).await.unwrap(),
         None
@@ -91,7 +91,7 @@ enum Expected {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_message_stops_the_worker_and_the_next_one_runs() {
+async fn no_message_stops_the_worker_and_the_next_message_runs() {
     let mut messages: Messages = serde_json::from_str(include_str!("../vectors/raw-bad.json")).unwrap();
     let good: Messages = serde_json::from_str(include_str!("../vectors/raw-accepted.json")).unwrap();
     let cases = [

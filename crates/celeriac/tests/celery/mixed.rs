@@ -1,4 +1,4 @@
-//! Python and Rust workers share the work of one queue.
+//! Python and Rust workers on the same queue.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -48,7 +48,7 @@ async fn each_task_runs_once_on_either_side(python: Python) {
         for sent in client.send_batch(signatures.collect()).await {
             sent.unwrap();
         }
-        // In portions, since otherwise the faster side would take all tasks.
+        // In batches: otherwise the faster side would receive all tasks.
         eventually("most messages are received", async || {
             (broker.depth("celery").await.unwrap().waiting < 50).then_some(())
         })

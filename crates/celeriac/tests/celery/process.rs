@@ -66,7 +66,7 @@ impl WorkerProcess {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Kills the worker, as a crash would. Returns a time after which it did nothing more.
+    /// Kills the worker. Returns a time after which it did nothing more.
     pub fn kill(&mut self) -> Millis {
         assert!(
             self.child.try_wait().unwrap().is_none(),

@@ -68,7 +68,7 @@ results = [add.delay(2, 3), add.delay(2, b=-40), add.delay(a=1, b=1), add.s(1).d
 async fn arguments_arrive_as_they_were_sent(python: Python) {
     let mut fixture = Fixture::new(&python);
     let worker = fixture.worker();
-    // Compared in Python, since different Python values may have the same JSON.
+    // Compared in Python, because different Python values may have the same JSON.
     let echoes = r#"
 import datetime, decimal, uuid
 values = [
@@ -80,9 +80,9 @@ values = [
 results = [echo.delay(value=value) for value in values]
 wrong = []
 for value, result in zip(values, results):
-    answer = result.get(timeout=20)
-    if answer != value or type(answer) is not type(value) or repr(answer) != repr(value):
-        wrong.append([repr(value)[:80], repr(answer)[:80]])
+    returned = result.get(timeout=20)
+    if returned != value or type(returned) is not type(value) or repr(returned) != repr(value):
+        wrong.append([repr(value)[:80], repr(returned)[:80]])
 wrong"#;
     assert_eq!(
         fixture.client.run(echoes).await,
@@ -177,18 +177,18 @@ async fn a_task_is_retried_until_it_succeeds_or_fails_with_the_cause(python: Pyt
     let succeeded = "
 seen = []
 result = flaky.delay(2)
-answer = result.get(timeout=20, on_message=lambda message: seen.append(message['status']))
-[answer, result.state, seen]";
-    let (answer, celery) = (fixture.client.run(succeeded).await, &python.celery);
+returned = result.get(timeout=20, on_message=lambda message: seen.append(message['status']))
+[returned, result.state, seen]";
+    let (returned, celery) = (fixture.client.run(succeeded).await, &python.celery);
     let seen = ["STARTED", "RETRY", "STARTED", "RETRY", "STARTED", "SUCCESS"];
-    assert_eq!(answer, json!([2, "SUCCESS", seen]), "Celery {celery}");
+    assert_eq!(returned, json!([2, "SUCCESS", seen]), "Celery {celery}");
     let exhausted = "
 result = flaky.delay(1000)
 try:
     result.get(timeout=20)
 except OutOfStock as error:
-    answer = [str(error), result.state]
-answer";
+    returned = [str(error), result.state]
+returned";
     assert_eq!(
         fixture.client.run(exhausted).await,
         json!(["not yet", "FAILURE"]),
@@ -208,8 +208,8 @@ result = note.apply_async(['expired'], expires=past)
 try:
     result.get(timeout=20)
 except TaskRevokedError as error:
-    answer = [str(error), result.state]
-answer";
+    returned = [str(error), result.state]
+returned";
     assert_eq!(fixture.client.run(expired).await, json!(["expired", "REVOKED"]));
     let later = "
 begin = time.time()
@@ -280,13 +280,13 @@ while result.state != 'RETRY':
     // The retry is returned to the queue, and runs in Python.
     worker.stop().await.unwrap();
     let worker = python.worker(&fixture.server.url(), &[], &[]).await;
-    let mut answer = fixture.client.run("result.get(timeout=20)").await;
-    let headers = answer["headers"].take();
+    let mut returned = fixture.client.run("result.get(timeout=20)").await;
+    let headers = returned["headers"].take();
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     assert_eq!(headers["x-tenant"], json!({"id": 7}), "Celery {}", python.celery);
     assert_eq!(headers["traceparent"], traceparent, "Celery {}", python.celery);
     assert_eq!(
-        answer,
+        returned,
         json!({
             "args": ["ü"], "kwargs": {"ratio": 0.1}, "headers": null,
             "retries": 1, "timelimit": [900, null], "priority": 6,

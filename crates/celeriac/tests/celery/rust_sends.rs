@@ -82,7 +82,7 @@ async fn a_task_runs_and_its_result_is_found(python: Python) {
         (fixture.journal() == ["x"]).then_some(())
     })
     .await;
-    // Once a later task has finished, the first one has too.
+    // Tasks run in order: when a later task has finished, the first task has too.
     fixture.call(Signature::new("add").arg(1).arg(1)).await;
     assert_eq!(
         fixture.client.result(&ignored).await.unwrap(),

@@ -1,4 +1,4 @@
-//! A Rust worker with the tasks of `python/app.py`, so that either side can run what the other sends.
+//! A Rust worker with the tasks of `python/app.py`: either side can run the tasks that the other sends.
 
 use std::{sync::Arc, time::Duration};
 

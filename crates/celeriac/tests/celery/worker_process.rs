@@ -93,7 +93,7 @@ fn observer(_: &str) -> Arc<dyn Observer> {
     Arc::new(celeriac::NoopObserver)
 }
 
-/// Writes a line in a single write, so that the lines of several processes do not mix.
+/// Writes a line in a single write, which keeps the lines of several processes apart.
 fn write(mut journal: &File, event: &str) {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -20,7 +20,7 @@ use crate::{
 
 with_every_celery! {
     celery_events_shows_every_task
-    flower_shows_the_worker_and_its_tasks_and_revokes_one
+    flower_shows_the_worker_and_its_tasks_and_revokes_a_task
 }
 
 async fn celery_events_shows_every_task(python: Python) {
@@ -70,7 +70,7 @@ async fn celery_events_shows_every_task(python: Python) {
     fixture.stop().await;
 }
 
-async fn flower_shows_the_worker_and_its_tasks_and_revokes_one(python: Python) {
+async fn flower_shows_the_worker_and_its_tasks_and_revokes_a_task(python: Python) {
     let fixture = Fixture::start().await;
     let url = fixture.server.url();
     let port = TcpListener::bind("127.0.0.1:0")
@@ -148,19 +148,19 @@ async fn flower_shows_the_worker_and_its_tasks_and_revokes_one(python: Python) {
     fixture.stop().await;
 }
 
-/// Returns Flower's JSON answer, or `None` if there is none yet.
+/// Returns the JSON body of Flower's response, or `None` if Flower does not respond yet.
 async fn http(port: u16, method: &'static str, path: &str) -> Option<Value> {
     let request = format!("{method} {path} HTTP/1.0\r\nHost: flower\r\nContent-Length: 0\r\n\r\n");
-    let answer = tokio::task::spawn_blocking(move || {
+    let response = tokio::task::spawn_blocking(move || {
         let mut connection = TcpStream::connect(("127.0.0.1", port)).ok()?;
         connection.set_read_timeout(Some(PATIENCE)).ok()?;
         connection.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        let mut response = String::new();
+        connection.read_to_string(&mut response).ok()?;
+        Some(response)
     });
-    let answer = answer.await.unwrap()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let response = response.await.unwrap()?;
+    let (head, body) = response.split_once("\r\n\r\n")?;
     let ok = head.lines().next()?.contains(" 200 ");
     ok.then(|| serde_json::from_str(body).ok()).flatten()
 }
@@ -184,7 +184,7 @@ async fn every_outcome_of_a_task_has_its_event() {
     }
     let mut seen: Vec<Event> = Vec::new();
     let all = async {
-        // Three events for a task that runs once, six for the one that is retried, two for a task that never
+        // Three events for a task that runs once, six for a task that is retried, two for a task that never
         // runs.
         while seen.len() < 3 + 6 + 3 + 2 + 2 {
             seen.extend(Event::decode(

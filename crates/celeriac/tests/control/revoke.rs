@@ -15,7 +15,7 @@ use crate::{
 
 with_every_celery! {
     celery_revokes_waiting_tasks_and_terminates_running_ones
-    a_revocation_holds_for_a_worker_that_starts_later
+    a_revocation_applies_to_a_worker_that_starts_later
 }
 
 fn later() -> Signature {
@@ -80,7 +80,7 @@ async fn celery_revokes_waiting_tasks_and_terminates_running_ones(python: Python
     fixture.stop().await;
 }
 
-async fn a_revocation_holds_for_a_worker_that_starts_later(python: Python) {
+async fn a_revocation_applies_to_a_worker_that_starts_later(python: Python) {
     let fixture = Fixture::start().await;
     let other = python
         .worker(&fixture.server.url(), &["--queues", "other"], &[])
@@ -131,7 +131,7 @@ async fn a_revocation_holds_for_a_worker_that_starts_later(python: Python) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_is_stored_at_once_and_changes_no_final_result() {
+async fn a_revocation_is_stored_immediately_and_changes_no_final_result() {
     let fixture = Fixture::start().await;
     let done = fixture
         .client
@@ -145,7 +145,7 @@ async fn a_revocation_is_stored_at_once_and_changes_no_final_result() {
         .revoke([done.clone(), unseen.clone().into()], true)
         .await
         .unwrap();
-    // Stored before the worker replies, so that clients need not wait until a worker receives the task.
+    // Stored before the worker replies: clients need not wait until a worker receives the task.
     let meta = fixture.client.result(&unseen).await.unwrap().expect("a result");
     assert_eq!(
         (meta.status, &meta.result["exc_message"]),

@@ -171,9 +171,9 @@ async fn the_pool_grows_and_shrinks_while_tasks_run() {
         fixture.query("pool_shrink", json!({"n": 2})).await,
         ok("pool will shrink")
     );
-    let refused = fixture.query("pool_shrink", json!({"n": 1})).await;
+    let rejected = fixture.query("pool_shrink", json!({"n": 1})).await;
     assert_eq!(
-        refused,
+        rejected,
         json!({"error": "ValueError('the pool must keep at least one slot')"})
     );
     // One of the three slots remains; the other two are removed when their tasks finish.
@@ -181,8 +181,8 @@ async fn the_pool_grows_and_shrinks_while_tasks_run() {
     fixture.journal.until(4).await;
     let active = fixture.query("stats", json!({})).await;
     assert_eq!(active["pool"]["max-concurrency"], 1);
-    let refused = fixture.query("autoscale", json!({"max": 3, "min": 1})).await;
-    assert_eq!(refused, json!({"error": "ValueError('Autoscale not enabled')"}));
+    let rejected = fixture.query("autoscale", json!({"max": 3, "min": 1})).await;
+    assert_eq!(rejected, json!({"error": "ValueError('Autoscale not enabled')"}));
     fixture.stop().await;
 }
 

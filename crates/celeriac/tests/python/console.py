@@ -1,6 +1,6 @@
 """Runs Python snippets for the tests: reads `{"code": ...}` from each line and writes `{"value": ...}` or `{"error": ...}`.
 
-All snippets share their variables. The value of a snippet is that of its last statement, if it is an expression.
+All snippets share their variables. The value of a snippet is the value of its last statement if that is an expression.
 """
 
 import ast
@@ -16,15 +16,15 @@ import app
 gc.disable()
 
 variables = {**vars(app), "json": json}
-answers, sys.stdout = sys.stdout, sys.stderr
+output, sys.stdout = sys.stdout, sys.stderr
 for line in sys.stdin:
     try:
         tree = ast.parse(json.loads(line)["code"])
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, "<snippet>", "exec"), variables)
         value = last and eval(compile(ast.Expression(last.value), "<snippet>", "eval"), variables)
-        answer = json.dumps({"value": value})
+        response = json.dumps({"value": value})
     except Exception:
-        answer = json.dumps({"error": traceback.format_exc()})
+        response = json.dumps({"error": traceback.format_exc()})
     gc.collect()
-    print(answer, file=answers, flush=True)
+    print(response, file=output, flush=True)

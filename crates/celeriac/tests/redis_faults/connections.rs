@@ -1,4 +1,4 @@
-//! Connections that break, or stop answering without breaking.
+//! Connections that break, or stay open without a response.
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +33,7 @@ fn signal(name: &str, pid: u32) {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_answering_is_an_outage() {
+async fn a_server_that_stops_responding_is_an_outage() {
     let (logs, _guard) = Logs::capture();
     let server = Server::start();
     let info: String = cmd("INFO").arg("server").query(&mut server.connection()).unwrap();
@@ -56,7 +56,7 @@ async fn a_server_that_stops_answering_is_an_outage() {
     let begin = Instant::now();
     eventually("the outage is logged", async || logs.problems().pop()).await;
     assert!(begin.elapsed() < RESPONSE_TIMEOUT * 4, "{:?}", begin.elapsed());
-    // Time for further attempts, none of which may log the outage again.
+    // Time for further attempts, which must not log the outage again.
     tokio::time::sleep(Duration::from_secs(1)).await;
     signal("-CONT", pid);
     assert_eq!(final_result(&client, &id).await.status, Status::Success);
@@ -134,7 +134,7 @@ async fn a_connection_that_forwards_nothing_is_replaced() {
     let before = proxy.connections.load(Ordering::Relaxed);
     proxy.swallow.send_modify(|times| *times += 1);
     gate.cancel();
-    // Sent without the proxy, so that the worker must receive it on its own.
+    // Sent without the proxy: the worker must notice the loss itself.
     let other = Client::new(Arc::new(server.broker()));
     let begin = Instant::now();
     let second = other.send(Signature::new("note").arg("y")).await.unwrap();

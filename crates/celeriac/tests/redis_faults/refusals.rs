@@ -1,5 +1,5 @@
-//! A server that is reachable but refuses requests: the worker waits until the server has recovered, and
-//! loses nothing in the meantime.
+//! A server that is reachable but rejects requests. The worker waits until the server has recovered, and loses
+//! nothing in the meantime.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     support::{Journal, PATIENCE, Running, eventually, final_result, worker},
 };
 
-/// Duration of the outage, longer than the first back-off of every loop, so that every loop has failed.
+/// Duration of the outage: longer than the first back-off of every loop, which makes every loop fail.
 const OUTAGE: Duration = Duration::from_secs(1);
 
 fn set(connection: &mut Connection, name: &str, value: &str) {
@@ -247,8 +247,8 @@ async fn a_server_that_loads_its_data_is_still_unavailable() {
     });
     let bare = redis::Client::open(format!("redis://127.0.0.1:{port}/0")).unwrap();
     eventually("the server responds that it is loading", async || {
-        let answer = cmd("PING").exec(&mut bare.get_connection().ok()?).err()?;
-        (answer.code() == Some("LOADING")).then_some(())
+        let error = cmd("PING").exec(&mut bare.get_connection().ok()?).err()?;
+        (error.code() == Some("LOADING")).then_some(())
     })
     .await;
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -187,8 +187,8 @@ async fn connections_leave_a_demoted_primary() {
         (reserved(&watched.servers[1]) == 1).then_some(())
     })
     .await;
-    let answer: Option<String> = watched.sentinels[0].query(&["FAILOVER", "news"]);
-    assert_eq!(answer.as_deref(), Some("OK"));
+    let response: Option<String> = watched.sentinels[0].query(&["FAILOVER", "news"]);
+    assert_eq!(response.as_deref(), Some("OK"));
     eventually("the other server is the primary", async || {
         let to = Some(watched.servers[1].port);
         let all = watched.sentinels.iter().all(|sentinel| sentinel.primary() == to);
@@ -222,7 +222,7 @@ async fn connections_leave_a_demoted_primary() {
 async fn an_error_names_sentinels_that_fail_or_do_not_know_the_primary() {
     let server = Server::start();
     let sentinel = Sentinel::start(server.port);
-    eventually("the sentinel answers", async || sentinel.primary()).await;
+    eventually("the sentinel responds", async || sentinel.primary()).await;
     let unused = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

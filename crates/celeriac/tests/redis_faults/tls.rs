@@ -158,9 +158,9 @@ fn broker(url: String) -> RedisBroker {
     RedisBroker::new(RedisConfig::new(url)).unwrap()
 }
 
-/// Checks that no attempt succeeds, and that one fails for this reason. On a loaded machine, other attempts
-/// may time out.
-async fn refused(url: String, reason: &str) {
+/// Checks that no attempt succeeds, and that an attempt fails for this reason. On a loaded machine, other
+/// attempts may time out.
+async fn rejected(url: String, reason: &str) {
     let broker = broker(url);
     eventually(reason, async || {
         let error = broker.ping().await.expect_err("the server must not be trusted");
@@ -204,11 +204,11 @@ async fn a_certificate_that_cannot_be_verified_is_an_error() {
         Server::start("IP:127.0.0.1", false),
         Server::start("DNS:elsewhere", false),
     );
-    refused(server.url(""), "UnknownIssuer").await;
+    rejected(server.url(""), "UnknownIssuer").await;
     let wrong_ca = server.url(&format!("ssl_ca_certs={}", other.file("ca.pem")));
-    refused(wrong_ca, "invalid peer certificate").await;
+    rejected(wrong_ca, "invalid peer certificate").await;
     let wrong_name = other.url(&format!("ssl_ca_certs={}", other.file("ca.pem")));
-    refused(wrong_name, "not valid for name").await;
+    rejected(wrong_name, "not valid for name").await;
 }
 
 #[tokio::test]
@@ -238,8 +238,8 @@ async fn sentinels_are_queried_over_tls_with_their_own_password() {
         )
     };
     works(broker(url("&sentinel_password=w4tch"))).await;
-    refused(url(""), "NOAUTH").await;
-    refused(url("&sentinel_password=wr0ng"), "authentication failed").await;
+    rejected(url(""), "NOAUTH").await;
+    rejected(url("&sentinel_password=wr0ng"), "authentication failed").await;
     let wrong = broker(url("&sentinel_password=wr0ng"))
         .ping()
         .await
@@ -249,7 +249,7 @@ async fn sentinels_are_queried_over_tls_with_their_own_password() {
 }
 
 #[tokio::test]
-async fn files_without_certificates_are_refused_on_creation() {
+async fn files_without_certificates_are_rejected_on_creation() {
     let folder = std::env::temp_dir();
     let empty = folder.join(format!("celeriac-no-certificate-{}", std::process::id()));
     fs::write(&empty, "nothing").unwrap();
@@ -261,8 +261,8 @@ async fn files_without_certificates_are_refused_on_creation() {
         "ssl_certfile=only.pem".to_owned(),
     ] {
         let config = RedisConfig::new(format!("rediss://localhost/0?{parameters}"));
-        let refused = RedisBroker::new(config).err();
-        assert_eq!(refused, Some(ConfigError::Certificates), "{parameters}");
+        let error = RedisBroker::new(config).err();
+        assert_eq!(error, Some(ConfigError::Certificates), "{parameters}");
     }
     fs::remove_file(empty).unwrap();
 }

@@ -55,7 +55,7 @@ impl Fixture {
     }
 }
 
-pub async fn a_chain_passes_on_its_values(harness: impl Harness) {
+pub async fn a_chain_passes_values_on(harness: impl Harness) {
     let fixture = Fixture::new(&harness);
     let sent = fixture
         .client
@@ -147,18 +147,18 @@ pub async fn a_group_followed_by_a_task_becomes_a_chord(harness: impl Harness) {
     fixture.stop().await;
 }
 
-pub async fn a_canvas_that_celery_could_not_send_is_refused(harness: impl Harness) {
+pub async fn a_canvas_that_celery_could_not_send_is_rejected(harness: impl Harness) {
     let client = Client::new(harness.broker());
     let ends_in_group = add(&[1, 1]).then(group([add(&[2]), add(&[3])]));
-    let refused = client.apply(chord([ends_in_group], total())).await;
+    let rejected = client.apply(chord([ends_in_group], total())).await;
     assert!(
-        matches!(refused, Err(ApplyError::Canvas(CanvasError::Unsupported(_)))),
-        "{refused:?}"
+        matches!(rejected, Err(ApplyError::Canvas(CanvasError::Unsupported(_)))),
+        "{rejected:?}"
     );
-    let refused = client.apply(chain(Vec::<Signature>::new())).await;
+    let rejected = client.apply(chain(Vec::<Signature>::new())).await;
     assert!(
-        matches!(refused, Err(ApplyError::Canvas(CanvasError::Empty(_)))),
-        "{refused:?}"
+        matches!(rejected, Err(ApplyError::Canvas(CanvasError::Empty(_)))),
+        "{rejected:?}"
     );
     assert_eq!(harness.broker().depth("celery").await.unwrap().waiting, 0);
 }
@@ -426,11 +426,11 @@ pub async fn invalid_signatures_in_a_message_do_not_stop_the_worker(harness: imp
 macro_rules! canvas_suite {
     ($harness:expr) => {
         $crate::broker_suite!(@each canvas $harness;
-            a_chain_passes_on_its_values
+            a_chain_passes_values_on
             a_group_runs_all_its_tasks
             a_chord_runs_its_body_once_with_all_values_in_order
             a_group_followed_by_a_task_becomes_a_chord
-            a_canvas_that_celery_could_not_send_is_refused
+            a_canvas_that_celery_could_not_send_is_rejected
             callbacks_receive_the_value_and_errbacks_the_id
             a_failure_fails_all_dependent_tasks
             a_revoked_task_revokes_the_rest_of_its_chain_and_fails_its_chord

@@ -66,19 +66,19 @@ impl Python {
     fn all() -> Vec<Self> {
         let interpreters = std::env::var("TEST_CELERY_PYTHON").expect(
             "TEST_CELERY_PYTHON must list Python interpreters with Celery, separated by colons; \
-                         scripts/test sets it",
+             scripts/test sets it",
         );
-        let ask = |interpreter: &str| {
-            let answer = std::process::Command::new(interpreter)
+        let query = |interpreter: &str| {
+            let output = std::process::Command::new(interpreter)
                 .args(["-c", "import importlib.metadata as m; print(m.version('celery'))"])
                 .output()
                 .unwrap_or_else(|error| panic!("{interpreter} (from TEST_CELERY_PYTHON): {error}"));
             Self {
                 interpreter: interpreter.to_owned(),
-                celery: String::from_utf8_lossy(&answer.stdout).trim().to_owned(),
+                celery: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
             }
         };
-        interpreters.split(':').map(ask).collect()
+        interpreters.split(':').map(query).collect()
     }
 
     /// Returns a command of this interpreter (`["-m", "celery", "-A", "app", "inspect", "ping"]`) for the
@@ -160,7 +160,7 @@ impl Python {
             .unwrap();
         PythonClient {
             input: child.stdin.take().unwrap(),
-            answers: BufReader::new(child.stdout.take().unwrap()).lines(),
+            output: BufReader::new(child.stdout.take().unwrap()).lines(),
             celery: self.celery.clone(),
             _child: child,
         }
@@ -228,7 +228,7 @@ impl Drop for PythonWorker {
 /// A Python process that has imported the application and runs snippets one after another.
 pub struct PythonClient {
     input: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    output: Lines<BufReader<ChildStdout>>,
     celery: String,
     _child: Child,
 }
@@ -239,15 +239,15 @@ impl PythonClient {
     pub async fn run(&mut self, code: &str) -> Value {
         let line = format!("{}\n", json!({"code": code}));
         self.input.write_all(line.as_bytes()).await.unwrap();
-        let answer = timeout(PATIENCE * 2, self.answers.next_line())
+        let line = timeout(PATIENCE * 2, self.output.next_line())
             .await
             .unwrap_or_else(|_| panic!("Celery {}: timed out running: {code}", self.celery))
             .unwrap()
             .unwrap_or_else(|| panic!("Celery {}: the client has exited at: {code}", self.celery));
-        let mut answer: Value = serde_json::from_str(&answer).unwrap();
-        if let Some(error) = answer["error"].as_str() {
+        let mut response: Value = serde_json::from_str(&line).unwrap();
+        if let Some(error) = response["error"].as_str() {
             panic!("Celery {}: {code}\n{error}", self.celery);
         }
-        answer["value"].take()
+        response["value"].take()
     }
 }

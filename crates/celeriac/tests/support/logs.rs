@@ -1,5 +1,4 @@
-//! Log lines of one test. The test's runtime must have a single thread, so that all tasks of the test, and no
-//! others, log on it.
+//! Log lines of one test. The test's runtime must have a single thread: the lines are captured per thread.
 
 use std::{
     fmt::{self, Write},

@@ -1,4 +1,4 @@
-//! Support for the tests of both brokers: a worker that can be stopped, and waiting for conditions.
+//! Support for the tests of both brokers: tasks, a worker that can be stopped, and waiting for conditions.
 
 use std::{
     sync::{Arc, Mutex},
@@ -12,10 +12,10 @@ use celeriac::{
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Time-out that no step reaches, even on a loaded machine.
+/// Time-out of a step, long enough for a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until `condition` gives a value.
+/// Waits until `condition` returns a value, and returns it.
 pub async fn eventually<T>(description: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -96,8 +96,8 @@ pub fn down(message: &str) -> Exception {
 }
 
 /// Builds a worker with the tasks of the tests:
-/// - `add` adds two numbers, `total` those of a list.
-/// - `pass` returns its argument, `optional` its three arguments, of which two may be missing.
+/// - `add` adds two numbers, `total` the numbers of a list.
+/// - `pass` returns its argument, `optional` its three arguments, the last two of which may be missing.
 /// - `note` writes its argument to the journal.
 /// - `flaky` fails until the given attempt, `broken` always fails, `panics` panics, `sleeps` never finishes.
 /// - `early` is acknowledged before it starts, writes its argument, waits for the gate, and fails until the

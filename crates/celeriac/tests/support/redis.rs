@@ -62,7 +62,7 @@ impl Server {
         redis::Client::open(self.url()).unwrap().get_connection().unwrap()
     }
 
-    /// Kills the server, as a crash would. Data written to its append-only file remains.
+    /// Kills the server. Data written to its append-only file remains.
     pub fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -93,8 +93,8 @@ fn launch(port: u16, folder: &PathBuf, password: Option<&str>, arguments: &[&str
     let mut command = Command::new(binary());
     command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        // Every change is written before it is answered, which survives a killed process. Only a power
-        // failure would require syncing to disk, and a busy disk would delay tests for minutes.
+        // Every change is written before the response, which is enough for a killed process. Syncing to disk
+        // would only matter for a power failure, and would delay tests for minutes on a busy disk.
         .args(["--appendonly", "yes", "--appendfsync", "no"])
         .args(["--unixsocket", "redis.sock"])
         .args(arguments)
@@ -118,7 +118,7 @@ fn launch(port: u16, folder: &PathBuf, password: Option<&str>, arguments: &[&str
         .is_err()
     {
         assert!(child.try_wait().unwrap().is_none(), "redis-server has exited");
-        assert!(Instant::now() < deadline, "redis-server does not answer");
+        assert!(Instant::now() < deadline, "redis-server does not respond");
         std::thread::sleep(Duration::from_millis(20));
     }
     child

@@ -1,5 +1,5 @@
-//! Behaviour that every broker, and a worker on it, must have. `Harness` creates a broker of one kind; the
-//! macro runs each behaviour as a test of its own.
+//! Behaviour of every broker with a worker. `Harness` creates a broker of one kind; the macro runs each
+//! behaviour as a separate test.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::support::{Journal, PATIENCE, Running, eventually, final_result, worke
 /// Creates brokers of one kind.
 pub trait Harness {
     fn broker(&self) -> Arc<dyn Broker>;
-    /// Returns a second handle on the same messages, as another process would have.
+    /// Returns a second handle to the same messages, as in another process.
     fn other_broker(&self) -> Arc<dyn Broker>;
     /// Adds a list element, which need not be a valid message.
     fn push_raw(&self, raw: &[u8]);
@@ -22,7 +22,7 @@ pub trait Harness {
     const LEASE: Duration;
 }
 
-/// Sends without waiting, since the in-process broker confirms only when the task has finished.
+/// Sends without waiting, because the in-process broker confirms only when the task has finished.
 fn send(client: &Client, signature: Signature) -> String {
     let id = uuid::Uuid::from_u128(rand());
     let (client, signature) = (client.clone(), signature.id(id));
@@ -36,7 +36,7 @@ fn rand() -> u128 {
     u128::from(high) << 64 | u128::from(low)
 }
 
-/// Sends signatures in turn, each after the previous one is in its queue.
+/// Sends signatures one by one, each when the previous message is in its queue.
 async fn send_in_order(broker: &dyn Broker, client: &Client, signatures: Vec<Signature>) {
     for signature in signatures {
         let before = broker.depth("celery").await.unwrap().waiting;
@@ -336,7 +336,7 @@ pub async fn an_expired_task_is_revoked(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn a_countdown_is_respected_and_delays_no_other_task(harness: impl Harness) {
+pub async fn a_countdown_delays_only_its_own_task(harness: impl Harness) {
     let (broker, journal) = (harness.broker(), Journal::default());
     let client = Client::new(broker.clone());
     let worker = worker(broker.clone(), &journal, &CancellationToken::new())
@@ -358,7 +358,7 @@ pub async fn a_countdown_is_respected_and_delays_no_other_task(harness: impl Har
     running.stop().await.unwrap();
 }
 
-pub async fn lower_priority_numbers_run_first_and_equal_ones_in_order(harness: impl Harness) {
+pub async fn lower_priority_numbers_run_first_and_equal_priorities_in_order(harness: impl Harness) {
     let (broker, journal) = (harness.broker(), Journal::default());
     let client = Client::new(broker.clone());
     let note = |line: &str, priority| Signature::new("note").arg(line).priority(priority);
@@ -619,7 +619,7 @@ pub async fn a_wait_ends_when_the_task_finishes(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn an_intermediate_state_never_replaces_a_final_one(harness: impl Harness) {
+pub async fn an_intermediate_state_never_replaces_a_final_state(harness: impl Harness) {
     let broker = harness.broker();
     let meta = |status: &str, result: Value| -> ResultMeta {
         serde_json::from_value(json!({"status": status, "result": result, "task_id": "t"})).unwrap()
@@ -649,7 +649,7 @@ pub async fn running_workers_reply_to_a_ping(harness: impl Harness) {
         Running::start(worker.build(), PATIENCE)
     };
     let (one, two) = (start("celery@one"), start("celery@two"));
-    let answered = async |expected: &[&str]| {
+    let expect_nodes = async |expected: &[&str]| {
         eventually("exactly the running workers reply", async || {
             let mut nodes = control.ping().await.unwrap();
             nodes.sort();
@@ -657,11 +657,11 @@ pub async fn running_workers_reply_to_a_ping(harness: impl Harness) {
         })
         .await;
     };
-    answered(&["celery@one", "celery@two"]).await;
+    expect_nodes(&["celery@one", "celery@two"]).await;
     one.stop().await.unwrap();
-    answered(&["celery@two"]).await;
+    expect_nodes(&["celery@two"]).await;
     two.stop().await.unwrap();
-    answered(&[]).await;
+    expect_nodes(&[]).await;
 }
 
 /// Defines one test for each behaviour, on brokers created by `$harness`.
@@ -678,8 +678,8 @@ macro_rules! broker_suite {
             a_signature_limits_its_retries
             a_task_acknowledged_early_runs_at_most_once
             an_expired_task_is_revoked
-            a_countdown_is_respected_and_delays_no_other_task
-            lower_priority_numbers_run_first_and_equal_ones_in_order
+            a_countdown_delays_only_its_own_task
+            lower_priority_numbers_run_first_and_equal_priorities_in_order
             prefetched_tasks_start_in_order
             a_warm_shutdown_finishes_running_tasks_and_returns_the_rest
             a_task_that_exceeds_the_grace_period_is_returned
@@ -688,7 +688,7 @@ macro_rules! broker_suite {
             poison_is_buried_and_the_next_message_runs
             an_ignored_result_is_not_stored
             a_wait_ends_when_the_task_finishes
-            an_intermediate_state_never_replaces_a_final_one
+            an_intermediate_state_never_replaces_a_final_state
             running_workers_reply_to_a_ping
         );
     };

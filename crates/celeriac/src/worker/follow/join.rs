@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::worker::{confirm::until_confirmed, shared::Shared};
 use crate::{exception::Exception, repr, result::ResultMeta, result_tree::ResultTree};
 
-/// Returns the list of the header's results, or the `ChordError` of the first failed part.
+/// Returns the list of the header's results, or the `ChordError` of the first part that failed.
 pub(super) async fn join(
     shared: &Shared,
     own: &ResultMeta,
@@ -27,7 +27,7 @@ pub(super) async fn join(
         .map(Value::Array)
 }
 
-/// Returns the value of a part that may be a group itself, whose results are looked up one by one.
+/// Returns the value of a part, which may itself be a group. Results are read one by one.
 async fn nested(shared: &Shared, own: &ResultMeta, tree: &ResultTree) -> Result<Value, Exception> {
     if let Some(children) = &tree.children {
         let mut values = Vec::with_capacity(children.len());

@@ -1,9 +1,9 @@
-//! Queries about the worker and the tasks it holds. Messages are decoded when a query arrives, so queries
-//! add no cost to running tasks.
+//! Queries about the worker and the tasks it holds. Messages are decoded only when a query arrives, without a
+//! cost for running tasks.
 
-use std::{collections::BTreeSet, process};
+use std::{collections::BTreeSet, process, sync::Arc};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     message::Message,
@@ -11,27 +11,24 @@ use crate::{
     worker::{Shared, inflight::Entry},
 };
 
-/// Message size, in bytes, above which arguments are shown as shortened text instead of JSON.
+/// Message size, in bytes, above which arguments are reported as shortened text instead of JSON.
 const MAX_JSON_SIZE: usize = 4096;
 
 pub(super) fn active(shared: &Shared) -> Value {
-    let running = shared
-        .inflight
-        .held()
-        .into_iter()
-        .filter(|entry| entry.started_at().is_some());
-    running.filter_map(|entry| request(shared, &entry)).collect()
+    tasks(shared, |entry| entry.started_at().is_some())
+        .map(|(entry, message)| info(shared, &entry, &message))
+        .collect()
 }
 
 pub(super) fn reserved(shared: &Shared) -> Value {
-    waiting(shared)
+    tasks(shared, |entry| entry.started_at().is_none())
         .filter(|(_, message)| !message.is_early(system::now()))
         .map(|(entry, message)| info(shared, &entry, &message))
         .collect()
 }
 
 pub(super) fn scheduled(shared: &Shared) -> Value {
-    waiting(shared)
+    tasks(shared, |entry| entry.started_at().is_none())
         .filter(|(_, message)| message.is_early(system::now()))
         .map(|(entry, message)| {
             json!({
@@ -45,43 +42,29 @@ pub(super) fn scheduled(shared: &Shared) -> Value {
 
 pub(super) fn query_task(shared: &Shared, ids: &[String]) -> Value {
     let ids: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
-    let mut found = Map::new();
-    for entry in shared.inflight.held() {
-        if ids.contains(entry.id.as_str())
-            && let Some(info) = request(shared, &entry)
-        {
-            let state = if entry.started_at().is_some() {
-                "active"
-            } else {
-                "reserved"
-            };
-            found.insert(entry.id.to_string(), json!([state, info]));
-        }
-    }
-    Value::Object(found)
+    let found = tasks(shared, |entry| ids.contains(entry.id.as_str())).map(|(entry, message)| {
+        let started = entry.started_at().is_some();
+        let state = if started { "active" } else { "reserved" };
+        let described = json!([state, info(shared, &entry, &message)]);
+        (entry.id.to_string(), described)
+    });
+    Value::Object(found.collect())
 }
 
-fn waiting(shared: &Shared) -> impl Iterator<Item = (std::sync::Arc<Entry>, Message)> {
-    let waiting = shared
-        .inflight
-        .held()
-        .into_iter()
-        .filter(|entry| entry.started_at().is_none());
-    waiting.filter_map(|entry| entry.delivery.message().ok().map(|message| (entry, message)))
-}
-
-fn request(shared: &Shared, entry: &Entry) -> Option<Value> {
-    let message = entry.delivery.message().ok()?;
-    Some(info(shared, entry, &message))
+/// Returns the held tasks that satisfy `wanted`, oldest first, with their messages.
+fn tasks(shared: &Shared, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item = (Arc<Entry>, Message)> {
+    let held = shared.inflight.held().into_iter();
+    held.filter(move |entry| wanted(entry)).filter_map(|entry| {
+        let message = entry.delivery.message().ok()?;
+        Some((entry, message))
+    })
 }
 
 fn info(shared: &Shared, entry: &Entry, message: &Message) -> Value {
     let started = entry.started_at();
     let (args, kwargs) = if entry.delivery.raw.len() > MAX_JSON_SIZE {
-        (
-            json!(repr::tuple(&message.args)),
-            json!(repr::dict(&message.kwargs)),
-        )
+        let (args, kwargs) = (repr::tuple(&message.args), repr::dict(&message.kwargs));
+        (json!(args), json!(kwargs))
     } else {
         (json!(message.args), json!(message.kwargs))
     };
@@ -203,14 +186,13 @@ pub(super) fn report(shared: &Shared) -> String {
     let server = shared.broker.server();
     let (version, transport, url) = (env!("CARGO_PKG_VERSION"), server.transport, server.url());
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    let mut text = format!(
+    let settings = conf(shared);
+    let settings = settings.as_object().into_iter().flatten();
+    let settings: String = settings
+        .map(|(name, value)| format!("{name}: {value}\n"))
+        .collect();
+    format!(
         "\nsoftware -> celeriac:{version}\nplatform -> system:{os} arch:{arch}\n\
-         settings -> transport:{transport} results:{url}\n\n"
-    );
-    if let Value::Object(settings) = conf(shared) {
-        for (name, value) in settings {
-            text.push_str(&format!("{name}: {value}\n"));
-        }
-    }
-    text
+         settings -> transport:{transport} results:{url}\n\n{settings}"
+    )
 }

@@ -12,8 +12,7 @@ use serde_json::{Map, Value, json};
 use self::reply::{Failure, MethodResult, ok, one_or_many};
 use super::{mingle, shared::Shared};
 
-/// Calls the method `name` and returns its reply, or `None` for a method to which Celery's workers do not
-/// reply.
+/// Calls the method `name` and returns its reply, or `None` if Celery's workers do not reply to this method.
 ///
 /// # Errors
 /// Returns an error if there is no such method or the arguments are invalid.
@@ -31,11 +30,8 @@ pub(super) async fn call(
 
 async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> MethodResult {
     match name {
-        "ping" => Ok(ok("pong")),
-        "hello" => {
-            let Hello { from_node, revoked } = read(name, arguments)?;
-            Ok(hello(shared, &from_node, revoked.as_ref()))
-        }
+        "ping" => ok("pong"),
+        "hello" => Ok(hello(shared, &read(name, arguments)?)),
         "clock" => Ok(json!({"clock": shared.clock.value()})),
         "stats" => Ok(inspect::stats(shared)),
         "active" | "dump_active" => Ok(inspect::active(shared)),
@@ -49,26 +45,26 @@ async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> Me
         "revoked" | "dump_revoked" => Ok(json!(shared.revoked.ids())),
         "active_queues" => Ok(inspect::active_queues(shared)),
         "conf" | "dump_conf" => Ok(inspect::conf(shared)),
-        "report" => Ok(ok(inspect::report(shared))),
-        "revoke" => Ok(revoke::revoke(shared, read(name, arguments)?).await),
+        "report" => ok(inspect::report(shared)),
+        "revoke" => revoke::revoke(shared, read(name, arguments)?).await,
         "terminate" => {
             let mut revoke: revoke::Revoke = read(name, arguments)?;
-            revoke.terminate = true;
-            Ok(revoke::revoke(shared, revoke).await)
+            revoke.termination.terminate = true;
+            revoke::revoke(shared, revoke).await
         }
-        "revoke_by_stamped_headers" => Ok(revoke::revoke_by_stamps(shared, read(name, arguments)?)),
-        "rate_limit" => Ok(steer::rate_limit(shared, &read(name, arguments)?)),
+        "revoke_by_stamped_headers" => revoke::revoke_by_stamps(shared, read(name, arguments)?),
+        "rate_limit" => steer::rate_limit(shared, &read(name, arguments)?),
         "time_limit" => steer::time_limit(shared, &read(name, arguments)?),
-        "add_consumer" => Ok(steer::add_consumer(shared, &read(name, arguments)?)),
-        "cancel_consumer" => Ok(steer::cancel_consumer(shared, &read(name, arguments)?)),
+        "add_consumer" => steer::add_consumer(shared, &read(name, arguments)?),
+        "cancel_consumer" => steer::cancel_consumer(shared, &read(name, arguments)?),
         "pool_grow" => steer::pool_grow(shared, &read(name, arguments)?),
         "pool_shrink" => steer::pool_shrink(shared, &read(name, arguments)?),
         "pool_restart" => Err(Failure::Value("Pool restarts not enabled".to_owned())),
         "autoscale" => Err(Failure::Value("Autoscale not enabled".to_owned())),
-        "enable_events" => Ok(steer::enable_events(shared, true)),
-        "disable_events" => Ok(steer::enable_events(shared, false)),
+        "enable_events" => steer::enable_events(shared, true),
+        "disable_events" => steer::enable_events(shared, false),
         "heartbeat" => Ok(steer::heartbeat(shared).await),
-        // Celery's workers elect one worker for a job with this method; this crate has no such jobs.
+        // Celery's workers use this method to elect one worker for a job; this crate has no such jobs.
         "election" => Ok(Value::Null),
         _ => Err(Failure::NoSuchMethod(name.chars().take(100).collect())),
     }
@@ -91,13 +87,13 @@ fn read<T: DeserializeOwned>(method: &str, arguments: Map<String, Value>) -> Res
         .map_err(|error| Failure::Arguments(format!("{method}() {error}")))
 }
 
-/// Handles the `hello` of a worker that has just started: adds its revoked ids, and replies with the ids
-/// known here and the clock. The reply to this worker's own `hello` is null.
-fn hello(shared: &Shared, from_node: &str, revoked: Option<&Value>) -> Value {
-    if from_node == shared.hostname {
+/// Handles the `hello` of a worker that has just started: adds its revoked ids, and replies with this worker's
+/// revoked ids and clock. The reply to this worker's own `hello` is null.
+fn hello(shared: &Shared, hello: &Hello) -> Value {
+    if hello.from_node == shared.hostname {
         return Value::Null;
     }
     let known = shared.revoked.ids();
-    shared.revoked.add(mingle::revoked(revoked));
+    shared.revoked.add(mingle::revoked(hello.revoked.as_ref()));
     json!({"revoked": known, "clock": shared.clock.tick()})
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-/// Reason a method failed, in the words of Celery's replies.
+/// Reason a method failed. Displayed as in Celery's replies.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(in crate::worker) enum Failure {
     #[error("KeyError('{0}')")]
@@ -13,6 +13,10 @@ pub(in crate::worker) enum Failure {
     Arguments(String),
     #[error("ValueError('{0}')")]
     Value(String),
+    #[error("unknown task")]
+    UnknownTask,
+    #[error("{0}")]
+    Other(String),
 }
 
 pub(super) type MethodResult = Result<Value, Failure>;
@@ -45,10 +49,7 @@ pub(super) fn truthy<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Resul
     })
 }
 
-pub(super) fn nok(value: impl Into<Value>) -> Value {
-    json!({"error": value.into()})
-}
-
-pub(super) fn ok(value: impl Into<Value>) -> Value {
-    json!({"ok": value.into()})
+/// Returns a reply that reports success.
+pub(super) fn ok(text: impl Into<String>) -> MethodResult {
+    Ok(json!({"ok": text.into()}))
 }

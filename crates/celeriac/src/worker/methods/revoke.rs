@@ -1,35 +1,55 @@
-//! Revocation of tasks: waiting ones never run, and running ones are terminated on request. Python's workers
-//! stop the process; this one drops the task's future at its next await point.
+//! Revocation of tasks: waiting tasks never run, and running tasks are terminated on request. Python's workers
+//! stop the process; this worker drops the task's future at its next await point.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::reply::{nok, ok, one_or_many, truthy};
+use super::reply::{Failure, MethodResult, ok, one_or_many, truthy};
 use crate::{
     log::{info, warn},
     message::Headers,
     result::{ResultMeta, Status},
     system,
     task_id::TaskId,
-    worker::{Shared, revoked::has_stamp},
+    worker::{
+        Shared,
+        inflight::Entry,
+        revoked::{self, has_stamp},
+    },
 };
 
 /// Maximum number of results read and written concurrently.
 const CONCURRENCY: usize = 32;
-/// Maximum number of ids in a command, which is also the number that a worker remembers.
+/// Maximum number of ids in a command: the number of ids that a worker remembers.
 const MAX_IDS: usize = 50_000;
 
 #[derive(Deserialize)]
 pub(super) struct Revoke {
     #[serde(deserialize_with = "one_or_many")]
     task_id: Vec<String>,
+    #[serde(flatten)]
+    pub(super) termination: Termination,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Termination {
     #[serde(default, deserialize_with = "truthy")]
     pub(super) terminate: bool,
     #[serde(default)]
     signal: Option<Signal>,
+}
+
+impl Termination {
+    /// Orders that the task must not start; if `terminate` is set, that it must be terminated.
+    fn order(&self, entry: &Entry) {
+        entry.orders.revoke();
+        if self.terminate {
+            entry.orders.terminate(Signal::number(self.signal.as_ref()));
+        }
+    }
 }
 
 /// Signal by name or number.
@@ -41,8 +61,7 @@ enum Signal {
 }
 
 impl Signal {
-    /// Returns the number of the signal on Linux. All signals have the same effect here, but monitors show
-    /// the number.
+    /// Returns the number of the signal on Linux, which monitors show. All signals have the same effect.
     fn number(signal: Option<&Self>) -> i32 {
         match signal {
             Some(Self::Number(number)) if *number > 0 => *number,
@@ -59,13 +78,15 @@ impl Signal {
     }
 }
 
-pub(super) async fn revoke(shared: &Shared, order: Revoke) -> Value {
+pub(super) async fn revoke(shared: &Shared, order: Revoke) -> MethodResult {
     let ids: BTreeSet<String> = order.task_id.into_iter().collect();
     if ids.len() > MAX_IDS {
-        return nok(format!("a command may name at most {MAX_IDS} ids"));
+        return Err(Failure::Other(format!(
+            "a command may name at most {MAX_IDS} ids"
+        )));
     }
     shared.revoked.add(ids.iter().cloned());
-    let signal = Signal::number(order.signal.as_ref());
+    let terminate = order.termination.terminate;
     let mut elsewhere = ids.clone();
     let mut terminated = BTreeSet::new();
     for entry in shared.inflight.held() {
@@ -73,15 +94,14 @@ pub(super) async fn revoke(shared: &Shared, order: Revoke) -> Value {
             continue;
         }
         elsewhere.remove(entry.id.as_str());
-        entry.orders.revoke();
-        if order.terminate {
-            entry.orders.terminate(signal);
+        order.termination.order(&entry);
+        if terminate {
             terminated.insert(entry.id.to_string());
         }
     }
     store_revoked(shared, elsewhere).await;
     info!(tasks = ids.len(), terminated = terminated.len(), "revoked tasks");
-    if !order.terminate {
+    if !terminate {
         let ids: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
         ok(format!("tasks {{{}}} flagged as revoked", ids.join(", ")))
     } else if terminated.is_empty() {
@@ -92,17 +112,16 @@ pub(super) async fn revoke(shared: &Shared, order: Revoke) -> Value {
     }
 }
 
-/// Stores `REVOKED` for tasks that have not started, so that their clients need not wait until a worker
-/// receives them.
+/// Stores `REVOKED` for tasks that have not started, which ends the wait of their clients before a worker
+/// receives the tasks.
 async fn store_revoked(shared: &Shared, ids: impl IntoIterator<Item = String>) {
     let now = system::now();
     let stores = ids.into_iter().map(|id| async move {
         let id = TaskId::from(id);
-        match shared.broker.result(&id).await? {
-            None => {}
-            Some(meta) if meta.status == Status::Retry => {}
+        let stored = shared.broker.result(&id).await?;
+        if stored.is_some_and(|meta| meta.status != Status::Retry) {
             // The task has finished, or another worker runs it and will store its result.
-            Some(_) => return Ok(()),
+            return Ok(());
         }
         let headers = Headers::new(String::new(), id);
         shared
@@ -123,10 +142,8 @@ async fn store_revoked(shared: &Shared, ids: impl IntoIterator<Item = String>) {
 #[derive(Deserialize)]
 pub(super) struct RevokeByStamps {
     headers: Stamps,
-    #[serde(default, deserialize_with = "truthy")]
-    terminate: bool,
-    #[serde(default)]
-    signal: Option<Signal>,
+    #[serde(flatten)]
+    termination: Termination,
 }
 
 /// Stamps as `{"name": value or [values]}`, or as `["name=value"]` from the command line.
@@ -138,52 +155,45 @@ enum Stamps {
 }
 
 impl Stamps {
-    fn values(self) -> HashMap<String, Vec<Value>> {
-        let pairs: Vec<(String, Value)> = match self {
-            Self::Map(map) => map.into_iter().collect(),
+    fn values(self) -> revoked::Stamps {
+        let pairs: Map<String, Value> = match self {
+            Self::Map(map) => map,
             Self::List(list) => list
                 .iter()
                 .filter_map(|pair| pair.split_once('='))
                 .map(|(name, value)| (name.to_owned(), Value::from(value)))
                 .collect(),
         };
-        let listed = |(name, value)| match value {
-            Value::Array(values) => (name, values),
-            value => (name, vec![value]),
+        let texts = |value: Value| match value {
+            Value::Array(values) => values.iter().map(Value::to_string).collect(),
+            value => [value.to_string()].into(),
         };
-        pairs.into_iter().map(listed).collect()
+        pairs
+            .into_iter()
+            .map(|(name, value)| (name, texts(value)))
+            .collect()
     }
 }
 
-pub(super) fn revoke_by_stamps(shared: &Shared, order: RevokeByStamps) -> Value {
+pub(super) fn revoke_by_stamps(shared: &Shared, order: RevokeByStamps) -> MethodResult {
     let stamps = order.headers.values();
-    for (name, values) in &stamps {
-        if !shared.revoked.add_stamps(name, values) {
-            return nok("too many stamps are revoked already");
-        }
+    if !shared.revoked.add_stamps(&stamps) {
+        return Err(Failure::Other("too many stamps are revoked already".to_owned()));
     }
     let names: Vec<&str> = stamps.keys().map(String::as_str).collect();
     let names = names.join(", ");
-    let signal = Signal::number(order.signal.as_ref());
-    let mut terminated = 0;
+    let mut revoked = 0;
     for entry in shared.inflight.held() {
-        let Ok(message) = entry.delivery.message() else {
-            continue;
-        };
-        let has_revoked_stamp = |(name, values): (&String, &Vec<Value>)| {
-            let values: HashSet<String> = values.iter().map(Value::to_string).collect();
-            has_stamp(&message.headers, name, &values)
-        };
-        if stamps.iter().any(has_revoked_stamp) {
-            entry.orders.revoke();
-            if order.terminate {
-                entry.orders.terminate(signal);
-                terminated += 1;
-            }
+        let message = entry.delivery.message();
+        if message.is_ok_and(|message| has_stamp(&message.headers, &stamps)) {
+            order.termination.order(&entry);
+            revoked += 1;
         }
     }
+    let terminate = order.termination.terminate;
+    let terminated = if terminate { revoked } else { 0 };
     info!(terminated, "revoked tasks by stamps");
-    match (order.terminate, terminated) {
+    match (terminate, terminated) {
         (false, _) => ok(format!("headers {names} flagged as revoked, but not terminated")),
         (true, 0) => ok(format!("headers {names} were not terminated")),
         (true, _) => ok(format!("headers {names} revoked")),

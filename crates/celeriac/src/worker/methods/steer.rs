@@ -6,16 +6,16 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::reply::{Failure, MethodResult, nok, ok};
+use super::reply::{Failure, MethodResult, ok};
 use crate::{
-    log::{debug, error, info, warn},
+    log::{debug, info, warn},
     message::TimeLimit,
     worker::{limits::Rate, pulse, shared::Shared},
 };
 
 /// Maximum concurrency.
 const MAX_CONCURRENCY: usize = 100_000;
-/// Maximum number of queues, each of which is read by every receive.
+/// Maximum number of queues. Every receive reads all of them.
 const MAX_QUEUES: usize = 256;
 /// Maximum length of a queue's name, in bytes.
 const MAX_QUEUE_NAME: usize = 255;
@@ -26,25 +26,20 @@ pub(super) struct RateLimit {
     rate_limit: Value,
 }
 
-pub(super) fn rate_limit(shared: &Shared, order: &RateLimit) -> Value {
+pub(super) fn rate_limit(shared: &Shared, order: &RateLimit) -> MethodResult {
     let text = match &order.rate_limit {
         Value::Null => "0",
         Value::String(text) if text.is_empty() => "0",
         Value::String(text) => text,
         number => &number.to_string(),
     };
-    let Ok(rate) = Rate::parse(text) else {
-        return nok(format!("Invalid rate limit string: ValueError({text:?})"));
-    };
+    let invalid = |_| Failure::Other(format!("Invalid rate limit string: ValueError({text:?})"));
+    let rate = Rate::parse(text).map_err(invalid)?;
     let task = &order.task_name;
-    let Some(registered) = shared.registry.get(task) else {
-        error!("remote control set a rate limit for a task that is not registered");
-        return nok("unknown task");
-    };
+    let registered = shared.registry.get(task).ok_or(Failure::UnknownTask)?;
     info!(task, rate = text, "set a rate limit");
-    let given = text != "0" || order.rate_limit.is_string();
     registered.limits.set_rate(rate);
-    if given {
+    if text != "0" || order.rate_limit.is_string() {
         ok("new rate limit set successfully")
     } else {
         ok("rate limit disabled successfully")
@@ -60,12 +55,9 @@ pub(super) struct NewTimeLimit {
 
 pub(super) fn time_limit(shared: &Shared, order: &NewTimeLimit) -> MethodResult {
     let task = &order.task_name;
-    let Some(registered) = shared.registry.get(task) else {
-        error!("remote control set a time limit for a task that is not registered");
-        return Ok(nok("unknown task"));
-    };
+    let registered = shared.registry.get(task).ok_or(Failure::UnknownTask)?;
     let limit = |seconds: Option<f64>| match seconds {
-        // Zero means no limit, as in Python.
+        // As in Python, zero means no limit.
         None | Some(0.0) => Ok(None),
         Some(seconds) => Duration::try_from_secs_f64(seconds)
             .map(Some)
@@ -77,7 +69,7 @@ pub(super) fn time_limit(shared: &Shared, order: &NewTimeLimit) -> MethodResult 
     };
     info!(task, soft = order.soft, hard = order.hard, "set time limits");
     registered.limits.set_time_limit(limits);
-    Ok(ok("time limits set successfully"))
+    ok("time limits set successfully")
 }
 
 #[derive(Deserialize)]
@@ -85,17 +77,17 @@ pub(super) struct Consumer {
     queue: String,
 }
 
-pub(super) fn add_consumer(shared: &Shared, order: &Consumer) -> Value {
+pub(super) fn add_consumer(shared: &Shared, order: &Consumer) -> MethodResult {
     let queue = &order.queue;
     if queue.is_empty() || queue.len() > MAX_QUEUE_NAME {
-        return nok(format!("a queue's name must have 1 to {MAX_QUEUE_NAME} bytes"));
+        let message = format!("a queue's name must have 1 to {MAX_QUEUE_NAME} bytes");
+        return Err(Failure::Other(message));
     }
     let queues = shared.queues();
     if !queues.contains(queue) {
         if queues.len() >= MAX_QUEUES {
-            return nok(format!(
-                "the worker already consumes from {MAX_QUEUES} queues, the maximum"
-            ));
+            let message = format!("the worker already consumes from {MAX_QUEUES} queues, the maximum");
+            return Err(Failure::Other(message));
         }
         info!(queue, "consuming from another queue");
         shared.set_queues(queues.iter().cloned().chain([queue.clone()]).collect());
@@ -103,16 +95,12 @@ pub(super) fn add_consumer(shared: &Shared, order: &Consumer) -> Value {
     ok(format!("add consumer {queue}"))
 }
 
-pub(super) fn cancel_consumer(shared: &Shared, order: &Consumer) -> Value {
+pub(super) fn cancel_consumer(shared: &Shared, order: &Consumer) -> MethodResult {
     let queue = &order.queue;
     info!(queue, "no longer consuming from a queue");
-    let left = shared
-        .queues()
-        .iter()
-        .filter(|known| *known != queue)
-        .cloned()
-        .collect();
-    shared.set_queues(left);
+    let queues = shared.queues();
+    let left = queues.iter().filter(|known| *known != queue).cloned();
+    shared.set_queues(left.collect());
     ok(format!("no longer consuming from {queue}"))
 }
 
@@ -132,7 +120,7 @@ pub(super) fn pool_grow(shared: &Shared, order: &Pool) -> MethodResult {
     shared.set_concurrency(slots);
     shared.slots.add_permits(more);
     info!(concurrency = slots, "increased the concurrency");
-    Ok(ok("pool will grow"))
+    ok("pool will grow")
 }
 
 pub(super) fn pool_shrink(shared: &Shared, order: &Pool) -> MethodResult {
@@ -145,10 +133,10 @@ pub(super) fn pool_shrink(shared: &Shared, order: &Pool) -> MethodResult {
     let taken = shared.slots.forget_permits(less);
     tokio::spawn(remove_slots(Arc::clone(&shared.slots), less - taken));
     info!(concurrency = slots - less, "reduced the concurrency");
-    Ok(ok("pool will shrink"))
+    ok("pool will shrink")
 }
 
-/// Removes `count` slots that are in use, each when its task finishes.
+/// Removes `count` slots that are in use, each as soon as its task ends.
 async fn remove_slots(slots: Arc<Semaphore>, count: usize) {
     for _ in 0..count {
         match slots.acquire().await {
@@ -158,7 +146,7 @@ async fn remove_slots(slots: Arc<Semaphore>, count: usize) {
     }
 }
 
-pub(super) fn enable_events(shared: &Shared, enable: bool) -> Value {
+pub(super) fn enable_events(shared: &Shared, enable: bool) -> MethodResult {
     let was = shared.events.enable(enable);
     if was != enable {
         info!(enable, "remote control enabled or disabled task events");
@@ -175,7 +163,7 @@ pub(super) async fn heartbeat(shared: &Shared) -> Value {
     Value::Null
 }
 
-/// Starts a warm shutdown. Celery's workers do not reply to it; the sender sees that they go offline.
+/// Starts a warm shutdown. Like Celery's workers, sends no reply; the sender sees that the worker goes offline.
 pub(super) fn shutdown(shared: &Shared) {
     warn!("remote control requested a shutdown");
     shared.stop.cancel();
