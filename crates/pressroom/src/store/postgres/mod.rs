@@ -78,3 +78,21 @@ impl std::fmt::Debug for PostgresStore {
         f.debug_struct("PostgresStore").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{ArticleEvent, ArticleId},
+        store::DeliveryStore as _,
+    };
+
+    /// Every call of a method copies its future to the heap.
+    #[tokio::test]
+    async fn futures_of_statements_are_small() {
+        let config = PostgresConfig::parse("postgres://u@h/d").unwrap();
+        let store = PostgresStore::connect(&config).unwrap();
+        let slow = store.recipients(ArticleId(1), ArticleEvent::Created, UserId(0), 1);
+        assert!(size_of_val(&*slow) < 4096, "{}", size_of_val(&*slow));
+    }
+}

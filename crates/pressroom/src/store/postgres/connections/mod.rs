@@ -16,7 +16,7 @@ mod pool;
 mod statement;
 mod types;
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use telemetry::{Database, Statement};
 
@@ -94,7 +94,7 @@ impl Connections {
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<Answer, StatementError> {
-        let answer = self.pipeline.run(statement, params);
+        let answer = pin!(self.pipeline.run(statement, params));
         self.database.observe(statement, answer).await
     }
 
@@ -104,7 +104,7 @@ impl Connections {
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<Answer, StatementError> {
-        let answer = self.pool.run_slow(statement, params);
+        let answer = pin!(self.pool.run_slow(statement, params));
         self.database.observe(statement, answer).await
     }
 
@@ -117,7 +117,7 @@ impl Connections {
         before: &[Step<'_>],
         last: Step<'_>,
     ) -> Result<Answer, StatementError> {
-        let answer = self.pool.transaction(&self.database, before, last);
+        let answer = pin!(self.pool.transaction(&self.database, before, last));
         self.database.observe(last.0, answer).await
     }
 }

@@ -264,14 +264,15 @@ impl Drop for Lease<'_> {
     }
 }
 
-async fn in_time<T, E: Into<StatementError>>(
+/// Bounds `work` by the deadline. Not an `async fn`, whose future would have room for `work` twice.
+fn in_time<T, E: Into<StatementError>>(
     deadline: Instant,
     work: impl Future<Output = Result<T, E>>,
-) -> Result<T, StatementError> {
-    match timeout_at(deadline, work).await {
+) -> impl Future<Output = Result<T, StatementError>> {
+    timeout_at(deadline, work).map(|answer| match answer {
         Ok(answer) => answer.map_err(E::into),
         Err(_elapsed) => Err(StatementError::unavailable("no answer in time")),
-    }
+    })
 }
 
 fn unavailable(error: deadpool_postgres::PoolError) -> StatementError {

@@ -12,7 +12,7 @@ pub(super) mod connect;
 mod threads;
 mod transaction;
 
-use std::path::Path;
+use std::{path::Path, pin::pin};
 
 use rusqlite::{Connection, Params, Row, TransactionBehavior};
 use telemetry::{Context, Database, Returned, Statement};
@@ -116,7 +116,7 @@ impl Connections {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StatementError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (named, database) = (*statement, self.database.clone());
-        let running = async move {
+        let running = pin!(async move {
             let span = Context::current();
             let run = move |connection: &mut Connection| {
                 let _current = span.attach();
@@ -126,7 +126,7 @@ impl Connections {
                 Ok(done)
             };
             threads.run(run).await
-        };
+        });
         Ok(self.database.observe(statement, running).await?)
     }
 }
