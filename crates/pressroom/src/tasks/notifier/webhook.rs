@@ -8,7 +8,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{
     Client, StatusCode, Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    header::{CONTENT_TYPE, HeaderMap},
     redirect::Policy,
 };
 use serde_json::json;
@@ -34,15 +34,15 @@ impl std::fmt::Debug for WebhookChannel {
 }
 
 impl WebhookChannel {
-    /// Creates a channel to an `http` or `https` URL. A secret with the specification's prefix `whsec_` is
-    /// base64-decoded; any other secret is used as it is.
+    /// Creates a channel to an `http` or `https` URL. A secret with the prefix `whsec_` of the specification
+    /// is base64-decoded; any other secret is used unchanged.
     ///
     /// # Errors
     /// Returns an error if TLS cannot be set up on this machine.
     pub fn new(url: Url, secret: &str) -> reqwest::Result<Self> {
         let client = Client::builder()
             .timeout(TIMEOUT)
-            // A signed notification must only reach the configured receiver.
+            // Only the configured receiver may receive a signed notification.
             .redirect(Policy::none())
             .user_agent(concat!("pressroom/", env!("CARGO_PKG_VERSION")))
             .build()?;
@@ -99,7 +99,7 @@ impl Channel for WebhookChannel {
             .await;
         match response {
             Ok(response) if response.status().is_success() => Ok(()),
-            Ok(response) => Err(NotifyError::Refused {
+            Ok(response) => Err(NotifyError::Rejected {
                 status: response.status().as_u16(),
                 transient: is_transient(response.status()),
             }),
@@ -119,16 +119,11 @@ fn is_transient(status: StatusCode) -> bool {
         )
 }
 
-/// Returns the header fields of the trace context, so that the receiver can continue the trace.
+/// Returns the header fields of the trace context, with which the receiver can continue the trace.
 fn trace_headers() -> HeaderMap {
     telemetry::inject_context()
         .into_iter()
-        .filter_map(|(name, value)| {
-            Some((
-                HeaderName::try_from(name).ok()?,
-                HeaderValue::try_from(value).ok()?,
-            ))
-        })
+        .filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)))
         .collect()
 }
 
@@ -136,7 +131,7 @@ fn trace_headers() -> HeaderMap {
 mod tests {
     use super::*;
 
-    /// Compares with the example of the specification.
+    /// The expected value is the example in the specification.
     #[test]
     fn the_signature_matches_the_specification() {
         let _ = rustls::crypto::ring::default_provider().install_default();
