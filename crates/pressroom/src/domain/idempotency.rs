@@ -65,7 +65,7 @@ impl IdempotentRequest {
 
 /// The stored answer to the first request under a key.
 #[derive(Debug, Clone)]
-pub struct StoredAnswer {
+pub struct StoredResponse {
     pub fingerprint: Vec<u8>,
     /// The article as created.
     pub article: Article,

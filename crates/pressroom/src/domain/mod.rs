@@ -16,7 +16,7 @@ pub use self::{
         PageStart, Precondition,
     },
     email::{Email, InvalidEmail},
-    idempotency::{Fingerprint, IdempotencyKey, IdempotentRequest, StoredAnswer, keys_expired_by},
+    idempotency::{Fingerprint, IdempotencyKey, IdempotentRequest, StoredResponse, keys_expired_by},
     task::{
         ARTICLE_NOTIFICATION, ArticleEvent, Backlog, DeliveryClaim, DeliveryKey, NewOutboxTask, OutboxTask,
         Recipient,

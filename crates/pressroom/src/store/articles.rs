@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::error::Result;
 use crate::domain::{
     Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, IdempotentRequest, ListQuery,
-    NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
+    NewArticle, NewOutboxTask, Precondition, StoredResponse, UserId,
 };
 
 /// Keeps articles and their favourites, and the answers to requests with an idempotency key.
@@ -34,12 +34,12 @@ pub trait ArticleStore: Debug + Send + Sync + 'static {
     ) -> Result<Article>;
 
     /// Finds the answer stored under this key after `since`.
-    async fn find_stored_answer(
+    async fn find_stored_response(
         &self,
         user: UserId,
         key: &IdempotencyKey,
         since: Timestamp,
-    ) -> Result<Option<StoredAnswer>>;
+    ) -> Result<Option<StoredResponse>>;
 
     /// Deletes up to `limit` keys stored at or before `before`, the oldest first; returns their number.
     async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64>;

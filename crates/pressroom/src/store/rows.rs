@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::domain::{
     Article, ArticleId, Author, Backlog, Credentials, OutboxTask, PasswordHash, Recipient, Session,
-    StoredAnswer, User, UserId,
+    StoredResponse, User, UserId,
 };
 
 /// A row of a result.
@@ -82,8 +82,8 @@ pub(super) fn article<R: Columns>(row: &R) -> Result<Article, R::Error> {
     })
 }
 
-pub(super) fn stored_answer<R: Columns>(row: &R) -> Result<StoredAnswer, R::Error> {
-    Ok(StoredAnswer {
+pub(super) fn stored_response<R: Columns>(row: &R) -> Result<StoredResponse, R::Error> {
+    Ok(StoredResponse {
         fingerprint: row.column("fingerprint")?,
         article: article(row)?,
     })

@@ -82,7 +82,7 @@ pub(super) const FIND_ARTICLE: Statement = find_article!("article.slug = $2");
 pub(super) const FIND_ARTICLE_BY_ID: Statement = find_article!("article.id = $2");
 
 /// The stored answer has the columns of the article as it was created.
-pub(super) const FIND_STORED_ANSWER: Statement = statement!(
+pub(super) const FIND_STORED_RESPONSE: Statement = statement!(
     "SELECT idempotency_keys",
     "
         SELECT fingerprint, article_id AS id, slug, title, description, body, 0 AS favorites_count,
@@ -204,7 +204,7 @@ mod tests {
             PURGE_REVOKED_TOKENS,
             FIND_ARTICLE,
             FIND_ARTICLE_BY_ID,
-            FIND_STORED_ANSWER,
+            FIND_STORED_RESPONSE,
             DELETE_OUTBOX,
             RELEASE_OUTBOX,
             FOLLOWERS_OF_THE_AUTHOR,

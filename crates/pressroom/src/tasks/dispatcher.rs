@@ -30,7 +30,7 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Back-off while the store or the broker is unavailable. Retries are unlimited: a task stays in the outbox
 /// until the broker is available.
-const BACKOFF: RetryDelay = RetryDelay::Exponential {
+const BACK_OFF: RetryDelay = RetryDelay::Exponential {
     first: Duration::from_millis(100),
     longest: Duration::from_secs(5),
     jitter: true,
@@ -108,7 +108,7 @@ impl Dispatcher {
                         telemetry::warn!(%error, "cannot read the outbox; retrying");
                     }
                     failed_claims += 1;
-                    wait = BACKOFF.after(failed_claims);
+                    wait = BACK_OFF.after(failed_claims);
                 }
             }
         }
@@ -140,7 +140,7 @@ impl Dispatcher {
         let written = match &failure {
             None => self.store.delete_outbox(task.id).await,
             Some(reason) => {
-                let delay = BACKOFF.after(task.attempts.unsigned_abs());
+                let delay = BACK_OFF.after(task.attempts.unsigned_abs());
                 telemetry::warn!(task.id = %task.task_id, task.attempts, retry_in_s = delay.as_secs_f64(), reason, "task not published");
                 let retry_at = self.clock.now().saturating_add(delay);
                 self.store

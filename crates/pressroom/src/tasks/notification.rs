@@ -41,7 +41,7 @@ const MAX_OUTAGE: Duration = Duration::from_secs(150);
 const UNAVAILABLE_AFTER: usize = 3;
 
 /// Back-off within a run.
-const BACKOFF: RetryDelay = RetryDelay::Exponential {
+const BACK_OFF: RetryDelay = RetryDelay::Exponential {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(30),
     jitter: true,
@@ -324,7 +324,7 @@ impl Retries {
     /// # Errors
     /// Returns `error` when no time is left for another attempt.
     async fn wait<E: Display>(&mut self, error: E, min: Duration) -> Result<(), E> {
-        let delay = BACKOFF.after(self.count).max(min);
+        let delay = BACK_OFF.after(self.count).max(min);
         if self.start.elapsed() + delay > MAX_OUTAGE {
             return Err(error);
         }

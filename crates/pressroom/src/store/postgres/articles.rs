@@ -16,12 +16,12 @@ use super::{
 use crate::{
     domain::{
         Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, IdempotentRequest, ListQuery,
-        NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
+        NewArticle, NewOutboxTask, Precondition, StoredResponse, UserId,
     },
     store::{
         ArticleStore, Constraint, Result, StoreError,
         rows::{self, Utc},
-        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_ANSWER, article_columns, statement},
+        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_RESPONSE, article_columns, statement},
     },
 };
 
@@ -236,15 +236,15 @@ impl ArticleStore for PostgresStore {
         inserted.ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
     }
 
-    async fn find_stored_answer(
+    async fn find_stored_response(
         &self,
         user: UserId,
         key: &IdempotencyKey,
         since: Timestamp,
-    ) -> Result<Option<StoredAnswer>> {
+    ) -> Result<Option<StoredResponse>> {
         let params: Params<'_> = &[&user.0, &key.as_str(), &Utc(since)];
-        let found = self.primary.run(&FIND_STORED_ANSWER, params).await?;
-        Ok(found.first(rows::stored_answer)?)
+        let found = self.primary.run(&FIND_STORED_RESPONSE, params).await?;
+        Ok(found.first(rows::stored_response)?)
     }
 
     async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64> {
@@ -258,7 +258,7 @@ impl ArticleStore for PostgresStore {
 
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>> {
         if let Some(replica) = self.replica_for(viewer)
-            && let Some(answer) = Box::pin(replica::in_short(find_article(replica, slug, None))).await
+            && let Some(answer) = Box::pin(replica::short_read(find_article(replica, slug, None))).await
             && let Some(article) = answer?
         {
             return Ok(Some(article));
@@ -274,7 +274,7 @@ impl ArticleStore for PostgresStore {
 
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
         if let Some(replica) = self.replica_for(query.viewer)
-            && let Some(page) = replica::conclusive(Box::pin(list::list_articles(replica, &query)).await)
+            && let Some(page) = replica::final_result(Box::pin(list::list_articles(replica, &query)).await)
         {
             return Ok(page?);
         }

@@ -9,12 +9,12 @@ use super::{SqliteStore, connections::Transaction, error::StatementError, list, 
 use crate::{
     domain::{
         Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, IdempotentRequest, ListQuery,
-        NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
+        NewArticle, NewOutboxTask, Precondition, StoredResponse, UserId,
     },
     store::{
         ArticleStore, Constraint, Result, StoreError,
         rows::{self, Utc},
-        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_ANSWER, statement},
+        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_RESPONSE, statement},
     },
 };
 
@@ -29,7 +29,7 @@ const INSERT_ARTICLE: Statement = statement!(
 );
 
 /// Replaces an expired key.
-const STORE_ANSWER: Statement = statement!(
+const STORE_RESPONSE: Statement = statement!(
     "INSERT idempotency_keys",
     "
         INSERT OR REPLACE INTO idempotency_keys
@@ -104,7 +104,7 @@ impl ArticleStore for SqliteStore {
         let once = once.clone();
         let inserted = self.connections.write(&INSERT_ARTICLE, move |db| {
             let key = params![new.author.0, once.key.as_str(), Utc(once.since)];
-            if db.row(&FIND_STORED_ANSWER, key, |_| Ok(()))?.is_some() {
+            if db.row(&FIND_STORED_RESPONSE, key, |_| Ok(()))?.is_some() {
                 return Ok(None);
             }
             let article = insert(db, &new, &task)?;
@@ -121,7 +121,7 @@ impl ArticleStore for SqliteStore {
                 article.author.email,
                 article.author.name,
             ];
-            db.execute(&STORE_ANSWER, params)?;
+            db.execute(&STORE_RESPONSE, params)?;
             Ok(Some(article))
         });
         inserted
@@ -129,15 +129,15 @@ impl ArticleStore for SqliteStore {
             .ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
     }
 
-    async fn find_stored_answer(
+    async fn find_stored_response(
         &self,
         user: UserId,
         key: &IdempotencyKey,
         since: Timestamp,
-    ) -> Result<Option<StoredAnswer>> {
+    ) -> Result<Option<StoredResponse>> {
         let params = (user.0, key.as_str().to_owned(), Utc(since));
         self.connections
-            .row(&FIND_STORED_ANSWER, params, |row| rows::stored_answer(row))
+            .row(&FIND_STORED_RESPONSE, params, |row| rows::stored_response(row))
             .await
     }
 

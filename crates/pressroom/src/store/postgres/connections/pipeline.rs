@@ -1,6 +1,6 @@
 //! The pipeline for single statements: a few connections, each shared by all callers and kept open by its own
-//! task. Statements fail at once when the server is known to be down, and within [`ANSWER_TIMEOUT`] when it
-//! does not answer.
+//! task. Statements fail immediately while the server is known to be down, and within [`RESPONSE_TIMEOUT`]
+//! when it does not respond.
 
 use std::{
     sync::{
@@ -10,32 +10,38 @@ use std::{
     time::Duration,
 };
 
+use celeriac::RetryDelay;
 use telemetry::{ConnectionCounts, Statement};
 use tokio::{
     sync::watch,
     task::AbortHandle,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
-    answer::Answer,
     connector::Connector,
     pipelined::PipelinedConnection,
-    statement::{Params, record_retry},
+    result::StatementResult,
+    statement::{Params, retry_reads},
     types::TypeCache,
 };
 use crate::store::postgres::error::StatementError;
 
-/// Maximum wait for an answer, including the wait for a connection.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_800);
-/// Server-side time-out of a statement. Shorter than [`ANSWER_TIMEOUT`], so that the server cancels a
-/// statement that waits for a lock before the statements pipelined behind it time out.
+/// Maximum wait for a response, including the wait for a connection.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_800);
+/// Server-side time-out of a statement. Shorter than [`RESPONSE_TIMEOUT`], so that a statement that waits for
+/// a lock is cancelled before the statements pipelined behind it time out.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Maximum wait for a connection that is being opened.
 const CONNECTION_WAIT: Duration = Duration::from_secs(1);
 
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// Back-off between attempts to connect, which are unlimited.
+const BACK_OFF: RetryDelay = RetryDelay::Exponential {
+    first: Duration::from_millis(50),
+    longest: MAX_BACK_OFF,
+    jitter: true,
+};
+const MAX_BACK_OFF: Duration = Duration::from_secs(1);
 
 /// A few shared connections, used in turn.
 pub(super) struct Pipeline {
@@ -53,7 +59,7 @@ enum Link {
     /// The first attempt since the connection was lost is under way.
     Opening,
     Up(Arc<PipelinedConnection>),
-    /// The last attempt failed for this reason; the next one follows after the back-off.
+    /// The last attempt failed for this reason; another one follows after the back-off.
     Down(Arc<str>),
 }
 
@@ -81,52 +87,31 @@ impl Pipeline {
         }
     }
 
-    /// Runs one statement. A read whose connection is lost is retried up to once per connection, because a
-    /// restart of the server may have broken all of them unnoticed.
+    /// Runs one statement. A read whose connection is lost is retried.
     pub(super) async fn run(
         &self,
         statement: &Statement,
         params: Params<'_>,
-    ) -> Result<Answer, StatementError> {
-        let deadline = Instant::now() + ANSWER_TIMEOUT;
-        let mut answer = self.run_by(deadline, statement, params).await;
-        for _ in &self.slots {
-            match answer {
-                Err(error) if error.allows_read_retry(statement) => {
-                    record_retry(&error);
-                    answer = self.run_by(deadline, statement, params).await;
-                }
-                answer => return answer,
-            }
-        }
-        answer
+    ) -> Result<StatementResult, StatementError> {
+        let deadline = Instant::now() + RESPONSE_TIMEOUT;
+        let run = || self.run_by(deadline, statement, params);
+        retry_reads(statement, self.slots.len(), run).await
     }
 
-    /// Runs one statement, and retries it once if it loses a race against another transaction.
     async fn run_by(
         &self,
         deadline: Instant,
         statement: &Statement,
         params: Params<'_>,
-    ) -> Result<Answer, StatementError> {
-        let session = timeout_at(deadline, self.session())
-            .await
-            .map_err(|_elapsed| StatementError::unavailable("no connection in time"))??;
-        let answers = session.answers();
-        let answer = timeout_at(deadline, async {
-            match session.run(statement, params).await {
-                Err(error) if error.lost_race() => {
-                    record_retry(&error);
-                    session.run(statement, params).await
-                }
-                answer => answer,
+    ) -> Result<StatementResult, StatementError> {
+        let connection = self.connection(deadline).await?;
+        let responses = connection.responses();
+        let result = timeout_at(deadline, connection.run(statement, params)).await;
+        result.unwrap_or_else(|_elapsed| {
+            if connection.responses() == responses {
+                connection.unusable.notify_one();
             }
-        });
-        answer.await.unwrap_or_else(|_elapsed| {
-            if session.answers() == answers {
-                session.unusable.notify_one();
-            }
-            Err(StatementError::unavailable("no answer in time"))
+            Err(StatementError::unavailable("no response in time"))
         })
     }
 
@@ -145,21 +130,21 @@ impl Pipeline {
         }
     }
 
-    /// Returns the next connection that is up; waits only while one is being opened and none has failed.
-    async fn session(&self) -> Result<Arc<PipelinedConnection>, StatementError> {
+    /// Returns the next connection that is up. Waits only while one is being opened and none has failed.
+    async fn connection(&self, deadline: Instant) -> Result<Arc<PipelinedConnection>, StatementError> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let mut opening = None;
         let mut failure = None;
         for turn in 0..self.slots.len() {
             let slot = &self.slots[start.wrapping_add(turn) % self.slots.len()];
             match &*slot.link.borrow() {
-                Link::Up(session) if !session.is_closed() => return Ok(Arc::clone(session)),
+                Link::Up(connection) if !connection.is_closed() => return Ok(Arc::clone(connection)),
                 Link::Up(_) | Link::Opening => opening = Some(slot),
                 Link::Down(reason) => failure = Some(Arc::clone(reason)),
             }
         }
         match (failure, opening) {
-            (None, Some(slot)) => slot.wait().await,
+            (None, Some(slot)) => slot.wait(deadline.min(Instant::now() + CONNECTION_WAIT)).await,
             (reason, _) => Err(StatementError::unavailable(reason.as_deref().unwrap_or_default())),
         }
     }
@@ -174,27 +159,27 @@ impl Drop for Pipeline {
 }
 
 impl Slot {
-    async fn wait(&self) -> Result<Arc<PipelinedConnection>, StatementError> {
+    /// Waits until the connection is up or cannot be opened.
+    async fn wait(&self, deadline: Instant) -> Result<Arc<PipelinedConnection>, StatementError> {
         let mut link = self.link.clone();
         let decided = link.wait_for(|link| match link {
             Link::Opening => false,
             // The supervisor may not have noticed yet that the connection is closed.
-            Link::Up(session) => !session.is_closed(),
+            Link::Up(connection) => !connection.is_closed(),
             Link::Down(_) => true,
         });
-        let Ok(Ok(link)) = timeout(CONNECTION_WAIT, decided).await else {
-            return Err(StatementError::unavailable("no connection in time"));
-        };
-        match &*link {
-            Link::Up(session) => Ok(Arc::clone(session)),
-            Link::Down(reason) => Err(StatementError::unavailable(&**reason)),
-            Link::Opening => Err(StatementError::unavailable("connecting")),
+        match timeout_at(deadline, decided).await {
+            Ok(Ok(link)) => match &*link {
+                Link::Up(connection) => Ok(Arc::clone(connection)),
+                Link::Down(reason) => Err(StatementError::unavailable(&**reason)),
+                Link::Opening => Err(StatementError::unavailable("connecting")),
+            },
+            _ => Err(StatementError::unavailable("no connection in time")),
         }
     }
 }
 
-/// Keeps one connection open: logs once when it is lost and once when it is open again, and waits between
-/// attempts with a back-off of up to [`MAX_BACKOFF`].
+/// Keeps one connection open. Logs once when the connection is lost and once when it is open again.
 ///
 /// `pool` and `connection` name the connection in the log.
 async fn supervise(
@@ -204,7 +189,7 @@ async fn supervise(
     types: Option<Arc<TypeCache>>,
     publish: watch::Sender<Link>,
 ) {
-    let mut backoff = FIRST_BACKOFF;
+    let mut failures = 0;
     let mut reported = false;
     loop {
         match connector.open_in_time().await {
@@ -213,19 +198,21 @@ async fn supervise(
                     telemetry::info!(pool, connection, "the database connection is open again");
                 }
                 let opened = Instant::now();
-                let session = Arc::new(PipelinedConnection::new(client, types.clone()));
-                publish.send_replace(Link::Up(Arc::clone(&session)));
+                let opened_connection = Arc::new(PipelinedConnection::new(client, types.clone()));
+                publish.send_replace(Link::Up(Arc::clone(&opened_connection)));
                 let reason = tokio::select! {
-                    ended = &mut driver => end_of(ended),
-                    () = session.unusable.notified() => "the server closed it or does not answer".to_owned(),
+                    ended = &mut driver => closing_reason(ended),
+                    () = opened_connection.unusable.notified() => {
+                        "the server closed it or does not respond".to_owned()
+                    }
                 };
-                // Fails the callers that still wait for an answer.
+                // Makes the statements fail that still wait for a response.
                 driver.abort();
                 publish.send_replace(Link::Opening);
                 telemetry::warn!(pool, connection, reason, "the database connection is lost");
                 reported = true;
-                if opened.elapsed() >= MAX_BACKOFF {
-                    backoff = FIRST_BACKOFF;
+                if opened.elapsed() >= MAX_BACK_OFF {
+                    failures = 0;
                     continue;
                 }
             }
@@ -237,12 +224,13 @@ async fn supervise(
                 publish.send_replace(Link::Down(reason.into()));
             }
         }
-        sleep(backoff).await;
-        backoff = (backoff * 2).min(MAX_BACKOFF);
+        sleep(BACK_OFF.after(failures)).await;
+        failures += 1;
     }
 }
 
-fn end_of(driver: Result<Result<(), tokio_postgres::Error>, tokio::task::JoinError>) -> String {
+/// Describes why a connection's driver ended.
+fn closing_reason(driver: Result<Result<(), tokio_postgres::Error>, tokio::task::JoinError>) -> String {
     match driver {
         Ok(Ok(())) => "closed".to_owned(),
         Ok(Err(error)) => match error.code() {

@@ -1,17 +1,20 @@
 //! Statements for the server: parameters, prepared form, and retries.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use telemetry::{Failure as _, Statement};
 use tokio_postgres::types::{ToSql, Type};
 
+use super::result::StatementResult;
 use crate::store::postgres::error::StatementError;
 
 /// Parameters of a statement.
 pub(in crate::store::postgres) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// A statement that can be sent.
-#[derive(Clone)]
 pub(super) enum Prepared {
     /// Name of a prepared statement, valid on its connection.
     Named(tokio_postgres::Statement),
@@ -26,13 +29,55 @@ pub(super) struct StatementTypes {
     pub(super) returns_rows: bool,
 }
 
-/// Key of a statement in a map of prepared statements.
-pub(super) type StatementKey = (usize, usize);
+/// A map whose keys are statements, by the address and length of their texts: texts are constants, and
+/// hashing a kilobyte of SQL would cost more than the rest of the look-up.
+pub(super) struct StatementMap<V>(RwLock<HashMap<(usize, usize), V>>);
 
-/// Returns the address and length of the statement's text: texts are constants, and hashing a kilobyte of SQL
-/// per call would cost more than the rest of the look-up.
-pub(super) fn key(statement: &Statement) -> StatementKey {
+impl<V> Default for StatementMap<V> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<V: Clone> StatementMap<V> {
+    pub(super) fn get(&self, statement: &Statement) -> Option<V> {
+        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        map.get(&key(statement)).cloned()
+    }
+
+    pub(super) fn insert(&self, statement: &Statement, value: V) {
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        map.insert(key(statement), value);
+    }
+
+    pub(super) fn remove(&self, statement: &Statement) {
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        map.remove(&key(statement));
+    }
+}
+
+fn key(statement: &Statement) -> (usize, usize) {
     (statement.text.as_ptr().addr(), statement.text.len())
+}
+
+/// Runs `statement` through `run`. A read whose connection is lost is retried once per connection, because a
+/// restart of the server may have broken all of them unnoticed. The retries go over other connections, so
+/// they need no back-off.
+pub(super) async fn retry_reads<F>(
+    statement: &Statement,
+    connections: usize,
+    run: impl Fn() -> F,
+) -> Result<StatementResult, StatementError>
+where
+    F: Future<Output = Result<StatementResult, StatementError>>,
+{
+    for _ in 0..connections {
+        match run().await {
+            Err(error) if error.connection_lost && statement.operation == "SELECT" => record_retry(&error),
+            result => return result,
+        }
+    }
+    run().await
 }
 
 /// Records a retry on the statement's span and in the log.

@@ -17,7 +17,7 @@ use tokio::{
 use crate::store::sqlite::error::StatementError;
 
 /// Maximum wait for a thread and its answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of jobs that wait for a thread.
 const MAX_WAITING: usize = 1_024;
 
@@ -72,9 +72,9 @@ impl Threads {
                 .await
                 .map_err(|_dropped| StatementError::failed("a database job panicked"))?
         };
-        timeout(ANSWER_TIMEOUT, turn)
+        timeout(RESPONSE_TIMEOUT, turn)
             .await
-            .unwrap_or_else(|_elapsed| Err(StatementError::unavailable("no answer in time")))
+            .unwrap_or_else(|_elapsed| Err(StatementError::unavailable("no response in time")))
     }
 }
 
