@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{clock::Clock, names::metric, store::OutboxStore};
 
-/// Time between two counts of the outbox.
+/// Interval between counts of the outbox.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Counts the waiting tasks until `shutdown` is cancelled. The metrics have no values while the store is

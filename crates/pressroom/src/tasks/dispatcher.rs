@@ -118,7 +118,7 @@ impl Dispatcher {
         }
     }
 
-    /// Publishes a task and updates the outbox; returns whether the broker accepted the task.
+    /// Publishes a task and updates the outbox. Returns whether the broker accepted the task.
     async fn publish(&self, task: OutboxTask) -> bool {
         let signature = task.trace.iter().fold(
             Signature::new(&task.name)

@@ -36,8 +36,8 @@ const DELIVERY_LEASE: Duration = Duration::from_mins(1);
 /// few retries remain. Well below the soft time limit.
 const MAX_OUTAGE: Duration = Duration::from_secs(150);
 
-/// Number of transient failures after which a receiver counts as unavailable, so that the remaining
-/// recipients are left to the next attempt. More than one, because a failure may concern a single recipient.
+/// Number of transient failures after which a receiver is considered unavailable, and the remaining recipients
+/// are left to the next attempt. More than one, because a failure may affect a single recipient.
 const UNAVAILABLE_AFTER: usize = 3;
 
 /// Back-off within a run.
@@ -47,7 +47,7 @@ const BACK_OFF: RetryDelay = RetryDelay::Exponential {
     jitter: true,
 };
 
-/// The dependencies of the task.
+/// Dependencies of the task.
 #[derive(Debug, Clone)]
 pub struct NotificationTask {
     pub store: Arc<dyn Store>,
@@ -101,7 +101,7 @@ impl Failure for RunError {
     }
 }
 
-/// The result of one delivery.
+/// Result of one delivery.
 enum DeliveryResult {
     Now,
     Before,
@@ -110,7 +110,7 @@ enum DeliveryResult {
 }
 
 impl NotificationTask {
-    /// Registers this task with a worker, with the limits of the reference implementation.
+    /// Registers this task with a worker. Its limits are those of the reference implementation.
     pub fn register(self, worker: WorkerBuilder) -> WorkerBuilder {
         let options = TaskOptions::new()
             .max_retries(3)
@@ -302,9 +302,9 @@ impl NotificationTask {
     }
 }
 
-/// The retries of one operation, for up to [`MAX_OUTAGE`].
+/// Retries of one operation, for up to [`MAX_OUTAGE`].
 struct Retries {
-    /// Log message of a failure.
+    /// Description of a failure in the log.
     failure: &'static str,
     start: Instant,
     count: u32,

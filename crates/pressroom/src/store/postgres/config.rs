@@ -55,7 +55,7 @@ pub enum InvalidUrl {
     PreparedStatements,
     #[error("the URL names no host")]
     Host,
-    #[error("the URL cannot be read; are special characters in the password percent-encoded?")]
+    #[error("the URL cannot be parsed; special characters in the password must be percent-encoded")]
     Malformed,
 }
 
@@ -137,7 +137,7 @@ impl fmt::Debug for PostgresConfig {
     }
 }
 
-/// The URL parameters that the driver does not know or interprets differently from `libpq`, and all others.
+/// URL parameters that the driver does not support or interprets differently from `libpq`, and the others.
 struct Parameters {
     ssl_mode: SslMode,
     certificates: Certificates,

@@ -30,7 +30,7 @@ use super::{
     migrations::schema_is_current,
 };
 
-/// Time between two checks of the replica.
+/// Interval between checks of the replica.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum wait for a check, or for one article before the primary is queried.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -60,7 +60,7 @@ impl Replica {
         })
     }
 
-    /// Returns the connections, while the replica is usable.
+    /// Returns the connections if the replica is usable.
     pub(super) fn usable(&self) -> Option<&Connections> {
         self.usable.load(Ordering::Relaxed).then_some(&*self.connections)
     }
@@ -133,7 +133,7 @@ async fn watch(primary: Arc<Connections>, replica: Arc<Connections>, usable: Arc
             Ok(status) => status,
             Err(_elapsed) => {
                 update(Err("no response in time".to_owned()));
-                // Awaited until its own time-out, which replaces a silent connection.
+                // Continues until its own time-out, which replaces a silent connection.
                 check.await
             }
         };

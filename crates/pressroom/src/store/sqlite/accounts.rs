@@ -1,5 +1,5 @@
-//! Users and revoked tokens. Addresses keep the spelling typed; a column with the folded spelling makes them
-//! unique, ignoring letter case.
+//! Users and revoked tokens. E-mail addresses are stored as typed; another column contains them in lower case
+//! and makes them unique.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -67,9 +67,7 @@ impl AccountStore for SqliteStore {
             ];
             db.row(&INSERT_USER, params, |row| rows::user(row))
         });
-        inserted
-            .await?
-            .ok_or_else(|| StoreError::Failed("an inserted user returned no row".to_owned()))
+        inserted.await?.ok_or_else(StoreError::no_row)
     }
 
     async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>> {

@@ -35,7 +35,11 @@ const STORE_RESPONSE: Statement = statement!(
         INSERT OR REPLACE INTO idempotency_keys
             (user_id, key, fingerprint, created_at, article_id, slug, title, description, body,
             author_email, author_name)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        SELECT author.id, ?2, ?3, article.created_at, article.id, article.slug, article.title,
+            article.description, article.body, author.email, author.name
+        FROM articles AS article
+        JOIN users AS author ON author.id = article.author_id
+        WHERE article.id = ?1",
 );
 
 const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
@@ -91,8 +95,8 @@ impl ArticleStore for SqliteStore {
     async fn insert_article(&self, new: NewArticle, task: NewOutboxTask) -> Result<Article> {
         let inserted = self
             .connections
-            .write(&INSERT_ARTICLE, move |db| Ok(Some(insert(db, &new, &task)?)));
-        inserted.await?.ok_or_else(|| no_row().into())
+            .write(&INSERT_ARTICLE, move |db| insert(db, &new, &task));
+        inserted.await?.ok_or_else(StoreError::no_row)
     }
 
     async fn insert_article_once(
@@ -108,21 +112,11 @@ impl ArticleStore for SqliteStore {
                 return Ok(None);
             }
             let article = insert(db, &new, &task)?;
-            let params = params![
-                article.author.id.0,
-                once.key.as_str(),
-                once.fingerprint,
-                Utc(article.created_at),
-                article.id.0,
-                article.slug,
-                article.title,
-                article.description,
-                article.body,
-                article.author.email,
-                article.author.name,
-            ];
-            db.execute(&STORE_RESPONSE, params)?;
-            Ok(Some(article))
+            if let Some(article) = &article {
+                let params = params![article.id.0, once.key.as_str(), once.fingerprint];
+                db.execute(&STORE_RESPONSE, params)?;
+            }
+            Ok(article)
         });
         inserted
             .await?
@@ -227,8 +221,12 @@ impl ArticleStore for SqliteStore {
     }
 }
 
-/// Inserts an article and its task, within a transaction.
-fn insert(db: &Transaction<'_>, new: &NewArticle, task: &NewOutboxTask) -> Result<Article, StatementError> {
+/// Inserts an article and its task.
+fn insert(
+    db: &Transaction<'_>,
+    new: &NewArticle,
+    task: &NewOutboxTask,
+) -> Result<Option<Article>, StatementError> {
     let params = params![
         new.slug,
         new.draft.title,
@@ -238,18 +236,14 @@ fn insert(db: &Transaction<'_>, new: &NewArticle, task: &NewOutboxTask) -> Resul
         new.author.0,
         Utc(new.created_at),
     ];
-    let id = db
-        .row(&INSERT_ARTICLE, params, |row| row.get(0))?
-        .ok_or_else(no_row)?;
+    let Some(id) = db.row(&INSERT_ARTICLE, params, |row| row.get(0))? else {
+        return Ok(None);
+    };
     outbox::insert(db, task, id)?;
-    find_as_seen(db, id, None)?.ok_or_else(no_row)
+    find_as_seen(db, id, None)
 }
 
-fn no_row() -> StatementError {
-    StatementError::failed("an inserted article returned no row")
-}
-
-/// Finds the article as `viewer` sees it, within a transaction that may have changed it.
+/// Finds the article as `viewer` sees it, including changes by this transaction.
 fn find_as_seen(
     db: &Transaction<'_>,
     id: i32,
@@ -259,14 +253,15 @@ fn find_as_seen(
     db.row(&FIND_ARTICLE_BY_ID, params, |row| rows::article(row))
 }
 
-/// Returns whether the article exists in a version that `precondition` allows. No other transaction writes
+/// Returns whether the article exists and `precondition` allows its version. No other transaction can write
 /// until this one ends.
 fn may_change(db: &Transaction<'_>, id: i32, precondition: &Precondition) -> Result<bool, StatementError> {
     let version = db.row(&FIND_VERSION, [id], |row| row.get(0))?;
     Ok(version.is_some_and(|Utc(version)| precondition.holds(version)))
 }
 
-/// Changes a favourite by `change`, which returns the number of rows changed, and adjusts the count by `by`.
+/// Changes a favourite with `change`, which returns the number of changed rows. If that is not zero, changes
+/// the number of favourites by `by`.
 fn change_favorite(
     db: &Transaction<'_>,
     slug: &str,

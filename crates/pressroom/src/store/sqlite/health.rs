@@ -1,4 +1,4 @@
-//! The condition of the database.
+//! Health checks of the database.
 
 use async_trait::async_trait;
 

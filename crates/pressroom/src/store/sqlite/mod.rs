@@ -24,8 +24,8 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens `sqlite://path`, a path, or `:memory:`. Creates the file and its folder where missing, and
-    /// brings the schema up to date; blocks meanwhile.
+    /// Opens `sqlite://path`, a path, or `:memory:`. Creates a missing file and its folder, and migrates the
+    /// schema. Blocks.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](super::StoreError::Unavailable) when the file cannot be opened or is locked,

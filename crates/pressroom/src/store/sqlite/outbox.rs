@@ -56,7 +56,7 @@ impl OutboxStore for SqliteStore {
             .write(&CLAIM_OUTBOX, move |db| {
                 let params = params![Utc(now), Utc(until), limit.max(0)];
                 let mut tasks = db.rows(&CLAIM_OUTBOX, params, |row| rows::outbox_task(row))?;
-                // RETURNING guarantees no order.
+                // RETURNING does not guarantee an order.
                 tasks.sort_by_key(|task| task.id);
                 Ok(tasks)
             })
@@ -84,6 +84,6 @@ impl OutboxStore for SqliteStore {
             .connections
             .row(&OUTBOX_BACKLOG, (), |row| rows::backlog(row))
             .await?;
-        backlog.ok_or_else(|| StoreError::Failed("a count returned no row".to_owned()))
+        backlog.ok_or_else(StoreError::no_row)
     }
 }

@@ -31,7 +31,7 @@ pub struct Notification<'a> {
 /// Reason a delivery failed. Messages do not name the recipient.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
-    #[error("not a deliverable address")]
+    #[error("the address is not valid")]
     Address,
     #[error("the receiver did not respond in time")]
     TimedOut,

@@ -11,10 +11,10 @@ use lettre::{
 
 use super::{Channel, Notification, NotifyError, headline, one_line};
 
-/// Time limit for sending a message.
+/// Time-out of sending a message.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Channel that sends a mail for each notification, over a pool of connections.
+/// Channel that sends an e-mail for each notification, over a pool of connections.
 #[derive(Debug, Clone)]
 pub struct SmtpChannel {
     transport: AsyncSmtpTransport<Tokio1Executor>,

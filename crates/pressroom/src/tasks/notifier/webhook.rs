@@ -1,4 +1,4 @@
-//! Notifications as signed HTTP requests, by the Standard Webhooks specification 1.0.0: the header field
+//! Notifications as signed HTTP requests, following the Standard Webhooks specification 1.0.0: the header field
 //! `webhook-signature` is the HMAC-SHA256 of `webhook-id`, `webhook-timestamp` and the body.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use sha2::Sha256;
 
 use super::{Channel, Notification, NotifyError, headline};
 
-/// Time limit of a request.
+/// Time-out of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Channel that sends a POST request for each notification.
@@ -42,7 +42,7 @@ impl WebhookChannel {
     pub fn new(url: Url, secret: &str) -> reqwest::Result<Self> {
         let client = Client::builder()
             .timeout(TIMEOUT)
-            // Only the configured receiver may receive a signed notification.
+            // Signed notifications are only for the configured receiver.
             .redirect(Policy::none())
             .user_agent(concat!("pressroom/", env!("CARGO_PKG_VERSION")))
             .build()?;
@@ -119,7 +119,7 @@ fn is_transient(status: StatusCode) -> bool {
         )
 }
 
-/// Returns the header fields of the trace context, with which the receiver can continue the trace.
+/// Returns the header fields with the trace context, so that the receiver can continue the trace.
 fn trace_headers() -> HeaderMap {
     telemetry::inject_context()
         .into_iter()

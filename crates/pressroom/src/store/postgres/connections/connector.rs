@@ -18,7 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::store::postgres::config::{CONNECT_TIMEOUT, Certificates, PoolMode, PostgresConfig};
 
-/// Task that drives a connection's I/O; ends with the connection.
+/// Task that drives the I/O of a connection, and ends with it.
 pub(in crate::store::postgres) type Driver = JoinHandle<Result<(), tokio_postgres::Error>>;
 
 /// Opens connections to one database.

@@ -1,11 +1,11 @@
 //! Connections to one server. [`Connections`] runs every [`Statement`], and records its span and duration.
 //! Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
 //!
-//! Single statements go over a [`pipeline`] of shared connections; transactions and slow statements over a
+//! Single statements use a [`pipeline`] of shared connections. Transactions and slow statements use a
 //! [`pool`].
 #![expect(
     clippy::disallowed_methods,
-    reason = "this is where statements are sent, each within its span"
+    reason = "statements are sent here, each within its span"
 )]
 
 mod connector;
@@ -67,7 +67,7 @@ impl Connections {
         let pipeline = Arc::new(pipeline);
         let pool = Arc::new(Pool::new(role.pool, slow, types, config.pool_size)?);
         let database = Database::new("postgresql", config.database(), config.server());
-        // Weak: metrics outlive the store and must not keep its connections open.
+        // Weak references, because metrics outlive the store and must not keep its connections open.
         let (pipelined, pooled) = (Arc::downgrade(&pipeline), Arc::downgrade(&pool));
         database.observe_connections(role.pipeline, move || {
             let pipeline = pipelined.upgrade();

@@ -43,7 +43,7 @@ const BACK_OFF: RetryDelay = RetryDelay::Exponential {
 };
 const MAX_BACK_OFF: Duration = Duration::from_secs(1);
 
-/// A few shared connections, used in turn.
+/// A few shared connections, used in rotation.
 pub(super) struct Pipeline {
     slots: Vec<Slot>,
     next: AtomicUsize,
@@ -56,7 +56,7 @@ struct Slot {
 
 #[derive(Clone)]
 enum Link {
-    /// The first attempt since the connection was lost is under way.
+    /// The first attempt after the connection was lost is in progress.
     Opening,
     Up(Arc<PipelinedConnection>),
     /// The last attempt failed for this reason; another one follows after the back-off.
@@ -206,10 +206,15 @@ async fn supervise(
                         "the server closed it or does not respond".to_owned()
                     }
                 };
-                // Makes the statements fail that still wait for a response.
+                // Fails all statements that are waiting for a response.
                 driver.abort();
                 publish.send_replace(Link::Opening);
-                telemetry::warn!(pool, connection, reason, "the database connection is lost");
+                telemetry::warn!(
+                    pool,
+                    connection,
+                    reason,
+                    "lost the database connection; reconnecting"
+                );
                 reported = true;
                 if opened.elapsed() >= MAX_BACK_OFF {
                     failures = 0;
@@ -218,7 +223,12 @@ async fn supervise(
             }
             Err(reason) => {
                 if !reported {
-                    telemetry::warn!(pool, connection, reason, "the database cannot be reached");
+                    telemetry::warn!(
+                        pool,
+                        connection,
+                        reason,
+                        "the database cannot be reached; retrying"
+                    );
                     reported = true;
                 }
                 publish.send_replace(Link::Down(reason.into()));
@@ -229,7 +239,7 @@ async fn supervise(
     }
 }
 
-/// Describes why a connection's driver ended.
+/// Describes the end of a connection's driver.
 fn closing_reason(driver: Result<Result<(), tokio_postgres::Error>, tokio::task::JoinError>) -> String {
     match driver {
         Ok(Ok(())) => "closed".to_owned(),

@@ -26,7 +26,7 @@ pub(super) struct PipelinedConnection {
     responses: AtomicU64,
     /// Notified when the connection must be replaced although it looks open.
     pub(super) unusable: Notify,
-    /// Whether the server announced that it closes the connection, which may still be open.
+    /// Whether the server announced that it is closing the connection, which may still be open.
     closing: AtomicBool,
 }
 
@@ -85,7 +85,7 @@ impl PipelinedConnection {
         if let Some(known) = self.prepared.get(statement) {
             return Ok(Prepared::Named(known));
         }
-        // Two concurrent first callers may both prepare it; one result is dropped.
+        // If two callers prepare a statement concurrently, one result is dropped.
         let prepared = self.received(self.client.prepare(statement.text).await)?;
         self.prepared.insert(statement, prepared.clone());
         Ok(Prepared::Named(prepared))

@@ -125,7 +125,9 @@ impl Pool {
         let asked = Instant::now();
         let Ok(client) = timeout_at(start + CHECKOUT_TIMEOUT, self.connections.get()).await else {
             self.times.timed_out();
-            return Err(StatementError::unavailable("no connection free in time"));
+            return Err(StatementError::unavailable(
+                "no connection became available in time",
+            ));
         };
         let client = client.map_err(unavailable)?;
         self.times.waited(asked.elapsed());
@@ -138,7 +140,7 @@ impl Pool {
     }
 }
 
-/// The purpose for which a connection is borrowed.
+/// Work for which a connection is borrowed.
 #[derive(Clone, Copy)]
 enum Work<'a> {
     Slow(&'a Statement, Params<'a>),
@@ -267,7 +269,7 @@ impl Connect for Connector {
         &self,
         _: &tokio_postgres::Config,
     ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
-        // The checkout time-out bounds this too.
+        // Limited by the checkout time-out.
         async move {
             let (client, driver) = self.open().await?;
             let driver = tokio::spawn(async move {

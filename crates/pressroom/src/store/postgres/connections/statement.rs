@@ -1,4 +1,4 @@
-//! Statements for the server: parameters, prepared form, and retries.
+//! Parameters, prepared forms and retries of statements.
 
 use std::{
     collections::HashMap,
@@ -29,8 +29,8 @@ pub(super) struct StatementTypes {
     pub(super) returns_rows: bool,
 }
 
-/// A map whose keys are statements, by the address and length of their texts: texts are constants, and
-/// hashing a kilobyte of SQL would cost more than the rest of the look-up.
+/// A map from statements to values. The key is the address and length of a statement's text, which is a
+/// constant: hashing a kilobyte of SQL would cost more than the rest of the look-up.
 pub(super) struct StatementMap<V>(RwLock<HashMap<(usize, usize), V>>);
 
 impl<V> Default for StatementMap<V> {
@@ -60,9 +60,9 @@ fn key(statement: &Statement) -> (usize, usize) {
     (statement.text.as_ptr().addr(), statement.text.len())
 }
 
-/// Runs `statement` through `run`. A read whose connection is lost is retried once per connection, because a
-/// restart of the server may have broken all of them unnoticed. The retries go over other connections, so
-/// they need no back-off.
+/// Runs `statement` by calling `run`. A read whose connection is lost is retried up to once per connection,
+/// because a restart of the server may have broken all of them unnoticed. There is no back-off, because each
+/// retry uses another connection.
 pub(super) async fn retry_reads<F>(
     statement: &Statement,
     connections: usize,

@@ -34,8 +34,8 @@ impl TypeCache {
         if let Some(known) = self.known.get(statement) {
             return Ok(known);
         }
-        // Two concurrent first callers may both ask. Boxed because it is rare and would make the future of
-        // each statement several times larger.
+        // Concurrent first callers may both ask. Boxed because it is rare and would make the future of each
+        // statement several times larger.
         let types = Arc::new(Box::pin(self.ask(statement)).await?);
         self.known.insert(statement, Arc::clone(&types));
         Ok(types)

@@ -1,11 +1,11 @@
 //! Connections to the database. [`Connections`] runs every [`Statement`], and records its span and duration.
-//! Anything else that could run SQL is private to this module, and Clippy refuses it elsewhere.
+//! Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
 //!
-//! One thread writes and a few read, each with its own connection in WAL mode; see [`threads`]. A commit is
-//! on disk before it is acknowledged (`synchronous=FULL`): neither `kill -9` nor a power failure loses it.
+//! One thread writes and a few read, each with its own connection in WAL mode; see [`threads`]. Commits are on
+//! disk before they are acknowledged (`synchronous=FULL`), so neither `kill -9` nor a power failure loses them.
 #![expect(
     clippy::disallowed_methods,
-    reason = "this is where statements are run, each within its span"
+    reason = "statements are run here, each within its span"
 )]
 
 pub(super) mod connect;
@@ -25,7 +25,7 @@ use self::{
 use super::{error::StatementError, migrations};
 use crate::store::StoreError;
 
-/// Number of connections that read.
+/// Number of connections for reads.
 const READERS: usize = 4;
 
 /// The connections of a store.
@@ -36,8 +36,8 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Opens `sqlite://path`, a path, or `:memory:`. Creates the file and its folder where missing, and
-    /// brings the schema up to date; blocks meanwhile.
+    /// Opens `sqlite://path`, a path, or `:memory:`. Creates a missing file and its folder, and migrates the
+    /// schema. Blocks.
     pub(super) fn open(url: &str) -> Result<Self, StoreError> {
         let path = path_of(url);
         let mut writer = connect(path)?;
@@ -53,13 +53,13 @@ impl Connections {
         let name = Path::new(path).file_name().unwrap_or_default();
         Ok(Self {
             database: Database::new("sqlite", name.to_string_lossy().into_owned(), None),
-            // Only the connection that created a database in memory sees it.
+            // An in-memory database exists only on the connection that created it.
             readers: readers.unwrap_or_else(|| writer.clone()),
             writer,
         })
     }
 
-    /// Returns the row of a single read that has at most one.
+    /// Runs a single read that returns at most one row.
     pub(super) async fn row<T: Send + 'static>(
         &self,
         statement: &Statement,
@@ -71,7 +71,7 @@ impl Connections {
             .await
     }
 
-    /// Returns the number of rows that a single write changed.
+    /// Runs a single write, and returns the number of changed rows.
     pub(super) async fn execute(
         &self,
         statement: &Statement,
@@ -84,8 +84,8 @@ impl Connections {
 
     /// Reads from one snapshot.
     ///
-    /// The span covers all of `work` and is named after `statement`, which `work` runs; its other statements
-    /// are child spans.
+    /// The span covers all of `work`. It is named after `statement`, which `work` runs; the other statements of
+    /// `work` have child spans.
     pub(super) async fn read<T: Returned + Send + 'static>(
         &self,
         statement: &Statement,
@@ -98,7 +98,7 @@ impl Connections {
     /// Writes in one transaction, which is rolled back when `work` fails.
     ///
     /// The span also covers the wait for the writer, `BEGIN` and `COMMIT`. It is named after `statement`,
-    /// which `work` runs; its other statements are child spans.
+    /// which `work` runs; the other statements of `work` have child spans.
     pub(super) async fn write<T: Returned + Send + 'static>(
         &self,
         statement: &Statement,
