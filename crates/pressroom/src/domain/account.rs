@@ -14,8 +14,8 @@ pub struct UserId(pub i32);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
-    /// E-mail address as typed. Not an [`Email`], because rows written by other programs may contain addresses
-    /// that [`Email`] rejects.
+    /// E-mail address as typed. Not an [`Email`], because rows written by other programs may contain
+    /// addresses that [`Email`] rejects.
     pub email: String,
     pub name: String,
     pub bio: String,

@@ -1,8 +1,8 @@
 //! Validated e-mail addresses.
 //!
-//! The rules are those of marshmallow's `Email` field, which the reference implementation uses: the local part
-//! is a sequence of atoms separated by dots, or a quoted string; the domain has two or more labels, or is an
-//! IPv4 literal or `localhost`. Both parts may contain non-ASCII letters.
+//! The rules are those of marshmallow's `Email` field, which the reference implementation uses: the local
+//! part is a sequence of atoms separated by dots, or a quoted string; the domain has two or more labels, or
+//! is an IPv4 literal or `localhost`. Both parts may contain non-ASCII letters.
 
 use std::net::Ipv4Addr;
 
@@ -74,8 +74,8 @@ fn is_atom_char(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || ATOM_SYMBOLS.contains(c)
 }
 
-/// Whether `local` is a quoted string (RFC 822): ASCII characters except NUL, tab, line breaks, space, `"` and
-/// `\`. A backslash escapes any ASCII character except NUL and line breaks.
+/// Whether `local` is a quoted string (RFC 822): ASCII characters except NUL, tab, line breaks, space, `"`
+/// and `\`. A backslash escapes any ASCII character except NUL and line breaks.
 fn is_quoted(local: &str) -> bool {
     let Some(inner) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return false;

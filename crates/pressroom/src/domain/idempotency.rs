@@ -1,5 +1,5 @@
-//! Idempotency keys. A client that received no response repeats its request with the same key, and receives the
-//! response to the first request.
+//! Idempotency keys. A client that received no response repeats its request with the same key, and receives
+//! the response to the first request.
 
 use std::time::Duration;
 

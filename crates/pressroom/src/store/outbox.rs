@@ -11,8 +11,8 @@ use crate::domain::{Backlog, OutboxTask};
 /// Stores tasks until they are published. [`ArticleStore`](super::ArticleStore) inserts them.
 #[async_trait]
 pub trait OutboxStore: Debug + Send + Sync + 'static {
-    /// Claims up to `limit` waiting tasks for `lease`, the oldest first. A task can be claimed again after its
-    /// lease expires.
+    /// Claims up to `limit` waiting tasks for `lease`, the oldest first. A task can be claimed again after
+    /// its lease expires.
     async fn claim_outbox(&self, now: Timestamp, lease: Duration, limit: i64) -> Result<Vec<OutboxTask>>;
 
     /// Deletes a published task.

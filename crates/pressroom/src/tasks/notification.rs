@@ -36,8 +36,8 @@ const DELIVERY_LEASE: Duration = Duration::from_mins(1);
 /// few retries remain. Well below the soft time limit.
 const MAX_OUTAGE: Duration = Duration::from_secs(150);
 
-/// Number of transient failures after which a receiver is considered unavailable, and the remaining recipients
-/// are left to the next attempt. More than one, because a failure may affect a single recipient.
+/// Number of transient failures after which a receiver is considered unavailable, and the remaining
+/// recipients are left to the next attempt. More than one, because a failure may affect a single recipient.
 const UNAVAILABLE_AFTER: usize = 3;
 
 /// Back-off within a run.

@@ -62,8 +62,8 @@ pub enum InvalidUrl {
 impl PostgresConfig {
     /// Parses a `postgres://` or `postgresql://` URL, or SQLAlchemy's `postgresql+driver://`.
     ///
-    /// `sslmode=require` and `verify-ca` mean the same as `verify-full`: the certificate must be for this host
-    /// and trusted, by the system or through `sslrootcert`. `pool_mode=transaction` is for a pooler that
+    /// `sslmode=require` and `verify-ca` mean the same as `verify-full`: the certificate must be for this
+    /// host and trusted, by the system or through `sslrootcert`. `pool_mode=transaction` is for a pooler that
     /// reassigns connections after each transaction; statements are then prepared only with
     /// `prepared_statements=on`, for poolers that track them.
     ///

@@ -1,5 +1,5 @@
-//! Maps PostgreSQL's errors to [`StoreError`]. Messages contain the SQLSTATE, but nothing that may quote values
-//! of rows.
+//! Maps PostgreSQL's errors to [`StoreError`]. Messages contain the SQLSTATE, but nothing that may quote
+//! values of rows.
 
 use std::{error::Error as _, io};
 

@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// `$filter` selects the articles of the list, `$from` limits them to the articles after the cursor, and
-/// `$skip` skips an offset. `$1` is the number of articles, and `$2` the viewer. An empty page is a single row
-/// with nulls and the total.
+/// `$skip` skips an offset. `$1` is the number of articles, and `$2` the viewer. An empty page is a single
+/// row with nulls and the total.
 macro_rules! list {
     ($filter:literal, $from:literal, $skip:literal) => {
         statement!(

@@ -28,8 +28,8 @@ impl SqliteStore {
     /// schema. Blocks.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`](super::StoreError::Unavailable) when the file cannot be opened or is locked,
-    /// [`StoreError::Failed`](super::StoreError::Failed) when it is not a Pressroom database.
+    /// [`StoreError::Unavailable`](super::StoreError::Unavailable) when the file cannot be opened or is
+    /// locked, [`StoreError::Failed`](super::StoreError::Failed) when it is not a Pressroom database.
     pub fn open(url: &str) -> Result<Self> {
         Ok(Self {
             connections: Connections::open(url)?,

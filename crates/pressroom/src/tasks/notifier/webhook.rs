@@ -1,5 +1,5 @@
-//! Notifications as signed HTTP requests, following the Standard Webhooks specification 1.0.0: the header field
-//! `webhook-signature` is the HMAC-SHA256 of `webhook-id`, `webhook-timestamp` and the body.
+//! Notifications as signed HTTP requests, following the Standard Webhooks specification 1.0.0: the header
+//! field `webhook-signature` is the HMAC-SHA256 of `webhook-id`, `webhook-timestamp` and the body.
 
 use std::time::Duration;
 

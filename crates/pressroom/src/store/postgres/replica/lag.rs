@@ -14,8 +14,8 @@ const MAX_POSITIONS: usize = 100;
 pub(super) struct Lag(VecDeque<(Instant, u64)>);
 
 impl Lag {
-    /// Returns the lag at `now` of a replica that has replayed up to `replayed`, while the primary has written
-    /// up to `written`, if known.
+    /// Returns the lag at `now` of a replica that has replayed up to `replayed`, while the primary has
+    /// written up to `written`, if known.
     pub(super) fn after(&mut self, now: Instant, written: Option<u64>, replayed: u64) -> Duration {
         if let Some(written) = written
             && self.0.len() < MAX_POSITIONS

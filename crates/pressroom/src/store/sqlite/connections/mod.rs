@@ -1,8 +1,9 @@
 //! Connections to the database. [`Connections`] runs every [`Statement`], and records its span and duration.
 //! Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
 //!
-//! One thread writes and a few read, each with its own connection in WAL mode; see [`threads`]. Commits are on
-//! disk before they are acknowledged (`synchronous=FULL`), so neither `kill -9` nor a power failure loses them.
+//! One thread writes and a few read, each with its own connection in WAL mode; see [`threads`]. Commits are
+//! on disk before they are acknowledged (`synchronous=FULL`), so neither `kill -9` nor a power failure loses
+//! them.
 #![expect(
     clippy::disallowed_methods,
     reason = "statements are run here, each within its span"
@@ -84,8 +85,8 @@ impl Connections {
 
     /// Reads from one snapshot.
     ///
-    /// The span covers all of `work`. It is named after `statement`, which `work` runs; the other statements of
-    /// `work` have child spans.
+    /// The span covers all of `work`. It is named after `statement`, which `work` runs; the other statements
+    /// of `work` have child spans.
     pub(super) async fn read<T: Returned + Send + 'static>(
         &self,
         statement: &Statement,
