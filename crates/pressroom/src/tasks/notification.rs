@@ -69,19 +69,12 @@ enum RunError {
 }
 
 impl RunError {
-    /// Whether another attempt within the same run may succeed.
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::Store(error) => matches!(error, StoreError::Unavailable(_)),
-            Self::Undelivered { last, .. } => last.is_transient(),
-            Self::Held { .. } => true,
-        }
-    }
-
-    /// Returns the time until the claim of another run expires.
-    fn remaining_lease(&self) -> Option<Duration> {
+    /// Returns the minimum delay before another attempt within the same run; `None` if that would not help.
+    fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Held { remaining } => Some(*remaining),
+            Self::Store(StoreError::Unavailable(_)) => Some(Duration::ZERO),
+            Self::Undelivered { last, .. } if last.is_transient() => Some(Duration::ZERO),
             Self::Store(_) | Self::Undelivered { .. } => None,
         }
     }
@@ -156,7 +149,10 @@ impl NotificationTask {
             .run(self.notify_with_retries(context, article_id, event))
             .await;
         result.map_err(|error| TaskError::Retry {
-            countdown: error.remaining_lease(),
+            countdown: match error {
+                RunError::Held { remaining } => Some(remaining),
+                RunError::Store(_) | RunError::Undelivered { .. } => None,
+            },
             cause: exception("NotificationError", error.to_string()),
         })
     }
@@ -170,12 +166,13 @@ impl NotificationTask {
     ) -> Result<Value, RunError> {
         let mut retries = Retries::new("cannot notify all recipients");
         loop {
-            match self.notify(context, article_id, event).await {
-                Err(error) if error.is_transient() => {
-                    let lease = error.remaining_lease().unwrap_or_default();
-                    retries.wait(error, lease).await?;
-                }
-                result => return result,
+            let error = match self.notify(context, article_id, event).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            match error.retry_after() {
+                Some(min_delay) => retries.wait(error, min_delay).await?,
+                None => return Err(error),
             }
         }
     }
@@ -319,12 +316,12 @@ impl Retries {
         }
     }
 
-    /// Logs `error` and waits for the back-off, but at least for `min`.
+    /// Logs `error` and waits for the back-off, but at least for `min_delay`.
     ///
     /// # Errors
     /// Returns `error` when no time is left for another attempt.
-    async fn wait<E: Display>(&mut self, error: E, min: Duration) -> Result<(), E> {
-        let delay = BACK_OFF.after(self.count).max(min);
+    async fn wait<E: Display>(&mut self, error: E, min_delay: Duration) -> Result<(), E> {
+        let delay = BACK_OFF.after(self.count).max(min_delay);
         if self.start.elapsed() + delay > MAX_OUTAGE {
             return Err(error);
         }

@@ -42,21 +42,13 @@ pub(super) enum PoolMode {
     Transaction,
 }
 
-/// Reason a database URL is rejected. Messages do not quote the URL, which may contain a password.
+/// Reason a database URL is rejected. Does not quote the URL, which may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidUrl {
-    #[error("not a postgres://, postgresql:// or postgresql+psycopg:// URL")]
-    Scheme,
-    #[error("sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full")]
-    SslMode,
-    #[error("pool_mode is neither session nor transaction")]
-    PoolMode,
-    #[error("prepared_statements is neither on nor off")]
-    PreparedStatements,
-    #[error("the URL names no host")]
-    Host,
-    #[error("the URL cannot be parsed; special characters in the password must be percent-encoded")]
-    Malformed,
+#[error("{0}")]
+pub struct InvalidUrl(&'static str);
+
+impl InvalidUrl {
+    const SCHEME: Self = Self("not a postgres://, postgresql:// or postgresql+psycopg:// URL");
 }
 
 impl PostgresConfig {
@@ -70,9 +62,9 @@ impl PostgresConfig {
     /// # Errors
     /// Returns [`InvalidUrl`] when the URL or one of its parameters is not supported.
     pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
-        let (scheme, rest) = url.split_once("://").ok_or(InvalidUrl::Scheme)?;
+        let (scheme, rest) = url.split_once("://").ok_or(InvalidUrl::SCHEME)?;
         if !matches!(scheme.split('+').next(), Some("postgres" | "postgresql")) {
-            return Err(InvalidUrl::Scheme);
+            return Err(InvalidUrl::SCHEME);
         }
         // A password may contain an unencoded `?`, but the part after the last `@` cannot.
         let host_at = rest.rfind('@').map_or(0, |at| at + 1);
@@ -80,18 +72,54 @@ impl PostgresConfig {
             Some((address, query)) => (&rest[..host_at + address.len()], query),
             None => (rest, ""),
         };
-        let parameters = Parameters::parse(query)?;
 
-        let mut connection: tokio_postgres::Config = format!("postgresql://{address}?{}", parameters.others)
+        let mut ssl_mode = SslMode::Prefer;
+        let mut root = None;
+        let mut pool_mode = PoolMode::Session;
+        let mut prepared_statements = None;
+        // Parameters for the driver.
+        let mut others = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=').unwrap_or((pair, "")) {
+                ("sslmode", "disable") => ssl_mode = SslMode::Disable,
+                ("sslmode", "allow" | "prefer") => ssl_mode = SslMode::Prefer,
+                ("sslmode", "require" | "verify-ca" | "verify-full") => ssl_mode = SslMode::Require,
+                ("sslmode", _) => {
+                    return Err(InvalidUrl(
+                        "sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full",
+                    ));
+                }
+                ("pool_mode", "session") => pool_mode = PoolMode::Session,
+                ("pool_mode", "transaction") => pool_mode = PoolMode::Transaction,
+                ("pool_mode", _) => return Err(InvalidUrl("pool_mode is neither session nor transaction")),
+                ("prepared_statements", "on") => prepared_statements = Some(true),
+                ("prepared_statements", "off") => prepared_statements = Some(false),
+                ("prepared_statements", _) => {
+                    return Err(InvalidUrl("prepared_statements is neither on nor off"));
+                }
+                ("sslrootcert", "system") => {}
+                ("sslrootcert", _) => {
+                    let mut decoded = url::form_urlencoded::parse(pair.as_bytes());
+                    root = decoded.next().map(|(_, path)| PathBuf::from(&*path));
+                }
+                _ => others.push(pair),
+            }
+        }
+
+        let mut connection: tokio_postgres::Config = format!("postgresql://{address}?{}", others.join("&"))
             .parse()
-            .map_err(|_quotes_the_url| InvalidUrl::Malformed)?;
+            .map_err(|_quotes_the_url| {
+                InvalidUrl(
+                    "the URL cannot be parsed; special characters in the password must be percent-encoded",
+                )
+            })?;
         let hosts = connection.get_hosts().len().max(connection.get_hostaddrs().len());
         if hosts == 0 {
-            return Err(InvalidUrl::Host);
+            return Err(InvalidUrl("the URL names no host"));
         }
         let per_host = CONNECT_TIMEOUT / u32::try_from(hosts).unwrap_or(u32::MAX);
         connection
-            .ssl_mode(parameters.ssl_mode)
+            .ssl_mode(ssl_mode)
             .connect_timeout(per_host)
             .tcp_user_timeout(Duration::from_secs(5))
             .keepalives_idle(Duration::from_secs(10))
@@ -102,9 +130,13 @@ impl PostgresConfig {
         }
         Ok(Self {
             connection,
-            certificates: parameters.certificates,
-            pool_mode: parameters.pool_mode,
-            prepared_statements: parameters.prepared_statements,
+            certificates: match (ssl_mode, root) {
+                (SslMode::Require, Some(file)) => Certificates::File(file),
+                (SslMode::Require, None) => Certificates::System,
+                _ => Certificates::Any,
+            },
+            pool_mode,
+            prepared_statements: prepared_statements.unwrap_or(pool_mode == PoolMode::Session),
             pipeline_size: 2,
             pool_size: 8,
         })
@@ -137,56 +169,6 @@ impl fmt::Debug for PostgresConfig {
     }
 }
 
-/// URL parameters that the driver does not support or interprets differently from `libpq`, and the others.
-struct Parameters {
-    ssl_mode: SslMode,
-    certificates: Certificates,
-    pool_mode: PoolMode,
-    prepared_statements: bool,
-    others: String,
-}
-
-impl Parameters {
-    fn parse(query: &str) -> Result<Self, InvalidUrl> {
-        let mut ssl_mode = SslMode::Prefer;
-        let mut root = None;
-        let mut pool_mode = PoolMode::Session;
-        let mut prepared_statements = None;
-        let mut others = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=').unwrap_or((pair, "")) {
-                ("sslmode", "disable") => ssl_mode = SslMode::Disable,
-                ("sslmode", "allow" | "prefer") => ssl_mode = SslMode::Prefer,
-                ("sslmode", "require" | "verify-ca" | "verify-full") => ssl_mode = SslMode::Require,
-                ("sslmode", _) => return Err(InvalidUrl::SslMode),
-                ("pool_mode", "session") => pool_mode = PoolMode::Session,
-                ("pool_mode", "transaction") => pool_mode = PoolMode::Transaction,
-                ("pool_mode", _) => return Err(InvalidUrl::PoolMode),
-                ("prepared_statements", "on") => prepared_statements = Some(true),
-                ("prepared_statements", "off") => prepared_statements = Some(false),
-                ("prepared_statements", _) => return Err(InvalidUrl::PreparedStatements),
-                ("sslrootcert", "system") => {}
-                ("sslrootcert", _) => {
-                    let mut decoded = url::form_urlencoded::parse(pair.as_bytes());
-                    root = decoded.next().map(|(_, path)| PathBuf::from(&*path));
-                }
-                _ => others.push(pair),
-            }
-        }
-        Ok(Self {
-            ssl_mode,
-            certificates: match (ssl_mode, root) {
-                (SslMode::Require, Some(file)) => Certificates::File(file),
-                (SslMode::Require, None) => Certificates::System,
-                _ => Certificates::Any,
-            },
-            pool_mode,
-            prepared_statements: prepared_statements.unwrap_or(pool_mode == PoolMode::Session),
-            others: others.join("&"),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,7 +189,7 @@ mod tests {
         }
         assert_eq!(
             PostgresConfig::parse("mysql://u@h/d").unwrap_err(),
-            InvalidUrl::Scheme
+            InvalidUrl::SCHEME
         );
     }
 
@@ -229,7 +211,8 @@ mod tests {
                 .certificates,
             Certificates::File("/etc/ca.pem".into())
         );
-        assert_eq!(parse("sslmode=on").unwrap_err(), InvalidUrl::SslMode);
+        let error = parse("sslmode=on").unwrap_err();
+        assert!(error.to_string().starts_with("sslmode is"), "{error}");
     }
 
     #[test]
@@ -246,8 +229,9 @@ mod tests {
         assert!(pooled.prepared_statements);
         assert!(!parse("prepared_statements=off").unwrap().prepared_statements);
         let error = parse("prepared_statements=1").unwrap_err();
-        assert_eq!(error, InvalidUrl::PreparedStatements);
-        assert_eq!(parse("pool_mode=statement").unwrap_err(), InvalidUrl::PoolMode);
+        assert!(error.to_string().starts_with("prepared_statements is"), "{error}");
+        let error = parse("pool_mode=statement").unwrap_err();
+        assert!(error.to_string().starts_with("pool_mode is"), "{error}");
     }
 
     #[test]

@@ -93,9 +93,7 @@ const COUNT_FAVORITE: Statement = statement!(
 #[async_trait]
 impl ArticleStore for SqliteStore {
     async fn insert_article(&self, new: NewArticle, task: NewOutboxTask) -> Result<Article> {
-        let inserted = self
-            .connections
-            .write(&INSERT_ARTICLE, move |db| insert(db, &new, &task));
+        let inserted = self.write(&INSERT_ARTICLE, move |db| insert(db, &new, &task));
         inserted.await?.ok_or_else(StoreError::no_row)
     }
 
@@ -106,7 +104,7 @@ impl ArticleStore for SqliteStore {
         task: NewOutboxTask,
     ) -> Result<Article> {
         let once = once.clone();
-        let inserted = self.connections.write(&INSERT_ARTICLE, move |db| {
+        let inserted = self.write(&INSERT_ARTICLE, move |db| {
             let key = params![new.author.0, once.key.as_str(), Utc(once.since)];
             if db.row(&FIND_STORED_RESPONSE, key, |_| Ok(()))?.is_some() {
                 return Ok(None);
@@ -130,32 +128,26 @@ impl ArticleStore for SqliteStore {
         since: Timestamp,
     ) -> Result<Option<StoredResponse>> {
         let params = (user.0, key.as_str().to_owned(), Utc(since));
-        self.connections
-            .row(&FIND_STORED_RESPONSE, params, |row| rows::stored_response(row))
+        self.row(&FIND_STORED_RESPONSE, params, |row| rows::stored_response(row))
             .await
     }
 
     async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64> {
-        self.connections
-            .execute(&PURGE_IDEMPOTENCY_KEYS, (Utc(before), limit))
-            .await
+        self.execute(&PURGE_IDEMPOTENCY_KEYS, (Utc(before), limit)).await
     }
 
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>> {
         let params = (viewer.map(|viewer| viewer.0), slug.to_owned());
-        self.connections
-            .row(&FIND_ARTICLE, params, |row| rows::article(row))
-            .await
+        self.row(&FIND_ARTICLE, params, |row| rows::article(row)).await
     }
 
     async fn find_article_by_id(&self, id: ArticleId) -> Result<Option<Article>> {
-        self.connections
-            .read(&FIND_ARTICLE_BY_ID, move |db| find_as_seen(db, id.0, None))
+        self.read(&FIND_ARTICLE_BY_ID, move |db| find_as_seen(db, id.0, None))
             .await
     }
 
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
-        list::list_articles(&self.connections, query).await
+        list::list_articles(self, query).await
     }
 
     async fn update_article(
@@ -166,58 +158,54 @@ impl ArticleStore for SqliteStore {
         viewer: UserId,
         task: NewOutboxTask,
     ) -> Result<Option<Article>> {
-        self.connections
-            .write(&UPDATE_ARTICLE, move |db| {
-                if !may_change(db, id.0, &precondition)? {
-                    return Ok(None);
-                }
-                let params = params![
-                    id.0,
-                    changes.title,
-                    changes.title.as_deref().map(folded),
-                    changes.description,
-                    changes.body,
-                    Utc(task.created_at),
-                ];
-                db.execute(&UPDATE_ARTICLE, params)?;
-                outbox::insert(db, &task, id.0)?;
-                find_as_seen(db, id.0, Some(viewer))
-            })
-            .await
+        self.write(&UPDATE_ARTICLE, move |db| {
+            if !may_change(db, id.0, &precondition)? {
+                return Ok(None);
+            }
+            let params = params![
+                id.0,
+                changes.title,
+                changes.title.as_deref().map(folded),
+                changes.description,
+                changes.body,
+                Utc(task.created_at),
+            ];
+            db.execute(&UPDATE_ARTICLE, params)?;
+            outbox::insert(db, &task, id.0)?;
+            find_as_seen(db, id.0, Some(viewer))
+        })
+        .await
     }
 
     async fn delete_article(&self, id: ArticleId, precondition: Precondition) -> Result<bool> {
-        self.connections
-            .write(&DELETE_ARTICLE, move |db| {
-                if !may_change(db, id.0, &precondition)? {
-                    return Ok(false);
-                }
-                db.execute(&DELETE_FAVORITES, [id.0])?;
-                Ok(db.execute(&DELETE_ARTICLE, [id.0])? > 0)
-            })
-            .await
+        self.write(&DELETE_ARTICLE, move |db| {
+            if !may_change(db, id.0, &precondition)? {
+                return Ok(false);
+            }
+            db.execute(&DELETE_FAVORITES, [id.0])?;
+            Ok(db.execute(&DELETE_ARTICLE, [id.0])? > 0)
+        })
+        .await
     }
 
     async fn favorite(&self, slug: &str, user: UserId, now: Timestamp) -> Result<Option<Article>> {
         let slug = slug.to_owned();
-        self.connections
-            .write(&ADD_FAVORITE, move |db| {
-                change_favorite(db, &slug, user, 1, |id| {
-                    db.execute(&ADD_FAVORITE, params![user.0, id, Utc(now)])
-                })
+        self.write(&ADD_FAVORITE, move |db| {
+            change_favorite(db, &slug, user, 1, |id| {
+                db.execute(&ADD_FAVORITE, params![user.0, id, Utc(now)])
             })
-            .await
+        })
+        .await
     }
 
     async fn unfavorite(&self, slug: &str, user: UserId) -> Result<Option<Article>> {
         let slug = slug.to_owned();
-        self.connections
-            .write(&REMOVE_FAVORITE, move |db| {
-                change_favorite(db, &slug, user, -1, |id| {
-                    db.execute(&REMOVE_FAVORITE, params![user.0, id])
-                })
+        self.write(&REMOVE_FAVORITE, move |db| {
+            change_favorite(db, &slug, user, -1, |id| {
+                db.execute(&REMOVE_FAVORITE, params![user.0, id])
             })
-            .await
+        })
+        .await
     }
 }
 

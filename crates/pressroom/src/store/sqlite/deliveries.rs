@@ -30,12 +30,11 @@ impl DeliveryStore for SqliteStore {
         limit: i64,
     ) -> Result<Vec<Recipient>> {
         let statement = select_recipients(event);
-        self.connections
-            .read(&statement, move |db| {
-                let params = params![article.0, after.0, limit.max(0)];
-                db.rows(&statement, params, |row| rows::recipient(row))
-            })
-            .await
+        self.read(&statement, move |db| {
+            let params = params![article.0, after.0, limit.max(0)];
+            db.rows(&statement, params, |row| rows::recipient(row))
+        })
+        .await
     }
 
     async fn claim_delivery(
@@ -45,7 +44,7 @@ impl DeliveryStore for SqliteStore {
         lease: Duration,
     ) -> Result<DeliveryClaim> {
         let (task_id, recipient, channel) = (Id(key.task_id), key.recipient.0, key.channel);
-        let claim = self.connections.write(&CLAIM_DELIVERY, move |db| {
+        let claim = self.write(&CLAIM_DELIVERY, move |db| {
             let params = params![task_id, recipient, channel, Utc(lease_end(now, lease)), Utc(now)];
             if db.row(&CLAIM_DELIVERY, params, |_| Ok(()))?.is_some() {
                 return Ok(Some(DeliveryClaim::Claimed));
@@ -58,17 +57,17 @@ impl DeliveryStore for SqliteStore {
 
     async fn complete_delivery(&self, key: &DeliveryKey, now: Timestamp) -> Result<()> {
         let params = (Id(key.task_id), key.recipient.0, key.channel, Utc(now));
-        self.connections.execute(&COMPLETE_DELIVERY, params).await?;
+        self.execute(&COMPLETE_DELIVERY, params).await?;
         Ok(())
     }
 
     async fn release_delivery(&self, key: &DeliveryKey) -> Result<()> {
         let params = (Id(key.task_id), key.recipient.0, key.channel);
-        self.connections.execute(&RELEASE_DELIVERY, params).await?;
+        self.execute(&RELEASE_DELIVERY, params).await?;
         Ok(())
     }
 
     async fn purge_deliveries(&self, before: Timestamp) -> Result<u64> {
-        self.connections.execute(&PURGE_DELIVERIES, (Utc(before),)).await
+        self.execute(&PURGE_DELIVERIES, (Utc(before),)).await
     }
 }

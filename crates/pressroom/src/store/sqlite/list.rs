@@ -3,7 +3,7 @@
 use rusqlite::params;
 use telemetry::{Returned, Statement};
 
-use super::{connections::Connections, value::folded};
+use super::{SqliteStore, value::folded};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
@@ -42,12 +42,12 @@ const COUNT: Statement = statement!(
     "SELECT count(*) FROM articles WHERE ?1 IS NULL OR instr(title_folded, ?1) > 0",
 );
 
-pub(super) async fn list_articles(connections: &Connections, query: ListQuery) -> Result<ArticlePage> {
+pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Result<ArticlePage> {
     let statement = match query.start {
         PageStart::Offset(_) => FROM_OFFSET,
         PageStart::After(_) => AFTER,
     };
-    let page = connections.read(&statement, move |db| {
+    let page = store.read(&statement, move |db| {
         let search = query.search.as_deref().map(folded);
         let (viewer, fetched) = (query.viewer.map(|viewer| viewer.0), query.fetched());
         let articles = match query.start {

@@ -1,4 +1,4 @@
-//! Connections to the database. [`Connections`] runs every [`Statement`], and records its span and duration.
+//! Connections to the database. [`SqliteStore`] runs every [`Statement`], and records its span and duration.
 //! Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
 //!
 //! One thread writes and a few read, each with its own connection in WAL mode; see [`threads`]. Commits are
@@ -29,17 +29,21 @@ use crate::store::StoreError;
 /// Number of connections for reads.
 const READERS: usize = 4;
 
-/// The connections of a store.
-pub(super) struct Connections {
+/// A store on SQLite.
+pub struct SqliteStore {
     database: Database,
     writer: Threads,
     readers: Threads,
 }
 
-impl Connections {
+impl SqliteStore {
     /// Opens `sqlite://path`, a path, or `:memory:`. Creates a missing file and its folder, and migrates the
     /// schema. Blocks.
-    pub(super) fn open(url: &str) -> Result<Self, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the file cannot be opened or is locked, [`StoreError::Failed`] when it is
+    /// not a Pressroom database.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
         let path = path_of(url);
         let mut writer = connect(path)?;
         migrations::apply(&mut writer)?;
@@ -129,5 +133,11 @@ impl Connections {
             threads.run(run).await
         });
         Ok(self.database.observe(statement, running).await?)
+    }
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").finish_non_exhaustive()
     }
 }
