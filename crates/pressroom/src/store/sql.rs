@@ -112,10 +112,10 @@ pub(super) const OUTBOX_BACKLOG: Statement = statement!(
 );
 
 /// Returns the statement that selects the users to notify of `event`.
-pub(super) const fn select_recipients(event: ArticleEvent) -> Statement {
+pub(super) const fn select_recipients(event: ArticleEvent) -> &'static Statement {
     match event {
-        ArticleEvent::Created => FOLLOWERS_OF_THE_AUTHOR,
-        ArticleEvent::Updated => FOLLOWERS_OF_THE_ARTICLE,
+        ArticleEvent::Created => &FOLLOWERS_OF_THE_AUTHOR,
+        ArticleEvent::Updated => &FOLLOWERS_OF_THE_ARTICLE,
     }
 }
 

@@ -32,7 +32,7 @@ impl DeliveryStore for PostgresStore {
         let params: Params<'_> = &[&article.0, &after.0, &limit.max(0)];
         Ok(self
             .primary
-            .run_slow(&statement, params)
+            .run_slow(statement, params)
             .await?
             .all(rows::recipient)?)
     }

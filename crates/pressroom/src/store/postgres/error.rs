@@ -8,6 +8,9 @@ use tokio_postgres::error::{DbError, SqlState};
 pub(super) use crate::store::error::StatementError;
 use crate::store::{Constraint, StoreError};
 
+/// Result of a statement.
+pub(super) type Result<T, E = StatementError> = std::result::Result<T, E>;
+
 impl StatementError {
     pub(super) fn is(&self, state: &SqlState) -> bool {
         self.code.as_deref() == Some(state.code())

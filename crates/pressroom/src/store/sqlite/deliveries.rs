@@ -30,9 +30,9 @@ impl DeliveryStore for SqliteStore {
         limit: i64,
     ) -> Result<Vec<Recipient>> {
         let statement = select_recipients(event);
-        self.read(&statement, move |db| {
+        self.read(statement, move |db| {
             let params = params![article.0, after.0, limit.max(0)];
-            db.rows(&statement, params, |row| rows::recipient(row))
+            db.rows(statement, params, |row| rows::recipient(row))
         })
         .await
     }

@@ -44,20 +44,20 @@ const COUNT: Statement = statement!(
 
 pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Result<ArticlePage> {
     let statement = match query.start {
-        PageStart::Offset(_) => FROM_OFFSET,
-        PageStart::After(_) => AFTER,
+        PageStart::Offset(_) => &FROM_OFFSET,
+        PageStart::After(_) => &AFTER,
     };
-    let page = store.read(&statement, move |db| {
+    let page = store.read(statement, move |db| {
         let search = query.search.as_deref().map(folded);
         let (viewer, fetched) = (query.viewer.map(|viewer| viewer.0), query.fetched());
         let articles = match query.start {
             PageStart::Offset(offset) => {
                 let params = params![search, viewer, fetched, offset.max(0)];
-                db.rows(&statement, params, |row| rows::article(row))?
+                db.rows(statement, params, |row| rows::article(row))?
             }
             PageStart::After(last) => {
                 let params = params![search, viewer, fetched, Utc(last.created_at), last.id.0];
-                db.rows(&statement, params, |row| rows::article(row))?
+                db.rows(statement, params, |row| rows::article(row))?
             }
         };
         let total = db.row(&COUNT, [search], |row| row.get(0))?;

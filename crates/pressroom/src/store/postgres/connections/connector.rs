@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
-use tokio_postgres::{Client, NoTls, Socket, config::SslMode, tls::MakeTlsConnect, tls::TlsConnect};
+use tokio_postgres::Client;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::store::postgres::config::{CONNECT_TIMEOUT, Certificates, PoolMode, PostgresConfig};
@@ -25,7 +25,8 @@ pub(in crate::store::postgres) type Driver = JoinHandle<Result<(), tokio_postgre
 #[derive(Clone)]
 pub(in crate::store::postgres) struct Connector {
     config: tokio_postgres::Config,
-    tls: Option<MakeRustlsConnect>,
+    /// Not used with `sslmode=disable`.
+    tls: MakeRustlsConnect,
     pool_mode: PoolMode,
     /// Server-side time-out of a statement.
     statement_timeout: Duration,
@@ -56,13 +57,9 @@ impl Connector {
         statement_timeout: Duration,
         pool: Option<&'static str>,
     ) -> Result<Self, SetupError> {
-        let tls = match config.connection.get_ssl_mode() {
-            SslMode::Disable => None,
-            _ => Some(MakeRustlsConnect::new(client_config(&config.certificates)?)),
-        };
         Ok(Self {
             config: config.connection.clone(),
-            tls,
+            tls: MakeRustlsConnect::new(client_config(&config.certificates)?),
             pool_mode: config.pool_mode,
             statement_timeout,
             times: pool.map(ConnectionTimes::new),
@@ -84,24 +81,7 @@ impl Connector {
     /// handshake.
     pub(super) async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
         let start = Instant::now();
-        let opened = match &self.tls {
-            Some(tls) => self.open_with(tls.clone()).await,
-            None => self.open_with(NoTls).await,
-        };
-        if let (Ok(_), Some(times)) = (&opened, &self.times) {
-            times.created(start.elapsed());
-        }
-        opened
-    }
-
-    async fn open_with<T>(&self, tls: T) -> Result<(Client, Driver), tokio_postgres::Error>
-    where
-        T: MakeTlsConnect<Socket> + Send + 'static,
-        T::Stream: Send,
-        T::TlsConnect: Send,
-        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
-    {
-        let (client, connection) = self.config.connect(tls).await?;
+        let (client, connection) = self.config.connect(self.tls.clone()).await?;
         let driver = tokio::spawn(batched(connection));
         match self.pool_mode {
             // Sent as a statement, because poolers reject these start-up options.
@@ -115,6 +95,9 @@ impl Connector {
             // Settings would remain on a server connection that other clients use next. The pooler accepts
             // logins itself, so only a statement shows whether the server behind it is available.
             PoolMode::Transaction => client.check_connection().await?,
+        }
+        if let Some(times) = &self.times {
+            times.created(start.elapsed());
         }
         Ok((client, driver))
     }

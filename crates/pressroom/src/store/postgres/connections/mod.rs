@@ -27,7 +27,7 @@ use self::{
     pool::{Pool, Step},
     types::TypeCache,
 };
-use super::{config::PostgresConfig, error::StatementError};
+use super::{config::PostgresConfig, error::Result};
 
 /// Role of a server, which determines the names of its connection pools in metrics and logs.
 #[derive(Debug, Clone, Copy)]
@@ -85,11 +85,7 @@ impl Connections {
     }
 
     /// Runs a single statement.
-    pub(super) async fn run(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<StatementResult, StatementError> {
+    pub(super) async fn run(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let result = pin!(self.pipeline.run(statement, params));
         self.database.observe(statement, result).await
     }
@@ -99,7 +95,7 @@ impl Connections {
         &self,
         statement: &Statement,
         params: Params<'_>,
-    ) -> Result<StatementResult, StatementError> {
+    ) -> Result<StatementResult> {
         let result = pin!(self.pool.run_slow(statement, params));
         self.database.observe(statement, result).await
     }
@@ -108,11 +104,7 @@ impl Connections {
     ///
     /// The span of `last` covers the whole transaction, including failures of `BEGIN` and `COMMIT`; the spans
     /// of the statements before it are its children.
-    pub(super) async fn transaction(
-        &self,
-        before: &[Step<'_>],
-        last: Step<'_>,
-    ) -> Result<StatementResult, StatementError> {
+    pub(super) async fn transaction(&self, before: &[Step<'_>], last: Step<'_>) -> Result<StatementResult> {
         let result = pin!(self.pool.transaction(&self.database, before, last));
         self.database.observe(last.0, result).await
     }

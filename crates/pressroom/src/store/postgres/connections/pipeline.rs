@@ -25,7 +25,7 @@ use super::{
     statement::{Params, retry_reads},
     types::TypeCache,
 };
-use crate::store::postgres::error::StatementError;
+use crate::store::postgres::error::{Result, StatementError};
 
 /// Maximum wait for a response, including the wait for a connection.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_800);
@@ -88,11 +88,7 @@ impl Pipeline {
     }
 
     /// Runs one statement. A read whose connection is lost is retried.
-    pub(super) async fn run(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<StatementResult, StatementError> {
+    pub(super) async fn run(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         let run = || self.run_by(deadline, statement, params);
         retry_reads(statement, self.slots.len(), run).await
@@ -103,7 +99,7 @@ impl Pipeline {
         deadline: Instant,
         statement: &Statement,
         params: Params<'_>,
-    ) -> Result<StatementResult, StatementError> {
+    ) -> Result<StatementResult> {
         let connection = self.connection(deadline).await?;
         let responses = connection.responses();
         let result = timeout_at(deadline, connection.run(statement, params)).await;
@@ -131,7 +127,7 @@ impl Pipeline {
     }
 
     /// Returns the next connection that is up. Waits only while one is being opened and none has failed.
-    async fn connection(&self, deadline: Instant) -> Result<Arc<PipelinedConnection>, StatementError> {
+    async fn connection(&self, deadline: Instant) -> Result<Arc<PipelinedConnection>> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let mut opening = None;
         let mut failure = None;
@@ -160,7 +156,7 @@ impl Drop for Pipeline {
 
 impl Slot {
     /// Waits until the connection is up or cannot be opened.
-    async fn wait(&self, deadline: Instant) -> Result<Arc<PipelinedConnection>, StatementError> {
+    async fn wait(&self, deadline: Instant) -> Result<Arc<PipelinedConnection>> {
         let mut link = self.link.clone();
         let decided = link.wait_for(|link| match link {
             Link::Opening => false,

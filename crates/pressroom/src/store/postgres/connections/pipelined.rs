@@ -14,7 +14,7 @@ use super::{
     statement::{Params, Prepared, StatementMap, record_retry},
     types::TypeCache,
 };
-use crate::store::postgres::error::StatementError;
+use crate::store::postgres::error::{Result, StatementError};
 
 /// An open connection with its prepared statements.
 pub(super) struct PipelinedConnection {
@@ -52,11 +52,7 @@ impl PipelinedConnection {
 
     /// Runs one statement. Retries it once if it lost a race against another transaction, or was prepared
     /// before the schema changed.
-    pub(super) async fn run(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<StatementResult, StatementError> {
+    pub(super) async fn run(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         match self.run_once(statement, params).await {
             Err(error) if error.lost_race() || error.outdated_statement() => {
                 record_retry(&error);
@@ -69,16 +65,12 @@ impl PipelinedConnection {
         }
     }
 
-    async fn run_once(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<StatementResult, StatementError> {
+    async fn run_once(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let prepared = self.prepare(statement).await?;
         self.received(StatementResult::fetch(&self.client, &prepared, params).await)
     }
 
-    async fn prepare(&self, statement: &Statement) -> Result<Prepared, StatementError> {
+    async fn prepare(&self, statement: &Statement) -> Result<Prepared> {
         if let Some(types) = &self.types {
             return Ok(Prepared::InFull(statement.text, types.of(statement).await?));
         }
@@ -92,7 +84,7 @@ impl PipelinedConnection {
     }
 
     /// Counts the response, which may be an error.
-    fn received<T>(&self, result: Result<T, tokio_postgres::Error>) -> Result<T, StatementError> {
+    fn received<T>(&self, result: Result<T, tokio_postgres::Error>) -> Result<T> {
         let error = result.as_ref().err();
         if error.is_none_or(|error| error.as_db_error().is_some()) {
             self.responses.fetch_add(1, Ordering::Relaxed);

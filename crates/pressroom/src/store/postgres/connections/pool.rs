@@ -21,7 +21,7 @@ use super::{
     statement::{Params, Prepared, record_retry, retry_reads},
     types::TypeCache,
 };
-use crate::store::postgres::error::StatementError;
+use crate::store::postgres::error::{Result, StatementError};
 
 /// Maximum wait for a connection, including opening one.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ impl Pool {
         &self,
         statement: &Statement,
         params: Params<'_>,
-    ) -> Result<StatementResult, StatementError> {
+    ) -> Result<StatementResult> {
         let start = Instant::now();
         let run = || self.run(Work::Slow(statement, params), start);
         retry_reads(statement, self.connections.status().max_size, run).await
@@ -83,7 +83,7 @@ impl Pool {
         database: &Database,
         before: &[Step<'_>],
         last: Step<'_>,
-    ) -> Result<StatementResult, StatementError> {
+    ) -> Result<StatementResult> {
         let work = Work::Transaction(database, before, last);
         self.run(work, Instant::now()).await
     }
@@ -100,7 +100,7 @@ impl Pool {
 
     /// Does `work` on a connection of the pool, with one retry if it loses a race or the schema changed.
     /// Time-outs count from `start`.
-    async fn run(&self, work: Work<'_>, start: Instant) -> Result<StatementResult, StatementError> {
+    async fn run(&self, work: Work<'_>, start: Instant) -> Result<StatementResult> {
         let lease = self.borrow(start).await?;
         let result = match work.on(&lease).await {
             Err(error) if error.lost_race() || error.outdated_statement() => {
@@ -112,16 +112,13 @@ impl Pool {
             }
             result => result,
         };
-        if result
-            .as_ref()
-            .map_or_else(StatementError::keeps_connection, |_| true)
-        {
+        if result.as_ref().err().is_none_or(StatementError::keeps_connection) {
             lease.give_back();
         }
         result
     }
 
-    async fn borrow(&self, start: Instant) -> Result<Lease<'_>, StatementError> {
+    async fn borrow(&self, start: Instant) -> Result<Lease<'_>> {
         let asked = Instant::now();
         let Ok(client) = timeout_at(start + CHECKOUT_TIMEOUT, self.connections.get()).await else {
             self.times.timed_out();
@@ -148,7 +145,7 @@ enum Work<'a> {
 }
 
 impl Work<'_> {
-    async fn on(self, lease: &Lease<'_>) -> Result<StatementResult, StatementError> {
+    async fn on(self, lease: &Lease<'_>) -> Result<StatementResult> {
         match self {
             Self::Slow(statement, params) => lease.run_slow(statement, params).await,
             Self::Transaction(database, before, last) => lease.transaction(database, before, last).await,
@@ -176,11 +173,7 @@ impl Lease<'_> {
     }
 
     /// Pipelines a check ahead of the statement, which distinguishes a busy server from a dead one.
-    async fn run_slow(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<StatementResult, StatementError> {
+    async fn run_slow(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let prepared = self.prepare(statement).await?;
         let alive = in_time(self.deadline, self.client().check_connection());
         let result = in_time(
@@ -197,7 +190,7 @@ impl Lease<'_> {
         database: &Database,
         before: &[Step<'_>],
         last: Step<'_>,
-    ) -> Result<StatementResult, StatementError> {
+    ) -> Result<StatementResult> {
         let client = self.client();
         let mut first = Vec::with_capacity(before.len());
         for (statement, params) in before {
@@ -217,15 +210,15 @@ impl Lease<'_> {
             client.batch_execute("COMMIT"),
         );
         let work = work.map(Ok::<_, StatementError>);
-        let (begun, first, result, committed) = in_time(self.deadline, work).await?;
-        begun?;
+        let (begin, first, result, commit) = in_time(self.deadline, work).await?;
+        begin?;
         first.into_iter().collect::<Result<Vec<_>, _>>()?;
         let result = result?;
-        committed?;
+        commit?;
         Ok(result)
     }
 
-    async fn prepare(&self, statement: &Statement) -> Result<Prepared, StatementError> {
+    async fn prepare(&self, statement: &Statement) -> Result<Prepared> {
         match &self.pool.types {
             Some(types) => in_time(self.deadline, types.of(statement))
                 .await
@@ -250,7 +243,7 @@ impl Drop for Lease<'_> {
 fn in_time<T, E: Into<StatementError>>(
     deadline: Instant,
     work: impl Future<Output = Result<T, E>>,
-) -> impl Future<Output = Result<T, StatementError>> {
+) -> impl Future<Output = Result<T>> {
     timeout_at(deadline, work).map(|result| match result {
         Ok(result) => result.map_err(E::into),
         Err(_elapsed) => Err(StatementError::unavailable("no response in time")),

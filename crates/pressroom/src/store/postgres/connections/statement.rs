@@ -9,7 +9,7 @@ use telemetry::{Failure as _, Statement};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::result::StatementResult;
-use crate::store::postgres::error::StatementError;
+use crate::store::postgres::error::{Result, StatementError};
 
 /// Parameters of a statement.
 pub(in crate::store::postgres) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -67,9 +67,9 @@ pub(super) async fn retry_reads<F>(
     statement: &Statement,
     connections: usize,
     run: impl Fn() -> F,
-) -> Result<StatementResult, StatementError>
+) -> Result<StatementResult>
 where
-    F: Future<Output = Result<StatementResult, StatementError>>,
+    F: Future<Output = Result<StatementResult>>,
 {
     for _ in 0..connections {
         match run().await {

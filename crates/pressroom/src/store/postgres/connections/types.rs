@@ -12,7 +12,7 @@ use super::{
     connector::Connector,
     statement::{StatementMap, StatementTypes},
 };
-use crate::store::postgres::error::StatementError;
+use crate::store::postgres::error::{Result, StatementError};
 
 /// The types of every statement sent so far.
 pub(super) struct TypeCache {
@@ -30,7 +30,7 @@ impl TypeCache {
 
     /// Returns the types of `statement`, and asks the server if they are not known. The caller must limit the
     /// time.
-    pub(super) async fn of(&self, statement: &Statement) -> Result<Arc<StatementTypes>, StatementError> {
+    pub(super) async fn of(&self, statement: &Statement) -> Result<Arc<StatementTypes>> {
         if let Some(known) = self.known.get(statement) {
             return Ok(known);
         }
@@ -43,7 +43,7 @@ impl TypeCache {
 
     /// Prepares and deallocates the statement in one transaction, which the pooler sends over one connection
     /// to the server. Uses a separate connection, so that no statement of another caller comes in between.
-    async fn ask(&self, statement: &Statement) -> Result<StatementTypes, StatementError> {
+    async fn ask(&self, statement: &Statement) -> Result<StatementTypes> {
         let (client, driver) = self
             .connector
             .open_in_time()

@@ -67,23 +67,21 @@ impl SqliteStore {
     /// Runs a single read that returns at most one row.
     pub(super) async fn row<T: Send + 'static>(
         &self,
-        statement: &Statement,
+        statement: &'static Statement,
         params: impl Params + Send + 'static,
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<Option<T>, StoreError> {
-        let single = *statement;
-        self.read(statement, move |db| db.row(&single, params, read))
+        self.read(statement, move |db| db.row(statement, params, read))
             .await
     }
 
     /// Runs a single write, and returns the number of changed rows.
     pub(super) async fn execute(
         &self,
-        statement: &Statement,
+        statement: &'static Statement,
         params: impl Params + Send + 'static,
     ) -> Result<u64, StoreError> {
-        let single = *statement;
-        self.write(statement, move |db| Ok(db.execute(&single, params)? as u64))
+        self.write(statement, move |db| Ok(db.execute(statement, params)? as u64))
             .await
     }
 
@@ -93,7 +91,7 @@ impl SqliteStore {
     /// of `work` have child spans.
     pub(super) async fn read<T: Returned + Send + 'static>(
         &self,
-        statement: &Statement,
+        statement: &'static Statement,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StatementError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.run(&self.readers, TransactionBehavior::Deferred, statement, work)
@@ -106,7 +104,7 @@ impl SqliteStore {
     /// which `work` runs; the other statements of `work` have child spans.
     pub(super) async fn write<T: Returned + Send + 'static>(
         &self,
-        statement: &Statement,
+        statement: &'static Statement,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StatementError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.run(&self.writer, TransactionBehavior::Immediate, statement, work)
@@ -117,15 +115,15 @@ impl SqliteStore {
         &self,
         threads: &Threads,
         behavior: TransactionBehavior,
-        statement: &Statement,
+        statement: &'static Statement,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StatementError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (named, database) = (*statement, self.database.clone());
+        let database = self.database.clone();
         let running = pin!(async move {
             let span = Context::current();
             let run = move |connection: &mut Connection| {
                 let _current = span.attach();
-                let transaction = Transaction::begin(connection, behavior, named, database)?;
+                let transaction = Transaction::begin(connection, behavior, statement, database)?;
                 let done = work(&transaction)?;
                 transaction.commit()?;
                 Ok(done)

@@ -9,7 +9,7 @@ use crate::store::sqlite::error::StatementError;
 pub(in crate::store::sqlite) struct Transaction<'a> {
     inner: rusqlite::Transaction<'a>,
     /// Statement after which the current span is named.
-    named: Statement,
+    named: &'static Statement,
     database: Database,
 }
 
@@ -17,7 +17,7 @@ impl<'a> Transaction<'a> {
     pub(super) fn begin(
         connection: &'a mut Connection,
         behavior: TransactionBehavior,
-        named: Statement,
+        named: &'static Statement,
         database: Database,
     ) -> Result<Self, StatementError> {
         Ok(Self {
