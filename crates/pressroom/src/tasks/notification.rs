@@ -121,19 +121,14 @@ impl NotificationTask {
         )
     }
 
-    async fn run(
-        &self,
-        context: &TaskContext,
-        article_id: ArticleId,
-        event: &str,
-    ) -> Result<Value, TaskError> {
+    async fn run(&self, context: &TaskContext, article: ArticleId, event: &str) -> Result<Value, TaskError> {
         let event = match event {
             "created" => ArticleEvent::Created,
             "updated" => ArticleEvent::Updated,
             _ => {
                 return Err(TaskError::Failed(exception(
                     "ValueError",
-                    format!("unknown event type for article {}", article_id.0),
+                    format!("unknown event type for article {}", article.0),
                 )));
             }
         };
@@ -144,9 +139,9 @@ impl NotificationTask {
                 attribute::JOB_ATTEMPT,
                 i64::from(context.retries) + 1,
             ))
-            .attribute(KeyValue::new(attribute::ARTICLE_ID, i64::from(article_id.0)))
+            .attribute(KeyValue::new(attribute::ARTICLE_ID, i64::from(article.0)))
             .attribute(KeyValue::new(attribute::EVENT_TYPE, event.as_str()))
-            .run(self.notify_with_retries(context, article_id, event))
+            .run(self.notify_with_retries(task_uuid(&context.id), article, event))
             .await;
         result.map_err(|error| TaskError::Retry {
             countdown: match error {
@@ -160,13 +155,13 @@ impl NotificationTask {
     /// Retries [`Self::notify`] after transient failures. No recipient is notified twice.
     async fn notify_with_retries(
         &self,
-        context: &TaskContext,
-        article_id: ArticleId,
+        task: Uuid,
+        article: ArticleId,
         event: ArticleEvent,
     ) -> Result<Value, RunError> {
         let mut retries = Retries::new("cannot notify all recipients");
         loop {
-            let error = match self.notify(context, article_id, event).await {
+            let error = match self.notify(task, article, event).await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
@@ -177,27 +172,18 @@ impl NotificationTask {
         }
     }
 
-    async fn notify(
-        &self,
-        context: &TaskContext,
-        article_id: ArticleId,
-        event: ArticleEvent,
-    ) -> Result<Value, RunError> {
-        let Some(article) = self.store.find_article_by_id(article_id).await? else {
-            telemetry::warn!(
-                article.id = article_id.0,
-                "article not found, no notifications sent"
-            );
+    async fn notify(&self, task_id: Uuid, id: ArticleId, event: ArticleEvent) -> Result<Value, RunError> {
+        let Some(article) = self.store.find_article_by_id(id).await? else {
+            telemetry::warn!(article.id = id.0, "article not found, no notifications sent");
             return Ok(json!({"status": "error", "error": "Article not found"}));
         };
         telemetry::set_attribute(KeyValue::new(attribute::ARTICLE_SLUG, article.slug.clone()));
 
-        let task_id = task_uuid(&context.id);
         let (mut sent, mut before, mut failed, mut held) = (0_usize, 0_usize, Vec::new(), None);
         let mut transient_failures = vec![0_usize; self.channels.len()];
         let mut after = UserId(0);
         loop {
-            let recipients = self.store.recipients(article_id, event, after, PAGE).await?;
+            let recipients = self.store.recipients(id, event, after, PAGE).await?;
             let Some(last) = recipients.last() else { break };
             after = last.id;
             for recipient in &recipients {
@@ -221,7 +207,7 @@ impl NotificationTask {
             }
         }
         telemetry::info!(
-            article.id = article_id.0,
+            article.id = id.0,
             article.slug,
             event.type = event.as_str(),
             notifications.sent = sent,
@@ -237,7 +223,7 @@ impl NotificationTask {
         if let Some(remaining) = held {
             return Err(RunError::Held { remaining });
         }
-        Ok(json!({"status": "success", "article_id": article_id.0}))
+        Ok(json!({"status": "success", "article_id": id.0}))
     }
 
     async fn deliver(

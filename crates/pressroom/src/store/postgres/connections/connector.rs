@@ -25,7 +25,7 @@ pub(in crate::store::postgres) type Driver = JoinHandle<Result<(), tokio_postgre
 #[derive(Clone)]
 pub(in crate::store::postgres) struct Connector {
     config: tokio_postgres::Config,
-    /// Not used with `sslmode=disable`.
+    /// TLS settings, which `sslmode=disable` ignores.
     tls: MakeRustlsConnect,
     pool_mode: PoolMode,
     /// Server-side time-out of a statement.

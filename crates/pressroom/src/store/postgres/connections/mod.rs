@@ -13,6 +13,7 @@ mod pipeline;
 mod pipelined;
 mod pool;
 mod result;
+mod retry;
 mod statement;
 mod types;
 

@@ -19,11 +19,8 @@ use tokio::{
 };
 
 use super::{
-    connector::Connector,
-    pipelined::PipelinedConnection,
-    result::StatementResult,
-    statement::{Params, retry_reads},
-    types::TypeCache,
+    connector::Connector, pipelined::PipelinedConnection, result::StatementResult, retry::retry_reads,
+    statement::Params, types::TypeCache,
 };
 use crate::store::postgres::error::{Result, StatementError};
 

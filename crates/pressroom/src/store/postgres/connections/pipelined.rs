@@ -11,7 +11,8 @@ use tokio_postgres::Client;
 
 use super::{
     result::StatementResult,
-    statement::{Params, Prepared, StatementMap, record_retry},
+    retry::record_retry,
+    statement::{Params, Prepared, StatementMap},
     types::TypeCache,
 };
 use crate::store::postgres::error::{Result, StatementError};

@@ -18,7 +18,8 @@ use tokio_postgres::Client;
 use super::{
     connector::{Connector, describe},
     result::StatementResult,
-    statement::{Params, Prepared, record_retry, retry_reads},
+    retry::{record_retry, retry_reads},
+    statement::{Params, Prepared},
     types::TypeCache,
 };
 use crate::store::postgres::error::{Result, StatementError};

@@ -1,15 +1,12 @@
-//! Parameters, prepared forms and retries of statements.
+//! Parameters and prepared forms of statements.
 
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
 };
 
-use telemetry::{Failure as _, Statement};
+use telemetry::Statement;
 use tokio_postgres::types::{ToSql, Type};
-
-use super::result::StatementResult;
-use crate::store::postgres::error::{Result, StatementError};
 
 /// Parameters of a statement.
 pub(in crate::store::postgres) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -58,30 +55,4 @@ impl<V: Clone> StatementMap<V> {
 
 fn key(statement: &Statement) -> (usize, usize) {
     (statement.text.as_ptr().addr(), statement.text.len())
-}
-
-/// Runs `statement` by calling `run`. A read whose connection is lost is retried up to once per connection,
-/// because a restart of the server may have broken all of them unnoticed. There is no back-off, because each
-/// retry uses another connection.
-pub(super) async fn retry_reads<F>(
-    statement: &Statement,
-    connections: usize,
-    run: impl Fn() -> F,
-) -> Result<StatementResult>
-where
-    F: Future<Output = Result<StatementResult>>,
-{
-    for _ in 0..connections {
-        match run().await {
-            Err(error) if error.connection_lost && statement.operation == "SELECT" => record_retry(&error),
-            result => return result,
-        }
-    }
-    run().await
-}
-
-/// Records a retry on the statement's span and in the log.
-pub(super) fn record_retry(error: &StatementError) {
-    telemetry::statement_sent_again(error);
-    telemetry::debug!(cause = error.message(), "retrying a statement");
 }
