@@ -17,7 +17,7 @@ use std::{
 
 use telemetry::{Failure as _, Statement, without_spans};
 use tokio::{
-    task::AbortHandle,
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tokio_postgres::{error::SqlState, types::PgLsn};
@@ -41,7 +41,8 @@ const MAX_LAG: Duration = Duration::from_secs(30);
 pub(super) struct Replica {
     connections: Arc<Connections>,
     usable: Arc<AtomicBool>,
-    watch: AbortHandle,
+    /// The task that checks the replica, aborted on drop.
+    _watch: JoinSet<()>,
 }
 
 impl Replica {
@@ -52,23 +53,18 @@ impl Replica {
     pub(super) fn open(config: &PostgresConfig, primary: Arc<Connections>) -> Result<Self, SetupError> {
         let connections = Arc::new(Connections::open(config, Role::REPLICA)?);
         let usable = Arc::new(AtomicBool::new(false));
-        let watch = tokio::spawn(watch(primary, Arc::clone(&connections), Arc::clone(&usable)));
+        let mut watch_task = JoinSet::new();
+        watch_task.spawn(watch(primary, Arc::clone(&connections), Arc::clone(&usable)));
         Ok(Self {
             connections,
             usable,
-            watch: watch.abort_handle(),
+            _watch: watch_task,
         })
     }
 
     /// Returns the connections if the replica is usable.
     pub(super) fn usable(&self) -> Option<&Connections> {
         self.usable.load(Ordering::Relaxed).then_some(&*self.connections)
-    }
-}
-
-impl Drop for Replica {
-    fn drop(&mut self) {
-        self.watch.abort();
     }
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{
-    Client, StatusCode, Url,
+    Client, Url,
     header::{CONTENT_TYPE, HeaderMap},
     redirect::Policy,
 };
@@ -99,24 +99,19 @@ impl Channel for WebhookChannel {
             .await;
         match response {
             Ok(response) if response.status().is_success() => Ok(()),
-            Ok(response) => Err(NotifyError::Rejected {
-                status: response.status().as_u16(),
-                transient: is_transient(response.status()),
-            }),
+            Ok(response) => {
+                let status = response.status();
+                Err(NotifyError::Rejected {
+                    status: status.as_u16(),
+                    transient: status.is_server_error() || matches!(status.as_u16(), 408 | 429),
+                })
+            }
             Err(error) if error.is_timeout() => Err(NotifyError::TimedOut),
             Err(_) => Err(NotifyError::Unreachable(
                 "no connection to the webhook's receiver",
             )),
         }
     }
-}
-
-fn is_transient(status: StatusCode) -> bool {
-    status.is_server_error()
-        || matches!(
-            status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
-        )
 }
 
 /// Returns the header fields with the trace context, so that the receiver can continue the trace.

@@ -14,7 +14,7 @@ use celeriac::RetryDelay;
 use telemetry::{ConnectionCounts, Statement};
 use tokio::{
     sync::watch,
-    task::AbortHandle,
+    task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -42,16 +42,13 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(1);
 
 /// A few shared connections, used in rotation.
 pub(super) struct Pipeline {
-    slots: Vec<Slot>,
+    links: Vec<watch::Receiver<Link>>,
     next: AtomicUsize,
+    /// Tasks that keep the connections open, aborted when the pipeline is dropped.
+    _supervisors: JoinSet<()>,
 }
 
-struct Slot {
-    link: watch::Receiver<Link>,
-    supervisor: AbortHandle,
-}
-
-#[derive(Clone)]
+/// State of one connection.
 enum Link {
     /// The first attempt after the connection was lost is in progress.
     Opening,
@@ -69,18 +66,22 @@ impl Pipeline {
         types: Option<&Arc<TypeCache>>,
         connections: usize,
     ) -> Self {
-        let slots = (0..connections.max(1)).map(|number| {
+        let mut supervisors = JoinSet::new();
+        let links = (0..connections.max(1)).map(|number| {
             let (publish, link) = watch::channel(Link::Opening);
-            let (connector, types) = (connector.clone(), types.cloned());
-            let supervisor = tokio::spawn(supervise(name, number, connector, types, publish));
-            Slot {
-                link,
-                supervisor: supervisor.abort_handle(),
-            }
+            supervisors.spawn(supervise(
+                name,
+                number,
+                connector.clone(),
+                types.cloned(),
+                publish,
+            ));
+            link
         });
         Self {
-            slots: slots.collect(),
+            links: links.collect(),
             next: AtomicUsize::new(0),
+            _supervisors: supervisors,
         }
     }
 
@@ -88,7 +89,7 @@ impl Pipeline {
     pub(super) async fn run(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         let run = || self.run_by(deadline, statement, params);
-        retry_reads(statement, self.slots.len(), run).await
+        retry_reads(statement, self.links.len(), run).await
     }
 
     async fn run_by(
@@ -110,16 +111,13 @@ impl Pipeline {
 
     /// Counts the connections that are up.
     pub(super) fn counts(&self) -> ConnectionCounts {
-        let up = self
-            .slots
-            .iter()
-            .filter(|slot| matches!(*slot.link.borrow(), Link::Up(_)))
-            .count();
+        let is_up = |link: &&watch::Receiver<Link>| matches!(*link.borrow(), Link::Up(_));
+        let up = self.links.iter().filter(is_up).count();
         ConnectionCounts {
             idle: 0,
             used: up as u64,
-            max: self.slots.len() as u64,
-            pending: (self.slots.len() - up) as u64,
+            max: self.links.len() as u64,
+            pending: (self.links.len() - up) as u64,
         }
     }
 
@@ -128,48 +126,37 @@ impl Pipeline {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let mut opening = None;
         let mut failure = None;
-        for turn in 0..self.slots.len() {
-            let slot = &self.slots[start.wrapping_add(turn) % self.slots.len()];
-            match &*slot.link.borrow() {
+        for turn in 0..self.links.len() {
+            let link = &self.links[start.wrapping_add(turn) % self.links.len()];
+            match &*link.borrow() {
                 Link::Up(connection) if !connection.is_closed() => return Ok(Arc::clone(connection)),
-                Link::Up(_) | Link::Opening => opening = Some(slot),
+                Link::Up(_) | Link::Opening => opening = Some(link),
                 Link::Down(reason) => failure = Some(Arc::clone(reason)),
             }
         }
         match (failure, opening) {
-            (None, Some(slot)) => slot.wait(deadline.min(Instant::now() + CONNECTION_WAIT)).await,
+            (None, Some(link)) => opened(link.clone(), deadline.min(Instant::now() + CONNECTION_WAIT)).await,
             (reason, _) => Err(StatementError::unavailable(reason.as_deref().unwrap_or_default())),
         }
     }
 }
 
-impl Drop for Pipeline {
-    fn drop(&mut self) {
-        for slot in &self.slots {
-            slot.supervisor.abort();
+/// Waits until a connection is up or cannot be opened.
+async fn opened(mut link: watch::Receiver<Link>, deadline: Instant) -> Result<Arc<PipelinedConnection>> {
+    let decided = link.wait_for(|link| match link {
+        Link::Opening => false,
+        // The supervisor may not have noticed yet that the connection is closed.
+        Link::Up(connection) => !connection.is_closed(),
+        Link::Down(_) => true,
+    });
+    if let Ok(Ok(link)) = timeout_at(deadline, decided).await {
+        match &*link {
+            Link::Up(connection) => return Ok(Arc::clone(connection)),
+            Link::Down(reason) => return Err(StatementError::unavailable(&**reason)),
+            Link::Opening => {}
         }
     }
-}
-
-impl Slot {
-    /// Waits until the connection is up or cannot be opened.
-    async fn wait(&self, deadline: Instant) -> Result<Arc<PipelinedConnection>> {
-        let mut link = self.link.clone();
-        let decided = link.wait_for(|link| match link {
-            Link::Opening => false,
-            // The supervisor may not have noticed yet that the connection is closed.
-            Link::Up(connection) => !connection.is_closed(),
-            Link::Down(_) => true,
-        });
-        match timeout_at(deadline, decided).await {
-            Ok(Ok(link)) => match &*link {
-                Link::Up(connection) => Ok(Arc::clone(connection)),
-                Link::Down(reason) => Err(StatementError::unavailable(&**reason)),
-                Link::Opening => Err(StatementError::unavailable("connecting")),
-            },
-            _ => Err(StatementError::unavailable("no connection in time")),
-        }
-    }
+    Err(StatementError::unavailable("no connection in time"))
 }
 
 /// Keeps one connection open. Logs once when the connection is lost and once when it is open again.
