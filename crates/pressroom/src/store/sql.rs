@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_appear_first_in_their_order() {
+    fn parameters_first_appear_in_order() {
         for statement in [
             FIND_SESSION,
             REVOKE_TOKEN,

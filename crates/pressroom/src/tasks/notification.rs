@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Number of recipients per query.
-const PAGE: i64 = 100;
+const PAGE: u16 = 100;
 
 /// Lease of a delivery. After it expires, another run of the task may claim the delivery.
 const DELIVERY_LEASE: Duration = Duration::from_mins(1);
@@ -183,9 +183,7 @@ impl NotificationTask {
         let mut transient_failures = vec![0_usize; self.channels.len()];
         let mut after = UserId(0);
         loop {
-            let recipients = self.store.recipients(id, event, after, PAGE).await?;
-            let Some(last) = recipients.last() else { break };
-            after = last.id;
+            let recipients = self.store.recipients(id, event, after, PAGE.into()).await?;
             for recipient in &recipients {
                 for (channel, transient) in self.channels.iter().zip(&mut transient_failures) {
                     if *transient >= UNAVAILABLE_AFTER {
@@ -204,6 +202,10 @@ impl NotificationTask {
                         }
                     }
                 }
+            }
+            match recipients.last() {
+                Some(last) if recipients.len() == usize::from(PAGE) => after = last.id,
+                _ => break,
             }
         }
         telemetry::info!(
