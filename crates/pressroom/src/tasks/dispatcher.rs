@@ -141,7 +141,13 @@ impl Dispatcher {
             None => self.store.delete_outbox(task.id).await,
             Some(reason) => {
                 let delay = BACK_OFF.after(task.attempts.unsigned_abs());
-                telemetry::warn!(task.id = %task.task_id, task.attempts, retry_in_s = delay.as_secs_f64(), reason, "task not published");
+                telemetry::warn!(
+                    task.id = %task.task_id,
+                    task.attempts,
+                    retry_in_s = delay.as_secs_f64(),
+                    reason,
+                    "task not published"
+                );
                 let retry_at = self.clock.now().saturating_add(delay);
                 self.store
                     .release_outbox(task.id, retry_at.unwrap_or(Timestamp::MAX))
@@ -150,7 +156,11 @@ impl Dispatcher {
         };
         if let Err(error) = written {
             // The claim expires, and the task is published again under the same id.
-            telemetry::warn!(task.id = %task.task_id, %error, "cannot update the outbox; the task will be published again");
+            telemetry::warn!(
+                task.id = %task.task_id,
+                %error,
+                "cannot update the outbox; the task will be published again"
+            );
         }
         failure.is_none()
     }

@@ -41,8 +41,8 @@ impl SqliteStore {
     /// schema. Blocks.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when the file cannot be opened or is locked, [`StoreError::Failed`] when it is
-    /// not a Pressroom database.
+    /// [`StoreError::Unavailable`] when the file cannot be opened or is locked, [`StoreError::Failed`] when
+    /// it is not a Pressroom database.
     pub fn open(url: &str) -> Result<Self, StoreError> {
         let path = path_of(url);
         let mut writer = connect(path)?;
