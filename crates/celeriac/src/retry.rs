@@ -33,7 +33,8 @@ impl RetryDelay {
     };
 
     /// Returns the delay after an attempt that was preceded by `retries` others.
-    pub(crate) fn after(&self, retries: u32) -> Duration {
+    #[must_use]
+    pub fn after(&self, retries: u32) -> Duration {
         match *self {
             Self::Fixed(delay) => delay,
             Self::Exponential {

@@ -251,7 +251,7 @@ impl Articles {
         for attempt in 1..=ONCE_ATTEMPTS {
             let first = self
                 .store
-                .find_stored_answer(author, &once.key, once.since)
+                .find_stored_response(author, &once.key, once.since)
                 .await?;
             if let Some(first) = first {
                 return if first.fingerprint == once.fingerprint {

@@ -14,7 +14,7 @@ pub struct UserId(pub i32);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
-    /// E-mail address as typed. A plain string, because rows written by other programs may contain
+    /// E-mail address as typed. Not an [`Email`], because rows written by other programs may contain
     /// addresses that [`Email`] rejects.
     pub email: String,
     pub name: String,
@@ -52,7 +52,7 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// A user with the password hash that a login is verified against.
+/// A user and the password hash for verifying a login.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     pub user: User,

@@ -8,7 +8,7 @@ use super::account::UserId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ArticleId(pub i32);
 
-/// The fields of a user that an article shows.
+/// The author of an article.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Author {
     pub id: UserId,
@@ -32,7 +32,7 @@ pub struct Article {
     pub updated_at: Timestamp,
 }
 
-/// The text of an article that its author submits.
+/// Text of an article, as submitted by its author.
 #[derive(Debug, Clone)]
 pub struct Draft {
     pub title: String,
@@ -62,9 +62,9 @@ pub struct ArticleChanges {
 /// A version is the article's `updated_at`, which every change increases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Precondition {
-    /// Versions of which the article must have one; `None` allows any.
+    /// Allowed versions; `None` allows all.
     pub one_of: Option<Vec<Timestamp>>,
-    /// Versions that the article must not have.
+    /// Versions that are not allowed.
     pub none_of: Vec<Timestamp>,
 }
 
@@ -82,19 +82,19 @@ impl Precondition {
     }
 }
 
-/// A position in the list: the articles older than this one follow.
+/// Position in the list, after the article with this time and id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     pub created_at: Timestamp,
     pub id: ArticleId,
 }
 
-/// The first article of a page.
+/// Start of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageStart {
     /// Skips this many articles.
     Offset(i64),
-    /// Starts after this article; the cost does not grow with the depth.
+    /// Starts after this position. Unlike an offset, a later page does not cost more.
     After(Cursor),
 }
 
@@ -106,12 +106,13 @@ pub struct ListQuery {
     pub limit: i64,
     /// Case-insensitive substring of the title, without wildcards.
     pub search: Option<String>,
-    /// The user whose favourites `favorited` reports.
+    /// User for whom `favorited` is determined.
     pub viewer: Option<UserId>,
 }
 
 impl ListQuery {
-    /// The number of articles to read: one more than the page holds, which shows whether more follow.
+    /// Returns the number of articles to read: one more than the page can contain, to find out whether more
+    /// follow.
     #[must_use]
     pub fn fetched(&self) -> i64 {
         self.limit.max(0).saturating_add(1)
@@ -124,7 +125,7 @@ pub struct ArticlePage {
     pub articles: Vec<Article>,
     /// Number of articles that match the query, on all pages.
     pub total: i64,
-    /// Whether older articles match too.
+    /// Whether older articles also match.
     pub more: bool,
 }
 

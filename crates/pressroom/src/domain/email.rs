@@ -1,19 +1,19 @@
 //! Validated e-mail addresses.
 //!
-//! The rules are those of the reference implementation's validator, marshmallow's `Email` field, which
-//! follows Django's: the local part is a dotted text or a quoted string; the domain has two or more labels,
-//! or is an IPv4 literal or `localhost`. Both parts may contain letters beyond ASCII.
+//! The rules are those of marshmallow's `Email` field, which the reference implementation uses: the local
+//! part is a sequence of atoms separated by dots, or a quoted string; the domain has two or more labels, or
+//! is an IPv4 literal or `localhost`. Both parts may contain non-ASCII letters.
 
 use std::net::Ipv4Addr;
 
 /// Characters that an unquoted local part may contain in addition to letters, digits and `_`.
 const ATOM_SYMBOLS: &str = "-!#$%&'*+/=?^`{}|~";
 
-/// A valid address, in the spelling of its owner.
+/// A valid address, as typed.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Email(String);
 
-/// Reason a text is not accepted as an address.
+/// Reason a text is not a valid address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEmail {
     /// The text is not an address.
@@ -25,13 +25,13 @@ pub enum InvalidEmail {
 }
 
 impl Email {
-    /// Maximum length of an address, in characters; the size of the database column.
+    /// Maximum length of an address in characters, which is the size of the database column.
     pub const MAX_CHARS: usize = 255;
 
     /// Parses an address.
     ///
     /// # Errors
-    /// [`InvalidEmail`] when `text` is not an address or is too long.
+    /// Returns [`InvalidEmail`] when `text` is not an address or is too long.
     pub fn parse(text: &str) -> Result<Self, InvalidEmail> {
         let (local, domain) = text.rsplit_once('@').ok_or(InvalidEmail::Malformed)?;
         if !is_local_part(local) || !is_domain(domain) {
@@ -43,13 +43,13 @@ impl Email {
         Ok(Self(text.to_owned()))
     }
 
-    /// Returns the address in its original spelling.
+    /// Returns the address as typed.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Returns the address in lower case, to compare addresses without regard to case.
+    /// Returns the address in lower case, for comparisons that ignore case.
     #[must_use]
     pub fn folded(&self) -> String {
         self.0.to_lowercase()
@@ -74,8 +74,8 @@ fn is_atom_char(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || ATOM_SYMBOLS.contains(c)
 }
 
-/// Whether `local` is a quoted string of RFC 822: ASCII characters except NUL, tab, line breaks, space, `"`
-/// and `\`, most of which a backslash may escape.
+/// Whether `local` is a quoted string (RFC 822): ASCII characters except NUL, tab, line breaks, space, `"`
+/// and `\`. A backslash escapes any ASCII character except NUL and line breaks.
 fn is_quoted(local: &str) -> bool {
     let Some(inner) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return false;
@@ -109,7 +109,7 @@ fn is_address_literal(domain: &str) -> bool {
 
 fn is_host_name(domain: &str) -> bool {
     let mut labels = domain.split('.').rev();
-    // The reference implementation is laxer about the last label: hyphens anywhere, any length from two.
+    // The last label may have hyphens anywhere and any length of at least two, as in marshmallow.
     let top_level = labels
         .next()
         .is_some_and(|top| top.chars().count() >= 2 && top.chars().all(is_label_char));
@@ -124,8 +124,8 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// Whether `c` may be in a label: ASCII letters, digits, the hyphen, and everything in the Basic Multilingual
-/// Plane from U+00A1, which the reference implementation accepts as letters of other scripts.
+/// Whether a label may contain `c`: ASCII letters, digits, the hyphen, and the Basic Multilingual Plane from
+/// U+00A1, which marshmallow accepts as letters of other scripts.
 fn is_label_char(c: char) -> bool {
     c == '-' || c.is_ascii_alphanumeric() || matches!(c, '\u{a1}'..='\u{ffff}')
 }
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_accepted_and_refused_as_by_marshmallow() {
+    fn the_rules_are_those_of_marshmallow() {
         let cases: Vec<(String, bool)> =
             serde_json::from_str(include_str!("../../tests/vectors/email.json")).unwrap();
         assert!(cases.len() > 50);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_longer_than_the_column_is_refused() {
+    fn an_address_longer_than_the_column_is_rejected() {
         let fits = format!("{}@example.com", "x".repeat(243));
         assert!(Email::parse(&fits).is_ok());
         assert_eq!(Email::parse(&format!("x{fits}")), Err(InvalidEmail::TooLong));

@@ -1,5 +1,5 @@
-//! Idempotency keys: a client that received no answer repeats its request under the same key, and receives
-//! the answer to the first one.
+//! Idempotency keys. A client that received no response repeats its request with the same key, and receives
+//! the response to the first request.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl IdempotencyKey {
     /// Maximum length of a key, in characters.
     pub const MAX_CHARS: usize = 255;
 
-    /// Parses a key; `None` when `text` is too long, empty, or not printable ASCII.
+    /// Parses a key. Returns `None` if `text` is empty, too long, or not printable ASCII.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let fits = (1..=Self::MAX_CHARS).contains(&text.len())
@@ -34,7 +34,7 @@ impl IdempotencyKey {
     }
 }
 
-/// SHA-256 of a request's fields, which distinguishes a retry from another request with the same key.
+/// SHA-256 of a request's fields, which distinguishes a retry from a different request with the same key.
 pub type Fingerprint = [u8; 32];
 
 /// A request to run once.
@@ -47,7 +47,7 @@ pub struct IdempotentRequest {
 }
 
 impl IdempotentRequest {
-    /// Builds the request from the fields of `draft`, however their JSON was written.
+    /// Creates the request. The fingerprint covers the fields of `draft`, not the formatting of their JSON.
     #[must_use]
     pub fn new(key: IdempotencyKey, draft: &Draft, now: Timestamp) -> Self {
         let mut fingerprint = Sha256::new();
@@ -63,15 +63,15 @@ impl IdempotentRequest {
     }
 }
 
-/// The stored answer to the first request under a key.
+/// The stored response to the first request with a key.
 #[derive(Debug, Clone)]
-pub struct StoredAnswer {
+pub struct StoredResponse {
     pub fingerprint: Vec<u8>,
     /// The article as created.
     pub article: Article,
 }
 
-/// Returns the time at or before which a key must have been stored to be expired at `now`.
+/// Returns the latest creation time of keys that have expired at `now`.
 #[must_use]
 pub fn keys_expired_by(now: Timestamp) -> Timestamp {
     now.saturating_sub(KEY_LIFETIME).unwrap_or(Timestamp::MIN)
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn text_moved_between_fields_makes_another_request() {
+    fn moving_text_between_fields_changes_the_fingerprint() {
         let draft = |title: &str, description: &str| Draft {
             title: title.to_owned(),
             description: description.to_owned(),

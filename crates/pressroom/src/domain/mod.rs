@@ -1,7 +1,7 @@
-//! The service's own terms: accounts, articles, idempotency keys and background tasks.
+//! The domain of the service: accounts, articles, idempotency keys and background tasks.
 //!
-//! Plain types and the rules that hold for them without a database or a request. Every other module may
-//! use them; they use none.
+//! Plain types and the rules that need neither a database nor a request. All other modules may use these
+//! types, which depend on no other module.
 
 mod account;
 mod article;
@@ -16,7 +16,7 @@ pub use self::{
         PageStart, Precondition,
     },
     email::{Email, InvalidEmail},
-    idempotency::{Fingerprint, IdempotencyKey, IdempotentRequest, StoredAnswer, keys_expired_by},
+    idempotency::{Fingerprint, IdempotencyKey, IdempotentRequest, StoredResponse, keys_expired_by},
     task::{
         ARTICLE_NOTIFICATION, ArticleEvent, Backlog, DeliveryClaim, DeliveryKey, NewOutboxTask, OutboxTask,
         Recipient,

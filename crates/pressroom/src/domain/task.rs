@@ -1,4 +1,4 @@
-//! Background tasks: their way through the outbox, and the notifications that they deliver.
+//! Background tasks in the outbox, and the notifications that they deliver.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::account::UserId;
 
-/// Celery name of the task that notifies readers of a new or changed article; the reference's name.
+/// Celery name of the task that notifies readers of a new or changed article, as in the reference
+/// implementation.
 pub const ARTICLE_NOTIFICATION: &str = "app.jobs.tasks.send_article_notification";
 
 /// A change to an article.
@@ -30,10 +31,10 @@ impl ArticleEvent {
 
 /// A task to write to the outbox, in the same transaction as the change to an article.
 ///
-/// Its arguments are the article's id, which only that transaction knows, and the event.
+/// Its arguments are the article's id, which is only known in that transaction, and the event.
 #[derive(Debug, Clone)]
 pub struct NewOutboxTask {
-    /// Celery task id, chosen here so that a task published twice has one id.
+    /// Celery task id, chosen before the task is published so that a task published twice keeps its id.
     pub task_id: Uuid,
     /// Celery task name.
     pub name: &'static str,
@@ -75,7 +76,7 @@ pub struct Recipient {
     pub name: String,
 }
 
-/// Identifies one delivery: a task, a recipient and a channel.
+/// Key of one delivery: a task, a recipient and a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryKey {
     pub task_id: Uuid,
@@ -84,12 +85,12 @@ pub struct DeliveryKey {
     pub channel: &'static str,
 }
 
-/// The answer to a request to claim a delivery.
+/// Result of an attempt to claim a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryClaim {
-    /// The caller holds the claim until the lease expires, and marks the delivery completed afterwards.
+    /// The caller holds the claim until the lease expires, and must record the completed delivery.
     Claimed,
-    /// The delivery was completed before.
+    /// The delivery was completed earlier.
     Delivered,
     /// Another run of the task holds the claim.
     Held {
@@ -99,7 +100,7 @@ pub enum DeliveryClaim {
 }
 
 impl DeliveryClaim {
-    /// The claim of another run whose lease expires at `until`.
+    /// Returns the result for a delivery that another run holds until `until`.
     #[must_use]
     pub fn held(until: Timestamp, now: Timestamp) -> Self {
         Self::Held {

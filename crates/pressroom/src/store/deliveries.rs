@@ -13,8 +13,8 @@ use crate::domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, Recipie
 pub trait DeliveryStore: Debug + Send + Sync + 'static {
     /// Reads up to `limit` users to notify of `event`, with ids above `after`, in id order.
     ///
-    /// For `created`, the users who have favourited another article of the author; for `updated`, those
-    /// who have favourited this one. Never the author.
+    /// `created` is for users who have favourited another article of the author, `updated` for users who have
+    /// favourited this article. The author is never included.
     async fn recipients(
         &self,
         article: ArticleId,
@@ -23,7 +23,7 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
         limit: i64,
     ) -> Result<Vec<Recipient>>;
 
-    /// Claims one delivery for `lease`, atomically.
+    /// Claims one delivery for `lease`. Atomic.
     async fn claim_delivery(
         &self,
         key: &DeliveryKey,
@@ -31,12 +31,12 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
         lease: Duration,
     ) -> Result<DeliveryClaim>;
 
-    /// Records a delivery as completed, whether or not its claim still exists.
+    /// Records a delivery as completed, even if its claim no longer exists.
     async fn complete_delivery(&self, key: &DeliveryKey, now: Timestamp) -> Result<()>;
 
     /// Releases the claim on a delivery that failed.
     async fn release_delivery(&self, key: &DeliveryKey) -> Result<()>;
 
-    /// Deletes deliveries completed before `before`; returns their number.
+    /// Deletes deliveries completed before `before`, and returns their number.
     async fn purge_deliveries(&self, before: Timestamp) -> Result<u64>;
 }

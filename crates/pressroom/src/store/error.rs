@@ -4,19 +4,26 @@ use std::borrow::Cow;
 
 use telemetry::{DbError, Failure};
 
-/// The reason a store could not do as asked.
+/// Reason a store method failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached or did not answer in time; a retry may succeed. A write whose
-    /// answer was lost may have been committed.
+    /// The database cannot be reached or did not respond in time; a retry may succeed. A write whose response
+    /// was lost may have been committed.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// The row would violate a constraint that callers handle.
     #[error("conflict on {0:?}")]
     Conflict(Constraint),
     /// Any other failure: a defect of this program or of the schema.
-    #[error("the database refused a statement: {0}")]
+    #[error("the database rejected a statement: {0}")]
     Failed(String),
+}
+
+impl StoreError {
+    /// Returns the error for a statement that did not return the expected row.
+    pub(super) fn no_row() -> Self {
+        Self::Failed("a statement returned no row".to_owned())
+    }
 }
 
 impl Failure for StoreError {
@@ -33,18 +40,17 @@ impl Failure for StoreError {
     }
 }
 
-/// A statement's failure: the store's error, and the database's code for its span.
+/// Failure of a statement, with the database's error code for its span.
 #[derive(Debug)]
 pub(super) struct StatementError {
     /// The SQLSTATE, or SQLite's extended result code.
     pub(super) code: Option<String>,
     pub(super) error: StoreError,
-    /// Whether the connection was lost too.
+    /// Whether the connection was also lost.
     pub(super) connection_lost: bool,
 }
 
 impl StatementError {
-    /// The database cannot be reached or is too slow.
     pub(super) fn unavailable(reason: impl Into<String>) -> Self {
         StoreError::Unavailable(reason.into()).into()
     }
@@ -94,5 +100,5 @@ pub enum Constraint {
     IdempotencyKey,
 }
 
-/// The result of a store method.
+/// Result of a store method.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;

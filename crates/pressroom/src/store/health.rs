@@ -1,4 +1,4 @@
-//! The condition of the database itself.
+//! Health checks of the database.
 
 use std::fmt::Debug;
 
@@ -9,7 +9,7 @@ use super::error::Result;
 /// Checks whether the database is usable.
 #[async_trait]
 pub trait HealthStore: Debug + Send + Sync + 'static {
-    /// Succeeds when the database answers.
+    /// Succeeds when the database responds.
     async fn ping(&self) -> Result<()>;
 
     /// Returns whether the schema has every migration that this program needs.

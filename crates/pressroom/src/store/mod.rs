@@ -1,8 +1,8 @@
 //! Persistence: [`postgres`] for production, [`sqlite`] for a single process.
 //!
-//! Each aggregate has a trait, which both databases implement next to their SQL. Statements and row readers
-//! that both share are in `sql` and `rows`. Each method is one transaction, usually a single statement, and
-//! has its own time-out. The constraints of the database detect conflicts.
+//! Each aggregate has a trait, which both databases implement next to their SQL. Shared statements and row
+//! readers are in `sql` and `rows`. Each method is one transaction, usually a single statement, and has its
+//! own time-out. Constraints of the database detect conflicts.
 
 mod accounts;
 mod articles;
@@ -24,7 +24,7 @@ pub use self::{
     outbox::OutboxStore,
 };
 
-/// A store of every aggregate.
+/// A store of all aggregates.
 pub trait Store: AccountStore + ArticleStore + OutboxStore + DeliveryStore + HealthStore {}
 
 impl<S: AccountStore + ArticleStore + OutboxStore + DeliveryStore + HealthStore> Store for S {}

@@ -1,4 +1,4 @@
-//! The outbox: tasks committed together with the change they report, to be published afterwards.
+//! The outbox: tasks that are committed together with the change they report, and published afterwards.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -8,23 +8,23 @@ use jiff::Timestamp;
 use super::error::Result;
 use crate::domain::{Backlog, OutboxTask};
 
-/// Keeps tasks until they are published. [`ArticleStore`](super::ArticleStore) inserts them.
+/// Stores tasks until they are published. [`ArticleStore`](super::ArticleStore) inserts them.
 #[async_trait]
 pub trait OutboxStore: Debug + Send + Sync + 'static {
-    /// Claims up to `limit` waiting tasks for `lease`, the oldest first. A task whose lease expires can be
-    /// claimed again.
+    /// Claims up to `limit` waiting tasks for `lease`, the oldest first. A task can be claimed again after
+    /// its lease expires.
     async fn claim_outbox(&self, now: Timestamp, lease: Duration, limit: i64) -> Result<Vec<OutboxTask>>;
 
     /// Deletes a published task.
     async fn delete_outbox(&self, id: i64) -> Result<()>;
 
-    /// Releases a claim; the task can be claimed again from `retry_at`.
+    /// Releases the claim on a task, which can be claimed again from `retry_at`.
     async fn release_outbox(&self, id: i64, retry_at: Timestamp) -> Result<()>;
 
-    /// Releases every claim and returns their number. Only for a process that is the outbox's only user.
+    /// Releases all claims and returns their number. Only for a process that is the outbox's only user.
     async fn release_all_outbox(&self) -> Result<u64>;
 
-    /// Counts the waiting tasks.
+    /// Returns the number of waiting tasks and the age of the oldest.
     async fn outbox_backlog(&self) -> Result<Backlog>;
 }
 

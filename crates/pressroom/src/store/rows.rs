@@ -1,15 +1,15 @@
-//! Readers of rows, by column name, for either database.
+//! Readers of rows by column name, for both databases.
 
 use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::domain::{
-    Article, ArticleId, Author, Backlog, Credentials, OutboxTask, PasswordHash, Recipient, Session,
-    StoredAnswer, User, UserId,
+    Article, ArticleId, Author, Backlog, Credentials, DeliveryClaim, OutboxTask, PasswordHash, Recipient,
+    Session, StoredResponse, User, UserId,
 };
 
-/// A row of a result.
+/// A row whose columns can be read by name.
 pub(super) trait Columns {
     type Error;
 
@@ -82,14 +82,14 @@ pub(super) fn article<R: Columns>(row: &R) -> Result<Article, R::Error> {
     })
 }
 
-pub(super) fn stored_answer<R: Columns>(row: &R) -> Result<StoredAnswer, R::Error> {
-    Ok(StoredAnswer {
+pub(super) fn stored_response<R: Columns>(row: &R) -> Result<StoredResponse, R::Error> {
+    Ok(StoredResponse {
         fingerprint: row.column("fingerprint")?,
         article: article(row)?,
     })
 }
 
-/// Reads a claimed task. Trace headers that cannot be read are dropped: the task matters more.
+/// Reads a claimed task. Unreadable trace headers are ignored, because the task is more important.
 pub(super) fn outbox_task<R: Columns>(row: &R) -> Result<OutboxTask, R::Error> {
     Ok(OutboxTask {
         id: row.column("id")?,
@@ -105,7 +105,7 @@ pub(super) fn outbox_task<R: Columns>(row: &R) -> Result<OutboxTask, R::Error> {
     })
 }
 
-/// Writes propagation headers as an array of pairs, which keeps their order.
+/// Converts propagation headers to an array of pairs, which preserves their order.
 pub(super) fn trace_column(trace: &[(String, String)]) -> Value {
     trace
         .iter()
@@ -118,6 +118,14 @@ pub(super) fn backlog<R: Columns>(row: &R) -> Result<Backlog, R::Error> {
         tasks: row.column("tasks")?,
         oldest: row.column::<Option<Utc>>("oldest")?.map(|Utc(time)| time),
     })
+}
+
+/// Reads the claim of another run, or a completed delivery.
+pub(super) fn delivery_claim<R: Columns>(row: &R, now: Timestamp) -> Result<DeliveryClaim, R::Error> {
+    if row.column("delivered")? {
+        return Ok(DeliveryClaim::Delivered);
+    }
+    Ok(DeliveryClaim::held(time(row, "claimed_until")?, now))
 }
 
 pub(super) fn recipient<R: Columns>(row: &R) -> Result<Recipient, R::Error> {

@@ -1,11 +1,13 @@
 //! Statements and column lists that are the same for both databases.
 //!
-//! Parameters are written `$1`, `$2`, ... and appear first in that order: SQLite numbers them by their
-//! first appearance.
+//! The parameters `$1`, `$2`, ... must first appear in this order, because SQLite numbers them by their first
+//! appearance.
 
 use telemetry::Statement;
 
-/// A statement from its summary, which is its operation and its table, and the pieces of its text.
+use crate::domain::ArticleEvent;
+
+/// Defines a statement by its summary (operation and table) and the parts of its text.
 macro_rules! statement {
     ($summary:literal, $($text:expr),+ $(,)?) => {
         $crate::store::sql::summarized($summary, concat!($($text),+))
@@ -28,8 +30,8 @@ macro_rules! user_columns {
     };
 }
 
-/// The columns of an article but `favorited`, for [`super::rows::article`]: from a row called `article` and
-/// its author's, called `author`.
+/// The columns of an article except `favorited`, for [`super::rows::article`]. The statement must name the
+/// article's row `article` and its author's row `author`.
 macro_rules! article_columns {
     () => {
         "article.id, article.slug, article.title, article.description, article.body,
@@ -60,7 +62,7 @@ pub(super) const PURGE_REVOKED_TOKENS: Statement = statement!(
     "DELETE FROM revoked_tokens WHERE expires_at <= $1",
 );
 
-/// An article as a viewer sees it: `$1` is the viewer and `$2` what `$condition` compares.
+/// Selects an article as a viewer sees it. `$1` is the viewer, and `$2` the value in `$condition`.
 macro_rules! find_article {
     ($condition:literal) => {
         statement!(
@@ -81,8 +83,8 @@ pub(super) const FIND_ARTICLE: Statement = find_article!("article.slug = $2");
 
 pub(super) const FIND_ARTICLE_BY_ID: Statement = find_article!("article.id = $2");
 
-/// The stored answer has the columns of the article as it was created.
-pub(super) const FIND_STORED_ANSWER: Statement = statement!(
+/// Selects a stored response, with the columns of the article as it was created.
+pub(super) const FIND_STORED_RESPONSE: Statement = statement!(
     "SELECT idempotency_keys",
     "
         SELECT fingerprint, article_id AS id, slug, title, description, body, 0 AS favorites_count,
@@ -109,7 +111,15 @@ pub(super) const OUTBOX_BACKLOG: Statement = statement!(
     "SELECT count(*) AS tasks, min(created_at) AS oldest FROM outbox",
 );
 
-pub(super) const FOLLOWERS_OF_THE_AUTHOR: Statement = statement!(
+/// Returns the statement that selects the users to notify of `event`.
+pub(super) const fn select_recipients(event: ArticleEvent) -> &'static Statement {
+    match event {
+        ArticleEvent::Created => &FOLLOWERS_OF_THE_AUTHOR,
+        ArticleEvent::Updated => &FOLLOWERS_OF_THE_ARTICLE,
+    }
+}
+
+const FOLLOWERS_OF_THE_AUTHOR: Statement = statement!(
     "SELECT users",
     "
         SELECT reader.id, reader.email, reader.name
@@ -129,7 +139,7 @@ pub(super) const FOLLOWERS_OF_THE_AUTHOR: Statement = statement!(
         LIMIT $3",
 );
 
-pub(super) const FOLLOWERS_OF_THE_ARTICLE: Statement = statement!(
+const FOLLOWERS_OF_THE_ARTICLE: Statement = statement!(
     "SELECT users",
     "
         SELECT reader.id, reader.email, reader.name
@@ -141,8 +151,8 @@ pub(super) const FOLLOWERS_OF_THE_ARTICLE: Statement = statement!(
         LIMIT $3",
 );
 
-/// Returns a row only to the caller that may deliver: the first one, or the first one after the lease
-/// expired. `$4` is the end of the new lease and `$5` the current time.
+/// Returns a row only to a caller that may deliver: the first one, or the first one after the lease expired.
+/// `$4` is the end of the new lease, and `$5` the current time.
 pub(super) const CLAIM_DELIVERY: Statement = statement!(
     "INSERT notification_deliveries",
     "
@@ -162,7 +172,7 @@ pub(super) const FIND_DELIVERY: Statement = statement!(
         WHERE task_id = $1 AND recipient_id = $2 AND channel = $3",
 );
 
-/// Inserts the row where the claim no longer exists: a completed delivery must stay on record.
+/// Inserts the row if the claim no longer exists, because every completed delivery must be recorded.
 pub(super) const COMPLETE_DELIVERY: Statement = statement!(
     "INSERT notification_deliveries",
     "
@@ -197,14 +207,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_appear_first_in_their_order() {
+    fn parameters_first_appear_in_order() {
         for statement in [
             FIND_SESSION,
             REVOKE_TOKEN,
             PURGE_REVOKED_TOKENS,
             FIND_ARTICLE,
             FIND_ARTICLE_BY_ID,
-            FIND_STORED_ANSWER,
+            FIND_STORED_RESPONSE,
             DELETE_OUTBOX,
             RELEASE_OUTBOX,
             FOLLOWERS_OF_THE_AUTHOR,

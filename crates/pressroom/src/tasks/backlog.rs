@@ -1,4 +1,4 @@
-//! Metrics of the outbox: a growing backlog means that the broker is unavailable.
+//! Metrics of the outbox. A growing backlog means that the broker is unavailable.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,12 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{clock::Clock, names::metric, store::OutboxStore};
 
-/// Time between two counts of the outbox.
+/// Interval between counts of the outbox.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Counts the waiting tasks until `shutdown`. Reports nothing while the store is unavailable.
+/// Counts the waiting tasks until `shutdown` is cancelled. The metrics have no values while the store is
+/// unavailable.
 pub async fn watch_backlog(store: Arc<dyn OutboxStore>, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
-    // The number of tasks, and the age of the oldest.
+    // Number of tasks, and age of the oldest.
     let seen: Arc<Mutex<Option<[f64; 2]>>> = Arc::default();
     let observe = |index: usize| {
         let seen = seen.clone();
@@ -46,17 +47,14 @@ pub async fn watch_backlog(store: Arc<dyn OutboxStore>, clock: Arc<dyn Clock>, s
             [as_f64(backlog.tasks), age.unwrap_or_default().max(0.0)]
         });
         *seen.lock().unwrap_or_else(PoisonError::into_inner) = values;
-        let pause = tokio::time::sleep(INTERVAL);
-        if shutdown.run_until_cancelled(pause).await.is_none() {
+        let interval = tokio::time::sleep(INTERVAL);
+        if shutdown.run_until_cancelled(interval).await.is_none() {
             return;
         }
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "no outbox holds more tasks than a float can count"
-)]
+#[expect(clippy::cast_precision_loss, reason = "no outbox has more than 2^53 tasks")]
 fn as_f64(count: i64) -> f64 {
     count as f64
 }

@@ -1,7 +1,7 @@
 //! Publishes the tasks of the outbox, and deletes each once the broker is responsible for it.
 //!
-//! After a crash between the two steps, the task is published a second time; no task is lost. A task keeps
-//! its id, so running it twice delivers its notifications once.
+//! After a crash between the two steps, the task is published again; no task is lost. The task keeps its id,
+//! so its notifications are delivered once even if it runs twice.
 
 use std::{
     convert::Infallible,
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use celeriac::{Client, Signature};
+use celeriac::{Client, RetryDelay, Signature};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
 use telemetry::{Context, KeyValue, Span, opentelemetry::trace::FutureExt as _};
@@ -21,24 +21,28 @@ use crate::{clock::Clock, domain::OutboxTask, names::span, store::OutboxStore};
 /// Maximum number of tasks being published; in embedded mode, of tasks waiting and running.
 const MAX_PUBLISHING: i64 = 256;
 
-/// Interval between polls of the outbox when no notification arrives, to find expired claims and the tasks of
+/// Interval between polls of the outbox without a notification, which find expired claims and the tasks of
 /// processes that died.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Maximum wait for the broker.
+/// Maximum time to publish a task to a durable broker.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// First and longest back-off while the store or the broker is unavailable.
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Back-off while the store or the broker is unavailable. Retries are unlimited: a task stays in the outbox
+/// until the broker is available.
+const BACK_OFF: RetryDelay = RetryDelay::Exponential {
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(5),
+    jitter: true,
+};
 
 /// The durability of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// The broker outlives this process, and is responsible for a task once it has accepted it.
     Broker,
-    /// The broker ends with this process: a task stays in the outbox until it has finished. No other process
-    /// uses the outbox.
+    /// The broker ends with this process, so a task stays in the outbox until it has finished. No other
+    /// process uses the outbox.
     OutboxUntilDone,
 }
 
@@ -67,27 +71,28 @@ impl Dispatcher {
             }
         }
         let mut publishing = FuturesUnordered::new();
-        let mut failures = 0;
+        let mut broker_accepts = true;
+        let mut failed_claims = 0;
         let mut wait = Duration::ZERO;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(accepted) = publishing.next(), if !publishing.is_empty() => {
-                    failures = if accepted { 0 } else { failures + 1 };
+                    broker_accepts = accepted;
                     continue;
                 }
                 () = tokio::time::sleep(wait) => {}
-                () = self.wake.notified(), if failures == 0 => {}
+                () = self.wake.notified(), if broker_accepts && failed_claims == 0 => {}
             }
             let room = MAX_PUBLISHING - count(publishing.len());
             let began = Instant::now();
             let claim = self.store.claim_outbox(self.clock.now(), self.lease(), room);
             match telemetry::without_spans(claim).await {
                 Ok(tasks) => {
-                    // After a full batch, more tasks may be waiting; after a failure, the broker is probably
-                    // unavailable.
+                    failed_claims = 0;
+                    // After a full batch, more tasks may be waiting.
                     let more = room > 0 && count(tasks.len()) == room;
-                    wait = if more && failures == 0 {
+                    wait = if more && broker_accepts {
                         Duration::ZERO
                     } else {
                         POLL_INTERVAL
@@ -99,21 +104,21 @@ impl Dispatcher {
                     publishing.extend(tasks.map(|(task, trace)| self.publish(task).with_context(trace)));
                 }
                 Err(error) => {
-                    if failures == 0 {
+                    if failed_claims == 0 {
                         telemetry::warn!(%error, "cannot read the outbox; retrying");
                     }
-                    failures += 1;
-                    wait = backoff(failures);
+                    failed_claims += 1;
+                    wait = BACK_OFF.after(failed_claims);
                 }
             }
         }
         if self.durability == Durability::Broker {
-            // Each publication finishes within its time-out; aborting one would publish its task twice.
+            // Each attempt ends within its time-out; a task whose attempt is aborted may be published twice.
             while publishing.next().await.is_some() {}
         }
     }
 
-    /// Publishes a task and updates the outbox; returns whether the broker accepted the task.
+    /// Publishes a task and updates the outbox. Returns whether the broker accepted the task.
     async fn publish(&self, task: OutboxTask) -> bool {
         let signature = task.trace.iter().fold(
             Signature::new(&task.name)
@@ -127,16 +132,22 @@ impl Dispatcher {
             Durability::Broker => tokio::time::timeout(PUBLISH_TIMEOUT, sending).await,
             Durability::OutboxUntilDone => Ok(sending.await),
         };
-        let refusal = match sent {
+        let failure = match sent {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("the broker did not answer in time".to_owned()),
+            Err(_) => Some("the broker did not respond in time".to_owned()),
         };
-        let written = match &refusal {
+        let written = match &failure {
             None => self.store.delete_outbox(task.id).await,
             Some(reason) => {
-                let delay = backoff(task.attempts.unsigned_abs());
-                telemetry::warn!(task.id = %task.task_id, task.attempts, retry_in_s = delay.as_secs_f64(), reason, "task not published");
+                let delay = BACK_OFF.after(task.attempts.unsigned_abs());
+                telemetry::warn!(
+                    task.id = %task.task_id,
+                    task.attempts,
+                    retry_in_s = delay.as_secs_f64(),
+                    reason,
+                    "task not published"
+                );
                 let retry_at = self.clock.now().saturating_add(delay);
                 self.store
                     .release_outbox(task.id, retry_at.unwrap_or(Timestamp::MAX))
@@ -145,9 +156,13 @@ impl Dispatcher {
         };
         if let Err(error) = written {
             // The claim expires, and the task is published again under the same id.
-            telemetry::warn!(task.id = %task.task_id, %error, "cannot update the outbox; the task will be published again");
+            telemetry::warn!(
+                task.id = %task.task_id,
+                %error,
+                "cannot update the outbox; the task will be published again"
+            );
         }
-        refusal.is_none()
+        failure.is_none()
     }
 
     fn lease(&self) -> Duration {
@@ -159,8 +174,8 @@ impl Dispatcher {
     }
 }
 
-/// Records a span for a claim, linked to the requests that caused the claimed tasks; an empty claim has no
-/// span.
+/// Records a span for a claim, with links to the requests that caused the claimed tasks. An empty claim has
+/// no span.
 async fn record_claim(began: Instant, traces: &[Context]) {
     if traces.is_empty() {
         return;
@@ -180,13 +195,6 @@ async fn record_claim(began: Instant, traces: &[Context]) {
 fn parent(task: &OutboxTask) -> Context {
     let headers = task.trace.iter();
     telemetry::extract_context(headers.map(|(name, value)| (name.as_str(), value.as_str())))
-}
-
-/// Returns the back-off after this many consecutive failures. Attempts are unlimited: a task waits until the
-/// broker is available.
-fn backoff(failures: u32) -> Duration {
-    let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.min(16));
-    doubled.min(MAX_BACKOFF)
 }
 
 fn count(length: usize) -> i64 {

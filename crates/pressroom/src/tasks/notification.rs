@@ -1,15 +1,16 @@
 //! The task `app.jobs.tasks.send_article_notification`: notifies readers of a new or changed article.
 //!
-//! Its name, arguments and result are the reference's, so that either side may send it and either may run it.
-//! Each recipient is notified once on each channel, however often the task runs: a delivery is claimed in the
-//! store before it is made, and recorded afterwards.
+//! Its name, arguments and result are those of the reference implementation, so that either program can send
+//! it and either can run it. Each recipient is notified once on each channel, however often the task runs: a
+//! delivery is claimed in the store beforehand, and recorded as completed afterwards.
 
 use std::{
+    fmt::Display,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use celeriac::{Exception, TaskContext, TaskError, TaskOptions, WorkerBuilder};
+use celeriac::{Exception, RetryDelay, TaskContext, TaskError, TaskOptions, WorkerBuilder};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use telemetry::{Failure, KeyValue, Span};
@@ -25,43 +26,58 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Number of recipients read at once.
-const PAGE: i64 = 100;
+/// Number of recipients per query.
+const PAGE: u16 = 100;
 
-/// Lease of a delivery, after which another run of the task may claim it.
+/// Lease of a delivery. After it expires, another run of the task may claim the delivery.
 const DELIVERY_LEASE: Duration = Duration::from_mins(1);
 
-/// Maximum time for which one run waits for an unavailable database or receiver before it relies on Celery's
-/// few retries. Well below the soft time limit.
+/// Maximum time for which a run waits for an unavailable database or receiver. After that, only the task's
+/// few retries remain. Well below the soft time limit.
 const MAX_OUTAGE: Duration = Duration::from_secs(150);
 
-/// Number of transient failures after which a receiver counts as unavailable, and the remaining recipients
-/// wait for the next pass. More than one, because one failure may concern a single recipient.
+/// Number of transient failures after which a receiver is considered unavailable, and the remaining
+/// recipients are left to the next attempt. More than one, because a failure may affect a single recipient.
 const UNAVAILABLE_AFTER: usize = 3;
 
-/// The back-off within a run.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Back-off within a run.
+const BACK_OFF: RetryDelay = RetryDelay::Exponential {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(30),
+    jitter: true,
+};
 
-/// The dependencies of the task.
+/// Dependencies of the task.
 #[derive(Debug, Clone)]
 pub struct NotificationTask {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
-    /// The channels; each recipient is notified on each of them.
+    /// Channels on which each recipient is notified.
     pub channels: Arc<[Arc<dyn Channel>]>,
 }
 
-/// The reason a run ended early. A retry may succeed after any of them.
+/// Reason a run failed. The task is retried after any of them.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{failed} deliveries failed, one of them because {last}")]
     Undelivered { failed: usize, last: NotifyError },
-    /// Another run holds a delivery, or died while it did.
+    /// Another run holds the claim on a delivery, or died while holding it.
     #[error("another run of this task holds a delivery")]
     Held { remaining: Duration },
+}
+
+impl RunError {
+    /// Returns the minimum delay before another attempt within the same run; `None` if that would not help.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Held { remaining } => Some(*remaining),
+            Self::Store(StoreError::Unavailable(_)) => Some(Duration::ZERO),
+            Self::Undelivered { last, .. } if last.is_transient() => Some(Duration::ZERO),
+            Self::Store(_) | Self::Undelivered { .. } => None,
+        }
+    }
 }
 
 impl Failure for RunError {
@@ -78,7 +94,7 @@ impl Failure for RunError {
     }
 }
 
-/// The result of one delivery.
+/// Result of one delivery.
 enum DeliveryResult {
     Now,
     Before,
@@ -87,7 +103,7 @@ enum DeliveryResult {
 }
 
 impl NotificationTask {
-    /// Registers this task with a worker, under the reference's limits.
+    /// Registers this task with a worker. Its limits are those of the reference implementation.
     pub fn register(self, worker: WorkerBuilder) -> WorkerBuilder {
         let options = TaskOptions::new()
             .max_retries(3)
@@ -105,19 +121,14 @@ impl NotificationTask {
         )
     }
 
-    async fn run(
-        &self,
-        context: &TaskContext,
-        article_id: ArticleId,
-        event: &str,
-    ) -> Result<Value, TaskError> {
+    async fn run(&self, context: &TaskContext, article: ArticleId, event: &str) -> Result<Value, TaskError> {
         let event = match event {
             "created" => ArticleEvent::Created,
             "updated" => ArticleEvent::Updated,
             _ => {
                 return Err(TaskError::Failed(exception(
                     "ValueError",
-                    format!("unknown event type for article {}", article_id.0),
+                    format!("unknown event type for article {}", article.0),
                 )));
             }
         };
@@ -128,74 +139,54 @@ impl NotificationTask {
                 attribute::JOB_ATTEMPT,
                 i64::from(context.retries) + 1,
             ))
-            .attribute(KeyValue::new(attribute::ARTICLE_ID, i64::from(article_id.0)))
+            .attribute(KeyValue::new(attribute::ARTICLE_ID, i64::from(article.0)))
             .attribute(KeyValue::new(attribute::EVENT_TYPE, event.as_str()))
-            .run(self.notify_patiently(context, article_id, event))
+            .run(self.notify_with_retries(task_uuid(&context.id), article, event))
             .await;
         result.map_err(|error| TaskError::Retry {
-            countdown: match &error {
-                RunError::Held { remaining } => Some(*remaining),
+            countdown: match error {
+                RunError::Held { remaining } => Some(remaining),
                 RunError::Store(_) | RunError::Undelivered { .. } => None,
             },
             cause: exception("NotificationError", error.to_string()),
         })
     }
 
-    /// Retries [`Self::notify`] while an outage may pass. No recipient is notified twice.
-    async fn notify_patiently(
+    /// Retries [`Self::notify`] after transient failures. No recipient is notified twice.
+    async fn notify_with_retries(
         &self,
-        context: &TaskContext,
-        article_id: ArticleId,
+        task: Uuid,
+        article: ArticleId,
         event: ArticleEvent,
     ) -> Result<Value, RunError> {
-        let begun = Instant::now();
-        let mut backoff = FIRST_PAUSE;
+        let mut retries = Retries::new("cannot notify all recipients");
         loop {
-            let error = match self.notify(context, article_id, event).await {
+            let error = match self.notify(task, article, event).await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            let pause = match &error {
-                RunError::Held { remaining } => *remaining,
-                RunError::Store(StoreError::Unavailable(_)) => backoff,
-                RunError::Undelivered { last, .. } if last.may_pass() => backoff,
-                RunError::Store(_) | RunError::Undelivered { .. } => return Err(error),
-            };
-            if begun.elapsed() + pause > MAX_OUTAGE {
-                return Err(error);
+            match error.retry_after() {
+                Some(min_delay) => retries.wait(error, min_delay).await?,
+                None => return Err(error),
             }
-            telemetry::warn!(%error, pause_s = pause.as_secs_f64(), "notifications wait");
-            tokio::time::sleep(pause).await;
-            backoff = (backoff * 2).min(MAX_PAUSE);
         }
     }
 
-    async fn notify(
-        &self,
-        context: &TaskContext,
-        article_id: ArticleId,
-        event: ArticleEvent,
-    ) -> Result<Value, RunError> {
-        let Some(article) = self.store.find_article_by_id(article_id).await? else {
-            telemetry::warn!(
-                article.id = article_id.0,
-                "article not found, no notifications sent"
-            );
+    async fn notify(&self, task_id: Uuid, id: ArticleId, event: ArticleEvent) -> Result<Value, RunError> {
+        let Some(article) = self.store.find_article_by_id(id).await? else {
+            telemetry::warn!(article.id = id.0, "article not found, no notifications sent");
             return Ok(json!({"status": "error", "error": "Article not found"}));
         };
         telemetry::set_attribute(KeyValue::new(attribute::ARTICLE_SLUG, article.slug.clone()));
 
-        let task_id = task_uuid(&context.id);
         let (mut sent, mut before, mut failed, mut held) = (0_usize, 0_usize, Vec::new(), None);
-        let mut away = vec![0_usize; self.channels.len()];
+        let mut transient_failures = vec![0_usize; self.channels.len()];
         let mut after = UserId(0);
         loop {
-            let recipients = self.store.recipients(article_id, event, after, PAGE).await?;
-            let Some(last) = recipients.last() else { break };
-            after = last.id;
+            let recipients = self.store.recipients(id, event, after, PAGE.into()).await?;
             for recipient in &recipients {
-                for (channel, away) in self.channels.iter().zip(&mut away) {
-                    if *away >= UNAVAILABLE_AFTER {
+                for (channel, transient) in self.channels.iter().zip(&mut transient_failures) {
+                    if *transient >= UNAVAILABLE_AFTER {
                         continue;
                     }
                     match self
@@ -206,15 +197,19 @@ impl NotificationTask {
                         DeliveryResult::Before => before += 1,
                         DeliveryResult::Held(remaining) => held = held.max(Some(remaining)),
                         DeliveryResult::Failed(error) => {
-                            *away += usize::from(error.may_pass());
+                            *transient += usize::from(error.is_transient());
                             failed.push(error);
                         }
                     }
                 }
             }
+            match recipients.last() {
+                Some(last) if recipients.len() == usize::from(PAGE) => after = last.id,
+                _ => break,
+            }
         }
         telemetry::info!(
-            article.id = article_id.0,
+            article.id = id.0,
             article.slug,
             event.type = event.as_str(),
             notifications.sent = sent,
@@ -223,14 +218,14 @@ impl NotificationTask {
             "Notifications sent"
         );
         let count = failed.len();
-        // Reports a transient failure if there is any, because only a transient failure is worth a retry.
-        if let Some(last) = failed.into_iter().max_by_key(NotifyError::may_pass) {
+        // Returns a transient failure if there is one, because only then is another attempt worthwhile.
+        if let Some(last) = failed.into_iter().max_by_key(NotifyError::is_transient) {
             return Err(RunError::Undelivered { failed: count, last });
         }
         if let Some(remaining) = held {
             return Err(RunError::Held { remaining });
         }
-        Ok(json!({"status": "success", "article_id": article_id.0}))
+        Ok(json!({"status": "success", "article_id": id.0}))
     }
 
     async fn deliver(
@@ -280,20 +275,48 @@ impl NotificationTask {
         }
     }
 
-    /// Records a completed delivery, with retries during an outage: otherwise it would be made again.
+    /// Records a completed delivery. Retried during an outage, because an unrecorded delivery is repeated.
     async fn complete(&self, key: &DeliveryKey) -> Result<(), StoreError> {
-        let begun = Instant::now();
-        let mut backoff = FIRST_PAUSE;
+        let mut retries = Retries::new("cannot record a delivery");
         loop {
             match self.store.complete_delivery(key, self.clock.now()).await {
-                Err(error @ StoreError::Unavailable(_)) if begun.elapsed() + backoff < MAX_OUTAGE => {
-                    telemetry::warn!(%error, pause_s = backoff.as_secs_f64(), "cannot record a delivery; retrying");
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(MAX_PAUSE);
-                }
+                Err(error @ StoreError::Unavailable(_)) => retries.wait(error, Duration::ZERO).await?,
                 result => return result,
             }
         }
+    }
+}
+
+/// Retries of one operation, for up to [`MAX_OUTAGE`].
+struct Retries {
+    /// Description of a failure in the log.
+    failure: &'static str,
+    start: Instant,
+    count: u32,
+}
+
+impl Retries {
+    fn new(failure: &'static str) -> Self {
+        Self {
+            failure,
+            start: Instant::now(),
+            count: 0,
+        }
+    }
+
+    /// Logs `error` and waits for the back-off, but at least for `min_delay`.
+    ///
+    /// # Errors
+    /// Returns `error` when no time is left for another attempt.
+    async fn wait<E: Display>(&mut self, error: E, min_delay: Duration) -> Result<(), E> {
+        let delay = BACK_OFF.after(self.count).max(min_delay);
+        if self.start.elapsed() + delay > MAX_OUTAGE {
+            return Err(error);
+        }
+        telemetry::warn!(%error, retry_in_s = delay.as_secs_f64(), "{}; retrying", self.failure);
+        tokio::time::sleep(delay).await;
+        self.count += 1;
+        Ok(())
     }
 }
 
@@ -301,8 +324,8 @@ fn exception(type_name: &str, message: String) -> Exception {
     Exception::new(type_name, message).module("pressroom")
 }
 
-/// Returns the time before which a delivery must have been completed for its record to be deleted: no broker
-/// redelivers a task after that time.
+/// Returns the time before which deliveries must have been completed for their records to be deleted at
+/// `now`. No broker redelivers a task after so long.
 #[must_use]
 pub fn deliveries_expired_by(now: Timestamp) -> Timestamp {
     now.checked_sub(SignedDuration::from_hours(24 * 30))
@@ -314,8 +337,7 @@ fn task_uuid(id: &str) -> Uuid {
     Uuid::parse_str(id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()))
 }
 
-/// Returns an id that is the same for every attempt at one delivery, so that a receiver recognises a
-/// repetition.
+/// Returns an id that is the same for every attempt at a delivery, so that a receiver can detect duplicates.
 fn notification_id(key: &DeliveryKey) -> Uuid {
     let name = format!("{}/{}", key.recipient.0, key.channel);
     Uuid::new_v5(&key.task_id, name.as_bytes())

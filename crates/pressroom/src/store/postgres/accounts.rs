@@ -1,8 +1,8 @@
 //! Users and revoked tokens.
 //!
-//! E-mail addresses are stored as typed, because the reference implementation looks up the same rows by exact
-//! match. This program does not allow two accounts whose addresses differ only in letter case. No unique
-//! index can enforce this rule, because a database filled by the reference may already contain such accounts.
+//! E-mail addresses are stored as typed, because the reference implementation finds the same rows by exact
+//! match. This program does not allow two accounts whose addresses differ only in letter case. A unique index
+//! cannot enforce this rule, because a database written by the reference may already contain such accounts.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -18,11 +18,11 @@ use crate::{
     },
 };
 
-/// Admits one writer at a time for each address, ignoring letter case.
+/// Allows one writer at a time for each address, ignoring letter case.
 ///
-/// Runs as a separate statement before the statement that reads `users`, so that under READ COMMITTED the
-/// latter sees the changes of the previous lock holder. The reference does not take this lock, but the index
-/// `ix_users_email` rejects two accounts with the same spelling.
+/// This is a separate statement before the one that reads `users`, so that under READ COMMITTED the latter
+/// sees the changes of the previous lock holder. The reference does not take this lock, but the index
+/// `ix_users_email` rejects a second account with the same spelling.
 const LOCK_EMAIL: Statement = Statement::new(
     "SELECT",
     "users",
@@ -53,7 +53,8 @@ const FIND_CREDENTIALS: Statement = statement!(
 
 /// Returns one row: the changed user, or nulls and whether the address was taken.
 ///
-/// A user who already shares an address with others may keep it but cannot change to another address in use.
+/// A user who already shares an address with others may keep it, but cannot change it to another address that
+/// is in use.
 const UPDATE_USER: Statement = statement!(
     "UPDATE users",
     "

@@ -1,7 +1,7 @@
 //! Articles, their favourites and idempotency keys, each change together with its outbox row.
 //!
-//! A statement that changes favourites locks the article first and then the favourite: one order for all of
-//! them, so that none can deadlock, and the count changes only with a row that was really added or removed.
+//! All statements that change favourites lock the article before the favourite, so they cannot deadlock, and
+//! change the count only if a row was added or removed.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -16,16 +16,16 @@ use super::{
 use crate::{
     domain::{
         Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, IdempotentRequest, ListQuery,
-        NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
+        NewArticle, NewOutboxTask, Precondition, StoredResponse, UserId,
     },
     store::{
         ArticleStore, Constraint, Result, StoreError,
         rows::{self, Utc},
-        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_ANSWER, article_columns, statement},
+        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_RESPONSE, article_columns, statement},
     },
 };
 
-/// Selects an article from a row called `article`.
+/// Selects an article from a row named `article`.
 macro_rules! select_article {
     ($favorited:literal) => {
         concat!(
@@ -40,6 +40,22 @@ macro_rules! select_article {
     };
 }
 
+/// Inserts the task `$7` to `$11` of a row named `article`, and selects the article.
+macro_rules! insert_task {
+    ($favorited:literal) => {
+        concat!(
+            "
+        ), task AS (
+            INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
+            SELECT $7, $8, jsonb_build_array(article.id, $9::text), $10, $11, $11
+            FROM article
+        )
+        ",
+            select_article!($favorited)
+        )
+    };
+}
+
 const INSERT_ARTICLE: Statement = statement!(
     "INSERT articles",
     "
@@ -47,19 +63,13 @@ const INSERT_ARTICLE: Statement = statement!(
             INSERT INTO articles
                 (slug, title, description, body, author_id, favorites_count, created_at, updated_at)
             VALUES ($1, $2, $3, $4, $5, 0, $6, $6)
-            RETURNING *
-        ), task AS (
-            INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
-            SELECT $7, $8, jsonb_build_array(article.id, $9::text), $10, $11, $11
-            FROM article
-        )
-        ",
-    select_article!("false"),
+            RETURNING *",
+    insert_task!("false"),
 );
 
 /// Claims the key and inserts the article in one statement, which also replaces an expired key.
 ///
-/// If two such statements run concurrently, the second waits for the first to commit, and then inserts
+/// If two such statements run concurrently, the second waits until the first commits, and then inserts
 /// nothing. The article's id is generated first because both rows contain it.
 const INSERT_ARTICLE_ONCE: Statement = statement!(
     "INSERT articles",
@@ -91,17 +101,11 @@ const INSERT_ARTICLE_ONCE: Statement = statement!(
                 updated_at)
             SELECT claimed.article_id, $1::text, $2::text, $3::text, $4::text, $5, 0, $6, $6
             FROM claimed
-            RETURNING *
-        ), task AS (
-            INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
-            SELECT $7, $8, jsonb_build_array(article.id, $9::text), $10, $11, $11
-            FROM article
-        )
-        ",
-    select_article!("false"),
+            RETURNING *",
+    insert_task!("false"),
 );
 
-/// Compares the time twice: a key may be replaced between being found and being deleted.
+/// Compares the time twice, because a key may be replaced after it was found and before it is deleted.
 const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
     "DELETE idempotency_keys",
     "
@@ -116,7 +120,7 @@ const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
             AND created_at <= $1",
 );
 
-/// An update that waited for another one checks the conditions again, on the row's new version.
+/// An update that waited for another update checks the conditions again, on the new version of the row.
 const UPDATE_ARTICLE: Statement = statement!(
     "UPDATE articles",
     "
@@ -125,21 +129,15 @@ const UPDATE_ARTICLE: Statement = statement!(
             SET title = COALESCE($2::text, title),
                 description = COALESCE($3::text, description),
                 body = COALESCE($4::text, body),
-                updated_at = GREATEST($9, updated_at + interval '1 microsecond')
+                updated_at = GREATEST($11, updated_at + interval '1 microsecond')
             WHERE id = $1
-                AND ($11::timestamp[] IS NULL OR updated_at = ANY ($11))
+                AND ($6::timestamp[] IS NULL OR updated_at = ANY ($6))
                 AND updated_at <> ALL ($12)
-            RETURNING *
-        ), task AS (
-            INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
-            SELECT $5, $6, jsonb_build_array(article.id, $7::text), $8, $9, $9
-            FROM article
-        )
-        ",
-    select_article!("EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $10)"),
+            RETURNING *",
+    insert_task!("EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $5)"),
 );
 
-/// Keeps other transactions from changing the article until it is deleted.
+/// Prevents changes of the article by other transactions until it is deleted.
 const LOCK_ARTICLE: Statement =
     statement!("SELECT articles", "SELECT FROM articles WHERE id = $1 FOR UPDATE",);
 
@@ -164,7 +162,7 @@ const DELETE_ARTICLE: Statement = statement!(
         RETURNING id",
 );
 
-/// Changes a favourite by `$change` and, where that returns a row, the count of favourites by `$by`.
+/// Changes a favourite with `$change` and, if that returns a row, changes the number of favourites by `$by`.
 macro_rules! change_favorite {
     ($summary:literal, $change:literal, $by:literal, $favorited:literal) => {
         statement!(
@@ -221,7 +219,7 @@ const UNFAVORITE: Statement = change_favorite!(
 impl ArticleStore for PostgresStore {
     async fn insert_article(&self, new: NewArticle, task: NewOutboxTask) -> Result<Article> {
         let inserted = self.insert(&INSERT_ARTICLE, &new, &task, &[]).await?;
-        inserted.ok_or_else(|| StoreError::Failed("an inserted article returned no row".to_owned()))
+        inserted.ok_or_else(StoreError::no_row)
     }
 
     async fn insert_article_once(
@@ -236,15 +234,15 @@ impl ArticleStore for PostgresStore {
         inserted.ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
     }
 
-    async fn find_stored_answer(
+    async fn find_stored_response(
         &self,
         user: UserId,
         key: &IdempotencyKey,
         since: Timestamp,
-    ) -> Result<Option<StoredAnswer>> {
+    ) -> Result<Option<StoredResponse>> {
         let params: Params<'_> = &[&user.0, &key.as_str(), &Utc(since)];
-        let found = self.primary.run(&FIND_STORED_ANSWER, params).await?;
-        Ok(found.first(rows::stored_answer)?)
+        let found = self.primary.run(&FIND_STORED_RESPONSE, params).await?;
+        Ok(found.first(rows::stored_response)?)
     }
 
     async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64> {
@@ -258,8 +256,8 @@ impl ArticleStore for PostgresStore {
 
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>> {
         if let Some(replica) = self.replica_for(viewer)
-            && let Some(answer) = Box::pin(replica::in_short(find_article(replica, slug, None))).await
-            && let Some(article) = answer?
+            && let Some(found) = Box::pin(replica::short_read(find_article(replica, slug, None))).await
+            && let Some(article) = found?
         {
             return Ok(Some(article));
         }
@@ -274,7 +272,7 @@ impl ArticleStore for PostgresStore {
 
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
         if let Some(replica) = self.replica_for(query.viewer)
-            && let Some(page) = replica::conclusive(Box::pin(list::list_articles(replica, &query)).await)
+            && let Some(page) = replica::final_result(Box::pin(list::list_articles(replica, &query)).await)
         {
             return Ok(page?);
         }
@@ -294,21 +292,21 @@ impl ArticleStore for PostgresStore {
             &changes.title,
             &changes.description,
             &changes.body,
+            &viewer.0,
+            &precondition.one_of.as_deref().map(versions),
             &task.task_id,
             &task.name,
             &task.event.as_str(),
             &rows::trace_column(&task.trace),
             &Utc(task.created_at),
-            &viewer.0,
-            &precondition.one_of.as_deref().map(versions),
             &versions(&precondition.none_of),
         ];
         let updated = self.primary.run(&UPDATE_ARTICLE, params).await?;
         Ok(updated.first(rows::article)?)
     }
 
-    /// Sends three statements rather than one: each sees what was committed before it started, so that a
-    /// favourite added while the lock was awaited is deleted too.
+    /// Runs three statements instead of one, because each sees everything committed before it started: a
+    /// favourite that is added while the first one waits for the lock is also deleted.
     async fn delete_article(&self, id: ArticleId, precondition: Precondition) -> Result<bool> {
         let one_of = precondition.one_of.as_deref().map(versions);
         let none_of = versions(&precondition.none_of);
@@ -335,7 +333,7 @@ impl ArticleStore for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Runs a statement that inserts an article and its task, with `more` parameters after those of both.
+    /// Runs a statement that inserts an article and its task. `more` are the parameters after theirs.
     async fn insert(
         &self,
         statement: &Statement,
@@ -361,7 +359,7 @@ impl PostgresStore {
     }
 }
 
-/// Finds an article on the primary or on the replica.
+/// Finds an article on the primary or the replica.
 async fn find_article(
     server: &Connections,
     slug: &str,
@@ -372,7 +370,7 @@ async fn find_article(
     Ok(found.first(rows::article)?)
 }
 
-/// The versions of a [`Precondition`], as parameters.
+/// Converts the versions of a [`Precondition`] to a parameter.
 fn versions(list: &[Timestamp]) -> Vec<Utc> {
     list.iter().copied().map(Utc).collect()
 }

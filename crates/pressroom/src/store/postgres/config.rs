@@ -7,7 +7,7 @@ use tokio_postgres::config::{Host, SslMode};
 /// Maximum time to open one connection, including all hosts and the handshake.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Settings of a connection to PostgreSQL. Its `Debug` form shows neither the password nor the user.
+/// Settings of a connection to PostgreSQL. `Debug` prints neither the password nor the user.
 #[derive(Clone)]
 pub struct PostgresConfig {
     pub(super) connection: tokio_postgres::Config,
@@ -21,79 +21,105 @@ pub struct PostgresConfig {
     pub pool_size: usize,
 }
 
-/// The server certificates that are trusted.
+/// Trusted server certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Certificates {
-    /// Any: `sslmode=prefer` protects against eavesdroppers only, since it accepts connections without TLS.
+    /// Any certificate: `sslmode=prefer` protects only against eavesdroppers, because it also accepts
+    /// connections without TLS.
     Any,
     /// Certificates for this host name that the system trusts.
     System,
-    /// Certificates for this host name that are signed by those in a PEM file.
+    /// Certificates for this host name that are signed by a certificate in this PEM file.
     File(PathBuf),
 }
 
-/// The state that a connection keeps from one transaction to the next.
+/// State that a connection keeps from one transaction to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PoolMode {
-    /// All state: the connection leads to one session of the server.
+    /// All state: the connection is one session of the server.
     Session,
-    /// No state: a pooler sends each transaction over any of its own connections.
+    /// No state: a pooler sends each transaction over any of its connections to the server.
     Transaction,
 }
 
-/// The reason a database URL is refused. Never quotes the URL, which may contain a password.
+/// Reason a database URL is rejected. Does not quote the URL, which may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidUrl {
-    #[error("not a postgres://, postgresql:// or postgresql+psycopg:// URL")]
-    Scheme,
-    #[error("sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full")]
-    SslMode,
-    #[error("pool_mode is neither session nor transaction")]
-    PoolMode,
-    #[error("prepared_statements is neither on nor off")]
-    PreparedStatements,
-    #[error("the URL names no host")]
-    Host,
-    #[error("the URL cannot be read; are special characters in the password percent-encoded?")]
-    Malformed,
+#[error("{0}")]
+pub struct InvalidUrl(&'static str);
+
+impl InvalidUrl {
+    const SCHEME: Self = Self("not a postgres://, postgresql:// or postgresql+psycopg:// URL");
 }
 
 impl PostgresConfig {
-    /// Reads `postgres://`, `postgresql://` or SQLAlchemy's `postgresql+driver://`.
+    /// Parses a `postgres://` or `postgresql://` URL, or SQLAlchemy's `postgresql+driver://`.
     ///
-    /// `sslmode=require` and `verify-ca` mean the same as `verify-full`: the certificate must be trusted, by
-    /// the system or through `sslrootcert`, and name the host. `pool_mode=transaction` announces a pooler
-    /// that reassigns connections after each transaction; statements are then prepared only with
+    /// `sslmode=require` and `verify-ca` mean the same as `verify-full`: the certificate must be for this
+    /// host and trusted, by the system or through `sslrootcert`. `pool_mode=transaction` is for a pooler that
+    /// reassigns connections after each transaction; statements are then prepared only with
     /// `prepared_statements=on`, for poolers that track them.
     ///
     /// # Errors
-    /// [`InvalidUrl`] names the reason without quoting the URL.
+    /// Returns [`InvalidUrl`] when the URL or one of its parameters is not supported.
     pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
-        let (scheme, rest) = url.split_once("://").ok_or(InvalidUrl::Scheme)?;
-        let dialect = scheme
-            .split_once('+')
-            .map_or(scheme, |(dialect, _driver)| dialect);
-        if !matches!(dialect, "postgres" | "postgresql") {
-            return Err(InvalidUrl::Scheme);
+        let (scheme, rest) = url.split_once("://").ok_or(InvalidUrl::SCHEME)?;
+        if !matches!(scheme.split('+').next(), Some("postgres" | "postgresql")) {
+            return Err(InvalidUrl::SCHEME);
         }
-        // A password may hold an unencoded `?`; what follows the last `@` may not.
+        // A password may contain an unencoded `?`, but the part after the last `@` cannot.
         let host_at = rest.rfind('@').map_or(0, |at| at + 1);
-        let (place, query) = match rest[host_at..].split_once('?') {
-            Some((place, query)) => (&rest[..host_at + place.len()], query),
+        let (address, query) = match rest[host_at..].split_once('?') {
+            Some((address, query)) => (&rest[..host_at + address.len()], query),
             None => (rest, ""),
         };
-        let ours = Parameters::take(query)?;
 
-        let mut connection: tokio_postgres::Config = format!("postgresql://{place}?{}", ours.others)
+        let mut ssl_mode = SslMode::Prefer;
+        let mut root = None;
+        let mut pool_mode = PoolMode::Session;
+        let mut prepared_statements = None;
+        // Parameters for the driver.
+        let mut others = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=').unwrap_or((pair, "")) {
+                ("sslmode", "disable") => ssl_mode = SslMode::Disable,
+                ("sslmode", "allow" | "prefer") => ssl_mode = SslMode::Prefer,
+                ("sslmode", "require" | "verify-ca" | "verify-full") => ssl_mode = SslMode::Require,
+                ("sslmode", _) => {
+                    return Err(InvalidUrl(
+                        "sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full",
+                    ));
+                }
+                ("pool_mode", "session") => pool_mode = PoolMode::Session,
+                ("pool_mode", "transaction") => pool_mode = PoolMode::Transaction,
+                ("pool_mode", _) => return Err(InvalidUrl("pool_mode is neither session nor transaction")),
+                ("prepared_statements", "on") => prepared_statements = Some(true),
+                ("prepared_statements", "off") => prepared_statements = Some(false),
+                ("prepared_statements", _) => {
+                    return Err(InvalidUrl("prepared_statements is neither on nor off"));
+                }
+                ("sslrootcert", "system") => {}
+                ("sslrootcert", _) => {
+                    let mut decoded = url::form_urlencoded::parse(pair.as_bytes());
+                    root = decoded.next().map(|(_, path)| PathBuf::from(&*path));
+                }
+                _ => others.push(pair),
+            }
+        }
+
+        let mut connection: tokio_postgres::Config = format!("postgresql://{address}?{}", others.join("&"))
             .parse()
-            .map_err(|_quotes_the_url| InvalidUrl::Malformed)?;
+            .map_err(|_quotes_the_url| {
+                InvalidUrl(
+                    "the URL cannot be parsed; special characters in the password must be percent-encoded",
+                )
+            })?;
         let hosts = connection.get_hosts().len().max(connection.get_hostaddrs().len());
         if hosts == 0 {
-            return Err(InvalidUrl::Host);
+            return Err(InvalidUrl("the URL names no host"));
         }
         let per_host = CONNECT_TIMEOUT / u32::try_from(hosts).unwrap_or(u32::MAX);
         connection
-            .ssl_mode(ours.ssl_mode)
+            .ssl_mode(ssl_mode)
             .connect_timeout(per_host)
             .tcp_user_timeout(Duration::from_secs(5))
             .keepalives_idle(Duration::from_secs(10))
@@ -104,9 +130,13 @@ impl PostgresConfig {
         }
         Ok(Self {
             connection,
-            certificates: ours.certificates,
-            pool_mode: ours.pool_mode,
-            prepared_statements: ours.prepared_statements,
+            certificates: match (ssl_mode, root) {
+                (SslMode::Require, Some(file)) => Certificates::File(file),
+                (SslMode::Require, None) => Certificates::System,
+                _ => Certificates::Any,
+            },
+            pool_mode,
+            prepared_statements: prepared_statements.unwrap_or(pool_mode == PoolMode::Session),
             pipeline_size: 2,
             pool_size: 8,
         })
@@ -139,70 +169,6 @@ impl fmt::Debug for PostgresConfig {
     }
 }
 
-/// The URL parameters that the driver does not know or reads differently from `libpq`, and all others.
-struct Parameters {
-    ssl_mode: SslMode,
-    certificates: Certificates,
-    pool_mode: PoolMode,
-    prepared_statements: bool,
-    others: String,
-}
-
-impl Parameters {
-    fn take(query: &str) -> Result<Self, InvalidUrl> {
-        let mut mode = SslMode::Prefer;
-        let mut root = None;
-        let mut pool_mode = PoolMode::Session;
-        let mut prepared_statements = None;
-        let mut others = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=') {
-                Some(("sslmode", value)) => {
-                    mode = match value {
-                        "disable" => SslMode::Disable,
-                        "allow" | "prefer" => SslMode::Prefer,
-                        "require" | "verify-ca" | "verify-full" => SslMode::Require,
-                        _ => return Err(InvalidUrl::SslMode),
-                    };
-                }
-                Some(("pool_mode", value)) => {
-                    pool_mode = match value {
-                        "session" => PoolMode::Session,
-                        "transaction" => PoolMode::Transaction,
-                        _ => return Err(InvalidUrl::PoolMode),
-                    };
-                }
-                Some(("prepared_statements", value)) => {
-                    prepared_statements = match value {
-                        "on" => Some(true),
-                        "off" => Some(false),
-                        _ => return Err(InvalidUrl::PreparedStatements),
-                    };
-                }
-                Some(("sslrootcert", "system")) => {}
-                Some(("sslrootcert", _)) => {
-                    root = url::form_urlencoded::parse(pair.as_bytes())
-                        .next()
-                        .map(|(_, path)| PathBuf::from(path.into_owned()));
-                }
-                _ => others.push(pair),
-            }
-        }
-        let certificates = match (mode, root) {
-            (SslMode::Require, Some(file)) => Certificates::File(file),
-            (SslMode::Require, None) => Certificates::System,
-            _ => Certificates::Any,
-        };
-        Ok(Self {
-            ssl_mode: mode,
-            certificates,
-            pool_mode,
-            prepared_statements: prepared_statements.unwrap_or(pool_mode == PoolMode::Session),
-            others: others.join("&"),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,51 +189,53 @@ mod tests {
         }
         assert_eq!(
             PostgresConfig::parse("mysql://u@h/d").unwrap_err(),
-            InvalidUrl::Scheme
+            InvalidUrl::SCHEME
         );
     }
 
     #[test]
     fn sslmode_determines_the_trusted_certificates() {
-        let of = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
-        assert_eq!(of("").unwrap().certificates, Certificates::Any);
+        let parse = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
+        assert_eq!(parse("").unwrap().certificates, Certificates::Any);
         assert_eq!(
-            of("sslmode=disable").unwrap().connection.get_ssl_mode(),
+            parse("sslmode=disable").unwrap().connection.get_ssl_mode(),
             SslMode::Disable
         );
         assert_eq!(
-            of("sslmode=verify-full").unwrap().certificates,
+            parse("sslmode=verify-full").unwrap().certificates,
             Certificates::System
         );
         assert_eq!(
-            of("sslmode=require&sslrootcert=%2Fetc%2Fca.pem")
+            parse("sslmode=require&sslrootcert=%2Fetc%2Fca.pem")
                 .unwrap()
                 .certificates,
             Certificates::File("/etc/ca.pem".into())
         );
-        assert_eq!(of("sslmode=on").unwrap_err(), InvalidUrl::SslMode);
+        let error = parse("sslmode=on").unwrap_err();
+        assert!(error.to_string().starts_with("sslmode is"), "{error}");
     }
 
     #[test]
-    fn a_pooler_in_transaction_mode_is_named_in_the_url() {
-        let of = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
-        assert_eq!(of("").unwrap().pool_mode, PoolMode::Session);
-        assert_eq!(of("pool_mode=session").unwrap().pool_mode, PoolMode::Session);
-        assert!(of("").unwrap().prepared_statements);
-        let pooled = of("sslmode=disable&pool_mode=transaction").unwrap();
+    fn the_url_sets_the_pool_mode_and_whether_statements_are_prepared() {
+        let parse = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
+        assert_eq!(parse("").unwrap().pool_mode, PoolMode::Session);
+        assert_eq!(parse("pool_mode=session").unwrap().pool_mode, PoolMode::Session);
+        assert!(parse("").unwrap().prepared_statements);
+        let pooled = parse("sslmode=disable&pool_mode=transaction").unwrap();
         assert_eq!(pooled.pool_mode, PoolMode::Transaction);
         assert!(!pooled.prepared_statements);
-        let pooled = of("pool_mode=transaction&prepared_statements=on").unwrap();
+        let pooled = parse("pool_mode=transaction&prepared_statements=on").unwrap();
         assert_eq!(pooled.pool_mode, PoolMode::Transaction);
         assert!(pooled.prepared_statements);
-        assert!(!of("prepared_statements=off").unwrap().prepared_statements);
-        let error = of("prepared_statements=1").unwrap_err();
-        assert_eq!(error, InvalidUrl::PreparedStatements);
-        assert_eq!(of("pool_mode=statement").unwrap_err(), InvalidUrl::PoolMode);
+        assert!(!parse("prepared_statements=off").unwrap().prepared_statements);
+        let error = parse("prepared_statements=1").unwrap_err();
+        assert!(error.to_string().starts_with("prepared_statements is"), "{error}");
+        let error = parse("pool_mode=statement").unwrap_err();
+        assert!(error.to_string().starts_with("pool_mode is"), "{error}");
     }
 
     #[test]
-    fn neither_an_error_nor_debug_shows_the_password() {
+    fn neither_errors_nor_debug_output_contain_the_password() {
         for url in [
             "postgres://u:secret?x=1@h/d?secret=1",
             "postgres://u:secret@h:port/d",

@@ -13,8 +13,8 @@ use crate::{
         outbox::lease_end,
         rows::{self, Utc},
         sql::{
-            CLAIM_DELIVERY, COMPLETE_DELIVERY, FIND_DELIVERY, FOLLOWERS_OF_THE_ARTICLE,
-            FOLLOWERS_OF_THE_AUTHOR, PURGE_DELIVERIES, RELEASE_DELIVERY,
+            CLAIM_DELIVERY, COMPLETE_DELIVERY, FIND_DELIVERY, PURGE_DELIVERIES, RELEASE_DELIVERY,
+            select_recipients,
         },
     },
 };
@@ -28,10 +28,7 @@ impl DeliveryStore for PostgresStore {
         after: UserId,
         limit: i64,
     ) -> Result<Vec<Recipient>> {
-        let statement = match event {
-            ArticleEvent::Created => &FOLLOWERS_OF_THE_AUTHOR,
-            ArticleEvent::Updated => &FOLLOWERS_OF_THE_ARTICLE,
-        };
+        let statement = select_recipients(event);
         let params: Params<'_> = &[&article.0, &after.0, &limit.max(0)];
         Ok(self
             .primary
@@ -46,22 +43,15 @@ impl DeliveryStore for PostgresStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<DeliveryClaim> {
-        let (task_id, recipient, channel) = (key.task_id, key.recipient.0, key.channel);
         let until = Utc(lease_end(now, lease));
-        let claim: Params<'_> = &[&task_id, &recipient, &channel, &until, &Utc(now)];
+        let claim: Params<'_> = &[&key.task_id, &key.recipient.0, &key.channel, &until, &Utc(now)];
         if !self.primary.run(&CLAIM_DELIVERY, claim).await?.rows.is_empty() {
             return Ok(DeliveryClaim::Claimed);
         }
-        let held = self.primary.run(&FIND_DELIVERY, &claim[..3]).await?;
-        Ok(match held.rows.first() {
-            Some(row) if row.try_get("delivered")? => DeliveryClaim::Delivered,
-            Some(row) => {
-                let Utc(until) = row.try_get("claimed_until")?;
-                DeliveryClaim::held(until, now)
-            }
-            // Released between the two statements: free for the next caller.
-            None => DeliveryClaim::held(now, now),
-        })
+        let found = self.primary.run(&FIND_DELIVERY, &claim[..3]).await?;
+        let found = found.first(|row| rows::delivery_claim(row, now))?;
+        // A claim that was released between the two statements is available to the next caller.
+        Ok(found.unwrap_or_else(|| DeliveryClaim::held(now, now)))
     }
 
     async fn complete_delivery(&self, key: &DeliveryKey, now: Timestamp) -> Result<()> {

@@ -1,36 +1,32 @@
-//! Maps PostgreSQL's errors to [`StoreError`]. Messages keep the SQLSTATE and omit anything that may contain
+//! Maps PostgreSQL's errors to [`StoreError`]. Messages contain the SQLSTATE, but nothing that may quote
 //! values of rows.
 
 use std::{error::Error as _, io};
 
-use telemetry::Statement;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 pub(super) use crate::store::error::StatementError;
 use crate::store::{Constraint, StoreError};
+
+/// Result of a statement.
+pub(super) type Result<T, E = StatementError> = std::result::Result<T, E>;
 
 impl StatementError {
     pub(super) fn is(&self, state: &SqlState) -> bool {
         self.code.as_deref() == Some(state.code())
     }
 
-    /// Whether the server refused the statement and the connection can still be used.
-    pub(super) fn is_answer(&self) -> bool {
+    /// Whether the server responded with an error and the connection can still be used.
+    pub(super) fn keeps_connection(&self) -> bool {
         self.code.is_some() && !self.connection_lost
     }
 
-    /// Whether a concurrent transaction won; a retry is likely to succeed.
+    /// Whether a concurrent transaction won, so that a retry is likely to succeed.
     pub(super) fn lost_race(&self) -> bool {
         self.is(&SqlState::T_R_SERIALIZATION_FAILURE) || self.is(&SqlState::T_R_DEADLOCK_DETECTED)
     }
 
-    /// Whether `statement` may be retried over another connection: it only reads, and its connection was
-    /// lost.
-    pub(super) fn allows_read_retry(&self, statement: &Statement) -> bool {
-        self.connection_lost && statement.operation == "SELECT"
-    }
-
-    /// Whether a prepared statement was invalidated by a schema change, or is unknown to the server.
+    /// Whether the prepared statement was invalidated by a schema change, or is unknown to the server.
     pub(super) fn outdated_statement(&self) -> bool {
         self.is(&SqlState::FEATURE_NOT_SUPPORTED) || self.is(&SqlState::INVALID_SQL_STATEMENT_NAME)
     }
@@ -44,8 +40,8 @@ impl From<tokio_postgres::Error> for StoreError {
 
 impl From<tokio_postgres::Error> for StatementError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let Some(refusal) = error.as_db_error() else {
-            let error = without_answer(&error);
+        let Some(response) = error.as_db_error() else {
+            let error = without_response(&error);
             return Self {
                 code: None,
                 connection_lost: matches!(error, StoreError::Unavailable(_)),
@@ -53,23 +49,23 @@ impl From<tokio_postgres::Error> for StatementError {
             };
         };
         Self {
-            code: Some(refusal.code().code().to_owned()),
-            error: refused(refusal),
-            // The server shuts down, or an operator terminated the session.
-            connection_lost: refusal.code().code().starts_with("57P"),
+            code: Some(response.code().code().to_owned()),
+            error: rejected(response),
+            // The server is shutting down, or an operator terminated the session.
+            connection_lost: response.code().code().starts_with("57P"),
         }
     }
 }
 
-/// Advice for errors that only a pooler in transaction mode causes.
+/// Hint in errors that only a pooler in transaction mode causes.
 const POOLER_HINT: &str =
     " (behind a pooler in transaction mode, add pool_mode=transaction to the database URL)";
 
-/// Maps an error that the server answered with.
-fn refused(refusal: &tokio_postgres::error::DbError) -> StoreError {
-    let state = refusal.code();
+/// Maps the server's error response.
+fn rejected(response: &DbError) -> StoreError {
+    let state = response.code();
     if *state == SqlState::UNIQUE_VIOLATION
-        && let Some(constraint) = refusal.constraint().and_then(named)
+        && let Some(constraint) = response.constraint().and_then(handled_constraint)
     {
         return StoreError::Conflict(constraint);
     }
@@ -77,15 +73,11 @@ fn refused(refusal: &tokio_postgres::error::DbError) -> StoreError {
     let message = if state.code().starts_with("22") {
         "data exception"
     } else {
-        refusal.message()
+        response.message()
     };
-    let hint = if matches!(
-        *state,
-        SqlState::DUPLICATE_PSTATEMENT | SqlState::INVALID_SQL_STATEMENT_NAME
-    ) {
-        POOLER_HINT
-    } else {
-        ""
+    let hint = match *state {
+        SqlState::DUPLICATE_PSTATEMENT | SqlState::INVALID_SQL_STATEMENT_NAME => POOLER_HINT,
+        _ => "",
     };
     let message = format!("{}: {message}{hint}", state.code());
     if is_temporary(state) {
@@ -95,8 +87,8 @@ fn refused(refusal: &tokio_postgres::error::DbError) -> StoreError {
     }
 }
 
-/// Maps a missing or unreadable answer.
-fn without_answer(error: &tokio_postgres::Error) -> StoreError {
+/// Maps an error without a readable response.
+fn without_response(error: &tokio_postgres::Error) -> StoreError {
     let io = error
         .source()
         .and_then(|source| source.downcast_ref::<io::Error>());
@@ -107,7 +99,7 @@ fn without_answer(error: &tokio_postgres::Error) -> StoreError {
     }
 }
 
-fn named(constraint: &str) -> Option<Constraint> {
+fn handled_constraint(constraint: &str) -> Option<Constraint> {
     match constraint {
         "ix_users_email" => Some(Constraint::UserEmail),
         "ix_articles_slug" => Some(Constraint::ArticleSlug),
@@ -115,9 +107,9 @@ fn named(constraint: &str) -> Option<Constraint> {
     }
 }
 
-/// Whether the same statement may succeed later without a repair: connections (08), resources (53),
-/// operator intervention including statement time-outs (57), lost races (40001, 40P01), locks held too
-/// long (55P03), a standby about to be promoted (25006).
+/// Whether the same statement may succeed later without a repair: connection failures (08), insufficient
+/// resources (53), operator intervention including statement time-outs (57), lost races (40001, 40P01), lock
+/// time-outs (55P03), and a standby that is about to be promoted (25006).
 fn is_temporary(state: &SqlState) -> bool {
     let code = state.code();
     ["08", "53", "57"].iter().any(|class| code.starts_with(class))

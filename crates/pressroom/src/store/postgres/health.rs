@@ -1,4 +1,4 @@
-//! The condition of the primary.
+//! Health checks of the primary.
 
 use async_trait::async_trait;
 

@@ -1,7 +1,7 @@
-//! The list of articles: one statement returns a page and the total from one snapshot.
+//! The list of articles. One statement returns a page and the total from one snapshot.
 //!
 //! There are four statements: with or without a search, from an offset or after an article. A single
-//! statement for all cases would have a bad plan for each of them.
+//! statement for all cases would have a bad query plan in each of them.
 
 use telemetry::Statement;
 use tokio_postgres::types::ToSql;
@@ -15,8 +15,9 @@ use crate::{
     },
 };
 
-/// `$filter` selects the articles of the list, `$from` those of them after the cursor, and `$skip` skips an
-/// offset. `$1` is the page's length and `$2` the viewer. An empty page is one row of nulls and the total.
+/// `$filter` selects the articles of the list, `$from` limits them to the articles after the cursor, and
+/// `$skip` skips an offset. `$1` is the number of articles, and `$2` the viewer. An empty page is a single
+/// row with nulls and the total.
 macro_rules! list {
     ($filter:literal, $from:literal, $skip:literal) => {
         statement!(
@@ -82,28 +83,18 @@ pub(super) async fn list_articles(
         }
     }
     params.extend(pattern.iter().map(|pattern| pattern as &(dyn ToSql + Sync)));
-    let rows = server.run_slow(statement, &params).await?.rows;
-    let total = rows.first().map_or(Ok(0), |row| row.try_get("total"))?;
-    let mut articles = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let id: Option<i32> = row.try_get("id")?;
-        if id.is_some() {
-            articles.push(rows::article(row)?);
-        }
-    }
+    let result = server.run_slow(statement, &params).await?;
+    let total = result.first(|row| row.try_get("total"))?.unwrap_or_default();
+    let first: Option<Option<i32>> = result.first(|row| row.try_get("id"))?;
+    let articles = match first.flatten() {
+        Some(_) => result.all(rows::article)?,
+        None => Vec::new(),
+    };
     Ok(ArticlePage::new(query, articles, total))
 }
 
 /// Returns the LIKE pattern of the texts that contain `text`, with its wildcards escaped.
 fn containing(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len() + 2);
-    pattern.push('%');
-    for c in text.chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
+    let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
+    format!("%{escaped}%")
 }

@@ -21,7 +21,7 @@ mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 
-/// Maximum duration of one migration; building an index on a large table is slow.
+/// Maximum duration of one migration, which may build an index on a large table.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Maximum wait for another process that is migrating.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20 * 60);
@@ -30,8 +30,8 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Creates the schema, adopts the reference implementation's schema, or upgrades an earlier one.
 ///
-/// Returns the names of the applied migrations; none if the schema was current. If several processes start at
-/// once, one migrates and the others wait. While an index is built on a table in use, reads of the table
+/// Returns the names of the applied migrations, or none if the schema was current. If several processes start
+/// together, one migrates and the others wait. While an index is built on a table in use, reads of the table
 /// continue and writes wait.
 ///
 /// # Errors
@@ -42,14 +42,14 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
     reason = "no request waits for a migration, and the statements come from the migration files"
 )]
 pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError> {
-    let connector =
-        Connector::new(config, STATEMENT_TIMEOUT).map_err(|error| StoreError::Failed(error.to_string()))?;
+    let connector = Connector::new(config, STATEMENT_TIMEOUT, None)
+        .map_err(|error| StoreError::Failed(error.to_string()))?;
     let open = || connector.open_in_time().map_err(StoreError::Unavailable);
     let (lock, lock_driver) = open().await?;
     let (client, driver) = open().await?;
     let work = async {
-        // The lock belongs to an open transaction, so it is released with the connection, even behind a
-        // pooler.
+        // The lock belongs to an open transaction, so it is released when the connection closes, even behind
+        // a pooler.
         let wait = format!(
             "BEGIN;
             SET LOCAL lock_timeout TO '{timeout}s';
@@ -80,7 +80,7 @@ pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError>
     applied
 }
 
-/// Connection that runs the migrations, each in a transaction with its own settings.
+/// Connection for the migrations, each of which runs in a transaction with its own settings.
 struct Target(Client);
 
 impl AsyncTransaction for Target {
@@ -125,22 +125,18 @@ fn store_error(error: &refinery::Error) -> StoreError {
         .source()
         .and_then(|cause| cause.downcast_ref::<tokio_postgres::Error>());
     match cause.and_then(tokio_postgres::Error::as_db_error) {
-        Some(refusal) if *refusal.code() == SqlState::LOCK_NOT_AVAILABLE => {
-            StoreError::Unavailable(format!("{error}: {}", refusal.message()))
+        Some(cause) if *cause.code() == SqlState::LOCK_NOT_AVAILABLE => {
+            StoreError::Unavailable(format!("{error}: {}", cause.message()))
         }
-        Some(refusal) => StoreError::Failed(format!(
-            "{error}: {} {}",
-            refusal.code().code(),
-            refusal.message()
-        )),
+        Some(cause) => StoreError::Failed(format!("{error}: {} {}", cause.code().code(), cause.message())),
         None => StoreError::Failed(error.to_string()),
     }
 }
 
 /// Returns whether the schema has every migration that this program needs.
 ///
-/// A newer schema is also current: migrations only add, and the previous release must remain ready during a
-/// roll-out.
+/// A newer schema is also current: migrations only add to it, and the previous release must remain ready
+/// during a roll-out.
 pub(super) async fn schema_is_current(store: &Connections) -> Result<bool, StatementError> {
     let newest = match store.run(&NEWEST_MIGRATION, &[]).await {
         Err(error) if error.is(&SqlState::UNDEFINED_TABLE) => return Ok(false),

@@ -1,4 +1,5 @@
-//! PostgreSQL: the tables of the reference implementation, which may share them, and this program's own.
+//! PostgreSQL, with the tables of the reference implementation, which can use them at the same time, and with
+//! additional tables.
 //!
 //! Each aggregate has a file with its statements. All statements go through `connections`, which gives each a
 //! span.
@@ -31,15 +32,15 @@ use crate::domain::UserId;
 
 /// A store on PostgreSQL: a primary, and optionally a replica.
 ///
-/// A replica lags behind, so only reads by callers without an account use it: they cannot have written
-/// anything. An article that the replica does not have is read from the primary.
+/// The replica lags behind, so it only serves reads by callers without an account, who cannot have written
+/// anything. Articles that the replica does not have are read from the primary.
 pub struct PostgresStore {
     primary: Arc<Connections>,
     replica: Option<Replica>,
 }
 
 impl PostgresStore {
-    /// Starts to connect and returns at once. While the database is down, methods fail with
+    /// Starts to connect, without waiting. While the database is down, methods fail with
     /// [`StoreError::Unavailable`](super::StoreError::Unavailable). Must be called within a Tokio runtime.
     ///
     /// # Errors
@@ -51,8 +52,8 @@ impl PostgresStore {
         })
     }
 
-    /// Sends reads by callers without an account to a replica whenever it is usable. Must be called within
-    /// a Tokio runtime.
+    /// Uses a replica for reads by callers without an account whenever it is usable. Must be called within a
+    /// Tokio runtime.
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
@@ -64,7 +65,7 @@ impl PostgresStore {
         })
     }
 
-    /// Returns the replica that a read by this viewer may use.
+    /// Returns the replica if a read by this viewer may use it.
     fn replica_for(&self, viewer: Option<UserId>) -> Option<&Connections> {
         match viewer {
             Some(_) => None,
@@ -76,5 +77,23 @@ impl PostgresStore {
 impl std::fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PostgresStore").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{ArticleEvent, ArticleId},
+        store::DeliveryStore as _,
+    };
+
+    /// Each call of a store method copies its future to the heap.
+    #[tokio::test]
+    async fn futures_of_statements_are_small() {
+        let config = PostgresConfig::parse("postgres://u@h/d").unwrap();
+        let store = PostgresStore::connect(&config).unwrap();
+        let slow = store.recipients(ArticleId(1), ArticleEvent::Created, UserId(0), 1);
+        assert!(size_of_val(&*slow) < 4096, "{}", size_of_val(&*slow));
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Skips rows that another process is claiming, instead of waiting for them.
+/// Skips rows that another process is claiming instead of waiting for them.
 const CLAIM_OUTBOX: Statement = statement!(
     "UPDATE outbox",
     "
@@ -65,7 +65,6 @@ impl OutboxStore for PostgresStore {
 
     async fn outbox_backlog(&self) -> Result<Backlog> {
         let counted = self.primary.run_slow(&OUTBOX_BACKLOG, &[]).await?;
-        let backlog = counted.first(rows::backlog)?;
-        backlog.ok_or_else(|| StoreError::Failed("a count returned no row".to_owned()))
+        counted.first(rows::backlog)?.ok_or_else(StoreError::no_row)
     }
 }

@@ -1,8 +1,8 @@
-//! The replica that serves reads by callers without an account, and the watch that decides whether it is
+//! The replica, which serves reads by callers without an account, and the task that decides whether it is
 //! usable.
 //!
-//! The watch checks the replica once a second, independently of requests. While the replica does not answer,
-//! lacks a migration or lags too far behind, all reads go to the primary.
+//! The task checks the replica once a second, independently of requests. While the replica does not respond,
+//! lacks a migration or lags too far behind, all reads use the primary.
 
 mod lag;
 
@@ -17,7 +17,7 @@ use std::{
 
 use telemetry::{Failure as _, Statement, without_spans};
 use tokio::{
-    task::AbortHandle,
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tokio_postgres::{error::SqlState, types::PgLsn};
@@ -30,10 +30,10 @@ use super::{
     migrations::schema_is_current,
 };
 
-/// Time between two checks of the replica.
+/// Interval between checks of the replica.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum wait for a check, or for one article before the primary is asked.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Maximum wait for a check, or for one article before the primary is queried.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Maximum age of the replica's data.
 const MAX_LAG: Duration = Duration::from_secs(30);
 
@@ -41,58 +41,57 @@ const MAX_LAG: Duration = Duration::from_secs(30);
 pub(super) struct Replica {
     connections: Arc<Connections>,
     usable: Arc<AtomicBool>,
-    watch: AbortHandle,
+    /// The task that checks the replica, aborted on drop.
+    _watch: JoinSet<()>,
 }
 
 impl Replica {
-    /// Starts to connect and to watch, and returns at once. Must be called within a Tokio runtime.
+    /// Starts to connect and to watch, without waiting. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub(super) fn open(config: &PostgresConfig, primary: Arc<Connections>) -> Result<Self, SetupError> {
         let connections = Arc::new(Connections::open(config, Role::REPLICA)?);
         let usable = Arc::new(AtomicBool::new(false));
-        let watch = tokio::spawn(watch(primary, Arc::clone(&connections), Arc::clone(&usable)));
+        let mut watch_task = JoinSet::new();
+        watch_task.spawn(watch(primary, Arc::clone(&connections), Arc::clone(&usable)));
         Ok(Self {
             connections,
             usable,
-            watch: watch.abort_handle(),
+            _watch: watch_task,
         })
     }
 
-    /// Returns the connections, while the replica is usable.
+    /// Returns the connections if the replica is usable.
     pub(super) fn usable(&self) -> Option<&Connections> {
         self.usable.load(Ordering::Relaxed).then_some(&*self.connections)
     }
 }
 
-impl Drop for Replica {
-    fn drop(&mut self) {
-        self.watch.abort();
-    }
-}
-
-/// Returns the answer of the replica to a short read; `None` when the primary must be asked instead.
-pub(super) async fn in_short<T>(
+/// Returns the replica's result of a short read, or `None` when the primary must be queried instead.
+pub(super) async fn short_read<T>(
     read: impl Future<Output = Result<T, StatementError>>,
 ) -> Option<Result<T, StatementError>> {
-    match timeout(ANSWER_TIMEOUT, read).await {
-        Ok(answer) => conclusive(answer),
+    match timeout(RESPONSE_TIMEOUT, read).await {
+        Ok(result) => final_result(result),
         Err(_elapsed) => None,
     }
 }
 
-/// Returns the answer of the replica; `None` when the primary must be asked instead.
+/// Returns the replica's result, or `None` when the primary must be queried instead.
 ///
-/// A cancelled statement is final: it would take too long on the primary as well, and must not add to its
-/// load.
-pub(super) fn conclusive<T>(answer: Result<T, StatementError>) -> Option<Result<T, StatementError>> {
-    match answer {
+/// The cancellation of a statement is final, because the statement would also take too long on the primary
+/// and add to its load.
+pub(super) fn final_result<T>(result: Result<T, StatementError>) -> Option<Result<T, StatementError>> {
+    match result {
         Err(error) if !error.is(&SqlState::QUERY_CANCELED) => {
-            telemetry::debug!(cause = error.message(), "the replica failed; asking the primary");
+            telemetry::debug!(
+                cause = error.message(),
+                "the replica failed; querying the primary"
+            );
             None
         }
-        answer => Some(answer),
+        result => Some(result),
     }
 }
 
@@ -110,51 +109,47 @@ const REPLAYED: Statement = Statement::new(
     "SELECT pg_last_wal_replay_lsn()",
 );
 
-/// Checks the replica once a second, and logs each change.
+/// Checks the replica once a second, and logs when it becomes usable or unusable.
 async fn watch(primary: Arc<Connections>, replica: Arc<Connections>, usable: Arc<AtomicBool>) {
     let mut lag = Lag::default();
     let mut known = None;
-    let mut decide = |verdict: Result<(), String>| {
-        let good = verdict.is_ok();
-        usable.store(good, Ordering::Relaxed);
-        if known == Some(good) {
+    let mut update = |status: Result<(), String>| {
+        usable.store(status.is_ok(), Ordering::Relaxed);
+        if known.replace(status.is_ok()) == Some(status.is_ok()) {
             return;
         }
-        known = Some(good);
-        match verdict {
+        match status {
             Ok(()) => telemetry::info!("reading from the replica"),
             Err(reason) => telemetry::warn!(reason, "reading from the primary; the replica is not usable"),
         }
     };
     loop {
         let mut check = pin!(without_spans(check(&primary, &replica, &mut lag)));
-        let verdict = match timeout(ANSWER_TIMEOUT, &mut check).await {
-            Ok(verdict) => verdict,
+        let status = match timeout(RESPONSE_TIMEOUT, &mut check).await {
+            Ok(status) => status,
             Err(_elapsed) => {
-                decide(Err("no answer in time".to_owned()));
-                // Awaited to its end, when a silent connection is replaced.
+                update(Err("no response in time".to_owned()));
+                // Continues until its own time-out, which replaces a silent connection.
                 check.await
             }
         };
-        decide(verdict);
+        update(status);
         sleep(INTERVAL).await;
     }
 }
 
-/// Succeeds when the replica answers, has the schema, and does not lag too far behind.
+/// Succeeds when the replica responds, has the current schema, and does not lag too far behind.
 async fn check(primary: &Connections, replica: &Connections, lag: &mut Lag) -> Result<(), String> {
-    match schema_is_current(replica).await {
-        Ok(true) => {}
-        Ok(false) => return Err("its schema is older than this program".to_owned()),
-        Err(error) => return Err(error.message()),
+    let is_current = schema_is_current(replica).await;
+    if !is_current.map_err(|error| error.message())? {
+        return Err("its schema is older than this program".to_owned());
     }
-    let replayed = match position(replica, &REPLAYED).await {
-        Ok(Some(replayed)) => replayed,
+    let replayed = position(replica, &REPLAYED).await;
+    let Some(replayed) = replayed.map_err(|error| error.message())? else {
         // A server that replays nothing is itself a primary.
-        Ok(None) => return Ok(()),
-        Err(error) => return Err(error.message()),
+        return Ok(());
     };
-    // While the primary is down the lag is unknown, and old data is better than none.
+    // While the primary is down, the lag is unknown, and old data is better than none.
     let written = position(primary, &WRITTEN).await.ok().flatten();
     let behind = lag.after(Instant::now(), written, replayed);
     if behind > MAX_LAG {
@@ -165,7 +160,7 @@ async fn check(primary: &Connections, replica: &Connections, lag: &mut Lag) -> R
 
 /// Reads a position in the write-ahead log.
 async fn position(server: &Connections, statement: &Statement) -> Result<Option<u64>, StatementError> {
-    let answer = server.run(statement, &[]).await?;
-    let position: Option<Option<PgLsn>> = answer.first(|row| row.try_get(0))?;
+    let result = server.run(statement, &[]).await?;
+    let position: Option<Option<PgLsn>> = result.first(|row| row.try_get(0))?;
     Ok(position.flatten().map(u64::from))
 }

@@ -1,4 +1,4 @@
-//! Conversions between Rust values and columns. A `timestamp` column holds UTC, in microseconds since 2000.
+//! Conversions between Rust values and columns. A `timestamp` is in UTC, in microseconds since 2000.
 
 use std::error::Error;
 
@@ -19,7 +19,8 @@ const EPOCH: i64 = 946_684_800_000_000;
 impl<'a> FromSql<'a> for Utc {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
         let micros = i64::from_be_bytes(raw.try_into()?);
-        // `infinity` and years beyond 9999 saturate: one such row must not hide the others.
+        // `infinity` and years beyond 9999 saturate, so that one such row does not make the others
+        // unreadable.
         let since_unix = micros.saturating_add(EPOCH);
         Ok(Self(Timestamp::from_microsecond(since_unix).unwrap_or(
             if micros < 0 {

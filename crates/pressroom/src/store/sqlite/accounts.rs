@@ -1,5 +1,5 @@
-//! Users and revoked tokens. Addresses keep the spelling typed; a column with the folded spelling makes them
-//! unique, ignoring letter case.
+//! Users and revoked tokens. E-mail addresses are stored as typed; another column contains them in lower case
+//! and makes them unique.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -57,7 +57,7 @@ const UPGRADE_PASSWORD_HASH: Statement = statement!(
 #[async_trait]
 impl AccountStore for SqliteStore {
     async fn insert_user(&self, new: NewUser) -> Result<User> {
-        let inserted = self.connections.write(&INSERT_USER, move |db| {
+        let inserted = self.write(&INSERT_USER, move |db| {
             let params = params![
                 new.email.as_str(),
                 new.email.folded(),
@@ -67,54 +67,49 @@ impl AccountStore for SqliteStore {
             ];
             db.row(&INSERT_USER, params, |row| rows::user(row))
         });
-        inserted
-            .await?
-            .ok_or_else(|| StoreError::Failed("an inserted user returned no row".to_owned()))
+        inserted.await?.ok_or_else(StoreError::no_row)
     }
 
     async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>> {
-        self.connections
-            .row(&FIND_CREDENTIALS, (email.folded(),), |row| rows::credentials(row))
+        self.row(&FIND_CREDENTIALS, (email.folded(),), |row| rows::credentials(row))
             .await
     }
 
     async fn update_user(&self, id: UserId, changes: UserChanges, now: Timestamp) -> Result<Option<User>> {
-        self.connections
-            .write(&UPDATE_USER, move |db| {
-                let params = params![
-                    id.0,
-                    changes.email.as_ref().map(Email::as_str),
-                    changes.email.as_ref().map(Email::folded),
-                    changes.password_hash.map(|hash| hash.0),
-                    changes.name,
-                    changes.bio,
-                    changes.image,
-                    Utc(now),
-                ];
-                db.row(&UPDATE_USER, params, |row| rows::user(row))
-            })
-            .await
+        self.write(&UPDATE_USER, move |db| {
+            let params = params![
+                id.0,
+                changes.email.as_ref().map(Email::as_str),
+                changes.email.as_ref().map(Email::folded),
+                changes.password_hash.map(|hash| hash.0),
+                changes.name,
+                changes.bio,
+                changes.image,
+                Utc(now),
+            ];
+            db.row(&UPDATE_USER, params, |row| rows::user(row))
+        })
+        .await
     }
 
     async fn upgrade_password_hash(&self, id: UserId, old: &PasswordHash, new: &PasswordHash) -> Result<()> {
         let params = (id.0, old.0.clone(), new.0.clone());
-        self.connections.execute(&UPGRADE_PASSWORD_HASH, params).await?;
+        self.execute(&UPGRADE_PASSWORD_HASH, params).await?;
         Ok(())
     }
 
     async fn find_session(&self, user: UserId, token: &TokenKey) -> Result<Option<Session>> {
-        self.connections
-            .row(&FIND_SESSION, (token.0.clone(), user.0), |row| rows::session(row))
+        self.row(&FIND_SESSION, (token.0.clone(), user.0), |row| rows::session(row))
             .await
     }
 
     async fn revoke_token(&self, token: &TokenKey, expires_at: Timestamp) -> Result<()> {
         let params = (token.0.clone(), Utc(expires_at));
-        self.connections.execute(&REVOKE_TOKEN, params).await?;
+        self.execute(&REVOKE_TOKEN, params).await?;
         Ok(())
     }
 
     async fn purge_revoked_tokens(&self, now: Timestamp) -> Result<u64> {
-        self.connections.execute(&PURGE_REVOKED_TOKENS, (Utc(now),)).await
+        self.execute(&PURGE_REVOKED_TOKENS, (Utc(now),)).await
     }
 }

@@ -9,12 +9,12 @@ use super::{SqliteStore, connections::Transaction, error::StatementError, list, 
 use crate::{
     domain::{
         Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, IdempotentRequest, ListQuery,
-        NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
+        NewArticle, NewOutboxTask, Precondition, StoredResponse, UserId,
     },
     store::{
         ArticleStore, Constraint, Result, StoreError,
         rows::{self, Utc},
-        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_ANSWER, statement},
+        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_RESPONSE, statement},
     },
 };
 
@@ -29,13 +29,17 @@ const INSERT_ARTICLE: Statement = statement!(
 );
 
 /// Replaces an expired key.
-const STORE_ANSWER: Statement = statement!(
+const STORE_RESPONSE: Statement = statement!(
     "INSERT idempotency_keys",
     "
         INSERT OR REPLACE INTO idempotency_keys
             (user_id, key, fingerprint, created_at, article_id, slug, title, description, body,
             author_email, author_name)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        SELECT author.id, ?2, ?3, article.created_at, article.id, article.slug, article.title,
+            article.description, article.body, author.email, author.name
+        FROM articles AS article
+        JOIN users AS author ON author.id = article.author_id
+        WHERE article.id = ?1",
 );
 
 const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
@@ -89,10 +93,8 @@ const COUNT_FAVORITE: Statement = statement!(
 #[async_trait]
 impl ArticleStore for SqliteStore {
     async fn insert_article(&self, new: NewArticle, task: NewOutboxTask) -> Result<Article> {
-        let inserted = self
-            .connections
-            .write(&INSERT_ARTICLE, move |db| Ok(Some(insert(db, &new, &task)?)));
-        inserted.await?.ok_or_else(|| no_row().into())
+        let inserted = self.write(&INSERT_ARTICLE, move |db| insert(db, &new, &task));
+        inserted.await?.ok_or_else(StoreError::no_row)
     }
 
     async fn insert_article_once(
@@ -102,66 +104,50 @@ impl ArticleStore for SqliteStore {
         task: NewOutboxTask,
     ) -> Result<Article> {
         let once = once.clone();
-        let inserted = self.connections.write(&INSERT_ARTICLE, move |db| {
+        let inserted = self.write(&INSERT_ARTICLE, move |db| {
             let key = params![new.author.0, once.key.as_str(), Utc(once.since)];
-            if db.row(&FIND_STORED_ANSWER, key, |_| Ok(()))?.is_some() {
+            if db.row(&FIND_STORED_RESPONSE, key, |_| Ok(()))?.is_some() {
                 return Ok(None);
             }
             let article = insert(db, &new, &task)?;
-            let params = params![
-                article.author.id.0,
-                once.key.as_str(),
-                once.fingerprint,
-                Utc(article.created_at),
-                article.id.0,
-                article.slug,
-                article.title,
-                article.description,
-                article.body,
-                article.author.email,
-                article.author.name,
-            ];
-            db.execute(&STORE_ANSWER, params)?;
-            Ok(Some(article))
+            if let Some(article) = &article {
+                let params = params![article.id.0, once.key.as_str(), once.fingerprint];
+                db.execute(&STORE_RESPONSE, params)?;
+            }
+            Ok(article)
         });
         inserted
             .await?
             .ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
     }
 
-    async fn find_stored_answer(
+    async fn find_stored_response(
         &self,
         user: UserId,
         key: &IdempotencyKey,
         since: Timestamp,
-    ) -> Result<Option<StoredAnswer>> {
+    ) -> Result<Option<StoredResponse>> {
         let params = (user.0, key.as_str().to_owned(), Utc(since));
-        self.connections
-            .row(&FIND_STORED_ANSWER, params, |row| rows::stored_answer(row))
+        self.row(&FIND_STORED_RESPONSE, params, |row| rows::stored_response(row))
             .await
     }
 
     async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64> {
-        self.connections
-            .execute(&PURGE_IDEMPOTENCY_KEYS, (Utc(before), limit))
-            .await
+        self.execute(&PURGE_IDEMPOTENCY_KEYS, (Utc(before), limit)).await
     }
 
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>> {
         let params = (viewer.map(|viewer| viewer.0), slug.to_owned());
-        self.connections
-            .row(&FIND_ARTICLE, params, |row| rows::article(row))
-            .await
+        self.row(&FIND_ARTICLE, params, |row| rows::article(row)).await
     }
 
     async fn find_article_by_id(&self, id: ArticleId) -> Result<Option<Article>> {
-        self.connections
-            .read(&FIND_ARTICLE_BY_ID, move |db| find_as_seen(db, id.0, None))
+        self.read(&FIND_ARTICLE_BY_ID, move |db| find_as_seen(db, id.0, None))
             .await
     }
 
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
-        list::list_articles(&self.connections, query).await
+        list::list_articles(self, query).await
     }
 
     async fn update_article(
@@ -172,63 +158,63 @@ impl ArticleStore for SqliteStore {
         viewer: UserId,
         task: NewOutboxTask,
     ) -> Result<Option<Article>> {
-        self.connections
-            .write(&UPDATE_ARTICLE, move |db| {
-                if !may_change(db, id.0, &precondition)? {
-                    return Ok(None);
-                }
-                let params = params![
-                    id.0,
-                    changes.title,
-                    changes.title.as_deref().map(folded),
-                    changes.description,
-                    changes.body,
-                    Utc(task.created_at),
-                ];
-                db.execute(&UPDATE_ARTICLE, params)?;
-                outbox::insert(db, &task, id.0)?;
-                find_as_seen(db, id.0, Some(viewer))
-            })
-            .await
+        self.write(&UPDATE_ARTICLE, move |db| {
+            if !may_change(db, id.0, &precondition)? {
+                return Ok(None);
+            }
+            let params = params![
+                id.0,
+                changes.title,
+                changes.title.as_deref().map(folded),
+                changes.description,
+                changes.body,
+                Utc(task.created_at),
+            ];
+            db.execute(&UPDATE_ARTICLE, params)?;
+            outbox::insert(db, &task, id.0)?;
+            find_as_seen(db, id.0, Some(viewer))
+        })
+        .await
     }
 
     async fn delete_article(&self, id: ArticleId, precondition: Precondition) -> Result<bool> {
-        self.connections
-            .write(&DELETE_ARTICLE, move |db| {
-                if !may_change(db, id.0, &precondition)? {
-                    return Ok(false);
-                }
-                db.execute(&DELETE_FAVORITES, [id.0])?;
-                Ok(db.execute(&DELETE_ARTICLE, [id.0])? > 0)
-            })
-            .await
+        self.write(&DELETE_ARTICLE, move |db| {
+            if !may_change(db, id.0, &precondition)? {
+                return Ok(false);
+            }
+            db.execute(&DELETE_FAVORITES, [id.0])?;
+            Ok(db.execute(&DELETE_ARTICLE, [id.0])? > 0)
+        })
+        .await
     }
 
     async fn favorite(&self, slug: &str, user: UserId, now: Timestamp) -> Result<Option<Article>> {
         let slug = slug.to_owned();
-        self.connections
-            .write(&ADD_FAVORITE, move |db| {
-                change_favorite(db, &slug, user, 1, |id| {
-                    db.execute(&ADD_FAVORITE, params![user.0, id, Utc(now)])
-                })
+        self.write(&ADD_FAVORITE, move |db| {
+            change_favorite(db, &slug, user, 1, |id| {
+                db.execute(&ADD_FAVORITE, params![user.0, id, Utc(now)])
             })
-            .await
+        })
+        .await
     }
 
     async fn unfavorite(&self, slug: &str, user: UserId) -> Result<Option<Article>> {
         let slug = slug.to_owned();
-        self.connections
-            .write(&REMOVE_FAVORITE, move |db| {
-                change_favorite(db, &slug, user, -1, |id| {
-                    db.execute(&REMOVE_FAVORITE, params![user.0, id])
-                })
+        self.write(&REMOVE_FAVORITE, move |db| {
+            change_favorite(db, &slug, user, -1, |id| {
+                db.execute(&REMOVE_FAVORITE, params![user.0, id])
             })
-            .await
+        })
+        .await
     }
 }
 
-/// Inserts an article and its task, within a transaction.
-fn insert(db: &Transaction<'_>, new: &NewArticle, task: &NewOutboxTask) -> Result<Article, StatementError> {
+/// Inserts an article and its task.
+fn insert(
+    db: &Transaction<'_>,
+    new: &NewArticle,
+    task: &NewOutboxTask,
+) -> Result<Option<Article>, StatementError> {
     let params = params![
         new.slug,
         new.draft.title,
@@ -238,18 +224,14 @@ fn insert(db: &Transaction<'_>, new: &NewArticle, task: &NewOutboxTask) -> Resul
         new.author.0,
         Utc(new.created_at),
     ];
-    let id = db
-        .row(&INSERT_ARTICLE, params, |row| row.get(0))?
-        .ok_or_else(no_row)?;
+    let Some(id) = db.row(&INSERT_ARTICLE, params, |row| row.get(0))? else {
+        return Ok(None);
+    };
     outbox::insert(db, task, id)?;
-    find_as_seen(db, id, None)?.ok_or_else(no_row)
+    find_as_seen(db, id, None)
 }
 
-fn no_row() -> StatementError {
-    StatementError::failed("an inserted article returned no row")
-}
-
-/// Finds the article as `viewer` sees it, within a transaction that may have changed it.
+/// Finds the article as `viewer` sees it, including changes by this transaction.
 fn find_as_seen(
     db: &Transaction<'_>,
     id: i32,
@@ -259,14 +241,15 @@ fn find_as_seen(
     db.row(&FIND_ARTICLE_BY_ID, params, |row| rows::article(row))
 }
 
-/// Returns whether the article exists in a version that `precondition` allows. No other transaction writes
+/// Returns whether the article exists and `precondition` allows its version. No other transaction can write
 /// until this one ends.
 fn may_change(db: &Transaction<'_>, id: i32, precondition: &Precondition) -> Result<bool, StatementError> {
     let version = db.row(&FIND_VERSION, [id], |row| row.get(0))?;
     Ok(version.is_some_and(|Utc(version)| precondition.holds(version)))
 }
 
-/// Changes a favourite by `change`, which returns the number of rows changed, and adjusts the count by `by`.
+/// Changes a favourite with `change`, which returns the number of changed rows. If that is not zero, changes
+/// the number of favourites by `by`.
 fn change_favorite(
     db: &Transaction<'_>,
     slug: &str,

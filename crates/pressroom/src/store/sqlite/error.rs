@@ -19,7 +19,7 @@ impl From<rusqlite::Error> for StatementError {
                     | ErrorCode::OperationInterrupted
             )
         );
-        // SQLite names the columns; each has one unique constraint.
+        // The message names the columns, each of which has one unique constraint.
         let error_for_store = if message.contains("users.email_folded") {
             StoreError::Conflict(Constraint::UserEmail)
         } else if message.contains("articles.slug") {

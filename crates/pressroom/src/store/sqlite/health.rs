@@ -1,4 +1,4 @@
-//! The condition of the database.
+//! Health checks of the database.
 
 use async_trait::async_trait;
 
@@ -11,15 +11,12 @@ use crate::store::{
 #[async_trait]
 impl HealthStore for SqliteStore {
     async fn ping(&self) -> Result<()> {
-        self.connections.row(&PING, (), |_| Ok(())).await?;
+        self.row(&PING, (), |_| Ok(())).await?;
         Ok(())
     }
 
     async fn schema_is_current(&self) -> Result<bool> {
-        let applied: Option<Option<i64>> = self
-            .connections
-            .row(&NEWEST_MIGRATION, (), |row| row.get("version"))
-            .await?;
+        let applied: Option<Option<i64>> = self.row(&NEWEST_MIGRATION, (), |row| row.get("version")).await?;
         Ok(applied.flatten() >= migrations::newest())
     }
 }

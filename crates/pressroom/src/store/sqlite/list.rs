@@ -1,9 +1,9 @@
-//! The list of articles: two statements that see the same snapshot.
+//! The list of articles, read by two statements that see the same snapshot.
 
 use rusqlite::params;
-use telemetry::Statement;
+use telemetry::{Returned, Statement};
 
-use super::{connections::Connections, error::StatementError, value::folded};
+use super::{SqliteStore, value::folded};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// `?1` is the folded search or null, `?2` the viewer and `?3` the page's length.
+/// `?1` is the folded search text or null, `?2` the viewer, and `?3` the number of articles.
 macro_rules! page {
     ($start:literal, $skip:literal) => {
         statement!(
@@ -42,35 +42,33 @@ const COUNT: Statement = statement!(
     "SELECT count(*) FROM articles WHERE ?1 IS NULL OR instr(title_folded, ?1) > 0",
 );
 
-pub(super) async fn list_articles(connections: &Connections, query: ListQuery) -> Result<ArticlePage> {
+pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Result<ArticlePage> {
     let statement = match query.start {
-        PageStart::Offset(_) => FROM_OFFSET,
-        PageStart::After(_) => AFTER,
+        PageStart::Offset(_) => &FROM_OFFSET,
+        PageStart::After(_) => &AFTER,
     };
-    let page_query = query.clone();
-    // The span counts the articles that `read` returns, so the total is returned through a channel.
-    let (send_total, total) = tokio::sync::oneshot::channel();
-    let articles = connections.read(&statement, move |db| {
+    let page = store.read(statement, move |db| {
         let search = query.search.as_deref().map(folded);
         let (viewer, fetched) = (query.viewer.map(|viewer| viewer.0), query.fetched());
         let articles = match query.start {
             PageStart::Offset(offset) => {
                 let params = params![search, viewer, fetched, offset.max(0)];
-                db.rows(&statement, params, |row| rows::article(row))?
+                db.rows(statement, params, |row| rows::article(row))?
             }
             PageStart::After(last) => {
                 let params = params![search, viewer, fetched, Utc(last.created_at), last.id.0];
-                db.rows(&statement, params, |row| rows::article(row))?
+                db.rows(statement, params, |row| rows::article(row))?
             }
         };
-        let total: Option<i64> = db.row(&COUNT, [search], |row| row.get(0))?;
-        // Fails only if the caller has been dropped.
-        let _ = send_total.send(total.unwrap_or_default());
-        Ok(articles)
+        let total = db.row(&COUNT, [search], |row| row.get(0))?;
+        Ok(ArticlePage::new(&query, articles, total.unwrap_or_default()))
     });
-    let articles = articles.await?;
-    let total = total
-        .await
-        .map_err(|_dropped| StatementError::failed("a list without its total"))?;
-    Ok(ArticlePage::new(&page_query, articles, total))
+    page.await
+}
+
+/// Counts the articles, including the one that was read to see whether more follow.
+impl Returned for ArticlePage {
+    fn returned_rows(&self) -> Option<i64> {
+        i64::try_from(self.articles.len() + usize::from(self.more)).ok()
+    }
 }

@@ -14,31 +14,4 @@ mod migrations;
 mod outbox;
 mod value;
 
-use self::connections::Connections;
-pub use self::migrations::migrate;
-use super::Result;
-
-/// A store on SQLite.
-pub struct SqliteStore {
-    connections: Connections,
-}
-
-impl SqliteStore {
-    /// Opens `sqlite://path`, a path, or `:memory:`. Creates the file and its folder where missing, and
-    /// brings the schema up to date; blocks meanwhile.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`](super::StoreError::Unavailable) when the file cannot be opened or is locked,
-    /// [`StoreError::Failed`](super::StoreError::Failed) when it is not a Pressroom database.
-    pub fn open(url: &str) -> Result<Self> {
-        Ok(Self {
-            connections: Connections::open(url)?,
-        })
-    }
-}
-
-impl std::fmt::Debug for SqliteStore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteStore").finish_non_exhaustive()
-    }
-}
+pub use self::{connections::SqliteStore, migrations::migrate};

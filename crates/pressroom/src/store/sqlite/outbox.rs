@@ -52,38 +52,32 @@ pub(super) fn insert(db: &Transaction<'_>, task: &NewOutboxTask, article: i32) -
 impl OutboxStore for SqliteStore {
     async fn claim_outbox(&self, now: Timestamp, lease: Duration, limit: i64) -> Result<Vec<OutboxTask>> {
         let until = lease_end(now, lease);
-        self.connections
-            .write(&CLAIM_OUTBOX, move |db| {
-                let params = params![Utc(now), Utc(until), limit.max(0)];
-                let mut tasks = db.rows(&CLAIM_OUTBOX, params, |row| rows::outbox_task(row))?;
-                // RETURNING guarantees no order.
-                tasks.sort_by_key(|task| task.id);
-                Ok(tasks)
-            })
-            .await
+        self.write(&CLAIM_OUTBOX, move |db| {
+            let params = params![Utc(now), Utc(until), limit.max(0)];
+            let mut tasks = db.rows(&CLAIM_OUTBOX, params, |row| rows::outbox_task(row))?;
+            // RETURNING does not guarantee an order.
+            tasks.sort_by_key(|task| task.id);
+            Ok(tasks)
+        })
+        .await
     }
 
     async fn delete_outbox(&self, id: i64) -> Result<()> {
-        self.connections.execute(&DELETE_OUTBOX, (id,)).await?;
+        self.execute(&DELETE_OUTBOX, (id,)).await?;
         Ok(())
     }
 
     async fn release_outbox(&self, id: i64, retry_at: Timestamp) -> Result<()> {
-        self.connections
-            .execute(&RELEASE_OUTBOX, (Utc(retry_at), id))
-            .await?;
+        self.execute(&RELEASE_OUTBOX, (Utc(retry_at), id)).await?;
         Ok(())
     }
 
     async fn release_all_outbox(&self) -> Result<u64> {
-        self.connections.execute(&RELEASE_ALL_OUTBOX, ()).await
+        self.execute(&RELEASE_ALL_OUTBOX, ()).await
     }
 
     async fn outbox_backlog(&self) -> Result<Backlog> {
-        let backlog = self
-            .connections
-            .row(&OUTBOX_BACKLOG, (), |row| rows::backlog(row))
-            .await?;
-        backlog.ok_or_else(|| StoreError::Failed("a count returned no row".to_owned()))
+        let backlog = self.row(&OUTBOX_BACKLOG, (), |row| rows::backlog(row)).await?;
+        backlog.ok_or_else(StoreError::no_row)
     }
 }

@@ -1,4 +1,4 @@
-//! Conversions between Rust values and columns, and case folding. A time is stored in microseconds since the
+//! Conversions between Rust values and columns, and case folding. Times are stored in microseconds since the
 //! Unix epoch.
 
 use jiff::Timestamp;
@@ -39,15 +39,15 @@ impl FromSql for Id {
     }
 }
 
-/// A text that is not JSON reads as null.
+/// Invalid JSON is read as null.
 impl FromSql for Json {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         Ok(Self(serde_json::from_str(value.as_str()?).unwrap_or_default()))
     }
 }
 
-/// Converts each character to lower case by itself, as PostgreSQL's ILIKE does, to which a final sigma is a
-/// sigma.
+/// Converts each character to lower case without regard to its context, as PostgreSQL's ILIKE does: a final
+/// sigma equals any other sigma.
 pub(super) fn folded(text: &str) -> String {
     text.chars().flat_map(char::to_lowercase).collect()
 }

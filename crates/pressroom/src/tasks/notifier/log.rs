@@ -1,4 +1,4 @@
-//! Notifications as structured log records, used when no other channel is configured.
+//! Notifications as log events, for installations without another channel.
 
 use async_trait::async_trait;
 

@@ -20,7 +20,7 @@ use crate::domain::{Article, ArticleEvent, Recipient};
 /// One notification to one recipient.
 #[derive(Debug)]
 pub struct Notification<'a> {
-    /// Id of the notification, the same for every attempt, so that receivers can detect repetitions.
+    /// Id that is the same for every attempt, so that receivers can detect duplicates.
     pub id: Uuid,
     pub event: ArticleEvent,
     pub article: &'a Article,
@@ -28,18 +28,18 @@ pub struct Notification<'a> {
     pub occurred_at: Timestamp,
 }
 
-/// Reason a delivery failed. Does not name the recipient.
+/// Reason a delivery failed. Messages do not name the recipient.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
-    #[error("not a deliverable address")]
+    #[error("the address is not valid")]
     Address,
     #[error("the receiver did not respond in time")]
     TimedOut,
     /// The receiver responded with an error status.
     #[error("the receiver responded with status {status}")]
-    Refused {
+    Rejected {
         status: u16,
-        /// Whether the status means that a later attempt may succeed.
+        /// Whether a later attempt may succeed, according to the status.
         transient: bool,
     },
     #[error("the receiver cannot be reached: {0}")]
@@ -49,29 +49,29 @@ pub enum NotifyError {
 impl NotifyError {
     /// Whether a retry may succeed soon.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::TimedOut | Self::Unreachable(_) => true,
-            Self::Refused { transient, .. } => *transient,
+            Self::Rejected { transient, .. } => *transient,
             Self::Address => false,
         }
     }
 }
 
-/// A channel that delivers notifications.
+/// A way to deliver notifications.
 #[async_trait]
 pub trait Channel: Debug + Send + Sync + 'static {
     /// Returns the name under which deliveries are recorded.
     fn name(&self) -> &'static str;
 
-    /// Delivers a notification; each channel has its own time-out.
+    /// Delivers a notification, within the channel's own time-out.
     ///
     /// # Errors
     /// [`NotifyError`] when the notification may not have arrived.
     async fn deliver(&self, notification: &Notification<'_>) -> Result<(), NotifyError>;
 }
 
-/// Returns a one-line sentence that describes the event.
+/// Describes the event on one line.
 fn headline(notification: &Notification<'_>) -> String {
     let Article { author, title, .. } = notification.article;
     let (name, title) = (one_line(&author.name), one_line(title));
@@ -81,7 +81,7 @@ fn headline(notification: &Notification<'_>) -> String {
     }
 }
 
-/// Replaces line breaks and other control characters, which could inject mail headers, by spaces.
+/// Replaces line breaks and other control characters, which could inject mail headers, with spaces.
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }

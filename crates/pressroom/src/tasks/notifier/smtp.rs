@@ -11,17 +11,17 @@ use lettre::{
 
 use super::{Channel, Notification, NotifyError, headline, one_line};
 
-/// Time limit for sending a message.
+/// Time-out of sending a message.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Channel that sends a mail for each notification, over a pool of connections.
+/// Channel that sends an e-mail for each notification, over a pool of connections.
 #[derive(Debug, Clone)]
 pub struct SmtpChannel {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
 }
 
-/// A mail server and the sender address. Its `Debug` output hides both, since the URL may contain a password.
+/// A mail server and the sender's address. `Debug` prints neither, because the URL may contain a password.
 #[derive(Clone)]
 pub struct SmtpConfig {
     pub server: AsyncSmtpTransportBuilder,
@@ -29,10 +29,11 @@ pub struct SmtpConfig {
 }
 
 impl SmtpConfig {
-    /// Parses `smtp://` and `smtps://` URLs, with credentials and `?tls=required` as lettre reads them.
+    /// Parses an `smtp://` or `smtps://` URL in lettre's format, with optional credentials and
+    /// `?tls=required`.
     ///
     /// # Errors
-    /// A message that does not repeat the URL, which may contain a password.
+    /// Returns a message that does not quote the URL, which may contain a password.
     pub fn server(url: &str) -> Result<AsyncSmtpTransportBuilder, &'static str> {
         AsyncSmtpTransport::<Tokio1Executor>::from_url(url).map_err(|_| "is not an smtp:// or smtps:// URL")
     }
@@ -40,7 +41,7 @@ impl SmtpConfig {
     /// Parses the sender's address, with or without a name.
     ///
     /// # Errors
-    /// A message that does not repeat the address.
+    /// Returns a message that does not quote the address.
     pub fn sender(address: &str) -> Result<Mailbox, &'static str> {
         address.parse().map_err(|_| "is not an e-mail address")
     }
@@ -96,7 +97,7 @@ impl Channel for SmtpChannel {
         match tokio::time::timeout(TIMEOUT, self.transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(match error.status() {
-                Some(code) => NotifyError::Refused {
+                Some(code) => NotifyError::Rejected {
                     status: code.into(),
                     transient: error.is_transient(),
                 },
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings_are_refused_without_repeating_them() {
+    fn errors_do_not_quote_invalid_settings() {
         let url = SmtpConfig::server("http://app:hunter2@mail").unwrap_err();
         assert!(!url.contains("hunter2"));
         assert!(SmtpConfig::sender("nobody").is_err());

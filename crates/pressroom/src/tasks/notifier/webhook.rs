@@ -1,5 +1,5 @@
-//! Notifications as signed HTTP requests, by the Standard Webhooks specification 1.0.0: the header field
-//! `webhook-signature` is the HMAC-SHA256 of `webhook-id`, `webhook-timestamp` and the body.
+//! Notifications as signed HTTP requests, following the Standard Webhooks specification 1.0.0: the header
+//! field `webhook-signature` is the HMAC-SHA256 of `webhook-id`, `webhook-timestamp` and the body.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{
-    Client, StatusCode, Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    Client, Url,
+    header::{CONTENT_TYPE, HeaderMap},
     redirect::Policy,
 };
 use serde_json::json;
@@ -16,7 +16,7 @@ use sha2::Sha256;
 
 use super::{Channel, Notification, NotifyError, headline};
 
-/// Time limit of a request.
+/// Time-out of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Channel that sends a POST request for each notification.
@@ -34,15 +34,15 @@ impl std::fmt::Debug for WebhookChannel {
 }
 
 impl WebhookChannel {
-    /// Creates a channel to an `http` or `https` URL. A secret with the specification's prefix `whsec_` is
-    /// base64-decoded; any other secret is used as it is.
+    /// Creates a channel to an `http` or `https` URL. A secret with the prefix `whsec_` of the specification
+    /// is base64-decoded; any other secret is used unchanged.
     ///
     /// # Errors
     /// Returns an error if TLS cannot be set up on this machine.
     pub fn new(url: Url, secret: &str) -> reqwest::Result<Self> {
         let client = Client::builder()
             .timeout(TIMEOUT)
-            // A signed notification must only reach the configured receiver.
+            // Signed notifications are only for the configured receiver.
             .redirect(Policy::none())
             .user_agent(concat!("pressroom/", env!("CARGO_PKG_VERSION")))
             .build()?;
@@ -99,10 +99,13 @@ impl Channel for WebhookChannel {
             .await;
         match response {
             Ok(response) if response.status().is_success() => Ok(()),
-            Ok(response) => Err(NotifyError::Refused {
-                status: response.status().as_u16(),
-                transient: is_transient(response.status()),
-            }),
+            Ok(response) => {
+                let status = response.status();
+                Err(NotifyError::Rejected {
+                    status: status.as_u16(),
+                    transient: status.is_server_error() || matches!(status.as_u16(), 408 | 429),
+                })
+            }
             Err(error) if error.is_timeout() => Err(NotifyError::TimedOut),
             Err(_) => Err(NotifyError::Unreachable(
                 "no connection to the webhook's receiver",
@@ -111,24 +114,11 @@ impl Channel for WebhookChannel {
     }
 }
 
-fn is_transient(status: StatusCode) -> bool {
-    status.is_server_error()
-        || matches!(
-            status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
-        )
-}
-
-/// Returns the header fields of the trace context, so that the receiver can continue the trace.
+/// Returns the header fields with the trace context, so that the receiver can continue the trace.
 fn trace_headers() -> HeaderMap {
     telemetry::inject_context()
         .into_iter()
-        .filter_map(|(name, value)| {
-            Some((
-                HeaderName::try_from(name).ok()?,
-                HeaderValue::try_from(value).ok()?,
-            ))
-        })
+        .filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)))
         .collect()
 }
 
@@ -136,7 +126,7 @@ fn trace_headers() -> HeaderMap {
 mod tests {
     use super::*;
 
-    /// Compares with the example of the specification.
+    /// The expected value is the example in the specification.
     #[test]
     fn the_signature_matches_the_specification() {
         let _ = rustls::crypto::ring::default_provider().install_default();

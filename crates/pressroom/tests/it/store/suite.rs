@@ -535,13 +535,13 @@ async fn an_article_is_inserted_once_per_key(fixture: Fixture) {
     assert_eq!(fixture.count("SELECT count(*) FROM articles").await, 1);
     assert_eq!(store.outbox_backlog().await.unwrap().tasks, 1);
     let first = store
-        .find_stored_answer(ann.id, &request.key, request.since)
+        .find_stored_response(ann.id, &request.key, request.since)
         .await
         .unwrap()
         .unwrap();
     assert_eq!((first.fingerprint, &first.article), (vec![1; 32], &created));
     let other_user = store
-        .find_stored_answer(eve.id, &request.key, request.since)
+        .find_stored_response(eve.id, &request.key, request.since)
         .await
         .unwrap();
     assert!(other_user.is_none(), "keys are separate for each user");
@@ -584,13 +584,13 @@ async fn a_key_may_be_used_again_after_a_day(fixture: Fixture) {
     assert!(!insert("Two", 2, DAY - 1).await);
     let late = once("key", 2, DAY);
     let found = store
-        .find_stored_answer(ann.id, &late.key, late.since)
+        .find_stored_response(ann.id, &late.key, late.since)
         .await
         .unwrap();
     assert!(found.is_none());
     assert!(insert("Two", 2, DAY).await);
     let found = store
-        .find_stored_answer(ann.id, &late.key, late.since)
+        .find_stored_response(ann.id, &late.key, late.since)
         .await
         .unwrap()
         .unwrap();

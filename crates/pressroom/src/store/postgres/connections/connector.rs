@@ -13,23 +13,24 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
-use tokio_postgres::{Client, NoTls, Socket, config::SslMode, tls::MakeTlsConnect, tls::TlsConnect};
+use tokio_postgres::Client;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::store::postgres::config::{CONNECT_TIMEOUT, Certificates, PoolMode, PostgresConfig};
 
-/// Task that drives a connection's I/O; ends with the connection.
+/// Task that drives the I/O of a connection, and ends with it.
 pub(in crate::store::postgres) type Driver = JoinHandle<Result<(), tokio_postgres::Error>>;
 
 /// Opens connections to one database.
 #[derive(Clone)]
 pub(in crate::store::postgres) struct Connector {
     config: tokio_postgres::Config,
-    tls: Option<MakeRustlsConnect>,
+    /// TLS settings, which `sslmode=disable` ignores.
+    tls: MakeRustlsConnect,
     pool_mode: PoolMode,
-    /// The server's limit on the duration of a statement.
+    /// Server-side time-out of a statement.
     statement_timeout: Duration,
-    /// Metrics of the pool that connections are opened for.
+    /// Metrics of the pool for which connections are opened.
     times: Option<ConnectionTimes>,
 }
 
@@ -47,29 +48,22 @@ pub enum SetupError {
 }
 
 impl Connector {
+    /// Creates a connector. Connection times are recorded under the name `pool`, if any.
+    ///
+    /// # Errors
+    /// [`SetupError`] when the trusted certificates cannot be read.
     pub(in crate::store::postgres) fn new(
         config: &PostgresConfig,
         statement_timeout: Duration,
+        pool: Option<&'static str>,
     ) -> Result<Self, SetupError> {
-        let tls = match config.connection.get_ssl_mode() {
-            SslMode::Disable => None,
-            _ => Some(MakeRustlsConnect::new(client_config(&config.certificates)?)),
-        };
         Ok(Self {
             config: config.connection.clone(),
-            tls,
+            tls: MakeRustlsConnect::new(client_config(&config.certificates)?),
             pool_mode: config.pool_mode,
             statement_timeout,
-            times: None,
+            times: pool.map(ConnectionTimes::new),
         })
-    }
-
-    /// Records the time to open connections, for the pool `pool`.
-    pub(super) fn measured_for(self, pool: &'static str) -> Self {
-        Self {
-            times: Some(ConnectionTimes::new(pool)),
-            ..self
-        }
     }
 
     /// Opens a connection, within [`CONNECT_TIMEOUT`].
@@ -83,28 +77,11 @@ impl Connector {
         }
     }
 
-    /// Opens a connection. The caller must limit the time: the driver's time-out covers only the TCP
+    /// Opens a connection. The caller must limit the time, because the driver's time-out covers only the TCP
     /// handshake.
     pub(super) async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
-        let begun = Instant::now();
-        let opened = match &self.tls {
-            Some(tls) => self.open_with(tls.clone()).await,
-            None => self.open_with(NoTls).await,
-        };
-        if let (Ok(_), Some(times)) = (&opened, &self.times) {
-            times.created(begun.elapsed());
-        }
-        opened
-    }
-
-    async fn open_with<T>(&self, tls: T) -> Result<(Client, Driver), tokio_postgres::Error>
-    where
-        T: MakeTlsConnect<Socket> + Send + 'static,
-        T::Stream: Send,
-        T::TlsConnect: Send,
-        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
-    {
-        let (client, connection) = self.config.connect(tls).await?;
+        let start = Instant::now();
+        let (client, connection) = self.config.connect(self.tls.clone()).await?;
         let driver = tokio::spawn(batched(connection));
         match self.pool_mode {
             // Sent as a statement, because poolers reject these start-up options.
@@ -115,16 +92,19 @@ impl Connector {
                 );
                 client.batch_execute(&settings).await?;
             }
-            // Settings would remain on a server connection that other clients use next. The pooler itself
-            // accepts logins; only a statement shows whether the server behind it is available.
+            // Settings would remain on a server connection that other clients use next. The pooler accepts
+            // logins itself, so only a statement shows whether the server behind it is available.
             PoolMode::Transaction => client.check_connection().await?,
+        }
+        if let Some(times) = &self.times {
+            times.created(start.elapsed());
         }
         Ok((client, driver))
     }
 }
 
-/// Drives a connection after all other ready tasks, so that their statements are sent in one write and the
-/// server receives them in one read. Otherwise the runtime would poll the connection after each of these
+/// Polls a connection after all other ready tasks, so that their statements are sent in one write and the
+/// server receives them in one read. Otherwise the runtime would poll the connection after each of those
 /// tasks.
 async fn batched<F: Future>(connection: F) -> F::Output {
     let mut connection = pin!(connection);
@@ -141,10 +121,10 @@ async fn batched<F: Future>(connection: F) -> F::Output {
     .await
 }
 
-/// Formats the error and its cause on one line, without the server's details.
+/// Formats the error and its cause on one line, without the detail field, which may contain values.
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
-    if let Some(refusal) = error.as_db_error() {
-        return format!("{}: {}", refusal.code().code(), refusal.message());
+    if let Some(error) = error.as_db_error() {
+        return format!("{}: {}", error.code().code(), error.message());
     }
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
@@ -180,8 +160,8 @@ fn client_config(certificates: &Certificates) -> Result<ClientConfig, SetupError
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Accepts every certificate, for `sslmode=prefer`, like `libpq`: an attacker who presents a false
-/// certificate could also deny TLS, which this mode tolerates. Signatures are still checked.
+/// Accepts every certificate, as `libpq` does with `sslmode=prefer`: an attacker who presents a false
+/// certificate could also disable TLS, which this mode tolerates. Signatures are still verified.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

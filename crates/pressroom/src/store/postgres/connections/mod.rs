@@ -1,35 +1,36 @@
 //! Connections to one server. [`Connections`] runs every [`Statement`], and records its span and duration.
-//! Anything else that could run SQL is private to this module, and Clippy refuses it elsewhere.
+//! Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
 //!
-//! Single statements go over a [`pipeline`] of shared connections; transactions and slow statements over a
+//! Single statements use a [`pipeline`] of shared connections. Transactions and slow statements use a
 //! [`pool`].
 #![expect(
     clippy::disallowed_methods,
-    reason = "this is where statements are sent, each within its span"
+    reason = "statements are sent here, each within its span"
 )]
 
-mod answer;
 mod connector;
 mod pipeline;
 mod pipelined;
 mod pool;
+mod result;
+mod retry;
 mod statement;
 mod types;
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use telemetry::{Database, Statement};
 
 pub use self::connector::SetupError;
-pub(super) use self::{answer::Answer, connector::Connector, statement::Params};
+pub(super) use self::{connector::Connector, result::StatementResult, statement::Params};
 use self::{
     pipeline::Pipeline,
     pool::{Pool, Step},
     types::TypeCache,
 };
-use super::{config::PostgresConfig, error::StatementError};
+use super::{config::PostgresConfig, error::Result};
 
-/// The server that connections lead to, by the names of their pools in metrics and logs.
+/// Role of a server, which determines the names of its connection pools in metrics and logs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Role {
     pipeline: &'static str,
@@ -55,23 +56,19 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Starts to connect and returns at once. Must be called within a Tokio runtime.
+    /// Starts to connect, without waiting. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub(super) fn open(config: &PostgresConfig, role: Role) -> Result<Self, SetupError> {
-        let single = Connector::new(config, pipeline::STATEMENT_TIMEOUT)?.measured_for(role.pipeline);
-        let slow = Connector::new(config, pool::SLOW_TIMEOUT)?.measured_for(role.pool);
+        let single = Connector::new(config, pipeline::STATEMENT_TIMEOUT, Some(role.pipeline))?;
+        let slow = Connector::new(config, pool::SLOW_TIMEOUT, Some(role.pool))?;
         let types = (!config.prepared_statements).then(|| Arc::new(TypeCache::new(single.clone())));
-        let pipeline = Arc::new(Pipeline::new(
-            role.pipeline,
-            &single,
-            types.as_ref(),
-            config.pipeline_size,
-        ));
+        let pipeline = Pipeline::new(role.pipeline, &single, types.as_ref(), config.pipeline_size);
+        let pipeline = Arc::new(pipeline);
         let pool = Arc::new(Pool::new(role.pool, slow, types, config.pool_size)?);
         let database = Database::new("postgresql", config.database(), config.server());
-        // Weak: metrics outlive the store and must not keep its connections open.
+        // Weak references, because metrics outlive the store and must not keep its connections open.
         let (pipelined, pooled) = (Arc::downgrade(&pipeline), Arc::downgrade(&pool));
         database.observe_connections(role.pipeline, move || {
             let pipeline = pipelined.upgrade();
@@ -89,13 +86,9 @@ impl Connections {
     }
 
     /// Runs a single statement.
-    pub(super) async fn run(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<Answer, StatementError> {
-        let answer = self.pipeline.run(statement, params);
-        self.database.observe(statement, answer).await
+    pub(super) async fn run(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
+        let result = pin!(self.pipeline.run(statement, params));
+        self.database.observe(statement, result).await
     }
 
     /// Runs a slow statement.
@@ -103,21 +96,17 @@ impl Connections {
         &self,
         statement: &Statement,
         params: Params<'_>,
-    ) -> Result<Answer, StatementError> {
-        let answer = self.pool.run_slow(statement, params);
-        self.database.observe(statement, answer).await
+    ) -> Result<StatementResult> {
+        let result = pin!(self.pool.run_slow(statement, params));
+        self.database.observe(statement, result).await
     }
 
-    /// Runs `before` and then `last` as one transaction, and returns the answer to `last`.
+    /// Runs `before` and then `last` in one transaction, and returns the result of `last`.
     ///
-    /// The span of `last` covers the whole transaction, so that a failed `BEGIN` or `COMMIT` shows there; the
-    /// statements before it are its children.
-    pub(super) async fn transaction(
-        &self,
-        before: &[Step<'_>],
-        last: Step<'_>,
-    ) -> Result<Answer, StatementError> {
-        let answer = self.pool.transaction(&self.database, before, last);
-        self.database.observe(last.0, answer).await
+    /// The span of `last` covers the whole transaction, including failures of `BEGIN` and `COMMIT`; the spans
+    /// of the statements before it are its children.
+    pub(super) async fn transaction(&self, before: &[Step<'_>], last: Step<'_>) -> Result<StatementResult> {
+        let result = pin!(self.pool.transaction(&self.database, before, last));
+        self.database.observe(last.0, result).await
     }
 }

@@ -1,6 +1,6 @@
 //! The pipeline for single statements: a few connections, each shared by all callers and kept open by its own
-//! task. Statements fail at once when the server is known to be down, and within [`ANSWER_TIMEOUT`] when it
-//! does not answer.
+//! task. Statements fail immediately while the server is known to be down, and within [`RESPONSE_TIMEOUT`]
+//! when it does not respond.
 
 use std::{
     sync::{
@@ -10,50 +10,50 @@ use std::{
     time::Duration,
 };
 
+use celeriac::RetryDelay;
 use telemetry::{ConnectionCounts, Statement};
 use tokio::{
     sync::watch,
-    task::AbortHandle,
-    time::{Instant, sleep, timeout, timeout_at},
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
-    answer::Answer,
-    connector::Connector,
-    pipelined::PipelinedConnection,
-    statement::{Params, record_retry},
-    types::TypeCache,
+    connector::Connector, pipelined::PipelinedConnection, result::StatementResult, retry::retry_reads,
+    statement::Params, types::TypeCache,
 };
-use crate::store::postgres::error::StatementError;
+use crate::store::postgres::error::{Result, StatementError};
 
-/// Maximum wait for an answer, including the wait for a connection.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_800);
-/// Server-side time-out of a statement. Shorter than [`ANSWER_TIMEOUT`], so that the server cancels a
-/// statement that waits for a lock before the statements pipelined behind it time out.
+/// Maximum wait for a response, including the wait for a connection.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_800);
+/// Server-side time-out of a statement. Shorter than [`RESPONSE_TIMEOUT`], so that a statement that waits for
+/// a lock is cancelled before the statements pipelined behind it time out.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Maximum wait for a connection that is being opened.
 const CONNECTION_WAIT: Duration = Duration::from_secs(1);
 
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// Back-off between attempts to connect, which are unlimited.
+const BACK_OFF: RetryDelay = RetryDelay::Exponential {
+    first: Duration::from_millis(50),
+    longest: MAX_BACK_OFF,
+    jitter: true,
+};
+const MAX_BACK_OFF: Duration = Duration::from_secs(1);
 
-/// A few shared connections, used in turn.
+/// A few shared connections, used in rotation.
 pub(super) struct Pipeline {
-    slots: Vec<Slot>,
+    links: Vec<watch::Receiver<Link>>,
     next: AtomicUsize,
+    /// Tasks that keep the connections open, aborted when the pipeline is dropped.
+    _supervisors: JoinSet<()>,
 }
 
-struct Slot {
-    link: watch::Receiver<Link>,
-    supervisor: AbortHandle,
-}
-
-#[derive(Clone)]
+/// State of one connection.
 enum Link {
-    /// The first attempt since the connection was lost is under way.
+    /// The first attempt after the connection was lost is in progress.
     Opening,
     Up(Arc<PipelinedConnection>),
-    /// The last attempt failed for this reason; the next one follows after the back-off.
+    /// The last attempt failed for this reason; another one follows after the back-off.
     Down(Arc<str>),
 }
 
@@ -66,135 +66,100 @@ impl Pipeline {
         types: Option<&Arc<TypeCache>>,
         connections: usize,
     ) -> Self {
-        let slots = (0..connections.max(1)).map(|number| {
+        let mut supervisors = JoinSet::new();
+        let links = (0..connections.max(1)).map(|number| {
             let (publish, link) = watch::channel(Link::Opening);
-            let (connector, types) = (connector.clone(), types.cloned());
-            let supervisor = tokio::spawn(supervise(name, number, connector, types, publish));
-            Slot {
-                link,
-                supervisor: supervisor.abort_handle(),
-            }
+            supervisors.spawn(supervise(
+                name,
+                number,
+                connector.clone(),
+                types.cloned(),
+                publish,
+            ));
+            link
         });
         Self {
-            slots: slots.collect(),
+            links: links.collect(),
             next: AtomicUsize::new(0),
+            _supervisors: supervisors,
         }
     }
 
-    /// Runs one statement. A read whose connection is lost is retried up to once per connection, because a
-    /// restart of the server may have broken all of them unnoticed.
-    pub(super) async fn run(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<Answer, StatementError> {
-        let deadline = Instant::now() + ANSWER_TIMEOUT;
-        let mut answer = self.run_by(deadline, statement, params).await;
-        for _ in &self.slots {
-            match answer {
-                Err(error) if error.allows_read_retry(statement) => {
-                    record_retry(&error);
-                    answer = self.run_by(deadline, statement, params).await;
-                }
-                answer => return answer,
-            }
-        }
-        answer
+    /// Runs one statement. A read whose connection is lost is retried.
+    pub(super) async fn run(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
+        let deadline = Instant::now() + RESPONSE_TIMEOUT;
+        let run = || self.run_by(deadline, statement, params);
+        retry_reads(statement, self.links.len(), run).await
     }
 
-    /// Runs one statement, and retries it once if it loses a race against another transaction.
     async fn run_by(
         &self,
         deadline: Instant,
         statement: &Statement,
         params: Params<'_>,
-    ) -> Result<Answer, StatementError> {
-        let session = timeout_at(deadline, self.session())
-            .await
-            .map_err(|_elapsed| StatementError::unavailable("no connection in time"))??;
-        let answers = session.answers();
-        let answer = timeout_at(deadline, async {
-            match session.run(statement, params).await {
-                Err(error) if error.lost_race() => {
-                    record_retry(&error);
-                    session.run(statement, params).await
-                }
-                answer => answer,
+    ) -> Result<StatementResult> {
+        let connection = self.connection(deadline).await?;
+        let responses = connection.responses();
+        let result = timeout_at(deadline, connection.run(statement, params)).await;
+        result.unwrap_or_else(|_elapsed| {
+            if connection.responses() == responses {
+                connection.unusable.notify_one();
             }
-        });
-        answer.await.unwrap_or_else(|_elapsed| {
-            if session.answers() == answers {
-                session.unusable.notify_one();
-            }
-            Err(StatementError::unavailable("no answer in time"))
+            Err(StatementError::unavailable("no response in time"))
         })
     }
 
     /// Counts the connections that are up.
     pub(super) fn counts(&self) -> ConnectionCounts {
-        let up = self
-            .slots
-            .iter()
-            .filter(|slot| matches!(*slot.link.borrow(), Link::Up(_)))
-            .count();
+        let is_up = |link: &&watch::Receiver<Link>| matches!(*link.borrow(), Link::Up(_));
+        let up = self.links.iter().filter(is_up).count();
         ConnectionCounts {
             idle: 0,
             used: up as u64,
-            max: self.slots.len() as u64,
-            pending: (self.slots.len() - up) as u64,
+            max: self.links.len() as u64,
+            pending: (self.links.len() - up) as u64,
         }
     }
 
-    /// Returns the next connection that is up; waits only while one is being opened and none has failed.
-    async fn session(&self) -> Result<Arc<PipelinedConnection>, StatementError> {
+    /// Returns the next connection that is up. Waits only while one is being opened and none has failed.
+    async fn connection(&self, deadline: Instant) -> Result<Arc<PipelinedConnection>> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let mut opening = None;
         let mut failure = None;
-        for turn in 0..self.slots.len() {
-            let slot = &self.slots[start.wrapping_add(turn) % self.slots.len()];
-            match &*slot.link.borrow() {
-                Link::Up(session) if !session.is_closed() => return Ok(Arc::clone(session)),
-                Link::Up(_) | Link::Opening => opening = Some(slot),
+        for turn in 0..self.links.len() {
+            let link = &self.links[start.wrapping_add(turn) % self.links.len()];
+            match &*link.borrow() {
+                Link::Up(connection) if !connection.is_closed() => return Ok(Arc::clone(connection)),
+                Link::Up(_) | Link::Opening => opening = Some(link),
                 Link::Down(reason) => failure = Some(Arc::clone(reason)),
             }
         }
         match (failure, opening) {
-            (None, Some(slot)) => slot.wait().await,
+            (None, Some(link)) => opened(link.clone(), deadline.min(Instant::now() + CONNECTION_WAIT)).await,
             (reason, _) => Err(StatementError::unavailable(reason.as_deref().unwrap_or_default())),
         }
     }
 }
 
-impl Drop for Pipeline {
-    fn drop(&mut self) {
-        for slot in &self.slots {
-            slot.supervisor.abort();
-        }
-    }
-}
-
-impl Slot {
-    async fn wait(&self) -> Result<Arc<PipelinedConnection>, StatementError> {
-        let mut link = self.link.clone();
-        let decided = link.wait_for(|link| match link {
-            Link::Opening => false,
-            // The supervisor may not have noticed yet that the connection is closed.
-            Link::Up(session) => !session.is_closed(),
-            Link::Down(_) => true,
-        });
-        let Ok(Ok(link)) = timeout(CONNECTION_WAIT, decided).await else {
-            return Err(StatementError::unavailable("no connection in time"));
-        };
+/// Waits until a connection is up or cannot be opened.
+async fn opened(mut link: watch::Receiver<Link>, deadline: Instant) -> Result<Arc<PipelinedConnection>> {
+    let decided = link.wait_for(|link| match link {
+        Link::Opening => false,
+        // The supervisor may not have noticed yet that the connection is closed.
+        Link::Up(connection) => !connection.is_closed(),
+        Link::Down(_) => true,
+    });
+    if let Ok(Ok(link)) = timeout_at(deadline, decided).await {
         match &*link {
-            Link::Up(session) => Ok(Arc::clone(session)),
-            Link::Down(reason) => Err(StatementError::unavailable(&**reason)),
-            Link::Opening => Err(StatementError::unavailable("connecting")),
+            Link::Up(connection) => return Ok(Arc::clone(connection)),
+            Link::Down(reason) => return Err(StatementError::unavailable(&**reason)),
+            Link::Opening => {}
         }
     }
+    Err(StatementError::unavailable("no connection in time"))
 }
 
-/// Keeps one connection open: logs once when it is lost and once when it is open again, and waits between
-/// attempts with a back-off of up to [`MAX_BACKOFF`].
+/// Keeps one connection open. Logs once when the connection is lost and once when it is open again.
 ///
 /// `pool` and `connection` name the connection in the log.
 async fn supervise(
@@ -204,7 +169,7 @@ async fn supervise(
     types: Option<Arc<TypeCache>>,
     publish: watch::Sender<Link>,
 ) {
-    let mut backoff = FIRST_BACKOFF;
+    let mut failures = 0;
     let mut reported = false;
     loop {
         match connector.open_in_time().await {
@@ -213,36 +178,49 @@ async fn supervise(
                     telemetry::info!(pool, connection, "the database connection is open again");
                 }
                 let opened = Instant::now();
-                let session = Arc::new(PipelinedConnection::new(client, types.clone()));
-                publish.send_replace(Link::Up(Arc::clone(&session)));
+                let opened_connection = Arc::new(PipelinedConnection::new(client, types.clone()));
+                publish.send_replace(Link::Up(Arc::clone(&opened_connection)));
                 let reason = tokio::select! {
-                    ended = &mut driver => end_of(ended),
-                    () = session.unusable.notified() => "the server closed it or does not answer".to_owned(),
+                    ended = &mut driver => closing_reason(ended),
+                    () = opened_connection.unusable.notified() => {
+                        "the server closed it or does not respond".to_owned()
+                    }
                 };
-                // Fails the callers that still wait for an answer.
+                // Fails all statements that are waiting for a response.
                 driver.abort();
                 publish.send_replace(Link::Opening);
-                telemetry::warn!(pool, connection, reason, "the database connection is lost");
+                telemetry::warn!(
+                    pool,
+                    connection,
+                    reason,
+                    "lost the database connection; reconnecting"
+                );
                 reported = true;
-                if opened.elapsed() >= MAX_BACKOFF {
-                    backoff = FIRST_BACKOFF;
+                if opened.elapsed() >= MAX_BACK_OFF {
+                    failures = 0;
                     continue;
                 }
             }
             Err(reason) => {
                 if !reported {
-                    telemetry::warn!(pool, connection, reason, "the database cannot be reached");
+                    telemetry::warn!(
+                        pool,
+                        connection,
+                        reason,
+                        "the database cannot be reached; retrying"
+                    );
                     reported = true;
                 }
                 publish.send_replace(Link::Down(reason.into()));
             }
         }
-        sleep(backoff).await;
-        backoff = (backoff * 2).min(MAX_BACKOFF);
+        sleep(BACK_OFF.after(failures)).await;
+        failures += 1;
     }
 }
 
-fn end_of(driver: Result<Result<(), tokio_postgres::Error>, tokio::task::JoinError>) -> String {
+/// Describes the end of a connection's driver.
+fn closing_reason(driver: Result<Result<(), tokio_postgres::Error>, tokio::task::JoinError>) -> String {
     match driver {
         Ok(Ok(())) => "closed".to_owned(),
         Ok(Err(error)) => match error.code() {

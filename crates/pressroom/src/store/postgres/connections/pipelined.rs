@@ -1,11 +1,8 @@
 //! One connection shared by many callers, with statements pipelined and prepared on first use.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use telemetry::Statement;
@@ -13,105 +10,91 @@ use tokio::sync::Notify;
 use tokio_postgres::Client;
 
 use super::{
-    answer::Answer,
-    statement::{Params, Prepared, StatementKey, key, record_retry},
+    result::StatementResult,
+    retry::record_retry,
+    statement::{Params, Prepared, StatementMap},
     types::TypeCache,
 };
-use crate::store::postgres::error::StatementError;
+use crate::store::postgres::error::{Result, StatementError};
 
 /// An open connection with its prepared statements.
 pub(super) struct PipelinedConnection {
     client: Client,
-    prepared: RwLock<HashMap<StatementKey, Prepared>>,
+    prepared: StatementMap<tokio_postgres::Statement>,
     /// Set when statements are not prepared on the connection.
     types: Option<Arc<TypeCache>>,
-    /// Number of answers received. The server is silent when it does not grow while a caller times out.
-    answers: AtomicU64,
+    /// Number of responses received. If it does not grow while a caller times out, the server is silent.
+    responses: AtomicU64,
     /// Notified when the connection must be replaced although it looks open.
     pub(super) unusable: Notify,
-    /// Whether an answer announced the end of the connection, which may not have been closed yet.
-    ending: AtomicBool,
+    /// Whether the server announced that it is closing the connection, which may still be open.
+    closing: AtomicBool,
 }
 
 impl PipelinedConnection {
     pub(super) fn new(client: Client, types: Option<Arc<TypeCache>>) -> Self {
         Self {
             client,
-            prepared: RwLock::default(),
+            prepared: StatementMap::default(),
             types,
-            answers: AtomicU64::new(0),
+            responses: AtomicU64::new(0),
             unusable: Notify::new(),
-            ending: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         }
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.ending.load(Ordering::Relaxed) || self.client.is_closed()
+        self.closing.load(Ordering::Relaxed) || self.client.is_closed()
     }
 
-    pub(super) fn answers(&self) -> u64 {
-        self.answers.load(Ordering::Relaxed)
+    pub(super) fn responses(&self) -> u64 {
+        self.responses.load(Ordering::Relaxed)
     }
 
-    /// Runs one statement, with one retry when it was prepared before the schema changed.
-    pub(super) async fn run(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<Answer, StatementError> {
-        match self.run_prepared(statement, params).await {
-            Err(error) if error.outdated_statement() => {
+    /// Runs one statement. Retries it once if it lost a race against another transaction, or was prepared
+    /// before the schema changed.
+    pub(super) async fn run(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
+        match self.run_once(statement, params).await {
+            Err(error) if error.lost_race() || error.outdated_statement() => {
                 record_retry(&error);
-                self.write_prepared(|prepared| prepared.remove(&key(statement)));
-                self.run_prepared(statement, params).await
+                if error.outdated_statement() {
+                    self.prepared.remove(statement);
+                }
+                self.run_once(statement, params).await
             }
-            answer => answer,
+            result => result,
         }
     }
 
-    async fn run_prepared(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<Answer, StatementError> {
+    async fn run_once(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let prepared = self.prepare(statement).await?;
-        self.answered(Answer::to(&self.client, &prepared, params).await)
+        self.received(StatementResult::fetch(&self.client, &prepared, params).await)
     }
 
-    async fn prepare(&self, statement: &Statement) -> Result<Prepared, StatementError> {
-        let known = {
-            let prepared = self.prepared.read().unwrap_or_else(PoisonError::into_inner);
-            prepared.get(&key(statement)).cloned()
-        };
-        if let Some(known) = known {
-            return Ok(known);
+    async fn prepare(&self, statement: &Statement) -> Result<Prepared> {
+        if let Some(types) = &self.types {
+            return Ok(Prepared::InFull(statement.text, types.of(statement).await?));
         }
-        let fresh = match &self.types {
-            Some(types) => Prepared::InFull(statement.text, types.of(statement).await?),
-            // Two concurrent first callers may both prepare it; one result is dropped.
-            None => Prepared::Named(self.answered(self.client.prepare(statement.text).await)?),
-        };
-        self.write_prepared(|prepared| prepared.insert(key(statement), fresh.clone()));
-        Ok(fresh)
+        if let Some(known) = self.prepared.get(statement) {
+            return Ok(Prepared::Named(known));
+        }
+        // If two callers prepare a statement concurrently, one result is dropped.
+        let prepared = self.received(self.client.prepare(statement.text).await)?;
+        self.prepared.insert(statement, prepared.clone());
+        Ok(Prepared::Named(prepared))
     }
 
-    /// Counts an answer, including a refusal.
-    fn answered<T>(&self, answer: Result<T, tokio_postgres::Error>) -> Result<T, StatementError> {
-        if answer
-            .as_ref()
-            .map_or_else(|error| error.as_db_error().is_some(), |_| true)
-        {
-            self.answers.fetch_add(1, Ordering::Relaxed);
+    /// Counts the response, which may be an error.
+    fn received<T>(&self, result: Result<T, tokio_postgres::Error>) -> Result<T> {
+        let error = result.as_ref().err();
+        if error.is_none_or(|error| error.as_db_error().is_some()) {
+            self.responses.fetch_add(1, Ordering::Relaxed);
         }
-        answer.map_err(StatementError::from).inspect_err(|error| {
+        result.map_err(StatementError::from).inspect_err(|error| {
             if error.connection_lost {
-                self.ending.store(true, Ordering::Relaxed);
+                self.closing.store(true, Ordering::Relaxed);
                 self.unusable.notify_one();
             }
         })
-    }
-
-    fn write_prepared<T>(&self, change: impl FnOnce(&mut HashMap<StatementKey, Prepared>) -> T) -> T {
-        change(&mut self.prepared.write().unwrap_or_else(PoisonError::into_inner))
     }
 }

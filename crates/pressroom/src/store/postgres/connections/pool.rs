@@ -1,5 +1,5 @@
 //! The pool for work that must not delay single statements: transactions and slow statements. A connection is
-//! checked while it is used, not before: the check is pipelined with the work.
+//! not checked before it is used: the check is pipelined with the work.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,18 +16,19 @@ use tokio::{
 use tokio_postgres::Client;
 
 use super::{
-    answer::Answer,
     connector::{Connector, describe},
-    statement::{Params, Prepared, record_retry},
+    result::StatementResult,
+    retry::{record_retry, retry_reads},
+    statement::{Params, Prepared},
     types::TypeCache,
 };
-use crate::store::postgres::error::StatementError;
+use crate::store::postgres::error::{Result, StatementError};
 
 /// Maximum wait for a connection, including opening one.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Maximum wait for the first answer, and for a whole transaction.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_800);
-/// Maximum duration of a slow statement on a server that answers.
+/// Maximum wait for the first response, and for a whole transaction.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_800);
+/// Maximum duration of a slow statement on a server that responds.
 pub(super) const SLOW_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections that have one user at a time.
@@ -63,39 +64,27 @@ impl Pool {
         })
     }
 
-    /// Runs a statement for up to [`SLOW_TIMEOUT`]. A read whose connection is lost is retried over another
-    /// one.
+    /// Runs a statement for up to [`SLOW_TIMEOUT`]. A read whose connection is lost is retried.
     pub(super) async fn run_slow(
         &self,
         statement: &Statement,
         params: Params<'_>,
-    ) -> Result<Answer, StatementError> {
-        let work = Work::Slow(statement, params);
-        let begun = Instant::now();
-        let mut answer = self.run(work, begun).await;
-        // A restart of the server may have broken all connections unnoticed.
-        for _ in 0..self.connections.status().max_size {
-            match answer {
-                Err(error) if error.allows_read_retry(statement) => {
-                    record_retry(&error);
-                    answer = self.run(work, begun).await;
-                }
-                answer => return answer,
-            }
-        }
-        answer
+    ) -> Result<StatementResult> {
+        let start = Instant::now();
+        let run = || self.run(Work::Slow(statement, params), start);
+        retry_reads(statement, self.connections.status().max_size, run).await
     }
 
-    /// Runs `before` and then `last` as one transaction, and returns the answer to `last`.
+    /// Runs `before` and then `last` in one transaction, and returns the result of `last`.
     ///
-    /// Records a span for each statement of `before`; the caller records the one of `last`, which covers the
+    /// Records a span for each statement of `before`. The caller records the span of `last`, which covers the
     /// whole transaction.
     pub(super) async fn transaction(
         &self,
         database: &Database,
         before: &[Step<'_>],
         last: Step<'_>,
-    ) -> Result<Answer, StatementError> {
+    ) -> Result<StatementResult> {
         let work = Work::Transaction(database, before, last);
         self.run(work, Instant::now()).await
     }
@@ -110,51 +99,46 @@ impl Pool {
         }
     }
 
-    /// Does `work` on a connection of the pool, with one retry when it loses a race or the schema changed.
-    /// Time-outs count from `begun`.
-    async fn run(&self, work: Work<'_>, begun: Instant) -> Result<Answer, StatementError> {
-        let lease = self.borrow(begun + CHECKOUT_TIMEOUT).await?;
-        let deadline = begun + ANSWER_TIMEOUT;
-        let session = PooledConnection {
-            client: lease.client(),
-            types: self.types.as_deref(),
-            deadline,
-        };
-        let answer = match work.on(session).await {
-            Err(error) if error.outdated_statement() => {
+    /// Does `work` on a connection of the pool, with one retry if it loses a race or the schema changed.
+    /// Time-outs count from `start`.
+    async fn run(&self, work: Work<'_>, start: Instant) -> Result<StatementResult> {
+        let lease = self.borrow(start).await?;
+        let result = match work.on(&lease).await {
+            Err(error) if error.lost_race() || error.outdated_statement() => {
                 record_retry(&error);
-                session.client.statement_cache.clear();
-                work.on(session).await
+                if error.outdated_statement() {
+                    lease.client().statement_cache.clear();
+                }
+                work.on(&lease).await
             }
-            Err(error) if error.lost_race() => {
-                record_retry(&error);
-                work.on(session).await
-            }
-            answer => answer,
+            result => result,
         };
-        if answer.as_ref().map_or_else(StatementError::is_answer, |_| true) {
+        if result.as_ref().err().is_none_or(StatementError::keeps_connection) {
             lease.give_back();
         }
-        answer
+        result
     }
 
-    async fn borrow(&self, deadline: Instant) -> Result<Lease<'_>, StatementError> {
+    async fn borrow(&self, start: Instant) -> Result<Lease<'_>> {
         let asked = Instant::now();
-        let Ok(client) = timeout_at(deadline, self.connections.get()).await else {
+        let Ok(client) = timeout_at(start + CHECKOUT_TIMEOUT, self.connections.get()).await else {
             self.times.timed_out();
-            return Err(StatementError::unavailable("no connection free in time"));
+            return Err(StatementError::unavailable(
+                "no connection became available in time",
+            ));
         };
         let client = client.map_err(unavailable)?;
         self.times.waited(asked.elapsed());
         Ok(Lease {
             client: Some(client),
+            pool: self,
             since: Instant::now(),
-            times: &self.times,
+            deadline: start + RESPONSE_TIMEOUT,
         })
     }
 }
 
-/// The purpose for which a connection is borrowed.
+/// Work for which a connection is borrowed.
 #[derive(Clone, Copy)]
 enum Work<'a> {
     Slow(&'a Statement, Params<'a>),
@@ -162,87 +146,22 @@ enum Work<'a> {
 }
 
 impl Work<'_> {
-    async fn on(self, session: PooledConnection<'_>) -> Result<Answer, StatementError> {
+    async fn on(self, lease: &Lease<'_>) -> Result<StatementResult> {
         match self {
-            Self::Slow(statement, params) => session.run_slow(statement, params).await,
-            Self::Transaction(database, before, last) => session.transaction(database, before, last).await,
+            Self::Slow(statement, params) => lease.run_slow(statement, params).await,
+            Self::Transaction(database, before, last) => lease.transaction(database, before, last).await,
         }
     }
 }
 
-/// A borrowed connection, whose first answer must arrive by the deadline.
-#[derive(Clone, Copy)]
-struct PooledConnection<'a> {
-    client: &'a Object,
-    types: Option<&'a TypeCache>,
-    deadline: Instant,
-}
-
-impl PooledConnection<'_> {
-    /// Pipelines a check ahead of the statement, which tells a busy server from a dead one.
-    async fn run_slow(self, statement: &Statement, params: Params<'_>) -> Result<Answer, StatementError> {
-        let prepared = self.prepare(statement).await?;
-        let alive = in_time(self.deadline, self.client.check_connection());
-        let answer = in_time(
-            Instant::now() + SLOW_TIMEOUT,
-            Answer::to(self.client, &prepared, params),
-        );
-        try_join(alive, answer).await.map(|((), answer)| answer)
-    }
-
-    /// Sends everything at once: one round trip, and a caller that is dropped leaves no transaction open,
-    /// since `COMMIT` was sent with `BEGIN`.
-    async fn transaction(
-        self,
-        database: &Database,
-        before: &[Step<'_>],
-        last: Step<'_>,
-    ) -> Result<Answer, StatementError> {
-        let client = self.client;
-        let mut first = Vec::with_capacity(before.len());
-        for (statement, params) in before {
-            let prepared = self.prepare(statement).await?;
-            first.push(async move {
-                let step = Answer::to(client, &prepared, params).map_err(StatementError::from);
-                database.observe(statement, step).await
-            });
-        }
-        let (statement, params) = last;
-        let last = self.prepare(statement).await?;
-        let work = join4(
-            client.batch_execute("BEGIN"),
-            join_all(first),
-            Answer::to(client, &last, params),
-            // The server rolls back here after a failed step.
-            client.batch_execute("COMMIT"),
-        );
-        let work = work.map(Ok::<_, StatementError>);
-        let (begun, first, answer, committed) = in_time(self.deadline, work).await?;
-        begun?;
-        first.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let answer = answer?;
-        committed?;
-        Ok(answer)
-    }
-
-    async fn prepare(self, statement: &Statement) -> Result<Prepared, StatementError> {
-        match self.types {
-            Some(types) => in_time(self.deadline, types.of(statement))
-                .await
-                .map(|types| Prepared::InFull(statement.text, types)),
-            None => in_time(self.deadline, self.client.prepare_cached(statement.text))
-                .await
-                .map(Prepared::Named),
-        }
-    }
-}
-
-/// A borrowed connection, returned to the pool only after an answer. After a time-out, or when its caller is
-/// dropped, it may still be busy and is closed instead.
+/// A borrowed connection, which returns to the pool only after a response. After a time-out, or when its
+/// caller is dropped, the connection may still be busy and is closed instead.
 struct Lease<'a> {
     client: Option<Object>,
+    pool: &'a Pool,
     since: Instant,
-    times: &'a ConnectionTimes,
+    /// Deadline for the first response.
+    deadline: Instant,
 }
 
 impl Lease<'_> {
@@ -253,6 +172,63 @@ impl Lease<'_> {
     fn give_back(mut self) {
         drop(self.client.take());
     }
+
+    /// Pipelines a check ahead of the statement, which distinguishes a busy server from a dead one.
+    async fn run_slow(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
+        let prepared = self.prepare(statement).await?;
+        let alive = in_time(self.deadline, self.client().check_connection());
+        let result = in_time(
+            Instant::now() + SLOW_TIMEOUT,
+            StatementResult::fetch(self.client(), &prepared, params),
+        );
+        try_join(alive, result).await.map(|((), result)| result)
+    }
+
+    /// Sends everything together: there is one round trip, and a caller that is dropped leaves no transaction
+    /// open, because `COMMIT` was sent with `BEGIN`.
+    async fn transaction(
+        &self,
+        database: &Database,
+        before: &[Step<'_>],
+        last: Step<'_>,
+    ) -> Result<StatementResult> {
+        let client = self.client();
+        let mut first = Vec::with_capacity(before.len());
+        for (statement, params) in before {
+            let prepared = self.prepare(statement).await?;
+            first.push(async move {
+                let step = StatementResult::fetch(client, &prepared, params).map_err(StatementError::from);
+                database.observe(statement, step).await
+            });
+        }
+        let (statement, params) = last;
+        let last = self.prepare(statement).await?;
+        let work = join4(
+            client.batch_execute("BEGIN"),
+            join_all(first),
+            StatementResult::fetch(client, &last, params),
+            // Rolls back after a failed step.
+            client.batch_execute("COMMIT"),
+        );
+        let work = work.map(Ok::<_, StatementError>);
+        let (begin, first, result, commit) = in_time(self.deadline, work).await?;
+        begin?;
+        first.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let result = result?;
+        commit?;
+        Ok(result)
+    }
+
+    async fn prepare(&self, statement: &Statement) -> Result<Prepared> {
+        match &self.pool.types {
+            Some(types) => in_time(self.deadline, types.of(statement))
+                .await
+                .map(|types| Prepared::InFull(statement.text, types)),
+            None => in_time(self.deadline, self.client().prepare_cached(statement.text))
+                .await
+                .map(Prepared::Named),
+        }
+    }
 }
 
 impl Drop for Lease<'_> {
@@ -260,18 +236,19 @@ impl Drop for Lease<'_> {
         if let Some(busy) = self.client.take() {
             drop(Object::take(busy));
         }
-        self.times.used(self.since.elapsed());
+        self.pool.times.used(self.since.elapsed());
     }
 }
 
-async fn in_time<T, E: Into<StatementError>>(
+/// Runs `work` up to the deadline. Not an `async fn`, whose future would contain `work` twice.
+fn in_time<T, E: Into<StatementError>>(
     deadline: Instant,
     work: impl Future<Output = Result<T, E>>,
-) -> Result<T, StatementError> {
-    match timeout_at(deadline, work).await {
-        Ok(answer) => answer.map_err(E::into),
-        Err(_elapsed) => Err(StatementError::unavailable("no answer in time")),
-    }
+) -> impl Future<Output = Result<T>> {
+    timeout_at(deadline, work).map(|result| match result {
+        Ok(result) => result.map_err(E::into),
+        Err(_elapsed) => Err(StatementError::unavailable("no response in time")),
+    })
 }
 
 fn unavailable(error: deadpool_postgres::PoolError) -> StatementError {
@@ -286,7 +263,7 @@ impl Connect for Connector {
         &self,
         _: &tokio_postgres::Config,
     ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
-        // The checkout time-out bounds this too.
+        // Limited by the checkout time-out.
         async move {
             let (client, driver) = self.open().await?;
             let driver = tokio::spawn(async move {

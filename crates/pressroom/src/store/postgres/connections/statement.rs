@@ -1,17 +1,17 @@
-//! Statements for the server: parameters, prepared form, and retries.
+//! Parameters and prepared forms of statements.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
-use telemetry::{Failure as _, Statement};
+use telemetry::Statement;
 use tokio_postgres::types::{ToSql, Type};
-
-use crate::store::postgres::error::StatementError;
 
 /// Parameters of a statement.
 pub(in crate::store::postgres) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// A statement that can be sent.
-#[derive(Clone)]
 pub(super) enum Prepared {
     /// Name of a prepared statement, valid on its connection.
     Named(tokio_postgres::Statement),
@@ -26,17 +26,33 @@ pub(super) struct StatementTypes {
     pub(super) returns_rows: bool,
 }
 
-/// Key of a statement in a map of prepared statements.
-pub(super) type StatementKey = (usize, usize);
+/// A map from statements to values. The key is the address and length of a statement's text, which is a
+/// constant: hashing a kilobyte of SQL would cost more than the rest of the look-up.
+pub(super) struct StatementMap<V>(RwLock<HashMap<(usize, usize), V>>);
 
-/// Returns the address and length of the statement's text: texts are constants, and hashing a kilobyte of SQL
-/// per call would cost more than the rest of the look-up.
-pub(super) fn key(statement: &Statement) -> StatementKey {
-    (statement.text.as_ptr().addr(), statement.text.len())
+impl<V> Default for StatementMap<V> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
 }
 
-/// Records a retry on the statement's span and in the log.
-pub(super) fn record_retry(error: &StatementError) {
-    telemetry::statement_retried(error);
-    telemetry::debug!(cause = error.message(), "retrying a statement");
+impl<V: Clone> StatementMap<V> {
+    pub(super) fn get(&self, statement: &Statement) -> Option<V> {
+        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        map.get(&key(statement)).cloned()
+    }
+
+    pub(super) fn insert(&self, statement: &Statement, value: V) {
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        map.insert(key(statement), value);
+    }
+
+    pub(super) fn remove(&self, statement: &Statement) {
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        map.remove(&key(statement));
+    }
+}
+
+fn key(statement: &Statement) -> (usize, usize) {
+    (statement.text.as_ptr().addr(), statement.text.len())
 }

@@ -1,57 +1,49 @@
 //! The types of statements, for connections through a pooler in transaction mode.
 //!
-//! The next transaction may reach another connection of the server, where no earlier prepared statement
-//! exists unless the pooler provides it. So a statement's text is sent each time, with the types of its
-//! parameters, which the server is asked for once.
+//! Such a pooler may send the next transaction over another connection to the server, where earlier prepared
+//! statements do not exist unless the pooler tracks them. Therefore a statement's text is sent each time,
+//! together with the types of its parameters, which the server is asked for once.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::sync::Arc;
 
 use telemetry::Statement;
 
 use super::{
     connector::Connector,
-    statement::{StatementKey, StatementTypes, key},
+    statement::{StatementMap, StatementTypes},
 };
-use crate::store::postgres::error::StatementError;
+use crate::store::postgres::error::{Result, StatementError};
 
 /// The types of every statement sent so far.
 pub(super) struct TypeCache {
     connector: Connector,
-    known: RwLock<HashMap<StatementKey, Arc<StatementTypes>>>,
+    known: StatementMap<Arc<StatementTypes>>,
 }
 
 impl TypeCache {
     pub(super) fn new(connector: Connector) -> Self {
         Self {
             connector,
-            known: RwLock::default(),
+            known: StatementMap::default(),
         }
     }
 
-    /// Returns the types of `statement`, asking the server if they are not known. The caller bounds the time.
-    pub(super) async fn of(&self, statement: &Statement) -> Result<Arc<StatementTypes>, StatementError> {
-        let key = key(statement);
-        let known = {
-            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            known.get(&key).cloned()
-        };
-        if let Some(known) = known {
+    /// Returns the types of `statement`, and asks the server if they are not known. The caller must limit the
+    /// time.
+    pub(super) async fn of(&self, statement: &Statement) -> Result<Arc<StatementTypes>> {
+        if let Some(known) = self.known.get(statement) {
             return Ok(known);
         }
-        // Two concurrent first callers may both ask. Boxed because it is rare and would make the future of
-        // each statement several times larger.
+        // Concurrent first callers may both ask. Boxed because it is rare and would make the future of each
+        // statement several times larger.
         let types = Arc::new(Box::pin(self.ask(statement)).await?);
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.insert(key, Arc::clone(&types));
+        self.known.insert(statement, Arc::clone(&types));
         Ok(types)
     }
 
-    /// Prepares and deallocates the statement in one transaction, which runs on one connection of the server;
-    /// over a connection of its own, where no other caller's statements come in between.
-    async fn ask(&self, statement: &Statement) -> Result<StatementTypes, StatementError> {
+    /// Prepares and deallocates the statement in one transaction, which the pooler sends over one connection
+    /// to the server. Uses a separate connection, so that no statement of another caller comes in between.
+    async fn ask(&self, statement: &Statement) -> Result<StatementTypes> {
         let (client, driver) = self
             .connector
             .open_in_time()
@@ -66,7 +58,7 @@ impl TypeCache {
         drop(prepared);
         client.batch_execute("COMMIT").await?;
         drop(client);
-        // Waits until the connection is closed in order.
+        // Waits until the connection is closed.
         let _ended = driver.await;
         Ok(types)
     }

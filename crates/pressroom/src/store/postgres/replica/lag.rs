@@ -1,21 +1,21 @@
-//! The time by which a replica lags behind. Its last replayed transaction does not show it, because that is
-//! old both when the replica lags and when nothing is written. So the primary's positions are recorded with
-//! the time at which they were seen.
+//! The time by which a replica lags behind. The age of its last replayed transaction does not show the lag,
+//! because that transaction is also old when nothing is written. Therefore, the primary's positions are
+//! recorded with the time at which they were read.
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// Maximum number of recorded positions; at one a second, more than a minute's.
+/// Maximum number of recorded positions: at one per second, those of more than a minute.
 const MAX_POSITIONS: usize = 100;
 
-/// Positions that the primary reached and the replica has not, the oldest first.
+/// Positions that the primary has reached and the replica has not, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Lag(VecDeque<(Instant, u64)>);
 
 impl Lag {
-    /// Returns the lag of a replica that has replayed up to `replayed`, when at `now` the primary has written
-    /// up to `written`, if that is known.
+    /// Returns the lag at `now` of a replica that has replayed up to `replayed`, while the primary has
+    /// written up to `written`, if known.
     pub(super) fn after(&mut self, now: Instant, written: Option<u64>, replayed: u64) -> Duration {
         if let Some(written) = written
             && self.0.len() < MAX_POSITIONS
@@ -41,14 +41,14 @@ mod tests {
     }
 
     #[test]
-    fn a_replayed_position_causes_no_lag_at_any_age() {
+    fn a_replayed_position_causes_no_lag_however_old_it_is() {
         let (start, mut lag) = (Instant::now(), Lag::default());
         assert_eq!(lag.after(start, Some(10), 10), Duration::ZERO);
         assert_eq!(lag.after(start + seconds(3600), Some(10), 10), Duration::ZERO);
     }
 
     #[test]
-    fn the_oldest_position_that_is_missing_counts() {
+    fn the_lag_is_the_age_of_the_oldest_missing_position() {
         let (start, mut lag) = (Instant::now(), Lag::default());
         for second in 0..5 {
             let behind = lag.after(start + seconds(second), Some(20 + second), 10);

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use crate::store::{StoreError, sqlite::error::StatementError};
 
-/// The path of a database that exists as long as its store.
+/// Path of an in-memory database, which exists as long as its store.
 pub(super) const IN_MEMORY: &str = ":memory:";
 
 /// Maximum wait for another process that writes to the same file.

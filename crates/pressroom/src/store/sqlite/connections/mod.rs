@@ -1,18 +1,19 @@
-//! Connections to the database. [`Connections`] runs every [`Statement`], and records its span and duration.
-//! Anything else that could run SQL is private to this module, and Clippy refuses it elsewhere.
+//! Connections to the database. [`SqliteStore`] runs every [`Statement`], and records its span and duration.
+//! Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
 //!
-//! One thread writes and a few read, each with its own connection in WAL mode; see [`threads`]. A commit is
-//! on disk before it is acknowledged (`synchronous=FULL`): neither `kill -9` nor a power failure loses it.
+//! One thread writes and a few read, each with its own connection in WAL mode; see [`threads`]. Commits are
+//! on disk before they are acknowledged (`synchronous=FULL`), so neither `kill -9` nor a power failure loses
+//! them.
 #![expect(
     clippy::disallowed_methods,
-    reason = "this is where statements are run, each within its span"
+    reason = "statements are run here, each within its span"
 )]
 
 pub(super) mod connect;
 mod threads;
 mod transaction;
 
-use std::path::Path;
+use std::{path::Path, pin::pin};
 
 use rusqlite::{Connection, Params, Row, TransactionBehavior};
 use telemetry::{Context, Database, Returned, Statement};
@@ -25,20 +26,24 @@ use self::{
 use super::{error::StatementError, migrations};
 use crate::store::StoreError;
 
-/// Number of connections that read.
+/// Number of connections for reads.
 const READERS: usize = 4;
 
-/// The connections of a store.
-pub(super) struct Connections {
+/// A store on SQLite.
+pub struct SqliteStore {
     database: Database,
     writer: Threads,
     readers: Threads,
 }
 
-impl Connections {
-    /// Opens `sqlite://path`, a path, or `:memory:`. Creates the file and its folder where missing, and
-    /// brings the schema up to date; blocks meanwhile.
-    pub(super) fn open(url: &str) -> Result<Self, StoreError> {
+impl SqliteStore {
+    /// Opens `sqlite://path`, a path, or `:memory:`. Creates a missing file and its folder, and migrates the
+    /// schema. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the file cannot be opened or is locked, [`StoreError::Failed`] when
+    /// it is not a Pressroom database.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
         let path = path_of(url);
         let mut writer = connect(path)?;
         migrations::apply(&mut writer)?;
@@ -53,42 +58,40 @@ impl Connections {
         let name = Path::new(path).file_name().unwrap_or_default();
         Ok(Self {
             database: Database::new("sqlite", name.to_string_lossy().into_owned(), None),
-            // Only the connection that created a database in memory sees it.
+            // An in-memory database exists only on the connection that created it.
             readers: readers.unwrap_or_else(|| writer.clone()),
             writer,
         })
     }
 
-    /// Returns the row of a single read that has at most one.
+    /// Runs a single read that returns at most one row.
     pub(super) async fn row<T: Send + 'static>(
         &self,
-        statement: &Statement,
+        statement: &'static Statement,
         params: impl Params + Send + 'static,
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<Option<T>, StoreError> {
-        let single = *statement;
-        self.read(statement, move |db| db.row(&single, params, read))
+        self.read(statement, move |db| db.row(statement, params, read))
             .await
     }
 
-    /// Returns the number of rows that a single write changed.
+    /// Runs a single write, and returns the number of changed rows.
     pub(super) async fn execute(
         &self,
-        statement: &Statement,
+        statement: &'static Statement,
         params: impl Params + Send + 'static,
     ) -> Result<u64, StoreError> {
-        let single = *statement;
-        self.write(statement, move |db| Ok(db.execute(&single, params)? as u64))
+        self.write(statement, move |db| Ok(db.execute(statement, params)? as u64))
             .await
     }
 
     /// Reads from one snapshot.
     ///
-    /// The span covers all of `work` and is named after `statement`, which `work` runs; its other statements
-    /// are child spans.
+    /// The span covers all of `work`. It is named after `statement`, which `work` runs; the other statements
+    /// of `work` have child spans.
     pub(super) async fn read<T: Returned + Send + 'static>(
         &self,
-        statement: &Statement,
+        statement: &'static Statement,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StatementError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.run(&self.readers, TransactionBehavior::Deferred, statement, work)
@@ -98,10 +101,10 @@ impl Connections {
     /// Writes in one transaction, which is rolled back when `work` fails.
     ///
     /// The span also covers the wait for the writer, `BEGIN` and `COMMIT`. It is named after `statement`,
-    /// which `work` runs; its other statements are child spans.
+    /// which `work` runs; the other statements of `work` have child spans.
     pub(super) async fn write<T: Returned + Send + 'static>(
         &self,
-        statement: &Statement,
+        statement: &'static Statement,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StatementError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.run(&self.writer, TransactionBehavior::Immediate, statement, work)
@@ -112,21 +115,27 @@ impl Connections {
         &self,
         threads: &Threads,
         behavior: TransactionBehavior,
-        statement: &Statement,
+        statement: &'static Statement,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StatementError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (named, database) = (*statement, self.database.clone());
-        let running = async move {
+        let database = self.database.clone();
+        let running = pin!(async move {
             let span = Context::current();
             let run = move |connection: &mut Connection| {
                 let _current = span.attach();
-                let transaction = Transaction::begin(connection, behavior, named, database)?;
+                let transaction = Transaction::begin(connection, behavior, statement, database)?;
                 let done = work(&transaction)?;
                 transaction.commit()?;
                 Ok(done)
             };
             threads.run(run).await
-        };
+        });
         Ok(self.database.observe(statement, running).await?)
+    }
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").finish_non_exhaustive()
     }
 }

@@ -1,5 +1,5 @@
 //! Threads that each own a connection and do the blocking work, so that no async task waits for the disk. The
-//! queue of jobs is bounded, and so is the wait.
+//! queue of jobs and the wait for their results are bounded.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,8 +16,8 @@ use tokio::{
 
 use crate::store::sqlite::error::StatementError;
 
-/// Maximum wait for a thread and its answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum wait for a thread and the result of its work.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of jobs that wait for a thread.
 const MAX_WAITING: usize = 1_024;
 
@@ -37,7 +37,7 @@ impl Threads {
             let jobs = Arc::clone(&jobs);
             let work = move || {
                 while let Some(job) = next(&jobs) {
-                    // The caller notices a panic by the dropped answer.
+                    // The panic drops the sender of the result, so the caller receives an error.
                     if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
                         telemetry::error!("a database job panicked");
                     }
@@ -51,30 +51,30 @@ impl Threads {
         Ok(Self { queue })
     }
 
-    /// Does `work` on one of the threads; skips it when its caller was dropped before.
+    /// Does `work` on one of the threads, or skips it if the caller is dropped before `work` starts.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StatementError> + Send + 'static,
     ) -> Result<T, StatementError> {
-        let (answer, answered) = oneshot::channel();
+        let (sender, result) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            if !answer.is_closed() {
-                // The caller may have been dropped meanwhile; the work is done all the same.
-                let _ = answer.send(work(connection));
+            if !sender.is_closed() {
+                // Fails if the caller was dropped during the work.
+                let _ = sender.send(work(connection));
             }
         });
-        let turn = async {
+        let done = async {
             self.queue
                 .send(job)
                 .await
                 .map_err(|_closed| StatementError::failed("the database threads have ended"))?;
-            answered
+            result
                 .await
                 .map_err(|_dropped| StatementError::failed("a database job panicked"))?
         };
-        timeout(ANSWER_TIMEOUT, turn)
+        timeout(RESPONSE_TIMEOUT, done)
             .await
-            .unwrap_or_else(|_elapsed| Err(StatementError::unavailable("no answer in time")))
+            .unwrap_or_else(|_elapsed| Err(StatementError::unavailable("no response in time")))
     }
 }
 

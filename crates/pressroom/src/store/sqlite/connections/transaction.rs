@@ -5,11 +5,11 @@ use telemetry::{Database, Returned, Statement};
 
 use crate::store::sqlite::error::StatementError;
 
-/// A transaction; all of its statements see the same snapshot.
+/// A transaction, whose statements all see the same snapshot.
 pub(in crate::store::sqlite) struct Transaction<'a> {
     inner: rusqlite::Transaction<'a>,
-    /// Statement that the current span is named after.
-    named: Statement,
+    /// Statement after which the current span is named.
+    named: &'static Statement,
     database: Database,
 }
 
@@ -17,7 +17,7 @@ impl<'a> Transaction<'a> {
     pub(super) fn begin(
         connection: &'a mut Connection,
         behavior: TransactionBehavior,
-        named: Statement,
+        named: &'static Statement,
         database: Database,
     ) -> Result<Self, StatementError> {
         Ok(Self {
@@ -31,7 +31,7 @@ impl<'a> Transaction<'a> {
         Ok(self.inner.commit()?)
     }
 
-    /// Returns the row of a statement that returns at most one.
+    /// Runs a statement that returns at most one row.
     pub(in crate::store::sqlite) fn row<T>(
         &self,
         statement: &Statement,
@@ -58,7 +58,7 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    /// Returns the number of rows that a statement changed.
+    /// Runs a statement, and returns the number of changed rows.
     pub(in crate::store::sqlite) fn execute(
         &self,
         statement: &Statement,
@@ -67,7 +67,7 @@ impl<'a> Transaction<'a> {
         self.observed(statement, || Ok(self.inner.execute(statement.text, params)?))
     }
 
-    /// Runs `work` in a span of its own, unless the current span is named after the statement.
+    /// Runs `work` in a child span, unless the current span is named after the statement.
     fn observed<T: Returned>(
         &self,
         statement: &Statement,

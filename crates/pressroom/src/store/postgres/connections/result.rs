@@ -9,20 +9,20 @@ use tokio_postgres::{Client, Row};
 use super::statement::{Params, Prepared};
 
 /// The rows of a statement, and the number of rows selected or changed.
-pub(in crate::store::postgres) struct Answer {
+pub(in crate::store::postgres) struct StatementResult {
     pub(in crate::store::postgres) rows: Vec<Row>,
     pub(in crate::store::postgres) affected: u64,
     returns_rows: bool,
 }
 
-impl Returned for Answer {
+impl Returned for StatementResult {
     fn returned_rows(&self) -> Option<i64> {
         self.returns_rows
             .then(|| i64::try_from(self.rows.len()).unwrap_or(i64::MAX))
     }
 }
 
-impl Answer {
+impl StatementResult {
     /// Reads the first row, if there is one.
     pub(in crate::store::postgres) fn first<T>(
         &self,
@@ -39,33 +39,32 @@ impl Answer {
         self.rows.iter().map(read).collect()
     }
 
-    /// Runs `prepared` once. Sends everything at the first poll, so that statements polled one after another
-    /// are pipelined in that order.
-    pub(super) async fn to(
+    /// Runs a statement. Sends everything at the first poll, so that statements polled one after another are
+    /// pipelined in that order.
+    pub(super) async fn fetch(
         client: &Client,
         prepared: &Prepared,
         params: Params<'_>,
     ) -> Result<Self, tokio_postgres::Error> {
-        let (answers, returns_rows) = match prepared {
+        let (stream, returns_rows) = match prepared {
             Prepared::Named(statement) => (
                 client.query_raw(statement, params.iter().copied()).await?,
                 !statement.columns().is_empty(),
             ),
             Prepared::InFull(text, types) => {
                 let parameter_types = types.parameters.iter().cloned();
-                let answers = client.query_typed_raw(text, params.iter().copied().zip(parameter_types));
-                (answers.await?, types.returns_rows)
+                let stream = client.query_typed_raw(text, params.iter().copied().zip(parameter_types));
+                (stream.await?, types.returns_rows)
             }
         };
-        let mut answers = pin!(answers);
+        let mut stream = pin!(stream);
         let mut rows = Vec::new();
-        while let Some(row) = answers.try_next().await? {
+        while let Some(row) = stream.try_next().await? {
             rows.push(row);
         }
-        let affected = answers.rows_affected().unwrap_or_default();
         Ok(Self {
             rows,
-            affected,
+            affected: stream.rows_affected().unwrap_or_default(),
             returns_rows,
         })
     }
