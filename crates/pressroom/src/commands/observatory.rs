@@ -1,5 +1,5 @@
-//! `pressroom observatory`: the observatory alone, for services in any language. It exports no telemetry of
-//! its own.
+//! `pressroom observatory`: the observatory alone, for services in any language. The process exports no
+//! telemetry about itself.
 
 mod embedded;
 
@@ -40,7 +40,7 @@ async fn run(config: ObservatoryConfig) -> anyhow::Result<()> {
     lifecycle.run(shutdown_timing(config.shutdown_grace), || {}).await
 }
 
-/// Warns that there is no login when other machines can reach the pages.
+/// Logs a warning if other machines can reach the pages, which have no login.
 fn warn_without_login(pages: SocketAddr) {
     if !pages.ip().is_loopback() {
         telemetry::warn!(
@@ -50,7 +50,7 @@ fn warn_without_login(pages: SocketAddr) {
     }
 }
 
-/// Adds the name of the setting that changes the address.
+/// Adds the name of the setting that the address comes from.
 fn cannot_listen(settings: &observatory::Config, error: BindError) -> anyhow::Error {
     let variable = [
         ("OBSERVATORY_OTLP_HTTP_PORT", Some(settings.http)),

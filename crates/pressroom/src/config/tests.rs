@@ -124,7 +124,7 @@ fn the_key_in_the_sample_environment_file_is_rejected() {
 
 fn every_setting() -> impl Iterator<Item = &'static Setting> {
     #[cfg(feature = "observatory")]
-    let observatory = observatory::ALL;
+    let observatory = observatory::OWN;
     #[cfg(not(feature = "observatory"))]
     let observatory = &[];
     settings::ALL.iter().chain(observatory)

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 use crate::config::{DevConfig, MigrateConfig, ServeConfig, WorkerConfig, tests::load};
 
@@ -20,7 +22,7 @@ fn refusal(values: &[Values<'_>]) -> String {
 
 #[test]
 fn by_default_it_listens_on_loopback_and_forwards_nothing() {
-    let embedded = load::<DevConfig>(&[]).unwrap().0.observatory;
+    let embedded = load::<DevConfig>(&[]).unwrap().0.observatory.0;
     for (settings, memory) in [(embedded, 64 << 20), (settings(&[]), 256 << 20)] {
         let usual = Config::default();
         assert_eq!(settings.http, usual.http);
@@ -97,6 +99,7 @@ fn scout_needs_all_of_its_settings_or_none() {
         .unwrap()
         .0
         .observatory
+        .0
         .forward
         .unwrap();
     assert_eq!(forward.endpoint.as_str(), "https://tenant.example.com:4318/");

@@ -234,7 +234,8 @@ fn an_unavailable_redis_is_reported_in_one_line() {
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        message.starts_with("pressroom: the broker is unavailable: "),
+        message.starts_with("pressroom: REDIS_URL: 127.0.0.1:")
+            && message.contains(": the broker is unavailable: "),
         "{message}"
     );
     assert_eq!(message.lines().count(), 1, "{message}");
