@@ -16,6 +16,7 @@ use crate::config::expand_host;
 
 /// Workers to address, and the time to wait for their replies.
 #[derive(Debug, Clone, PartialEq, Args)]
+#[group(skip)]
 pub struct Target {
     /// Time to wait for replies, in seconds
     #[arg(long, global = true, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
@@ -35,6 +36,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 
 /// Query of `pressroom tasks inspect`.
 #[derive(Debug, Clone, PartialEq, Args)]
+#[group(skip)]
 pub struct Inspect {
     /// Query to send
     #[arg(value_enum)]
