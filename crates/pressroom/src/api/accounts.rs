@@ -13,8 +13,10 @@ use super::{
     error::{ApiError, ErrorBody},
     json::{Json, JsonBody, request_body},
 };
-use crate::accounts::{Password, SignedIn};
-use crate::domain::{Email, User, UserChanges};
+use crate::{
+    accounts::{Password, SignedIn},
+    domain::{Email, User, UserChanges},
+};
 
 /// The caller's own user.
 #[derive(Debug, Serialize, ToSchema)]
@@ -129,15 +131,11 @@ pub async fn register(
     client: Option<Extension<ClientAddress>>,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
-    let Registration {
-        email,
-        password,
-        name,
-    } = Registration::read(body)?;
-    let signed_in = app
+    let new = Registration::read(body)?;
+    let registered = app
         .accounts
-        .register(email, password, name, address(client))
-        .await?;
+        .register(new.email, new.password, new.name, address(client));
+    let signed_in = registered.await?;
     Ok((StatusCode::CREATED, Json(SignedInView::from(signed_in))))
 }
 
@@ -190,11 +188,8 @@ pub async fn update_profile(
         bio: profile.bio,
         image: profile.image,
     };
-    let user = app
-        .accounts
-        .update(&caller.user, changes, profile.password)
-        .await?;
-    Ok(Json(user.into()))
+    let updated = app.accounts.update(&caller.user, changes, profile.password);
+    Ok(Json(updated.await?.into()))
 }
 
 /// Log out, which revokes the token

@@ -1,7 +1,7 @@
 //! Conditional requests: `If-Match` and `If-None-Match` (RFC 9110, section 13).
 //!
-//! GET compares whole entity tags. PUT and DELETE compare only the version part: they do not replace
-//! the rest of what a tag covers, and another user's favourite must not fail the author's update.
+//! GET compares whole entity tags. PUT and DELETE compare only the version part, because another user's
+//! favourite, which also changes the tag, must not fail the author's update.
 
 use axum::{
     extract::FromRequestParts,
@@ -32,37 +32,33 @@ impl<S: Send + Sync> FromRequestParts<S> for Conditions {
 }
 
 impl Conditions {
-    /// Whether `If-None-Match` lists `tag`, so that the client's cached version is current.
+    /// Whether `If-None-Match` lists `tag`: the client's cached version is current.
     pub(super) fn include(&self, tag: &str) -> bool {
         match Listed::read(&self.0, &header::IF_NONE_MATCH) {
             None => false,
             Some(Listed::Any) => true,
             // Weak comparison: proxies that compress responses make tags weak.
-            Some(Listed::Tags(tags)) => tags
-                .iter()
-                .any(|listed| listed.opaque == tag.trim_matches('"').as_bytes()),
+            Some(Listed::Tags(tags)) => {
+                let opaque = tag.trim_matches('"').as_bytes();
+                tags.iter().any(|listed| listed.opaque == opaque)
+            }
         }
     }
 
-    /// Returns what `If-Match` and `If-None-Match` require of the version to be replaced.
+    /// Returns the requirements of `If-Match` and `If-None-Match` on the version to be replaced.
     pub(super) fn precondition(&self) -> Precondition {
         let one_of = match Listed::read(&self.0, &header::IF_MATCH) {
-            // `*` matches any existing article; a missing one is answered 404 anyway.
+            // `*` matches any existing article; a missing article results in 404 in any case.
             None | Some(Listed::Any) => None,
             // Strong comparison: weak tags never match.
             Some(Listed::Tags(tags)) => Some(versions(tags.iter().filter(|tag| !tag.weak))),
         };
-        match Listed::read(&self.0, &header::IF_NONE_MATCH) {
-            None => Precondition {
-                one_of,
-                none_of: Vec::new(),
-            },
-            Some(Listed::Any) => Precondition::NEVER,
-            Some(Listed::Tags(tags)) => Precondition {
-                one_of,
-                none_of: versions(tags.iter()),
-            },
-        }
+        let none_of = match Listed::read(&self.0, &header::IF_NONE_MATCH) {
+            None => Vec::new(),
+            Some(Listed::Any) => return Precondition::NEVER,
+            Some(Listed::Tags(tags)) => versions(tags.iter()),
+        };
+        Precondition { one_of, none_of }
     }
 }
 
@@ -70,7 +66,7 @@ fn versions<'a>(tags: impl Iterator<Item = &'a Tag<'a>>) -> Vec<Timestamp> {
     tags.filter_map(|tag| entity_tag::version(tag.opaque)).collect()
 }
 
-/// The value of a conditional field.
+/// Value of a conditional field.
 enum Listed<'a> {
     Any,
     Tags(Vec<Tag<'a>>),

@@ -1,9 +1,9 @@
 //! Cross-Origin Resource Sharing (WHATWG Fetch standard): lets pages of the configured origins read
 //! responses. By default no origin is allowed.
 //!
-//! Callers authenticate with a bearer token, which a page must send explicitly; browsers attach nothing
-//! by themselves. `Access-Control-Allow-Credentials` is therefore never sent, and allowing `*` is safe.
-//! tower-http's layer is not used because it responds to every OPTIONS request itself, without `Allow`.
+//! Callers authenticate with a bearer token, which browsers do not send by themselves. Therefore
+//! `Access-Control-Allow-Credentials` is never sent, and allowing `*` is safe. tower-http's layer is not used,
+//! because it responds to every OPTIONS request itself, without `Allow`.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ const REQUEST_FIELDS: HeaderValue = HeaderValue::from_static(
 /// Response fields that a page may read in addition to the CORS-safelisted ones.
 const RESPONSE_FIELDS: HeaderValue =
     HeaderValue::from_static("ETag, Location, Content-Location, Retry-After, traceresponse");
-/// Time for which a browser may cache the response to a preflight, in seconds.
+/// Time that a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Origins whose pages may read responses; by default none.
+/// Origins whose pages may read responses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigins {
     /// Every origin, written `*`.
@@ -49,7 +49,7 @@ impl AllowedOrigins {
     /// Parses a comma-separated list of origins, or `*`.
     ///
     /// # Errors
-    /// [`InvalidOrigin`] names the first entry that could never equal a browser's `Origin` field.
+    /// [`InvalidOrigin`] names the first entry that cannot equal a browser's `Origin` field.
     pub fn parse(list: &str) -> Result<Self, InvalidOrigin> {
         if list.trim() == "*" {
             return Ok(Self::Any);
@@ -91,7 +91,7 @@ impl std::fmt::Display for AllowedOrigins {
 
 fn origin(text: &str) -> Option<HeaderValue> {
     let url = Url::parse(text).ok()?;
-    // The URL parser accepts `*` in a host, where it would be meant as a pattern; patterns are not supported.
+    // The URL parser accepts `*` in a host, but patterns are not supported.
     let exact = matches!(url.scheme(), "http" | "https")
         && url.origin().ascii_serialization() == text
         && !text.contains('*');
@@ -105,10 +105,8 @@ pub(super) async fn share(
     next: Next,
 ) -> Response {
     let granted = allowed.granted(request.headers());
-    let preflight = request.method() == Method::OPTIONS
-        && request
-            .headers()
-            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let requested_method = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let preflight = request.method() == Method::OPTIONS && requested_method.is_some();
     let mut response = if preflight && granted.is_some() {
         let headers = [
             (header::ACCESS_CONTROL_ALLOW_METHODS, METHODS),
@@ -129,7 +127,7 @@ pub(super) async fn share(
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_FIELDS);
     }
     if *allowed != AllowedOrigins::Any {
-        // The response depends on the origin, so caches must store one per origin.
+        // The response depends on the origin, so caches must store one response per origin.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
     response

@@ -1,21 +1,21 @@
 //! Entity tags of articles (RFC 9110, section 8.8.3).
 //!
-//! A tag has the form `"<version>-<view>"`. The version is the article's `updated_at`, which increases
-//! with every update. The view is a digest of everything else in the response: the number of favourites,
-//! whether the reader has favourited the article, and the author's id, name and e-mail address. Version and
-//! view together change whenever the response changes, so the tag is a strong validator even though the
-//! article's text is not hashed. Computing a tag takes a quarter of a microsecond on a processor with SHA
-//! instructions, whatever the length of the article.
+//! A tag has the form `"<version>-<view>"`. The version is the article's `updated_at`, which increases with every
+//! update. The view is a digest of the other variable parts of the response: the number of favourites, whether the
+//! reader has favourited the article, and the author's id, name and e-mail address. The tag changes whenever the
+//! response changes, so it is a strong validator although the text of the article is not hashed. Its cost does not
+//! depend on the length of the article.
 
-use crate::domain::Article;
 use axum::http::HeaderValue;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+use crate::domain::Article;
+
 /// Version of the response format; increment it when the fields of the response change.
 const FORMAT_VERSION: u8 = 1;
 
-/// Returns the entity tag of an article as one reader sees it.
+/// Returns the entity tag of an article, which depends on the reader through `favorited`.
 pub(super) fn entity_tag(article: &Article) -> String {
     let mut view = Sha256::new();
     view.update([FORMAT_VERSION, u8::from(article.favorited)]);

@@ -1,10 +1,9 @@
 //! The client address of a request: the peer of the connection or, behind a trusted proxy, the address
 //! in `X-Forwarded-For`.
 //!
-//! Each proxy appends the address of its own peer at the right end of the list; entries further left
-//! come from the previous hop and may be forged. The list is therefore read from the right while the
-//! address that added an entry is trusted, up to the first address that is not. `Forwarded` (RFC 7239)
-//! is not read.
+//! Each proxy appends the address of its own peer to the list; entries further left come from the previous hop
+//! and may be forged. Therefore the client is the rightmost address that is not a trusted proxy. `Forwarded`
+//! (RFC 7239) is not read.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,7 +14,7 @@ use axum::http::HeaderMap;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Maximum number of list entries to read; no realistic set-up chains more proxies.
+/// Maximum number of list entries to read, more than any realistic chain of proxies.
 const MAX_HOPS: usize = 32;
 
 /// Networks of the proxies whose `X-Forwarded-For` is trusted.
@@ -47,8 +46,8 @@ impl Clients {
 
     /// Returns the client address of a request whose connection comes from `peer`.
     ///
-    /// Logs a warning, once per process, if an untrusted peer sends `X-Forwarded-For`: the peer may be a
-    /// proxy that is missing in the configuration, and all of its clients would count as one.
+    /// Logs a warning, once per process, if an untrusted peer sends `X-Forwarded-For`: the peer may be a proxy
+    /// that is missing in the configuration, and the rate limits would treat all of its clients as one.
     pub(super) fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         if self.proxies.contains(peer.ip()) {
             return self.proxies.client(peer, headers);
@@ -85,15 +84,15 @@ impl TrustedProxies {
             .map(Self)
     }
 
-    /// Returns the client address that a trusted proxy at `peer` forwards. Its port is unknown and set
-    /// to 0 unless the address is `peer` itself.
+    /// Returns the client address that a trusted proxy at `peer` forwards. Its port is 0, because the proxy does
+    /// not forward the port, unless the address is `peer` itself.
     fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let values = headers.get_all(FORWARDED_FOR).iter();
         let values: Vec<&str> = values.map(|value| value.to_str().unwrap_or_default()).collect();
         let entries = values.iter().rev().flat_map(|value| value.rsplit(','));
         let mut client = peer;
         for entry in entries.take(MAX_HOPS) {
-            // A trusted proxy did not add the address of its peer, so entries further left are unverified.
+            // Without the address of the proxy's peer, entries further left cannot be verified.
             let Some(address) = address(entry.trim()) else {
                 break;
             };
