@@ -185,7 +185,7 @@ fn every_option_has_the_name_of_its_variable() {
 }
 
 #[test]
-fn embedded_mode_refuses_settings_that_it_does_not_use() {
+fn embedded_mode_rejects_settings_that_it_does_not_use() {
     for (variable, value) in [
         ("APP_ENV", "production"),
         ("DATABASE_URL", "postgres://db/press"),

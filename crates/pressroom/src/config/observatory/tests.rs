@@ -145,7 +145,7 @@ fn any_endpoint_may_have_headers() {
 }
 
 #[test]
-fn an_invalid_value_is_refused_with_its_variable_and_not_repeated() {
+fn an_invalid_value_is_rejected_with_its_variable_and_not_repeated() {
     let endpoint: Values<'_> = &[("OBSERVATORY_FORWARD_ENDPOINT", "https://all")];
     let cases: [(&str, &[Values<'_>]); 13] = [
         ("OBSERVATORY_HOST", &[&[("OBSERVATORY_HOST", "nowhere")]]),

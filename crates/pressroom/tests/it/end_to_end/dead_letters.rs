@@ -194,7 +194,7 @@ fn purge_deletes_letters_and_fails_for_an_unknown_id() {
 }
 
 #[test]
-fn a_closed_output_does_not_hide_that_letters_were_refused_or_not_found() {
+fn a_closed_output_does_not_hide_that_letters_were_rejected_or_not_found() {
     let redis = redis_with_dead_letters();
     for arguments in [&["requeue", "--all"][..], &["purge", "no-such-task"]] {
         let (reader, writer) = std::io::pipe().unwrap();

@@ -83,7 +83,7 @@ async fn only_an_allowed_origin_may_read_responses_and_errors() {
 }
 
 #[tokio::test]
-async fn a_preflight_is_answered_and_a_plain_options_still_returns_allow() {
+async fn a_preflight_returns_cors_headers_and_a_plain_options_request_returns_allow() {
     let allowed = AllowedOrigins::parse(APP).unwrap();
     let running = start(|setup| setup.origins = allowed).await;
     let address = running.api.address;

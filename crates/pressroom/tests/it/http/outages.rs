@@ -1,4 +1,4 @@
-//! Responses while PostgreSQL or Redis is stopped and after it is back.
+//! Responses during and after outages of PostgreSQL and Redis.
 
 use std::{
     sync::Arc,
@@ -38,7 +38,7 @@ fn recorded_during(outage: &str) -> Vec<Recorded> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_postgresql_outage_is_answered_503_until_the_server_is_back() {
+async fn requests_return_503_during_a_postgresql_outage() {
     let server = Server::start();
     let config = PostgresConfig::parse(&server.url()).unwrap();
     migrate(&config).await.unwrap();

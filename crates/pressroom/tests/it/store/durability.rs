@@ -9,7 +9,7 @@ use super::fixture::{at, new_article, new_user, task};
 use crate::support::sqlite::File;
 
 #[tokio::test]
-async fn committed_rows_are_there_after_reopening() {
+async fn committed_rows_survive_reopening() {
     let file = File::new();
     let store = file.store();
     let ann = store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -17,7 +17,7 @@ async fn committed_rows_are_there_after_reopening() {
         .insert_article(new_article("One", ann.id, at(0)), task(1, at(0)))
         .await
         .unwrap();
-    // The first store stays open, so this reads what another process, or this one after a crash, would.
+    // The first store stays open, as in another process or after a crash.
     let reopened = file.store();
     let found = reopened.find_article(&article.slug, None).await.unwrap();
     assert_eq!(found, Some(article));
@@ -61,7 +61,7 @@ async fn a_file_that_another_process_keeps_locked_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_a_database_is_refused() {
+async fn a_file_that_is_not_a_database_is_rejected() {
     let file = File::new();
     std::fs::write(
         file.path(),

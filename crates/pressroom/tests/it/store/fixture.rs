@@ -72,7 +72,7 @@ impl Fixture {
         }
     }
 
-    /// Runs a query for one number, bypassing the store.
+    /// Runs a query that returns a number, without the store.
     pub async fn count(&self, sql: &str) -> i64 {
         match &self.database {
             Database::Postgres(database) => {

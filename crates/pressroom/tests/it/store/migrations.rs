@@ -1,4 +1,4 @@
-//! Migrations on PostgreSQL: creating the schema, adopting one made by Flask, and sharing it with Flask.
+//! Migrations on PostgreSQL: creation of the schema, adoption of Flask's schema, and sharing it with Flask.
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use crate::support::postgres::Database;
 /// Output of `pg_dump` for the schema of the reference implementation.
 const FLASK_SCHEMA: &str = include_str!("../../vectors/flask-schema.sql");
 
-/// Indexes that the migrations add to Flask's tables; they add nothing else.
+/// Indexes that the migrations add to Flask's tables, their only change to them.
 const ADDED_INDEXES: [&str; 4] = [
     "ix_articles_author_id",
     "ix_articles_newest",
@@ -79,7 +79,7 @@ async fn flask_database() -> Database {
 }
 
 #[tokio::test]
-async fn a_fresh_schema_equals_that_of_flask() {
+async fn a_fresh_schema_equals_the_schema_of_flask() {
     let flask = Database::empty().await;
     let client = flask.client().await;
     client.batch_execute(FLASK_SCHEMA).await.unwrap();

@@ -75,7 +75,7 @@ async fn encrypted(url: &str) -> Result<bool, StoreError> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_sslmode_accepts_the_certificates_it_should() {
+async fn each_sslmode_accepts_its_certificates() {
     let (server, certificate) = server_with_tls();
     let url = server.url();
     assert!(encrypted(&url).await.unwrap());
@@ -92,7 +92,7 @@ async fn each_sslmode_accepts_the_certificates_it_should() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_tls_on_the_server_disable_and_prefer_connect_and_require_fails() {
+async fn disable_and_prefer_connect_to_a_server_without_tls_and_require_fails() {
     let server = Server::start();
     let url = server.url();
     assert!(!encrypted(&format!("{url}?sslmode=disable")).await.unwrap());
