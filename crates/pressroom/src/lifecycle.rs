@@ -1,5 +1,5 @@
-//! Shutdown of a process: a signal stops its parts, a second signal aborts it, and a part that ends
-//! unexpectedly stops the others and makes the process fail.
+//! Shutdown of a process. A signal stops the parts of the process, and a second signal aborts it. A part that ends
+//! unexpectedly stops the other parts and makes the process fail.
 
 use std::{future::Future, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 const ABORTED: i32 = 143;
 
 /// Error if parts do not stop in time.
-const LATE: &str = "work was still in progress after the grace period; SHUTDOWN_GRACE sets a longer one";
+const LATE: &str = "work was still in progress after the grace period; SHUTDOWN_GRACE sets a longer period";
 
 /// Parts of a process, which run concurrently until the process stops.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub struct Lifecycle {
 /// Timing of a shutdown.
 #[derive(Debug, Clone, Copy)]
 pub struct ShutdownTiming {
-    /// Time for which all parts continue to run, so that load balancers detect the failing readiness checks.
+    /// Time that all parts continue to run after the signal, for load balancers to detect failing readiness checks.
     pub delay: Duration,
     /// Maximum time for the parts to stop after the delay.
     pub grace: Duration,
@@ -43,8 +43,8 @@ impl Lifecycle {
         self.shutdown.clone()
     }
 
-    /// Runs a part. The part must end soon after [`Self::shutdown`] is cancelled, and not before; a part that
-    /// stops for another reason must cancel the token itself.
+    /// Runs a part, which must end soon after [`Self::shutdown`] is cancelled, and not before. A part that stops for
+    /// another reason must cancel the token itself.
     pub fn spawn(
         &mut self,
         name: &'static str,
@@ -78,7 +78,7 @@ impl Lifecycle {
             std::process::exit(ABORTED);
         });
         draining();
-        // Without a delay if the parts are already stopping.
+        // There is no delay if the parts are already stopping.
         if failure.is_none() && !self.shutdown.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(timing.delay) => {}
@@ -88,15 +88,16 @@ impl Lifecycle {
         self.shutdown.cancel();
         let stopped = tokio::time::timeout(timing.grace, async {
             while let Some(ended) = self.parts.join_next().await {
-                match ended {
-                    Ok((_, Ok(()))) => {}
-                    Ok((name, Err(error))) => failure = failure.take().or(Some(error.context(name))),
-                    Err(error) => failure = failure.take().or(Some(error.into())),
-                }
+                let error = match ended {
+                    Ok((_, Ok(()))) => continue,
+                    Ok((name, Err(error))) => error.context(name),
+                    Err(error) => error.into(),
+                };
+                failure.get_or_insert(error);
             }
         });
         if stopped.await.is_err() {
-            failure = failure.or_else(|| Some(anyhow::anyhow!(LATE)));
+            failure.get_or_insert_with(|| anyhow::anyhow!(LATE));
         }
         failure.map_or(Ok(()), Err)
     }
@@ -118,8 +119,8 @@ mod tests {
 
     use super::*;
 
-    /// Runs on one thread, so that the signal arrives while it is awaited. No other test in this process
-    /// sends signals.
+    /// Runs on one thread, because the signal must arrive while it is awaited. No other test in this process sends
+    /// signals.
     #[tokio::test]
     async fn a_part_that_fails_during_the_delay_ends_it_and_the_others() {
         let mut lifecycle = Lifecycle::new();

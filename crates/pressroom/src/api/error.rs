@@ -7,7 +7,7 @@
 //! [`ApiError::validation`] for invalid fields. An unavailable database results in 503, never 500.
 //! [`ApiError::internal_error`] is for defects of this program; the cause is logged but not sent.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -23,8 +23,8 @@ use crate::{
     store::{Constraint, StoreError},
 };
 
-/// Time in `Retry-After` if the service is unavailable.
-const UNAVAILABLE_FOR: Duration = Duration::from_secs(1);
+/// Value of `Retry-After` if the service is unavailable, in seconds.
+const UNAVAILABLE_FOR: NonZeroU32 = NonZeroU32::MIN;
 
 /// All validation errors of a request, by field name.
 pub type FieldErrors = BTreeMap<String, Vec<String>>;
@@ -36,8 +36,8 @@ pub struct ApiError {
     code: &'static str,
     message: &'static str,
     fields: Option<FieldErrors>,
-    /// Time in `Retry-After`, which is rounded up to seconds.
-    retry_after: Option<Duration>,
+    /// Value of `Retry-After`, in seconds.
+    retry_after: Option<NonZeroU32>,
     /// Internal cause, recorded on the server span but not sent.
     cause: Option<Fault>,
 }
@@ -158,10 +158,13 @@ impl From<AccountError> for ApiError {
             AccountError::InvalidToken(InvalidToken::Untrusted) => Self::invalid_token(),
             AccountError::InvalidToken(InvalidToken::NoUser) => Self::invalid_token_payload(),
             AccountError::UserNotFound => Self::user_not_found(),
-            AccountError::TooManyAttempts(TooManyAttempts { retry_after }) => Self {
-                retry_after: Some(retry_after),
-                ..Self::too_many_attempts()
-            },
+            AccountError::TooManyAttempts(TooManyAttempts { retry_after }) => {
+                let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
+                Self {
+                    retry_after: NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX)),
+                    ..Self::too_many_attempts()
+                }
+            }
             AccountError::Overloaded(error) => {
                 telemetry::warn!(%error, "request rejected because password hashing is overloaded");
                 Self::service_unavailable().caused_by("overloaded", error.to_string())
@@ -204,8 +207,7 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         let unavailable = self.status == StatusCode::SERVICE_UNAVAILABLE;
         if let Some(wait) = self.retry_after.or(unavailable.then_some(UNAVAILABLE_FOR)) {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, seconds.max(1).into());
+            headers.insert(header::RETRY_AFTER, wait.get().into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
