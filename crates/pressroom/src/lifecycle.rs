@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 /// Exit code after a second signal: 128 + SIGTERM, as shells report it.
 const ABORTED: i32 = 143;
 
+/// Time added to the grace period, which the parts observe themselves.
+const GRACE_MARGIN: Duration = Duration::from_secs(2);
+
 /// Error if parts do not stop in time.
 const LATE: &str = "work was still in progress after the grace period; SHUTDOWN_GRACE sets a longer period";
 
@@ -20,21 +23,20 @@ const LATE: &str = "work was still in progress after the grace period; SHUTDOWN_
 pub struct Lifecycle {
     shutdown: CancellationToken,
     parts: JoinSet<(&'static str, anyhow::Result<()>)>,
-}
-
-/// Timing of a shutdown.
-#[derive(Debug, Clone, Copy)]
-pub struct ShutdownTiming {
-    /// Time that all parts continue to run after the signal, for load balancers to detect failing readiness checks.
-    pub delay: Duration,
-    /// Maximum time for the parts to stop after the delay.
-    pub grace: Duration,
+    delay: Duration,
 }
 
 impl Lifecycle {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Lets all parts continue to run for `delay` after the signal, for load balancers to detect failing readiness
+    /// checks.
+    #[must_use]
+    pub fn delay(self, delay: Duration) -> Self {
+        Self { delay, ..self }
     }
 
     /// Returns a token that is cancelled when the process stops.
@@ -58,7 +60,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Returns an error if a part failed, ended unexpectedly, or did not stop in time.
-    pub async fn run(mut self, timing: ShutdownTiming, draining: impl FnOnce()) -> anyhow::Result<()> {
+    pub async fn run(mut self, grace: Duration, draining: impl FnOnce()) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut failure = None;
@@ -81,12 +83,12 @@ impl Lifecycle {
         // There is no delay if the parts are already stopping.
         if failure.is_none() && !self.shutdown.is_cancelled() {
             tokio::select! {
-                () = tokio::time::sleep(timing.delay) => {}
-                Some(ended) = self.parts.join_next(), if !timing.delay.is_zero() => failure = Some(early_end(ended)),
+                () = tokio::time::sleep(self.delay) => {}
+                Some(ended) = self.parts.join_next(), if !self.delay.is_zero() => failure = Some(early_end(ended)),
             }
         }
         self.shutdown.cancel();
-        let stopped = tokio::time::timeout(timing.grace, async {
+        let stopped = tokio::time::timeout(grace + GRACE_MARGIN, async {
             while let Some(ended) = self.parts.join_next().await {
                 let error = match ended {
                     Ok((_, Ok(()))) => continue,
@@ -123,7 +125,7 @@ mod tests {
     /// signals.
     #[tokio::test]
     async fn a_part_that_fails_during_the_delay_ends_it_and_the_others() {
-        let mut lifecycle = Lifecycle::new();
+        let mut lifecycle = Lifecycle::new().delay(Duration::from_hours(1));
         let (drained, draining) = tokio::sync::oneshot::channel();
         lifecycle.spawn("broken", async move {
             let pid = std::process::id().to_string();
@@ -136,11 +138,9 @@ mod tests {
             shutdown.cancelled().await;
             Ok(())
         });
-        let timing = ShutdownTiming {
-            delay: Duration::from_hours(1),
-            grace: Duration::from_hours(1),
-        };
-        let running = lifecycle.run(timing, || drained.send(()).expect("the test waits for it"));
+        let running = lifecycle.run(Duration::from_hours(1), || {
+            drained.send(()).expect("the test waits for it")
+        });
         let error = tokio::time::timeout(Duration::from_secs(20), running).await;
         assert_eq!(format!("{:#}", error.unwrap().unwrap_err()), "broken: no more");
     }

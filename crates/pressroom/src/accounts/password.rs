@@ -151,10 +151,7 @@ fn hash(scheme: PasswordScheme, password: &[u8], salt: &[u8; 16]) -> PasswordHas
             .hash_password_with_salt(password, salt)
             .expect("argon2 accepts any password that fits into a request")
             .to_string(),
-        PasswordScheme::WerkzeugScrypt => {
-            let salt: String = salt.iter().map(|byte| format!("{byte:02x}")).collect();
-            werkzeug::hash(password, &salt)
-        }
+        PasswordScheme::WerkzeugScrypt => werkzeug::hash(password, &werkzeug::hex(salt)),
     })
 }
 

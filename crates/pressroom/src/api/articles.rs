@@ -12,7 +12,7 @@ use super::{
     app::AppState,
     auth::Caller,
     conditions::Conditions,
-    entity_tag::{self, entity_tag},
+    entity_tag::entity_tag,
     error::{ApiError, ErrorBody},
     idempotency_key::Keyed,
     json::{Json, JsonBody, request_body},
@@ -183,7 +183,7 @@ pub async fn create(
     };
     let article = app.articles.create(&caller.user, draft, key).await?;
     let headers = [
-        (header::ETAG, entity_tag::header_value(entity_tag(&article))),
+        (header::ETAG, entity_tag(&article)),
         (header::LOCATION, path(format!("/api/articles/{}", article.slug))?),
     ];
     Ok((StatusCode::CREATED, headers, Json(ArticleView::from(article))))
@@ -218,7 +218,7 @@ pub async fn get(
     } else {
         Json(ArticleView::from(article)).into_response()
     };
-    let etag = [(header::ETAG, entity_tag::header_value(tag))];
+    let etag = [(header::ETAG, tag)];
     Ok((REVALIDATED, etag, response))
 }
 
@@ -261,7 +261,7 @@ pub async fn update(
     let headers = [
         // RFC 9110, section 6.4.2: the entity tag describes the content of the response, not of the request.
         (header::CONTENT_LOCATION, path(uri.path().to_owned())?),
-        (header::ETAG, entity_tag::header_value(entity_tag(&article))),
+        (header::ETAG, entity_tag(&article)),
     ];
     Ok((headers, Json(ArticleView::from(article))))
 }

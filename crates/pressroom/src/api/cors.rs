@@ -5,7 +5,7 @@
 //! `Access-Control-Allow-Credentials` is never sent, and allowing `*` is safe. tower-http's layer is not used,
 //! because it responds to every OPTIONS request itself, without `Allow`.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
@@ -46,22 +46,6 @@ impl Default for AllowedOrigins {
 }
 
 impl AllowedOrigins {
-    /// Parses a comma-separated list of origins, or `*`.
-    ///
-    /// # Errors
-    /// [`InvalidOrigin`] names the first entry that cannot equal a browser's `Origin` field.
-    pub fn parse(list: &str) -> Result<Self, InvalidOrigin> {
-        if list.trim() == "*" {
-            return Ok(Self::Any);
-        }
-        list.split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(|part| origin(part).ok_or_else(|| InvalidOrigin(part.to_owned())))
-            .collect::<Result<_, _>>()
-            .map(Self::Only)
-    }
-
     /// Whether no origin is allowed.
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -74,6 +58,21 @@ impl AllowedOrigins {
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::Only(origins) => origins.contains(origin).then(|| origin.clone()),
         }
+    }
+}
+
+impl FromStr for AllowedOrigins {
+    type Err = InvalidOrigin;
+
+    /// Parses a comma-separated list of origins, or `*`. The error contains the first entry that cannot equal a
+    /// browser's `Origin` field.
+    fn from_str(list: &str) -> Result<Self, InvalidOrigin> {
+        if list.trim() == "*" {
+            return Ok(Self::Any);
+        }
+        let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let origins = entries.map(|entry| origin(entry).ok_or_else(|| InvalidOrigin(entry.to_owned())));
+        origins.collect::<Result<_, _>>().map(Self::Only)
     }
 }
 
@@ -145,9 +144,9 @@ mod tests {
             "https://app.example.com",
             "http://localhost:3000,https://b.example",
         ] {
-            assert_eq!(AllowedOrigins::parse(list).unwrap().to_string(), list.trim());
+            assert_eq!(list.parse::<AllowedOrigins>().unwrap().to_string(), list.trim());
         }
-        assert_eq!(AllowedOrigins::parse(" * "), Ok(AllowedOrigins::Any));
+        assert_eq!(" * ".parse(), Ok(AllowedOrigins::Any));
         for wrong in [
             "app.example.com",
             "https://app.example.com/",
@@ -162,7 +161,7 @@ mod tests {
         ] {
             let list = format!("https://a.example, {wrong}");
             assert_eq!(
-                AllowedOrigins::parse(&list),
+                list.parse::<AllowedOrigins>(),
                 Err(InvalidOrigin(wrong.to_owned())),
                 "{wrong}"
             );

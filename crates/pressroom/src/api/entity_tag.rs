@@ -16,7 +16,7 @@ use crate::domain::Article;
 const FORMAT_VERSION: u8 = 1;
 
 /// Returns the entity tag of an article, which depends on the reader through `favorited`.
-pub(super) fn entity_tag(article: &Article) -> String {
+pub(super) fn entity_tag(article: &Article) -> HeaderValue {
     let mut view = Sha256::new();
     view.update([FORMAT_VERSION, u8::from(article.favorited)]);
     view.update(article.favorites_count.to_be_bytes());
@@ -27,16 +27,9 @@ pub(super) fn entity_tag(article: &Article) -> String {
     view.update(article.author.email.as_bytes());
     let mut head = [0; 8];
     head.copy_from_slice(&view.finalize()[..8]);
-    format!(
-        "\"{:x}-{:016x}\"",
-        article.updated_at.as_microsecond(),
-        u64::from_be_bytes(head)
-    )
-}
-
-/// Converts a tag to the value of a header field.
-pub(super) fn header_value(tag: String) -> HeaderValue {
-    HeaderValue::try_from(tag).expect("a tag contains only hexadecimal digits, a hyphen and quotes")
+    let (version, view) = (article.updated_at.as_microsecond(), u64::from_be_bytes(head));
+    HeaderValue::try_from(format!("\"{version:x}-{view:016x}\""))
+        .expect("a tag contains only hexadecimal digits, a hyphen and quotes")
 }
 
 /// Returns the version in `opaque`, the unquoted part of a tag made by [`entity_tag`].
@@ -51,6 +44,11 @@ pub(super) fn version(opaque: &[u8]) -> Option<Timestamp> {
 pub(super) mod tests {
     use super::*;
     use crate::domain::{ArticleId, Author, UserId};
+
+    /// Returns the entity tag of an article as text.
+    pub(in crate::api) fn tag_of(article: &Article) -> String {
+        entity_tag(article).to_str().unwrap().to_owned()
+    }
 
     pub(in crate::api) fn article() -> Article {
         Article {
@@ -81,11 +79,11 @@ pub(super) mod tests {
             |article| article.author.email.push('a'),
             |article| article.author.id = UserId(2),
         ];
-        let mut tags = vec![entity_tag(&article())];
+        let mut tags = vec![tag_of(&article())];
         for change in changes {
             let mut changed = article();
             change(&mut changed);
-            tags.push(entity_tag(&changed));
+            tags.push(tag_of(&changed));
         }
         let number = tags.len();
         tags.sort();
@@ -98,7 +96,7 @@ pub(super) mod tests {
         for micros in [-1, 0, 1_795_329_860_123_456] {
             let mut article = article();
             article.updated_at = Timestamp::from_microsecond(micros).unwrap();
-            let tag = entity_tag(&article);
+            let tag = tag_of(&article);
             assert_eq!(
                 version(tag.trim_matches('"').as_bytes()),
                 Some(article.updated_at)

@@ -7,6 +7,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    str::FromStr,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -71,19 +72,6 @@ impl Clients {
 pub struct InvalidNetwork(String);
 
 impl TrustedProxies {
-    /// Parses a comma-separated list of addresses and networks.
-    ///
-    /// # Errors
-    /// [`InvalidNetwork`] contains the first invalid entry.
-    pub fn parse(list: &str) -> Result<Self, InvalidNetwork> {
-        list.split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(|part| Network::parse(part).ok_or_else(|| InvalidNetwork(part.to_owned())))
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-
     /// Returns the client address that a trusted proxy at `peer` forwards. Its port is 0, because the proxy does
     /// not forward the port, unless the address is `peer` itself.
     fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
@@ -107,6 +95,18 @@ impl TrustedProxies {
     fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+impl FromStr for TrustedProxies {
+    type Err = InvalidNetwork;
+
+    /// Parses a comma-separated list of addresses and networks. The error contains the first invalid entry.
+    fn from_str(list: &str) -> Result<Self, InvalidNetwork> {
+        let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let networks =
+            entries.map(|entry| Network::parse(entry).ok_or_else(|| InvalidNetwork(entry.to_owned())));
+        networks.collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
             headers.append(FORWARDED_FOR, HeaderValue::from_str(value).unwrap());
         }
         let peer = SocketAddr::new(peer.parse().unwrap(), 40_000);
-        let clients = Clients::behind(TrustedProxies::parse(trusted).unwrap());
+        let clients = Clients::behind(trusted.parse().unwrap());
         clients.address(peer, &headers).ip().to_string()
     }
 
@@ -269,7 +269,7 @@ mod tests {
         ] {
             let list = format!("127.0.0.1,{wrong}");
             assert_eq!(
-                TrustedProxies::parse(&list),
+                list.parse::<TrustedProxies>(),
                 Err(InvalidNetwork(wrong.to_owned())),
                 "{wrong}"
             );

@@ -5,7 +5,7 @@ use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::A
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
 
-use super::{Service, channels, listen, shutdown_timing, with_telemetry, worker};
+use super::{Service, channels, listen, with_telemetry, worker};
 use crate::{
     accounts::{RateLimiter, SecretKey},
     clock::SystemClock,
@@ -99,7 +99,7 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
     };
     service.spawn(&mut lifecycle);
     welcome(address.port(), &config.database, &telemetry)?;
-    lifecycle.run(shutdown_timing(grace), || health.drain()).await
+    lifecycle.run(grace, || health.drain()).await
 }
 
 /// Locks the folder until the returned file is dropped, because two processes would claim each other's tasks.

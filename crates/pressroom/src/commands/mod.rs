@@ -46,7 +46,7 @@ use crate::{
     domain::keys_expired_by,
     health::Health,
     ids::{IdSource, RandomIds},
-    lifecycle::{Lifecycle, ShutdownTiming},
+    lifecycle::Lifecycle,
     server::server,
     store::{Store, StoreError},
     tasks::{
@@ -61,9 +61,6 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Time between two deletions of expired rows.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
-
-/// Time added to the grace period of the process, because its parts observe the grace period themselves.
-const GRACE_MARGIN: Duration = Duration::from_secs(2);
 
 /// Sets up telemetry, runs a command with the effective name of the service, and flushes telemetry even if the
 /// command fails.
@@ -144,14 +141,6 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
             address.ip()
         ),
         listener => listener.with_context(|| format!("HOST, PORT: cannot listen on {address}")),
-    }
-}
-
-/// Returns the shutdown timing of a process that no load balancer sends requests to.
-fn shutdown_timing(grace: Duration) -> ShutdownTiming {
-    ShutdownTiming {
-        delay: Duration::ZERO,
-        grace: grace + GRACE_MARGIN,
     }
 }
 

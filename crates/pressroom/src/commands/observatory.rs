@@ -12,7 +12,7 @@ use observatory::{Addresses, BindError, Observatory};
 use telemetry::Export;
 
 pub(super) use self::embedded::Embedded;
-use super::{shutdown_timing, with_telemetry};
+use super::with_telemetry;
 use crate::{config::ObservatoryConfig, lifecycle::Lifecycle};
 
 const NAME: &str = "pressroom-observatory";
@@ -37,7 +37,7 @@ async fn run(config: ObservatoryConfig) -> anyhow::Result<()> {
     let shutdown = lifecycle.shutdown();
     lifecycle.spawn("observatory", async move { Ok(observatory.run(shutdown).await?) });
     welcome(addresses, destination)?;
-    lifecycle.run(shutdown_timing(config.shutdown_grace), || {}).await
+    lifecycle.run(config.shutdown_grace, || {}).await
 }
 
 /// Logs a warning if other machines can reach the pages, which have no login.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use celeriac::{Broker, RedisBroker, Worker, WorkerBuilder, otel::OtelObserver};
 use telemetry::Export;
 
-use super::{channels, shutdown_timing, with_telemetry};
+use super::{channels, with_telemetry};
 use crate::{
     clock::SystemClock,
     config::{WorkConfig, WorkerConfig},
@@ -50,7 +50,7 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
         shutdown.cancel();
         Ok(ended?)
     });
-    lifecycle.run(shutdown_timing(grace), || {}).await
+    lifecycle.run(grace, || {}).await
 }
 
 pub(super) fn builder(config: &WorkConfig, broker: Arc<dyn Broker>) -> WorkerBuilder {

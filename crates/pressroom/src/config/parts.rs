@@ -11,12 +11,7 @@ use celeriac::RedisConfig;
 use url::Url;
 
 use super::{
-    error::ConfigError,
-    given::configuration,
-    reader::{Reader, shown},
-    secret::Secret,
-    setting::Setting,
-    settings::*,
+    error::ConfigError, given::configuration, reader::Reader, secret::Secret, setting::Setting, settings::*,
 };
 use crate::{
     accounts::{PasswordScheme, Rates, SecretKey},
@@ -125,10 +120,10 @@ configuration! {
         rates: Rates = rates[
             RATE_LIMIT, RATE_LIMIT_LOGIN_ACCOUNT, RATE_LIMIT_LOGIN_ADDRESS, RATE_LIMIT_REGISTER_ADDRESS
         ];
-        trusted_proxies: TrustedProxies = trusted_proxies[TRUSTED_PROXIES];
-        cors_allowed_origins: AllowedOrigins = cors_allowed_origins[CORS_ALLOWED_ORIGINS];
+        trusted_proxies: TrustedProxies = Reader::or_default[TRUSTED_PROXIES];
+        cors_allowed_origins: AllowedOrigins = Reader::or_default[CORS_ALLOWED_ORIGINS];
         /// Maximum size of a request body, in bytes.
-        body_limit: NonZeroUsize = body_limit[BODY_LIMIT];
+        body_limit: NonZeroUsize = Reader::count[BODY_LIMIT];
         request_timeout: Duration = Reader::seconds[REQUEST_TIMEOUT];
         token_lifetime: Duration = Reader::hours[JWT_EXPIRATION_HOURS];
         password_scheme: PasswordScheme = password_scheme[PASSWORD_SCHEME];
@@ -163,20 +158,6 @@ fn rate_limit(reader: &mut Reader, setting: Setting) -> Result<Option<NonZeroU32
     })
 }
 
-fn trusted_proxies(reader: &mut Reader, setting: Setting) -> Result<TrustedProxies, ConfigError> {
-    let proxies = reader.optional(setting, |list| TrustedProxies::parse(list).map(shown))?;
-    Ok(proxies.unwrap_or_default())
-}
-
-fn cors_allowed_origins(reader: &mut Reader, setting: Setting) -> Result<AllowedOrigins, ConfigError> {
-    let origins = reader.optional(setting, |list| AllowedOrigins::parse(list).map(shown))?;
-    Ok(origins.unwrap_or_default())
-}
-
-fn body_limit(reader: &mut Reader, setting: Setting) -> Result<NonZeroUsize, ConfigError> {
-    reader.parse(setting, "a number of bytes, from 1")
-}
-
 fn password_scheme(reader: &mut Reader, setting: Setting) -> Result<PasswordScheme, ConfigError> {
     let schemes = [
         ("argon2id", PasswordScheme::Argon2id),
@@ -191,12 +172,8 @@ configuration! {
         notify: NotifyConfig = notify[SMTP_URL, SMTP_FROM, WEBHOOK_URL, WEBHOOK_SECRET];
         /// The queues to consume.
         queues: Vec<String> = queues[CELERY_QUEUES];
-        concurrency: NonZeroUsize = concurrency[CELERY_CONCURRENCY];
+        concurrency: NonZeroUsize = Reader::count[CELERY_CONCURRENCY];
     }
-}
-
-fn concurrency(reader: &mut Reader, setting: Setting) -> Result<NonZeroUsize, ConfigError> {
-    reader.parse(setting, "a number of tasks, from 1")
 }
 
 /// Reads the names of the queues, at least one.

@@ -1,6 +1,6 @@
 //! Parses the values of settings, and keeps each as text for output.
 
-use std::{collections::BTreeMap, fmt, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, num::NonZeroUsize, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use super::{error::ConfigError, secret::Secret, setting::Setting};
 
@@ -86,6 +86,20 @@ impl Reader {
             let value = parsed.map_err(|_| format!("{:?} is not {expected}", text.trim()));
             value.map(shown)
         })
+    }
+
+    /// Reads a number from 1.
+    pub(super) fn count(&mut self, setting: Setting) -> Result<NonZeroUsize, ConfigError> {
+        self.parse(setting, "a whole number above 0")
+    }
+
+    /// Reads an optional value that can be parsed from its own text.
+    pub(super) fn or_default<T>(&mut self, setting: Setting) -> Result<T, ConfigError>
+    where
+        T: FromStr<Err: fmt::Display> + fmt::Display + Default,
+    {
+        let value = self.optional(setting, |text| text.parse().map(shown))?;
+        Ok(value.unwrap_or_default())
     }
 
     /// Reads one of several words.

@@ -50,7 +50,7 @@ async fn no_origin_is_allowed_by_default() {
 
 #[tokio::test]
 async fn only_an_allowed_origin_may_read_responses_and_errors() {
-    let allowed = AllowedOrigins::parse(APP).unwrap();
+    let allowed: AllowedOrigins = APP.parse().unwrap();
     let running = start(|setup| setup.origins = allowed).await;
     let address = running.api.address;
     for (target, status) in [("/api/articles/", 200), ("/api/user", 401), ("/nowhere", 404)] {
@@ -84,7 +84,7 @@ async fn only_an_allowed_origin_may_read_responses_and_errors() {
 
 #[tokio::test]
 async fn a_preflight_returns_cors_headers_and_a_plain_options_request_returns_allow() {
-    let allowed = AllowedOrigins::parse(APP).unwrap();
+    let allowed: AllowedOrigins = APP.parse().unwrap();
     let running = start(|setup| setup.origins = allowed).await;
     let address = running.api.address;
     let preflight = |origin| {
@@ -134,7 +134,7 @@ async fn a_preflight_returns_cors_headers_and_a_plain_options_request_returns_al
 
 #[tokio::test]
 async fn a_star_allows_every_origin_without_credentials() {
-    let running = start(|setup| setup.origins = AllowedOrigins::parse("*").unwrap()).await;
+    let running = start(|setup| setup.origins = "*".parse().unwrap()).await;
     let response = ask(running.api.address, "GET", "/api/articles/", &[("Origin", APP)]).await;
     assert_eq!(response.header("access-control-allow-origin"), Some("*"));
     assert_eq!(response.header("access-control-allow-credentials"), None);

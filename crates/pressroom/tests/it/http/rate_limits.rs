@@ -6,7 +6,6 @@ use celeriac::{RedisBroker, RedisConfig};
 use futures_util::future::join_all;
 use pressroom::{
     accounts::{RateLimiter, Rates, SecretKey},
-    api::TrustedProxies,
     health::TaskQueue,
 };
 use serde_json::json;
@@ -121,7 +120,7 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_limit() {
     };
     let behind = api_with(&fixture, |setup| {
         setup.limiter = limiter(rates);
-        setup.proxies = TrustedProxies::parse("127.0.0.0/8, 10.0.0.0/8").unwrap();
+        setup.proxies = "127.0.0.0/8, 10.0.0.0/8".parse().unwrap();
     })
     .await;
     let first = login(behind.address, "a@example.com", "192.0.2.1").await;
