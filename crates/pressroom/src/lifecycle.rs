@@ -16,7 +16,7 @@ const ABORTED: i32 = 143;
 const GRACE_MARGIN: Duration = Duration::from_secs(2);
 
 /// Error if parts do not stop in time.
-const LATE: &str = "work was still in progress after the grace period; SHUTDOWN_GRACE sets a longer period";
+const LATE: &str = "work was still in progress after the grace period; increase SHUTDOWN_GRACE";
 
 /// Parts of a process, which run concurrently until the process stops.
 #[derive(Debug, Default)]
@@ -138,9 +138,8 @@ mod tests {
             shutdown.cancelled().await;
             Ok(())
         });
-        let running = lifecycle.run(Duration::from_hours(1), || {
-            drained.send(()).expect("the test waits for it")
-        });
+        let drain = || drained.send(()).expect("the test waits for it");
+        let running = lifecycle.run(Duration::from_hours(1), drain);
         let error = tokio::time::timeout(Duration::from_secs(20), running).await;
         assert_eq!(format!("{:#}", error.unwrap().unwrap_err()), "broken: no more");
     }

@@ -7,7 +7,7 @@ use celeriac::RedisConfig;
 #[cfg(feature = "observatory")]
 use super::observatory::EmbeddedObservatory;
 use super::{
-    error::ConfigError,
+    error::{ConfigError, Result},
     given::{Configuration, configuration},
     parts::{
         ApiConfig, WorkConfig, address, data_dir, database, environment, postgres, queues, redis, replica,
@@ -48,7 +48,7 @@ configuration! {
     }
 }
 
-fn hostname(reader: &mut Reader, setting: Setting) -> Result<String, ConfigError> {
+fn hostname(reader: &mut Reader, setting: Setting) -> Result<String> {
     reader.required(setting, |given| {
         let name = expand_host(given);
         match name.split_once('@') {
@@ -91,7 +91,7 @@ fn supported(
     flask: Setting,
     replica: Setting,
     redis: Setting,
-) -> Result<(), ConfigError> {
+) -> Result<()> {
     if environment(reader, app, flask)? == "production" {
         let problem =
             "embedded mode does not run in production; use `pressroom serve` and `pressroom worker`";
@@ -103,7 +103,7 @@ fn supported(
 }
 
 /// Reads the path of the SQLite database, by default in the data folder.
-fn sqlite_path(reader: &mut Reader, setting: Setting) -> Result<String, ConfigError> {
+fn sqlite_path(reader: &mut Reader, setting: Setting) -> Result<String> {
     let given = reader.optional(setting, |url| match url.strip_prefix("sqlite://") {
         Some(path) if !path.is_empty() => Ok((path.to_owned(), url.to_owned())),
         _ => Err("must be sqlite://PATH in embedded mode; for PostgreSQL run `pressroom serve`, or unset it"),
@@ -133,7 +133,7 @@ configuration! {
     }
 }
 
-fn migrate_database(reader: &mut Reader, setting: Setting) -> Result<MigrateDatabase, ConfigError> {
+fn migrate_database(reader: &mut Reader, setting: Setting) -> Result<MigrateDatabase> {
     reader.required(setting, |url| match url.strip_prefix("sqlite://") {
         Some(path) if !path.is_empty() => Ok((MigrateDatabase::Sqlite(path.to_owned()), url.to_owned())),
         _ => postgres(url).map(|(config, masked_url)| {
@@ -191,7 +191,7 @@ impl Configuration for EverySetting {
         settings
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
+    fn read(reader: &mut Reader) -> Result<Self> {
         ServeConfig::read(reader)?;
         WorkerConfig::read(reader)?;
         Ok(Self)

@@ -4,6 +4,9 @@ use std::fmt;
 
 use super::setting::Setting;
 
+/// Result of reading settings.
+pub type Result<T, E = ConfigError> = std::result::Result<T, E>;
+
 /// Error for a missing or invalid setting. The message fits on one line and contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}: {problem}")]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, marker::PhantomData};
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 
-use super::{error::ConfigError, reader::Reader, setting::Setting};
+use super::{error::Result, reader::Reader, setting::Setting};
 
 /// The configuration of a command.
 pub trait Configuration: Sized {
@@ -18,7 +18,7 @@ pub trait Configuration: Sized {
     ///
     /// # Errors
     /// The first setting that is missing or invalid.
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError>;
+    fn read(reader: &mut Reader) -> Result<Self>;
 }
 
 /// Declares a [`Configuration`]: its fields, each with the function that reads it and the settings that this
@@ -54,7 +54,7 @@ macro_rules! configuration {
 
             fn read(
                 reader: &mut $crate::config::reader::Reader,
-            ) -> Result<Self, $crate::config::error::ConfigError> {
+            ) -> $crate::config::error::Result<Self> {
                 $($check(reader, $($checked),+)?;)?
                 Ok(Self {
                     $(
@@ -112,7 +112,7 @@ impl<C: Configuration> Given<C> {
     ///
     /// # Errors
     /// The first setting that is missing or invalid.
-    pub fn read<B>(self, before: &Given<B>) -> Result<C, ConfigError> {
+    pub fn read<B>(self, before: &Given<B>) -> Result<C> {
         C::read(&mut self.reader(before))
     }
 

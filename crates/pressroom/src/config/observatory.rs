@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::{
-    error::ConfigError,
+    error::{ConfigError, Result},
     given::{Configuration, configuration},
     parts::{address, data_dir},
     reader::Reader,
@@ -66,7 +66,7 @@ impl Configuration for Config {
         [&[DATA_DIR, OBSERVATORY_HOST, OBSERVATORY_PORT], OWN].concat()
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
+    fn read(reader: &mut Reader) -> Result<Self> {
         read(reader, OBSERVATORY_MEMORY)
     }
 }
@@ -88,12 +88,12 @@ impl Configuration for EmbeddedObservatory {
         settings
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
+    fn read(reader: &mut Reader) -> Result<Self> {
         read(reader, Self::MEMORY).map(Self)
     }
 }
 
-fn read(reader: &mut Reader, memory: Setting) -> Result<Config, ConfigError> {
+fn read(reader: &mut Reader, memory: Setting) -> Result<Config> {
     let pages = address(reader, OBSERVATORY_HOST, OBSERVATORY_PORT)?;
     let mut port = |setting| {
         let port: u16 = reader.parse(setting, "a port number")?;
@@ -108,7 +108,7 @@ fn read(reader: &mut Reader, memory: Setting) -> Result<Config, ConfigError> {
     Ok(config.forward(forwarding(reader)?))
 }
 
-fn forwarding(reader: &mut Reader) -> Result<Option<Forwarding>, ConfigError> {
+fn forwarding(reader: &mut Reader) -> Result<Option<Forwarding>> {
     let url = |text: &str| http_url(text).map(|url| (url.clone(), url.to_string()));
     let endpoint = reader.optional(OBSERVATORY_FORWARD_ENDPOINT, url)?;
     let headers = reader.optional(OBSERVATORY_FORWARD_HEADERS, headers)?;
@@ -157,7 +157,7 @@ fn forwarding(reader: &mut Reader) -> Result<Option<Forwarding>, ConfigError> {
 }
 
 /// Reads a number of bytes: `1048576`, `1024KiB`, `1MiB` or `1GiB`.
-fn size(reader: &mut Reader, setting: Setting, least: u64) -> Result<u64, ConfigError> {
+fn size(reader: &mut Reader, setting: Setting, least: u64) -> Result<u64> {
     reader.required(setting, |text| {
         let text = text.trim();
         let (number, unit) = UNITS

@@ -11,7 +11,12 @@ use celeriac::RedisConfig;
 use url::Url;
 
 use super::{
-    error::ConfigError, given::configuration, reader::Reader, secret::Secret, setting::Setting, settings::*,
+    error::{ConfigError, Result},
+    given::configuration,
+    reader::Reader,
+    secret::Secret,
+    setting::Setting,
+    settings::*,
 };
 use crate::{
     accounts::{PasswordScheme, Rates, SecretKey},
@@ -32,11 +37,7 @@ const SECRET_KEY_MIN_CHARS: usize = 32;
 const SECRET_KEY_HINT: &str = "generate one with `openssl rand -hex 32`";
 
 /// Reads the environment: development, testing or production.
-pub(super) fn environment(
-    reader: &mut Reader,
-    app: Setting,
-    flask: Setting,
-) -> Result<&'static str, ConfigError> {
+pub(super) fn environment(reader: &mut Reader, app: Setting, flask: Setting) -> Result<&'static str> {
     let is_production = reader.text(flask).is_some_and(|name| name == "production");
     let app = if is_production { app.or("production") } else { app };
     reader.choice(
@@ -46,14 +47,14 @@ pub(super) fn environment(
 }
 
 /// Reads an address from the settings of its IP address and its port.
-pub(super) fn address(reader: &mut Reader, host: Setting, port: Setting) -> Result<SocketAddr, ConfigError> {
+pub(super) fn address(reader: &mut Reader, host: Setting, port: Setting) -> Result<SocketAddr> {
     let host: IpAddr = reader.parse(host, "an IP address to listen on")?;
     let port: u16 = reader.parse(port, "a port number")?;
     Ok(SocketAddr::new(host, port))
 }
 
 /// Reads the key that signs tokens, if given.
-pub(super) fn secret_key(reader: &mut Reader, setting: Setting) -> Result<Option<SecretKey>, ConfigError> {
+pub(super) fn secret_key(reader: &mut Reader, setting: Setting) -> Result<Option<SecretKey>> {
     reader.optional(setting, |key| {
         if key.chars().count() < SECRET_KEY_MIN_CHARS {
             return Err(format!(
@@ -65,7 +66,7 @@ pub(super) fn secret_key(reader: &mut Reader, setting: Setting) -> Result<Option
 }
 
 /// Reads the key that signs tokens, which must not be a published one.
-pub(super) fn required_secret_key(reader: &mut Reader, setting: Setting) -> Result<SecretKey, ConfigError> {
+pub(super) fn required_secret_key(reader: &mut Reader, setting: Setting) -> Result<SecretKey> {
     let error = |problem| ConfigError::new(setting.variable, format!("{problem}; {SECRET_KEY_HINT}"));
     let key = secret_key(reader, setting)?.ok_or_else(|| error("is required"))?;
     match reader.secret(setting) {
@@ -84,7 +85,7 @@ pub(super) fn postgres(url: &str) -> Result<(PostgresConfig, String), String> {
 }
 
 /// Reads the URL of the PostgreSQL database of `serve` and `worker`.
-pub(super) fn database(reader: &mut Reader, setting: Setting) -> Result<PostgresConfig, ConfigError> {
+pub(super) fn database(reader: &mut Reader, setting: Setting) -> Result<PostgresConfig> {
     reader.required(setting, |url| {
         if url.starts_with("sqlite:") {
             return Err("is a SQLite URL, which only embedded mode supports; run `pressroom dev`".to_owned());
@@ -93,15 +94,11 @@ pub(super) fn database(reader: &mut Reader, setting: Setting) -> Result<Postgres
     })
 }
 
-pub(super) fn replica(reader: &mut Reader, setting: Setting) -> Result<Option<PostgresConfig>, ConfigError> {
+pub(super) fn replica(reader: &mut Reader, setting: Setting) -> Result<Option<PostgresConfig>> {
     reader.optional(setting, postgres)
 }
 
-pub(super) fn redis(
-    reader: &mut Reader,
-    url: Setting,
-    visibility_timeout: Setting,
-) -> Result<RedisConfig, ConfigError> {
+pub(super) fn redis(reader: &mut Reader, url: Setting, visibility_timeout: Setting) -> Result<RedisConfig> {
     let config = reader.required(url, |url| {
         let config = RedisConfig::new(url);
         config.server().map_err(|problem| problem.to_string())?;
@@ -110,7 +107,7 @@ pub(super) fn redis(
     Ok(config.visibility_timeout(reader.seconds(visibility_timeout)?))
 }
 
-pub(super) fn data_dir(reader: &mut Reader, setting: Setting) -> Result<PathBuf, ConfigError> {
+pub(super) fn data_dir(reader: &mut Reader, setting: Setting) -> Result<PathBuf> {
     Ok(reader.text(setting).unwrap_or_default().into())
 }
 
@@ -136,7 +133,7 @@ fn rates(
     login_account: Setting,
     login_address: Setting,
     register_address: Setting,
-) -> Result<Rates, ConfigError> {
+) -> Result<Rates> {
     let limited = reader.choice(limited, &[("on", true), ("off", false)])?;
     let rates = Rates {
         login_account: rate_limit(reader, login_account)?,
@@ -146,7 +143,7 @@ fn rates(
     Ok(if limited { rates } else { Rates::UNLIMITED })
 }
 
-fn rate_limit(reader: &mut Reader, setting: Setting) -> Result<Option<NonZeroU32>, ConfigError> {
+fn rate_limit(reader: &mut Reader, setting: Setting) -> Result<Option<NonZeroU32>> {
     reader.required(setting, |text| {
         let limit = match text.trim() {
             "off" => None,
@@ -158,7 +155,7 @@ fn rate_limit(reader: &mut Reader, setting: Setting) -> Result<Option<NonZeroU32
     })
 }
 
-fn password_scheme(reader: &mut Reader, setting: Setting) -> Result<PasswordScheme, ConfigError> {
+fn password_scheme(reader: &mut Reader, setting: Setting) -> Result<PasswordScheme> {
     let schemes = [
         ("argon2id", PasswordScheme::Argon2id),
         ("scrypt", PasswordScheme::WerkzeugScrypt),
@@ -177,7 +174,7 @@ configuration! {
 }
 
 /// Reads the names of the queues, at least one.
-pub(super) fn queues(reader: &mut Reader, setting: Setting) -> Result<Vec<String>, ConfigError> {
+pub(super) fn queues(reader: &mut Reader, setting: Setting) -> Result<Vec<String>> {
     reader.required(setting, |names| {
         let queues: Vec<String> = names
             .split(',')
@@ -219,7 +216,7 @@ fn notify(
     smtp_from: Setting,
     webhook_url: Setting,
     webhook_secret: Setting,
-) -> Result<NotifyConfig, ConfigError> {
+) -> Result<NotifyConfig> {
     let server = reader.optional(smtp_url, |url| {
         SmtpConfig::server(url).map(|server| (server, Secret::new(url).masked_url()))
     })?;

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, num::NonZeroUsize, ops::RangeInclusive, str::FromStr, time::Duration};
 
-use super::{error::ConfigError, secret::Secret, setting::Setting};
+use super::{
+    error::{ConfigError, Result},
+    secret::Secret,
+    setting::Setting,
+};
 
 /// Limits of a duration; at most a year, so that adding the duration to a time cannot overflow.
 const UP_TO_A_YEAR: RangeInclusive<Duration> = Duration::from_nanos(1)..=Duration::from_hours(24 * 366);
@@ -27,7 +31,7 @@ impl Reader {
         &mut self,
         setting: Setting,
         parse: impl FnOnce(&str) -> Result<(T, String), E>,
-    ) -> Result<Option<T>, ConfigError> {
+    ) -> Result<Option<T>> {
         let parsed = self.given(setting).map(|text| parse(&text)).transpose();
         let parsed = parsed.map_err(|problem| ConfigError::new(setting.variable, problem))?;
         let (value, shown) = parsed.unzip();
@@ -40,7 +44,7 @@ impl Reader {
         &mut self,
         setting: Setting,
         parse: impl FnOnce(&str) -> Result<(T, String), E>,
-    ) -> Result<T, ConfigError> {
+    ) -> Result<T> {
         self.optional(setting, parse)?.ok_or_else(|| {
             let Setting {
                 option, value_name, ..
@@ -76,11 +80,7 @@ impl Reader {
     }
 
     /// Reads a value that can be parsed from its own text. `expected` describes the value in the error.
-    pub(super) fn parse<T: FromStr + fmt::Display>(
-        &mut self,
-        setting: Setting,
-        expected: &str,
-    ) -> Result<T, ConfigError> {
+    pub(super) fn parse<T: FromStr + fmt::Display>(&mut self, setting: Setting, expected: &str) -> Result<T> {
         self.required(setting, |text| {
             let parsed = text.trim().parse::<T>();
             let value = parsed.map_err(|_| format!("{:?} is not {expected}", text.trim()));
@@ -89,12 +89,12 @@ impl Reader {
     }
 
     /// Reads a number from 1.
-    pub(super) fn count(&mut self, setting: Setting) -> Result<NonZeroUsize, ConfigError> {
+    pub(super) fn count(&mut self, setting: Setting) -> Result<NonZeroUsize> {
         self.parse(setting, "a whole number above 0")
     }
 
     /// Reads an optional value that can be parsed from its own text.
-    pub(super) fn or_default<T>(&mut self, setting: Setting) -> Result<T, ConfigError>
+    pub(super) fn or_default<T>(&mut self, setting: Setting) -> Result<T>
     where
         T: FromStr<Err: fmt::Display> + fmt::Display + Default,
     {
@@ -103,11 +103,7 @@ impl Reader {
     }
 
     /// Reads one of several words.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        setting: Setting,
-        choices: &[(&str, T)],
-    ) -> Result<T, ConfigError> {
+    pub(super) fn choice<T: Copy>(&mut self, setting: Setting, choices: &[(&str, T)]) -> Result<T> {
         self.required(setting, |text| {
             let found = choices.iter().find(|(name, _)| *name == text.trim());
             let (name, value) = found.ok_or_else(|| {
@@ -118,7 +114,7 @@ impl Reader {
         })
     }
 
-    pub(super) fn seconds(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
+    pub(super) fn seconds(&mut self, setting: Setting) -> Result<Duration> {
         self.duration(
             setting,
             1.0,
@@ -127,7 +123,7 @@ impl Reader {
         )
     }
 
-    pub(super) fn hours(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
+    pub(super) fn hours(&mut self, setting: Setting) -> Result<Duration> {
         self.duration(
             setting,
             3600.0,
@@ -137,7 +133,7 @@ impl Reader {
     }
 
     /// Reads a number of seconds, which may be zero.
-    pub(super) fn delay(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
+    pub(super) fn delay(&mut self, setting: Setting) -> Result<Duration> {
         let limits = Duration::ZERO..=Duration::from_hours(1);
         self.duration(setting, 1.0, limits, "a number of seconds from 0 to 3600")
     }
@@ -148,7 +144,7 @@ impl Reader {
         unit: f64,
         limits: RangeInclusive<Duration>,
         expected: &str,
-    ) -> Result<Duration, ConfigError> {
+    ) -> Result<Duration> {
         self.required(setting, |text| {
             let number = text.trim().parse::<f64>().ok();
             let duration = number.and_then(|number| Duration::try_from_secs_f64(number * unit).ok());
@@ -159,7 +155,7 @@ impl Reader {
     }
 
     /// Fails with `reason` when `setting` is given, because the command cannot use it.
-    pub(super) fn reject(&self, setting: Setting, reason: &str) -> Result<(), ConfigError> {
+    pub(super) fn reject(&self, setting: Setting, reason: &str) -> Result<()> {
         match self.given.get(setting.variable) {
             Some(_) => Err(ConfigError::new(setting.variable, reason)),
             None => Ok(()),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::Url;
 
-/// A secret, or a URL that contains one. Prints as `***`.
+/// A secret, or a URL that contains a secret. Printed as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

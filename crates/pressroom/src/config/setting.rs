@@ -9,7 +9,7 @@ pub(super) enum Fallback {
     None,
     Fixed(&'static str),
     Computed(fn() -> String),
-    /// A computed value, and its description for the help text.
+    /// Description for the help text, and computed value.
     Described(&'static str, fn() -> String),
 }
 
