@@ -5,7 +5,7 @@ use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::A
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
 
-use super::{Service, channels, listen, with_telemetry, worker};
+use super::{Service, channels, listen, print, with_telemetry, worker};
 use crate::{
     accounts::{RateLimiter, SecretKey},
     clock::SystemClock,
@@ -32,7 +32,7 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
     let result = with_telemetry(NAME, observatory.export(), |name| {
         run(config, name, observatory.introduce())
     });
-    // After the last telemetry was exported.
+    // The last telemetry has been exported.
     observatory.stop();
     result
 }
@@ -140,7 +140,7 @@ fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
 
 /// Prints the addresses and a first request.
 fn welcome(port: u16, database: &str, telemetry: &str) -> anyhow::Result<()> {
-    let text = format!(
+    print(&format!(
         r#"
 Pressroom is running: API, worker and database in one process.
 
@@ -158,8 +158,5 @@ Try it:
 Stop with Ctrl-C.
 
 "#,
-    );
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
+    ))
 }

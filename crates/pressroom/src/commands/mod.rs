@@ -87,7 +87,7 @@ where
     // Abandons work that outlived the grace period.
     runtime.shutdown_timeout(Duration::from_millis(100));
     if let Err(error) = telemetry.shutdown(FLUSH_DEADLINE) {
-        // Logging has been shut down too.
+        // Logging has been shut down as well.
         let _ = writeln!(std::io::stderr(), "pressroom: {error}");
     }
     result.map_err(|error| Logged(error).into())
@@ -108,6 +108,13 @@ fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
             _ => Err(error),
         }
     })
+}
+
+/// Prints text and flushes standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
 }
 
 /// Returns a runtime for the current thread.
@@ -162,8 +169,8 @@ struct Service {
 }
 
 impl Service {
-    /// Starts the server, and the background work: publishing the outbox, measuring it, and deleting expired
-    /// rows.
+    /// Starts the server and the background work: publishing tasks of the outbox, measuring the outbox, and deleting
+    /// expired rows.
     fn spawn(self, lifecycle: &mut Lifecycle) {
         let (store, config) = (self.store, self.api);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -206,7 +213,7 @@ impl Service {
     }
 }
 
-/// Returns the configured channels, or the log when there is none.
+/// Returns the configured channels, or the log if none is configured.
 fn channels(config: &NotifyConfig) -> anyhow::Result<Arc<[Arc<dyn Channel>]>> {
     let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
     if let Some(smtp) = &config.smtp {

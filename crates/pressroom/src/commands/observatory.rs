@@ -3,16 +3,13 @@
 
 mod embedded;
 
-use std::{
-    io::Write as _,
-    net::{Ipv4Addr, SocketAddr},
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use observatory::{Addresses, BindError, Observatory};
 use telemetry::Export;
 
 pub(super) use self::embedded::Embedded;
-use super::with_telemetry;
+use super::{print, with_telemetry};
 use crate::{config::ObservatoryConfig, lifecycle::Lifecycle};
 
 const NAME: &str = "pressroom-observatory";
@@ -76,7 +73,7 @@ fn url(address: SocketAddr) -> String {
 /// Prints the addresses and how to send telemetry.
 fn welcome(addresses: Addresses, destination: Option<url::Url>) -> anyhow::Result<()> {
     let optional = |address: Option<SocketAddr>| address.map_or("off".to_owned(), url);
-    let text = format!(
+    print(&format!(
         r"
 The observatory is running.
 
@@ -97,8 +94,5 @@ Stop with Ctrl-C.
         grpc = optional(addresses.grpc),
         health = optional(addresses.health),
         destination = destination.map_or("off".to_owned(), |url| format!("to {url}")),
-    );
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
+    ))
 }

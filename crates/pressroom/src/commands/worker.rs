@@ -46,7 +46,7 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     );
     lifecycle.spawn("worker", async move {
         let ended = worker.run(shutdown.clone(), grace).await;
-        // Remote control stops the worker too, and then the process.
+        // Remote control can stop the worker, which stops the process.
         shutdown.cancel();
         Ok(ended?)
     });

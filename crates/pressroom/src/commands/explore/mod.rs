@@ -7,8 +7,6 @@ mod logs;
 mod traces;
 mod tree;
 
-use std::io::{self, Write as _};
-
 use anyhow::Context as _;
 
 use self::client::Client;
@@ -16,7 +14,7 @@ pub use self::{
     logs::{Logs, logs},
     traces::{Traces, traces},
 };
-use super::{block_on, reachable, text::escaped_json};
+use super::{block_on, print, reachable, text::escaped_json};
 use crate::config::ExploreConfig;
 
 /// Options that `traces` and `logs` share.
@@ -101,7 +99,5 @@ fn print_json(body: &[u8]) -> anyhow::Result<()> {
 
 /// Prints an escaped line and flushes standard output.
 fn print_line(line: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}")?;
-    Ok(stdout.flush()?)
+    print(&format!("{line}\n"))
 }
