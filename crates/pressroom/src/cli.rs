@@ -50,7 +50,7 @@ pub enum Command {
     Serve(Given<ServeConfig>),
     /// Run a task worker, on PostgreSQL and Redis
     Worker(Given<WorkerConfig>),
-    /// Create or upgrade the schema, including one that the Flask system created
+    /// Create or upgrade the schema, including a schema that the Flask system created
     Migrate(Given<MigrateConfig>),
     /// Manage tasks in Redis
     Tasks {

@@ -70,7 +70,7 @@ pub struct Passwords {
 }
 
 impl Passwords {
-    /// Creates a hasher that computes at most `parallel` hashes at once. Blocks to compute one hash.
+    /// Creates a hasher that computes at most `parallel` hashes concurrently. Blocks while it computes a hash.
     #[must_use]
     pub fn new(scheme: PasswordScheme, parallel: usize, ids: Arc<dyn IdSource>) -> Self {
         let decoy = hash(scheme, b"nobody's password", ids.next().as_bytes());

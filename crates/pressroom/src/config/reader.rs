@@ -8,7 +8,7 @@ use super::{
     setting::Setting,
 };
 
-/// Limits of a duration; at most a year, so that adding the duration to a time cannot overflow.
+/// Limits of a duration; at most a year, because adding the duration to a time must not overflow.
 const UP_TO_A_YEAR: RangeInclusive<Duration> = Duration::from_nanos(1)..=Duration::from_hours(24 * 366);
 
 /// Reader of settings. Displays the settings that it has read as an environment file, with secrets masked.

@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction};
 /// Value of a setting that is not given.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fallback {
-    /// No default, or one that depends on other settings; the help text describes it.
+    /// No default, or a default that depends on other settings; the help text describes it.
     None,
     Fixed(&'static str),
     Computed(fn() -> String),

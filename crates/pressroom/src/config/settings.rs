@@ -71,15 +71,15 @@ settings! {
     SHUTDOWN_GRACE, "shutdown-grace", "SECONDS", Fixed("25"),
         "Grace period for requests and tasks in progress at shutdown, in seconds";
     SHUTDOWN_DELAY, "shutdown-delay", "SECONDS", Fixed("0"),
-        "Time between failing readiness checks and refusing connections at shutdown, in seconds; gives a \
-        load balancer time to react";
+        "Time between failing readiness checks and closing the listener at shutdown, in seconds; a load \
+        balancer can react in this time";
     JWT_EXPIRATION_HOURS, "jwt-expiration-hours", "HOURS", Fixed("24"), "Lifetime of a token, in hours";
     PASSWORD_SCHEME, "password-scheme", "NAME", Fixed("argon2id"),
         "Hash of new passwords: argon2id, or scrypt in werkzeug's format while Flask verifies them too";
     CELERY_QUEUES, "celery-queues", "NAMES", Fixed("celery"),
         "Comma-separated queues that the worker consumes; serve sends to the first";
     CELERY_CONCURRENCY, "celery-concurrency", "NUMBER", Described("cores x 10", default_concurrency),
-        "Maximum number of tasks that a worker runs at once";
+        "Maximum number of tasks that a worker runs concurrently";
     CELERY_HOSTNAME, "celery-hostname", "NAME@HOST", Described("celery@%h", celeriac::default_node_name),
         "The worker's unique name; %h stands for the host";
     CELERY_VISIBILITY_TIMEOUT, "celery-visibility-timeout", "SECONDS", Fixed("3600"),

@@ -140,7 +140,7 @@ async fn follow(
         if newest.is_some() && found.next.is_some() {
             writeln!(
                 io::stderr(),
-                "pressroom: more than {MAX_LIMIT} records arrived at once; the oldest are not shown"
+                "pressroom: more than {MAX_LIMIT} records arrived between two requests; the oldest are not shown"
             )?;
         }
         newest = print_records(&found, json)?.or(newest);

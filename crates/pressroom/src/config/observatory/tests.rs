@@ -16,7 +16,7 @@ fn settings(values: &[Values<'_>]) -> Config {
     load::<ObservatoryConfig>(values).unwrap().0.observatory
 }
 
-fn refusal(values: &[Values<'_>]) -> String {
+fn rejection(values: &[Values<'_>]) -> String {
     load::<ObservatoryConfig>(values).unwrap_err().to_string()
 }
 
@@ -88,7 +88,7 @@ fn sizes_are_bytes_or_have_a_unit() {
         "1.5GiB",
         "99999999999999999GiB",
     ] {
-        let message = refusal(&[&[("OBSERVATORY_MEMORY", text)]]);
+        let message = rejection(&[&[("OBSERVATORY_MEMORY", text)]]);
         assert!(message.starts_with("OBSERVATORY_MEMORY: "), "{message}");
     }
 }
@@ -110,7 +110,7 @@ fn scout_needs_all_of_its_settings_or_none() {
     assert_eq!(credentials.audience.as_deref(), Some("b14collector"));
 
     for (variable, _) in SCOUT {
-        let message = refusal(&[SCOUT, &[(*variable, "")]]);
+        let message = rejection(&[SCOUT, &[(*variable, "")]]);
         assert!(
             message.starts_with(&format!("{variable}: is required with SCOUT_")),
             "{message}"
@@ -193,7 +193,7 @@ fn an_invalid_value_is_rejected_with_its_variable_and_not_repeated() {
         ("SCOUT_TOKEN_URL", &[SCOUT, &[("SCOUT_TOKEN_URL", "hunter2")]]),
     ];
     for (variable, values) in cases {
-        let message = refusal(values);
+        let message = rejection(values);
         assert!(message.starts_with(&format!("{variable}: ")), "{message}");
         assert!(!message.contains("hunter2"), "{message}");
     }

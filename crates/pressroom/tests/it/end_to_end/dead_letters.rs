@@ -29,8 +29,8 @@ fn message(id: &str, broken: bool) -> String {
     .to_string()
 }
 
-/// Starts a Redis with four dead letters: two messages that were delivered too often and two that cannot
-/// be run, one of which names no task.
+/// Starts a Redis with four dead letters: two messages that were delivered too often, one with an invalid body, and one
+/// that names no task.
 fn redis_with_dead_letters() -> RedisServer {
     let redis = RedisServer::start();
     for (raw, reason) in [

@@ -263,9 +263,9 @@ async fn a_token_logged_out_in_one_process_is_rejected_by_another() {
             .status,
         200
     );
-    let refused = raw::request(second, "GET", "/api/user", Some(&token), None).await;
-    assert_eq!(refused.status, 401);
-    assert_eq!(refused.json()["error"]["message"], "Invalid or expired token");
+    let rejected = raw::request(second, "GET", "/api/user", Some(&token), None).await;
+    assert_eq!(rejected.status, 401);
+    assert_eq!(rejected.json()["error"]["message"], "Invalid or expired token");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -137,16 +137,16 @@ async fn an_update_of_a_version_not_listed_in_if_match_is_rejected(store: Arc<dy
     assert_eq!(first.status, 200);
     let new = tag(&first);
     for listed in [old.as_str(), &format!("W/{new}"), "\"x\"", "x", ""] {
-        let refused = fixture
+        let rejected = fixture
             .send("PUT", &[(IF_MATCH, listed)], Some(&json!({"body": "lost"})))
             .await;
-        assert_eq!(refused.status, 412, "{listed:?}");
-        assert_eq!(refused.json()["error"]["code"], "precondition_failed");
+        assert_eq!(rejected.status, 412, "{listed:?}");
+        assert_eq!(rejected.json()["error"]["code"], "precondition_failed");
     }
     for listed in ["*", &format!("W/{new}")] {
         let fields = [(IF_NONE_MATCH, listed)];
-        let refused = fixture.send("PUT", &fields, Some(&json!({"body": "lost"}))).await;
-        assert_eq!(refused.status, 412, "{listed:?}");
+        let rejected = fixture.send("PUT", &fields, Some(&json!({"body": "lost"}))).await;
+        assert_eq!(rejected.status, 412, "{listed:?}");
     }
     let current = fixture.get(None).await;
     assert_eq!(current.json()["body"], "first");
@@ -179,7 +179,7 @@ async fn a_deletion_of_a_version_not_listed_in_if_match_is_rejected(store: Arc<d
     assert_eq!(
         (&current["favorites_count"], &current["favorited"]),
         (&json!(1), &json!(true)),
-        "a refused deletion keeps the favourites"
+        "a rejected deletion keeps the favourites"
     );
     assert_eq!(
         fixture

@@ -151,7 +151,7 @@ fn each_difference_refers_to_a_recorded_request() {
     }
 }
 
-/// A small random number generator with a fixed seed, so that failures can be reproduced.
+/// A small random number generator with a fixed seed, which makes failures reproducible.
 struct Random(u64);
 
 impl Random {

@@ -119,14 +119,14 @@ async fn a_preflight_returns_cors_headers_and_a_plain_options_request_returns_al
     assert_eq!(response.header("access-control-max-age"), Some("600"));
     assert_eq!(response.header("vary"), Some("Origin"));
 
-    let refused = ask(
+    let rejected = ask(
         address,
         "OPTIONS",
         "/api/articles/x",
         &preflight("https://evil.example"),
     )
     .await;
-    assert!(cors_fields(&refused).is_empty(), "{}", refused.head);
+    assert!(cors_fields(&rejected).is_empty(), "{}", rejected.head);
     let plain = ask(address, "OPTIONS", "/api/articles/x", &[("Origin", APP)]).await;
     assert_eq!(plain.status, 200);
     assert!(plain.header("allow").unwrap().contains("DELETE"));

@@ -89,9 +89,9 @@ async fn a_different_request_with_the_same_key_is_rejected(store: Arc<dyn Store>
         json!({"title": "Once", "body": "y"}),
         json!({"title": "Once", "body": "x", "description": "d"}),
     ] {
-        let refused = create(api.address, &alice, "key", &other).await;
-        assert_eq!(refused.status, 422);
-        assert_eq!(refused.json()["error"]["code"], "idempotency_key_reused");
+        let rejected = create(api.address, &alice, "key", &other).await;
+        assert_eq!(rejected.status, 422);
+        assert_eq!(rejected.json()["error"]["code"], "idempotency_key_reused");
     }
     assert_eq!(
         create(api.address, &alice, "Key", &body).await.status,
@@ -141,8 +141,8 @@ async fn concurrent_different_requests_with_one_key_create_one_article(store: Ar
     }))
     .await;
     let created = responses.iter().filter(|status| **status == 201).count();
-    let refused = responses.iter().filter(|status| **status == 422).count();
-    assert_eq!((created, refused), (1, 15), "{responses:?}");
+    let rejected = responses.iter().filter(|status| **status == 422).count();
+    assert_eq!((created, rejected), (1, 15), "{responses:?}");
     assert_eq!(total(api.address).await, 1);
 }
 
@@ -160,9 +160,9 @@ async fn an_invalid_key_is_rejected(store: Arc<dyn Store>) {
     let alice = raw::register(api.address, "alice@example.com").await;
     let body = json!({"title": "Never", "body": "x"});
     for key in ["", &"x".repeat(256), "ключ", "a\tb", "a\r\nIdempotency-Key: b"] {
-        let refused = create(api.address, &alice, key, &body).await;
-        assert_eq!(refused.status, 400, "{key:?}");
-        assert_eq!(refused.json()["error"]["code"], "invalid_idempotency_key");
+        let rejected = create(api.address, &alice, key, &body).await;
+        assert_eq!(rejected.status, 400, "{key:?}");
+        assert_eq!(rejected.json()["error"]["code"], "invalid_idempotency_key");
     }
     let fields = [("Idempotency-Key", "")];
     let anonymous =

@@ -24,7 +24,7 @@ use crate::support::{
 };
 
 /// Maximum time to a 503 response while the database is unavailable.
-const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+const RESPONSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Maximum time for the service to recover once the server is back.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,7 +52,7 @@ async fn requests_return_503_during_a_postgresql_outage() {
         let sent = Instant::now();
         let response = raw::send(api.address, &bytes).await;
         assert!(
-            sent.elapsed() < REFUSAL_LIMIT,
+            sent.elapsed() < RESPONSE_LIMIT,
             "{} took {:?}",
             request.name,
             sent.elapsed()

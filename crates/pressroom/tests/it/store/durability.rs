@@ -52,8 +52,11 @@ async fn a_file_that_another_process_keeps_locked_is_unavailable() {
     let store = file.store();
     let other = rusqlite::Connection::open(file.path()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let refused = store.insert_user(new_user("ann@example.com")).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    let rejected = store.insert_user(new_user("ann@example.com")).await;
+    assert!(
+        matches!(rejected, Err(StoreError::Unavailable(_))),
+        "{rejected:?}"
+    );
     // Reads are not blocked.
     store.ping().await.unwrap();
     other.execute_batch("ROLLBACK").unwrap();
@@ -68,6 +71,6 @@ async fn a_file_that_is_not_a_database_is_rejected() {
         "certainly not a database, but long enough to look at",
     )
     .unwrap();
-    let refused = SqliteStore::open(&file.url());
-    assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+    let rejected = SqliteStore::open(&file.url());
+    assert!(matches!(rejected, Err(StoreError::Failed(_))), "{rejected:?}");
 }

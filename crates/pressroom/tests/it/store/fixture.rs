@@ -29,7 +29,7 @@ enum Database {
 impl Fixture {
     pub async fn postgres() -> Self {
         let database = postgres::Database::migrated().await;
-        // More connections than by default, so that statements run concurrently on the server.
+        // More connections than by default, because statements must run concurrently on the server.
         let mut config = database.config();
         config.pipeline_size = 6;
         config.pool_size = 20;

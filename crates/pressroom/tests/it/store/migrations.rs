@@ -172,9 +172,9 @@ async fn existing_accounts_that_differ_only_in_case_stay_separate() {
         let found = store.find_credentials(&Email::parse(typed).unwrap()).await;
         assert_eq!(found.unwrap().unwrap().user.id, UserId(id), "{typed}");
     }
-    let refused = store.insert_user(new_user("aNN@example.com")).await;
+    let rejected = store.insert_user(new_user("aNN@example.com")).await;
     assert!(matches!(
-        refused,
+        rejected,
         Err(StoreError::Conflict(Constraint::UserEmail))
     ));
     // Each account may keep its address or change its case, but not to the spelling of the other account.
@@ -188,11 +188,11 @@ async fn existing_accounts_that_differ_only_in_case_stay_separate() {
             .await;
         assert_eq!(updated.unwrap().unwrap().email, address);
     }
-    let refused = store
+    let rejected = store
         .update_user(UserId(1), to("Ann@Example.com"), Timestamp::UNIX_EPOCH)
         .await;
     assert!(matches!(
-        refused,
+        rejected,
         Err(StoreError::Conflict(Constraint::UserEmail))
     ));
 }
@@ -274,8 +274,11 @@ async fn a_migration_fails_as_unavailable_while_a_table_is_locked() {
     long.batch_execute("LOCK TABLE articles IN ROW EXCLUSIVE MODE")
         .await
         .unwrap();
-    let refused = migrate(&database.config()).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    let rejected = migrate(&database.config()).await;
+    assert!(
+        matches!(rejected, Err(StoreError::Unavailable(_))),
+        "{rejected:?}"
+    );
     long.commit().await.unwrap();
     // Checking for an existing index already waits for the table, so no migration was applied.
     assert_eq!(migrate(&database.config()).await.unwrap().len(), 3);

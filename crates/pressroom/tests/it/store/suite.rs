@@ -143,10 +143,10 @@ async fn an_address_in_another_case_is_taken(fixture: Fixture) {
     let store = &fixture.store;
     store.insert_user(new_user("éa@example.com")).await.unwrap();
     for taken in ["éa@example.com", "ÉA@example.com", "éA@Example.COM"] {
-        let refused = store.insert_user(new_user(taken)).await;
+        let rejected = store.insert_user(new_user(taken)).await;
         assert!(
-            is_conflict(&refused, Constraint::UserEmail),
-            "{taken}: {refused:?}"
+            is_conflict(&rejected, Constraint::UserEmail),
+            "{taken}: {rejected:?}"
         );
     }
     store.insert_user(new_user("éb@example.com")).await.unwrap();
@@ -160,14 +160,14 @@ async fn concurrent_registrations_of_one_address_create_one_account(fixture: Fix
             _ => format!("ANN{round}@Example.com"),
         };
         let inserts = (0..12).map(|n| fixture.store.insert_user(new_user(&spelling(n))));
-        let (inserted, refused): (Vec<_>, Vec<_>) =
+        let (inserted, rejected): (Vec<_>, Vec<_>) =
             join_all(inserts).await.into_iter().partition(Result::is_ok);
         assert_eq!(inserted.len(), 1);
         assert!(
-            refused
+            rejected
                 .iter()
                 .all(|result| is_conflict(result, Constraint::UserEmail)),
-            "{refused:?}"
+            "{rejected:?}"
         );
     }
     assert_eq!(fixture.count("SELECT count(*) FROM users").await, 4);
@@ -226,8 +226,8 @@ async fn a_user_may_change_the_case_of_their_address_but_not_take_anothers(fixtu
     let updated = store.update_user(ann.id, to("Ann@Example.com"), at(1)).await;
     assert_eq!(updated.unwrap().unwrap().email, "Ann@Example.com");
     for taken in ["bob@example.com", "BOB@example.com"] {
-        let refused = store.update_user(ann.id, to(taken), at(2)).await;
-        assert!(is_conflict(&refused, Constraint::UserEmail), "{refused:?}");
+        let rejected = store.update_user(ann.id, to(taken), at(2)).await;
+        assert!(is_conflict(&rejected, Constraint::UserEmail), "{rejected:?}");
     }
     let unchanged = store
         .find_credentials(&email("ann@example.com"))
@@ -260,13 +260,13 @@ async fn concurrent_changes_to_one_address_have_one_winner(fixture: Fixture) {
         };
         store.update_user(user.id, changes, at(1))
     });
-    let (changed, refused): (Vec<_>, Vec<_>) = join_all(changes).await.into_iter().partition(Result::is_ok);
+    let (changed, rejected): (Vec<_>, Vec<_>) = join_all(changes).await.into_iter().partition(Result::is_ok);
     assert_eq!(changed.len(), 1);
     assert!(
-        refused
+        rejected
             .iter()
             .all(|result| is_conflict(result, Constraint::UserEmail)),
-        "{refused:?}"
+        "{rejected:?}"
     );
 }
 
@@ -372,13 +372,13 @@ async fn a_taken_slug_is_a_conflict_and_leaves_no_task(fixture: Fixture) {
         .insert_article(new_article("One", ann.id, at(0)), task(1, at(0)))
         .await
         .unwrap();
-    let refused = store
+    let rejected = store
         .insert_article(new_article("One", ann.id, at(1)), task(2, at(1)))
         .await;
-    assert!(is_conflict(&refused, Constraint::ArticleSlug), "{refused:?}");
+    assert!(is_conflict(&rejected, Constraint::ArticleSlug), "{rejected:?}");
     let without_author = new_article("Two", UserId(ann.id.0 + 1), at(1));
-    let refused = store.insert_article(without_author, task(3, at(1))).await;
-    assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+    let rejected = store.insert_article(without_author, task(3, at(1))).await;
+    assert!(matches!(rejected, Err(StoreError::Failed(_))), "{rejected:?}");
     assert_eq!(store.outbox_backlog().await.unwrap().tasks, 1);
     assert_eq!(fixture.count("SELECT count(*) FROM articles").await, 1);
 }
@@ -477,7 +477,7 @@ async fn an_update_replaces_only_the_listed_versions(fixture: Fixture) {
     assert_eq!(
         store.outbox_backlog().await.unwrap().tasks,
         1,
-        "a refused update adds no task"
+        "a rejected update adds no task"
     );
     assert!(update(5, Some(vec![at(9), at(0)]), vec![at(8)]).await);
     assert!(!update(6, Some(vec![at(0)]), vec![]).await);

@@ -157,9 +157,9 @@ async fn failed_revoked_and_retried_tasks_have_their_spans_and_counts() {
     let installation = Installation::new().await;
     let (_serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
-    let refused = format!("http://{api}/api/nowhere");
+    let rejected = format!("http://{api}/api/nowhere");
     let _worker = installation.worker_with(&[
-        ("WEBHOOK_URL", &refused),
+        ("WEBHOOK_URL", &rejected),
         ("WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef"),
     ]);
     // A task that fails, an expired task, and a task that is retried because its receiver rejects the notification.

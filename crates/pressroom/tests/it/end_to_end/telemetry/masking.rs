@@ -17,7 +17,7 @@ const DOMAIN: &str = "mask-me.example";
 /// Text in every password, token and body, and the key of every baggage entry.
 const SECRET: &str = "hunter2";
 
-/// A small random number generator (xorshift) with a fixed seed, so that a failure can be reproduced.
+/// A small random number generator (xorshift) with a fixed seed, which makes failures reproducible.
 struct Random(u64);
 
 impl Random {
@@ -192,7 +192,7 @@ fn request(random: &mut Random, token: &str, slug: &str) -> String {
     format!("{text}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Sends messages with addresses in every part that a sender controls, some of which are not valid tasks.
+/// Sends messages with addresses in every part that a sender controls; some are not valid tasks.
 fn send_tasks(installation: &Installation, random: &mut Random) {
     for number in 0..40_u32 {
         let id = match random.below(3) {
