@@ -64,18 +64,6 @@ pub struct SignedInView {
     token: TokenView,
 }
 
-impl From<SignedIn> for SignedInView {
-    fn from(signed_in: SignedIn) -> Self {
-        Self {
-            user: signed_in.user.into(),
-            token: TokenView {
-                access_token: signed_in.token,
-                token_type: "Bearer",
-            },
-        }
-    }
-}
-
 request_body! {
     /// A new account.
     Registration {
@@ -136,7 +124,7 @@ pub async fn register(
         .accounts
         .register(new.email, new.password, new.name, address(client));
     let signed_in = registered.await?;
-    Ok((StatusCode::CREATED, Json(SignedInView::from(signed_in))))
+    Ok((StatusCode::CREATED, view(signed_in)))
 }
 
 /// Log in
@@ -155,7 +143,7 @@ pub async fn login(
 ) -> Result<impl IntoResponse, ApiError> {
     let Login { email, password } = Login::read(body)?;
     let signed_in = app.accounts.login(email, password, address(client)).await?;
-    Ok(Json(SignedInView::from(signed_in)))
+    Ok(view(signed_in))
 }
 
 /// Get your own profile
@@ -202,6 +190,15 @@ pub async fn logout(State(app): AppState, caller: Caller) -> Result<Json<Message
     Ok(Json(Message {
         message: "Logged out successfully",
     }))
+}
+
+fn view(SignedIn { user, token }: SignedIn) -> Json<SignedInView> {
+    let token = TokenView {
+        access_token: token,
+        token_type: "Bearer",
+    };
+    let user = user.into();
+    Json(SignedInView { user, token })
 }
 
 fn address(client: Option<Extension<ClientAddress>>) -> Option<IpAddr> {

@@ -26,8 +26,8 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{MatchedPath, RawQuery},
-    http::{HeaderValue, Method, StatusCode, header, request},
-    response::{IntoResponse, Response},
+    http::{Method, StatusCode, header, request},
+    response::{IntoResponse, Redirect, Response},
     routing::{any, get},
 };
 use utoipa::OpenApi as _;
@@ -102,16 +102,9 @@ fn route(request: &request::Parts) -> Option<&str> {
     request.extensions.get().map(MatchedPath::as_str)
 }
 
-async fn to_trailing_slash(RawQuery(query): RawQuery) -> Response {
-    let mut target = "/api/articles/".to_owned();
-    if let Some(query) = query {
-        target.push('?');
-        target.push_str(&query);
-    }
-    match HeaderValue::try_from(target) {
-        Ok(target) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, target)]).into_response(),
-        Err(_) => ApiError::bad_request().into_response(),
-    }
+async fn to_trailing_slash(RawQuery(query): RawQuery) -> Redirect {
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    Redirect::permanent(&format!("/api/articles/{query}"))
 }
 
 /// Responds with 200 to OPTIONS and with 405 to other methods; the router adds `Allow` to both.
