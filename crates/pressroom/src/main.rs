@@ -18,8 +18,9 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Logs on a terminal have already shown the error.
-            if !(error.is::<commands::Logged>() && std::io::stdout().is_terminal()) {
+            // The log, on standard output, has already shown the error on the same terminal.
+            let on_terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+            if !(on_terminal && error.is::<commands::Logged>()) {
                 let line = format!("{error:#}").replace('\n', " ");
                 let _ = writeln!(std::io::stderr(), "pressroom: {line}");
             }

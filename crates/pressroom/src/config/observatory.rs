@@ -71,7 +71,8 @@ impl Configuration for Config {
     }
 }
 
-/// Configuration of the observatory in embedded mode, which needs less memory and lists `DATA_DIR` itself.
+/// Configuration of the observatory in embedded mode: less memory, and `DATA_DIR` among the settings of
+/// [`DevConfig`](super::DevConfig).
 #[derive(Debug, Clone)]
 pub struct EmbeddedObservatory(pub Config);
 
@@ -145,15 +146,18 @@ fn forwarding(reader: &mut Reader) -> Result<Option<Forwarding>> {
     if let (Some((given, _)), Some((missing, _))) = (given, missing) {
         return Err(ConfigError::required_with(*missing, *given));
     }
-    let scout = scout_endpoint.zip(client_id).zip(client_secret).zip(token_url);
-    Ok(scout.map(|(((endpoint, client_id), client_secret), token_url)| {
-        let client_secret = Secret::new(client_secret.expose());
-        let credentials = Credentials::new(token_url, client_id, client_secret).audience(SCOUT_AUDIENCE);
-        Forwarding::new(endpoint, queue)
-            .credentials(credentials)
-            .environment(environment.unwrap_or_default())
-            .queue_limit(queue_limit)
-    }))
+    let (Some(endpoint), Some(client_id), Some(client_secret), Some(token_url)) =
+        (scout_endpoint, client_id, client_secret, token_url)
+    else {
+        return Ok(None);
+    };
+    let client_secret = Secret::new(client_secret.expose());
+    let credentials = Credentials::new(token_url, client_id, client_secret).audience(SCOUT_AUDIENCE);
+    let forwarding = Forwarding::new(endpoint, queue)
+        .credentials(credentials)
+        .environment(environment.unwrap_or_default())
+        .queue_limit(queue_limit);
+    Ok(Some(forwarding))
 }
 
 /// Reads a number of bytes: `1048576`, `1024KiB`, `1MiB` or `1GiB`.
