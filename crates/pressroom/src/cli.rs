@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// The variables that the telemetry crate reads, shown at the end of `--help`.
+/// Description of the variables that the telemetry crate reads, printed at the end of `--help`.
 const TELEMETRY_HELP: &str = "\
 Telemetry (environment variables only, as in the OpenTelemetry specification):
   OTEL_EXPORTER_OTLP_ENDPOINT    endpoint for traces, metrics and logs, by OTLP http/protobuf
@@ -29,8 +29,8 @@ Options override environment variables, which override a file .env in the workin
 
 /// An articles service: REST API, background tasks, telemetry.
 ///
-/// Without a command everything runs embedded in one process: the API, a worker, SQLite and an in-process
-/// queue, without installation or configuration.
+/// Without a command, the API, a worker, SQLite and an in-process queue run in one process and need no
+/// configuration.
 #[derive(Debug, Parser)]
 #[command(name = "pressroom", version, after_help = TELEMETRY_HELP, after_long_help = TELEMETRY_HELP)]
 pub struct Cli {
@@ -50,7 +50,7 @@ pub enum Command {
     Serve(Given<ServeConfig>),
     /// Run a task worker, on PostgreSQL and Redis
     Worker(Given<WorkerConfig>),
-    /// Create or upgrade the schema, including one that the Flask system created
+    /// Create or upgrade the schema, including a schema that the Flask system created
     Migrate(Given<MigrateConfig>),
     /// Manage tasks in Redis
     Tasks {
@@ -59,7 +59,7 @@ pub enum Command {
         #[command(flatten)]
         settings: Given<TasksConfig>,
     },
-    /// Show telemetry of services in any language in a browser (embedded mode includes this)
+    /// Show telemetry of services in any language in a browser (included in embedded mode)
     #[cfg(feature = "observatory")]
     Observatory(Given<ObservatoryConfig>),
     /// Print traces from an observatory
@@ -78,9 +78,9 @@ pub enum Command {
     },
     /// Print the OpenAPI document
     Openapi,
-    /// Exit with 0 unless the API on this machine is unhealthy
+    /// Check the health of the API on this machine; the exit code is 1 if it is unhealthy
     Healthcheck(Given<HealthcheckConfig>),
-    /// Print the settings in effect for `serve` and `worker`, with secrets masked
+    /// Print the effective settings of `serve` and `worker`, with secrets masked
     Config {
         /// Print the settings of embedded mode instead
         #[arg(long)]

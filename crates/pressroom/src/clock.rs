@@ -1,4 +1,4 @@
-//! The source of time, injected so that tests can control it.
+//! The source of time, which tests replace.
 
 use std::fmt::Debug;
 

@@ -1,8 +1,8 @@
 //! Configuration: command-line options, environment variables and defaults.
 //!
-//! Each command has a type that is complete and valid once read. `settings` lists every setting once, and a
-//! [`Configuration`] names those of its command, which are also the ones that its `--help` shows. `OTEL_*`,
-//! `RUST_LOG` and `PII_MASKING` are read by the `telemetry` crate.
+//! `settings` declares each setting once. Each command has a [`Configuration`], which lists the settings that the
+//! command reads and that its `--help` shows, and is validated as a whole. The `telemetry` crate reads `OTEL_*`,
+//! `RUST_LOG` and `PII_MASKING`.
 
 mod commands;
 mod error;
@@ -16,7 +16,7 @@ mod setting;
 mod settings;
 
 #[cfg(feature = "observatory")]
-pub use self::observatory::ObservatoryConfig;
+pub use self::observatory::{EmbeddedObservatory, ObservatoryConfig};
 pub use self::{
     commands::{
         DevConfig, EverySetting, ExploreConfig, HealthcheckConfig, MigrateConfig, MigrateDatabase,
@@ -28,6 +28,8 @@ pub use self::{
     reader::Reader,
     secret::Secret,
 };
+
+pub(crate) use self::commands::expand_host;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -15,16 +15,16 @@ use utoipa::ToSchema;
 
 use crate::store::HealthStore;
 
-/// Maximum wait for a component.
+/// Time limit of the check of a component.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Maximum wait for a worker; shorter than [`CHECK_TIMEOUT`], so that a missing answer is reported in time.
+/// Time limit of a worker's reply; shorter than [`CHECK_TIMEOUT`], because a missing reply must be reported in time.
 const PING_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// Minimum time between two pings of the workers, however many probes there are.
+/// Minimum time between two pings of the workers, for any number of probes.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The status of a component.
+/// Status of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ComponentStatus {
@@ -38,7 +38,7 @@ impl ComponentStatus {
     }
 }
 
-/// The status of every component.
+/// Status of each component.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[schema(as = Components)]
 pub struct Report {
@@ -46,12 +46,12 @@ pub struct Report {
     pub database: ComponentStatus,
     #[schema(value_type = String, example = "healthy")]
     pub redis: ComponentStatus,
-    /// Healthy when at least one worker is alive.
+    /// Healthy if at least one worker is alive.
     #[schema(value_type = String, example = "healthy")]
     pub celery: ComponentStatus,
 }
 
-/// The queue that tasks are published to.
+/// Queue that tasks are published to.
 #[derive(Debug, Clone)]
 pub enum TaskQueue {
     /// Redis, consumed by workers in any language.
@@ -64,7 +64,7 @@ pub enum TaskQueue {
 }
 
 impl TaskQueue {
-    /// The queue of this broker.
+    /// Returns the queue of a broker.
     #[must_use]
     pub fn through(broker: Arc<dyn Broker>) -> Self {
         let workers = Arc::new(Workers::new(broker.clone()));
@@ -76,14 +76,14 @@ impl TaskQueue {
 #[derive(Debug)]
 pub struct Workers {
     control: Control,
-    /// The time of the last ping and whether a worker answered; locked during a ping.
+    /// Time of the last ping and whether a worker replied; locked during a ping.
     last: Mutex<Option<(Instant, bool)>>,
 }
 
 impl Workers {
     fn new(broker: Arc<dyn Broker>) -> Self {
         Self {
-            // One answer is enough.
+            // One reply is enough.
             control: Control::new(broker).timeout(PING_TIMEOUT).limit(1),
             last: Mutex::default(),
         }
@@ -91,14 +91,14 @@ impl Workers {
 
     async fn any_alive(&self) -> bool {
         let mut last = self.last.lock().await;
-        if let Some((asked, answered)) = *last
-            && asked.elapsed() < PING_INTERVAL
-        {
-            return answered;
+        match *last {
+            Some((pinged, replied)) if pinged.elapsed() < PING_INTERVAL => replied,
+            _ => {
+                let replied = self.control.ping().await.is_ok_and(|nodes| !nodes.is_empty());
+                *last = Some((Instant::now(), replied));
+                replied
+            }
         }
-        let answered = self.control.ping().await.is_ok_and(|nodes| !nodes.is_empty());
-        *last = Some((Instant::now(), answered));
-        answered
     }
 }
 
@@ -128,7 +128,7 @@ impl Health {
         &self.service_name
     }
 
-    /// Checks all components concurrently, in at most a second.
+    /// Checks all components concurrently, within a second.
     pub async fn check(&self) -> Report {
         let database = tokio::time::timeout(CHECK_TIMEOUT, self.store.ping());
         let (database, (redis, celery)) = tokio::join!(database, self.check_queue());
@@ -148,7 +148,7 @@ impl Health {
         matches!(current, Ok(Ok(true)))
     }
 
-    /// Fails readiness checks from now on, because the process is about to stop.
+    /// Makes readiness checks fail from now on, because the process is about to stop.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -160,11 +160,8 @@ impl Health {
                 let redis = tokio::time::timeout(CHECK_TIMEOUT, broker.ping());
                 let workers = tokio::time::timeout(CHECK_TIMEOUT, workers.any_alive());
                 let (redis, workers) = tokio::join!(redis, workers);
-                let healthy = matches!(redis, Ok(Ok(())));
-                (
-                    ComponentStatus::of(healthy),
-                    ComponentStatus::of(workers == Ok(true)),
-                )
+                let redis = ComponentStatus::of(matches!(redis, Ok(Ok(()))));
+                (redis, ComponentStatus::of(workers == Ok(true)))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The source of ids, injected so that tests can predict them.
+//! The source of ids, which tests replace.
 
 use std::fmt::Debug;
 

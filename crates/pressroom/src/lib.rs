@@ -1,9 +1,9 @@
 //! Pressroom: an articles service with JWT login, PostgreSQL, Celery-compatible background
 //! tasks and OpenTelemetry.
 //!
-//! [`api`] parses requests and writes responses; [`accounts`] and [`articles`] decide; [`store`] runs the
-//! SQL; [`tasks`] publishes and runs background work. They share the types of [`domain`]. [`commands`]
-//! assembles them according to [`config`].
+//! [`api`] parses requests and builds responses; [`accounts`] and [`articles`] contain the rules; [`store`] runs the
+//! SQL; [`tasks`] publishes and runs background tasks. They share the types of [`domain`]. [`commands`] assembles
+//! them according to [`config`].
 
 pub mod accounts;
 pub mod api;

@@ -1,5 +1,5 @@
-//! Shutdown of a process: a signal stops its parts, a second signal aborts it, and a part that ends
-//! unexpectedly stops the others and makes the process fail.
+//! Shutdown of a process. A signal stops the parts of the process, and a second signal aborts it. A part that ends
+//! unexpectedly stops the other parts and makes the process fail.
 
 use std::{future::Future, time::Duration};
 
@@ -12,23 +12,18 @@ use tokio_util::sync::CancellationToken;
 /// Exit code after a second signal: 128 + SIGTERM, as shells report it.
 const ABORTED: i32 = 143;
 
+/// Time added to the grace period, which the parts observe themselves.
+const GRACE_MARGIN: Duration = Duration::from_secs(2);
+
 /// Error if parts do not stop in time.
-const LATE: &str = "work was still in progress after the grace period; SHUTDOWN_GRACE sets a longer one";
+const LATE: &str = "work was still in progress after the grace period; increase SHUTDOWN_GRACE";
 
 /// Parts of a process, which run concurrently until the process stops.
 #[derive(Debug, Default)]
 pub struct Lifecycle {
     shutdown: CancellationToken,
     parts: JoinSet<(&'static str, anyhow::Result<()>)>,
-}
-
-/// Timing of a shutdown.
-#[derive(Debug, Clone, Copy)]
-pub struct ShutdownTiming {
-    /// Time for which all parts continue to run, so that load balancers detect the failing readiness checks.
-    pub delay: Duration,
-    /// Maximum time for the parts to stop after the delay.
-    pub grace: Duration,
+    delay: Duration,
 }
 
 impl Lifecycle {
@@ -37,14 +32,21 @@ impl Lifecycle {
         Self::default()
     }
 
+    /// Lets all parts continue to run for `delay` after the signal, for load balancers to detect failing readiness
+    /// checks.
+    #[must_use]
+    pub fn delay(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+
     /// Returns a token that is cancelled when the process stops.
     #[must_use]
     pub fn shutdown(&self) -> CancellationToken {
         self.shutdown.clone()
     }
 
-    /// Runs a part. The part must end soon after [`Self::shutdown`] is cancelled, and not before; a part that
-    /// stops for another reason must cancel the token itself.
+    /// Runs a part, which must end soon after [`Self::shutdown`] is cancelled, and not before. A part that stops for
+    /// another reason must cancel the token itself.
     pub fn spawn(
         &mut self,
         name: &'static str,
@@ -58,7 +60,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Returns an error if a part failed, ended unexpectedly, or did not stop in time.
-    pub async fn run(mut self, timing: ShutdownTiming, draining: impl FnOnce()) -> anyhow::Result<()> {
+    pub async fn run(mut self, grace: Duration, draining: impl FnOnce()) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut failure = None;
@@ -78,25 +80,26 @@ impl Lifecycle {
             std::process::exit(ABORTED);
         });
         draining();
-        // Without a delay if the parts are already stopping.
+        // There is no delay if the parts are already stopping.
         if failure.is_none() && !self.shutdown.is_cancelled() {
             tokio::select! {
-                () = tokio::time::sleep(timing.delay) => {}
-                Some(ended) = self.parts.join_next(), if !timing.delay.is_zero() => failure = Some(early_end(ended)),
+                () = tokio::time::sleep(self.delay) => {}
+                Some(ended) = self.parts.join_next(), if !self.delay.is_zero() => failure = Some(early_end(ended)),
             }
         }
         self.shutdown.cancel();
-        let stopped = tokio::time::timeout(timing.grace, async {
+        let stopped = tokio::time::timeout(grace + GRACE_MARGIN, async {
             while let Some(ended) = self.parts.join_next().await {
-                match ended {
-                    Ok((_, Ok(()))) => {}
-                    Ok((name, Err(error))) => failure = failure.take().or(Some(error.context(name))),
-                    Err(error) => failure = failure.take().or(Some(error.into())),
-                }
+                let error = match ended {
+                    Ok((_, Ok(()))) => continue,
+                    Ok((name, Err(error))) => error.context(name),
+                    Err(error) => error.into(),
+                };
+                failure.get_or_insert(error);
             }
         });
         if stopped.await.is_err() {
-            failure = failure.or_else(|| Some(anyhow::anyhow!(LATE)));
+            failure.get_or_insert_with(|| anyhow::anyhow!(LATE));
         }
         failure.map_or(Ok(()), Err)
     }
@@ -118,11 +121,11 @@ mod tests {
 
     use super::*;
 
-    /// Runs on one thread, so that the signal arrives while it is awaited. No other test in this process
-    /// sends signals.
+    /// Runs on one thread, because the signal must arrive while it is awaited. No other test in this process sends
+    /// signals.
     #[tokio::test]
     async fn a_part_that_fails_during_the_delay_ends_it_and_the_others() {
-        let mut lifecycle = Lifecycle::new();
+        let mut lifecycle = Lifecycle::new().delay(Duration::from_hours(1));
         let (drained, draining) = tokio::sync::oneshot::channel();
         lifecycle.spawn("broken", async move {
             let pid = std::process::id().to_string();
@@ -135,11 +138,8 @@ mod tests {
             shutdown.cancelled().await;
             Ok(())
         });
-        let timing = ShutdownTiming {
-            delay: Duration::from_hours(1),
-            grace: Duration::from_hours(1),
-        };
-        let running = lifecycle.run(timing, || drained.send(()).expect("the test waits for it"));
+        let drain = || drained.send(()).expect("the test waits for it");
+        let running = lifecycle.run(Duration::from_hours(1), drain);
         let error = tokio::time::timeout(Duration::from_secs(20), running).await;
         assert_eq!(format!("{:#}", error.unwrap().unwrap_err()), "broken: no more");
     }

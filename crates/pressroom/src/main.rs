@@ -1,7 +1,11 @@
 //! The command line of Pressroom; see `pressroom --help`.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use pressroom::{
     api,
@@ -14,21 +18,19 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line for any cause: this is what an operator sees first.
-            let line = format!("{error:#}").replace('\n', " ");
-            let _ = writeln!(std::io::stderr(), "pressroom: {line}");
+            // The log, on standard output, has already shown the error on the same terminal.
+            let on_terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+            if !(on_terminal && error.is::<commands::Logged>()) {
+                let line = format!("{error:#}").replace('\n', " ");
+                let _ = writeln!(std::io::stderr(), "pressroom: {line}");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
 fn run() -> anyhow::Result<()> {
-    match dotenvy::dotenv() {
-        Ok(_) => {}
-        Err(error) if error.not_found() => {}
-        // The error quotes the line, which may contain a secret.
-        Err(_) => anyhow::bail!(".env: cannot be read; write each line as NAME=value"),
-    }
+    load_dotenv()?;
     let Cli { command, settings } = Cli::parse();
     let before = &settings;
     match command.unwrap_or_else(|| Command::Dev(settings.clone().cast())) {
@@ -52,6 +54,29 @@ fn run() -> anyhow::Result<()> {
             }
             print(&reader.to_string())
         }
+    }
+}
+
+/// Sets the variables of the file `.env` in the working directory or the nearest folder above it that has one.
+fn load_dotenv() -> anyhow::Result<()> {
+    let folder = std::env::current_dir().context("cannot read the path of the working directory")?;
+    let mut paths = folder.ancestors().map(|folder| folder.join(".env"));
+    let Some(path) = paths.find(|path| path.is_file()) else {
+        return Ok(());
+    };
+    match dotenvy::from_path(&path) {
+        // The line may contain a secret, so the message does not quote it.
+        Err(dotenvy::Error::LineParse(line, _)) => {
+            let line = line.lines().next().unwrap_or_default().trim();
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let before = text.lines().take_while(|own| own.trim() != line).count();
+            anyhow::bail!(
+                ".env: line {} of {} is not of the form NAME=value",
+                before + 1,
+                path.display()
+            )
+        }
+        result => result.with_context(|| format!(".env: cannot read {}", path.display())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The HTTP server of the service, with its usual limits.
+//! The HTTP server of the service.
 
 use bounded_server::Server;
 

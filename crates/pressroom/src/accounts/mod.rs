@@ -1,6 +1,6 @@
 //! Accounts: registration, login, logout, passwords, tokens and rate limits.
 //!
-//! This module decides who may log in. SQL is in [`crate::store`], HTTP in [`crate::api`].
+//! This module contains the rules; SQL is in [`crate::store`], HTTP in [`crate::api`].
 
 mod password;
 mod rate_limit;

@@ -1,8 +1,7 @@
 //! Hashing and verification of passwords, on blocking threads and with bounded concurrency.
 //!
-//! New hashes use argon2id, or werkzeug's scrypt while a Flask process must verify them too. Hashes of both
-//! schemes and werkzeug's PBKDF2 verify; a hash of another scheme than the configured one is replaced at
-//! the next login.
+//! New hashes use argon2id, or werkzeug's scrypt while a Flask process must verify them too. Stored hashes may use
+//! either scheme or werkzeug's PBKDF2. A login replaces a hash whose scheme is not the configured scheme.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::werkzeug;
 use crate::{domain::PasswordHash, ids::IdSource};
 
-/// Maximum time that a request waits before its hash is computed.
+/// Maximum time that a request waits for the computation of its hash to start.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of waiting requests.
@@ -34,7 +33,7 @@ impl std::fmt::Debug for Password {
 /// Scheme for hashing new passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordScheme {
-    /// argon2id with 12 MiB and three passes. Of the equally strong settings that OWASP recommends, this one
+    /// argon2id with 12 MiB and three passes. OWASP recommends several equally strong settings; this setting
     /// uses little memory, which the allocator does not return to the system.
     Argon2id,
     /// werkzeug's scrypt, which a Flask process can verify.
@@ -48,12 +47,11 @@ pub enum Verdict {
     Wrong,
     /// The password is right.
     Right,
-    /// The password is right, but the stored hash uses another scheme than the configured one; store this
-    /// hash instead.
+    /// The password is right, but the stored hash does not use the configured scheme; store this hash instead.
     Upgrade(PasswordHash),
 }
 
-/// Error when too many requests wait for hashes; a later retry may succeed.
+/// Error if too many requests wait for hashes; a later retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many passwords are being hashed")]
 pub struct Overloaded;
@@ -62,17 +60,17 @@ pub struct Overloaded;
 #[derive(Debug, Clone)]
 pub struct Passwords {
     scheme: PasswordScheme,
-    /// One permit for each computation that may run at once.
+    /// One permit for each concurrent computation.
     running: Arc<Semaphore>,
-    /// One permit for each computation that may run or wait.
+    /// One permit for each running or waiting computation.
     admitted: Arc<Semaphore>,
     ids: Arc<dyn IdSource>,
-    /// Hash to verify against when there is no account, so that an unknown address takes the same time.
+    /// Hash to verify against if there is no account, because the response time must not reveal that.
     decoy: PasswordHash,
 }
 
 impl Passwords {
-    /// Creates a hasher that computes at most `parallel` hashes at once. Blocks to compute one hash.
+    /// Creates a hasher that computes at most `parallel` hashes concurrently. Blocks while it computes a hash.
     #[must_use]
     pub fn new(scheme: PasswordScheme, parallel: usize, ids: Arc<dyn IdSource>) -> Self {
         let decoy = hash(scheme, b"nobody's password", ids.next().as_bytes());
@@ -91,8 +89,8 @@ impl Passwords {
     /// [`Overloaded`] when too many requests wait or the computation does not start in time.
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, Overloaded> {
         let (scheme, salt) = (self.scheme, self.ids.next());
-        self.compute(move || hash(scheme, password.0.as_bytes(), salt.as_bytes()))
-            .await
+        let work = move || hash(scheme, password.0.as_bytes(), salt.as_bytes());
+        self.compute(work).await
     }
 
     /// Verifies a password against a stored hash. Without a stored hash, does the same work and returns
@@ -130,11 +128,11 @@ impl Passwords {
             .clone()
             .try_acquire_owned()
             .map_err(|_| Overloaded)?;
-        let running = tokio::time::timeout(QUEUE_TIMEOUT, self.running.clone().acquire_owned())
-            .await
-            .map_err(|_| Overloaded)?
-            .map_err(|_| Overloaded)?;
-        // The task holds the permits until it is done, since dropping the caller does not stop it.
+        let running = tokio::time::timeout(QUEUE_TIMEOUT, self.running.clone().acquire_owned());
+        let Ok(Ok(running)) = running.await else {
+            return Err(Overloaded);
+        };
+        // The blocking task holds the permits, because it continues even if the caller is dropped.
         let work = tokio::task::spawn_blocking(move || {
             let _permits = (admitted, running);
             work()
@@ -153,10 +151,7 @@ fn hash(scheme: PasswordScheme, password: &[u8], salt: &[u8; 16]) -> PasswordHas
             .hash_password_with_salt(password, salt)
             .expect("argon2 accepts any password that fits into a request")
             .to_string(),
-        PasswordScheme::WerkzeugScrypt => {
-            let salt: String = salt.iter().map(|byte| format!("{byte:02x}")).collect();
-            werkzeug::hash(password, &salt)
-        }
+        PasswordScheme::WerkzeugScrypt => werkzeug::hash(password, &werkzeug::hex(salt)),
     })
 }
 
@@ -199,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn hashes_are_accepted_and_refused_as_by_werkzeug() {
+    async fn hashes_are_accepted_and_rejected_as_by_werkzeug() {
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/vectors/werkzeug-and-jwt.json")).unwrap();
         let cases = vectors["password_hashes"].as_array().unwrap();
@@ -253,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_over_the_maximum_of_waiting_ones_is_refused() {
+    async fn a_request_is_rejected_if_too_many_requests_wait() {
         let mut passwords = passwords(PasswordScheme::Argon2id);
         passwords.admitted = Arc::new(Semaphore::new(0));
         assert_eq!(passwords.hash(password("x")).await, Err(Overloaded));

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    domain::{Email, NewUser, User, UserChanges},
+    domain::{Credentials, Email, NewUser, User, UserChanges},
     names::{attribute, metric, span},
     store::{AccountStore, Constraint, StoreError},
 };
@@ -22,10 +22,10 @@ use crate::{
 static LOGIN_ATTEMPTS: telemetry::Counter = telemetry::counter(
     metric::AUTH_LOGIN_ATTEMPTS,
     "{attempt}",
-    "Login attempts by outcome",
+    "Login attempts by result",
 );
 
-/// The reason an operation on an account failed.
+/// Reason an operation on an account failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
     #[error("Email already registered")]
@@ -75,7 +75,7 @@ pub struct SignedIn {
     pub token: String,
 }
 
-/// The accounts service.
+/// Operations on accounts.
 #[derive(Debug, Clone)]
 pub struct Accounts {
     store: Arc<dyn AccountStore>,
@@ -103,7 +103,7 @@ impl Accounts {
         }
     }
 
-    /// Registers a user, and logs them in.
+    /// Registers a user and logs the user in.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], [`AccountError::EmailTaken`], or a failure of the store or of hashing.
@@ -171,14 +171,14 @@ impl Accounts {
     pub async fn authenticate(&self, token: &str) -> Result<(User, Claims), AccountError> {
         let claims = self.tokens.check(token)?;
         let session = self.store.find_session(claims.user, &claims.key).await?;
-        match session {
-            None => Err(AccountError::UserNotFound),
-            Some(session) if session.revoked => Err(InvalidToken::Untrusted.into()),
-            Some(session) => Ok((session.user, claims)),
+        let session = session.ok_or(AccountError::UserNotFound)?;
+        if session.revoked {
+            return Err(InvalidToken::Untrusted.into());
         }
+        Ok((session.user, claims))
     }
 
-    /// Changes a user's profile; a new `password` also replaces the hash in `changes`.
+    /// Changes a user's profile and, with `password`, the password hash.
     ///
     /// # Errors
     /// [`AccountError::EmailTaken`], [`AccountError::UserNotFound`], or a failure of the store or of hashing.
@@ -191,11 +191,11 @@ impl Accounts {
         if let Some(password) = password {
             changes.password_hash = Some(self.passwords.hash(password).await?);
         }
-        let updated = self.store.update_user(user.id, changes, self.clock.now()).await?;
-        updated.ok_or(AccountError::UserNotFound)
+        let updated = self.store.update_user(user.id, changes, self.clock.now());
+        updated.await?.ok_or(AccountError::UserNotFound)
     }
 
-    /// Revokes a token, in every process.
+    /// Revokes a token. All processes reject the token from then on.
     ///
     /// # Errors
     /// A failure of the store.
@@ -220,22 +220,19 @@ impl Accounts {
         let found = self.store.find_credentials(email).await?;
         let stored = found.as_ref().map(|found| found.password_hash.clone());
         let verdict = self.passwords.verify(password, stored).await?;
-        let found = found.ok_or(AccountError::InvalidCredentials)?;
+        let Credentials { user, password_hash } = found.ok_or(AccountError::InvalidCredentials)?;
         match verdict {
             Verdict::Wrong => return Err(AccountError::InvalidCredentials),
             Verdict::Right => {}
             Verdict::Upgrade(new) => {
-                let upgraded = self
-                    .store
-                    .upgrade_password_hash(found.user.id, &found.password_hash, &new)
-                    .await;
-                // The login succeeds either way; the next one tries again.
-                if let Err(error) = upgraded {
-                    telemetry::warn!(user.id = found.user.id.0, %error, "password hash not upgraded");
+                let upgraded = self.store.upgrade_password_hash(user.id, &password_hash, &new);
+                // The login succeeds even if the upgrade fails; the next login retries the upgrade.
+                if let Err(error) = upgraded.await {
+                    telemetry::warn!(user.id = user.id.0, %error, "password hash not upgraded");
                 }
             }
         }
-        Ok(found.user)
+        Ok(user)
     }
 
     fn sign_in(&self, user: User) -> SignedIn {

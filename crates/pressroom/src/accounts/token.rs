@@ -1,12 +1,12 @@
 //! JSON Web Tokens (RFC 7519) signed with HS256, compatible with PyJWT, which the reference implementation
 //! uses.
 //!
-//! Claims: `user_id`, `email`, `exp`, `iat`, and `jti`, which the reference implementation does not set. A
-//! token is valid when its signature is correct, it has not expired, and no claim has a type that PyJWT
-//! refuses. The store knows which tokens were logged out.
+//! The claims are `user_id`, `email`, `exp`, `iat`, and `jti`, which the reference implementation does not set. A
+//! token is valid if its signature is correct, it has not expired, and PyJWT accepts the types of its claims. The
+//! store contains the tokens that were revoked by a logout.
 //!
-//! No JWT crate is used: HS256 needs little code, and the injected clock and PyJWT's rules (`iat`, `sub`,
-//! `jti`, `aud`, `crit`) would have to be added to a crate as well.
+//! No JWT crate is used, because HS256 needs little code, and a crate would not provide the injected clock and
+//! PyJWT's rules for `iat`, `sub`, `jti`, `aud` and `crit`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,10 +33,10 @@ impl SecretKey {
         Self(secret.as_bytes().to_vec())
     }
 
-    /// Returns a keyed digest of `text`, to store in place of personal data.
+    /// Returns a keyed digest of `text`, which is stored instead of personal data.
     ///
-    /// Digests for different purposes differ. A digest is never the signature of a token, since no token
-    /// contains the NUL that separates purpose and text.
+    /// Digests of the same text for different purposes differ. A digest is never the signature of a token, because
+    /// no token contains the NUL between purpose and text.
     pub(super) fn digest(&self, purpose: &str, text: &str) -> [u8; 16] {
         let mac = self.mac(&format!("{purpose}\0{text}"));
         let mut digest = [0; 16];
@@ -61,12 +61,12 @@ impl std::fmt::Debug for SecretKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     pub user: UserId,
-    /// Identifies the token when it is logged out.
+    /// Key of the token in the list of revoked tokens.
     pub key: TokenKey,
     pub expires_at: Timestamp,
 }
 
-/// Reason a token is refused.
+/// Reason a token is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidToken {
     /// Malformed, signed with another key, expired, or not yet valid.
@@ -156,10 +156,8 @@ impl Tokens {
     fn check_registered(&self, claims: &Map<String, Value>) -> Option<Timestamp> {
         let now = self.clock.now().as_second();
         let expires = seconds(claims.get("exp")?)?;
-        let not_ahead = |claim| match claims.get(claim) {
-            None => true,
-            Some(value) => seconds(value).is_some_and(|time| time <= now),
-        };
+        let is_past = |value| seconds(value).is_some_and(|time| time <= now);
+        let not_ahead = |claim| claims.get(claim).is_none_or(is_past);
         let text_if_present = |claim| claims.get(claim).is_none_or(Value::is_string);
         let holds = expires > now
             && not_ahead("iat")
@@ -177,12 +175,11 @@ fn object(part: &str) -> Option<Map<String, Value>> {
 
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "a float beyond 64 bits saturates, which is just as far in the future"
+    reason = "a float beyond 64 bits saturates, which is far enough in the future"
 )]
 fn seconds(value: &Value) -> Option<i64> {
-    value
-        .as_i64()
-        .or_else(|| value.as_f64().map(|seconds| seconds as i64))
+    let truncated = || value.as_f64().map(|seconds| seconds as i64);
+    value.as_i64().or_else(truncated)
 }
 
 /// Returns the claim `user_id`. A float without a fraction is accepted, as by the reference implementation.
@@ -237,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_accepted_and_refused_as_by_pyjwt() {
+    fn tokens_are_accepted_and_rejected_as_by_pyjwt() {
         let vectors: Value =
             serde_json::from_str(include_str!("../../tests/vectors/werkzeug-and-jwt.json")).unwrap();
         assert_eq!(vectors["secret"], SECRET);

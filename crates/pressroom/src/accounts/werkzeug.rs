@@ -1,7 +1,7 @@
 //! Password hashes in werkzeug's text format, `method$salt$hex`, which Flask applications store.
 //!
-//! The methods `scrypt:N:r:p` and `pbkdf2:digest:rounds` are supported; no password matches any other hash.
-//! The cost of a stored hash is bounded, because other programs may have written it.
+//! The methods `scrypt:N:r:p` and `pbkdf2:digest:rounds` are supported; no password matches any other hash. The
+//! cost of verifying a stored hash is bounded, because other programs may have written the hash.
 
 use pbkdf2::pbkdf2_hmac;
 use subtle::ConstantTimeEq;
@@ -12,24 +12,21 @@ const MAX_SCRYPT_MEMORY: u64 = 256 << 20;
 /// Maximum number of rounds of a PBKDF2 hash (werkzeug's default is a million).
 const MAX_PBKDF2_ROUNDS: u32 = 10_000_000;
 
-// werkzeug's default cost for scrypt: N = 2^15, r = 8, p = 1.
-const SCRYPT_LOG_N: u8 = 15;
+// werkzeug's default cost of scrypt.
+const SCRYPT_N: u64 = 1 << 15;
 const SCRYPT_R: u32 = 8;
 const SCRYPT_P: u32 = 1;
-const SCRYPT_LEN: usize = 64;
 
 /// Returns whether `hash` is a hash of `password`; false for a malformed hash.
 pub(super) fn verify(password: &[u8], hash: &str) -> bool {
     matches(password, hash).unwrap_or(false)
 }
 
-/// Returns a hash as from werkzeug's `generate_password_hash`, which Flask can verify.
+/// Returns a hash in the format of werkzeug's `generate_password_hash`, which Flask can verify.
 pub(super) fn hash(password: &[u8], salt: &str) -> String {
-    let mut output = [0; SCRYPT_LEN];
-    let params = scrypt::Params::new(SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P).expect("werkzeug's cost is valid");
-    scrypt::scrypt(password, salt.as_bytes(), &params, &mut output).expect("64 bytes is a valid length");
-    let n = 1u32 << SCRYPT_LOG_N;
-    format!("scrypt:{n}:{SCRYPT_R}:{SCRYPT_P}${salt}${}", hex(&output))
+    let output = scrypt(password, salt.as_bytes(), SCRYPT_N, SCRYPT_R, SCRYPT_P);
+    let output = hex(&output.expect("werkzeug's cost is valid"));
+    format!("scrypt:{SCRYPT_N}:{SCRYPT_R}:{SCRYPT_P}${salt}${output}")
 }
 
 fn matches(password: &[u8], hash: &str) -> Option<bool> {
@@ -53,7 +50,7 @@ fn scrypt(password: &[u8], salt: &[u8], n: u64, r: u32, p: u32) -> Option<Vec<u8
         return None;
     }
     let params = scrypt::Params::new(u8::try_from(n.ilog2()).ok()?, r, p).ok()?;
-    let mut output = vec![0; SCRYPT_LEN];
+    let mut output = vec![0; 64];
     scrypt::scrypt(password, salt, &params, &mut output).ok()?;
     Some(output)
 }
@@ -75,7 +72,7 @@ fn pbkdf2(password: &[u8], salt: &[u8], digest: &str, rounds: u32) -> Option<Vec
     Some(output)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -83,8 +80,6 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok())
-        .collect()
+    let byte = |i: usize| u8::from_str_radix(&text[i..i + 2], 16).ok();
+    (0..text.len()).step_by(2).map(byte).collect()
 }

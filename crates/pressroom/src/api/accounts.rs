@@ -13,8 +13,10 @@ use super::{
     error::{ApiError, ErrorBody},
     json::{Json, JsonBody, request_body},
 };
-use crate::accounts::{Password, SignedIn};
-use crate::domain::{Email, User, UserChanges};
+use crate::{
+    accounts::{Password, SignedIn},
+    domain::{Email, User, UserChanges},
+};
 
 /// The caller's own user.
 #[derive(Debug, Serialize, ToSchema)]
@@ -60,18 +62,6 @@ pub struct TokenView {
 pub struct SignedInView {
     user: UserView,
     token: TokenView,
-}
-
-impl From<SignedIn> for SignedInView {
-    fn from(signed_in: SignedIn) -> Self {
-        Self {
-            user: signed_in.user.into(),
-            token: TokenView {
-                access_token: signed_in.token,
-                token_type: "Bearer",
-            },
-        }
-    }
 }
 
 request_body! {
@@ -129,16 +119,12 @@ pub async fn register(
     client: Option<Extension<ClientAddress>>,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
-    let Registration {
-        email,
-        password,
-        name,
-    } = Registration::read(body)?;
-    let signed_in = app
+    let new = Registration::read(body)?;
+    let registered = app
         .accounts
-        .register(email, password, name, address(client))
-        .await?;
-    Ok((StatusCode::CREATED, Json(SignedInView::from(signed_in))))
+        .register(new.email, new.password, new.name, address(client));
+    let signed_in = registered.await?;
+    Ok((StatusCode::CREATED, view(signed_in)))
 }
 
 /// Log in
@@ -157,7 +143,7 @@ pub async fn login(
 ) -> Result<impl IntoResponse, ApiError> {
     let Login { email, password } = Login::read(body)?;
     let signed_in = app.accounts.login(email, password, address(client)).await?;
-    Ok(Json(SignedInView::from(signed_in)))
+    Ok(view(signed_in))
 }
 
 /// Get your own profile
@@ -190,11 +176,8 @@ pub async fn update_profile(
         bio: profile.bio,
         image: profile.image,
     };
-    let user = app
-        .accounts
-        .update(&caller.user, changes, profile.password)
-        .await?;
-    Ok(Json(user.into()))
+    let updated = app.accounts.update(&caller.user, changes, profile.password);
+    Ok(Json(updated.await?.into()))
 }
 
 /// Log out, which revokes the token
@@ -207,6 +190,15 @@ pub async fn logout(State(app): AppState, caller: Caller) -> Result<Json<Message
     Ok(Json(Message {
         message: "Logged out successfully",
     }))
+}
+
+fn view(SignedIn { user, token }: SignedIn) -> Json<SignedInView> {
+    let token = TokenView {
+        access_token: token,
+        token_type: "Bearer",
+    };
+    let user = user.into();
+    Json(SignedInView { user, token })
 }
 
 fn address(client: Option<Extension<ClientAddress>>) -> Option<IpAddr> {

@@ -3,7 +3,7 @@
 use axum::{
     extract::{FromRequestParts, Path, RawQuery, State},
     http::{HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
-    response::{AppendHeaders, IntoResponse, Response},
+    response::IntoResponse,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,7 +12,7 @@ use super::{
     app::AppState,
     auth::Caller,
     conditions::Conditions,
-    entity_tag::{self, entity_tag},
+    entity_tag::entity_tag,
     error::{ApiError, ErrorBody},
     idempotency_key::Keyed,
     json::{Json, JsonBody, request_body},
@@ -20,8 +20,7 @@ use super::{
 };
 use crate::domain::{Article, ArticleChanges, Draft};
 
-/// Caching rules for an article: caches revalidate before each use, and separate responses by
-/// `Authorization`.
+/// Caching rules for an article: caches revalidate before each use and store responses by `Authorization`.
 const REVALIDATED: [(HeaderName, HeaderValue); 2] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     (header::VARY, HeaderValue::from_static("Authorization")),
@@ -112,7 +111,7 @@ request_body! {
     }
 }
 
-/// Slug in a path. Text that cannot be a slug (invalid UTF-8, or with a NUL) results in 404.
+/// Slug in a path. Text that cannot be a slug (invalid UTF-8, or text with NUL) results in 404.
 #[derive(Debug)]
 pub struct Slug(String);
 
@@ -120,13 +119,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Slug {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let Path(slug) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| ApiError::article_not_found())?;
-        if slug.contains('\0') {
-            return Err(ApiError::article_not_found());
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(slug)) if !slug.contains('\0') => Ok(Self(slug)),
+            _ => Err(ApiError::article_not_found()),
         }
-        Ok(Self(slug))
     }
 }
 
@@ -146,10 +142,7 @@ pub async fn list(
     let paging = Paging::parse(query.as_deref().unwrap_or_default())?;
     let viewer = caller.map(|caller| caller.user.id);
     let page = app.articles.list(paging.query(viewer)).await?;
-    let next_cursor = page
-        .more
-        .then(|| page.articles.last().map(encode_cursor))
-        .flatten();
+    let next_cursor = page.articles.last().filter(|_| page.more).map(encode_cursor);
     Ok(Json(ArticleListView {
         articles: page.articles.into_iter().map(ArticleView::from).collect(),
         total: page.total,
@@ -189,13 +182,10 @@ pub async fn create(
         body: new.body,
     };
     let article = app.articles.create(&caller.user, draft, key).await?;
-    // Generated slugs are ASCII, so the conversion succeeds.
-    let location = HeaderValue::try_from(format!("/api/articles/{}", article.slug)).ok();
     let headers = [
-        Some((header::ETAG, entity_tag::header_value(entity_tag(&article)))),
-        location.map(|location| (header::LOCATION, location)),
+        (header::ETAG, entity_tag(&article)),
+        (header::LOCATION, path(format!("/api/articles/{}", article.slug))?),
     ];
-    let headers = AppendHeaders(headers.into_iter().flatten());
     Ok((StatusCode::CREATED, headers, Json(ArticleView::from(article))))
 }
 
@@ -219,17 +209,17 @@ pub async fn get(
     caller: Option<Caller>,
     Slug(slug): Slug,
     conditions: Conditions,
-) -> Result<Response, ApiError> {
+) -> Result<impl IntoResponse, ApiError> {
     let viewer = caller.map(|caller| caller.user.id);
     let article = app.articles.get(&slug, viewer).await?;
     let tag = entity_tag(&article);
-    let known = conditions.include(&tag);
-    let headers = (REVALIDATED, [(header::ETAG, entity_tag::header_value(tag))]);
-    Ok(if known {
-        (StatusCode::NOT_MODIFIED, headers.0, headers.1).into_response()
+    let response = if conditions.include(&tag) {
+        StatusCode::NOT_MODIFIED.into_response()
     } else {
-        (headers.0, headers.1, Json(ArticleView::from(article))).into_response()
-    })
+        Json(ArticleView::from(article)).into_response()
+    };
+    let etag = [(header::ETAG, tag)];
+    Ok((REVALIDATED, etag, response))
 }
 
 /// Update your own article
@@ -268,14 +258,17 @@ pub async fn update(
     };
     let precondition = conditions.precondition();
     let article = app.articles.update(&article, changes, precondition).await?;
-    // RFC 9110, section 6.4.2: with `Content-Location`, the response's content and its entity tag
-    // describe the updated article, not the content of the request.
-    let location = HeaderValue::try_from(uri.path()).map_err(|_| ApiError::internal_error())?;
     let headers = [
-        (header::CONTENT_LOCATION, location),
-        (header::ETAG, entity_tag::header_value(entity_tag(&article))),
+        // RFC 9110, section 6.4.2: the entity tag describes the content of the response, not of the request.
+        (header::CONTENT_LOCATION, path(uri.path().to_owned())?),
+        (header::ETAG, entity_tag(&article)),
     ];
     Ok((headers, Json(ArticleView::from(article))))
+}
+
+/// Converts a path to the value of a header field. Slugs are ASCII, so the conversion succeeds.
+fn path(path: String) -> Result<HeaderValue, ApiError> {
+    HeaderValue::try_from(path).map_err(|_| ApiError::internal_error())
 }
 
 /// Delete your own article

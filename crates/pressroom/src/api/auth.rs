@@ -9,8 +9,10 @@ use axum::{
 use telemetry::KeyValue;
 
 use super::{app::App, error::ApiError};
-use crate::accounts::{AccountError, Claims};
-use crate::domain::User;
+use crate::{
+    accounts::{AccountError, Claims},
+    domain::User,
+};
 
 /// A caller with a valid token.
 #[derive(Debug)]
@@ -23,16 +25,15 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
-        authenticated(parts, app)
-            .await?
-            .ok_or_else(ApiError::missing_token)
+        let caller = authenticated(parts, app).await?;
+        caller.ok_or_else(ApiError::missing_token)
     }
 }
 
 impl OptionalFromRequestParts<Arc<App>> for Caller {
     type Rejection = ApiError;
 
-    /// Treats an invalid token as no token; an unavailable database is still an error.
+    /// Treats an invalid token as no token; an unavailable database remains an error.
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
         match authenticated(parts, app).await {
             Err(AccountError::InvalidToken(_) | AccountError::UserNotFound) => Ok(None),
@@ -41,7 +42,7 @@ impl OptionalFromRequestParts<Arc<App>> for Caller {
     }
 }
 
-/// Returns the caller that the request's token names; `None` without a token.
+/// Returns the caller that the token of the request identifies; `None` without a token.
 async fn authenticated(parts: &Parts, app: &App) -> Result<Option<Caller>, AccountError> {
     let Some(token) = bearer_token(&parts.headers) else {
         return Ok(None);
@@ -51,15 +52,12 @@ async fn authenticated(parts: &Parts, app: &App) -> Result<Option<Caller>, Accou
     Ok(Some(Caller { user, claims }))
 }
 
-/// Returns the token after `Bearer`, in any letter case and followed by one or more spaces.
+/// Returns the token after `Bearer`, which may be in any letter case and followed by several spaces.
 ///
-/// Several `Authorization` fields are joined into one list, which never verifies as a token.
+/// Repeated `Authorization` fields are joined into a list, which is never a valid token.
 fn bearer_token(headers: &HeaderMap) -> Option<String> {
-    let values: Result<Vec<&str>, _> = headers
-        .get_all(header::AUTHORIZATION)
-        .iter()
-        .map(|value| value.to_str())
-        .collect();
+    let values = headers.get_all(header::AUTHORIZATION).iter();
+    let values: Result<Vec<&str>, _> = values.map(|value| value.to_str()).collect();
     let value = values.ok()?.join(",");
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();

@@ -1,11 +1,11 @@
 //! Cross-Origin Resource Sharing (WHATWG Fetch standard): lets pages of the configured origins read
 //! responses. By default no origin is allowed.
 //!
-//! Callers authenticate with a bearer token, which a page must send explicitly; browsers attach nothing
-//! by themselves. `Access-Control-Allow-Credentials` is therefore never sent, and allowing `*` is safe.
-//! tower-http's layer is not used because it responds to every OPTIONS request itself, without `Allow`.
+//! Callers authenticate with a bearer token, which browsers do not send by themselves. Therefore
+//! `Access-Control-Allow-Credentials` is never sent, and allowing `*` is safe. tower-http's layer is not used,
+//! because it responds to every OPTIONS request itself, without `Allow`.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
@@ -22,10 +22,10 @@ const REQUEST_FIELDS: HeaderValue = HeaderValue::from_static(
 /// Response fields that a page may read in addition to the CORS-safelisted ones.
 const RESPONSE_FIELDS: HeaderValue =
     HeaderValue::from_static("ETag, Location, Content-Location, Retry-After, traceresponse");
-/// Time for which a browser may cache the response to a preflight, in seconds.
+/// Time that a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Origins whose pages may read responses; by default none.
+/// Origins whose pages may read responses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigins {
     /// Every origin, written `*`.
@@ -46,22 +46,6 @@ impl Default for AllowedOrigins {
 }
 
 impl AllowedOrigins {
-    /// Parses a comma-separated list of origins, or `*`.
-    ///
-    /// # Errors
-    /// [`InvalidOrigin`] names the first entry that could never equal a browser's `Origin` field.
-    pub fn parse(list: &str) -> Result<Self, InvalidOrigin> {
-        if list.trim() == "*" {
-            return Ok(Self::Any);
-        }
-        list.split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(|part| origin(part).ok_or_else(|| InvalidOrigin(part.to_owned())))
-            .collect::<Result<_, _>>()
-            .map(Self::Only)
-    }
-
     /// Whether no origin is allowed.
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -74,6 +58,21 @@ impl AllowedOrigins {
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::Only(origins) => origins.contains(origin).then(|| origin.clone()),
         }
+    }
+}
+
+impl FromStr for AllowedOrigins {
+    type Err = InvalidOrigin;
+
+    /// Parses a comma-separated list of origins, or `*`. The error contains the first entry that cannot equal a
+    /// browser's `Origin` field.
+    fn from_str(list: &str) -> Result<Self, InvalidOrigin> {
+        if list.trim() == "*" {
+            return Ok(Self::Any);
+        }
+        let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let origins = entries.map(|entry| origin(entry).ok_or_else(|| InvalidOrigin(entry.to_owned())));
+        origins.collect::<Result<_, _>>().map(Self::Only)
     }
 }
 
@@ -91,7 +90,7 @@ impl std::fmt::Display for AllowedOrigins {
 
 fn origin(text: &str) -> Option<HeaderValue> {
     let url = Url::parse(text).ok()?;
-    // The URL parser accepts `*` in a host, where it would be meant as a pattern; patterns are not supported.
+    // The URL parser accepts `*` in a host, but patterns are not supported.
     let exact = matches!(url.scheme(), "http" | "https")
         && url.origin().ascii_serialization() == text
         && !text.contains('*');
@@ -105,10 +104,8 @@ pub(super) async fn share(
     next: Next,
 ) -> Response {
     let granted = allowed.granted(request.headers());
-    let preflight = request.method() == Method::OPTIONS
-        && request
-            .headers()
-            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let requested_method = request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let preflight = request.method() == Method::OPTIONS && requested_method.is_some();
     let mut response = if preflight && granted.is_some() {
         let headers = [
             (header::ACCESS_CONTROL_ALLOW_METHODS, METHODS),
@@ -129,7 +126,7 @@ pub(super) async fn share(
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_FIELDS);
     }
     if *allowed != AllowedOrigins::Any {
-        // The response depends on the origin, so caches must store one per origin.
+        // The response depends on the origin, so caches must store one response per origin.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
     response
@@ -147,9 +144,9 @@ mod tests {
             "https://app.example.com",
             "http://localhost:3000,https://b.example",
         ] {
-            assert_eq!(AllowedOrigins::parse(list).unwrap().to_string(), list.trim());
+            assert_eq!(list.parse::<AllowedOrigins>().unwrap().to_string(), list.trim());
         }
-        assert_eq!(AllowedOrigins::parse(" * "), Ok(AllowedOrigins::Any));
+        assert_eq!(" * ".parse(), Ok(AllowedOrigins::Any));
         for wrong in [
             "app.example.com",
             "https://app.example.com/",
@@ -164,7 +161,7 @@ mod tests {
         ] {
             let list = format!("https://a.example, {wrong}");
             assert_eq!(
-                AllowedOrigins::parse(&list),
+                list.parse::<AllowedOrigins>(),
                 Err(InvalidOrigin(wrong.to_owned())),
                 "{wrong}"
             );

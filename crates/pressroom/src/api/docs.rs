@@ -1,5 +1,5 @@
-//! The OpenAPI document, and a page to browse and try the API. The page is embedded in the binary and
-//! loads nothing from other hosts.
+//! The OpenAPI document, and a page to browse and try the API. The page is part of the binary and loads nothing
+//! from other hosts.
 
 use axum::{
     http::header,
@@ -43,7 +43,7 @@ impl Modify for BearerToken {
     }
 }
 
-/// Adds the error responses that follow from the other parts of an operation.
+/// Adds the error responses that an operation has because of its other parts.
 pub(super) fn add_common_errors(document: &mut utoipa::openapi::OpenApi) {
     let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
     let error = ResponseBuilder::new().content("application/json", body).build();

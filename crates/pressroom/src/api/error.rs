@@ -1,14 +1,13 @@
-//! The error envelope: the one JSON format of every error response.
+//! The error envelope: the JSON format of every error response.
 //!
-//! Handlers return `Result<_, ApiError>`; middleware and fallbacks build an [`ApiError`] as well. The
-//! messages are those of the reference implementation, word for word, because clients match on them.
+//! Handlers, middleware and fallbacks return an [`ApiError`]. Its messages equal those of the reference
+//! implementation, because clients compare them.
 //!
-//! Choosing an error: domain errors convert with `From`. Use [`ApiError::bad_request`] when the request
-//! cannot be read at all and [`ApiError::validation`] when individual fields are wrong. An unavailable
-//! database is 503, never 500. [`ApiError::internal_error`] is for defects of this program; the cause is logged
-//! but not sent.
+//! Domain errors convert with `From`. [`ApiError::bad_request`] is for a request that cannot be parsed,
+//! [`ApiError::validation`] for invalid fields. An unavailable database results in 503, never 500.
+//! [`ApiError::internal_error`] is for defects of this program; the cause is logged but not sent.
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -24,7 +23,7 @@ use crate::{
     store::{Constraint, StoreError},
 };
 
-/// Value of `Retry-After` when the service is unavailable, in seconds.
+/// Value of `Retry-After` if the service is unavailable, in seconds.
 const UNAVAILABLE_FOR: NonZeroU32 = NonZeroU32::MIN;
 
 /// All validation errors of a request, by field name.
@@ -37,13 +36,13 @@ pub struct ApiError {
     code: &'static str,
     message: &'static str,
     fields: Option<FieldErrors>,
-    /// Value of `Retry-After` where another one than for its status applies, in seconds.
+    /// Value of `Retry-After`, in seconds.
     retry_after: Option<NonZeroU32>,
-    /// Internal cause; recorded on the server span, not sent.
+    /// Internal cause, recorded on the server span but not sent.
     cause: Option<ServerError>,
 }
 
-/// The body of every error.
+/// The body of an error response.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
     error: ErrorDetail,
@@ -54,20 +53,20 @@ struct ErrorDetail {
     /// Stable identifier for programs.
     #[schema(example = "article_not_found")]
     code: &'static str,
-    /// Text for people.
+    /// Human-readable description.
     #[schema(example = "Article not found")]
     message: &'static str,
     #[schema(example = 404)]
     status_code: u16,
     /// Trace id of this request, 32 hexadecimal digits.
     trace_id: Option<String>,
-    /// All validation errors, by field name; only present when validation failed.
+    /// All validation errors, by field name; only present if validation failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<std::collections::HashMap<String, Vec<String>>>)]
     fields: Option<FieldErrors>,
 }
 
-/// Declares a constructor for each error that has a fixed status, code and message. The code is the name.
+/// Declares a constructor for each error with a fixed status, code and message. Its name is the code.
 macro_rules! errors {
     ($($code:ident: $status:ident, $message:literal;)*) => {
         impl ApiError {
@@ -122,20 +121,15 @@ impl ApiError {
         }
     }
 
-    /// A validation error of one field.
+    /// Returns a validation error of one field.
     pub(super) fn invalid_field(name: &str, message: &str) -> Self {
         Self::validation([(name.to_owned(), vec![message.to_owned()])].into())
     }
 
     pub(super) fn caused_by(self, error_type: &'static str, message: impl Into<String>) -> Self {
-        let cause = ServerError {
-            error_type: error_type.into(),
-            message: message.into(),
-        };
-        Self {
-            cause: Some(cause),
-            ..self
-        }
+        let (error_type, message) = (error_type.into(), message.into());
+        let cause = Some(ServerError { error_type, message });
+        Self { cause, ..self }
     }
 }
 
@@ -164,10 +158,13 @@ impl From<AccountError> for ApiError {
             AccountError::InvalidToken(InvalidToken::Untrusted) => Self::invalid_token(),
             AccountError::InvalidToken(InvalidToken::NoUser) => Self::invalid_token_payload(),
             AccountError::UserNotFound => Self::user_not_found(),
-            AccountError::TooManyAttempts(TooManyAttempts { retry_after }) => Self {
-                retry_after: Some(whole_seconds(retry_after)),
-                ..Self::too_many_attempts()
-            },
+            AccountError::TooManyAttempts(TooManyAttempts { retry_after }) => {
+                let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
+                Self {
+                    retry_after: NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX)),
+                    ..Self::too_many_attempts()
+                }
+            }
             AccountError::Overloaded(error) => {
                 telemetry::warn!(%error, "request rejected because password hashing is overloaded");
                 Self::service_unavailable().caused_by("overloaded", error.to_string())
@@ -202,7 +199,7 @@ impl IntoResponse for ApiError {
                 fields: self.fields,
             },
         };
-        let body = serde_json::to_vec(&body).expect("texts and a number, which all serialise");
+        let body = serde_json::to_vec(&body).expect("text and a number always serialise");
         let mut response = (self.status, json_response(body)).into_response();
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(cause);
@@ -219,14 +216,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Returns a response whose body is a JSON text.
+/// Returns a response with a JSON body.
 pub(super) fn json_response(body: Vec<u8>) -> Response {
     let content_type = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, content_type)], body).into_response()
-}
-
-/// Rounds up to whole seconds, at least one.
-fn whole_seconds(wait: Duration) -> NonZeroU32 {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
 }

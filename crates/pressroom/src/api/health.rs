@@ -20,7 +20,7 @@ use crate::health::{ComponentStatus, Report};
 #[serde(rename_all = "lowercase")]
 enum Status {
     Healthy,
-    /// The service answers requests, but no worker runs its tasks.
+    /// The service handles requests, but no worker runs its tasks.
     Degraded,
     Unhealthy,
 }
@@ -58,16 +58,12 @@ pub struct Probe {
 pub async fn health(State(app): AppState) -> Response {
     let report = app.health.check().await;
     let required = [report.database, report.redis];
-    let status = if required.contains(&ComponentStatus::Unhealthy) {
-        Status::Unhealthy
+    let (status, code) = if required.contains(&ComponentStatus::Unhealthy) {
+        (Status::Unhealthy, StatusCode::SERVICE_UNAVAILABLE)
     } else if report.celery == ComponentStatus::Unhealthy {
-        Status::Degraded
+        (Status::Degraded, StatusCode::OK)
     } else {
-        Status::Healthy
-    };
-    let code = match status {
-        Status::Healthy | Status::Degraded => StatusCode::OK,
-        Status::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+        (Status::Healthy, StatusCode::OK)
     };
     let view = HealthView {
         status,

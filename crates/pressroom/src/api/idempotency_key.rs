@@ -23,7 +23,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Keyed {
             return Ok(Self(None));
         };
         let key = IdempotencyKey::parse(key.as_bytes()).filter(|_| keys.next().is_none());
-        key.map(|key| Self(Some(key)))
-            .ok_or_else(ApiError::invalid_idempotency_key)
+        Ok(Self(Some(key.ok_or_else(ApiError::invalid_idempotency_key)?)))
     }
 }

@@ -1,10 +1,10 @@
 //! JSON responses, and request bodies with validation.
 //!
-//! A body is read before its handler runs but validated only when the handler asks for it, because
-//! authentication, existence and ownership are checked first. The rules and the wording of validation
-//! errors are those of the reference implementation, which uses marshmallow.
+//! A body is received before its handler runs, but the handler validates the body only after it has checked
+//! authentication, existence and ownership. The rules and messages of validation are those of the reference
+//! implementation, which uses marshmallow.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     body::Bytes,
@@ -41,7 +41,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// A request body, read up to the size limit and not yet parsed.
+/// A request body within the size limit, not yet parsed.
 #[derive(Debug)]
 pub struct JsonBody(Result<Bytes, ApiError>);
 
@@ -69,39 +69,27 @@ impl JsonBody {
     /// JSON object.
     pub fn into_form(self) -> Result<Form, ApiError> {
         let value: Value = serde_json::from_slice(&self.0?).map_err(|_| ApiError::bad_request())?;
-        // The reference implementation treats every empty value as an empty object.
-        let empty = match &value {
-            Value::Null | Value::Bool(false) => true,
-            Value::Number(number) => number.as_f64() == Some(0.0),
-            Value::String(text) => text.is_empty(),
-            Value::Array(items) => items.is_empty(),
-            Value::Bool(true) | Value::Object(_) => false,
-        };
         let fields = match value {
             Value::Object(fields) => fields,
-            _ if empty => Map::new(),
+            // The reference implementation treats every value that is false in Python as an empty object.
+            Value::Null | Value::Bool(false) => Map::new(),
+            Value::Number(number) if number.as_f64() == Some(0.0) => Map::new(),
+            Value::String(text) if text.is_empty() => Map::new(),
+            Value::Array(items) if items.is_empty() => Map::new(),
             _ => return Err(ApiError::invalid_field("_schema", "Invalid input type.")),
         };
-        Ok(Form {
-            fields,
-            errors: BTreeMap::new(),
-        })
+        let errors = FieldErrors::new();
+        Ok(Form { fields, errors })
     }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(content_type) = headers
-        .get(header::CONTENT_TYPE)
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let content_type = content_type
         .and_then(|value| value.to_str().ok())
-    else {
-        return false;
-    };
-    let essence = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+        .unwrap_or_default();
+    let (essence, _) = content_type.split_once(';').unwrap_or((content_type, ""));
+    let essence = essence.trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
@@ -109,7 +97,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// document.
 ///
 /// A field has a type, a type in the document, `required` or `optional`, the name of the [`Form`] method that
-/// takes it, and properties for the document. Parsing enforces the properties `min_length` and `max_length`.
+/// takes the field, and properties for the document. Parsing enforces `min_length` and `max_length`.
 macro_rules! request_body {
     (
         $(#[$meta:meta])*
@@ -140,7 +128,7 @@ macro_rules! request_body {
                     let $field = $crate::api::json::request_body!(@$need form $field $take length);
                 )*
                 form.finish()?;
-                // Invalid fields are `None`, and `finish` has reported them.
+                // `finish` has returned an error if a field is invalid, so no field is `None`.
                 Ok(Self {
                     $($field: $field.ok_or_else($crate::api::error::ApiError::bad_request)?,)*
                 })
@@ -175,20 +163,19 @@ impl Length {
     fn error(self, length: usize) -> Option<String> {
         let short = self.min.is_some_and(|min| length < min);
         let long = self.max.is_some_and(|max| length > max);
-        match self {
-            Self {
-                min: Some(min),
-                max: Some(max),
-            } if short || long => Some(format!("Length must be between {min} and {max}.")),
-            Self { min: Some(min), .. } if short => Some(format!("Shorter than minimum length {min}.")),
-            Self { max: Some(max), .. } if long => Some(format!("Longer than maximum length {max}.")),
+        match (self.min, self.max) {
+            (Some(min), Some(max)) if short || long => {
+                Some(format!("Length must be between {min} and {max}."))
+            }
+            (Some(min), _) if short => Some(format!("Shorter than minimum length {min}.")),
+            (_, Some(max)) if long => Some(format!("Longer than maximum length {max}.")),
             _ => None,
         }
     }
 }
 
-/// The fields of a request body. [`request_body`] takes them one by one; the form collects validation errors
-/// until [`Form::finish`].
+/// Fields of a request body. Each method takes a field and collects its validation errors, which
+/// [`Form::finish`] returns.
 #[derive(Debug)]
 pub struct Form {
     fields: Map<String, Value>,
@@ -196,20 +183,18 @@ pub struct Form {
 }
 
 impl Form {
-    /// Takes a text; `length` is in characters.
+    /// Takes text; `length` is in characters.
     pub(super) fn text(&mut self, name: &str, length: Length) -> Option<String> {
         let text = self.string(name, "Not a valid string.")?;
         if text.contains('\0') {
             self.add_error(name, "Null characters are not allowed.");
             return None;
         }
-        match length.error(text.chars().count()) {
-            Some(error) => {
-                self.add_error(name, &error);
-                None
-            }
-            None => Some(text),
+        if let Some(error) = length.error(text.chars().count()) {
+            self.add_error(name, &error);
+            return None;
         }
+        Some(text)
     }
 
     /// Takes a password that is compared but never stored, so its content is not validated.
@@ -242,7 +227,7 @@ impl Form {
         None
     }
 
-    /// Finishes validation; fields that were not taken are errors too.
+    /// Finishes validation; the remaining fields are errors.
     ///
     /// # Errors
     /// 400 with all validation errors of all fields.
@@ -257,7 +242,7 @@ impl Form {
         }
     }
 
-    /// Records an error when the field is missing.
+    /// Adds an error if the field is missing.
     pub(super) fn require(&mut self, name: &str) {
         if !self.fields.contains_key(name) {
             self.add_error(name, "Missing data for required field.");
@@ -274,9 +259,7 @@ impl Form {
     }
 
     fn add_error(&mut self, name: &str, message: &str) {
-        self.errors
-            .entry(name.to_owned())
-            .or_default()
-            .push(message.to_owned());
+        let errors = self.errors.entry(name.to_owned()).or_default();
+        errors.push(message.to_owned());
     }
 }

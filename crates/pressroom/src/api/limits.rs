@@ -7,6 +7,6 @@ use std::time::Duration;
 pub struct Limits {
     /// Maximum size of a request body, in bytes.
     pub body: usize,
-    /// Maximum duration of a request; the response to a longer one is 503.
+    /// Maximum duration of a request; the response to a longer request is 503.
     pub request: Duration,
 }

@@ -1,4 +1,4 @@
-//! Middleware around all routes: request limits, panics and time-outs, and the client address.
+//! Middleware around all routes: limits of requests, responses to panics and time-outs, and the client address.
 
 use std::{
     convert::Infallible,
@@ -27,26 +27,25 @@ use super::{
     proxies::{Clients, TrustedProxies},
 };
 
-/// Maximum length of a request target, in bytes; gunicorn's default, which the reference
-/// implementation uses.
+/// Maximum length of a request target, in bytes; the default of gunicorn, which the reference implementation
+/// uses.
 const MAX_TARGET_BYTES: usize = 4094;
-/// Maximum length of a header field, in bytes; likewise gunicorn's default.
+/// Maximum length of a header field, in bytes; gunicorn's default too.
 const MAX_FIELD_BYTES: usize = 8190;
 
-/// Rejects requests that exceed a limit, and turns panics and time-outs of handlers into the error
-/// envelope.
+/// Rejects requests that exceed a limit, and turns panics and time-outs of handlers into error responses.
 pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    if request.extensions().get::<AmbiguousFraming>().is_some() {
-        return ApiError::bad_request().into_response();
-    }
-    if target_bytes(request.uri()) > MAX_TARGET_BYTES {
-        return ApiError::bad_request().into_response();
-    }
-    if headers
-        .iter()
-        .any(|(name, value)| name.as_str().len() + value.len() > MAX_FIELD_BYTES)
+    let target = request.uri().path_and_query();
+    if request.extensions().get::<AmbiguousFraming>().is_some()
+        || target.is_some_and(|target| target.as_str().len() > MAX_TARGET_BYTES)
     {
+        return ApiError::bad_request().into_response();
+    }
+    let mut lengths = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    if lengths.any(|length| length > MAX_FIELD_BYTES) {
         return ApiError::header_too_large().into_response();
     }
     let too_large = headers
@@ -57,18 +56,17 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(limits.request, handled).await {
         Ok(Ok(response)) => response,
-        // The panic hook has logged it.
+        // The panic hook has logged the panic.
         Ok(Err(panic)) => {
             let message = telemetry::panic_message(panic.as_ref());
-            ApiError::internal_error()
-                .caused_by("panic", message)
-                .into_response()
+            let error = ApiError::internal_error().caused_by("panic", message);
+            error.into_response()
         }
         Err(_) => {
             telemetry::warn!(limit_s = limits.request.as_secs_f64(), "request timed out");
-            ApiError::request_timeout()
-                .caused_by("timeout", "the request exceeded its time limit")
-                .into_response()
+            let message = "the request exceeded its time limit";
+            let error = ApiError::request_timeout().caused_by("timeout", message);
+            error.into_response()
         }
     };
     let headers = response.headers_mut();
@@ -83,12 +81,8 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
     response
 }
 
-fn target_bytes(uri: &Uri) -> usize {
-    uri.path_and_query().map_or(0, |target| target.as_str().len())
-}
-
-/// The router with the steps that must precede routing and telemetry: it normalises request targets and
-/// determines the client address.
+/// The router, preceded by the steps that routing and telemetry depend on: the service normalises the request
+/// target and determines the client address.
 #[derive(Debug, Clone)]
 pub struct ApiService {
     router: Router,
@@ -128,7 +122,7 @@ where
     }
 }
 
-/// Collapses several leading slashes into one, as gunicorn does; `None` when there is nothing to change.
+/// Collapses leading slashes into one, as gunicorn does; `None` if there is nothing to change.
 fn collapse_leading_slashes(uri: &Uri) -> Option<Uri> {
     let target = uri.path_and_query()?.as_str();
     if !target.starts_with("//") {
@@ -166,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_answered_with_the_error_envelope_without_the_panic_message() {
+    async fn the_response_to_a_panic_is_an_error_without_the_panic_message() {
         async fn handler() {
             panic!("the secret is hunter2");
         }
@@ -177,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_times_out_is_answered_with_the_error_envelope() {
+    async fn the_response_to_a_request_that_times_out_is_an_error() {
         let router = Router::new().route("/", get(std::future::pending::<()>));
         let (status, body) = guarded_response(router).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);

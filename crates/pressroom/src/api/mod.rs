@@ -1,9 +1,8 @@
-//! The HTTP API: handlers parse requests and build responses; [`crate::accounts`] and
-//! [`crate::articles`] make the decisions.
+//! The HTTP API: handlers parse requests, call [`crate::accounts`] and [`crate::articles`], and build responses.
 //!
-//! Every route is registered together with its description in the OpenAPI document. The layers around
-//! the routes, from the outside in: client address, telemetry, CORS, then the guard that checks request
-//! sizes and turns panics and time-outs into the error envelope.
+//! Each route is registered together with its description in the OpenAPI document. The layers around the routes
+//! are, from the outside in: client address, telemetry, CORS, and the guard, which checks request sizes and turns
+//! panics and time-outs into error responses.
 
 mod accounts;
 mod app;
@@ -27,8 +26,8 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{MatchedPath, RawQuery},
-    http::{HeaderValue, Method, StatusCode, header, request},
-    response::{IntoResponse, Response},
+    http::{Method, StatusCode, header, request},
+    response::{IntoResponse, Redirect, Response},
     routing::{any, get},
 };
 use utoipa::OpenApi as _;
@@ -43,7 +42,7 @@ pub use self::{
     proxies::{InvalidNetwork, TrustedProxies},
 };
 
-/// Builds the service that handles requests, ready to pass to a server.
+/// Builds the service that a server passes requests to.
 #[must_use]
 pub fn service(app: App) -> ApiService {
     let (limits, proxies, origins) = (app.limits, app.proxies.clone(), app.origins.clone());
@@ -56,17 +55,15 @@ pub fn service(app: App) -> ApiService {
         .route("/api/articles", any(to_trailing_slash))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(method_not_allowed)
-        // axum clones the state twice per request; `Arc` makes that cheap.
+        // axum clones the state twice per request.
         .with_state(Arc::new(app))
         .layer(axum::middleware::from_fn_with_state(limits, middleware::guard));
     let router = if origins.is_empty() {
         router
     } else {
-        // Outside the fallbacks and the guard, so that pages can also read error responses.
-        router.layer(axum::middleware::from_fn_with_state(
-            Arc::new(origins),
-            cors::share,
-        ))
+        // The layer is outside the fallbacks and the guard, because pages must also be able to read errors.
+        let origins = Arc::new(origins);
+        router.layer(axum::middleware::from_fn_with_state(origins, cors::share))
     };
     let router =
         router.layer(telemetry::HttpLayer::new(route).untraced_paths(|path| path.starts_with("/api/health")));
@@ -106,19 +103,12 @@ fn route(request: &request::Parts) -> Option<&str> {
     request.extensions.get().map(MatchedPath::as_str)
 }
 
-async fn to_trailing_slash(RawQuery(query): RawQuery) -> Response {
-    let mut target = "/api/articles/".to_owned();
-    if let Some(query) = query {
-        target.push('?');
-        target.push_str(&query);
-    }
-    match HeaderValue::try_from(target) {
-        Ok(target) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, target)]).into_response(),
-        Err(_) => ApiError::bad_request().into_response(),
-    }
+async fn to_trailing_slash(RawQuery(query): RawQuery) -> Redirect {
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    Redirect::permanent(&format!("/api/articles/{query}"))
 }
 
-/// Answers OPTIONS with 200 and other methods with 405; the router adds `Allow` to both.
+/// Responds with 200 to OPTIONS and with 405 to other methods; the router adds `Allow` to both.
 async fn method_not_allowed(method: Method) -> Response {
     if method == Method::OPTIONS {
         StatusCode::OK.into_response()

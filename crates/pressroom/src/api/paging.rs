@@ -1,7 +1,7 @@
 //! Parsing of `page`, `per_page`, `search` and `cursor` in a query string.
 //!
-//! Numbers follow the reference implementation, which uses Python's `int()`: an invalid value is replaced by
-//! the default, and a value out of range is clamped. The first of several repeated parameters counts.
+//! Numbers follow the reference implementation, which uses Python's `int()`: the default replaces an invalid
+//! number, and a number out of range is clamped. The first value of a repeated parameter counts.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use crate::domain::{Article, ArticleId, Cursor, ListQuery, PageStart, UserId};
 
 const DEFAULT_PER_PAGE: i64 = 20;
 const MAX_PER_PAGE: i64 = 100;
-/// Maximum page number whose offset fits into 64 bits, which is beyond the size of any table.
+/// Maximum page number, whose offset still fits into 64 bits.
 const MAX_PAGE: i64 = i64::MAX / MAX_PER_PAGE;
 
 /// The requested page of the list.
@@ -36,18 +36,14 @@ impl Paging {
     /// Parses a query string.
     ///
     /// # Errors
-    /// 400 for a cursor that this service did not issue and for a search text with NUL, which no title
-    /// can contain.
+    /// 400 for a malformed cursor, and for a search text with NUL, which no title can contain.
     pub fn parse(query: &str) -> Result<Self, ApiError> {
         let value = |name: &str| {
             url::form_urlencoded::parse(query.as_bytes())
                 .find(|(key, _)| key == name)
                 .map(|(_, value)| value)
         };
-        let page = value("page")
-            .and_then(|page| int(&page))
-            .unwrap_or(1)
-            .clamp(1, MAX_PAGE);
+        let page = value("page").and_then(|page| int(&page)).unwrap_or(1);
         let per_page = match value("per_page").and_then(|per_page| int(&per_page)) {
             Some(per_page) if per_page >= 1 => per_page.min(MAX_PER_PAGE),
             _ => DEFAULT_PER_PAGE,
@@ -59,18 +55,15 @@ impl Paging {
                 "Null characters are not allowed.",
             ));
         }
-        let cursor = match value("cursor").filter(|cursor| !cursor.is_empty()) {
-            Some(cursor) => Some(
-                decode_cursor(&cursor)
-                    .ok_or_else(|| ApiError::invalid_field("cursor", "Not a valid cursor."))?,
-            ),
-            None => None,
-        };
+        let cursor = value("cursor").filter(|cursor| !cursor.is_empty());
+        let cursor = cursor.map(|cursor| {
+            decode_cursor(&cursor).ok_or_else(|| ApiError::invalid_field("cursor", "Not a valid cursor."))
+        });
         Ok(Self {
-            page,
+            page: page.clamp(1, MAX_PAGE),
             per_page,
             search: search.map(std::borrow::Cow::into_owned),
-            cursor,
+            cursor: cursor.transpose()?,
         })
     }
 
@@ -89,11 +82,8 @@ impl Paging {
 
 /// Returns the cursor of the page that begins after `article`.
 pub(super) fn encode_cursor(article: &Article) -> String {
-    URL_SAFE_NO_PAD.encode(format!(
-        "{}.{}",
-        article.created_at.as_microsecond(),
-        article.id.0
-    ))
+    let created_at = article.created_at.as_microsecond();
+    URL_SAFE_NO_PAD.encode(format!("{created_at}.{}", article.id.0))
 }
 
 fn decode_cursor(text: &str) -> Option<Cursor> {

@@ -1,13 +1,13 @@
 //! The client address of a request: the peer of the connection or, behind a trusted proxy, the address
 //! in `X-Forwarded-For`.
 //!
-//! Each proxy appends the address of its own peer at the right end of the list; entries further left
-//! come from the previous hop and may be forged. The list is therefore read from the right while the
-//! address that added an entry is trusted, up to the first address that is not. `Forwarded` (RFC 7239)
-//! is not read.
+//! Each proxy appends the address of its own peer to the list; entries further left come from the previous hop
+//! and may be forged. Therefore the client is the rightmost address that is not a trusted proxy. `Forwarded`
+//! (RFC 7239) is not read.
 
 use std::{
     net::{IpAddr, SocketAddr},
+    str::FromStr,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -15,7 +15,7 @@ use axum::http::HeaderMap;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Maximum number of list entries to read; no realistic set-up chains more proxies.
+/// Maximum number of list entries to read, more than any realistic chain of proxies.
 const MAX_HOPS: usize = 32;
 
 /// Networks of the proxies whose `X-Forwarded-For` is trusted.
@@ -47,8 +47,8 @@ impl Clients {
 
     /// Returns the client address of a request whose connection comes from `peer`.
     ///
-    /// Logs a warning, once per process, if an untrusted peer sends `X-Forwarded-For`: the peer may be a
-    /// proxy that is missing in the configuration, and all of its clients would count as one.
+    /// Logs a warning, once per process, if an untrusted peer sends `X-Forwarded-For`: the peer may be a proxy
+    /// that is missing in the configuration, and the rate limits would treat all of its clients as one.
     pub(super) fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         if self.proxies.contains(peer.ip()) {
             return self.proxies.client(peer, headers);
@@ -72,28 +72,15 @@ impl Clients {
 pub struct InvalidNetwork(String);
 
 impl TrustedProxies {
-    /// Parses a comma-separated list of addresses and networks.
-    ///
-    /// # Errors
-    /// [`InvalidNetwork`] contains the first invalid entry.
-    pub fn parse(list: &str) -> Result<Self, InvalidNetwork> {
-        list.split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(|part| Network::parse(part).ok_or_else(|| InvalidNetwork(part.to_owned())))
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-
-    /// Returns the client address that a trusted proxy at `peer` forwards. Its port is unknown and set
-    /// to 0 unless the address is `peer` itself.
+    /// Returns the client address that a trusted proxy at `peer` forwards. Its port is 0, because the proxy does
+    /// not forward the port, unless the address is `peer` itself.
     fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let values = headers.get_all(FORWARDED_FOR).iter();
         let values: Vec<&str> = values.map(|value| value.to_str().unwrap_or_default()).collect();
         let entries = values.iter().rev().flat_map(|value| value.rsplit(','));
         let mut client = peer;
         for entry in entries.take(MAX_HOPS) {
-            // A trusted proxy did not add the address of its peer, so entries further left are unverified.
+            // Without the address of the proxy's peer, entries further left cannot be verified.
             let Some(address) = address(entry.trim()) else {
                 break;
             };
@@ -108,6 +95,18 @@ impl TrustedProxies {
     fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+impl FromStr for TrustedProxies {
+    type Err = InvalidNetwork;
+
+    /// Parses a comma-separated list of addresses and networks. The error contains the first invalid entry.
+    fn from_str(list: &str) -> Result<Self, InvalidNetwork> {
+        let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let networks =
+            entries.map(|entry| Network::parse(entry).ok_or_else(|| InvalidNetwork(entry.to_owned())));
+        networks.collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -171,7 +170,7 @@ mod tests {
             headers.append(FORWARDED_FOR, HeaderValue::from_str(value).unwrap());
         }
         let peer = SocketAddr::new(peer.parse().unwrap(), 40_000);
-        let clients = Clients::behind(TrustedProxies::parse(trusted).unwrap());
+        let clients = Clients::behind(trusted.parse().unwrap());
         clients.address(peer, &headers).ip().to_string()
     }
 
@@ -270,7 +269,7 @@ mod tests {
         ] {
             let list = format!("127.0.0.1,{wrong}");
             assert_eq!(
-                TrustedProxies::parse(&list),
+                list.parse::<TrustedProxies>(),
                 Err(InvalidNetwork(wrong.to_owned())),
                 "{wrong}"
             );

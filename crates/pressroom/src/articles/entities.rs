@@ -1,8 +1,8 @@
 //! The named character references of HTML 4, sorted by name.
 //!
-//! The reference's slugs resolve exactly these, not HTML 5's longer list.
+//! The reference implementation resolves these in slugs, but not HTML 5's longer list.
 
-/// Each name with the character it stands for.
+/// Names and their characters.
 #[rustfmt::skip]
 pub(super) const ENTITIES: &[(&str, char)] = &[
     ("AElig", '\u{c6}'), ("Aacute", '\u{c1}'), ("Acirc", '\u{c2}'), ("Agrave", '\u{c0}'),

@@ -1,4 +1,4 @@
-//! Articles and favourites: who may change them, and how an article gets its slug.
+//! Articles and favourites: their operations, permissions and slugs.
 //!
 //! SQL is in [`crate::store`], HTTP in [`crate::api`].
 

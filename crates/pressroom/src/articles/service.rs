@@ -23,13 +23,13 @@ static CREATED: telemetry::Counter = telemetry::counter(
     "Articles created, by author",
 );
 
-/// Maximum number of slugs tried for one article; the second one is already random.
+/// Maximum number of slugs tried for one article; all but the first have a random suffix.
 const SLUG_ATTEMPTS: u32 = 5;
 
-/// Attempts at a request when concurrent requests win its idempotency key.
+/// Maximum number of attempts if concurrent requests win the idempotency key.
 const ONCE_ATTEMPTS: u32 = 3;
 
-/// The reason an operation on an article failed.
+/// Reason an operation on an article failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ArticleError {
     #[error("Article not found")]
@@ -38,7 +38,7 @@ pub enum ArticleError {
     UpdateForbidden,
     #[error("You can only delete your own articles")]
     DeleteForbidden,
-    /// The article is not in a version that the caller allows.
+    /// The current version does not meet the request's precondition.
     #[error("Article has changed")]
     PreconditionFailed,
     /// The key belongs to another request.
@@ -61,11 +61,11 @@ impl Failure for ArticleError {
     }
 }
 
-/// An article that its author requested, and may therefore change.
+/// An article that the requesting user wrote and may change.
 #[derive(Debug)]
 pub struct OwnArticle(Article);
 
-/// The articles of the service.
+/// Operations on articles.
 #[derive(Debug, Clone)]
 pub struct Articles {
     store: Arc<dyn ArticleStore>,
@@ -110,7 +110,10 @@ impl Articles {
                 };
                 telemetry::set_attribute(KeyValue::new(attribute::ARTICLE_SLUG, article.slug.clone()));
                 if !new {
-                    telemetry::debug!(article.id = article.id.0, "answered with the stored article");
+                    telemetry::debug!(
+                        article.id = article.id.0,
+                        "returned the article of an earlier request"
+                    );
                     return Ok(article);
                 }
                 CREATED.add(1, &[KeyValue::new(attribute::AUTHOR_ID, author.id.0.to_string())]);
@@ -121,6 +124,8 @@ impl Articles {
             .await
     }
 
+    /// Returns the article with this slug, as `viewer` sees it.
+    ///
     /// # Errors
     /// [`ArticleError::NotFound`], or a failure of the store.
     pub async fn get(&self, slug: &str, viewer: Option<UserId>) -> Result<Article, ArticleError> {
@@ -128,6 +133,8 @@ impl Articles {
         article.ok_or(ArticleError::NotFound)
     }
 
+    /// Returns a page of articles.
+    ///
     /// # Errors
     /// A failure of the store.
     pub async fn list(&self, query: ListQuery) -> Result<ArticlePage, ArticleError> {
@@ -146,11 +153,11 @@ impl Articles {
         Ok(OwnArticle(article))
     }
 
-    /// Changes an article that is in a version which `precondition` allows.
+    /// Changes an article if its version meets `precondition`.
     ///
     /// # Errors
-    /// [`ArticleError::NotFound`] when the article was deleted meanwhile,
-    /// [`ArticleError::PreconditionFailed`], or a failure of the store.
+    /// [`ArticleError::NotFound`] if the article was deleted meanwhile, [`ArticleError::PreconditionFailed`], or a
+    /// failure of the store.
     pub async fn update(
         &self,
         article: &OwnArticle,
@@ -161,12 +168,12 @@ impl Articles {
         change(span::ARTICLE_UPDATE, article.author.id, &article.slug)
             .run(async {
                 let task = self.task(ArticleEvent::Updated);
+                let viewer = article.author.id;
                 let updated = self
                     .store
-                    .update_article(article.id, changes, precondition, article.author.id, task)
-                    .await?;
-                let Some(updated) = updated else {
-                    return Err(self.change_refusal(article.id).await?);
+                    .update_article(article.id, changes, precondition, viewer, task);
+                let Some(updated) = updated.await? else {
+                    return Err(self.unmet(article.id).await?);
                 };
                 self.outbox.notify_one();
                 telemetry::info!(
@@ -179,7 +186,7 @@ impl Articles {
             .await
     }
 
-    /// Deletes an article that is in a version which `precondition` allows.
+    /// Deletes an article if its version meets `precondition`.
     ///
     /// # Errors
     /// [`ArticleError::NotFound`], [`ArticleError::DeleteForbidden`],
@@ -197,7 +204,7 @@ impl Articles {
                     return Err(ArticleError::DeleteForbidden);
                 }
                 if !self.store.delete_article(article.id, precondition).await? {
-                    return Err(self.change_refusal(article.id).await?);
+                    return Err(self.unmet(article.id).await?);
                 }
                 telemetry::info!(article.id = article.id.0, article.slug, "Article deleted");
                 Ok(())
@@ -212,8 +219,8 @@ impl Articles {
     pub async fn favorite(&self, slug: &str, user: &User) -> Result<Article, ArticleError> {
         change(span::ARTICLE_FAVORITE, user.id, slug)
             .run(async {
-                let article = self.store.favorite(slug, user.id, self.clock.now()).await?;
-                article.ok_or(ArticleError::NotFound)
+                let favorited = self.store.favorite(slug, user.id, self.clock.now());
+                favorited.await?.ok_or(ArticleError::NotFound)
             })
             .await
     }
@@ -225,22 +232,22 @@ impl Articles {
     pub async fn unfavorite(&self, slug: &str, user: &User) -> Result<Article, ArticleError> {
         change(span::ARTICLE_UNFAVORITE, user.id, slug)
             .run(async {
-                let article = self.store.unfavorite(slug, user.id).await?;
-                article.ok_or(ArticleError::NotFound)
+                let unfavorited = self.store.unfavorite(slug, user.id);
+                unfavorited.await?.ok_or(ArticleError::NotFound)
             })
             .await
     }
 
-    /// Returns the reason an article that existed before could not be changed.
-    async fn change_refusal(&self, id: ArticleId) -> Result<ArticleError, StoreError> {
+    /// Returns the error for an article that existed before but could not be changed.
+    async fn unmet(&self, id: ArticleId) -> Result<ArticleError, StoreError> {
         Ok(match self.store.find_article_by_id(id).await? {
             Some(_) => ArticleError::PreconditionFailed,
             None => ArticleError::NotFound,
         })
     }
 
-    /// Returns the article, and whether it is new. Of concurrent requests with the same key, one inserts the
-    /// article; the others wait in the database and return the stored answer.
+    /// Returns the article and whether it is new. One of several concurrent requests with the same key inserts the
+    /// article; the others wait in the database and return the stored response.
     async fn insert_once(
         &self,
         author: UserId,
@@ -249,11 +256,8 @@ impl Articles {
     ) -> Result<(Article, bool), ArticleError> {
         let once = IdempotentRequest::new(key, draft, self.clock.now());
         for attempt in 1..=ONCE_ATTEMPTS {
-            let first = self
-                .store
-                .find_stored_response(author, &once.key, once.since)
-                .await?;
-            if let Some(first) = first {
+            let first = self.store.find_stored_response(author, &once.key, once.since);
+            if let Some(first) = first.await? {
                 return if first.fingerprint == once.fingerprint {
                     Ok((first.article, false))
                 } else {
@@ -279,7 +283,7 @@ impl Articles {
     ) -> Result<Article, StoreError> {
         let now = self.clock.now();
         let mut attempt = 1;
-        let mut suffix = None;
+        let mut suffix: Option<String> = None;
         loop {
             let article = NewArticle {
                 slug: slug(&draft.title, now, suffix.as_deref()),
@@ -319,7 +323,7 @@ fn user_id(id: UserId) -> KeyValue {
     KeyValue::new("user.id", i64::from(id.0))
 }
 
-/// Returns the span of a change to the article with this slug.
+/// Returns the span of an operation on the article with this slug.
 fn change(name: &'static str, user: UserId, slug: &str) -> Span {
     Span::internal(name)
         .attribute(user_id(user))

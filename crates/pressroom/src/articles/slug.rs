@@ -1,7 +1,7 @@
-//! An article's slug: its title transliterated to ASCII, and the time of its creation.
+//! The slug of an article: its title transliterated to ASCII, and the time of its creation.
 //!
-//! The text follows the reference (python-slugify with text-unidecode), so that old and new articles with the
-//! same title get similar slugs.
+//! The rules are those of the reference implementation (python-slugify with text-unidecode), so titles have the same
+//! slugs in both systems.
 
 use jiff::Timestamp;
 use unicode_normalization::UnicodeNormalization;
@@ -11,11 +11,11 @@ use super::entities::ENTITIES;
 /// Maximum length of the column, in bytes (slugs are ASCII).
 const MAX_LEN: usize = 255;
 
-/// Slug text for a title without any character that a slug can contain.
+/// Slug text for a title without characters that a slug can contain.
 const EMPTY_TITLE: &str = "article";
 
-/// Returns the slug of an article with this title, created at this time. After a conflict, `suffix` makes the
-/// slug unique.
+/// Returns the slug of an article with this title and creation time. After a conflict, `suffix` makes the slug
+/// unique.
 #[must_use]
 pub fn slug(title: &str, made_at: Timestamp, suffix: Option<&str>) -> String {
     let mut tail = format!("-{}", made_at.as_second());
@@ -34,8 +34,8 @@ pub fn slug(title: &str, made_at: Timestamp, suffix: Option<&str>) -> String {
 
 /// Returns the lower-case ASCII letters and digits of a title, with single hyphens between words.
 fn slugify(title: &str) -> String {
-    // Straight quotes separate words; quotes from transliteration are dropped below. The two Armenian letters
-    // have no decomposition in the reference's version of Unicode.
+    // Straight quotes separate words; quotes from transliteration are removed below. The two Armenian letters have
+    // no decomposition in the reference's version of Unicode.
     let parted = title.replace(['\'', '\u{558}', '\u{58c}'], "-");
     let ascii: String = parted.nfkd().map(transliterate).collect();
     let resolved: String = resolve_references(&ascii).nfkd().collect();
@@ -61,7 +61,7 @@ fn slugify(title: &str) -> String {
 /// Transliterates a character to ASCII; `[?]` if no transliteration is known.
 fn transliterate(c: char) -> &'static str {
     match c {
-        // The reference's table is older than the crate's and lacks newer characters.
+        // The reference's table lacks these characters, which the crate's newer table contains.
         '\u{80}'..='\u{9f}' | '\u{2e5}'..='\u{2eb}' | '\u{fdf0}'..='\u{fdfb}' => "",
         '\u{3f6}'..='\u{3f9}'
         | '\u{3fc}'..='\u{3ff}'

@@ -5,7 +5,7 @@ use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::A
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
 
-use super::{Service, channels, listen, shutdown_timing, with_telemetry, worker};
+use super::{Service, channels, listen, print, with_telemetry, worker};
 use crate::{
     accounts::{RateLimiter, SecretKey},
     clock::SystemClock,
@@ -28,11 +28,11 @@ const QUEUE_CAPACITY: usize = 1000;
 /// Returns an error if the process cannot start or a component fails.
 #[cfg(feature = "observatory")]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
-    let observatory = super::observatory::Embedded::start(config.observatory.clone())?;
+    let observatory = super::observatory::Embedded::start(config.observatory.0.clone())?;
     let result = with_telemetry(NAME, observatory.export(), |name| {
         run(config, name, observatory.introduce())
     });
-    // After the last telemetry was exported.
+    // The last telemetry has been exported.
     observatory.stop();
     result
 }
@@ -93,40 +93,35 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
         client: Client::new(broker).observer(observer),
         queue: config.work.queues[0].clone(),
         durability: Durability::OutboxUntilDone,
-        // No load balancer has to notice the shutdown first, so draining begins with it.
+        // There is no load balancer to react first, so draining starts with the shutdown.
         draining: lifecycle.shutdown(),
         shutdown_grace: grace,
     };
     service.spawn(&mut lifecycle);
     welcome(address.port(), &config.database, &telemetry)?;
-    lifecycle.run(shutdown_timing(grace), || health.drain()).await
+    lifecycle.run(grace, || health.drain()).await
 }
 
-/// Locks the folder against other processes for as long as the returned file lives: two of them would claim
-/// each other's tasks.
+/// Locks the folder until the returned file is dropped, because two processes would claim each other's tasks.
 fn lock(data_dir: &Path) -> anyhow::Result<std::fs::File> {
-    std::fs::create_dir_all(data_dir)
-        .with_context(|| format!("DATA_DIR: cannot create {}", data_dir.display()))?;
-    let path = data_dir.join("lock");
-    let file =
-        std::fs::File::create(&path).with_context(|| format!("DATA_DIR: cannot write {}", path.display()))?;
+    let folder = data_dir.display();
+    std::fs::create_dir_all(data_dir).with_context(|| format!("DATA_DIR: cannot create {folder}"))?;
+    let file = std::fs::File::create(data_dir.join("lock"));
+    let file = file.with_context(|| format!("DATA_DIR: cannot write {folder}/lock"))?;
     file.try_lock().with_context(|| {
-        format!(
-            "DATA_DIR: another process uses {}; stop it or set DATA_DIR to another folder",
-            data_dir.display()
-        )
+        format!("DATA_DIR: another process uses {folder}; stop it or set DATA_DIR to another folder")
     })?;
     Ok(file)
 }
 
-/// Returns the key that an earlier run generated, or a new one, readable by this user only.
+/// Returns the key that an earlier run generated, or generates one, in a file that only this user can read.
 fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
     let path = data_dir.join("secret_key");
     let cannot = |what: &str| format!("DATA_DIR: cannot {what} {}", path.display());
     match std::fs::read_to_string(&path) {
         Ok(secret) if secret.trim().len() >= 32 => return Ok(secret.trim().to_owned()),
         Ok(_) => anyhow::bail!(
-            "DATA_DIR: {} contains no key; remove it to generate a new one",
+            "DATA_DIR: {} contains no key of at least 32 characters; delete the file to generate a new key",
             path.display()
         ),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -145,7 +140,7 @@ fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
 
 /// Prints the addresses and a first request.
 fn welcome(port: u16, database: &str, telemetry: &str) -> anyhow::Result<()> {
-    let text = format!(
+    print(&format!(
         r#"
 Pressroom is running: API, worker and database in one process.
 
@@ -163,8 +158,5 @@ Try it:
 Stop with Ctrl-C.
 
 "#,
-    );
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
+    ))
 }

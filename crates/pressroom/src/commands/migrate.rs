@@ -1,10 +1,10 @@
-//! `pressroom migrate`: brings the schema up to date.
+//! `pressroom migrate`: creates or upgrades the schema.
 
 use std::io::Write as _;
 
 use anyhow::Context as _;
 
-use super::install_cryptography;
+use super::block_on;
 use crate::{
     config::{MigrateConfig, MigrateDatabase},
     store::{postgres, sqlite},
@@ -13,22 +13,23 @@ use crate::{
 /// Applies the missing migrations and prints their names.
 ///
 /// # Errors
-/// Returns an error if the database is unreachable or a migration fails, which then has no effect.
+/// Returns an error if the database is unavailable or a migration fails; a failed migration has no effect.
 pub fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
-    let applied = match config.database {
-        MigrateDatabase::Sqlite(path) => sqlite::migrate(&path)?,
-        MigrateDatabase::Postgres(config) => {
-            install_cryptography();
-            let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
-            runtime.block_on(postgres::migrate(&config))?
+    block_on(async {
+        let (applied, database) = match config.database {
+            MigrateDatabase::Sqlite(path) => (sqlite::migrate(&path), path),
+            MigrateDatabase::Postgres { config, masked_url } => {
+                (postgres::migrate(&config).await, masked_url)
+            }
+        };
+        let applied = applied.with_context(|| format!("DATABASE_URL: cannot migrate {database}"))?;
+        let mut stdout = std::io::stdout().lock();
+        if applied.is_empty() {
+            writeln!(stdout, "The schema is current.")?;
         }
-    };
-    let mut stdout = std::io::stdout().lock();
-    if applied.is_empty() {
-        writeln!(stdout, "The schema is current.")?;
-    }
-    for migration in applied {
-        writeln!(stdout, "Applied {migration}.")?;
-    }
-    Ok(())
+        for migration in applied {
+            writeln!(stdout, "Applied {migration}.")?;
+        }
+        Ok(())
+    })
 }

@@ -1,4 +1,4 @@
-//! The commands: each puts the parts of the service together and runs them.
+//! The commands: each assembles parts of the service and runs them.
 
 mod dev;
 mod explore;
@@ -8,6 +8,7 @@ mod migrate;
 mod observatory;
 mod serve;
 mod tasks;
+mod text;
 mod worker;
 
 use std::{
@@ -21,7 +22,7 @@ use anyhow::Context as _;
 use celeriac::Client;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use telemetry::{Export, Telemetry};
+use telemetry::Export;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +46,7 @@ use crate::{
     domain::keys_expired_by,
     health::Health,
     ids::{IdSource, RandomIds},
-    lifecycle::{Lifecycle, ShutdownTiming},
+    lifecycle::Lifecycle,
     server::server,
     store::{Store, StoreError},
     tasks::{
@@ -61,11 +62,8 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// Time between two deletions of expired rows.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
-/// Time that the parts get beyond the grace period, which each of them observes itself.
-const GRACE_MARGIN: Duration = Duration::from_secs(2);
-
-/// Runs a command with telemetry set up before it and flushed after it, even when it fails. Passes the
-/// service's effective name to the command.
+/// Sets up telemetry, runs a command with the effective name of the service, and flushes telemetry even if the
+/// command fails.
 fn with_telemetry<F>(
     name: &'static str,
     export: Export,
@@ -88,43 +86,45 @@ where
     }
     // Abandons work that outlived the grace period.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    flush(telemetry);
-    result
-}
-
-fn flush(telemetry: Telemetry) {
     if let Err(error) = telemetry.shutdown(FLUSH_DEADLINE) {
-        // Logging has been shut down too.
+        // Logging has been shut down as well.
         let _ = writeln!(std::io::stderr(), "pressroom: {error}");
     }
+    result.map_err(|error| Logged(error).into())
 }
+
+/// Error of a command that has already been logged.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Logged(anyhow::Error);
 
 /// Runs a short command on the current thread.
 fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     install_cryptography();
-    let result = current_thread()?.block_on(command);
-    match result {
-        // The reader of a pipe, such as `head`, has closed it.
-        Err(error) if is_broken_pipe(&error) => Ok(()),
-        result => result,
-    }
+    current_thread()?.block_on(command).or_else(|error| {
+        match error.downcast_ref::<std::io::Error>() {
+            // The reader of a pipe, such as `head`, has closed it.
+            Some(pipe) if pipe.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            _ => Err(error),
+        }
+    })
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<std::io::Error>();
-    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+/// Prints text and flushes standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
 }
 
 /// Returns a runtime for the current thread.
 fn current_thread() -> anyhow::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder
-        .enable_all()
-        .build()
-        .context("cannot start the async runtime")
+    let runtime = builder.enable_all().build();
+    runtime.context("cannot start the async runtime")
 }
 
-/// Installs the TLS provider that reqwest and lettre use. Installing it again has no effect.
+/// Installs the cryptography provider that reqwest and lettre use for TLS. Installing it again has no effect.
 fn install_cryptography() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
@@ -151,15 +151,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// Returns the shutdown timing of a process without requests, or without a load balancer in front of it.
-fn shutdown_timing(grace: Duration) -> ShutdownTiming {
-    ShutdownTiming {
-        delay: Duration::ZERO,
-        grace: grace + GRACE_MARGIN,
-    }
-}
-
-/// A service: the API, and the background work of a process that serves it.
+/// Parts of the API's process: the server and its background work.
 struct Service {
     listener: TcpListener,
     api: ApiConfig,
@@ -171,14 +163,14 @@ struct Service {
     client: Client,
     queue: String,
     durability: Durability,
-    /// Cancelled when connections drain.
+    /// Cancelled when the server starts to drain connections.
     draining: CancellationToken,
     shutdown_grace: Duration,
 }
 
 impl Service {
-    /// Starts the server, and the background work: publishing the outbox, measuring it, and deleting expired
-    /// rows.
+    /// Starts the server and the background work: publishing tasks of the outbox, measuring the outbox, and deleting
+    /// expired rows.
     fn spawn(self, lifecycle: &mut Lifecycle) {
         let (store, config) = (self.store, self.api);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -198,7 +190,7 @@ impl Service {
         let cleaning = housekeeping(store.clone(), clock.clone(), lifecycle.shutdown());
         lifecycle.spawn("housekeeping", cleaning.map(Ok));
 
-        // Keeps half of the processors free for requests that hash nothing.
+        // Half of the processors remain for requests without passwords.
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let passwords = Passwords::new(config.password_scheme, processors.div_ceil(2), ids.clone());
         let tokens = Tokens::new(self.secret_key, config.token_lifetime, clock.clone(), ids.clone());
@@ -207,7 +199,7 @@ impl Service {
             articles: Articles::new(store, clock, ids, outbox),
             health: self.health,
             limits: Limits {
-                body: config.body_limit,
+                body: config.body_limit.get(),
                 request: config.request_timeout,
             },
             proxies: config.trusted_proxies,
@@ -221,7 +213,7 @@ impl Service {
     }
 }
 
-/// Returns the configured channels, or the log when there is none.
+/// Returns the configured channels, or the log if none is configured.
 fn channels(config: &NotifyConfig) -> anyhow::Result<Arc<[Arc<dyn Channel>]>> {
     let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
     if let Some(smtp) = &config.smtp {
@@ -263,13 +255,13 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
     }
 }
 
-/// Deletes idempotency keys in batches, so that no statement runs long, up to a maximum that leaves the rest
-/// to the next run.
+/// Deletes idempotency keys in batches, which keeps each statement short. A maximum number of batches leaves the
+/// rest to the next run.
 async fn purge_idempotency_keys(store: &dyn Store, before: Timestamp) -> Result<u64, StoreError> {
     const BATCH: i64 = 1000;
-    const BATCHES: u32 = 1000;
+    const MAX_BATCHES: u32 = 1000;
     let mut purged = 0;
-    for _ in 0..BATCHES {
+    for _ in 0..MAX_BATCHES {
         let batch = store.purge_idempotency_keys(before, BATCH).await?;
         purged += batch;
         if batch < BATCH.unsigned_abs() {

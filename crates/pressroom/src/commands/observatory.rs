@@ -1,18 +1,15 @@
-//! `pressroom observatory`: the observatory alone, for services in any language. It exports no telemetry of
-//! its own.
+//! `pressroom observatory`: the observatory alone, for services in any language. The process exports no
+//! telemetry about itself.
 
 mod embedded;
 
-use std::{
-    io::Write as _,
-    net::{Ipv4Addr, SocketAddr},
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use observatory::{Addresses, BindError, Observatory};
 use telemetry::Export;
 
 pub(super) use self::embedded::Embedded;
-use super::{shutdown_timing, with_telemetry};
+use super::{print, with_telemetry};
 use crate::{config::ObservatoryConfig, lifecycle::Lifecycle};
 
 const NAME: &str = "pressroom-observatory";
@@ -37,10 +34,10 @@ async fn run(config: ObservatoryConfig) -> anyhow::Result<()> {
     let shutdown = lifecycle.shutdown();
     lifecycle.spawn("observatory", async move { Ok(observatory.run(shutdown).await?) });
     welcome(addresses, destination)?;
-    lifecycle.run(shutdown_timing(config.shutdown_grace), || {}).await
+    lifecycle.run(config.shutdown_grace, || {}).await
 }
 
-/// Warns that there is no login when other machines can reach the pages.
+/// Logs a warning if other machines can reach the pages, which have no login.
 fn warn_without_login(pages: SocketAddr) {
     if !pages.ip().is_loopback() {
         telemetry::warn!(
@@ -50,7 +47,7 @@ fn warn_without_login(pages: SocketAddr) {
     }
 }
 
-/// Adds the name of the setting that changes the address.
+/// Adds the name of the setting that the address comes from.
 fn cannot_listen(settings: &observatory::Config, error: BindError) -> anyhow::Error {
     let variable = [
         ("OBSERVATORY_OTLP_HTTP_PORT", Some(settings.http)),
@@ -76,7 +73,7 @@ fn url(address: SocketAddr) -> String {
 /// Prints the addresses and how to send telemetry.
 fn welcome(addresses: Addresses, destination: Option<url::Url>) -> anyhow::Result<()> {
     let optional = |address: Option<SocketAddr>| address.map_or("off".to_owned(), url);
-    let text = format!(
+    print(&format!(
         r"
 The observatory is running.
 
@@ -97,8 +94,5 @@ Stop with Ctrl-C.
         grpc = optional(addresses.grpc),
         health = optional(addresses.health),
         destination = destination.map_or("off".to_owned(), |url| format!("to {url}")),
-    );
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
+    ))
 }

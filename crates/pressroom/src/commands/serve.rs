@@ -6,12 +6,12 @@ use celeriac::{Broker, Client, RedisBroker, default_node_name, otel::OtelObserve
 use telemetry::Export;
 use tokio_util::sync::CancellationToken;
 
-use super::{Service, listen, shutdown_timing, with_telemetry};
+use super::{Service, listen, with_telemetry};
 use crate::{
     accounts::RateLimiter,
     config::ServeConfig,
     health::{Health, TaskQueue},
-    lifecycle::{Lifecycle, ShutdownTiming},
+    lifecycle::Lifecycle,
     store::{Store, postgres::PostgresStore},
     tasks::Durability,
 };
@@ -38,7 +38,7 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
     let limiter = RateLimiter::new(config.api.rates, config.secret_key.clone()).shared_through(&broker);
     let broker: Arc<dyn Broker> = Arc::new(broker);
     let _queues = observer.watch_queues(broker.clone(), config.queues.clone());
-    let mut lifecycle = Lifecycle::new();
+    let mut lifecycle = Lifecycle::new().delay(config.shutdown_delay);
 
     let health = Health::new(service_name, store.clone(), TaskQueue::through(broker.clone()));
     let draining = CancellationToken::new();
@@ -57,13 +57,9 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
         shutdown_grace: config.shutdown_grace,
     };
     service.spawn(&mut lifecycle);
-    let timing = ShutdownTiming {
-        delay: config.shutdown_delay,
-        ..shutdown_timing(config.shutdown_grace)
-    };
     let drain = || {
         health.drain();
         draining.cancel();
     };
-    lifecycle.run(timing, drain).await
+    lifecycle.run(config.shutdown_grace, drain).await
 }

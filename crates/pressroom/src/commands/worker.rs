@@ -5,7 +5,7 @@ use std::sync::Arc;
 use celeriac::{Broker, RedisBroker, Worker, WorkerBuilder, otel::OtelObserver};
 use telemetry::Export;
 
-use super::{channels, shutdown_timing, with_telemetry};
+use super::{channels, with_telemetry};
 use crate::{
     clock::SystemClock,
     config::{WorkConfig, WorkerConfig},
@@ -46,11 +46,11 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     );
     lifecycle.spawn("worker", async move {
         let ended = worker.run(shutdown.clone(), grace).await;
-        // Remote control stops the worker too, and then the process.
+        // Remote control can stop the worker, which stops the process.
         shutdown.cancel();
         Ok(ended?)
     });
-    lifecycle.run(shutdown_timing(grace), || {}).await
+    lifecycle.run(grace, || {}).await
 }
 
 pub(super) fn builder(config: &WorkConfig, broker: Arc<dyn Broker>) -> WorkerBuilder {

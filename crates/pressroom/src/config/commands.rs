@@ -1,19 +1,19 @@
-//! The configuration of each command.
+//! Configurations of the commands.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use celeriac::RedisConfig;
 
 #[cfg(feature = "observatory")]
-use super::observatory::{OBSERVATORY_MEMORY, ObservatorySettings};
+use super::observatory::EmbeddedObservatory;
 use super::{
-    error::ConfigError,
+    error::{ConfigError, Result},
     given::{Configuration, configuration},
     parts::{
-        ApiConfig, WorkConfig, address, data_dir, database, embedded_environment, environment, postgres,
-        queues, redis, replica, required_secret_key, secret_key,
+        ApiConfig, WorkConfig, address, data_dir, database, environment, postgres, queues, redis, replica,
+        required_secret_key, secret_key,
     },
-    reader::Reader,
+    reader::{Reader, shown},
     setting::Setting,
     settings::*,
 };
@@ -28,10 +28,10 @@ configuration! {
         replica: Option<PostgresConfig> = replica[DATABASE_READ_URL];
         redis: RedisConfig = redis[REDIS_URL, CELERY_VISIBILITY_TIMEOUT];
         api: ApiConfig;
-        /// The queues to watch; tasks are sent to the first.
+        /// Queues to measure; tasks are sent to the first.
         queues: Vec<String> = queues[CELERY_QUEUES];
         shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
-        /// Time between failing readiness checks and refusing connections; may be zero.
+        /// Time between failing readiness checks and closing the listener; may be zero.
         shutdown_delay: Duration = Reader::delay[SHUTDOWN_DELAY];
     }
 }
@@ -42,107 +42,87 @@ configuration! {
         database: PostgresConfig = database[DATABASE_URL];
         redis: RedisConfig = redis[REDIS_URL, CELERY_VISIBILITY_TIMEOUT];
         work: WorkConfig;
-        /// The worker's node name.
+        /// Node name of the worker.
         hostname: String = hostname[CELERY_HOSTNAME];
         shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
     }
 }
 
-fn hostname(reader: &mut Reader, setting: Setting) -> Result<String, ConfigError> {
+fn hostname(reader: &mut Reader, setting: Setting) -> Result<String> {
     reader.required(setting, |given| {
-        let default = celeriac::default_node_name();
-        let host = default.split_once('@').map_or("", |(_, host)| host);
-        let name = given.replace("%h", host);
+        let name = expand_host(given);
         match name.split_once('@') {
             Some((node, host))
                 if !node.is_empty() && !host.is_empty() && !name.contains(char::is_whitespace) =>
             {
-                Ok((name.clone(), name))
+                Ok(shown(name))
             }
             _ => Err(format!("{name:?} is not of the form name@host")),
         }
     })
 }
 
-/// Configuration of embedded mode.
-#[derive(Debug, Clone)]
-pub struct DevConfig {
-    pub listen: SocketAddr,
-    /// `None` for a key that is generated and kept in [`Self::data_dir`].
-    pub secret_key: Option<SecretKey>,
-    /// Path of the SQLite database.
-    pub database: String,
-    pub data_dir: PathBuf,
-    pub api: ApiConfig,
-    pub work: WorkConfig,
-    pub shutdown_grace: Duration,
-    #[cfg(feature = "observatory")]
-    pub observatory: observatory::Config,
+/// Replaces `%h` in the name of a worker with the name of this host, as Celery does.
+pub(crate) fn expand_host(name: &str) -> String {
+    let own = celeriac::default_node_name();
+    name.replace("%h", own.split_once('@').map_or("", |(_, host)| host))
 }
 
-impl Configuration for DevConfig {
-    fn settings() -> Vec<Setting> {
-        let first = [
-            APP_ENV,
-            FLASK_ENV,
-            HOST.or("127.0.0.1"),
-            PORT,
-            SECRET_KEY,
-            DATA_DIR,
-            DATABASE_URL,
-            DATABASE_READ_URL.hidden(),
-            REDIS_URL.hidden(),
-        ];
-        #[cfg(feature = "observatory")]
-        let last = ObservatorySettings::EMBEDDED;
-        #[cfg(not(feature = "observatory"))]
-        let last: [Setting; 0] = [];
-        [
-            &first[..],
-            &ApiConfig::settings(),
-            &WorkConfig::settings(),
-            &[SHUTDOWN_GRACE],
-            &last,
-        ]
-        .concat()
-    }
-
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        const UNUSED: &str = "is not used in embedded mode; run `pressroom serve`, or unset it";
-        embedded_environment(reader, APP_ENV, FLASK_ENV)?;
-        reader.refuse(DATABASE_READ_URL, UNUSED)?;
-        reader.refuse(REDIS_URL, UNUSED)?;
-        let listen = address(reader, HOST.or("127.0.0.1"), PORT)?;
-        let secret_key = secret_key(reader, SECRET_KEY, &[])?;
-        let data_dir = data_dir(reader);
-        let default = data_dir.join("pressroom.db").to_str().map(str::to_owned);
-        let database = reader.optional(DATABASE_URL, |url| match url.strip_prefix("sqlite://") {
-            Some(path) if !path.is_empty() => Ok((path.to_owned(), url.to_owned())),
-            _ => Err(
-                "must be sqlite://PATH in embedded mode; for PostgreSQL run `pressroom serve`, or unset it",
-            ),
-        })?;
-        Ok(Self {
-            listen,
-            secret_key,
-            database: database
-                .or(default)
-                .ok_or_else(|| ConfigError::new("DATA_DIR", "is not UTF-8"))?,
-            api: ApiConfig::read(reader)?,
-            work: WorkConfig::read(reader)?,
-            shutdown_grace: reader.seconds(SHUTDOWN_GRACE)?,
-            #[cfg(feature = "observatory")]
-            observatory: ObservatorySettings::read(reader, OBSERVATORY_MEMORY.or("64MiB"), &data_dir)?,
-            data_dir,
-        })
+configuration! {
+    /// Configuration of embedded mode.
+    DevConfig after supported[APP_ENV, FLASK_ENV, DATABASE_READ_URL.hidden(), REDIS_URL.hidden()] {
+        listen: SocketAddr = address[HOST.or("127.0.0.1"), PORT];
+        /// `None` for a key that is generated and kept in [`Self::data_dir`].
+        secret_key: Option<SecretKey> = secret_key[SECRET_KEY];
+        data_dir: PathBuf = data_dir[DATA_DIR];
+        /// Path of the SQLite database.
+        database: String = sqlite_path[DATABASE_URL];
+        api: ApiConfig;
+        work: WorkConfig;
+        shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
+        observatory if "observatory": EmbeddedObservatory;
     }
 }
 
-/// The database to migrate.
+/// Rejects settings that embedded mode does not support.
+fn supported(
+    reader: &mut Reader,
+    app: Setting,
+    flask: Setting,
+    replica: Setting,
+    redis: Setting,
+) -> Result<()> {
+    if environment(reader, app, flask)? == "production" {
+        let problem =
+            "embedded mode does not run in production; use `pressroom serve` and `pressroom worker`";
+        return Err(ConfigError::new(app.variable, problem));
+    }
+    let problem = "is not used in embedded mode; run `pressroom serve`, or unset it";
+    reader.reject(replica, problem)?;
+    reader.reject(redis, problem)
+}
+
+/// Reads the path of the SQLite database, by default in the data folder.
+fn sqlite_path(reader: &mut Reader, setting: Setting) -> Result<String> {
+    let given = reader.optional(setting, |url| match url.strip_prefix("sqlite://") {
+        Some(path) if !path.is_empty() => Ok((path.to_owned(), url.to_owned())),
+        _ => Err("must be sqlite://PATH in embedded mode; for PostgreSQL run `pressroom serve`, or unset it"),
+    })?;
+    let default = data_dir(reader, DATA_DIR)?.join("pressroom.db");
+    given
+        .or_else(|| default.to_str().map(str::to_owned))
+        .ok_or_else(|| ConfigError::new(DATA_DIR.variable, "is not UTF-8"))
+}
+
+/// Database to migrate.
 #[derive(Debug, Clone)]
 pub enum MigrateDatabase {
-    Postgres(Box<PostgresConfig>),
-    /// The path of the file.
+    Postgres {
+        config: Box<PostgresConfig>,
+        /// URL without its password, for messages.
+        masked_url: String,
+    },
+    /// Path of the file.
     Sqlite(String),
 }
 
@@ -153,10 +133,13 @@ configuration! {
     }
 }
 
-fn migrate_database(reader: &mut Reader, setting: Setting) -> Result<MigrateDatabase, ConfigError> {
+fn migrate_database(reader: &mut Reader, setting: Setting) -> Result<MigrateDatabase> {
     reader.required(setting, |url| match url.strip_prefix("sqlite://") {
         Some(path) if !path.is_empty() => Ok((MigrateDatabase::Sqlite(path.to_owned()), url.to_owned())),
-        _ => postgres(url).map(|(config, shown)| (MigrateDatabase::Postgres(Box::new(config)), shown)),
+        _ => postgres(url).map(|(config, masked_url)| {
+            let (config, shown) = (Box::new(config), masked_url.clone());
+            (MigrateDatabase::Postgres { config, masked_url }, shown)
+        }),
     })
 }
 
@@ -170,7 +153,7 @@ configuration! {
 configuration! {
     /// Configuration of `pressroom healthcheck`.
     HealthcheckConfig {
-        /// The address that the API listens on.
+        /// Address of the API.
         api: SocketAddr = address[HOST, PORT];
     }
 }
@@ -178,23 +161,23 @@ configuration! {
 configuration! {
     /// Configuration of `pressroom traces` and `pressroom logs`.
     ExploreConfig {
-        /// The address of the observatory's pages.
+        /// Address of the observatory's pages.
         pages: SocketAddr = address[OBSERVATORY_HOST, OBSERVATORY_PORT];
     }
 }
 
 /// The settings of all commands, for options before a command and for `pressroom config`.
 ///
-/// Reading it checks what `serve` and `worker` read.
+/// Reading it reads the configurations of `serve` and `worker`.
 #[derive(Debug, Clone)]
 pub struct EverySetting;
 
 impl Configuration for EverySetting {
     const BELOW: bool = false;
 
-    /// The settings of embedded mode, which runs without a command, and the others, hidden.
+    /// Returns the settings of embedded mode, which is the default command, and the others as hidden settings.
     fn settings() -> Vec<Setting> {
-        let mut settings: Vec<Setting> = DevConfig::settings();
+        let mut settings = DevConfig::settings();
         let others = [
             ServeConfig::settings(),
             WorkerConfig::settings(),
@@ -208,7 +191,7 @@ impl Configuration for EverySetting {
         settings
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
+    fn read(reader: &mut Reader) -> Result<Self> {
         ServeConfig::read(reader)?;
         WorkerConfig::read(reader)?;
         Ok(Self)

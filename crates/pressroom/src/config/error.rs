@@ -1,8 +1,13 @@
-//! The error of a setting.
+//! The error for an invalid setting.
 
 use std::fmt;
 
-/// A setting that cannot be used. Its message fits on one line and never repeats a secret.
+use super::setting::Setting;
+
+/// Result of reading settings.
+pub type Result<T, E = ConfigError> = std::result::Result<T, E>;
+
+/// Error for a missing or invalid setting. The message fits on one line and contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}: {problem}")]
 pub struct ConfigError {
@@ -16,5 +21,10 @@ impl ConfigError {
             variable,
             problem: problem.to_string(),
         }
+    }
+
+    /// The error for a setting that another setting requires.
+    pub(super) fn required_with(setting: Setting, other: Setting) -> Self {
+        Self::new(setting.variable, format!("is required with {}", other.variable))
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, marker::PhantomData};
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 
-use super::{error::ConfigError, reader::Reader, setting::Setting};
+use super::{error::Result, reader::Reader, setting::Setting};
 
 /// The configuration of a command.
 pub trait Configuration: Sized {
@@ -14,44 +14,53 @@ pub trait Configuration: Sized {
     /// The settings that [`Self::read`] reads, and that the command's `--help` shows.
     fn settings() -> Vec<Setting>;
 
-    /// Reads the configuration, and checks all of it.
+    /// Reads and checks the whole configuration.
     ///
     /// # Errors
     /// The first setting that is missing or invalid.
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError>;
+    fn read(reader: &mut Reader) -> Result<Self>;
 }
 
 /// Declares a [`Configuration`]: its fields, each with the function that reads it and the settings that this
-/// function reads. A field without a function is a configuration itself. A function after `after` checks
-/// settings that are in no field.
+/// function reads. A field without a function is a configuration itself; `if` makes a field depend on a feature.
+/// The function after `after` checks settings that have no field.
 macro_rules! configuration {
     (
         $(#[$meta:meta])*
         $name:ident $(after $check:ident[$($checked:expr),+])? {
-            $($(#[$about:meta])* $field:ident: $type:ty $(= $read:path[$($setting:expr),+])?;)*
+            $(
+                $(#[$about:meta])*
+                $field:ident $(if $feature:literal)?: $type:ty $(= $read:path[$($setting:expr),+])?;
+            )*
         }
     ) => {
         $(#[$meta])*
         #[derive(Debug, Clone)]
         pub struct $name {
-            $($(#[$about])* pub $field: $type,)*
+            $($(#[$about])* $(#[cfg(feature = $feature)])? pub $field: $type,)*
         }
 
         impl $crate::config::given::Configuration for $name {
             fn settings() -> Vec<$crate::config::setting::Setting> {
                 [
                     $(vec![$($checked),+],)?
-                    $(configuration!(@settings $type $(, $($setting),+)?),)*
+                    $(
+                        $(#[cfg(feature = $feature)])?
+                        configuration!(@settings $type $(, $($setting),+)?),
+                    )*
                 ]
                 .concat()
             }
 
             fn read(
                 reader: &mut $crate::config::reader::Reader,
-            ) -> Result<Self, $crate::config::error::ConfigError> {
+            ) -> $crate::config::error::Result<Self> {
                 $($check(reader, $($checked),+)?;)?
                 Ok(Self {
-                    $($field: configuration!(@read reader, $type $(, $read, $($setting),+)?),)*
+                    $(
+                        $(#[cfg(feature = $feature)])?
+                        $field: configuration!(@read reader, $type $(, $read, $($setting),+)?),
+                    )*
                 })
             }
         }
@@ -98,29 +107,25 @@ impl<C: Configuration> Given<C> {
         }
     }
 
-    /// Reads the configuration. Options before the command, `before`, fill in those that were not given after
-    /// it.
+    /// Reads the configuration. Options given before the command are in `before`; those given after it take
+    /// precedence.
     ///
     /// # Errors
     /// The first setting that is missing or invalid.
-    pub fn read<B>(self, before: &Given<B>) -> Result<C, ConfigError> {
+    pub fn read<B>(self, before: &Given<B>) -> Result<C> {
         C::read(&mut self.reader(before))
     }
 
-    /// Returns a reader of the settings.
+    /// Returns a reader of the settings, with the options in `before` as in [`Self::read`].
     #[must_use]
     pub fn reader<B>(mut self, before: &Given<B>) -> Reader {
         for (variable, value) in before.values.iter().filter(|(_, value)| value.option) {
-            let own = self.values.get(variable).is_some_and(|own| own.option);
-            if !own {
+            if !self.values.get(variable).is_some_and(|own| own.option) {
                 self.values.insert(variable, value.clone());
             }
         }
-        let texts = self
-            .values
-            .into_iter()
-            .map(|(variable, value)| (variable, value.text));
-        Reader::new(texts.collect())
+        let values = self.values.into_iter();
+        Reader::new(values.map(|(variable, value)| (variable, value.text)).collect())
     }
 }
 
@@ -137,14 +142,10 @@ impl<C: Configuration> Args for Given<C> {
 impl<C: Configuration> FromArgMatches for Given<C> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let value = |setting: Setting| {
-            let text = matches.get_one::<String>(setting.variable)?;
+            let text = matches.get_one::<String>(setting.variable)?.clone();
             let option = matches.value_source(setting.variable) == Some(ValueSource::CommandLine);
             // Compose files and shells set a variable to nothing to unset it.
-            let value = Value {
-                text: text.clone(),
-                option,
-            };
-            (!text.trim().is_empty()).then_some((setting.variable, value))
+            (!text.trim().is_empty()).then_some((setting.variable, Value { text, option }))
         };
         Ok(Self {
             values: C::settings().into_iter().filter_map(value).collect(),

@@ -1,10 +1,6 @@
 //! Settings of the observatory: its addresses, its memory, and the endpoint that it forwards telemetry to.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::http::{HeaderName, HeaderValue};
 use observatory::{Config, Credentials, Forwarding, Secret};
@@ -12,8 +8,8 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::{
-    error::ConfigError,
-    given::Configuration,
+    error::{ConfigError, Result},
+    given::{Configuration, configuration},
     parts::{address, data_dir},
     reader::Reader,
     setting::{
@@ -23,7 +19,7 @@ use super::{
     settings::*,
 };
 
-settings! { ALL:
+settings! { OWN:
     OBSERVATORY_OTLP_HTTP_PORT, "observatory-otlp-http-port", "PORT", Fixed("4318"),
         "Port that receives OTLP over HTTP";
     OBSERVATORY_OTLP_GRPC_PORT, "observatory-otlp-grpc-port", "PORT", Fixed("4317"),
@@ -52,75 +48,68 @@ const SCOUT_AUDIENCE: &str = "b14collector";
 /// Minimum memory, in bytes: a few hundred traces.
 const MIN_MEMORY: u64 = 1 << 20;
 
-/// Minimum size of the queue, in bytes: one request of the maximum size that is received.
+/// Minimum size of the queue, in bytes: the maximum size of a received request.
 const MIN_QUEUE: u64 = 16 << 20;
 
 const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
-/// Configuration of `pressroom observatory`.
-#[derive(Debug, Clone)]
-pub struct ObservatoryConfig {
-    pub observatory: Config,
-    pub shutdown_grace: Duration,
+configuration! {
+    /// Configuration of `pressroom observatory`.
+    ObservatoryConfig {
+        observatory: Config;
+        shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
+    }
 }
 
-impl Configuration for ObservatoryConfig {
+impl Configuration for Config {
     fn settings() -> Vec<Setting> {
-        [&[DATA_DIR, SHUTDOWN_GRACE][..], &ObservatorySettings::ALL].concat()
+        [&[DATA_DIR, OBSERVATORY_HOST, OBSERVATORY_PORT], OWN].concat()
     }
 
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        let data_dir: PathBuf = data_dir(reader);
-        Ok(Self {
-            observatory: ObservatorySettings::read(reader, OBSERVATORY_MEMORY, &data_dir)?,
-            shutdown_grace: reader.seconds(SHUTDOWN_GRACE)?,
-        })
+    fn read(reader: &mut Reader) -> Result<Self> {
+        read(reader, OBSERVATORY_MEMORY)
     }
 }
 
-/// The settings that embedded mode and `pressroom observatory` share.
-pub(super) struct ObservatorySettings;
+/// Configuration of the observatory in embedded mode: less memory, and `DATA_DIR` among the settings of
+/// [`DevConfig`](super::DevConfig).
+#[derive(Debug, Clone)]
+pub struct EmbeddedObservatory(pub Config);
 
-impl ObservatorySettings {
-    pub(super) const ALL: [Setting; 14] = Self::with(OBSERVATORY_MEMORY);
-    pub(super) const EMBEDDED: [Setting; 14] = Self::with(OBSERVATORY_MEMORY.or("64MiB"));
+impl EmbeddedObservatory {
+    const MEMORY: Setting = OBSERVATORY_MEMORY.or("64MiB");
+}
 
-    const fn with(memory: Setting) -> [Setting; 14] {
-        [
-            OBSERVATORY_HOST,
-            OBSERVATORY_PORT,
-            OBSERVATORY_OTLP_HTTP_PORT,
-            OBSERVATORY_OTLP_GRPC_PORT,
-            OBSERVATORY_HEALTH_PORT,
-            memory,
-            OBSERVATORY_FORWARD_ENDPOINT,
-            OBSERVATORY_FORWARD_HEADERS,
-            OBSERVATORY_QUEUE_LIMIT,
-            SCOUT_ENDPOINT,
-            SCOUT_CLIENT_ID,
-            SCOUT_CLIENT_SECRET,
-            SCOUT_TOKEN_URL,
-            SCOUT_ENVIRONMENT,
-        ]
+impl Configuration for EmbeddedObservatory {
+    fn settings() -> Vec<Setting> {
+        let mut settings = Config::settings();
+        settings
+            .retain(|setting| ![DATA_DIR.variable, OBSERVATORY_MEMORY.variable].contains(&setting.variable));
+        settings.push(Self::MEMORY);
+        settings
     }
 
-    pub(super) fn read(reader: &mut Reader, memory: Setting, data_dir: &Path) -> Result<Config, ConfigError> {
-        let pages = address(reader, OBSERVATORY_HOST, OBSERVATORY_PORT)?;
-        let mut port = |setting| {
-            let port: u16 = reader.parse(setting, "a port number")?;
-            Ok(SocketAddr::new(pages.ip(), port))
-        };
-        let config = Config::default()
-            .pages(pages)
-            .http(port(OBSERVATORY_OTLP_HTTP_PORT)?)
-            .grpc(port(OBSERVATORY_OTLP_GRPC_PORT)?)
-            .health(port(OBSERVATORY_HEALTH_PORT)?)
-            .memory(usize::try_from(size(reader, memory, MIN_MEMORY)?).unwrap_or(usize::MAX));
-        Ok(config.forward(forwarding(reader, data_dir)?))
+    fn read(reader: &mut Reader) -> Result<Self> {
+        read(reader, Self::MEMORY).map(Self)
     }
 }
 
-fn forwarding(reader: &mut Reader, data_dir: &Path) -> Result<Option<Forwarding>, ConfigError> {
+fn read(reader: &mut Reader, memory: Setting) -> Result<Config> {
+    let pages = address(reader, OBSERVATORY_HOST, OBSERVATORY_PORT)?;
+    let mut port = |setting| {
+        let port: u16 = reader.parse(setting, "a port number")?;
+        Ok(SocketAddr::new(pages.ip(), port))
+    };
+    let config = Config::default()
+        .pages(pages)
+        .http(port(OBSERVATORY_OTLP_HTTP_PORT)?)
+        .grpc(port(OBSERVATORY_OTLP_GRPC_PORT)?)
+        .health(port(OBSERVATORY_HEALTH_PORT)?)
+        .memory(usize::try_from(size(reader, memory, MIN_MEMORY)?).unwrap_or(usize::MAX));
+    Ok(config.forward(forwarding(reader)?))
+}
+
+fn forwarding(reader: &mut Reader) -> Result<Option<Forwarding>> {
     let url = |text: &str| http_url(text).map(|url| (url.clone(), url.to_string()));
     let endpoint = reader.optional(OBSERVATORY_FORWARD_ENDPOINT, url)?;
     let headers = reader.optional(OBSERVATORY_FORWARD_HEADERS, headers)?;
@@ -131,7 +120,7 @@ fn forwarding(reader: &mut Reader, data_dir: &Path) -> Result<Option<Forwarding>
     let token_url = reader.optional(SCOUT_TOKEN_URL, url)?;
     let environment = reader.text(SCOUT_ENVIRONMENT);
 
-    let queue = data_dir.join("observatory");
+    let queue = data_dir(reader, DATA_DIR)?.join("observatory");
     if let Some(endpoint) = endpoint {
         if scout_endpoint.is_some() {
             let problem = "is set together with SCOUT_ENDPOINT; unset one of them";
@@ -143,40 +132,36 @@ fn forwarding(reader: &mut Reader, data_dir: &Path) -> Result<Option<Forwarding>
         return Ok(Some(headers.fold(forwarding, with_header)));
     }
     if headers.is_some() {
-        return Err(required(
-            "OBSERVATORY_FORWARD_ENDPOINT",
-            "OBSERVATORY_FORWARD_HEADERS",
-        ));
+        let required = ConfigError::required_with(OBSERVATORY_FORWARD_ENDPOINT, OBSERVATORY_FORWARD_HEADERS);
+        return Err(required);
     }
-    let given = [
-        ("SCOUT_ENDPOINT", scout_endpoint.is_some()),
-        ("SCOUT_CLIENT_ID", client_id.is_some()),
-        ("SCOUT_CLIENT_SECRET", client_secret.is_some()),
-        ("SCOUT_TOKEN_URL", token_url.is_some()),
+    let scout = [
+        (SCOUT_ENDPOINT, scout_endpoint.is_some()),
+        (SCOUT_CLIENT_ID, client_id.is_some()),
+        (SCOUT_CLIENT_SECRET, client_secret.is_some()),
+        (SCOUT_TOKEN_URL, token_url.is_some()),
     ];
-    let Some((first, _)) = given.iter().find(|(_, is_given)| *is_given) else {
+    let given = scout.iter().find(|(_, is_given)| *is_given);
+    let missing = scout.iter().find(|(_, is_given)| !is_given);
+    if let (Some((given, _)), Some((missing, _))) = (given, missing) {
+        return Err(ConfigError::required_with(*missing, *given));
+    }
+    let (Some(endpoint), Some(client_id), Some(client_secret), Some(token_url)) =
+        (scout_endpoint, client_id, client_secret, token_url)
+    else {
         return Ok(None);
     };
-    let [endpoint, id, secret, token] = given.map(|(variable, _)| move || required(variable, first));
-    let endpoint = scout_endpoint.ok_or_else(endpoint)?;
-    let client_id = client_id.ok_or_else(id)?;
-    let client_secret = Secret::new(client_secret.ok_or_else(secret)?.expose());
-    let token_url = token_url.ok_or_else(token)?;
+    let client_secret = Secret::new(client_secret.expose());
     let credentials = Credentials::new(token_url, client_id, client_secret).audience(SCOUT_AUDIENCE);
-    Ok(Some(
-        Forwarding::new(endpoint, queue)
-            .credentials(credentials)
-            .environment(environment.unwrap_or_default())
-            .queue_limit(queue_limit),
-    ))
-}
-
-fn required(variable: &'static str, with: &str) -> ConfigError {
-    ConfigError::new(variable, format!("is required with {with}"))
+    let forwarding = Forwarding::new(endpoint, queue)
+        .credentials(credentials)
+        .environment(environment.unwrap_or_default())
+        .queue_limit(queue_limit);
+    Ok(Some(forwarding))
 }
 
 /// Reads a number of bytes: `1048576`, `1024KiB`, `1MiB` or `1GiB`.
-fn size(reader: &mut Reader, setting: Setting, least: u64) -> Result<u64, ConfigError> {
+fn size(reader: &mut Reader, setting: Setting, least: u64) -> Result<u64> {
     reader.required(setting, |text| {
         let text = text.trim();
         let (number, unit) = UNITS
@@ -199,30 +184,25 @@ fn size(reader: &mut Reader, setting: Setting, least: u64) -> Result<u64, Config
     })
 }
 
-/// Parses a URL that contains no secret and is safe to send secrets to.
+/// Parses a URL that contains no secret and that secrets can be sent to.
 fn http_url(text: &str) -> Result<Url, &'static str> {
-    match Url::parse(text.trim()) {
-        Ok(url) if !matches!(url.scheme(), "http" | "https") => Err("is not an http:// or https:// URL"),
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            Err("must not contain a user or password")
-        }
-        Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-            Err("must not contain a query or fragment")
-        }
-        Ok(url) if url.scheme() == "http" && !is_local(&url) => {
-            Err("must be an https:// URL, because it is not on this machine")
-        }
-        Ok(url) => Ok(url),
-        Err(_) => Err("is not an http:// or https:// URL"),
-    }
-}
-
-fn is_local(url: &Url) -> bool {
-    match url.host() {
+    let url = Url::parse(text.trim()).ok();
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
+    let url = url.ok_or("is not an http:// or https:// URL")?;
+    let is_local = match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        Err("must not contain a user or password")
+    } else if url.query().is_some() || url.fragment().is_some() {
+        Err("must not contain a query or fragment")
+    } else if url.scheme() == "http" && !is_local {
+        Err("must be an https:// URL, because its host is not this machine")
+    } else {
+        Ok(url)
     }
 }
 

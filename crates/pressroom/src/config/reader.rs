@@ -1,10 +1,17 @@
-//! Reads values from text, and keeps how each is shown.
+//! Parses the values of settings, and keeps each as text for output.
 
-use std::{collections::BTreeMap, convert::Infallible, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, num::NonZeroUsize, ops::RangeInclusive, str::FromStr, time::Duration};
 
-use super::{error::ConfigError, secret::Secret, setting::Setting};
+use super::{
+    error::{ConfigError, Result},
+    secret::Secret,
+    setting::Setting,
+};
 
-/// Reads settings, and prints those that it read as an environment file, with secrets masked.
+/// Limits of a duration; at most a year, because adding the duration to a time must not overflow.
+const UP_TO_A_YEAR: RangeInclusive<Duration> = Duration::from_nanos(1)..=Duration::from_hours(24 * 366);
+
+/// Reader of settings. Displays the settings that it has read as an environment file, with secrets masked.
 #[derive(Debug)]
 pub struct Reader {
     given: BTreeMap<&'static str, String>,
@@ -24,22 +31,11 @@ impl Reader {
         &mut self,
         setting: Setting,
         parse: impl FnOnce(&str) -> Result<(T, String), E>,
-    ) -> Result<Option<T>, ConfigError> {
-        let text = self
-            .given
-            .get(setting.variable)
-            .cloned()
-            .or_else(|| setting.default());
-        let parsed = text.map(|text| parse(&text)).transpose();
+    ) -> Result<Option<T>> {
+        let parsed = self.given(setting).map(|text| parse(&text)).transpose();
         let parsed = parsed.map_err(|problem| ConfigError::new(setting.variable, problem))?;
         let (value, shown) = parsed.unzip();
-        if !self
-            .shown
-            .iter()
-            .any(|(variable, _)| *variable == setting.variable)
-        {
-            self.shown.push((setting.variable, shown));
-        }
+        self.show(setting, shown);
         Ok(value)
     }
 
@@ -48,27 +44,43 @@ impl Reader {
         &mut self,
         setting: Setting,
         parse: impl FnOnce(&str) -> Result<(T, String), E>,
-    ) -> Result<T, ConfigError> {
-        let value = self.optional(setting, parse)?;
-        value.ok_or_else(|| missing(setting))
+    ) -> Result<T> {
+        self.optional(setting, parse)?.ok_or_else(|| {
+            let Setting {
+                option, value_name, ..
+            } = setting;
+            let problem = format!("is required; set the variable or pass --{option} {value_name}");
+            ConfigError::new(setting.variable, problem)
+        })
     }
 
     pub(super) fn text(&mut self, setting: Setting) -> Option<String> {
-        let same = |text: &str| Ok::<_, Infallible>((text.to_owned(), text.to_owned()));
-        self.optional(setting, same).unwrap_or(None)
+        let text = self.given(setting);
+        self.show(setting, text.clone());
+        text
     }
 
     pub(super) fn secret(&mut self, setting: Setting) -> Option<Secret> {
-        let masked = |text: &str| Ok::<_, Infallible>(shown(Secret::new(text)));
-        self.optional(setting, masked).unwrap_or(None)
+        let secret = self.given(setting).map(Secret::new);
+        self.show(setting, secret.as_ref().map(Secret::to_string));
+        secret
     }
 
-    /// Reads a value that prints as it parses. `expected` describes it, for the error.
-    pub(super) fn parse<T: FromStr + fmt::Display>(
-        &mut self,
-        setting: Setting,
-        expected: &str,
-    ) -> Result<T, ConfigError> {
+    /// Returns the given text of a setting, or its default.
+    fn given(&self, setting: Setting) -> Option<String> {
+        let given = self.given.get(setting.variable).cloned();
+        given.or_else(|| setting.default())
+    }
+
+    fn show(&mut self, setting: Setting, shown: Option<String>) {
+        let is_same = |(variable, _): &(&str, _)| *variable == setting.variable;
+        if !self.shown.iter().any(is_same) {
+            self.shown.push((setting.variable, shown));
+        }
+    }
+
+    /// Reads a value that can be parsed from its own text. `expected` describes the value in the error.
+    pub(super) fn parse<T: FromStr + fmt::Display>(&mut self, setting: Setting, expected: &str) -> Result<T> {
         self.required(setting, |text| {
             let parsed = text.trim().parse::<T>();
             let value = parsed.map_err(|_| format!("{:?} is not {expected}", text.trim()));
@@ -76,12 +88,22 @@ impl Reader {
         })
     }
 
+    /// Reads a number from 1.
+    pub(super) fn count(&mut self, setting: Setting) -> Result<NonZeroUsize> {
+        self.parse(setting, "a whole number above 0")
+    }
+
+    /// Reads an optional value that can be parsed from its own text.
+    pub(super) fn or_default<T>(&mut self, setting: Setting) -> Result<T>
+    where
+        T: FromStr<Err: fmt::Display> + fmt::Display + Default,
+    {
+        let value = self.optional(setting, |text| text.parse().map(shown))?;
+        Ok(value.unwrap_or_default())
+    }
+
     /// Reads one of several words.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        setting: Setting,
-        choices: &[(&str, T)],
-    ) -> Result<T, ConfigError> {
+    pub(super) fn choice<T: Copy>(&mut self, setting: Setting, choices: &[(&str, T)]) -> Result<T> {
         self.required(setting, |text| {
             let found = choices.iter().find(|(name, _)| *name == text.trim());
             let (name, value) = found.ok_or_else(|| {
@@ -92,30 +114,27 @@ impl Reader {
         })
     }
 
-    pub(super) fn seconds(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
-        // At most a year, so that adding the duration to a time cannot overflow.
-        let limits = (Duration::from_nanos(1), Duration::from_hours(24 * 366));
+    pub(super) fn seconds(&mut self, setting: Setting) -> Result<Duration> {
         self.duration(
             setting,
             1.0,
-            limits,
+            UP_TO_A_YEAR,
             "a number of seconds above 0 and up to a year",
         )
     }
 
-    pub(super) fn hours(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
-        let limits = (Duration::from_nanos(1), Duration::from_hours(24 * 366));
+    pub(super) fn hours(&mut self, setting: Setting) -> Result<Duration> {
         self.duration(
             setting,
             3600.0,
-            limits,
+            UP_TO_A_YEAR,
             "a number of hours above 0 and up to a year",
         )
     }
 
     /// Reads a number of seconds, which may be zero.
-    pub(super) fn delay(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
-        let limits = (Duration::ZERO, Duration::from_hours(1));
+    pub(super) fn delay(&mut self, setting: Setting) -> Result<Duration> {
+        let limits = Duration::ZERO..=Duration::from_hours(1);
         self.duration(setting, 1.0, limits, "a number of seconds from 0 to 3600")
     }
 
@@ -123,20 +142,20 @@ impl Reader {
         &mut self,
         setting: Setting,
         unit: f64,
-        (least, most): (Duration, Duration),
+        limits: RangeInclusive<Duration>,
         expected: &str,
-    ) -> Result<Duration, ConfigError> {
+    ) -> Result<Duration> {
         self.required(setting, |text| {
             let number = text.trim().parse::<f64>().ok();
             let duration = number.and_then(|number| Duration::try_from_secs_f64(number * unit).ok());
-            let duration = duration.filter(|duration| (least..=most).contains(duration));
+            let duration = duration.filter(|duration| limits.contains(duration));
             let duration = duration.ok_or_else(|| format!("{:?} is not {expected}", text.trim()))?;
             Ok::<_, String>((duration, (duration.as_secs_f64() / unit).to_string()))
         })
     }
 
     /// Fails with `reason` when `setting` is given, because the command cannot use it.
-    pub(super) fn refuse(&mut self, setting: Setting, reason: &str) -> Result<(), ConfigError> {
+    pub(super) fn reject(&self, setting: Setting, reason: &str) -> Result<()> {
         match self.given.get(setting.variable) {
             Some(_) => Err(ConfigError::new(setting.variable, reason)),
             None => Ok(()),
@@ -153,10 +172,6 @@ impl Reader {
 pub(super) fn shown<T: fmt::Display>(value: T) -> (T, String) {
     let text = value.to_string();
     (value, text)
-}
-
-pub(super) fn missing(setting: Setting) -> ConfigError {
-    ConfigError::new(setting.variable, format!("is required: {}", setting.help))
 }
 
 impl fmt::Display for Reader {

@@ -1,10 +1,10 @@
-//! Secret text, which is never printed.
+//! Secret text, masked when printed.
 
 use std::fmt;
 
 use url::Url;
 
-/// A secret, or a URL that contains one. Prints as `***`.
+/// A secret, or a URL that contains a secret. Printed as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -26,7 +26,7 @@ impl Secret {
         let Ok(mut url) = Url::parse(&self.0) else {
             return self.to_string();
         };
-        // In a list of URLs, such as Celery's for sentinels, all but the first parse as a path.
+        // Celery lists the URLs of sentinels in one text; all but the first are parsed as a path.
         if url.path().contains('@') {
             return self.to_string();
         }

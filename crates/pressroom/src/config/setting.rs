@@ -1,19 +1,19 @@
-//! The description of a setting.
+//! Description of a setting.
 
 use clap::{Arg, ArgAction};
 
-/// The value of a setting that is not given.
+/// Value of a setting that is not given.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fallback {
-    /// No default, or one that depends on other settings; the help text describes it.
+    /// No default, or a default that depends on other settings; the help text describes it.
     None,
     Fixed(&'static str),
     Computed(fn() -> String),
-    /// A computed value, and its description for the help text.
+    /// Description for the help text, and computed value.
     Described(&'static str, fn() -> String),
 }
 
-/// A setting: an option of the command line, and the environment variable of the same name.
+/// A setting: a command-line option, and the environment variable of the same name.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     pub(super) variable: &'static str,
@@ -25,7 +25,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// The setting with another default.
+    /// Returns the setting with another default.
     pub(super) const fn or(self, default: &'static str) -> Self {
         Self {
             fallback: Fallback::Fixed(default),
@@ -33,7 +33,7 @@ impl Setting {
         }
     }
 
-    /// The setting, left out of help texts.
+    /// Returns the setting, hidden in help texts.
     pub(super) const fn hidden(self) -> Self {
         Self { hidden: true, ..self }
     }
@@ -46,7 +46,7 @@ impl Setting {
         }
     }
 
-    /// Returns the option for clap, which also reads the variable.
+    /// Returns clap's option for the setting, which also reads the variable.
     pub(super) fn arg(&self) -> Arg {
         let default = match self.fallback {
             Fallback::Described(description, _) => Some(description.to_owned()),

@@ -1,13 +1,12 @@
-//! The settings, with their defaults and help texts. Those that only the observatory reads are in
-//! `observatory`.
+//! The settings, with their defaults and help texts; `observatory` declares those of the observatory.
 
 use crate::accounts::Rates;
 
 use super::setting::Fallback::{Computed, Described, Fixed, None};
 
-/// Declares settings, and a list of all of them for tests.
+/// Declares settings, and a list of them.
 macro_rules! settings {
-    ($list:ident: $($variable:ident, $option:literal, $value:literal, $fallback:expr, $help:literal;)*) => {
+    ($(#[$meta:meta])* $list:ident: $($variable:ident, $option:literal, $value:literal, $fallback:expr, $help:literal;)*) => {
         $(pub(super) const $variable: crate::config::setting::Setting = crate::config::setting::Setting {
             variable: stringify!($variable),
             option: $option,
@@ -17,7 +16,7 @@ macro_rules! settings {
             hidden: false,
         };)*
 
-        #[cfg(test)]
+        $(#[$meta])*
         pub(super) const $list: &[crate::config::setting::Setting] = &[$($variable),*];
     };
 }
@@ -25,22 +24,25 @@ macro_rules! settings {
 #[cfg(feature = "observatory")]
 pub(super) use settings;
 
-settings! { ALL:
+settings! {
+    #[cfg(test)]
+    ALL:
     APP_ENV, "app-env", "NAME", Fixed("development"),
         "development, testing or production; embedded mode does not start in production";
-    FLASK_ENV, "flask-env", "NAME", None, "Fallback for APP_ENV";
+    FLASK_ENV, "flask-env", "NAME", None, "Flask's name for APP_ENV; only production has an effect";
     HOST, "host", "IP", Fixed("0.0.0.0"), "Address to listen on";
     PORT, "port", "PORT", Fixed("8000"), "Port to listen on";
     SECRET_KEY, "secret-key", "TEXT", None,
         "Key that signs tokens, at least 32 characters. Flask and Pressroom accept each other's tokens when \
         they have the same key. Embedded mode generates one and keeps it in DATA_DIR";
     DATABASE_URL, "database-url", "URL", None,
-        "postgresql://user:password@host/database; postgres:// and SQLAlchemy's postgresql+psycopg:// work \
-        too. Embedded mode uses SQLite [default there: sqlite://DATA_DIR/pressroom.db]";
+        "Database: postgresql://user:password@host/database; postgres:// and SQLAlchemy's \
+        postgresql+psycopg:// work too. Embedded mode uses SQLite [default there: \
+        sqlite://DATA_DIR/pressroom.db]";
     DATABASE_READ_URL, "database-read-url", "URL", None,
         "Read replica of the database, for requests without a token";
     REDIS_URL, "redis-url", "URL", Fixed("redis://localhost:6379/0"),
-        "redis://, rediss://, unix://, sentinel:// or sentinels:// URL";
+        "Redis server: redis://, rediss://, unix://, sentinel:// or sentinels:// URL";
     DATA_DIR, "data-dir", "FOLDER", Fixed("./data"),
         "Folder for the embedded database, its key, and telemetry waiting to be forwarded";
     SMTP_URL, "smtp-url", "URL", None,
@@ -69,22 +71,22 @@ settings! { ALL:
     SHUTDOWN_GRACE, "shutdown-grace", "SECONDS", Fixed("25"),
         "Grace period for requests and tasks in progress at shutdown, in seconds";
     SHUTDOWN_DELAY, "shutdown-delay", "SECONDS", Fixed("0"),
-        "Time between failing readiness checks and refusing connections at shutdown, in seconds; gives a \
-        load balancer time to react";
+        "Time between failing readiness checks and closing the listener at shutdown, in seconds; a load \
+        balancer can react in this time";
     JWT_EXPIRATION_HOURS, "jwt-expiration-hours", "HOURS", Fixed("24"), "Lifetime of a token, in hours";
     PASSWORD_SCHEME, "password-scheme", "NAME", Fixed("argon2id"),
         "Hash of new passwords: argon2id, or scrypt in werkzeug's format while Flask verifies them too";
     CELERY_QUEUES, "celery-queues", "NAMES", Fixed("celery"),
         "Comma-separated queues that the worker consumes; serve sends to the first";
     CELERY_CONCURRENCY, "celery-concurrency", "NUMBER", Described("cores x 10", default_concurrency),
-        "Maximum number of tasks that a worker runs at once";
+        "Maximum number of tasks that a worker runs concurrently";
     CELERY_HOSTNAME, "celery-hostname", "NAME@HOST", Described("celery@%h", celeriac::default_node_name),
         "The worker's unique name; %h stands for the host";
     CELERY_VISIBILITY_TIMEOUT, "celery-visibility-timeout", "SECONDS", Fixed("3600"),
         "Time after which an unacknowledged task is redelivered, in seconds; must equal that of Celery \
         workers on the same Redis";
     OBSERVATORY_HOST, "observatory-host", "IP", Fixed("127.0.0.1"),
-        "Host of the observatory; there is no login";
+        "Address that the observatory listens on; it has no login";
     OBSERVATORY_PORT, "observatory-port", "PORT", Fixed("4319"),
         "Port of the observatory's pages and JSON API";
 }

@@ -1,4 +1,4 @@
-//! A limit, and the error for an attempt that exceeds it.
+//! A limit, and the error for an attempt that exceeds the limit.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -13,7 +13,7 @@ pub struct TooManyAttempts {
     pub retry_after: Duration,
 }
 
-/// Key of a window: a digest of the account or client address, so that personal data does not reach Redis.
+/// Key of a window: a digest of the account or client address, which keeps personal data out of Redis.
 pub(super) type Key = [u8; 16];
 
 /// Maximum number of attempts per window for one key.

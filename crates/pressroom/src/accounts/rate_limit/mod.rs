@@ -1,9 +1,9 @@
 //! Rate limits for logins and registrations, against guessed passwords and mass registration.
 //!
-//! Attempts are counted in windows of one minute that begin with the first attempt: by account, whether
-//! it exists or not, and by client address. With Redis, all API processes share the windows; during an
-//! outage of Redis, and in embedded mode, each process counts by itself. A refused attempt is not
-//! counted, so that a client over one limit does not use up another.
+//! Attempts are counted per account, even if it does not exist, and per client address, in windows of one minute
+//! that start with the first attempt. With Redis, all API processes share the windows; during an outage of Redis,
+//! and in embedded mode, each process has its own windows. A rejected attempt is not counted, because a client over
+//! one limit must not use up another limit.
 
 mod limit;
 mod shared;
@@ -26,7 +26,7 @@ use self::{limit::Limit, shared::SharedWindows, windows::Windows};
 use super::token::SecretKey;
 use crate::domain::Email;
 
-/// Maximum number of windows that one process keeps, at about 60 bytes each; the oldest are dropped.
+/// Maximum number of windows in memory, about 60 bytes each; the oldest are dropped.
 const MAX_WINDOWS: usize = 100_000;
 
 /// Maximum number of attempts per minute; `None` means no limit.
@@ -59,7 +59,7 @@ impl Default for Rates {
     }
 }
 
-/// Counts attempts and refuses those over a limit.
+/// Counts attempts and rejects those over a limit.
 #[derive(Debug)]
 pub struct RateLimiter {
     rates: Rates,
@@ -71,9 +71,9 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Creates a limiter that counts in this process.
+    /// Creates a limiter with windows in memory.
     ///
-    /// `secret` keys the digests; processes that share windows must have the same secret.
+    /// `secret` is the key of the digests; processes that share windows must have the same secret.
     #[must_use]
     pub fn new(rates: Rates, secret: SecretKey) -> Self {
         Self {
@@ -100,11 +100,8 @@ impl RateLimiter {
     /// [`TooManyAttempts`] when the account or the client address is over its limit.
     pub async fn login(&self, email: &Email, client: Option<IpAddr>) -> Result<(), TooManyAttempts> {
         let account = self.limit("login account", self.rates.login_account, Some(email.folded()));
-        let address = self.limit(
-            "login address",
-            self.rates.login_address,
-            client.map(client_network),
-        );
+        let client = client.map(client_network);
+        let address = self.limit("login address", self.rates.login_address, client);
         self.admit([account, address]).await
     }
 
@@ -113,11 +110,8 @@ impl RateLimiter {
     /// # Errors
     /// [`TooManyAttempts`] when the client address is over its limit.
     pub async fn registration(&self, client: Option<IpAddr>) -> Result<(), TooManyAttempts> {
-        let address = self.limit(
-            "register address",
-            self.rates.register_address,
-            client.map(client_network),
-        );
+        let client = client.map(client_network);
+        let address = self.limit("register address", self.rates.register_address, client);
         self.admit([address]).await
     }
 
@@ -145,7 +139,7 @@ impl RateLimiter {
                     if !self.shared_unavailable.swap(true, Ordering::Relaxed) {
                         telemetry::warn!(
                             %error,
-                            "rate limits are counted by this process alone until Redis is available again"
+                            "this process counts rate limits by itself until Redis is available again"
                         );
                     }
                 }
@@ -156,8 +150,8 @@ impl RateLimiter {
     }
 }
 
-/// Returns the part of an address that identifies a client: an IPv4 address, or the /64 network of an IPv6
-/// address, since a client usually controls a whole /64.
+/// Returns the part of an address that identifies a client: an IPv4 address, or the /64 network of an IPv6 address,
+/// because a client usually controls a whole /64.
 fn client_network(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
@@ -223,7 +217,7 @@ mod tests {
 
     /// Otherwise a blocked client could lock users out of their accounts.
     #[tokio::test]
-    async fn a_refused_attempt_is_not_counted() {
+    async fn a_rejected_attempt_is_not_counted() {
         let limiter = limiter(Rates {
             login_account: NonZeroU32::new(2),
             login_address: NonZeroU32::new(1),

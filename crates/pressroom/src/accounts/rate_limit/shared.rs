@@ -1,8 +1,8 @@
-//! Windows on Redis, shared by all API processes. One script checks and counts an attempt atomically, with
-//! the same rules as the windows in memory.
+//! Windows on Redis, shared by all API processes. A script checks and counts an attempt atomically, by the rules of
+//! the windows in memory.
 //!
-//! A window is a counter that expires with the window, so the number of keys is bounded by the attempts of
-//! a minute.
+//! A window is a counter that expires at the end of the window, so the number of keys is at most the number of
+//! attempts in a minute.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use celeriac::{BrokerError, RedisBroker, RedisScript};
 
 use super::limit::{Limit, TooManyAttempts, WINDOW};
 
-/// Time-out of the script. A login that waits for Redis is worse than one that other processes do not count.
+/// Time-out of the script; short, because a slow login is worse than a login that other processes do not count.
 const TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Script that counts an attempt.
 ///
-/// KEYS: the windows. ARGV: the length of a window in ms, then the maximum number of attempts of each
-/// window. Returns 0 when the attempt is counted, otherwise the time to wait in ms.
+/// KEYS: the windows. ARGV: the length of a window in ms, then the maximum number of attempts of each window.
+/// Returns 0 if the attempt was counted, otherwise the time until the next attempt in ms.
 const ADMIT: &str = "
     local length = tonumber(ARGV[1])
     local wait = 0
@@ -53,10 +53,10 @@ impl SharedWindows {
         }
     }
 
-    /// Counts an attempt in the windows of all limits, or in none when one of them is full.
+    /// Counts an attempt in the windows of all limits, or in none if a window is full.
     ///
     /// # Errors
-    /// [`BrokerError`] when Redis is unavailable.
+    /// [`BrokerError`] if Redis is unavailable.
     pub(super) async fn admit(&self, limits: &[Limit]) -> Result<Result<(), TooManyAttempts>, BrokerError> {
         let keys: Vec<String> = limits
             .iter()

@@ -8,12 +8,12 @@ use super::limit::{Key, Limit, TooManyAttempts, WINDOW};
 
 /// Open windows by key.
 ///
-/// All windows have the same length, so they end in the order in which they began: ended windows are always
-/// at the front of `order`.
+/// All windows have the same length, so they end in the order in which they started, and ended windows are at the
+/// front of `order`.
 #[derive(Debug)]
 pub(super) struct Windows {
     open: HashMap<Key, Window>,
-    /// The keys of `open`, the oldest window first.
+    /// Keys of `open`, the oldest window first.
     order: VecDeque<Key>,
     capacity: usize,
 }
@@ -33,7 +33,7 @@ impl Windows {
         }
     }
 
-    /// Counts an attempt in the windows of all limits, or in none if any of them is full.
+    /// Counts an attempt in the windows of all limits, or in none if a window is full.
     pub(super) fn admit(&mut self, limits: &[Limit], now: Instant) -> Result<(), TooManyAttempts> {
         self.close_ended(now);
         let full = limits.iter().filter_map(|limit| {

@@ -7,13 +7,15 @@ use reqwest::header::ACCEPT;
 use serde::{Deserialize, de::DeserializeOwned};
 use url::Url;
 
-use super::text::escaped;
+use crate::commands::text::escaped;
 
 /// Time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum size of a response in bytes, more than 500 traces or log records need.
+/// Maximum size of a response, in bytes; enough for 500 traces or log records.
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
+
+const NOT_A_URL: &str = "--observatory: is not an http:// or https:// URL";
 
 /// Client for one observatory.
 pub(super) struct Client {
@@ -36,7 +38,7 @@ impl Client {
         let base = Url::parse(base)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
-            .context("--observatory: is not an http:// or https:// URL")?;
+            .context(NOT_A_URL)?;
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .no_proxy()
@@ -48,8 +50,8 @@ impl Client {
     /// Requests the path made of `segments`, with `parameters`, and returns the response body.
     ///
     /// # Errors
-    /// Returns an error if nothing listens at the address, the server is not an observatory, or it
-    /// refuses the request.
+    /// Returns an error if nothing listens at the address, the server is not an observatory, or the server
+    /// rejects the request.
     pub(super) async fn get(
         &self,
         segments: &[&str],
@@ -58,28 +60,26 @@ impl Client {
         let mut url = self.base.clone();
         url.path_segments_mut()
             .ok()
-            .context("--observatory: is not an http:// or https:// URL")?
+            .context(NOT_A_URL)?
             .pop_if_empty()
             .extend(segments);
         if !parameters.is_empty() {
             url.query_pairs_mut().extend_pairs(parameters);
         }
         let sent = self.http.get(url).header(ACCEPT, "application/json").send().await;
-        let mut response = match sent {
-            Ok(response) => response,
-            Err(error) if error.is_connect() => anyhow::bail!(
-                "nothing listens at {}; start `pressroom` or `pressroom observatory`, \
-                 or name another address with --observatory",
-                self.base
+        let base = &self.base;
+        let mut response = sent.map_err(|error| match error {
+            error if error.is_connect() => anyhow::anyhow!(
+                "nothing listens at {base}; start `pressroom` or `pressroom observatory`, \
+                 or set another address with --observatory"
             ),
-            Err(error) if error.is_timeout() => {
-                anyhow::bail!("{} did not respond within {} s", self.base, TIMEOUT.as_secs())
+            error if error.is_timeout() => {
+                anyhow::anyhow!("{base} did not respond within {} s", TIMEOUT.as_secs())
             }
-            Err(error) => {
-                return Err(error.without_url())
-                    .with_context(|| format!("the request to {} failed", self.base));
+            error => {
+                anyhow::Error::from(error.without_url()).context(format!("the request to {base} failed"))
             }
-        };
+        })?;
         let status = response.status();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.context("the response is incomplete")? {
@@ -94,7 +94,7 @@ impl Client {
         }
         match serde_json::from_slice::<ErrorBody>(&body) {
             Ok(body) => anyhow::bail!("{}", escaped(&body.error)),
-            Err(_) => anyhow::bail!("{} is not an observatory: it responded with {status}", self.base),
+            Err(_) => anyhow::bail!("{base} is not an observatory: it responded with {status}"),
         }
     }
 
@@ -103,11 +103,7 @@ impl Client {
     /// # Errors
     /// Returns an error if the body does not have the expected format.
     pub(super) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> anyhow::Result<T> {
-        serde_json::from_slice(body).ok().with_context(|| {
-            format!(
-                "the response of {} is not that of an observatory of this version",
-                self.base
-            )
-        })
+        let parsed = serde_json::from_slice(body).ok();
+        parsed.with_context(|| format!("{} is not an observatory of this version", self.base))
     }
 }

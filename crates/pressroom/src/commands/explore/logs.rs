@@ -1,5 +1,5 @@
-//! `pressroom logs`: prints the newest log records in chronological order; `--follow` prints new ones as
-//! they arrive.
+//! `pressroom logs`: prints the newest log records in chronological order; `--follow` also prints new records
+//! as they arrive.
 
 use std::{
     io::{self, Write as _},
@@ -10,15 +10,13 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{
-    Query, block_on,
-    client::Client,
-    present, print_json, print_line,
-    text::{escaped, escaped_json, timestamp, value},
+use super::{Query, block_on, client::Client, present, print_json, print_line};
+use crate::{
+    commands::text::{escaped, escaped_json, timestamp, value},
+    config::ExploreConfig,
 };
-use crate::config::ExploreConfig;
 
-/// Interval of polling the observatory for new records.
+/// Interval at which the observatory is polled for new records.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Largest `limit` that the observatory accepts.
@@ -85,7 +83,7 @@ impl Record {
         line
     }
 
-    /// Formats the record for printing below its span: without time, service and trace id.
+    /// Formats the record for a line below its span, without time, service and trace id.
     pub(super) fn short(&self) -> String {
         format!("{}  {}", escaped(&self.level), self.message())
     }
@@ -120,10 +118,9 @@ async fn run(config: &ExploreConfig, command: &Logs) -> anyhow::Result<()> {
     }
     let newest = print_records(&client.parse(&body)?, source.json)?;
     if command.follow {
-        follow(&client, parameters, newest, source.json).await
-    } else {
-        Ok(())
+        follow(&client, parameters, newest, source.json).await?;
     }
+    Ok(())
 }
 
 /// Prints records with a sequence number above `newest` as they arrive, until a request fails.
@@ -143,7 +140,7 @@ async fn follow(
         if newest.is_some() && found.next.is_some() {
             writeln!(
                 io::stderr(),
-                "pressroom: more than {MAX_LIMIT} records arrived at once; the oldest are not shown"
+                "pressroom: more than {MAX_LIMIT} records arrived between two requests; the oldest are not shown"
             )?;
         }
         newest = print_records(&found, json)?.or(newest);
@@ -162,6 +159,5 @@ fn print_records(found: &Found, json: bool) -> anyhow::Result<Option<u64>> {
             print_line(&record.line())?;
         }
     }
-    let newest = found.logs.first().and_then(|record| record["sequence"].as_u64());
-    Ok(newest)
+    Ok(found.logs.first().and_then(|record| record["sequence"].as_u64()))
 }

@@ -1,23 +1,20 @@
 //! `pressroom traces` and `pressroom logs`: print telemetry from the JSON API of an observatory.
 //!
-//! Telemetry comes from untrusted senders, so control characters are escaped before they reach the terminal.
+//! Telemetry comes from untrusted senders, so control characters in it are escaped.
 
 mod client;
 mod logs;
-mod text;
 mod traces;
 mod tree;
 
-use std::io::{self, Write as _};
-
 use anyhow::Context as _;
 
-use self::{client::Client, text::escaped_json};
+use self::client::Client;
 pub use self::{
     logs::{Logs, logs},
     traces::{Traces, traces},
 };
-use super::{block_on, reachable};
+use super::{block_on, print, reachable, text::escaped_json};
 use crate::config::ExploreConfig;
 
 /// Options that `traces` and `logs` share.
@@ -31,7 +28,7 @@ pub struct Query {
     #[arg(long, value_name = "KEY[=VALUE]")]
     attribute: Vec<String>,
 
-    /// Text that results must contain anywhere
+    /// Text that results must contain
     #[arg(long, value_name = "TEXT")]
     text: Option<String>,
 
@@ -52,10 +49,10 @@ pub struct Query {
     source: Source,
 }
 
-/// The observatory to ask and the output format.
+/// Address of the observatory, and output format.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Source {
-    /// Print the JSON of the observatory
+    /// Print the JSON from the observatory
     #[arg(long)]
     json: bool,
 
@@ -73,10 +70,8 @@ impl Query {
             ("to", &self.to),
         ];
         let attributes = self.attribute.iter().map(|value| ("attribute", value.clone()));
-        present(optional)
-            .chain(attributes)
-            .chain([("limit", self.limit.to_string())])
-            .collect()
+        let limit = ("limit", self.limit.to_string());
+        present(optional).chain(attributes).chain([limit]).collect()
     }
 }
 
@@ -91,14 +86,12 @@ fn present<const N: usize>(
 
 impl Source {
     fn client(&self, config: &ExploreConfig) -> anyhow::Result<Client> {
-        match &self.observatory {
-            Some(url) => Client::new(url),
-            None => Client::new(&format!("http://{}", reachable(config.pages))),
-        }
+        let default = || format!("http://{}", reachable(config.pages));
+        Client::new(&self.observatory.clone().unwrap_or_else(default))
     }
 }
 
-/// Prints the body of a response as it is, with control characters escaped.
+/// Prints the body of a response with control characters escaped.
 fn print_json(body: &[u8]) -> anyhow::Result<()> {
     let body = str::from_utf8(body).context("the response of the observatory is not UTF-8")?;
     print_line(&escaped_json(body))
@@ -106,7 +99,5 @@ fn print_json(body: &[u8]) -> anyhow::Result<()> {
 
 /// Prints an escaped line and flushes standard output.
 fn print_line(line: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}")?;
-    Ok(stdout.flush()?)
+    print(&format!("{line}\n"))
 }

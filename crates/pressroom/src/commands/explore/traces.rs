@@ -2,12 +2,11 @@
 
 use serde::Deserialize;
 
-use super::{
-    Query, block_on, present, print_json, print_line,
-    text::{count, duration, escaped, timestamp},
-    tree,
+use super::{Query, block_on, present, print_json, print_line, tree};
+use crate::{
+    commands::text::{count, duration, escaped, timestamp},
+    config::ExploreConfig,
 };
-use crate::config::ExploreConfig;
 
 /// Lists traces or prints one.
 #[derive(Debug, Clone, PartialEq, clap::Args)]

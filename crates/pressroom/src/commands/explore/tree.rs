@@ -6,11 +6,8 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{
-    logs::Record,
-    print_line,
-    text::{count, duration, escaped, timestamp, value},
-};
+use super::{logs::Record, print_line};
+use crate::commands::text::{count, duration, escaped, timestamp, value};
 
 /// Maximum indentation level.
 const MAX_INDENT: usize = 30;
@@ -45,7 +42,7 @@ struct Event {
     attributes: Map<String, Value>,
 }
 
-/// Attributes that identify a span's subject; the first one present is printed.
+/// Attributes that describe the operation of a span; the first of them is printed.
 const SUBJECT_ATTRIBUTES: [&str; 4] = [
     "db.query.text",
     "url.path",
@@ -65,10 +62,8 @@ pub(super) fn print(trace: &Trace) -> anyhow::Result<()> {
     let mut depths: HashMap<&str, usize> = HashMap::new();
     for span in &trace.spans {
         // The observatory lists every span after its parent.
-        let parent = span.parent_span_id.as_deref();
-        let depth = parent
-            .and_then(|parent| depths.get(parent))
-            .map_or(0, |depth| depth + 1);
+        let parent = span.parent_span_id.as_deref().and_then(|id| depths.get(id));
+        let depth = parent.map_or(0, |depth| depth + 1);
         depths.insert(&span.span_id, depth);
         let indent = "  ".repeat(depth.min(MAX_INDENT));
         print_line(&format!(
@@ -81,24 +76,18 @@ pub(super) fn print(trace: &Trace) -> anyhow::Result<()> {
         for event in &span.events {
             print_below(describe_event(event))?;
         }
-        for record in trace
-            .logs
-            .iter()
-            .filter(|record| record.span_id() == Some(&span.span_id))
-        {
+        let own = |record: &&Record| record.span_id() == Some(&span.span_id);
+        for record in trace.logs.iter().filter(own) {
             print_below(record.short())?;
         }
     }
-    // Records of spans that the observatory does not have.
-    let known = |id: &str| trace.spans.iter().any(|span| span.span_id == id);
-    for record in trace
+    // Records without a span in the trace.
+    let is_known = |id| trace.spans.iter().any(|span| span.span_id == id);
+    let mut others = trace
         .logs
         .iter()
-        .filter(|record| !record.span_id().is_some_and(known))
-    {
-        print_line(&record.line())?;
-    }
-    Ok(())
+        .filter(|record| !record.span_id().is_some_and(is_known));
+    others.try_for_each(|record| print_line(&record.line()))
 }
 
 fn describe_span(span: &Span) -> String {
@@ -108,10 +97,10 @@ fn describe_span(span: &Span) -> String {
         escaped(&span.name),
         escaped(&span.kind)
     );
-    let subject = SUBJECT_ATTRIBUTES
+    let mut subjects = SUBJECT_ATTRIBUTES
         .iter()
-        .find_map(|name| span.attributes.get(*name));
-    if let Some(subject) = subject {
+        .filter_map(|name| span.attributes.get(*name));
+    if let Some(subject) = subjects.next() {
         text.push_str(&format!("  {}", value(subject)));
     }
     if span.status == "error" {

@@ -1,5 +1,5 @@
-//! The observatory in embedded mode. Its thread starts to listen before telemetry is set up, and stops after
-//! the last telemetry has been received. While telemetry is exported elsewhere, the observatory stays off.
+//! The observatory in embedded mode, on its own thread. It starts before telemetry is set up and stops after the
+//! last telemetry has been received. If telemetry is exported elsewhere, the observatory is off.
 
 use std::{
     net::SocketAddr,
@@ -15,15 +15,15 @@ use tokio_util::sync::CancellationToken;
 use super::{cannot_listen, url, warn_without_login};
 use crate::commands::{current_thread, install_cryptography, reachable};
 
-/// The destination of the telemetry of the service in this process.
+/// Destination of the telemetry of the service in this process.
 pub(in crate::commands) enum Embedded {
     /// The embedded observatory.
     Here(Box<Running>),
     /// The destination that this variable sets.
     Configured(String),
-    /// A collector or another observatory, which already listens at the observatory's address.
+    /// The process that already listens at the observatory's address: a collector or another observatory.
     Other(SocketAddr),
-    /// No destination, because this address for the pages is already in use.
+    /// No destination, because this address of the pages is already in use.
     PagesInUse(SocketAddr),
 }
 
@@ -75,8 +75,8 @@ impl Embedded {
         }
     }
 
-    /// Describes the destination in one line, and logs a warning where there is no login. Call after logging
-    /// is set up.
+    /// Describes the destination in one line, and logs a warning if other machines can reach the pages. Call
+    /// after logging is set up.
     pub(in crate::commands) fn introduce(&self) -> String {
         match self {
             Self::Here(running) => {
@@ -101,14 +101,14 @@ impl Embedded {
     pub(in crate::commands) fn stop(self) {
         if let Self::Here(running) = self {
             running.shutdown.cancel();
-            // A failure was logged by the thread.
+            // The thread has logged its failure.
             running.thread.join().ok();
         }
     }
 }
 
-/// Binds the observatory; without gRPC and the health check where their ports are in use, because this
-/// process does not need them.
+/// Binds the observatory, without gRPC or the health check if their ports are in use: this process does not need
+/// them.
 async fn bind(mut settings: observatory::Config) -> Result<Observatory, BindError> {
     loop {
         match Observatory::bind(settings.clone()).await {
@@ -121,7 +121,7 @@ async fn bind(mut settings: observatory::Config) -> Result<Observatory, BindErro
     }
 }
 
-/// Runs the observatory on a thread of its own; a failure does not stop the service.
+/// Runs the observatory on a new thread; a failure does not stop the service.
 fn spawn(
     runtime: Runtime,
     observatory: Observatory,

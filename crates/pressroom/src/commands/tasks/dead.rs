@@ -11,6 +11,8 @@ use celeriac::{Broker, DeadLetter, RequeueReport};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::commands::text::escaped;
+
 /// Number of letters to read at a time.
 const PAGE: usize = 50;
 
@@ -89,12 +91,14 @@ fn row(letter: &DeadLetter) -> String {
     } else {
         &letter.queue
     };
-    printable(&format!(
+    // Names of tasks come from untrusted messages.
+    let row = format!(
         "{time:<20}  {id:<36}  {queue:<12}  {task}  {reason}",
         id = listed_id(letter),
         task = letter.task.as_deref().unwrap_or("-"),
         reason = letter.reason,
-    ))
+    );
+    escaped(&row).into_owned()
 }
 
 fn object(letter: &DeadLetter) -> String {
@@ -118,20 +122,7 @@ fn listed_id(letter: &DeadLetter) -> String {
         .map_or_else(|| letter.id.to_string(), String::from)
 }
 
-/// Replaces control characters, which a terminal would interpret: task names come from untrusted messages.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| {
-            if character.is_control() {
-                '\u{fffd}'
-            } else {
-                character
-            }
-        })
-        .collect()
-}
-
-/// Matches dead letters against a selection, and records which ids exist.
+/// Matches dead letters against a selection, and records the ids of the matches.
 struct Matcher<'a> {
     selected: &'a Selection,
     found: Mutex<HashSet<String>>,
@@ -139,10 +130,8 @@ struct Matcher<'a> {
 
 impl<'a> Matcher<'a> {
     fn new(selected: &'a Selection) -> Self {
-        Self {
-            selected,
-            found: Mutex::default(),
-        }
+        let found = Mutex::default();
+        Self { selected, found }
     }
 
     fn matches(&self, letter: &DeadLetter) -> bool {
@@ -156,21 +145,17 @@ impl<'a> Matcher<'a> {
         true
     }
 
-    /// Prints each id without a dead letter.
+    /// Prints each selected id that has no dead letter.
     ///
     /// # Errors
-    /// Returns an error if there is such an id.
+    /// Returns an error if a selected id has no dead letter.
     fn require_all_found(self) -> anyhow::Result<()> {
         let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<&String> = self
-            .selected
-            .ids
-            .iter()
-            .filter(|id| !found.contains(*id))
-            .collect();
+        let ids = self.selected.ids.iter();
+        let missing: Vec<&String> = ids.filter(|id| !found.contains(*id)).collect();
         for id in &missing {
             // The exit code reports the failure even if the line cannot be written.
-            let _ = writeln!(io::stderr(), "{}: no such dead letter", printable(id));
+            let _ = writeln!(io::stderr(), "{}: no such dead letter", escaped(id));
         }
         anyhow::ensure!(missing.is_empty(), "dead letters not found: {}", missing.len());
         Ok(())
@@ -179,13 +164,12 @@ impl<'a> Matcher<'a> {
 
 async fn requeue(broker: &dyn Broker, selected: &Selection, force: bool) -> anyhow::Result<()> {
     let matcher = Matcher::new(selected);
-    let requeued = broker
-        .requeue_where(&|letter| matcher.matches(letter), force)
-        .await?;
+    let select = |letter: &DeadLetter| matcher.matches(letter);
+    let requeued = broker.requeue_where(&select, force).await?;
     let printed = print_report(&requeued);
     let refused = requeued.refused.len();
     let all_found = matcher.require_all_found();
-    // What was not done decides the exit code, even if the reader has closed the output.
+    // Letters that were not requeued fail the command, even if the reader has closed the output.
     anyhow::ensure!(
         refused == 0,
         "dead letters not requeued: {refused}, because no worker can run them; \
@@ -198,8 +182,8 @@ async fn requeue(broker: &dyn Broker, selected: &Selection, force: bool) -> anyh
 fn print_report(requeued: &RequeueReport) -> io::Result<()> {
     writeln!(io::stdout(), "Requeued: {}", requeued.requeued.len())?;
     for (letter, refusal) in &requeued.refused {
-        let line = printable(&format!("{}: {refusal}", listed_id(letter)));
-        writeln!(io::stderr(), "{line}")?;
+        let line = format!("{}: {refusal}", listed_id(letter));
+        writeln!(io::stderr(), "{}", escaped(&line))?;
     }
     Ok(())
 }

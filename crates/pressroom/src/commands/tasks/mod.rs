@@ -5,12 +5,12 @@ mod workers;
 
 use std::sync::Arc;
 
-use celeriac::{Broker, RedisBroker};
+use celeriac::{Broker, BrokerError, RedisBroker};
 use clap::Subcommand;
 
 pub use self::{
     dead::DeadCommand,
-    workers::{ControlCommand, Inspect},
+    workers::{ControlCommand, Inspect, Target},
 };
 use super::block_on;
 use crate::config::TasksConfig;
@@ -22,23 +22,40 @@ pub enum Tasks {
     #[command(subcommand)]
     Dead(DeadCommand),
     /// Query the workers and print their replies
-    Inspect(Inspect),
+    Inspect {
+        #[command(flatten)]
+        query: Inspect,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Control the workers
-    #[command(subcommand)]
-    Control(ControlCommand),
+    Control {
+        #[command(subcommand)]
+        command: ControlCommand,
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 /// Runs `pressroom tasks` on the configured Redis server.
 ///
 /// # Errors
-/// Returns an error if Redis is unavailable or the command had only part of its effect.
+/// Returns an error if Redis is unavailable or part of the command failed.
 pub fn tasks(config: TasksConfig, command: &Tasks) -> anyhow::Result<()> {
+    let server = match config.redis.server()? {
+        (Some((host, port)), _) => format!("REDIS_URL: {host}:{port}"),
+        (None, _) => "REDIS_URL".to_owned(),
+    };
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config.redis)?);
     block_on(async {
-        match command {
+        let result = match command {
             Tasks::Dead(command) => dead::run(broker.as_ref(), command).await,
-            Tasks::Inspect(command) => workers::inspect(broker, command).await,
-            Tasks::Control(command) => workers::control(broker, command).await,
-        }
+            Tasks::Inspect { query, target } => workers::inspect(&target.control(broker), query).await,
+            Tasks::Control { command, target } => workers::control(&target.control(broker), command).await,
+        };
+        result.map_err(|error| match error.is::<BrokerError>() {
+            true => error.context(server),
+            false => error,
+        })
     })
 }

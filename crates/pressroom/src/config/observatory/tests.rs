@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 use crate::config::{DevConfig, MigrateConfig, ServeConfig, WorkerConfig, tests::load};
 
@@ -14,13 +16,13 @@ fn settings(values: &[Values<'_>]) -> Config {
     load::<ObservatoryConfig>(values).unwrap().0.observatory
 }
 
-fn refusal(values: &[Values<'_>]) -> String {
+fn rejection(values: &[Values<'_>]) -> String {
     load::<ObservatoryConfig>(values).unwrap_err().to_string()
 }
 
 #[test]
 fn by_default_it_listens_on_loopback_and_forwards_nothing() {
-    let embedded = load::<DevConfig>(&[]).unwrap().0.observatory;
+    let embedded = load::<DevConfig>(&[]).unwrap().0.observatory.0;
     for (settings, memory) in [(embedded, 64 << 20), (settings(&[]), 256 << 20)] {
         let usual = Config::default();
         assert_eq!(settings.http, usual.http);
@@ -86,7 +88,7 @@ fn sizes_are_bytes_or_have_a_unit() {
         "1.5GiB",
         "99999999999999999GiB",
     ] {
-        let message = refusal(&[&[("OBSERVATORY_MEMORY", text)]]);
+        let message = rejection(&[&[("OBSERVATORY_MEMORY", text)]]);
         assert!(message.starts_with("OBSERVATORY_MEMORY: "), "{message}");
     }
 }
@@ -97,6 +99,7 @@ fn scout_needs_all_of_its_settings_or_none() {
         .unwrap()
         .0
         .observatory
+        .0
         .forward
         .unwrap();
     assert_eq!(forward.endpoint.as_str(), "https://tenant.example.com:4318/");
@@ -107,7 +110,7 @@ fn scout_needs_all_of_its_settings_or_none() {
     assert_eq!(credentials.audience.as_deref(), Some("b14collector"));
 
     for (variable, _) in SCOUT {
-        let message = refusal(&[SCOUT, &[(*variable, "")]]);
+        let message = rejection(&[SCOUT, &[(*variable, "")]]);
         assert!(
             message.starts_with(&format!("{variable}: is required with SCOUT_")),
             "{message}"
@@ -142,7 +145,7 @@ fn any_endpoint_may_have_headers() {
 }
 
 #[test]
-fn an_invalid_value_is_refused_with_its_variable_and_not_repeated() {
+fn an_invalid_value_is_rejected_with_its_variable_and_not_repeated() {
     let endpoint: Values<'_> = &[("OBSERVATORY_FORWARD_ENDPOINT", "https://all")];
     let cases: [(&str, &[Values<'_>]); 13] = [
         ("OBSERVATORY_HOST", &[&[("OBSERVATORY_HOST", "nowhere")]]),
@@ -190,7 +193,7 @@ fn an_invalid_value_is_refused_with_its_variable_and_not_repeated() {
         ("SCOUT_TOKEN_URL", &[SCOUT, &[("SCOUT_TOKEN_URL", "hunter2")]]),
     ];
     for (variable, values) in cases {
-        let message = refusal(values);
+        let message = rejection(values);
         assert!(message.starts_with(&format!("{variable}: ")), "{message}");
         assert!(!message.contains("hunter2"), "{message}");
     }

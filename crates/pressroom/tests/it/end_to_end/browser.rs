@@ -13,7 +13,7 @@ async fn the_observatorys_pages_work_in_a_browser() {
     let variables = [
         ("OBSERVATORY_PORT", pages.as_str()),
         ("OBSERVATORY_OTLP_HTTP_PORT", otlp.as_str()),
-        // The default interval would make the test wait for the metrics page.
+        // With the default interval, the test would wait for the metrics page.
         ("OTEL_METRIC_EXPORT_INTERVAL", "500"),
     ];
     let folder = process::Folder::new();

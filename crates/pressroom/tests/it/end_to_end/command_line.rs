@@ -143,10 +143,10 @@ fn settings_are_read_from_a_dotenv_file_and_the_environment_takes_precedence() {
     assert!(printed.contains("JWT_EXPIRATION_HOURS=2\n"), "{printed}");
 
     std::fs::write(folder.path().join(".env"), "SECRET_KEY hunter2 'unfinished\n").unwrap();
-    let refused = process::pressroom(&["config", "--embedded"], &[], folder.path())
+    let rejected = process::pressroom(&["config", "--embedded"], &[], folder.path())
         .output()
         .unwrap();
-    let message = String::from_utf8(refused.stderr).unwrap();
-    assert!(message.starts_with("pressroom: .env: "), "{message}");
+    let message = String::from_utf8(rejected.stderr).unwrap();
+    assert!(message.starts_with("pressroom: .env: line 1 of /"), "{message}");
     assert!(!message.contains("hunter2"), "{message}");
 }

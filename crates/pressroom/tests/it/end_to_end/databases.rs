@@ -93,23 +93,23 @@ async fn anonymous_reads_use_the_replica_while_it_is_available() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_works_through_pgbouncer_in_transaction_mode() {
-    everything_works_through(PgBouncer::without_prepared_statements).await;
+async fn all_features_work_through_pgbouncer_in_transaction_mode() {
+    all_features_work_through(PgBouncer::without_prepared_statements).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_works_through_pgbouncer_with_prepared_statements() {
-    everything_works_through(PgBouncer::with_prepared_statements).await;
+async fn all_features_work_through_pgbouncer_with_prepared_statements() {
+    all_features_work_through(PgBouncer::with_prepared_statements).await;
 }
 
-async fn everything_works_through(pooler: fn(&str) -> PgBouncer) {
+async fn all_features_work_through(pooler: fn(&str) -> PgBouncer) {
     let database = Database::empty().await;
     let pooler = pooler(&database.url);
     let installation = Installation::on(pooler.url(&database.url), None).await;
     let again = process::run(&["migrate"], &[("DATABASE_URL", &pooler.url(&database.url))]);
     assert!(again.status.success());
 
-    // Two API processes and two workers, so that they share the pooler's connections.
+    // Two API processes and two workers share the pooler's connections.
     let (mut serve, api) = installation.serve().await;
     let (mut second, other) = installation.serve().await;
     let people = People::new(api, &installation).await;

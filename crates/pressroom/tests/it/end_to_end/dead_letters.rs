@@ -29,8 +29,8 @@ fn message(id: &str, broken: bool) -> String {
     .to_string()
 }
 
-/// Starts a Redis with four dead letters: two messages that were delivered too often and two that cannot
-/// be run, one of which names no task.
+/// Starts a Redis with four dead letters: two messages that were delivered too often, one with an invalid body, and one
+/// that names no task.
 fn redis_with_dead_letters() -> RedisServer {
     let redis = RedisServer::start();
     for (raw, reason) in [
@@ -194,7 +194,7 @@ fn purge_deletes_letters_and_fails_for_an_unknown_id() {
 }
 
 #[test]
-fn a_closed_output_does_not_hide_that_letters_were_refused_or_not_found() {
+fn a_closed_output_does_not_hide_that_letters_were_rejected_or_not_found() {
     let redis = redis_with_dead_letters();
     for arguments in [&["requeue", "--all"][..], &["purge", "no-such-task"]] {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -234,7 +234,8 @@ fn an_unavailable_redis_is_reported_in_one_line() {
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        message.starts_with("pressroom: the broker is unavailable: "),
+        message.starts_with("pressroom: REDIS_URL: 127.0.0.1:")
+            && message.contains(": the broker is unavailable: "),
         "{message}"
     );
     assert_eq!(message.lines().count(), 1, "{message}");

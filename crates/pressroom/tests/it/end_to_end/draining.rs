@@ -1,4 +1,4 @@
-//! Shutdown of `serve` behind a load balancer that takes a while to notice.
+//! Shutdown of `serve` behind a load balancer that reacts late.
 
 use serde_json::json;
 use tokio::{
@@ -16,7 +16,7 @@ async fn request_live(stream: &mut TcpStream) -> raw::Response {
     raw::read_response(stream, false).await
 }
 
-// The delay is far longer than the test, so that a slow machine cannot outlast it; a second signal ends it.
+// The delay is far longer than the test takes even on a slow machine; a second signal ends it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn during_the_delay_requests_are_served_and_each_response_closes_its_connection() {
     let installation = Installation::new().await;

@@ -54,7 +54,7 @@ async fn a_killed_process_loses_no_accepted_task() {
     assert_eq!(received[0].recipient, "bob@example.com");
     assert!(received[0].text.contains("Second"), "{}", received[0].text);
 
-    // The account and its token have survived, too.
+    // The account and its token have survived too.
     let me = raw::request(api, "GET", "/api/user", Some(&alice), None).await;
     assert_eq!(me.status, 200);
     assert!(process.terminate().await.success());

@@ -20,7 +20,7 @@ use crate::support::{
 pub(super) struct Installation {
     folder: Folder,
     database_url: String,
-    /// Dropped with the installation when it is on the shared server.
+    /// Database on the shared server, dropped with the installation.
     _database: Option<Database>,
     pub(super) redis: RedisServer,
     pub(super) otlp: Receiver,
@@ -28,7 +28,7 @@ pub(super) struct Installation {
 }
 
 impl Installation {
-    /// Starts everything except the program's processes, with a migrated database.
+    /// Starts the servers, with a migrated database, but no processes of the program.
     pub(super) async fn new() -> Self {
         let database = Database::empty().await;
         Self::on(database.url.clone(), Some(database)).await

@@ -1,4 +1,4 @@
-//! The observatory in embedded mode, as a process of its own, and through `traces` and `logs`.
+//! The observatory in embedded mode, in a separate process, and through `traces` and `logs`.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -204,7 +204,7 @@ async fn embedded_mode_sends_to_an_observatory_that_is_already_running() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_service_runs_although_the_port_of_the_pages_is_taken() {
+async fn the_service_runs_even_if_the_port_of_the_pages_is_taken() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let folder = process::Folder::new();
@@ -217,7 +217,7 @@ async fn the_service_runs_although_the_port_of_the_pages_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_observatory_runs_although_the_ports_for_other_senders_are_taken() {
+async fn the_observatory_runs_even_if_the_ports_for_other_senders_are_taken() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap().port().to_string();
     let ports = Ports::free();

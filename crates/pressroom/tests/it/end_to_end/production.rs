@@ -83,7 +83,7 @@ async fn one_article_is_one_trace_from_the_request_to_the_mail() {
     })
     .await;
 
-    // The same message again: the task runs, but no notification is sent twice.
+    // The same message is delivered again: the task runs, but no notification is sent twice.
     let id: Value = serde_json::from_str(&message).unwrap();
     let key = format!("celery-task-meta-{}", id["headers"]["id"].as_str().unwrap());
     eventually("the result", async || {
@@ -246,7 +246,7 @@ async fn a_task_accepted_during_a_redis_outage_is_delivered_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_logged_out_in_one_process_is_refused_by_another() {
+async fn a_token_logged_out_in_one_process_is_rejected_by_another() {
     let installation = Installation::new().await;
     let (_first, first) = installation.serve().await;
     let (_second, second) = installation.serve().await;
@@ -263,9 +263,9 @@ async fn a_token_logged_out_in_one_process_is_refused_by_another() {
             .status,
         200
     );
-    let refused = raw::request(second, "GET", "/api/user", Some(&token), None).await;
-    assert_eq!(refused.status, 401);
-    assert_eq!(refused.json()["error"]["message"], "Invalid or expired token");
+    let rejected = raw::request(second, "GET", "/api/user", Some(&token), None).await;
+    assert_eq!(rejected.status, 401);
+    assert_eq!(rejected.json()["error"]["message"], "Invalid or expired token");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -281,7 +281,7 @@ async fn a_request_in_progress_is_completed_before_the_process_exits() {
     tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes())
         .await
         .unwrap();
-    // Once a request on a later connection is answered, the head has arrived.
+    // The head has arrived once a request on a later connection has its response.
     raw::request(api, "GET", "/api/health/live", None, None).await;
     let pid = serve.id().to_string();
     assert!(
@@ -304,7 +304,7 @@ async fn a_request_in_progress_is_completed_before_the_process_exits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mail_whose_delivery_cannot_be_recorded_at_once_is_not_sent_again() {
+async fn a_mail_whose_delivery_is_recorded_late_is_not_sent_again() {
     let server = Server::start();
     let installation = Installation::on(server.url(), None).await;
     installation.mail.hold();

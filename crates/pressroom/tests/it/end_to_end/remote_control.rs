@@ -45,10 +45,10 @@ fn reply(output: &Output) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_are_inspected_and_controlled_from_the_command_line() {
     let (redis, folder) = (RedisServer::start(), Folder::new());
-    let unanswered = tasks(&redis, &["inspect", "ping"]);
-    assert_eq!(unanswered.status.code(), Some(1));
+    let without_reply = tasks(&redis, &["inspect", "ping"]);
+    assert_eq!(without_reply.status.code(), Some(1));
     assert_eq!(
-        stderr(&unanswered),
+        stderr(&without_reply),
         "pressroom: no worker replied in time; --timeout waits longer\n"
     );
 

@@ -143,7 +143,7 @@ async fn a_token_without_jti_can_be_logged_out() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_with_content_length_and_chunked() {
+async fn a_body_over_the_limit_is_rejected_with_content_length_and_chunked() {
     let running = start().await;
     let address = running.api.address;
     let alice = raw::register(address, "alice@example.com").await;
@@ -192,7 +192,7 @@ async fn every_response_carries_its_trace_id() {
 }
 
 #[tokio::test]
-async fn a_response_to_a_wrong_method_lists_the_allowed_ones() {
+async fn the_response_to_a_wrong_method_lists_the_allowed_methods() {
     let running = start().await;
     for (method, target, status, allow) in [
         ("PATCH", "/api/user", 405, "GET,HEAD,PUT"),

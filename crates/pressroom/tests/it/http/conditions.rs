@@ -10,12 +10,12 @@ use super::over_both_stores;
 use crate::support::{api, raw};
 
 over_both_stores! {
-    a_matching_if_none_match_is_answered_304
+    a_matching_if_none_match_returns_304
     the_tag_changes_with_the_response_content
-    an_update_of_a_version_not_listed_in_if_match_is_refused
-    a_deletion_of_a_version_not_listed_in_if_match_is_refused
-    of_concurrent_updates_of_one_version_one_succeeds
-    of_concurrent_updates_and_deletions_of_one_version_one_succeeds
+    an_update_of_a_version_not_listed_in_if_match_is_rejected
+    a_deletion_of_a_version_not_listed_in_if_match_is_rejected
+    one_of_several_concurrent_updates_of_a_version_succeeds
+    one_of_several_concurrent_updates_and_deletions_of_a_version_succeeds
     preconditions_are_checked_last
 }
 
@@ -71,7 +71,7 @@ fn tag(response: &raw::Response) -> String {
     response.header("etag").expect("ETag is present").to_owned()
 }
 
-async fn a_matching_if_none_match_is_answered_304(store: Arc<dyn Store>) {
+async fn a_matching_if_none_match_returns_304(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     let shown = fixture.get(Some(&fixture.alice)).await;
     let tag = tag(&shown);
@@ -128,7 +128,7 @@ async fn the_tag_changes_with_the_response_content(store: Arc<dyn Store>) {
     assert_eq!(tag(&changed), tag(&fixture.get(None).await));
 }
 
-async fn an_update_of_a_version_not_listed_in_if_match_is_refused(store: Arc<dyn Store>) {
+async fn an_update_of_a_version_not_listed_in_if_match_is_rejected(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     let old = tag(&fixture.get(None).await);
     let first = fixture
@@ -137,16 +137,16 @@ async fn an_update_of_a_version_not_listed_in_if_match_is_refused(store: Arc<dyn
     assert_eq!(first.status, 200);
     let new = tag(&first);
     for listed in [old.as_str(), &format!("W/{new}"), "\"x\"", "x", ""] {
-        let refused = fixture
+        let rejected = fixture
             .send("PUT", &[(IF_MATCH, listed)], Some(&json!({"body": "lost"})))
             .await;
-        assert_eq!(refused.status, 412, "{listed:?}");
-        assert_eq!(refused.json()["error"]["code"], "precondition_failed");
+        assert_eq!(rejected.status, 412, "{listed:?}");
+        assert_eq!(rejected.json()["error"]["code"], "precondition_failed");
     }
     for listed in ["*", &format!("W/{new}")] {
         let fields = [(IF_NONE_MATCH, listed)];
-        let refused = fixture.send("PUT", &fields, Some(&json!({"body": "lost"}))).await;
-        assert_eq!(refused.status, 412, "{listed:?}");
+        let rejected = fixture.send("PUT", &fields, Some(&json!({"body": "lost"}))).await;
+        assert_eq!(rejected.status, 412, "{listed:?}");
     }
     let current = fixture.get(None).await;
     assert_eq!(current.json()["body"], "first");
@@ -165,7 +165,7 @@ async fn an_update_of_a_version_not_listed_in_if_match_is_refused(store: Arc<dyn
     assert_eq!(any.status, 200);
 }
 
-async fn a_deletion_of_a_version_not_listed_in_if_match_is_refused(store: Arc<dyn Store>) {
+async fn a_deletion_of_a_version_not_listed_in_if_match_is_rejected(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     let favorite = format!("{}/favorite", fixture.target);
     raw::request(fixture.address, "POST", &favorite, Some(&fixture.alice), None).await;
@@ -179,7 +179,7 @@ async fn a_deletion_of_a_version_not_listed_in_if_match_is_refused(store: Arc<dy
     assert_eq!(
         (&current["favorites_count"], &current["favorited"]),
         (&json!(1), &json!(true)),
-        "a refused deletion keeps the favourites"
+        "a rejected deletion keeps the favourites"
     );
     assert_eq!(
         fixture
@@ -192,7 +192,7 @@ async fn a_deletion_of_a_version_not_listed_in_if_match_is_refused(store: Arc<dy
 }
 
 /// All updates happen in the same microsecond of the fixed clock, and none may be lost.
-async fn of_concurrent_updates_of_one_version_one_succeeds(store: Arc<dyn Store>) {
+async fn one_of_several_concurrent_updates_of_a_version_succeeds(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     for _round in 0..4 {
         let tag = tag(&fixture.get(None).await);
@@ -210,7 +210,7 @@ async fn of_concurrent_updates_of_one_version_one_succeeds(store: Arc<dyn Store>
     }
 }
 
-async fn of_concurrent_updates_and_deletions_of_one_version_one_succeeds(store: Arc<dyn Store>) {
+async fn one_of_several_concurrent_updates_and_deletions_of_a_version_succeeds(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     let tag = tag(&fixture.get(None).await);
     let responses = join_all((0..16).map(async |client| {

@@ -1,5 +1,5 @@
-//! Checks the HTTP contract: every request recorded on the reference implementation gets the same status from
-//! this service, with either store, except for the listed differences.
+//! Checks the HTTP contract: this service returns the status that was recorded on the reference implementation for
+//! every request, with either store, except for the listed differences.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -33,7 +33,7 @@ const DIFFERENCES: &[(&str, u16)] = &[
     ("user-userid-string-abc", 401),
 ];
 
-/// Prefixes of requests recorded while the database or Redis was stopped; `outages.rs` tests those.
+/// Prefixes of requests recorded while the database or Redis was stopped, which `outages.rs` tests.
 const OUTAGES: [&str; 3] = ["redisdown-", "pgdown-", "bothdown-"];
 
 pub struct Recorded {
@@ -60,8 +60,8 @@ fn recorded_without_outage() -> Vec<Recorded> {
         .collect()
 }
 
-/// Returns the bytes of a recorded request. The file has one character per byte and elides the middle
-/// of long runs of one character.
+/// Returns the bytes of a recorded request. The file contains one character per byte, and abbreviates long runs of
+/// one character.
 fn bytes(recorded: &Recorded, known: &HashMap<&'static str, String>) -> Vec<u8> {
     let mut request = recorded.request.trim_end_matches("...").to_owned();
     if let Some((before, rest)) = request.split_once("...[") {
@@ -151,7 +151,7 @@ fn each_difference_refers_to_a_recorded_request() {
     }
 }
 
-/// A small random number generator with a fixed seed, so that failures can be reproduced.
+/// A small random number generator with a fixed seed, which makes failures reproducible.
 struct Random(u64);
 
 impl Random {
@@ -168,7 +168,7 @@ impl Random {
     }
 }
 
-/// Returns a JSON value that a careless or hostile client might send.
+/// Returns an unusual JSON value, as from a faulty or hostile client.
 fn odd_value(random: &mut Random, depth: usize) -> Value {
     let odd = [
         Value::Null,

@@ -50,7 +50,7 @@ async fn no_origin_is_allowed_by_default() {
 
 #[tokio::test]
 async fn only_an_allowed_origin_may_read_responses_and_errors() {
-    let allowed = AllowedOrigins::parse(APP).unwrap();
+    let allowed: AllowedOrigins = APP.parse().unwrap();
     let running = start(|setup| setup.origins = allowed).await;
     let address = running.api.address;
     for (target, status) in [("/api/articles/", 200), ("/api/user", 401), ("/nowhere", 404)] {
@@ -83,8 +83,8 @@ async fn only_an_allowed_origin_may_read_responses_and_errors() {
 }
 
 #[tokio::test]
-async fn a_preflight_is_answered_and_a_plain_options_still_returns_allow() {
-    let allowed = AllowedOrigins::parse(APP).unwrap();
+async fn a_preflight_returns_cors_headers_and_a_plain_options_request_returns_allow() {
+    let allowed: AllowedOrigins = APP.parse().unwrap();
     let running = start(|setup| setup.origins = allowed).await;
     let address = running.api.address;
     let preflight = |origin| {
@@ -119,14 +119,14 @@ async fn a_preflight_is_answered_and_a_plain_options_still_returns_allow() {
     assert_eq!(response.header("access-control-max-age"), Some("600"));
     assert_eq!(response.header("vary"), Some("Origin"));
 
-    let refused = ask(
+    let rejected = ask(
         address,
         "OPTIONS",
         "/api/articles/x",
         &preflight("https://evil.example"),
     )
     .await;
-    assert!(cors_fields(&refused).is_empty(), "{}", refused.head);
+    assert!(cors_fields(&rejected).is_empty(), "{}", rejected.head);
     let plain = ask(address, "OPTIONS", "/api/articles/x", &[("Origin", APP)]).await;
     assert_eq!(plain.status, 200);
     assert!(plain.header("allow").unwrap().contains("DELETE"));
@@ -134,7 +134,7 @@ async fn a_preflight_is_answered_and_a_plain_options_still_returns_allow() {
 
 #[tokio::test]
 async fn a_star_allows_every_origin_without_credentials() {
-    let running = start(|setup| setup.origins = AllowedOrigins::parse("*").unwrap()).await;
+    let running = start(|setup| setup.origins = "*".parse().unwrap()).await;
     let response = ask(running.api.address, "GET", "/api/articles/", &[("Origin", APP)]).await;
     assert_eq!(response.header("access-control-allow-origin"), Some("*"));
     assert_eq!(response.header("access-control-allow-credentials"), None);

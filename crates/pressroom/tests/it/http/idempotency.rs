@@ -11,12 +11,12 @@ use crate::support::{api, raw};
 
 over_both_stores! {
     a_repeated_request_gets_the_first_response
-    a_different_request_with_the_same_key_is_refused
+    a_different_request_with_the_same_key_is_rejected
     each_user_has_separate_keys
     concurrent_requests_with_one_key_create_one_article
     concurrent_different_requests_with_one_key_create_one_article
     a_failed_request_may_be_corrected_with_the_same_key
-    an_invalid_key_is_refused
+    an_invalid_key_is_rejected
 }
 
 async fn create(address: SocketAddr, token: &str, key: &str, body: &Value) -> raw::Response {
@@ -45,7 +45,7 @@ async fn a_repeated_request_gets_the_first_response(store: Arc<dyn Store>) {
     let body = json!({"title": "Once", "description": "d", "body": "x"});
     let first = create(api.address, &alice, "key-1", &body).await;
     assert_eq!(first.status, 201);
-    // The same request with different JSON syntax.
+    // The same request with another JSON syntax.
     let same = "{\"body\":\"\\u0078\",  \"title\":\"Once\", \"description\":\"d\"}";
     let again = format!(
         "POST /api/articles/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice}\r\nIdempotency-Key: key-1\r\n\
@@ -79,7 +79,7 @@ async fn a_repeated_request_gets_the_first_response(store: Arc<dyn Store>) {
     assert_eq!(store.outbox_backlog().await.unwrap().tasks, 2);
 }
 
-async fn a_different_request_with_the_same_key_is_refused(store: Arc<dyn Store>) {
+async fn a_different_request_with_the_same_key_is_rejected(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let alice = raw::register(api.address, "alice@example.com").await;
     let body = json!({"title": "Once", "body": "x"});
@@ -89,9 +89,9 @@ async fn a_different_request_with_the_same_key_is_refused(store: Arc<dyn Store>)
         json!({"title": "Once", "body": "y"}),
         json!({"title": "Once", "body": "x", "description": "d"}),
     ] {
-        let refused = create(api.address, &alice, "key", &other).await;
-        assert_eq!(refused.status, 422);
-        assert_eq!(refused.json()["error"]["code"], "idempotency_key_reused");
+        let rejected = create(api.address, &alice, "key", &other).await;
+        assert_eq!(rejected.status, 422);
+        assert_eq!(rejected.json()["error"]["code"], "idempotency_key_reused");
     }
     assert_eq!(
         create(api.address, &alice, "Key", &body).await.status,
@@ -141,8 +141,8 @@ async fn concurrent_different_requests_with_one_key_create_one_article(store: Ar
     }))
     .await;
     let created = responses.iter().filter(|status| **status == 201).count();
-    let refused = responses.iter().filter(|status| **status == 422).count();
-    assert_eq!((created, refused), (1, 15), "{responses:?}");
+    let rejected = responses.iter().filter(|status| **status == 422).count();
+    assert_eq!((created, rejected), (1, 15), "{responses:?}");
     assert_eq!(total(api.address).await, 1);
 }
 
@@ -155,14 +155,14 @@ async fn a_failed_request_may_be_corrected_with_the_same_key(store: Arc<dyn Stor
     assert_eq!(corrected.status, 201);
 }
 
-async fn an_invalid_key_is_refused(store: Arc<dyn Store>) {
+async fn an_invalid_key_is_rejected(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let alice = raw::register(api.address, "alice@example.com").await;
     let body = json!({"title": "Never", "body": "x"});
     for key in ["", &"x".repeat(256), "ключ", "a\tb", "a\r\nIdempotency-Key: b"] {
-        let refused = create(api.address, &alice, key, &body).await;
-        assert_eq!(refused.status, 400, "{key:?}");
-        assert_eq!(refused.json()["error"]["code"], "invalid_idempotency_key");
+        let rejected = create(api.address, &alice, key, &body).await;
+        assert_eq!(rejected.status, 400, "{key:?}");
+        assert_eq!(rejected.json()["error"]["code"], "invalid_idempotency_key");
     }
     let fields = [("Idempotency-Key", "")];
     let anonymous =

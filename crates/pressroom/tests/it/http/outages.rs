@@ -1,4 +1,4 @@
-//! Responses while PostgreSQL or Redis is stopped and after it is back.
+//! Responses during and after outages of PostgreSQL and Redis.
 
 use std::{
     sync::Arc,
@@ -24,7 +24,7 @@ use crate::support::{
 };
 
 /// Maximum time to a 503 response while the database is unavailable.
-const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
+const RESPONSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Maximum time for the service to recover once the server is back.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,7 +38,7 @@ fn recorded_during(outage: &str) -> Vec<Recorded> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_postgresql_outage_is_answered_503_until_the_server_is_back() {
+async fn requests_return_503_during_a_postgresql_outage() {
     let server = Server::start();
     let config = PostgresConfig::parse(&server.url()).unwrap();
     migrate(&config).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_postgresql_outage_is_answered_503_until_the_server_is_back() {
         let sent = Instant::now();
         let response = raw::send(api.address, &bytes).await;
         assert!(
-            sent.elapsed() < REFUSAL_LIMIT,
+            sent.elapsed() < RESPONSE_LIMIT,
             "{} took {:?}",
             request.name,
             sent.elapsed()

@@ -6,7 +6,6 @@ use celeriac::{RedisBroker, RedisConfig};
 use futures_util::future::join_all;
 use pressroom::{
     accounts::{RateLimiter, Rates, SecretKey},
-    api::TrustedProxies,
     health::TaskQueue,
 };
 use serde_json::json;
@@ -42,7 +41,7 @@ async fn login(address: SocketAddr, email: &str, forwarded: &str) -> raw::Respon
     raw::request_with(address, "POST", "/api/login", None, &fields, Some(&body)).await
 }
 
-fn assert_refused(response: &raw::Response) {
+fn assert_rejected(response: &raw::Response) {
     assert_eq!(response.status, 429, "{}", response.head);
     let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
@@ -51,7 +50,7 @@ fn assert_refused(response: &raw::Response) {
 }
 
 #[tokio::test]
-async fn the_eleventh_login_is_refused_whether_the_account_exists_or_not() {
+async fn the_eleventh_login_is_rejected_even_for_an_unknown_account() {
     let fixture = on_sqlite();
     let api = api_with(&fixture, |setup| setup.limiter = limiter(Rates::default())).await;
     raw::register(api.address, "alice@example.com").await;
@@ -59,29 +58,29 @@ async fn the_eleventh_login_is_refused_whether_the_account_exists_or_not() {
         for _ in 0..10 {
             assert_eq!(login(api.address, email, "").await.status, 401);
         }
-        assert_refused(&login(api.address, &email.to_uppercase(), "").await);
+        assert_rejected(&login(api.address, &email.to_uppercase(), "").await);
     }
-    // The right password is refused too; otherwise guessing could go on.
+    // The right password is rejected too; otherwise a client could continue to guess.
     let right = json!({"email": "alice@example.com", "password": "password123"});
     let response = raw::request(api.address, "POST", "/api/login", None, Some(&right)).await;
-    assert_refused(&response);
+    assert_rejected(&response);
     assert_eq!(login(api.address, "bob@example.com", "").await.status, 401);
 }
 
 #[tokio::test]
-async fn a_refused_login_computes_no_hash() {
+async fn a_rejected_login_computes_no_hash() {
     let fixture = on_sqlite();
     let api = api_with(&fixture, |setup| setup.limiter = limiter(only_accounts(1))).await;
     assert_eq!(login(api.address, "a@example.com", "").await.status, 401);
     let hashed = Instant::now();
     assert_eq!(login(api.address, "b@example.com", "").await.status, 401);
     let hashed = hashed.elapsed();
-    let refused = Instant::now();
+    let rejected = Instant::now();
     for _ in 0..5 {
-        assert_refused(&login(api.address, "a@example.com", "").await);
+        assert_rejected(&login(api.address, "a@example.com", "").await);
     }
-    let refused = refused.elapsed() / 5;
-    assert!(refused < hashed / 2, "{refused:?}, with a hash {hashed:?}");
+    let rejected = rejected.elapsed() / 5;
+    assert!(rejected < hashed / 2, "{rejected:?}, with a hash {hashed:?}");
 }
 
 #[tokio::test]
@@ -109,7 +108,7 @@ async fn registrations_are_limited_by_address() {
     }
     let body = json!({"email": "c@example.com", "password": "password123", "name": "C"});
     let response = raw::request(api.address, "POST", "/api/register", None, Some(&body)).await;
-    assert_refused(&response);
+    assert_rejected(&response);
 }
 
 #[tokio::test]
@@ -121,20 +120,20 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_limit() {
     };
     let behind = api_with(&fixture, |setup| {
         setup.limiter = limiter(rates);
-        setup.proxies = TrustedProxies::parse("127.0.0.0/8, 10.0.0.0/8").unwrap();
+        setup.proxies = "127.0.0.0/8, 10.0.0.0/8".parse().unwrap();
     })
     .await;
     let first = login(behind.address, "a@example.com", "192.0.2.1").await;
     assert_eq!(first.status, 401);
     let second = login(behind.address, "a@example.com", "198.51.100.7, 10.0.0.2").await;
     assert_eq!(second.status, 401);
-    // An entry forged by the client is left of the proxy's.
-    assert_refused(&login(behind.address, "a@example.com", "203.0.113.1, 192.0.2.1").await);
+    // The client's forged entry is left of the entry that the proxy adds.
+    assert_rejected(&login(behind.address, "a@example.com", "203.0.113.1, 192.0.2.1").await);
 
     let direct = api_with(&fixture, |setup| setup.limiter = limiter(rates)).await;
     let first = login(direct.address, "a@example.com", "192.0.2.1").await;
     assert_eq!(first.status, 401);
-    assert_refused(&login(direct.address, "a@example.com", "192.0.2.2").await);
+    assert_rejected(&login(direct.address, "a@example.com", "192.0.2.2").await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +153,7 @@ async fn limits_are_shared_by_all_processes_and_fall_back_to_each_process_withou
     let admitted = responses.iter().filter(|response| response.status == 401).count();
     assert_eq!(admitted, 5);
     for response in responses.iter().filter(|response| response.status != 401) {
-        assert_refused(response);
+        assert_rejected(response);
     }
     let keys = redis.command(&["KEYS", "*"]).unwrap();
     assert!(keys.starts_with("*1\r\n") && !keys.contains("alice"), "{keys}");
@@ -170,7 +169,7 @@ async fn limits_are_shared_by_all_processes_and_fall_back_to_each_process_withou
             assert_eq!(login(address, "alice@example.com", "").await.status, 401);
             assert!(sent.elapsed().as_secs() < 2, "{:?}", sent.elapsed());
         }
-        assert_refused(&login(address, "alice@example.com", "").await);
+        assert_rejected(&login(address, "alice@example.com", "").await);
     }
     redis.resume();
     crate::support::eventually("the processes to share their counts again", async || {

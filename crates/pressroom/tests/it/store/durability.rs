@@ -9,7 +9,7 @@ use super::fixture::{at, new_article, new_user, task};
 use crate::support::sqlite::File;
 
 #[tokio::test]
-async fn committed_rows_are_there_after_reopening() {
+async fn committed_rows_survive_reopening() {
     let file = File::new();
     let store = file.store();
     let ann = store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -17,7 +17,7 @@ async fn committed_rows_are_there_after_reopening() {
         .insert_article(new_article("One", ann.id, at(0)), task(1, at(0)))
         .await
         .unwrap();
-    // The first store stays open, so this reads what another process, or this one after a crash, would.
+    // The first store stays open, as in another process or after a crash.
     let reopened = file.store();
     let found = reopened.find_article(&article.slug, None).await.unwrap();
     assert_eq!(found, Some(article));
@@ -52,8 +52,11 @@ async fn a_file_that_another_process_keeps_locked_is_unavailable() {
     let store = file.store();
     let other = rusqlite::Connection::open(file.path()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let refused = store.insert_user(new_user("ann@example.com")).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    let rejected = store.insert_user(new_user("ann@example.com")).await;
+    assert!(
+        matches!(rejected, Err(StoreError::Unavailable(_))),
+        "{rejected:?}"
+    );
     // Reads are not blocked.
     store.ping().await.unwrap();
     other.execute_batch("ROLLBACK").unwrap();
@@ -61,13 +64,13 @@ async fn a_file_that_another_process_keeps_locked_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_a_database_is_refused() {
+async fn a_file_that_is_not_a_database_is_rejected() {
     let file = File::new();
     std::fs::write(
         file.path(),
         "certainly not a database, but long enough to look at",
     )
     .unwrap();
-    let refused = SqliteStore::open(&file.url());
-    assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+    let rejected = SqliteStore::open(&file.url());
+    assert!(matches!(rejected, Err(StoreError::Failed(_))), "{rejected:?}");
 }

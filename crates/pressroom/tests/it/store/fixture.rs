@@ -29,7 +29,7 @@ enum Database {
 impl Fixture {
     pub async fn postgres() -> Self {
         let database = postgres::Database::migrated().await;
-        // More connections than by default, so that statements run concurrently on the server.
+        // More connections than by default, because statements must run concurrently on the server.
         let mut config = database.config();
         config.pipeline_size = 6;
         config.pool_size = 20;
@@ -72,7 +72,7 @@ impl Fixture {
         }
     }
 
-    /// Runs a query for one number, bypassing the store.
+    /// Runs a query that returns a number, without the store.
     pub async fn count(&self, sql: &str) -> i64 {
         match &self.database {
             Database::Postgres(database) => {

@@ -1,4 +1,4 @@
-//! Migrations on PostgreSQL: creating the schema, adopting one made by Flask, and sharing it with Flask.
+//! Migrations on PostgreSQL: creation of the schema, adoption of Flask's schema, and sharing it with Flask.
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use crate::support::postgres::Database;
 /// Output of `pg_dump` for the schema of the reference implementation.
 const FLASK_SCHEMA: &str = include_str!("../../vectors/flask-schema.sql");
 
-/// Indexes that the migrations add to Flask's tables; they add nothing else.
+/// Indexes that the migrations add to Flask's tables, their only change to them.
 const ADDED_INDEXES: [&str; 4] = [
     "ix_articles_author_id",
     "ix_articles_newest",
@@ -79,7 +79,7 @@ async fn flask_database() -> Database {
 }
 
 #[tokio::test]
-async fn a_fresh_schema_equals_that_of_flask() {
+async fn a_fresh_schema_equals_the_schema_of_flask() {
     let flask = Database::empty().await;
     let client = flask.client().await;
     client.batch_execute(FLASK_SCHEMA).await.unwrap();
@@ -172,9 +172,9 @@ async fn existing_accounts_that_differ_only_in_case_stay_separate() {
         let found = store.find_credentials(&Email::parse(typed).unwrap()).await;
         assert_eq!(found.unwrap().unwrap().user.id, UserId(id), "{typed}");
     }
-    let refused = store.insert_user(new_user("aNN@example.com")).await;
+    let rejected = store.insert_user(new_user("aNN@example.com")).await;
     assert!(matches!(
-        refused,
+        rejected,
         Err(StoreError::Conflict(Constraint::UserEmail))
     ));
     // Each account may keep its address or change its case, but not to the spelling of the other account.
@@ -188,11 +188,11 @@ async fn existing_accounts_that_differ_only_in_case_stay_separate() {
             .await;
         assert_eq!(updated.unwrap().unwrap().email, address);
     }
-    let refused = store
+    let rejected = store
         .update_user(UserId(1), to("Ann@Example.com"), Timestamp::UNIX_EPOCH)
         .await;
     assert!(matches!(
-        refused,
+        rejected,
         Err(StoreError::Conflict(Constraint::UserEmail))
     ));
 }
@@ -274,8 +274,11 @@ async fn a_migration_fails_as_unavailable_while_a_table_is_locked() {
     long.batch_execute("LOCK TABLE articles IN ROW EXCLUSIVE MODE")
         .await
         .unwrap();
-    let refused = migrate(&database.config()).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    let rejected = migrate(&database.config()).await;
+    assert!(
+        matches!(rejected, Err(StoreError::Unavailable(_))),
+        "{rejected:?}"
+    );
     long.commit().await.unwrap();
     // Checking for an existing index already waits for the table, so no migration was applied.
     assert_eq!(migrate(&database.config()).await.unwrap().len(), 3);

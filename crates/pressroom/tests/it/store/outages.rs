@@ -47,8 +47,7 @@ fn new_user(email: &str) -> NewUser {
 /// Number of calls of [`calls`] that only read.
 const READS: usize = 3;
 
-/// Calls the store once in each way that it uses connections: pipelined statements, a scan, a purge and a
-/// transaction.
+/// Calls the store once for each use of connections: pipelined statements, a scan, a purge and a transaction.
 fn calls(store: &PostgresStore) -> Vec<BoxFuture<'_, Result<()>>> {
     vec![
         Box::pin(store.ping()),
@@ -67,7 +66,7 @@ fn calls(store: &PostgresStore) -> Vec<BoxFuture<'_, Result<()>>> {
     ]
 }
 
-/// Asserts that all calls fail quickly, a few at once and many at once.
+/// Asserts that all calls fail quickly, both a few and many concurrent calls.
 async fn assert_unavailable(store: &PostgresStore) {
     for rounds in [1, 20] {
         let calls: Vec<_> = (0..rounds).flat_map(|_| calls(store)).collect();
@@ -178,7 +177,7 @@ async fn terminated_connections_are_replaced() {
             .await
             .unwrap();
         assert_eq!(terminated.len(), 3);
-        // Reads are retried; a write, which may have been executed, fails at most once.
+        // The store retries reads; a write, which may have been executed, fails at most once.
         for call in 0..calls(&store).len() {
             let allowed = if call < READS { 0 } else { 1 };
             let mut failures = Vec::new();

@@ -27,7 +27,7 @@ async fn concurrent_migrations_through_a_pooler_are_applied_once_and_release_the
     let database = Database::empty().await;
     let pooler = PgBouncer::without_prepared_statements(&database.url);
     let config = PostgresConfig::parse(&pooler.url(&database.url)).unwrap();
-    // In the second round, locks left behind on the pooler's connections would block.
+    // The second round would block on locks that remain on the pooler's connections.
     for first in [true, false] {
         let applied = join_all((0..2).map(|_| migrate(&config))).await;
         let mut counts: Vec<_> = applied.into_iter().map(|names| names.unwrap().len()).collect();
@@ -69,7 +69,7 @@ async fn several_processes_share_few_connections_and_leave_no_state_on_them() {
             let reader = new_user(&format!("{slug}@example.com"));
             store.insert_user(reader).await.unwrap();
         });
-        // No more at once than the pool has connections: a slow machine would exceed the time limit for one.
+        // At most as many calls as the pool has connections; more would time out on a slow machine.
         stream::iter(articles).buffer_unordered(8).collect::<()>()
     });
     join_all(work).await;

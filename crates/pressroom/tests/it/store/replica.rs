@@ -142,13 +142,13 @@ async fn anonymous_reads_use_the_replica_and_users_see_their_own_writes() {
         ..list()
     };
     assert_eq!(titles(&store.list_articles(query).await.unwrap()), ["new", "old"]);
-    // Anonymous readers are served by the replica, which has neither.
+    // Anonymous reads use the replica, which has neither.
     for _ in 0..4 {
         let replicated = store.find_article("old", None).await.unwrap().unwrap();
         assert_eq!(replicated.favorites_count, 0);
         assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["old"]);
     }
-    // A slug that the replica does not have is looked up on the primary.
+    // The store looks up a slug on the primary if the replica does not have it.
     let linked = store.find_article("new", None).await.unwrap().unwrap();
     assert_eq!(linked.title, "new");
     assert!(store.find_article("never", None).await.unwrap().is_none());
@@ -183,7 +183,7 @@ async fn a_replica_that_lags_too_far_is_not_used_until_it_has_caught_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_go_to_the_primary_while_the_replica_is_stopped_and_return_afterwards() {
+async fn reads_use_the_primary_until_a_stopped_replica_is_back() {
     let pair = Pair::start().await;
     let store = pair.store().await;
     let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -216,7 +216,7 @@ async fn a_stalled_replica_delays_reads_only_until_it_is_detected() {
         .await
         .unwrap();
     proxy.stall();
-    // Until the check of the replica notices, a read waits at most for its time-out.
+    // Until the check detects the stall, a read takes at most its time-out.
     let stalled = Instant::now();
     while stalled.elapsed() < Duration::from_secs(2) {
         let start = Instant::now();
@@ -238,7 +238,7 @@ async fn a_stalled_replica_delays_reads_only_until_it_is_detected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_primary_is_stopped_anonymous_reads_succeed_and_writes_fail() {
+async fn anonymous_reads_succeed_and_writes_fail_while_the_primary_is_stopped() {
     let pair = Pair::start().await;
     let store = pair.store().await;
     let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -263,7 +263,7 @@ async fn a_replica_without_the_schema_is_not_used() {
     let database = postgres::Database::migrated().await;
     let empty = postgres::Database::empty().await;
     let store = connect(&database.url, &empty.url);
-    // Long enough for two checks of the replica.
+    // The replica is checked twice in this time.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
         store.list_articles(list()).await.unwrap();

@@ -58,14 +58,14 @@ over_all_stores! {
     the_store_responds_and_its_schema_is_current
     an_account_is_found_in_any_letter_case
     an_address_in_another_case_is_taken
-    concurrent_registrations_of_one_address_give_one_account
+    concurrent_registrations_of_one_address_create_one_account
     a_profile_update_changes_only_the_given_fields
     a_user_may_change_the_case_of_their_address_but_not_take_anothers
     concurrent_changes_to_one_address_have_one_winner
     a_password_hash_is_upgraded_only_while_unchanged
-    a_revoked_token_is_refused_until_it_is_purged
+    a_revoked_token_is_rejected_until_it_is_purged
     an_article_is_found_by_slug_and_by_id
-    a_taken_slug_is_refused_and_leaves_no_task
+    a_taken_slug_is_a_conflict_and_leaves_no_task
     an_article_update_changes_only_the_given_fields
     an_update_of_a_missing_article_leaves_no_task
     no_two_versions_of_an_article_share_a_time
@@ -80,19 +80,19 @@ over_all_stores! {
     concurrent_favorites_of_many_users_keep_the_count_exact
     concurrent_favorites_of_one_user_keep_the_count_exact
     concurrent_deletions_and_favorites_all_succeed
-    the_list_is_newest_first_and_counts_all
+    the_list_starts_with_the_newest_article_and_counts_all
     cursors_visit_all_articles_with_equal_timestamps
     a_page_beyond_the_end_is_empty_and_counts_all
-    a_search_takes_wildcards_literally
+    wildcards_in_a_search_are_literal
     a_search_ignores_case_beyond_ascii
     a_search_pages_like_the_list
     the_list_shows_the_viewers_favorites
     outbox_tasks_are_claimed_oldest_first_and_once
     a_task_with_an_expired_claim_is_claimed_again
     released_tasks_can_be_claimed_at_their_time
-    all_claims_can_be_released_at_once
+    all_claims_can_be_released_together
     published_tasks_are_deleted
-    concurrent_claimers_never_overlap
+    concurrent_claims_never_overlap
     a_delivery_is_claimed_by_one_claimer
     a_completed_delivery_cannot_be_claimed
     an_abandoned_delivery_is_claimed_again
@@ -143,31 +143,31 @@ async fn an_address_in_another_case_is_taken(fixture: Fixture) {
     let store = &fixture.store;
     store.insert_user(new_user("éa@example.com")).await.unwrap();
     for taken in ["éa@example.com", "ÉA@example.com", "éA@Example.COM"] {
-        let refused = store.insert_user(new_user(taken)).await;
+        let rejected = store.insert_user(new_user(taken)).await;
         assert!(
-            is_conflict(&refused, Constraint::UserEmail),
-            "{taken}: {refused:?}"
+            is_conflict(&rejected, Constraint::UserEmail),
+            "{taken}: {rejected:?}"
         );
     }
     store.insert_user(new_user("éb@example.com")).await.unwrap();
     assert_eq!(fixture.count("SELECT count(*) FROM users").await, 2);
 }
 
-async fn concurrent_registrations_of_one_address_give_one_account(fixture: Fixture) {
+async fn concurrent_registrations_of_one_address_create_one_account(fixture: Fixture) {
     for round in 0..4 {
         let spelling = |n: usize| match n % 2 {
             0 => format!("ann{round}@example.com"),
             _ => format!("ANN{round}@Example.com"),
         };
         let inserts = (0..12).map(|n| fixture.store.insert_user(new_user(&spelling(n))));
-        let (inserted, refused): (Vec<_>, Vec<_>) =
+        let (inserted, rejected): (Vec<_>, Vec<_>) =
             join_all(inserts).await.into_iter().partition(Result::is_ok);
         assert_eq!(inserted.len(), 1);
         assert!(
-            refused
+            rejected
                 .iter()
                 .all(|result| is_conflict(result, Constraint::UserEmail)),
-            "{refused:?}"
+            "{rejected:?}"
         );
     }
     assert_eq!(fixture.count("SELECT count(*) FROM users").await, 4);
@@ -226,8 +226,8 @@ async fn a_user_may_change_the_case_of_their_address_but_not_take_anothers(fixtu
     let updated = store.update_user(ann.id, to("Ann@Example.com"), at(1)).await;
     assert_eq!(updated.unwrap().unwrap().email, "Ann@Example.com");
     for taken in ["bob@example.com", "BOB@example.com"] {
-        let refused = store.update_user(ann.id, to(taken), at(2)).await;
-        assert!(is_conflict(&refused, Constraint::UserEmail), "{refused:?}");
+        let rejected = store.update_user(ann.id, to(taken), at(2)).await;
+        assert!(is_conflict(&rejected, Constraint::UserEmail), "{rejected:?}");
     }
     let unchanged = store
         .find_credentials(&email("ann@example.com"))
@@ -260,13 +260,13 @@ async fn concurrent_changes_to_one_address_have_one_winner(fixture: Fixture) {
         };
         store.update_user(user.id, changes, at(1))
     });
-    let (changed, refused): (Vec<_>, Vec<_>) = join_all(changes).await.into_iter().partition(Result::is_ok);
+    let (changed, rejected): (Vec<_>, Vec<_>) = join_all(changes).await.into_iter().partition(Result::is_ok);
     assert_eq!(changed.len(), 1);
     assert!(
-        refused
+        rejected
             .iter()
             .all(|result| is_conflict(result, Constraint::UserEmail)),
-        "{refused:?}"
+        "{rejected:?}"
     );
 }
 
@@ -288,7 +288,7 @@ async fn a_password_hash_is_upgraded_only_while_unchanged(fixture: Fixture) {
     assert_eq!(found.password_hash, new);
 }
 
-async fn a_revoked_token_is_refused_until_it_is_purged(fixture: Fixture) {
+async fn a_revoked_token_is_rejected_until_it_is_purged(fixture: Fixture) {
     let store = &fixture.store;
     let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
     let (token, other) = (TokenKey("one".to_owned()), TokenKey("two".to_owned()));
@@ -365,20 +365,20 @@ async fn an_article_is_found_by_slug_and_by_id(fixture: Fixture) {
     );
 }
 
-async fn a_taken_slug_is_refused_and_leaves_no_task(fixture: Fixture) {
+async fn a_taken_slug_is_a_conflict_and_leaves_no_task(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
     store
         .insert_article(new_article("One", ann.id, at(0)), task(1, at(0)))
         .await
         .unwrap();
-    let refused = store
+    let rejected = store
         .insert_article(new_article("One", ann.id, at(1)), task(2, at(1)))
         .await;
-    assert!(is_conflict(&refused, Constraint::ArticleSlug), "{refused:?}");
+    assert!(is_conflict(&rejected, Constraint::ArticleSlug), "{rejected:?}");
     let without_author = new_article("Two", UserId(ann.id.0 + 1), at(1));
-    let refused = store.insert_article(without_author, task(3, at(1))).await;
-    assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+    let rejected = store.insert_article(without_author, task(3, at(1))).await;
+    assert!(matches!(rejected, Err(StoreError::Failed(_))), "{rejected:?}");
     assert_eq!(store.outbox_backlog().await.unwrap().tasks, 1);
     assert_eq!(fixture.count("SELECT count(*) FROM articles").await, 1);
 }
@@ -451,7 +451,7 @@ async fn no_two_versions_of_an_article_share_a_time(fixture: Fixture) {
         updated.await.unwrap().unwrap().updated_at
     };
     let microsecond = jiff::SignedDuration::from_micros(1);
-    // With a clock that has not advanced, and with one that has gone back.
+    // The clock has not advanced, or was set back.
     assert_eq!(update(5).await, at(5) + microsecond);
     assert_eq!(update(3).await, at(5) + microsecond * 2);
     assert_eq!(update(6).await, at(6));
@@ -477,7 +477,7 @@ async fn an_update_replaces_only_the_listed_versions(fixture: Fixture) {
     assert_eq!(
         store.outbox_backlog().await.unwrap().tasks,
         1,
-        "a refused update adds no task"
+        "a rejected update adds no task"
     );
     assert!(update(5, Some(vec![at(9), at(0)]), vec![at(8)]).await);
     assert!(!update(6, Some(vec![at(0)]), vec![]).await);
@@ -545,7 +545,7 @@ async fn an_article_is_inserted_once_per_key(fixture: Fixture) {
         .await
         .unwrap();
     assert!(other_user.is_none(), "keys are separate for each user");
-    // The id was drawn from the sequence before the insert; later ids follow it.
+    // The insert took its id from the sequence, so later ids are greater.
     let next = fixture.article("Three", ann.id, at(1)).await;
     assert!(next.id > created.id);
 }
@@ -758,7 +758,7 @@ fn search(text: &str) -> ListQuery {
     }
 }
 
-async fn the_list_is_newest_first_and_counts_all(fixture: Fixture) {
+async fn the_list_starts_with_the_newest_article_and_counts_all(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await.id;
     let empty = store.list_articles(list(PageStart::Offset(0), 20)).await.unwrap();
@@ -787,7 +787,7 @@ async fn cursors_visit_all_articles_with_equal_timestamps(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await.id;
     for n in 0..23 {
-        // Most have the same timestamp; a few are older.
+        // Most articles have the same timestamp; a few are older.
         fixture
             .article(&format!("No {n}"), ann, at(if n % 5 == 0 { n } else { 100 }))
             .await;
@@ -835,7 +835,7 @@ async fn a_page_beyond_the_end_is_empty_and_counts_all(fixture: Fixture) {
     }
 }
 
-async fn a_search_takes_wildcards_literally(fixture: Fixture) {
+async fn wildcards_in_a_search_are_literal(fixture: Fixture) {
     let ann = fixture.user("ann@example.com").await.id;
     for title in ["100% sure", "1000 sure", "snake_case", "snakecase", "back\\slash"] {
         fixture.article(title, ann, at(0)).await;
@@ -996,7 +996,7 @@ async fn released_tasks_can_be_claimed_at_their_time(fixture: Fixture) {
     );
 }
 
-async fn all_claims_can_be_released_at_once(fixture: Fixture) {
+async fn all_claims_can_be_released_together(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await.id;
     for n in 0..3 {
@@ -1026,7 +1026,7 @@ async fn published_tasks_are_deleted(fixture: Fixture) {
     );
 }
 
-async fn concurrent_claimers_never_overlap(fixture: Fixture) {
+async fn concurrent_claims_never_overlap(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await.id;
     for n in 0..60 {
@@ -1143,7 +1143,7 @@ async fn recipients_of_a_new_article_favorited_another_by_its_author(fixture: Fi
     for user in [&ann, &readers[0], &readers[2]] {
         store.favorite(&earlier.slug, user.id, at(2)).await.unwrap();
     }
-    // Users who favourited only the new article or another author's article are not recipients.
+    // Favourites of the new article itself, or of another author's article, add no recipients.
     store.favorite(&new.slug, readers[1].id, at(2)).await.unwrap();
     store
         .favorite(&by_another.slug, readers[3].id, at(2))

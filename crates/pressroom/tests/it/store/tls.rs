@@ -75,7 +75,7 @@ async fn encrypted(url: &str) -> Result<bool, StoreError> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_sslmode_accepts_the_certificates_it_should() {
+async fn each_sslmode_accepts_its_certificates() {
     let (server, certificate) = server_with_tls();
     let url = server.url();
     assert!(encrypted(&url).await.unwrap());
@@ -83,20 +83,29 @@ async fn each_sslmode_accepts_the_certificates_it_should() {
     let trusted = format!("{url}?sslmode=verify-full&sslrootcert={certificate}");
     assert!(encrypted(&trusted).await.unwrap());
     // The certificate is not signed by a CA that the system trusts.
-    let refused = encrypted(&format!("{url}?sslmode=require")).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    let rejected = encrypted(&format!("{url}?sslmode=require")).await;
+    assert!(
+        matches!(rejected, Err(StoreError::Unavailable(_))),
+        "{rejected:?}"
+    );
     // The host name is not in the certificate.
     let other_name = trusted.replace("127.0.0.1", "localhost");
-    let refused = encrypted(&other_name).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    let rejected = encrypted(&other_name).await;
+    assert!(
+        matches!(rejected, Err(StoreError::Unavailable(_))),
+        "{rejected:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_tls_on_the_server_disable_and_prefer_connect_and_require_fails() {
+async fn disable_and_prefer_connect_to_a_server_without_tls_and_require_fails() {
     let server = Server::start();
     let url = server.url();
     assert!(!encrypted(&format!("{url}?sslmode=disable")).await.unwrap());
     assert!(!encrypted(&format!("{url}?sslmode=prefer")).await.unwrap());
-    let refused = encrypted(&format!("{url}?sslmode=require")).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    let rejected = encrypted(&format!("{url}?sslmode=require")).await;
+    assert!(
+        matches!(rejected, Err(StoreError::Unavailable(_))),
+        "{rejected:?}"
+    );
 }

@@ -1,8 +1,7 @@
 //! An OTLP receiver (http/protobuf) that stores what it receives and checks it against the telemetry
 //! registry.
 //!
-//! An undeclared name, or one with another type, unit, kind or instrument, fails the test that owns the
-//! receiver.
+//! An undeclared name, or a name with another type, unit, kind or instrument, fails the test that owns the receiver.
 
 use std::{
     collections::BTreeSet,
@@ -37,7 +36,7 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     Registry::load(&Layout::read(std::path::Path::new(path)).unwrap()).unwrap()
 });
 
-/// Everything received, with the name of the sending service.
+/// Received telemetry, with the name of the sending service.
 #[derive(Debug, Default)]
 struct Received {
     spans: Vec<(String, Span)>,

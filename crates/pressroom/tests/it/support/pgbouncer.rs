@@ -13,7 +13,7 @@ use super::postgres_server::{free_port, server_user};
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Number of connections to a database. Few, so that clients find state left behind by other clients.
+/// Number of connections to a database; small, because clients must meet the state that other clients leave behind.
 pub const CONNECTIONS: i64 = 3;
 
 /// A PgBouncer process, stopped on drop.
@@ -25,7 +25,7 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts a PgBouncer without support for prepared statements, like those before 1.21.
+    /// Starts a PgBouncer without support for prepared statements, like versions before 1.21.
     ///
     /// # Panics
     /// When PgBouncer is not installed.

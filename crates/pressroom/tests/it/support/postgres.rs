@@ -66,7 +66,7 @@ impl Database {
         PostgresConfig::parse(&self.url).unwrap()
     }
 
-    /// Opens a connection besides those of the store.
+    /// Opens a connection outside of the store.
     pub async fn client(&self) -> Client {
         client(&self.url).await
     }
@@ -88,7 +88,7 @@ impl Drop for Database {
                     .unwrap();
             });
         });
-        // A panic during unwinding would abort and hide the first one.
+        // A panic during unwinding would abort and hide the first panic.
         if dropping.join().is_err() && !std::thread::panicking() {
             panic!("a test database was left behind");
         }

@@ -171,8 +171,8 @@ impl Drop for Server {
     }
 }
 
-/// Returns a port that nothing listens on and that no other call in this process returns. It is below the ephemeral
-/// range, so no outgoing connection takes it either.
+/// Returns a free port that no other call in this process returns. The port is below the ephemeral range, so no
+/// outgoing connection uses it either.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 15_000;
     const COUNT: u32 = 17_000;

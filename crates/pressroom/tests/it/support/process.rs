@@ -14,7 +14,7 @@ pub struct Process {
     log: PathBuf,
 }
 
-/// Makes the observatory listen on free ports, since tests run in parallel.
+/// Variables that make the observatory listen on free ports, because tests run in parallel.
 const ANY_PORT: [(&str, &str); 4] = [
     ("OBSERVATORY_PORT", "0"),
     ("OBSERVATORY_OTLP_HTTP_PORT", "0"),
@@ -79,7 +79,7 @@ pub async fn start_api(
 }
 
 impl Process {
-    /// Waits until a GET of `target` is answered 200.
+    /// Waits until a GET of `target` returns 200.
     pub async fn wait_for_ok(&mut self, address: SocketAddr, target: &str) {
         eventually("the service to respond", async || {
             assert!(
@@ -99,7 +99,7 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until the output contains `text`. The program logs independently of its responses.
+    /// Waits until the output contains `text`, because the program may log after its response.
     pub async fn wait_for_output(&self, text: &str) {
         eventually(&format!("{text:?} in the output"), async || {
             self.output().contains(text).then_some(())

@@ -1,4 +1,4 @@
-//! An HTTP client that sends given bytes, so that tests control requests exactly and can send malformed ones.
+//! An HTTP client that sends given bytes, for exact and for malformed requests.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Maximum time to a complete response.
+/// Maximum time until a response is complete.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An HTTP response.

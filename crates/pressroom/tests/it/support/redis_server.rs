@@ -82,7 +82,7 @@ impl RedisServer {
         }
     }
 
-    /// Sends a command and returns the raw reply (RESP2), up to what a single read returns.
+    /// Sends a command and returns the raw reply (RESP2), as far as a single read returns it.
     pub fn command(&self, words: &[&str]) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;

@@ -52,7 +52,7 @@ impl Webhook {
         format!("http://{}/hook?key=hunter2", self.address)
     }
 
-    /// Returns all requests, including the first, which was answered 503.
+    /// Returns all requests, including the first, which received 503.
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }

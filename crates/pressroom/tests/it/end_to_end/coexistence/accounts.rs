@@ -40,7 +40,7 @@ async fn a_user_registered_on_one_side_can_log_in_on_the_other_and_both_accept_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_with_a_wrong_signature_is_refused_by_both() {
+async fn both_reject_a_token_with_a_wrong_signature() {
     let sides = SideBySide::start().await;
     let token = raw::register(sides.old, "alice@example.com").await;
     let (signed, signature) = token.rsplit_once('.').unwrap();
@@ -95,7 +95,7 @@ async fn flask_verifies_a_hash_that_pressroom_has_upgraded() {
     login(401, sides.old, "alice@example.com", "password124").await;
 }
 
-/// The reason to set `PASSWORD_SCHEME` while both run.
+/// Demonstrates the need for `PASSWORD_SCHEME` while both sides run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_password_scheme_a_login_at_pressroom_locks_the_user_out_of_flask() {
     let sides = SideBySide::with(&[]).await;
@@ -111,7 +111,7 @@ async fn without_password_scheme_a_login_at_pressroom_locks_the_user_out_of_flas
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_logged_out_token_is_refused_only_by_pressroom() {
+async fn only_pressroom_rejects_a_logged_out_token() {
     let sides = SideBySide::start().await;
     for (here, _) in sides.both() {
         let token = raw::register(here, &format!("{}@example.com", here.port())).await;

@@ -1,4 +1,4 @@
-//! Rollback: Pressroom is removed, and Flask continues with everything that was created in the meantime.
+//! Rollback: Pressroom is stopped, and Flask continues with the data that both have written.
 
 use super::{
     PASSWORD, SideBySide, create, expect,

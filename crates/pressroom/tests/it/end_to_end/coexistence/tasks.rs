@@ -1,4 +1,4 @@
-//! The notification task, sent by either side and run by either side.
+//! The notification task, sent and run by either side.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// Returns the runs of the task by Pressroom's workers: article, task id and trace id.
-fn ran_by_pressroom(installation: &Installation) -> Vec<(i64, String, String)> {
+fn run_by_pressroom(installation: &Installation) -> Vec<(i64, String, String)> {
     let spans = installation.otlp.spans().into_iter();
     spans
         .filter(|(_, span)| span.name == "job.send_notification")
@@ -34,8 +34,8 @@ fn ran_by_pressroom(installation: &Installation) -> Vec<(i64, String, String)> {
         .collect()
 }
 
-/// Registers Alice and Bob, who favourites one of her articles and so is notified of her next ones. Empties
-/// the queue and returns Alice's token.
+/// Registers Alice and Bob, who favourites one of her articles and is therefore notified of her later articles.
+/// Empties the queue and returns Alice's token.
 async fn register_people(sides: &SideBySide) -> String {
     let alice = raw::register(sides.old, "alice@example.com").await;
     let bob = raw::register(sides.new, "bob@example.com").await;
@@ -70,7 +70,7 @@ async fn pressroom_runs_a_task_from_flask_in_the_same_trace() {
     assert_eq!(mail.recipient, "bob@example.com");
     assert!(mail.text.contains("From Flask"));
     let (article, task, trace) = eventually("the span of the run", async || {
-        ran_by_pressroom(&sides.installation).pop()
+        run_by_pressroom(&sides.installation).pop()
     })
     .await;
     assert_eq!((article, trace.as_str()), (2, TRACE_ID));
@@ -119,7 +119,7 @@ async fn each_task_runs_once_while_workers_of_both_sides_start_and_stop() {
         }
     };
 
-    // Round 0: only Celery. Round 1: both, with Pressroom running one task at a time so that both get some.
+    // Round 0: only Celery. Round 1: both; Pressroom runs one task at a time, which leaves tasks for Celery.
     // Then Celery stops with reserved tasks. Round 2: only Pressroom. Round 3: only Celery.
     let celery = Celery::start(&sides.installation).await;
     send(0).await;
@@ -127,7 +127,7 @@ async fn each_task_runs_once_while_workers_of_both_sides_start_and_stop() {
     send(1).await;
     eventually("both sides to run tasks", async || {
         let both = !ran_by_celery(&sides.installation).is_empty()
-            && !ran_by_pressroom(&sides.installation).is_empty();
+            && !run_by_pressroom(&sides.installation).is_empty();
         both.then_some(())
     })
     .await;
@@ -140,7 +140,7 @@ async fn each_task_runs_once_while_workers_of_both_sides_start_and_stop() {
     let ran = eventually("every task to run", async || {
         let by_celery = ran_by_celery(&sides.installation);
         let by_celery = by_celery.iter().map(|run| run["article"].as_i64().unwrap());
-        let by_pressroom = ran_by_pressroom(&sides.installation);
+        let by_pressroom = run_by_pressroom(&sides.installation);
         let mut ran: Vec<_> = by_celery
             .chain(by_pressroom.into_iter().map(|(article, ..)| article))
             .collect();

@@ -157,12 +157,12 @@ async fn failed_revoked_and_retried_tasks_have_their_spans_and_counts() {
     let installation = Installation::new().await;
     let (_serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
-    let refused = format!("http://{api}/api/nowhere");
+    let rejected = format!("http://{api}/api/nowhere");
     let _worker = installation.worker_with(&[
-        ("WEBHOOK_URL", &refused),
+        ("WEBHOOK_URL", &rejected),
         ("WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef"),
     ]);
-    // One task that fails, one that has expired, and one whose receiver refuses it, so that it is retried.
+    // A task that fails, an expired task, and a task that is retried because its receiver rejects the notification.
     let (failing, revoked) = (
         "11111111-1111-4111-8111-111111111111",
         "22222222-2222-4222-8222-222222222222",

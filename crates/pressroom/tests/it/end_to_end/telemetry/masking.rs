@@ -1,5 +1,5 @@
-//! Masking: whatever clients and senders of tasks put into requests and messages, no e-mail address leaves
-//! the processes unmasked, and no password, token, body or baggage leaves them at all.
+//! Masking: telemetry and output contain no unmasked e-mail address and no password, token, body or baggage,
+//! regardless of the requests and messages that clients and senders of tasks send.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ const DOMAIN: &str = "mask-me.example";
 /// Text in every password, token and body, and the key of every baggage entry.
 const SECRET: &str = "hunter2";
 
-/// A small random number generator (xorshift) with a fixed seed, so that a failure can be reproduced.
+/// A small random number generator (xorshift) with a fixed seed, which makes failures reproducible.
 struct Random(u64);
 
 impl Random {
@@ -192,7 +192,7 @@ fn request(random: &mut Random, token: &str, slug: &str) -> String {
     format!("{text}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Sends messages with addresses in every part that a sender controls, some of which are not valid tasks.
+/// Sends messages with addresses in every part that a sender controls; some are not valid tasks.
 fn send_tasks(installation: &Installation, random: &mut Random) {
     for number in 0..40_u32 {
         let id = match random.below(3) {
@@ -286,7 +286,7 @@ async fn telemetry_and_output_have_no_unmasked_address_and_no_secret() {
         waiting.starts_with(":0").then_some(())
     })
     .await;
-    // An ordinary task after all others.
+    // A valid task after all others.
     let last = "99999999-1111-4111-8111-111111111111";
     installation.send_task_to(&queue, last, &json!([1, "created"]), |message| {
         message["properties"]["delivery_info"]["routing_key"] = queue.as_str().into();

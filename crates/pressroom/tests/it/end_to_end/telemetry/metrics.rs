@@ -18,14 +18,14 @@ use crate::{
     },
 };
 
-/// Kind of an instrument, as far as the exported metric shows it.
+/// Kind of an instrument, as seen in the exported metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     /// A monotonic sum of integers.
     Counter,
     /// A monotonic sum of floats.
     FloatCounter,
-    /// A sum of integers that goes up and down.
+    /// A non-monotonic sum of integers.
     UpDown,
     Histogram,
     Gauge,
@@ -368,8 +368,8 @@ async fn check_queues(installation: &Installation) {
     ] {
         metric(installation, APP, name, (Kind::Gauge, unit), &queue).await;
     }
-    // The age of the oldest message is exported while a message waits, that of the outbox after its first
-    // count. Without a worker, messages wait.
+    // The age of the oldest message is exported while messages wait, which they do without a worker. The age of
+    // the outbox is exported after its first count.
     let without_worker = Installation::new().await;
     let (_serve, api) = without_worker.serve().await;
     let token = raw::register(api, "alice@example.com").await;

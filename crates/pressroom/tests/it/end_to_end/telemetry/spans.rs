@@ -159,7 +159,7 @@ async fn unknown_paths_have_no_route_queries_are_redacted_and_health_checks_have
         SpanKind::Server,
         &[("url.query", Is::Text("page=1&token=REDACTED&api_key=REDACTED"))],
     );
-    // Spans of later requests have arrived, so those of the health checks would have, too.
+    // Spans of later requests have arrived, so spans of the health checks would have arrived too.
     let health = installation.otlp.trace(&trace_id(1));
     assert!(health.is_empty(), "{health:?}");
     assert!(

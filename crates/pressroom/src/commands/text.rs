@@ -1,4 +1,4 @@
-//! Formatting of values for a terminal. Characters that would move the cursor, change colours or
+//! Formatting of untrusted values for a terminal. Characters that would move the cursor, change colours or
 //! reorder text are escaped.
 
 use std::borrow::Cow;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 /// Returns `text` on one line, with control characters escaped.
-pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+pub(in crate::commands) fn escaped(text: &str) -> Cow<'_, str> {
     escape(text, |c, escaped| match c {
         '\n' => escaped.push_str("\\n"),
         '\r' => escaped.push_str("\\r"),
@@ -16,10 +16,10 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Returns equivalent JSON in which control characters that JSON permits in strings are escaped.
+/// Returns equivalent JSON in which the control characters in strings are escaped.
 ///
-/// Line breaks stay: in JSON they only occur outside of strings.
-pub(super) fn escaped_json(json: &str) -> Cow<'_, str> {
+/// Line breaks are kept, because JSON permits them only outside of strings.
+pub(in crate::commands) fn escaped_json(json: &str) -> Cow<'_, str> {
     escape(json, |c, escaped| match c {
         '\n' => escaped.push(c),
         c => {
@@ -54,19 +54,16 @@ fn is_control(c: char) -> bool {
 }
 
 /// Formats a time of the observatory's JSON, nanoseconds since the Unix epoch, in UTC.
-pub(super) fn timestamp(unix_nano: &str) -> String {
-    let timestamp = unix_nano
-        .parse()
-        .ok()
-        .and_then(|nanoseconds| Timestamp::from_nanosecond(nanoseconds).ok());
-    match timestamp {
+pub(in crate::commands) fn timestamp(unix_nano: &str) -> String {
+    let nanoseconds = unix_nano.parse().ok();
+    match nanoseconds.and_then(|nanoseconds| Timestamp::from_nanosecond(nanoseconds).ok()) {
         Some(timestamp) => timestamp.strftime("%Y-%m-%d %H:%M:%S%.3fZ").to_string(),
         None => escaped(unix_nano).into_owned(),
     }
 }
 
 /// Formats a duration in a unit that suits its size.
-pub(super) fn duration(nanoseconds: f64) -> String {
+pub(in crate::commands) fn duration(nanoseconds: f64) -> String {
     match nanoseconds {
         n if n < 1e3 => format!("{n:.0}ns"),
         n if n < 1e6 => format!("{:.0}us", n / 1e3),
@@ -75,16 +72,16 @@ pub(super) fn duration(nanoseconds: f64) -> String {
     }
 }
 
-/// Formats a number with a noun, which is put into the plural unless the number is 1.
-pub(super) fn count(number: u64, noun: &str) -> String {
+/// Formats a number with a noun, in the plural unless the number is 1.
+pub(in crate::commands) fn count(number: u64, noun: &str) -> String {
     match number {
         1 => format!("1 {noun}"),
         _ => format!("{number} {noun}s"),
     }
 }
 
-/// Formats an attribute on one line: a text as it is, any other value as JSON.
-pub(super) fn value(value: &Value) -> String {
+/// Formats the value of an attribute on one line: text without quotes, any other value as JSON.
+pub(in crate::commands) fn value(value: &Value) -> String {
     match value {
         Value::String(text) => escaped(text).into_owned(),
         other => escaped(&other.to_string()).into_owned(),
