@@ -19,7 +19,7 @@ use self::{
     envelope::Address,
 };
 use crate::{
-    backoff::Backoff,
+    back_off::BackOff,
     broker::{Broker, BrokerError, ReplyTo},
     log::debug,
     system,
@@ -244,7 +244,7 @@ impl Control {
         let deadline = Instant::now() + self.timeout;
         let receivers = self.send(command).await?;
         let named = command.destination.as_ref().map_or(usize::MAX, Vec::len);
-        let mut polls = Backoff::new(MIN_POLL_DELAY, MAX_POLL_DELAY);
+        let mut polls = BackOff::new(MIN_POLL_DELAY, MAX_POLL_DELAY);
         while query.replies.len() < receivers.min(named) && Instant::now() < deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             sleep(polls.next_delay().min(left)).await;

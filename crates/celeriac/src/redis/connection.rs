@@ -12,16 +12,17 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
-    ToRedisArgs, Value, aio::MultiplexedConnection, cmd,
+    AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ToRedisArgs, Value,
+    aio::MultiplexedConnection, cmd,
 };
 use tokio::time::{Instant, timeout};
 
 use super::{commands, endpoint::Endpoint, fault::Fault, outage::Outages, script::Invocation};
 use crate::{
-    backoff::Backoff,
+    back_off::BackOff,
     broker::BrokerError,
     lock::Lock,
+    log::debug,
     observer::{Command, CommandFailure, Observer},
 };
 
@@ -51,7 +52,7 @@ struct ConnectionState {
     generation: u64,
     /// Time before which no attempt to connect is made, and the cause of the last failure.
     retry_at: Option<(Instant, String)>,
-    backoff: Backoff,
+    back_off: BackOff,
 }
 
 /// An established connection.
@@ -152,16 +153,19 @@ impl Connection {
     pub(super) async fn script<T: FromRedisValue>(&self, script: &Invocation<'_>) -> Result<T, BrokerError> {
         let answer = async {
             let mut live = self.live().await?;
-            let mut answer = script.run(&mut live.connection).await;
-            // Scripts may be flushed between loading this one and running it.
-            for _ in 0..MAX_SCRIPT_LOADS {
-                match &answer {
-                    Err(error) if error.code() == Some("NOSCRIPT") => {
-                        answer = script.run(&mut live.connection).await;
+            let mut back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(20));
+            let mut attempts = 1;
+            let answer = loop {
+                match script.run(&mut live.connection).await {
+                    // Scripts may be flushed between loading this one and running it.
+                    Err(error) if error.code() == Some("NOSCRIPT") && attempts < MAX_SCRIPT_LOADS => {
+                        debug!(attempts, "Redis has flushed its scripts; loading the script again");
+                        attempts += 1;
+                        Box::pin(back_off.wait()).await;
                     }
-                    _ => break,
+                    answer => break answer,
                 }
-            }
+            };
             self.check(live.generation, answer, || script.hash.to_owned())
         };
         self.observed(commands::EVALSHA, answer).await
@@ -188,7 +192,7 @@ impl Connection {
         self.live().await?;
         let attempt = async {
             let client = self.endpoint.client().await?;
-            client.get_async_pubsub().await.map_err(|error| text(&error))
+            client.get_async_pubsub().await.map_err(text)
         };
         let subscriber = self.in_time(attempt).await;
         subscriber.map_err(|cause| BrokerError::Unavailable { cause })
@@ -234,37 +238,38 @@ impl Connection {
         if let Some(live) = self.current()? {
             return Ok(live);
         }
-        match self.in_time(self.connect()).await {
-            Ok(connection) => Ok(self.connected(connection)),
-            Err(cause) => {
-                self.back_off(&mut self.state.lock(), &cause);
-                Err(BrokerError::Unavailable { cause })
-            }
-        }
-    }
-
-    async fn connect(&self) -> Result<MultiplexedConnection, String> {
-        let client = self.endpoint.client().await?;
-        self.connect_ready(&client).await.map_err(|error| text(&error))
+        let connected = self.in_time(self.connect()).await;
+        let mut state = self.state.lock();
+        let connection = connected.map_err(|cause| state.back_off(cause))?;
+        state.generation += 1;
+        state.retry_at = None;
+        let now = Instant::now();
+        let live = Live {
+            connection,
+            generation: state.generation,
+            made: now,
+            since: now,
+        };
+        state.live = Some(live.clone());
+        Ok(live)
     }
 
     /// Connects and checks that the server serves requests.
-    async fn connect_ready(&self, client: &Client) -> RedisResult<MultiplexedConnection> {
+    async fn connect(&self) -> Result<MultiplexedConnection, String> {
+        let client = self.endpoint.client().await?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(self.response_timeout))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        let mut connection = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await.map_err(text)?;
         // Servers also accept connections while they load their data, and as replicas.
-        cmd("PING").exec_async(&mut connection).await?;
+        cmd("PING").exec_async(&mut connection).await.map_err(text)?;
         match cmd("ROLE").query_async::<Vec<Value>>(&mut connection).await {
-            Ok(role) if is_replica(&role) => Err((ErrorKind::Client, "the server is a replica").into()),
-            Ok(_) => Ok(connection),
+            Ok(role) if is_replica(&role) => Err("the server is a replica".to_owned()),
             // The account may lack the permission, and a proxy may not know the command.
-            Err(error) if Fault::of(&error).0 != Fault::Connection => Ok(connection),
-            Err(error) => Err(error),
+            Err(error) if Fault::of(&error).0 == Fault::Connection => Err(text(error)),
+            _ => Ok(connection),
         }
     }
 
@@ -280,49 +285,25 @@ impl Connection {
         }
     }
 
-    fn connected(&self, connection: MultiplexedConnection) -> Live {
-        let mut state = self.state.lock();
-        let now = Instant::now();
-        state.generation += 1;
-        state.retry_at = None;
-        let live = Live {
-            connection,
-            generation: state.generation,
-            made: now,
-            since: now,
-        };
-        state.live = Some(live.clone());
-        live
-    }
-
-    /// Updates the connection by an answer and returns it to the caller. `request` names the kind of request.
+    /// Updates the connection by the reply to a request and returns it. `request` names the kind of request.
     fn check<T>(
         &self,
         generation: u64,
-        answer: RedisResult<T>,
+        reply: RedisResult<T>,
         request: impl FnOnce() -> String,
     ) -> Result<T, RequestError> {
-        match answer {
-            Ok(answer) => {
+        let error = match reply {
+            Ok(reply) => {
                 self.outages.report_answer(request);
-                Ok(answer)
+                return Ok(reply);
             }
-            Err(error) => Err(RequestError {
-                error: self.handle_error(generation, &error, request),
-                code: Fault::code(&error),
-            }),
-        }
-    }
-
-    fn handle_error(
-        &self,
-        generation: u64,
-        error: &RedisError,
-        request: impl FnOnce() -> String,
-    ) -> BrokerError {
-        let (fault, cause) = Fault::of(error);
+            Err(error) => error,
+        };
+        let code = Fault::code(&error);
+        let (fault, cause) = Fault::of(&error);
         if fault == Fault::Request {
-            return BrokerError::Refused { cause };
+            let error = BrokerError::Refused { cause };
+            return Err(RequestError { error, code });
         }
         let mut state = self.state.lock();
         let same = |live: &&mut Live| live.generation == generation;
@@ -334,22 +315,27 @@ impl Connection {
                 let made = live.made;
                 state.live = None;
                 if made.elapsed() >= STABLE_AFTER {
-                    state.backoff.reset();
+                    state.back_off.reset();
                 }
-                self.back_off(&mut state, &cause);
+                state.back_off(cause.clone());
                 self.outages.report_unavailable(Some(made), &cause);
             }
         }
-        BrokerError::Unavailable { cause }
-    }
-
-    fn back_off(&self, state: &mut ConnectionState, cause: &str) {
-        state.retry_at = Some((Instant::now() + state.backoff.next_delay(), cause.to_owned()));
+        let error = BrokerError::Unavailable { cause };
+        Err(RequestError { error, code })
     }
 }
 
-fn text(error: &RedisError) -> String {
-    Fault::of(error).1
+impl ConnectionState {
+    /// Prevents attempts to connect for the next delay. Returns the error of requests until then.
+    fn back_off(&mut self, cause: String) -> BrokerError {
+        self.retry_at = Some((Instant::now() + self.back_off.next_delay(), cause.clone()));
+        BrokerError::Unavailable { cause }
+    }
+}
+
+fn text(error: RedisError) -> String {
+    Fault::of(&error).1
 }
 
 fn is_replica(role: &[Value]) -> bool {

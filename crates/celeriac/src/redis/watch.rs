@@ -21,7 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{commands, connection::Connection, names};
 use crate::{
-    backoff::Backoff, broker::BrokerError, failure_log::FailureLog, lock::Lock, log::debug,
+    back_off::BackOff, broker::BrokerError, failure_log::FailureLog, lock::Lock, log::debug,
     result::ResultMeta,
 };
 
@@ -162,18 +162,18 @@ impl Shared {
 }
 
 async fn run(shared: Arc<Shared>) {
-    let mut backoff = Backoff::default();
+    let mut back_off = BackOff::default();
     let mut failures = FailureLog::new("watching results");
     loop {
         let mut connected = || {
             failures.worked();
-            backoff.reset();
+            back_off.reset();
         };
         match session(&shared, &mut connected).await {
             Ok(()) => return,
             Err(error) => {
                 failures.failed(&error);
-                backoff.wait().await;
+                back_off.wait().await;
                 if shared.stop_if_idle() {
                     return;
                 }

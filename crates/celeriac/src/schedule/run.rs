@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Entry, due};
 use crate::{
-    backoff::Backoff,
+    back_off::BackOff,
     broker::{Broker, BrokerError, LastTicks},
     canvas::SendContext,
     failure_log::FailureLog,
@@ -20,8 +20,8 @@ use crate::{
 
 /// Maximum time between two passes, after which a change of the clock is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(5);
-const MIN_BACKOFF: Duration = Duration::from_millis(100);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+const MIN_BACK_OFF: Duration = Duration::from_millis(100);
+const MAX_BACK_OFF: Duration = Duration::from_secs(5);
 /// Last ticks further in the future than this are discarded. They were stored while a clock was wrong, and
 /// would stop the entry until then.
 const MAX_CLOCK_LEAD: SignedDuration = SignedDuration::from_hours(1);
@@ -80,22 +80,22 @@ impl Scheduler {
     /// retrying; each entry's [`CatchUp`](super::CatchUp) determines what happens to ticks missed meanwhile.
     pub async fn run(self, shutdown: CancellationToken) {
         let names: Vec<String> = self.entries.iter().map(|entry| entry.name.clone()).collect();
-        let mut backoffs: Vec<EntryBackoff> = names.iter().map(|_| EntryBackoff::default()).collect();
-        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
+        let mut back_offs: Vec<EntryBackOff> = names.iter().map(|_| EntryBackOff::default()).collect();
+        let mut back_off = BackOff::new(MIN_BACK_OFF, MAX_BACK_OFF);
         let mut failures = FailureLog::new("sending periodic tasks");
         while !shutdown.is_cancelled() {
             let sleep = if names.is_empty() {
                 MAX_SLEEP
             } else {
-                match self.send_all_due(&names, &mut backoffs, &shutdown).await {
+                match self.send_all_due(&names, &mut back_offs, &shutdown).await {
                     Ok(sleep) => {
                         failures.worked();
-                        backoff.reset();
+                        back_off.reset();
                         sleep
                     }
                     Err(error) => {
                         failures.failed(&error);
-                        backoff.next_delay()
+                        back_off.next_delay()
                     }
                 }
             };
@@ -108,23 +108,23 @@ impl Scheduler {
     async fn send_all_due(
         &self,
         names: &[String],
-        backoffs: &mut [EntryBackoff],
+        back_offs: &mut [EntryBackOff],
         shutdown: &CancellationToken,
     ) -> Result<Duration, BrokerError> {
         let LastTicks { now, ticks } = self.broker.last_ticks(names).await?;
         let mut sleep = MAX_SLEEP;
-        for ((entry, last), backoff) in self.entries.iter().zip(ticks).zip(backoffs) {
-            let wait = match backoff.left() {
+        for ((entry, last), back_off) in self.entries.iter().zip(ticks).zip(back_offs) {
+            let wait = match back_off.left() {
                 Some(left) => left,
                 None => match self.send_due(entry, last, now, shutdown).await {
                     Ok(next) => {
-                        backoff.worked(&entry.name);
+                        back_off.worked(&entry.name);
                         // A time that has passed in the meantime is due at once.
                         let wait = |next: Timestamp| Duration::try_from(next.duration_since(now));
                         next.map_or(MAX_SLEEP, |next| wait(next).unwrap_or_default())
                     }
                     Err(error @ BrokerError::Unavailable { .. }) => return Err(error),
-                    Err(error) => backoff.failed(&entry.name, &error),
+                    Err(error) => back_off.failed(&entry.name, &error),
                 },
             };
             sleep = sleep.min(wait);
@@ -229,21 +229,21 @@ impl Scheduler {
 }
 
 /// Back-off of an entry that the broker refuses.
-struct EntryBackoff {
-    backoff: Backoff,
+struct EntryBackOff {
+    back_off: BackOff,
     until: Option<Instant>,
 }
 
-impl Default for EntryBackoff {
+impl Default for EntryBackOff {
     fn default() -> Self {
         Self {
-            backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
+            back_off: BackOff::new(MIN_BACK_OFF, MAX_BACK_OFF),
             until: None,
         }
     }
 }
 
-impl EntryBackoff {
+impl EntryBackOff {
     fn left(&self) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
@@ -254,7 +254,7 @@ impl EntryBackoff {
         if self.until.is_none() {
             warn!(entry, %error, "failed to send a periodic task; retrying");
         }
-        let delay = self.backoff.next_delay();
+        let delay = self.back_off.next_delay();
         self.until = Some(Instant::now() + delay);
         delay
     }
@@ -262,7 +262,7 @@ impl EntryBackoff {
     fn worked(&mut self, entry: &str) {
         if self.until.take().is_some() {
             info!(entry, "sending a periodic task works again");
-            self.backoff.reset();
+            self.back_off.reset();
         }
     }
 }

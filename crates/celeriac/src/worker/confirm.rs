@@ -1,7 +1,7 @@
 //! Repeats a broker operation until the broker has confirmed it: a finished task must not run again only
 //! because Redis was unavailable when the task finished.
 
-use crate::{backoff::Backoff, broker::BrokerError, failure_log::FailureLog, log::error};
+use crate::{back_off::BackOff, broker::BrokerError, failure_log::FailureLog, log::error};
 
 /// Number of attempts at an operation that the server refuses. An unavailable server is retried without
 /// limit.
@@ -15,7 +15,7 @@ pub(super) async fn until_confirmed<T, F>(task_id: &str, operation: impl Fn() ->
 where
     F: Future<Output = Result<T, BrokerError>>,
 {
-    let mut backoff = Backoff::default();
+    let mut back_off = BackOff::default();
     let mut refusals = 0;
     let mut failures = FailureLog::new("settling the end of a task");
     loop {
@@ -38,6 +38,6 @@ where
                 failures.failed(&error);
             }
         }
-        backoff.wait().await;
+        back_off.wait().await;
     }
 }

@@ -12,7 +12,7 @@ use tokio::{sync::OwnedSemaphorePermit, task::JoinSet};
 
 use super::{events, execute, inflight::Entry, settle, shared::Shared};
 use crate::{
-    backoff::Backoff,
+    back_off::BackOff,
     broker::Delivery,
     failure_log::FailureLog,
     log::{error, warn},
@@ -27,7 +27,7 @@ const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// Receives messages until the worker stops. Returns the tasks still in progress.
 pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let mut backoff = Backoff::default();
+    let mut back_off = BackOff::default();
     let mut failures = FailureLog::new("receiving messages");
     let mut full = false;
     while !shared.stop.is_cancelled() {
@@ -54,7 +54,7 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
         match shared.broker.receive(&queues, room).await {
             Ok(deliveries) => {
                 failures.worked();
-                backoff.reset();
+                back_off.reset();
                 for delivery in deliveries {
                     accept(shared, &mut tasks, delivery).await;
                 }
@@ -62,7 +62,7 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
             Err(error) => {
                 failures.failed(&error);
                 tokio::select! {
-                    () = backoff.wait() => {}
+                    () = back_off.wait() => {}
                     () = shared.stop.cancelled() => {}
                 }
             }
