@@ -42,13 +42,8 @@ pub(super) struct StoredResult {
 
 impl StoredResult {
     pub(super) fn add_to(&self, pipeline: &mut Pipeline) {
-        pipeline
-            .cmd("SETEX")
-            .arg(&self.key)
-            .arg(self.seconds)
-            .arg(&self.text)
-            .ignore();
-        pipeline.cmd("PUBLISH").arg(&self.key).arg(&self.text).ignore();
+        pipeline.set_ex(&self.key, &self.text, self.seconds).ignore();
+        pipeline.publish(&self.key, &self.text).ignore();
     }
 }
 

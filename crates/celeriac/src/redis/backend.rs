@@ -2,13 +2,18 @@
 
 use async_trait::async_trait;
 use redis::pipe;
+use serde_json::Value;
 
-use super::{RedisBroker, ack::StoredResult, commands, names, scripts};
+use super::{RedisBroker, ack::StoredResult, chord_scripts, commands, names, scripts};
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
+    log::warn,
     result::ResultMeta,
     task_id::TaskId,
 };
+
+/// Lifetime of a claim on a chord's body after its worker dies; shorter than any lease.
+const CLAIM_SECONDS: u64 = 10;
 
 impl RedisBroker {
     pub(super) fn stored(&self, meta: &ResultMeta) -> StoredResult {
@@ -56,6 +61,47 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {
-        self.record_part(delivery, part).await
+        let mut script = chord_scripts::PART.prepare_invoke();
+        script.key(names::UNACKED);
+        for suffix in [".j", ".t", ".s", ".d", ".c", ""] {
+            script.key(names::group(&part.group, suffix));
+        }
+        script
+            .key(names::acked_early(&delivery.tag))
+            .arg(delivery.tag.as_str())
+            .arg(part.encode())
+            .arg(part.score())
+            .arg(part.prefix())
+            .arg(part.task_id.as_str())
+            .arg(self.result_seconds())
+            .arg(CLAIM_SECONDS);
+        let is_held = |reply: &Vec<redis::Value>| reply.first() != Some(&redis::Value::Int(0));
+        let mut reply = self.run_settling(delivery, &script, is_held).await?.into_iter();
+        Ok(match reply.next() {
+            Some(redis::Value::Int(0)) => ChordState::NotHeld,
+            Some(redis::Value::Int(2)) => ChordState::Complete {
+                group: reply.next().and_then(read),
+                parts: reply.map(|part| read(part).unwrap_or_default()).collect(),
+            },
+            _ => ChordState::Waiting,
+        })
     }
+}
+
+/// Parses the JSON text in a reply; an empty text results in `None`.
+fn read(reply: redis::Value) -> Option<Value> {
+    let redis::Value::BulkString(text) = reply else {
+        return None;
+    };
+    if text.is_empty() {
+        return None;
+    }
+    let value = serde_json::from_slice(&text).ok();
+    if value.is_none() {
+        warn!(
+            bytes = text.len(),
+            "ignored stored data of a chord that is not valid JSON"
+        );
+    }
+    value
 }

@@ -3,7 +3,7 @@
 
 use super::{RedisBroker, names, restore::Candidate, scripts};
 use crate::{
-    broker::{BrokerError, DeadLetter},
+    broker::{BrokerError, DeadLetter, DeliveryTag},
     log::warn,
 };
 
@@ -14,23 +14,16 @@ impl RedisBroker {
     /// For another worker's delivery, `expired` requires that the delivery is also still expired.
     pub(super) async fn bury_held(
         &self,
-        tag: &str,
+        tag: &DeliveryTag,
         queue: &str,
         raw: &[u8],
         reason: &str,
         expired: Option<&Candidate>,
     ) -> Result<bool, BrokerError> {
         let capacity = self.config.dead_letter_capacity;
-        let script = match expired {
-            None => &scripts::BURY,
-            Some(_) => &scripts::BURY_EXPIRED,
-        };
-        let mut script = script.prepare_invoke();
+        let mut script = scripts::BURY.on_delivery(tag);
         script
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
             .key(names::DEAD)
-            .arg(tag)
             .arg(DeadLetter::encode(queue, raw, reason))
             .arg(capacity.max(1));
         if let Some(Candidate { cutoff, instance, .. }) = expired {

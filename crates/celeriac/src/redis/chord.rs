@@ -7,101 +7,46 @@
 //! and settles the delivery in one step. If the worker dies before that step, the part runs again, and its
 //! claim still belongs to it or has expired.
 
-use redis::{Pipeline, pipe};
-use serde_json::Value;
+use redis::pipe;
 
-use super::{RedisBroker, chord_scripts, commands, names};
+use super::{RedisBroker, chord_scripts, commands, names, script::Invocation};
 use crate::{
-    broker::{BrokerError, ChordPart, ChordState, Delivery, Publication, Settlement, SettlementStatus},
+    broker::{BrokerError, Delivery, Publication, Settlement, SettlementStatus},
     json,
-    log::warn,
+    result::ResultMeta,
+    task_id::TaskId,
 };
-
-/// Lifetime of a claim on a body after its worker dies; shorter than any lease.
-const CLAIM_SECONDS: u64 = 10;
-
-/// Lifetime of the marker of an early acknowledgement; no task runs longer.
-const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
 
 /// Suffixes of a header's keys, except for its size.
 const PARTS: [&str; 4] = [".c", ".j", ".t", ".d"];
 
 impl RedisBroker {
     pub(super) async fn publish_all(&self, publication: &Publication) -> Result<(), BrokerError> {
+        let seconds = self.result_seconds();
         let mut pipeline = pipe();
         pipeline.atomic();
         for (group, size) in &publication.chord_sizes {
             let stale = PARTS.map(|suffix| names::group(group, suffix));
-            pipeline.cmd("DEL").arg(&stale).ignore();
-            self.keep(&mut pipeline, names::group(group, ".s"), &size.to_string());
+            pipeline.del(&stale).ignore();
+            pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
         }
         for (group, structure) in &publication.groups {
-            self.keep(
-                &mut pipeline,
-                names::group(group, ""),
-                &json::to_string(structure),
-            );
+            let structure = json::to_string(structure);
+            pipeline
+                .set_ex(names::group(group, ""), structure, seconds)
+                .ignore();
         }
         for message in &publication.messages {
             let queue = message.queue();
-            pipeline
-                .cmd("SADD")
-                .arg(names::binding_key(queue))
-                .arg(names::binding(queue))
-                .ignore();
             let list = names::list(queue, message.properties.priority);
-            pipeline.cmd("LPUSH").arg(list).arg(message.encode()).ignore();
+            pipeline
+                .sadd(names::binding_key(queue), names::binding(queue))
+                .ignore();
+            pipeline.lpush(list, message.encode()).ignore();
         }
         self.commands
             .pipeline(commands::PUBLISH_TOGETHER, &pipeline)
             .await
-    }
-
-    fn keep(&self, pipeline: &mut Pipeline, key: String, text: &str) {
-        let seconds = self.result_seconds();
-        pipeline.cmd("SETEX").arg(key).arg(seconds).arg(text).ignore();
-    }
-
-    pub(super) async fn record_part(
-        &self,
-        delivery: &Delivery,
-        part: &ChordPart,
-    ) -> Result<ChordState, BrokerError> {
-        let mut script = chord_scripts::PART.prepare_invoke();
-        script.key(names::UNACKED);
-        for suffix in [".j", ".t", ".s", ".d", ".c", ""] {
-            script.key(names::group(&part.group, suffix));
-        }
-        script
-            .key(names::acked_early(delivery.tag.as_str()))
-            .arg(delivery.tag.as_str())
-            .arg(part.encode())
-            .arg(part.score())
-            .arg(part.prefix())
-            .arg(part.task_id.as_str())
-            .arg(self.result_seconds())
-            .arg(CLAIM_SECONDS);
-        let is_held = |answer: &Vec<redis::Value>| answer.first() != Some(&redis::Value::Int(0));
-        let mut answer = self.run_settling(delivery, &script, is_held).await?.into_iter();
-        Ok(match answer.next() {
-            Some(redis::Value::Int(0)) => ChordState::NotHeld,
-            Some(redis::Value::Int(2)) => ChordState::Complete {
-                group: answer.next().and_then(read),
-                parts: answer.map(|part| read(part).unwrap_or_default()).collect(),
-            },
-            _ => ChordState::Waiting,
-        })
-    }
-
-    pub(super) async fn begin_early(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let mut script = chord_scripts::BEGIN.prepare_invoke();
-        script
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
-            .key(names::acked_early(delivery.tag.as_str()))
-            .arg(delivery.tag.as_str())
-            .arg(ACKED_EARLY_SECONDS);
-        self.run_settling(delivery, &script, |held| *held).await
     }
 
     pub(super) async fn settle_all(
@@ -109,23 +54,9 @@ impl RedisBroker {
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
-        let mut script = chord_scripts::SETTLE.prepare_invoke();
-        script
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
-            .key(names::acked_early(delivery.tag.as_str()))
-            .arg(delivery.tag.as_str())
-            .arg(settlement.chords.len())
-            .arg(self.result_seconds());
-        for (group, part) in &settlement.chords {
-            for suffix in [".c", ".j", ".t", ".s", ".d"] {
-                script.key(names::group(group, suffix));
-            }
-            script.arg(part.as_str());
-        }
+        let mut script = self.settling(delivery, &settlement.chords);
         for meta in &settlement.results {
-            script.key(names::result(&meta.task_id));
-            script.arg("result").arg(meta.encode());
+            add_result(&mut script, meta);
         }
         let publication = &settlement.publication;
         for (group, size) in &publication.chord_sizes {
@@ -142,31 +73,33 @@ impl RedisBroker {
             script.arg("message");
             script.message(message.queue(), message.properties.priority, message.encode());
         }
-        let answer: i64 = self
-            .run_settling(delivery, &script, |answer| *answer != 0)
-            .await?;
-        Ok(match answer {
+        let is_held = |reply: &i64| *reply != 0;
+        Ok(match self.run_settling(delivery, &script, is_held).await? {
             0 => SettlementStatus::NotHeld,
             2 => SettlementStatus::ChordTaken,
             _ => SettlementStatus::Applied,
         })
     }
+
+    /// Returns an invocation of [`chord_scripts::SETTLE`] without steps.
+    pub(super) fn settling(&self, delivery: &Delivery, chords: &[(String, TaskId)]) -> Invocation<'static> {
+        let mut script = chord_scripts::SETTLE.on_delivery(&delivery.tag);
+        script
+            .key(names::acked_early(&delivery.tag))
+            .arg(chords.len())
+            .arg(self.result_seconds());
+        for (group, part) in chords {
+            for suffix in [".c", ".j", ".t", ".s", ".d"] {
+                script.key(names::group(group, suffix));
+            }
+            script.arg(part.as_str());
+        }
+        script
+    }
 }
 
-/// Parses the JSON text in a reply; an empty text results in `None`.
-fn read(answer: redis::Value) -> Option<Value> {
-    let redis::Value::BulkString(text) = answer else {
-        return None;
-    };
-    if text.is_empty() {
-        return None;
-    }
-    let value = serde_json::from_slice(&text).ok();
-    if value.is_none() {
-        warn!(
-            bytes = text.len(),
-            "ignored stored data of a chord that is not valid JSON"
-        );
-    }
-    value
+/// Adds a step that stores and publishes a result.
+pub(super) fn add_result(script: &mut Invocation<'_>, meta: &ResultMeta) {
+    script.key(names::result(&meta.task_id));
+    script.arg("result").arg(meta.encode());
 }

@@ -27,8 +27,6 @@ single! {
     RPOP "RPOP ? ?",
     SREM "SREM ? ?",
     TIME "TIME",
-    ZCOUNT "ZCOUNT ? ? ?",
-    ZMSCORE "ZMSCORE ? ?",
     ZRANGE "ZRANGE ? ? ?",
     ZRANGEBYSCORE "ZRANGEBYSCORE ? ? ? LIMIT ? ?",
     ZREM "ZREM ? ?",
@@ -47,6 +45,7 @@ pub(super) const PUBLISH_TOGETHER: Command =
 pub(super) const BIND: Command = Command::new("PIPELINE", "SADD ? ?; ZADD ? GT ? ?");
 pub(super) const CLOSE_REPLIES: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
 pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");
+pub(super) const EXPIRED_LEASES: Command = Command::new("ZRANGE", "ZRANGE ? ? ? BYSCORE REV LIMIT ? ?");
 pub(super) const HEADS: Command = Command::new("PIPELINE", "LINDEX ? ?");
 pub(super) const LAST_TICKS: Command = Command::new("PIPELINE", "TIME; HMGET ? ?");
 pub(super) const RENEW: Command = Command::new("PIPELINE", "ZADD ? ? ?; ZADD ? XX ? ?");

@@ -159,7 +159,10 @@ impl Connection {
                 match script.run(&mut live.connection).await {
                     // Scripts may be flushed between loading this one and running it.
                     Err(error) if error.code() == Some("NOSCRIPT") && attempts < MAX_SCRIPT_LOADS => {
-                        debug!(attempts, "Redis has flushed its scripts; loading the script again");
+                        debug!(
+                            attempts,
+                            "Redis has flushed its scripts; loading the script again"
+                        );
                         attempts += 1;
                         Box::pin(back_off.wait()).await;
                     }

@@ -40,8 +40,8 @@ use async_trait::async_trait;
 use redis::{FromRedisValue, pipe};
 
 use self::{
-    ack::Acks, bindings::Bindings, connection::Connection, endpoint::Endpoint, lease::Lease,
-    receiver::Receiver, script::Invocation, watch::Watch,
+    ack::Acks, bindings::Bindings, chord::add_result, connection::Connection, endpoint::Endpoint,
+    lease::Lease, receiver::Receiver, script::Invocation, watch::Watch,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
@@ -54,6 +54,9 @@ use crate::{
     result::ResultMeta,
     system,
 };
+
+/// Lifetime of the marker of an early acknowledgement; no task runs longer.
+const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
 
 /// Celery's message broker and result backend in one Redis database.
 pub struct RedisBroker {
@@ -84,12 +87,13 @@ impl RedisBroker {
     /// Returns an error if the configuration is invalid.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
         let endpoint = Endpoint::new(&config)?;
-        let commands = Arc::new(Connection::new(
-            endpoint,
-            config.response_timeout,
-            Arc::new(NoopObserver),
-        ));
-        Ok(Self {
+        let commands = Connection::new(endpoint, config.response_timeout, Arc::new(NoopObserver));
+        Ok(Self::with_commands(config, commands))
+    }
+
+    fn with_commands(config: RedisConfig, commands: Connection) -> Self {
+        let commands = Arc::new(commands);
+        Self {
             receiver: Receiver::new(commands.another()),
             watch: Watch::new(Arc::clone(&commands)),
             commands,
@@ -98,35 +102,29 @@ impl RedisBroker {
             bindings: Bindings::default(),
             acks: Acks::default(),
             config,
-        })
+        }
     }
 
     /// Reports commands to `observer`. Call before first use; this replaces the connections.
     #[must_use]
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
-        let commands = Arc::new(self.commands.observer(observer));
-        Self {
-            receiver: Receiver::new(commands.another()),
-            watch: Watch::new(Arc::clone(&commands)),
-            commands,
-            ..self
-        }
+        let commands = self.commands.observer(observer);
+        Self::with_commands(self.config, commands)
     }
 
-    /// Runs a script that settles a delivery if it is held, which `is_held` reads from its answer. If the
-    /// server has lost its data, reserves the delivery again and repeats the script, so that the message is
-    /// not lost.
+    /// Runs a script that settles a delivery if it is held, which `is_held` reads from the reply. If the
+    /// server has lost its data, reserves the delivery again and repeats the script, to save the message.
     async fn run_settling<T: FromRedisValue>(
         &self,
         delivery: &Delivery,
         script: &Invocation<'_>,
         is_held: impl Fn(&T) -> bool,
     ) -> Result<T, BrokerError> {
-        let answer = self.commands.script(script).await?;
-        if !is_held(&answer) && self.reserve_if_lost(delivery).await? {
+        let reply = self.commands.script(script).await?;
+        if !is_held(&reply) && self.reserve_if_lost(delivery).await? {
             return self.commands.script(script).await;
         }
-        Ok(answer)
+        Ok(reply)
     }
 }
 
@@ -139,8 +137,7 @@ impl Broker for RedisBroker {
     }
 
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
-        let answer = self.push(&messages).await;
-        vec![answer; messages.len()]
+        vec![self.push(&messages).await; messages.len()]
     }
 
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError> {
@@ -148,7 +145,11 @@ impl Broker for RedisBroker {
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        self.begin_early(delivery).await
+        let mut script = chord_scripts::BEGIN.on_delivery(&delivery.tag);
+        script
+            .key(names::acked_early(&delivery.tag))
+            .arg(ACKED_EARLY_SECONDS);
+        self.run_settling(delivery, &script, |held| *held).await
     }
 
     async fn settle(
@@ -174,15 +175,12 @@ impl Broker for RedisBroker {
         message: Message,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        let mut script = scripts::REPLACE.prepare_invoke();
-        script
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
-            .arg(delivery.tag.as_str())
-            .message(&delivery.queue, message.properties.priority, message.encode())
-            .key(names::result(&message.headers.id))
-            .arg(result.map(ResultMeta::encode).unwrap_or_default())
-            .arg(self.result_seconds());
+        let mut script = self.settling(delivery, &[]);
+        if let Some(meta) = result {
+            add_result(&mut script, meta);
+        }
+        script.arg("message");
+        script.message(&delivery.queue, message.properties.priority, message.encode());
         self.run_settling(delivery, &script, |held| *held).await?;
         Ok(())
     }
@@ -193,12 +191,9 @@ impl Broker for RedisBroker {
                 .bury(delivery, "the message is not a JSON object", None)
                 .await;
         };
-        let mut script = scripts::RESTORE.prepare_invoke();
+        let mut script = scripts::RESTORE.on_delivery(&delivery.tag);
         script
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
             .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
-            .arg(delivery.tag.as_str())
             .arg(message);
         self.run_settling(delivery, &script, |held| *held).await?;
         Ok(())
@@ -211,7 +206,7 @@ impl Broker for RedisBroker {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
         let Delivery { tag, queue, raw } = delivery;
-        self.bury_held(tag.as_str(), queue, raw, reason, None).await?;
+        self.bury_held(tag, queue, raw, reason, None).await?;
         self.commands.observer.buried(&delivery.queue);
         match result {
             Some(meta) => self.store_result(meta).await,
@@ -265,7 +260,6 @@ impl Broker for RedisBroker {
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {
-        let pong: Result<String, _> = self.commands.command(commands::PING, commands::NO_ARGS).await;
-        pong.map(|_| ())
+        self.commands.command(commands::PING, commands::NO_ARGS).await
     }
 }

@@ -1,6 +1,6 @@
 //! Names of all keys and channels in Redis: Celery's, kombu's, and the few that this crate adds.
 
-use crate::json;
+use crate::{broker::DeliveryTag, json};
 
 /// Sorted set of reserved deliveries; the score is the time of the last renewal.
 ///
@@ -56,7 +56,7 @@ pub(super) fn result(id: &str) -> String {
 
 /// Returns the key that marks a delivery as acknowledged before its task started, until the task finishes.
 /// Only this crate uses it.
-pub(super) fn acked_early(tag: &str) -> String {
+pub(super) fn acked_early(tag: &DeliveryTag) -> String {
     format!("celeriac.early.{tag}")
 }
 

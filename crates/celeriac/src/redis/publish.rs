@@ -19,9 +19,7 @@ impl RedisBroker {
             let queue = message.queue();
             if !declared.iter().any(|known| known == queue) && !self.bindings.has(generation, queue) {
                 pipeline
-                    .cmd("SADD")
-                    .arg(names::binding_key(queue))
-                    .arg(names::binding(queue))
+                    .sadd(names::binding_key(queue), names::binding(queue))
                     .ignore();
                 declared.push(queue.to_owned());
             }

@@ -8,13 +8,13 @@
 //! Celery's workers use a mutex, which remains locked for five minutes if its owner dies. Here, one script
 //! checks and moves a message, so any number of workers may run it concurrently.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashSet;
 
 use serde_json::{Value, value::RawValue};
 
 use super::{RedisBroker, commands, names, scripts};
 use crate::{
-    broker::{BrokerError, ResultBackend},
+    broker::{BrokerError, DeliveryTag, ResultBackend},
     exception::Exception,
     log::error,
     message::{self, Message, mark_abandoned},
@@ -24,6 +24,9 @@ use crate::{
 
 /// Maximum number of deliveries that one pass restores.
 const BATCH: usize = 1000;
+/// Maximum number of expired leases considered, the most recent ones. Other deliveries wait for their
+/// visibility timeout.
+const MAX_EXPIRED_LEASES: usize = 10_000;
 /// Page size of the search for deliveries of dead workers, and the maximum number of pages.
 const PAGE: usize = 10_000;
 const MAX_PAGES: usize = 100;
@@ -35,14 +38,9 @@ pub(super) const FORGET_LEASE_SECONDS: f64 = 86_400.0;
 /// A delivery that is restored if its last renewal is before `cutoff`, or if the lease of `instance` (if not
 /// empty) has expired.
 pub(super) struct Candidate {
-    pub tag: String,
+    pub tag: DeliveryTag,
     pub cutoff: f64,
     pub instance: String,
-}
-
-/// Returns the worker that created this tag, or `None` for a Python worker.
-fn instance_of(tag: &str) -> Option<&str> {
-    tag.split_once('/').map(|(instance, _)| instance)
 }
 
 impl RedisBroker {
@@ -89,7 +87,7 @@ impl RedisBroker {
                 // Settled in the meantime, or an index entry without a message; both leave nothing to
                 // restore.
                 None => {
-                    let entry = (names::UNACKED_INDEX, &delivery.tag);
+                    let entry = (names::UNACKED_INDEX, delivery.tag.as_str());
                     self.commands.command::<()>(commands::ZREM, entry).await?;
                 }
             }
@@ -102,7 +100,7 @@ impl RedisBroker {
         let overdue = (names::UNACKED_INDEX, "-inf", cutoff, "LIMIT", 0, BATCH);
         let tags: Vec<String> = self.commands.command(commands::ZRANGEBYSCORE, overdue).await?;
         let candidates = tags.into_iter().map(|tag| Candidate {
-            tag,
+            tag: DeliveryTag(tag),
             cutoff,
             instance: String::new(),
         });
@@ -111,22 +109,31 @@ impl RedisBroker {
 
     /// Returns deliveries of instances whose lease has expired.
     async fn orphans(&self, now: f64, cutoff: f64) -> Result<Vec<Candidate>, BrokerError> {
-        let ended = (names::LEASES, "-inf", now);
-        if self.commands.command::<u64>(commands::ZCOUNT, ended).await? == 0 {
+        let newest = (
+            names::LEASES,
+            now,
+            "-inf",
+            "BYSCORE",
+            "REV",
+            "LIMIT",
+            0,
+            MAX_EXPIRED_LEASES,
+        );
+        let expired: HashSet<String> = self.commands.command(commands::EXPIRED_LEASES, newest).await?;
+        if expired.is_empty() {
             return Ok(Vec::new());
         }
         let mut orphans = Vec::new();
-        let mut expired = HashMap::new();
         // Oldest first. A page may contain only deliveries of Python workers, which have no leases.
         for page in 0..MAX_PAGES {
             let oldest = (names::UNACKED_INDEX, page * PAGE, (page + 1) * PAGE - 1);
             let tags: Vec<String> = self.commands.command(commands::ZRANGE, oldest).await?;
-            self.read_leases(&tags, now, &mut expired).await?;
             let full = tags.len() == PAGE;
             orphans.extend(tags.into_iter().filter_map(|tag| {
-                let instance = instance_of(&tag)?.to_owned();
-                expired.get(&instance)?.then_some(Candidate {
-                    tag,
+                let (instance, _) = tag.split_once('/')?;
+                let instance = expired.get(instance)?.clone();
+                Some(Candidate {
+                    tag: DeliveryTag(tag),
                     cutoff,
                     instance,
                 })
@@ -143,32 +150,6 @@ impl RedisBroker {
         Ok(orphans)
     }
 
-    /// Adds to `expired` whether the lease of each instance with one of these deliveries has expired.
-    async fn read_leases(
-        &self,
-        tags: &[String],
-        now: f64,
-        expired: &mut HashMap<String, bool>,
-    ) -> Result<(), BrokerError> {
-        let unknown: BTreeSet<&str> = tags
-            .iter()
-            .filter_map(|tag| instance_of(tag))
-            .filter(|instance| !expired.contains_key(*instance))
-            .collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let args = (names::LEASES, &unknown);
-        let leases: Vec<Option<f64>> = self.commands.command(commands::ZMSCORE, args).await?;
-        expired.extend(
-            unknown
-                .into_iter()
-                .zip(leases)
-                .map(|(instance, lease)| (instance.to_owned(), lease.is_some_and(|end| end <= now))),
-        );
-        Ok(())
-    }
-
     /// Restores or buries a message. Returns whether it was restored.
     async fn restore_one(&self, delivery: &Candidate, reservation: &[u8]) -> Result<bool, BrokerError> {
         let message = reserved(reservation).and_then(|(raw, queue)| {
@@ -182,13 +163,10 @@ impl RedisBroker {
         };
         if times < self.config.delivery_limit {
             let list = names::list(&queue, message::priority(&raw));
-            let mut script = scripts::RESTORE_EXPIRED.prepare_invoke();
+            let mut script = scripts::RESTORE.on_delivery(&delivery.tag);
             script
-                .key(names::UNACKED_INDEX)
-                .key(names::UNACKED)
                 .key(list)
                 .key(names::LEASES)
-                .arg(&delivery.tag)
                 .arg(marked)
                 .arg("")
                 .arg(delivery.cutoff)
@@ -217,7 +195,7 @@ impl RedisBroker {
             .bury_held(&delivery.tag, queue, raw, reason, Some(delivery))
             .await?;
         if buried {
-            let (tag, bytes) = (&delivery.tag, raw.len());
+            let (tag, bytes) = (delivery.tag.as_str(), raw.len());
             error!(
                 tag,
                 queue, reason, bytes, "moved a message to the dead-letter list"

@@ -15,22 +15,15 @@ use crate::{
 impl Timetable for RedisBroker {
     async fn last_ticks(&self, entries: &[String]) -> Result<LastTicks, BrokerError> {
         let mut pipeline = pipe();
-        pipeline
-            .cmd("TIME")
-            .cmd("HMGET")
-            .arg(names::SCHEDULE)
-            .arg(entries);
-        let ((seconds, microseconds), ticks): ((i64, i64), Vec<Option<Vec<u8>>>) =
+        pipeline.cmd("TIME");
+        pipeline.cmd("HMGET").arg(names::SCHEDULE).arg(entries);
+        let ((seconds, microseconds), ticks): ((i64, i32), Vec<Option<Vec<u8>>>) =
             self.commands.pipeline(commands::LAST_TICKS, &pipeline).await?;
-        let now = seconds
-            .checked_mul(1_000_000)
-            .and_then(|time| Timestamp::from_microsecond(time.checked_add(microseconds)?).ok());
-        match now {
-            Some(now) => Ok(LastTicks { now, ticks }),
-            None => Err(BrokerError::Refused {
-                cause: "the Redis server's clock is out of range".to_owned(),
-            }),
-        }
+        let now = Timestamp::new(seconds, microseconds.saturating_mul(1000));
+        let now = now.map_err(|_| BrokerError::Refused {
+            cause: "the Redis server's clock is out of range".to_owned(),
+        })?;
+        Ok(LastTicks { now, ticks })
     }
 
     async fn advance(

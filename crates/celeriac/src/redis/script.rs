@@ -3,6 +3,7 @@
 use redis::{FromRedisValue, RedisResult, ScriptInvocation, ToRedisArgs, aio::MultiplexedConnection};
 
 use super::names;
+use crate::broker::DeliveryTag;
 
 /// Defines scripts that are hashed on first use.
 macro_rules! scripts {
@@ -20,6 +21,17 @@ pub(super) struct Script(redis::Script);
 impl Script {
     pub(super) fn new(text: &str) -> Self {
         Self(redis::Script::new(text))
+    }
+
+    /// Returns an invocation on a delivery: the first keys are unacked_index and unacked, the first argument
+    /// is the tag.
+    pub(super) fn on_delivery(&self, tag: &DeliveryTag) -> Invocation<'_> {
+        let mut invocation = self.prepare_invoke();
+        invocation
+            .key(names::UNACKED_INDEX)
+            .key(names::UNACKED)
+            .arg(tag.as_str());
+        invocation
     }
 
     /// Returns an invocation without keys and arguments.

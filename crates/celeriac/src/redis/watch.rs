@@ -258,7 +258,9 @@ async fn unsubscribe(
         if subscribed.len() < 2 * awaited.results.len() + BATCH {
             return Ok(());
         }
-        subscribed.extract_if(|id| !awaited.results.contains_key(id)).collect()
+        subscribed
+            .extract_if(|id| !awaited.results.contains_key(id))
+            .collect()
     };
     for ids in old_ids.chunks(BATCH) {
         shared.commands.confirmed(sink.unsubscribe(channels(ids))).await?;
