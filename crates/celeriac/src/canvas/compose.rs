@@ -75,10 +75,10 @@ fn check(node: &Node) -> Result<(), CanvasError> {
             tasks.iter().try_for_each(check)
         }
         Kind::Group(tasks) => tasks.iter().try_for_each(check),
-        Kind::Chord { header, body, .. } => {
-            check_header(header)?;
-            header.iter().try_for_each(check)?;
-            check(body)
+        Kind::Chord(chord) => {
+            check_header(&chord.header)?;
+            chord.header.iter().try_for_each(check)?;
+            check(&chord.body)
         }
     }
 }

@@ -49,9 +49,7 @@ pub(super) fn steps(
         if position == 0 {
             step.args = step.args_after(args);
         }
-        if !link_error.is_empty() {
-            step.link_errors(link_error);
-        }
+        step.link_errors(link_error);
         let inherited = if position + 1 == count {
             inherited.clone()
         } else {
@@ -61,7 +59,10 @@ pub(super) fn steps(
             }
         };
         let own = freeze(step, inherited, reply_to)?;
-        result = Some(after(own, result));
+        result = Some(match result {
+            Some(before) => rooted(own, &Arc::new(before)),
+            None => own,
+        });
     }
     steps.reverse();
     let result = result.ok_or(CanvasError::Empty("a chain"))?;
@@ -81,38 +82,30 @@ pub(super) fn freeze(
         *tasks = steps;
         return Ok(Arc::unwrap_or_clone(result));
     }
-    let id = match node.text("task_id") {
-        Some(id) => id.to_owned(),
-        None => inherited.id.clone().unwrap_or_else(new_id),
-    };
     if let Some(root) = inherited.root.clone().filter(|root| !root.is_null()) {
         node.set("root_id", root);
     }
-    if let Kind::Chord {
-        header,
-        header_options,
-        body,
-    } = &mut node.kind
-    {
-        let group = match header_options.get("task_id").and_then(Value::as_str) {
-            Some(id) => id.to_owned(),
-            None => new_id(),
-        };
+    if let Kind::Chord(chord) = &mut node.kind {
+        let group = chord.id().map_or_else(new_id, str::to_owned);
         let of_parts = FreezeArgs {
             root: inherited.root.clone(),
             ..FreezeArgs::default()
         };
-        let results = freeze_parts(header, &of_parts, reply_to)?;
-        header_options.insert("task_id".to_owned(), Value::String(group.clone()));
-        let result = freeze(body, inherited, reply_to)?;
+        let results = freeze_parts(&mut chord.header, &of_parts, reply_to)?;
+        chord
+            .header_options
+            .insert("task_id".to_owned(), group.clone().into());
+        let result = freeze(&mut chord.body, inherited, reply_to)?;
         node.set("task_id", group.clone());
         return Ok(rooted(result, &Arc::new(ResultTree::group(group, results))));
     }
+    let id = node.text("task_id").map(str::to_owned);
+    let id = id.or(inherited.id.clone()).unwrap_or_else(new_id);
     node.set("task_id", id.clone());
-    if let Some(group) = &inherited.group
-        && !node.options.contains_key("group_id")
-    {
-        node.set("group_id", group.clone());
+    if let Some(group) = &inherited.group {
+        node.options
+            .entry("group_id")
+            .or_insert_with(|| group.as_str().into());
     }
     if let Some(chord) = &inherited.chord {
         node.set("chord", chord.clone());
@@ -120,13 +113,11 @@ pub(super) fn freeze(
     if let Some(index) = inherited.index {
         node.set("group_index", index);
     }
-    let Kind::Group(tasks) = &mut node.kind else {
-        if !node.options.contains_key("reply_to") {
-            node.set("reply_to", reply_to);
-        }
-        return Ok(ResultTree::task(id));
-    };
-    Ok(ResultTree::group(id, freeze_parts(tasks, &inherited, reply_to)?))
+    if let Kind::Group(tasks) = &mut node.kind {
+        return Ok(ResultTree::group(id, freeze_parts(tasks, &inherited, reply_to)?));
+    }
+    node.options.entry("reply_to").or_insert_with(|| reply_to.into());
+    Ok(ResultTree::task(id))
 }
 
 /// Freezes the tasks of a group or of a chord's header.
@@ -157,22 +148,18 @@ fn flattened(tasks: Vec<Node>) -> Vec<Node> {
     for mut task in tasks {
         if let Kind::Group(members) = &mut task.kind
             && members.len() == 1
-            && let Some(only) = members.pop()
         {
-            task = only;
+            task = members.remove(0);
         }
         match task.kind {
             Kind::Chain(steps) => {
                 let mut steps = flattened(steps);
                 let errbacks = list(task.options.shift_remove("link_error"));
-                if !errbacks.is_empty() {
-                    steps.iter_mut().for_each(|step| step.link_errors(&errbacks));
+                steps.iter_mut().for_each(|step| step.link_errors(&errbacks));
+                if let Some(last) = steps.last_mut() {
+                    last.link("link", &list(task.options.shift_remove("link")));
                 }
-                let callbacks = list(task.options.shift_remove("link"));
-                if let (Some(last), false) = (steps.last_mut(), callbacks.is_empty()) {
-                    last.link("link", &callbacks);
-                }
-                if let (Some(first), false) = (steps.first_mut(), task.args.is_empty()) {
+                if let Some(first) = steps.first_mut() {
                     first.args = first.args_after(&task.args);
                 }
                 flat.extend(steps);
@@ -201,30 +188,23 @@ fn upgraded(mut node: Node, next: Node) -> Node {
         Kind::Group(header) => {
             let mut chord = Node::chord(header, next);
             chord.args = node.args;
-            if let (Kind::Chord { header_options, .. }, Some(id)) =
-                (&mut chord.kind, node.options.shift_remove("task_id"))
-            {
-                header_options.insert("task_id".to_owned(), id);
+            if let Kind::Chord(chord) = &mut chord.kind {
+                chord
+                    .header_options
+                    .extend(node.options.shift_remove_entry("task_id"));
             }
             chord
         }
-        Kind::Chord { ref mut body, .. } => {
-            let group = std::mem::replace(body.as_mut(), Node::chain(Vec::new()));
-            **body = Node::chain(vec![group, next]);
+        Kind::Chord(ref mut chord) => {
+            let body = std::mem::replace(&mut *chord.body, Node::chain(Vec::new()));
+            *chord.body = Node::chain(vec![body, next]);
             node
         }
         Kind::Task | Kind::Chain(_) => Node::chain(vec![node, next]),
     }
 }
 
-/// Returns `result` with `before` as the parent of its first step.
-fn after(result: ResultTree, before: Option<ResultTree>) -> ResultTree {
-    match before {
-        Some(before) => rooted(result, &Arc::new(before)),
-        None => result,
-    }
-}
-
+/// Returns `result` with `first` as the parent of its first step.
 pub(super) fn rooted(mut result: ResultTree, first: &Arc<ResultTree>) -> ResultTree {
     result.parent = Some(match result.parent.take() {
         Some(parent) => Arc::new(rooted(Arc::unwrap_or_clone(parent), first)),

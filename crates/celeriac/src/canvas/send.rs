@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     freeze::{FreezeArgs, freeze, new_id, rooted, steps, ungrouped},
     message::SendContext,
-    node::{CanvasError, Kind, Node, list},
+    node::{CanvasError, Chord, Kind, Node, list},
     options::{Options, merged, take, take_text},
 };
 use crate::{broker::Publication, json, result_tree::ResultTree};
@@ -45,11 +45,7 @@ impl Sender<'_> {
             Kind::Chain(tasks) => self.chain(tasks, &all_args, options),
             // The arguments of a group itself are not passed to its members.
             Kind::Group(tasks) => self.group(tasks, args, options),
-            Kind::Chord {
-                header,
-                header_options,
-                body,
-            } => self.chord(header, &header_options, *body, &all_args, options),
+            Kind::Chord(chord) => self.chord(chord, &all_args, options),
         }
     }
 
@@ -71,7 +67,7 @@ impl Sender<'_> {
         let link = list(options.shift_remove("link"));
         let link_error = list(options.shift_remove("link_error"));
         let (mut steps, result) = steps(tasks, args, &link_error, &inherited, self.context.reply_to)?;
-        if let (Some(last), false) = (steps.first_mut(), link.is_empty()) {
+        if let Some(last) = steps.first_mut() {
             last.link("link", &link);
         }
         let first = steps.pop().ok_or(CanvasError::Empty("a chain"))?;
@@ -103,9 +99,7 @@ impl Sender<'_> {
         let mut chord_of_members = false;
         let mut results = Vec::new();
         for (index, mut task) in ungrouped(tasks).into_iter().enumerate() {
-            if !link_error.is_empty() {
-                task.link_errors(&link_error);
-            }
+            task.link_errors(&link_error);
             let inherited = FreezeArgs {
                 group: Some(id.clone()),
                 index: Some(index),
@@ -130,36 +124,24 @@ impl Sender<'_> {
 
     fn chord(
         &mut self,
-        header: Vec<Node>,
-        header_options: &Options,
-        mut body: Node,
+        chord: Chord,
         args: &[Value],
         mut options: Options,
     ) -> Result<Arc<ResultTree>, CanvasError> {
         let given = take_text(&mut options, "task_id");
-        // The id of a chord is that of its header, if it already has one.
-        let header_id = header_options
-            .get("task_id")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
+        let header_id = chord.id().map(str::to_owned);
         let header_id = header_id.or(given.clone()).unwrap_or_else(new_id);
         let body_id = given.filter(|given| *given != header_id);
-        let delay = ["countdown", "eta"].map(|name| (name, take(&mut options, name)));
+        let delay = ["countdown", "eta"].map(|name| options.shift_remove_entry(name));
         options.shift_remove("parent_id");
-        for name in ["link", "link_error"] {
-            let links = list(options.shift_remove(name));
-            match (name, links.is_empty()) {
-                (_, true) => {}
-                ("link_error", false) => body.link_errors(&links),
-                (_, false) => body.link(name, &links),
-            }
-        }
+        let (header, mut body) = (chord.header, *chord.body);
+        body.link("link", &list(options.shift_remove("link")));
+        body.link_errors(&list(options.shift_remove("link_error")));
         body.options.extend(options.clone());
-        let root = options.get("root_id").cloned();
         let inherited = FreezeArgs {
             id: Some(body_id.unwrap_or_else(new_id)),
             group: Some(header_id.clone()),
-            root: root.clone(),
+            root: options.get("root_id").cloned(),
             ..FreezeArgs::default()
         };
         let result = freeze(&mut body, inherited, self.context.reply_to)?;
@@ -170,11 +152,7 @@ impl Sender<'_> {
         for name in ["chain", "chord", "group_id", "group_index"] {
             options.shift_remove(name);
         }
-        for (name, value) in delay {
-            if let Some(value) = value {
-                options.insert(name.to_owned(), value);
-            }
-        }
+        options.extend(delay.into_iter().flatten());
         let body = body.encode();
         if json::to_string(&body).len().saturating_mul(header.len()) > MAX_BODY_BYTES {
             return Err(CanvasError::Unsupported(
@@ -184,12 +162,8 @@ impl Sender<'_> {
         options.insert("chord".to_owned(), body);
         options.insert("task_id".to_owned(), Value::String(header_id.clone()));
         let header = self.group(header, args, merged(Options::new(), options))?;
-        if header
-            .children
-            .iter()
-            .flatten()
-            .any(|part| part.children.is_some())
-        {
+        let mut parts = header.children.iter().flatten();
+        if parts.any(|part| part.children.is_some()) {
             let saved = json!({"result": header.as_tuple()});
             self.publication.groups.push((header_id, saved));
         }

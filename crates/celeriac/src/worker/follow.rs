@@ -253,7 +253,7 @@ impl FollowUp<'_> {
                 }
             }
             Kind::Group(tasks) => tasks.iter().for_each(|task| self.fail(task, meta, errbacks)),
-            Kind::Chord { body, .. } => self.fail(body, meta, errbacks),
+            Kind::Chord(chord) => self.fail(&chord.body, meta, errbacks),
             Kind::Task => self.fail_task(node, meta),
         }
         if errbacks && let Some(linked) = node.options.get("link_error") {
