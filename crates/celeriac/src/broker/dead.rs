@@ -183,25 +183,25 @@ pub enum RequeueError {
 }
 
 /// Format of a list element.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Entry {
-    #[serde(default)]
     reason: String,
-    #[serde(default)]
     time: String,
-    #[serde(default)]
     queue: String,
     message: Option<String>,
     message_base64: Option<String>,
 }
 
 impl Entry {
-    fn raw(&self) -> Option<Vec<u8>> {
-        match (&self.message, &self.message_base64) {
-            (Some(text), _) => Some(text.clone().into_bytes()),
-            (None, Some(packed)) => STANDARD.decode(packed).ok(),
-            (None, None) => None,
-        }
+    /// Decodes a list element and its message.
+    fn decode(entry: &[u8]) -> Option<(Self, Vec<u8>)> {
+        let mut read: Self = serde_json::from_slice(entry).ok()?;
+        let raw = match read.message.take() {
+            Some(text) => text.into_bytes(),
+            None => STANDARD.decode(read.message_base64.take()?).ok()?,
+        };
+        Some((read, raw))
     }
 }
 
@@ -222,26 +222,19 @@ impl DeadLetter {
 
     /// Decodes a list element. An invalid element becomes a letter too, so that it can be listed and purged.
     pub(crate) fn decode(entry: Vec<u8>) -> Self {
-        let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, &entry);
-        let read = serde_json::from_slice::<Entry>(&entry).ok();
-        let Some((read, raw)) = read.and_then(|read| read.raw().map(|raw| (read, raw))) else {
-            return Self {
-                id,
-                time: None,
-                queue: String::new(),
+        let (read, raw) = Entry::decode(&entry).unwrap_or_else(|| {
+            let invalid = Entry {
                 reason: "the entry of the dead-letter list cannot be read".to_owned(),
-                raw: entry.clone(),
-                task: None,
-                task_id: None,
-                entry,
+                ..Entry::default()
             };
-        };
+            (invalid, entry.clone())
+        });
         let (task, task_id) = match Message::decode(&raw) {
             Ok(message) => (Some(message.headers.task), Some(message.headers.id)),
             Err(poison) => (poison.task, poison.task_id),
         };
         Self {
-            id,
+            id: Uuid::new_v5(&Uuid::NAMESPACE_OID, &entry),
             time: time::parse(&read.time),
             queue: read.queue,
             reason: read.reason,

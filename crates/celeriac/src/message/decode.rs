@@ -18,9 +18,8 @@ impl Message {
     pub fn decode(raw: &[u8]) -> Result<Self, Poison> {
         let mut envelope: Envelope<'_> =
             serde_json::from_slice(raw).map_err(|error| PoisonReason::NotJson(syntax_error(&error)))?;
-        let Some(headers) = envelope.headers.take() else {
-            return Err(PoisonReason::Missing("headers").into());
-        };
+        let headers = envelope.headers.take();
+        let headers = headers.ok_or(PoisonReason::Missing("headers"))?;
         let task = headers.text("task").map(str::to_owned);
         let task_id = headers.text("id").map(TaskId::from);
         read(envelope, headers, task.clone(), task_id.clone()).map_err(|reason| Poison {
@@ -37,10 +36,8 @@ fn read(
     task: Option<String>,
     id: Option<TaskId>,
 ) -> Result<Message, PoisonReason> {
-    let Some(properties) = envelope.properties.take() else {
-        return Err(PoisonReason::Missing("properties"));
-    };
-    let properties = Properties::read(properties)?;
+    let properties = envelope.properties.take();
+    let properties = Properties::read(properties.ok_or(PoisonReason::Missing("properties"))?)?;
     let body = body(&envelope, properties.body_encoding.as_deref())?;
     match body {
         Value::Array(parts) => {
@@ -54,15 +51,16 @@ fn read(
 }
 
 fn body(envelope: &Envelope<'_>, body_encoding: Option<&str>) -> Result<Value, PoisonReason> {
-    match envelope.content_type.as_deref() {
-        Some("application/json") => {}
-        other => return Err(PoisonReason::ContentType(shorten(other.unwrap_or_default()))),
+    let content_type = envelope.content_type.as_deref().unwrap_or_default();
+    if content_type != "application/json" {
+        return Err(PoisonReason::ContentType(shorten(content_type)));
     }
-    match envelope.content_encoding.as_deref() {
-        None => {}
-        Some(encoding) if encoding.eq_ignore_ascii_case("utf-8") || encoding.eq_ignore_ascii_case("utf8") => {
-        }
-        Some(other) => return Err(PoisonReason::ContentEncoding(shorten(other))),
+    let encoding = envelope.content_encoding.as_deref().unwrap_or("utf-8");
+    if !["utf-8", "utf8"]
+        .iter()
+        .any(|name| encoding.eq_ignore_ascii_case(name))
+    {
+        return Err(PoisonReason::ContentEncoding(shorten(encoding)));
     }
     let packed = envelope.body.as_deref().ok_or(PoisonReason::Missing("body"))?;
     let decoded;
@@ -96,8 +94,8 @@ fn protocol_2(headers: Headers, properties: Properties, parts: Vec<Value>) -> Re
     Ok(Message {
         headers,
         properties,
-        args: positional(Some(args))?,
-        kwargs: keyword(Some(kwargs))?,
+        args: positional(args)?,
+        kwargs: keyword(kwargs)?,
         embed,
     })
 }
@@ -114,8 +112,8 @@ fn protocol_1(
     let Some(Value::String(id)) = body.shift_remove("id") else {
         return Err(PoisonReason::Missing("headers.id"));
     };
-    let args = positional(body.shift_remove("args"))?;
-    let kwargs = keyword(body.shift_remove("kwargs"))?;
+    let args = body.shift_remove("args").map_or(Ok(Vec::new()), positional)?;
+    let kwargs = body.shift_remove("kwargs").map_or(Ok(Map::new()), keyword)?;
     let mut take = |name| body.shift_remove(name).unwrap_or_default();
     let embed = Embed {
         callbacks: take("callbacks"),
@@ -139,18 +137,16 @@ fn protocol_1(
     })
 }
 
-fn positional(value: Option<Value>) -> Result<Vec<Value>, PoisonReason> {
+fn positional(value: Value) -> Result<Vec<Value>, PoisonReason> {
     match value {
-        None => Ok(Vec::new()),
-        Some(Value::Array(args)) => Ok(args),
+        Value::Array(args) => Ok(args),
         _ => Err(PoisonReason::BodyShape("args is not a list")),
     }
 }
 
-fn keyword(value: Option<Value>) -> Result<Map<String, Value>, PoisonReason> {
+fn keyword(value: Value) -> Result<Map<String, Value>, PoisonReason> {
     match value {
-        None => Ok(Map::new()),
-        Some(Value::Object(kwargs)) => Ok(kwargs),
+        Value::Object(kwargs) => Ok(kwargs),
         _ => Err(PoisonReason::BodyShape("kwargs is not an object")),
     }
 }

@@ -36,15 +36,14 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut envelope = Envelope::default();
-        while let Some(Text(key)) = map.next_key()? {
-            match key.as_deref() {
-                Some("body") => envelope.body = map.next_value::<Text<'de>>()?.0,
-                Some("content-encoding") => envelope.content_encoding = map.next_value::<Text<'de>>()?.0,
-                Some("content-type") => envelope.content_type = map.next_value::<Text<'de>>()?.0,
-                Some("headers") => envelope.headers = map.next_value::<Object>()?.0,
-                Some("properties") => envelope.properties = map.next_value::<Object>()?.0,
-                // Parsed rather than skipped, so that `mark_redelivered` can rewrite every message accepted
-                // here.
+        while let Some(key) = map.next_key::<Part<'_>>()? {
+            match key.text().as_deref() {
+                Some("body") => envelope.body = map.next_value::<Part<'_>>()?.text(),
+                Some("content-encoding") => envelope.content_encoding = map.next_value::<Part<'_>>()?.text(),
+                Some("content-type") => envelope.content_type = map.next_value::<Part<'_>>()?.text(),
+                Some("headers") => envelope.headers = map.next_value::<Part<'_>>()?.object(),
+                Some("properties") => envelope.properties = map.next_value::<Part<'_>>()?.object(),
+                // Parsed rather than skipped: `mark_redelivered` must be able to rewrite every accepted message.
                 _ => drop(map.next_value::<Value>()?),
             }
         }
@@ -80,34 +79,33 @@ impl IntoIterator for Members {
     }
 }
 
-/// An object; `None` for any other value.
-struct Object(Option<Members>);
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Tolerant).map(|part| match part {
-            Part::Object(members) => Self(Some(members)),
-            Part::Text(_) | Part::Other => Self(None),
-        })
-    }
-}
-
-/// Text; `None` for any other value.
-struct Text<'a>(Option<Cow<'a, str>>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Tolerant).map(|part| match part {
-            Part::Text(text) => Self(Some(text)),
-            Part::Object(_) | Part::Other => Self(None),
-        })
-    }
-}
-
+/// Any JSON value, of which only text and objects are kept.
 enum Part<'a> {
     Text(Cow<'a, str>),
     Object(Members),
     Other,
+}
+
+impl<'a> Part<'a> {
+    fn text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Object(_) | Self::Other => None,
+        }
+    }
+
+    fn object(self) -> Option<Members> {
+        match self {
+            Self::Object(members) => Some(members),
+            Self::Text(_) | Self::Other => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Part<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Tolerant)
+    }
 }
 
 /// Visitor that accepts any JSON value.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::poison::PoisonReason;
@@ -134,7 +134,7 @@ impl Headers {
                 "expires" => read.expires = Some(instant("expires", &value)?),
                 "group" => read.group = string(value).or(read.group),
                 "group_index" => read.group_index = value,
-                "retries" => read.retries = count(&value)?,
+                "retries" => read.retries = count("retries", &value)?,
                 "timelimit" => read.timelimit = limits(&value)?,
                 "root_id" => read.root_id = string(value).map(TaskId::from).or(read.root_id),
                 "parent_id" => read.parent_id = string(value).map(TaskId::from).or(read.parent_id),
@@ -154,7 +154,7 @@ impl Headers {
     }
 }
 
-fn string(value: Value) -> Option<String> {
+pub(super) fn string(value: Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text),
         _ => None,
@@ -162,20 +162,15 @@ fn string(value: Value) -> Option<String> {
 }
 
 fn instant(name: &'static str, value: &Value) -> Result<Timestamp, PoisonReason> {
-    value.as_str().and_then(time::parse).ok_or(PoisonReason::Header {
-        name,
-        expected: "an ISO 8601 time",
-    })
+    let expected = "an ISO 8601 time";
+    let time = value.as_str().and_then(time::parse);
+    time.ok_or(PoisonReason::Header { name, expected })
 }
 
-fn count(value: &Value) -> Result<u32, PoisonReason> {
-    value
-        .as_u64()
-        .and_then(|count| u32::try_from(count).ok())
-        .ok_or(PoisonReason::Header {
-            name: "retries",
-            expected: "a non-negative integer",
-        })
+fn count(name: &'static str, value: &Value) -> Result<u32, PoisonReason> {
+    let expected = "a non-negative integer";
+    let count = value.as_u64().and_then(|count| count.try_into().ok());
+    count.ok_or(PoisonReason::Header { name, expected })
 }
 
 fn limits(value: &Value) -> Result<TimeLimit, PoisonReason> {
@@ -183,20 +178,10 @@ fn limits(value: &Value) -> Result<TimeLimit, PoisonReason> {
         name: "timelimit",
         expected: "a pair of seconds (hard, soft) or nulls",
     };
-    let limit = |value: &Value| match value {
-        Value::Null => Ok(None),
-        other => {
-            let seconds = other.as_f64().ok_or(INVALID)?;
-            Duration::try_from_secs_f64(seconds)
-                .map(Some)
-                .map_err(|_| INVALID)
-        }
-    };
-    match value.as_array().map(Vec::as_slice) {
-        Some([hard, soft]) => Ok(TimeLimit {
-            hard: limit(hard)?,
-            soft: limit(soft)?,
-        }),
-        _ => Err(INVALID),
-    }
+    let (hard, soft): (Option<f64>, Option<f64>) = Deserialize::deserialize(value).map_err(|_| INVALID)?;
+    let limit = |seconds: Option<f64>| seconds.map(Duration::try_from_secs_f64).transpose();
+    Ok(TimeLimit {
+        hard: limit(hard).map_err(|_| INVALID)?,
+        soft: limit(soft).map_err(|_| INVALID)?,
+    })
 }

@@ -79,24 +79,23 @@ impl Scheduler {
     /// Sends due tasks until `shutdown` is cancelled. While the broker is unavailable, the scheduler keeps
     /// retrying; each entry's [`CatchUp`](super::CatchUp) determines what happens to ticks missed meanwhile.
     pub async fn run(self, shutdown: CancellationToken) {
+        if self.entries.is_empty() {
+            return shutdown.cancelled().await;
+        }
         let names: Vec<String> = self.entries.iter().map(|entry| entry.name.clone()).collect();
         let mut back_offs: Vec<EntryBackOff> = names.iter().map(|_| EntryBackOff::default()).collect();
         let mut back_off = BackOff::new(MIN_BACK_OFF, MAX_BACK_OFF);
         let mut failures = FailureLog::new("sending periodic tasks");
         while !shutdown.is_cancelled() {
-            let sleep = if names.is_empty() {
-                MAX_SLEEP
-            } else {
-                match self.send_all_due(&names, &mut back_offs, &shutdown).await {
-                    Ok(sleep) => {
-                        failures.worked();
-                        back_off.reset();
-                        sleep
-                    }
-                    Err(error) => {
-                        failures.failed(&error);
-                        back_off.next_delay()
-                    }
+            let sleep = match self.send_all_due(&names, &mut back_offs, &shutdown).await {
+                Ok(sleep) => {
+                    failures.worked();
+                    back_off.reset();
+                    sleep
+                }
+                Err(error) => {
+                    failures.failed(&error);
+                    back_off.next_delay()
                 }
             };
             shutdown.run_until_cancelled(tokio::time::sleep(sleep)).await;
