@@ -9,6 +9,8 @@ mod headers;
 mod poison;
 mod properties;
 
+use std::borrow::Cow;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -71,22 +73,16 @@ impl Message {
     #[must_use]
     pub fn encode(&self) -> String {
         let body = json::to_string(&(&self.args, &self.kwargs, &self.embed));
-        let properties;
-        let properties = if self.properties.body_encoding.as_deref() == Some("base64") {
-            &self.properties
-        } else {
-            properties = Properties {
-                body_encoding: Some("base64".to_owned()),
-                ..self.properties.clone()
-            };
-            &properties
-        };
+        let mut properties = Cow::Borrowed(&self.properties);
+        if properties.body_encoding.as_deref() != Some("base64") {
+            properties.to_mut().body_encoding = Some("base64".to_owned());
+        }
         json::to_string(&Envelope {
             body: STANDARD.encode(body),
             content_encoding: "utf-8",
             content_type: "application/json",
             headers: &self.headers,
-            properties,
+            properties: &properties,
         })
     }
 
@@ -116,9 +112,8 @@ impl Message {
         next.headers.retries = self.headers.retries.saturating_add(1);
         next.headers.eta = Some(eta);
         next.headers.parent_id = Some(self.headers.id.clone());
-        next.headers.extra.shift_remove(REDELIVERED);
-        next.headers.extra.shift_remove(ABANDONED);
-        next.properties.delivery_info.extra.shift_remove(REDELIVERED);
+        unmark(&mut next.headers.extra);
+        unmark(&mut next.properties.delivery_info.extra);
         next.properties.delivery_tag = system::tag().to_string();
         next
     }
@@ -152,11 +147,7 @@ pub(crate) fn mark_abandoned(raw: &[u8]) -> Option<(String, u64)> {
 
 /// Returns the list element without the marks of earlier deliveries, or `None` if it is not a JSON object.
 pub(crate) fn as_never_delivered(raw: &[u8]) -> Option<String> {
-    let unmark = |map: &mut Map<String, Value>| {
-        map.shift_remove(REDELIVERED);
-        map.shift_remove(ABANDONED);
-    };
-    rewrite(raw, unmark, |info| drop(info.shift_remove(REDELIVERED)))
+    rewrite(raw, unmark, unmark)
 }
 
 /// Returns the priority of a list element; 0 if it has none.
@@ -169,6 +160,11 @@ pub(crate) fn priority(raw: &[u8]) -> u8 {
 
 fn mark(map: &mut Map<String, Value>) {
     map.insert(REDELIVERED.to_owned(), Value::Bool(true));
+}
+
+fn unmark(map: &mut Map<String, Value>) {
+    map.shift_remove(REDELIVERED);
+    map.shift_remove(ABANDONED);
 }
 
 /// Rewrites the headers and the `delivery_info` of a list element.

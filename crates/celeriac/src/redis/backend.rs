@@ -90,18 +90,10 @@ impl ResultBackend for RedisBroker {
 
 /// Parses the JSON text in a reply; an empty text results in `None`.
 fn read(reply: redis::Value) -> Option<Value> {
-    let redis::Value::BulkString(text) = reply else {
-        return None;
-    };
-    if text.is_empty() {
-        return None;
+    match reply {
+        redis::Value::BulkString(text) if !text.is_empty() => serde_json::from_slice(&text)
+            .inspect_err(|error| warn!(%error, "ignored stored data of a chord that is not valid JSON"))
+            .ok(),
+        _ => None,
     }
-    let value = serde_json::from_slice(&text).ok();
-    if value.is_none() {
-        warn!(
-            bytes = text.len(),
-            "ignored stored data of a chord that is not valid JSON"
-        );
-    }
-    value
 }

@@ -3,9 +3,10 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use redis::ConnectionAddr;
-
-use super::{error::ConfigError, url::Location};
+use super::{
+    error::ConfigError,
+    url::{Location, host_and_port},
+};
 
 /// Settings of a [`RedisBroker`](super::RedisBroker).
 ///
@@ -126,14 +127,7 @@ impl RedisConfig {
     pub fn server(&self) -> Result<(Option<(String, u16)>, i64), ConfigError> {
         let location = Location::parse(&self.url)?;
         let info = location.addresses.first().ok_or(ConfigError::Url)?;
-        let address = match info.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
-                if location.master.is_none() =>
-            {
-                Some((host.clone(), *port))
-            }
-            _ => None,
-        };
+        let address = host_and_port(info).filter(|_| location.master.is_none());
         Ok((address, info.redis_settings().db()))
     }
 }

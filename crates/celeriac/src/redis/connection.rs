@@ -66,19 +66,6 @@ pub(super) struct Live {
     pub since: Instant,
 }
 
-/// Error of a request.
-struct RequestError {
-    error: BrokerError,
-    /// Error code sent by the server.
-    code: Option<String>,
-}
-
-impl From<BrokerError> for RequestError {
-    fn from(error: BrokerError) -> Self {
-        Self { error, code: None }
-    }
-}
-
 impl Connection {
     pub(super) fn new(endpoint: Endpoint, response_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
         Self {
@@ -124,12 +111,8 @@ impl Connection {
     ) -> Result<T, BrokerError> {
         let mut command = cmd(reported.name);
         command.arg(args);
-        let answer = async {
-            let mut live = self.live().await?;
-            let answer = command.query_async(&mut live.connection).await;
-            self.check(live.generation, answer, || reported.name.to_owned())
-        };
-        self.observed(reported, answer).await
+        let run = |mut connection| async move { command.query_async(&mut connection).await };
+        self.request(reported, run, || reported.name.to_owned()).await
     }
 
     /// Runs several commands in one round trip, which telemetry shows as `reported`.
@@ -138,25 +121,21 @@ impl Connection {
         reported: Command,
         pipeline: &Pipeline,
     ) -> Result<T, BrokerError> {
-        let answer = async {
-            let mut live = self.live().await?;
-            let answer = pipeline.query_async(&mut live.connection).await;
-            self.check(live.generation, answer, || {
-                let names: BTreeSet<String> = pipeline.cmd_iter().map(name).collect();
-                Vec::from_iter(names).join(" ")
-            })
+        let run = |mut connection| async move { pipeline.query_async(&mut connection).await };
+        let kind = || {
+            let names: BTreeSet<String> = pipeline.cmd_iter().map(name).collect();
+            Vec::from_iter(names).join(" ")
         };
-        self.observed(reported, answer).await
+        self.request(reported, run, kind).await
     }
 
     /// Runs a script by its hash, after loading it if the server does not know it.
     pub(super) async fn script<T: FromRedisValue>(&self, script: &Invocation<'_>) -> Result<T, BrokerError> {
-        let answer = async {
-            let mut live = self.live().await?;
+        let run = |mut connection| async move {
             let mut back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(20));
             let mut attempts = 1;
-            let answer = loop {
-                match script.run(&mut live.connection).await {
+            loop {
+                match script.run(&mut connection).await {
                     // Scripts may be flushed between loading this one and running it.
                     Err(error) if error.code() == Some("NOSCRIPT") && attempts < MAX_SCRIPT_LOADS => {
                         debug!(
@@ -166,27 +145,32 @@ impl Connection {
                         attempts += 1;
                         Box::pin(back_off.wait()).await;
                     }
-                    answer => break answer,
+                    reply => return reply,
                 }
-            };
-            self.check(live.generation, answer, || script.hash.to_owned())
+            }
         };
-        self.observed(commands::EVALSHA, answer).await
+        self.request(commands::EVALSHA, run, || script.hash.to_owned())
+            .await
     }
 
-    /// Reports the start and the end of `answer` to the observer.
-    async fn observed<T>(
+    /// Runs a request on the connection, and reports it to the observer. `kind` names its kind in
+    /// [`Outages`].
+    async fn request<T, F: Future<Output = RedisResult<T>>>(
         &self,
         reported: Command,
-        answer: impl Future<Output = Result<T, RequestError>>,
+        run: impl FnOnce(MultiplexedConnection) -> F,
+        kind: impl FnOnce() -> String,
     ) -> Result<T, BrokerError> {
         let span = self.observer.command(reported);
-        let answer = answer.await;
-        span.finish(answer.as_ref().map(|_| ()).map_err(|failed| CommandFailure {
-            error: &failed.error,
-            code: failed.code.as_deref(),
-        }));
-        answer.map_err(|failed| failed.error)
+        let reply = match self.live().await {
+            Ok(live) => self.check(live.generation, run(live.connection).await, kind),
+            Err(error) => Err((error, None)),
+        };
+        match &reply {
+            Ok(_) => span.finish(Ok(())),
+            Err((error, code)) => span.finish(Err(CommandFailure::new(error, code.as_deref()))),
+        }
+        reply.map_err(|(error, _)| error)
     }
 
     /// Opens a separate connection for pub/sub.
@@ -288,16 +272,16 @@ impl Connection {
         }
     }
 
-    /// Updates the connection by the reply to a request and returns it. `request` names the kind of request.
+    /// Updates the connection by the reply to a request. An error is returned with the server's error code.
     fn check<T>(
         &self,
         generation: u64,
         reply: RedisResult<T>,
-        request: impl FnOnce() -> String,
-    ) -> Result<T, RequestError> {
+        kind: impl FnOnce() -> String,
+    ) -> Result<T, (BrokerError, Option<String>)> {
         let error = match reply {
             Ok(reply) => {
-                self.outages.report_answer(request);
+                self.outages.report_answer(kind);
                 return Ok(reply);
             }
             Err(error) => error,
@@ -305,15 +289,14 @@ impl Connection {
         let code = Fault::code(&error);
         let (fault, cause) = Fault::of(&error);
         if fault == Fault::Request {
-            let error = BrokerError::Refused { cause };
-            return Err(RequestError { error, code });
+            return Err((BrokerError::Refused { cause }, code));
         }
         let mut state = self.state.lock();
         let same = |live: &&mut Live| live.generation == generation;
         if let Some(live) = state.live.as_mut().filter(same) {
             if fault == Fault::Server {
                 live.since = Instant::now();
-                self.outages.report_refusal(request(), &cause);
+                self.outages.report_refusal(kind(), &cause);
             } else {
                 let made = live.made;
                 state.live = None;
@@ -324,8 +307,7 @@ impl Connection {
                 self.outages.report_unavailable(Some(made), &cause);
             }
         }
-        let error = BrokerError::Unavailable { cause };
-        Err(RequestError { error, code })
+        Err((BrokerError::Unavailable { cause }, code))
     }
 }
 

@@ -6,6 +6,7 @@
 //! answers; the query needs only one command.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
@@ -19,7 +20,12 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use super::{config::RedisConfig, error::ConfigError, fault::Fault, url::Location};
+use super::{
+    config::RedisConfig,
+    error::ConfigError,
+    fault::Fault,
+    url::{Location, host_and_port},
+};
 use crate::broker::ServerInfo;
 
 /// Time-out of a query to one sentinel.
@@ -53,26 +59,22 @@ impl Endpoint {
             // It does not matter whether another installer is faster.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
+        let client = |info| client(info, certificates.as_ref()).map_err(|_| ConfigError::Certificates);
         let sentinels = match location.master.take() {
             None => None,
             Some(master) => {
                 let settings = sentinel_settings(&location);
-                let clients = location
-                    .addresses
-                    .drain(..)
-                    .map(|info| client(info.set_redis_settings(settings.clone()), certificates.as_ref()));
+                let addresses = location.addresses.into_iter();
+                let clients = addresses.map(|info| client(info.set_redis_settings(settings.clone())));
                 Some(Sentinels {
-                    clients: clients
-                        .collect::<RedisResult<_>>()
-                        .map_err(|_| ConfigError::Certificates)?,
+                    clients: clients.collect::<Result<_, _>>()?,
                     rotation: AtomicUsize::new(0),
                     master,
                 })
             }
         };
-        let server = client(first, certificates.as_ref()).map_err(|_| ConfigError::Certificates)?;
         Ok(Self {
-            server,
+            server: client(first)?,
             certificates,
             sentinels,
         })
@@ -86,22 +88,15 @@ impl Endpoint {
     /// Returns the server's address for display; with sentinels, the address of one of them.
     pub(super) fn server_info(&self) -> ServerInfo {
         let info = self.server.get_connection_info();
-        let (hostname, port, ssl) = match info.addr() {
-            ConnectionAddr::Tcp(host, port) => (Some(host.clone()), Some(*port), false),
-            ConnectionAddr::TcpTls { host, port, .. } => (Some(host.clone()), Some(*port), true),
-            _ => (None, None, false),
-        };
+        let (hostname, port) = host_and_port(info).unzip();
+        let is_sentinel = self.sentinels.is_some();
         ServerInfo {
-            transport: if self.sentinels.is_some() {
-                "sentinel"
-            } else {
-                "redis"
-            },
+            transport: if is_sentinel { "sentinel" } else { "redis" },
             hostname,
             port,
             virtual_host: self.database().to_string(),
             userid: info.redis_settings().username().map(str::to_owned),
-            ssl,
+            ssl: is_tls(info),
         }
     }
 
@@ -129,19 +124,18 @@ impl Endpoint {
 impl Sentinels {
     async fn primary(&self) -> Result<(String, u16), String> {
         let first = self.rotation.fetch_add(1, Ordering::Relaxed);
-        let mut causes = Vec::new();
-        for number in 0..self.clients.len() {
-            let sentinel = &self.clients[(first.wrapping_add(number)) % self.clients.len()];
-            match timeout(SENTINEL_TIMEOUT, self.query(sentinel)).await {
+        let (before, after) = self.clients.split_at(first % self.clients.len());
+        let mut causes = BTreeSet::new();
+        for sentinel in after.iter().chain(before) {
+            causes.insert(match timeout(SENTINEL_TIMEOUT, self.query(sentinel)).await {
                 Ok(Ok(Some(address))) => return Ok(address),
-                Ok(Ok(None)) => causes.push("a sentinel does not know it".to_owned()),
-                Ok(Err(error)) => causes.push(Fault::of(&error).1),
-                Err(_) => causes.push("a sentinel did not answer in time".to_owned()),
-            }
+                Ok(Ok(None)) => "a sentinel does not know it".to_owned(),
+                Ok(Err(error)) => Fault::of(&error).1,
+                Err(_) => "a sentinel did not answer in time".to_owned(),
+            });
         }
-        causes.sort();
-        causes.dedup();
-        Err(format!("no sentinel names the primary: {}", causes.join("; ")))
+        let causes = Vec::from_iter(causes).join("; ");
+        Err(format!("no sentinel names the primary: {causes}"))
     }
 
     #[expect(
@@ -213,10 +207,7 @@ fn certificates(config: &RedisConfig, location: &Location) -> Result<Option<TlsC
 }
 
 fn pem(file: PathBuf) -> Result<Vec<u8>, ConfigError> {
-    let text = fs::read_to_string(file).map_err(|_| ConfigError::Certificates)?;
-    if text.contains("-----BEGIN ") {
-        Ok(text.into_bytes())
-    } else {
-        Err(ConfigError::Certificates)
-    }
+    let text = fs::read_to_string(file).ok();
+    let pem = text.filter(|text| text.contains("-----BEGIN "));
+    pem.map(String::into_bytes).ok_or(ConfigError::Certificates)
 }

@@ -49,6 +49,7 @@ use crate::{
         Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, ResultBackend, Settlement,
         SettlementStatus, sealed::Sealed,
     },
+    lock::Lock,
     message::{self, Message, mark_redelivered},
     observer::{NoopObserver, Observer},
     result::ResultMeta,
@@ -67,7 +68,7 @@ pub struct RedisBroker {
     /// Name of this handle in delivery tags and leases.
     instance: String,
     lease: Lease,
-    bindings: Bindings,
+    bindings: Lock<Bindings>,
     acks: Acks,
 }
 
@@ -99,7 +100,7 @@ impl RedisBroker {
             commands,
             instance: system::random_id().to_string(),
             lease: Lease::default(),
-            bindings: Bindings::default(),
+            bindings: Lock::default(),
             acks: Acks::default(),
             config,
         }
@@ -217,7 +218,8 @@ impl Broker for RedisBroker {
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
         let renewal = self.renew_lease(deliveries).await?;
         if renewal == Renewal::Lost {
-            self.bindings.forget();
+            // The bindings are lost too, so they must be declared again.
+            *self.bindings.lock() = Bindings::default();
         }
         Ok(renewal)
     }

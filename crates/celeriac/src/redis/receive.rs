@@ -9,7 +9,7 @@
 //! If the answer is lost because the connection broke or the caller was dropped, the messages are reserved
 //! under tags that only this receiver knows. The next call claims them.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{RedisBroker, commands, names, receiver::Tags, restore, scripts};
 use crate::broker::{BrokerError, Delivery, DeliveryTag};
@@ -17,6 +17,8 @@ use crate::broker::{BrokerError, Delivery, DeliveryTag};
 /// Maximum number of messages taken in one step: Redis limits the number of values that a script passes to a
 /// command.
 const MAX_MESSAGES: usize = 1000;
+/// Duration of one wait, which is also the latency of messages in the lists that the wait does not cover.
+const WAIT: Duration = Duration::from_millis(100);
 
 impl RedisBroker {
     pub(super) async fn receive_from(
@@ -40,7 +42,9 @@ impl RedisBroker {
         if !taken.is_empty() {
             return Ok(taken);
         }
-        self.receiver.wait(queues[0]).await?;
+        let wait = (queues[0], queues[0], "RIGHT", "RIGHT", WAIT.as_secs_f64());
+        let connection = &self.receiver.connection;
+        connection.command::<redis::Value>(commands::BLMOVE, wait).await?;
         self.take(&mut tags, &queues, max).await
     }
 
@@ -54,7 +58,8 @@ impl RedisBroker {
             .arg(&self.instance)
             .arg(tags.next)
             .arg(self.config.lease.as_secs_f64());
-        let mut sources = Vec::with_capacity(queues.len() * names::STEPS.len());
+        // Queue of each list; the script counts from 1.
+        let mut sources = vec![""];
         for step in names::STEPS {
             for queue in queues {
                 invocation
@@ -81,11 +86,7 @@ impl RedisBroker {
             .zip(first..)
             .map(|((origin, raw), number)| Delivery {
                 tag: self.tag(number),
-                queue: sources
-                    .get(origin.wrapping_sub(1))
-                    .copied()
-                    .unwrap_or_default()
-                    .to_owned(),
+                queue: (*sources.get(origin).unwrap_or(&"")).to_owned(),
                 raw,
             });
         Ok(deliveries.collect())

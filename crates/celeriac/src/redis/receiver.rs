@@ -1,14 +1,10 @@
 //! The connection and the delivery tags with which a broker handle receives messages.
 
-use std::{sync::atomic::AtomicUsize, time::Duration};
+use std::sync::atomic::AtomicUsize;
 
 use tokio::sync::Mutex;
 
-use super::{commands, connection::Connection};
-use crate::broker::BrokerError;
-
-/// Duration of one wait, which is also the latency of messages in the lists that the wait does not cover.
-const WAIT: Duration = Duration::from_millis(100);
+use super::connection::Connection;
 
 pub(super) struct Receiver {
     pub connection: Connection,
@@ -33,11 +29,5 @@ impl Receiver {
             tags: Mutex::default(),
             rotation: AtomicUsize::new(0),
         }
-    }
-
-    pub(super) async fn wait(&self, queue: &str) -> Result<(), BrokerError> {
-        let args = (queue, queue, "RIGHT", "RIGHT", WAIT.as_secs_f64());
-        let woken: Result<redis::Value, _> = self.connection.command(commands::BLMOVE, args).await;
-        woken.map(|_| ())
     }
 }

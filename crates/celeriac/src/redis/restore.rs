@@ -109,16 +109,8 @@ impl RedisBroker {
 
     /// Returns deliveries of instances whose lease has expired.
     async fn orphans(&self, now: f64, cutoff: f64) -> Result<Vec<Candidate>, BrokerError> {
-        let newest = (
-            names::LEASES,
-            now,
-            "-inf",
-            "BYSCORE",
-            "REV",
-            "LIMIT",
-            0,
-            MAX_EXPIRED_LEASES,
-        );
+        let limit = ("BYSCORE", "REV", "LIMIT", 0, MAX_EXPIRED_LEASES);
+        let newest = (names::LEASES, now, "-inf", limit);
         let expired: HashSet<String> = self.commands.command(commands::EXPIRED_LEASES, newest).await?;
         if expired.is_empty() {
             return Ok(Vec::new());
@@ -156,52 +148,42 @@ impl RedisBroker {
             let (marked, times) = mark_abandoned(&raw)?;
             Some((raw, queue, marked, times))
         });
-        let Some((raw, queue, marked, times)) = message else {
-            let reason = "the reservation cannot be decoded";
-            self.bury_expired(delivery, "", reservation, reason).await?;
-            return Ok(false);
-        };
-        if times < self.config.delivery_limit {
-            let list = names::list(&queue, message::priority(&raw));
-            let mut script = scripts::RESTORE.on_delivery(&delivery.tag);
-            script
-                .key(list)
-                .key(names::LEASES)
-                .arg(marked)
-                .arg("")
-                .arg(delivery.cutoff)
-                .arg(&delivery.instance);
-            return Ok(self.commands.script::<i64>(&script).await? == 1);
-        }
-        let reason = format!("{times} workers died while processing it");
-        if self.bury_expired(delivery, &queue, &raw, &reason).await? {
-            self.commands.observer.buried(&queue);
-            if let Some(meta) = worker_lost(&raw) {
-                self.store_result(&meta).await?;
+        let (raw, queue, reason) = match &message {
+            Some((raw, queue, marked, times)) if *times < self.config.delivery_limit => {
+                let mut script = scripts::RESTORE.on_delivery(&delivery.tag);
+                script
+                    .key(names::list(queue, message::priority(raw)))
+                    .key(names::LEASES)
+                    .arg(marked)
+                    .arg("")
+                    .arg(delivery.cutoff)
+                    .arg(&delivery.instance);
+                return Ok(self.commands.script::<i64>(&script).await? == 1);
             }
-        }
-        Ok(false)
-    }
-
-    /// Moves a message to the dead-letter list. Returns whether it was still expired.
-    async fn bury_expired(
-        &self,
-        delivery: &Candidate,
-        queue: &str,
-        raw: &[u8],
-        reason: &str,
-    ) -> Result<bool, BrokerError> {
-        let buried = self
-            .bury_held(&delivery.tag, queue, raw, reason, Some(delivery))
-            .await?;
-        if buried {
+            Some((raw, queue, _, times)) => {
+                let reason = format!("{times} workers died while processing it");
+                (raw.as_slice(), queue.as_str(), reason)
+            }
+            None => (reservation, "", "the reservation cannot be decoded".to_owned()),
+        };
+        let expired = Some(delivery);
+        if self
+            .bury_held(&delivery.tag, queue, raw, &reason, expired)
+            .await?
+        {
             let (tag, bytes) = (delivery.tag.as_str(), raw.len());
             error!(
                 tag,
                 queue, reason, bytes, "moved a message to the dead-letter list"
             );
+            if message.is_some() {
+                self.commands.observer.buried(queue);
+            }
+            if let Some(meta) = worker_lost(raw) {
+                self.store_result(&meta).await?;
+            }
         }
-        Ok(buried)
+        Ok(false)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use url::Url;
 
 use super::error::ConfigError;
@@ -70,6 +70,16 @@ impl Location {
     }
 }
 
+/// Returns the host and port of an address, unless it is a Unix socket.
+pub(super) fn host_and_port(info: &ConnectionInfo) -> Option<(String, u16)> {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some((host.clone(), *port))
+        }
+        _ => None,
+    }
+}
+
 /// Returns a URL for each sentinel. `rest` is what follows `sentinel://`:
 /// `[user:password@]host[:port][,host[:port]...][/database][?parameters]`, or Celery's own form, in which
 /// each host has a URL and semicolons separate them.
@@ -97,10 +107,11 @@ fn each_host(scheme: &str, plain: &str, rest: &str) -> Result<Vec<Url>, ConfigEr
 /// `redis+socket://`: `/path[?virtual_host=database]`.
 fn socket(rest: &str) -> Result<Url, ConfigError> {
     let mut url = Url::parse(&format!("unix://{rest}")).map_err(|_| ConfigError::Url)?;
-    if let Some(database) = url
+    let database = url
         .query_pairs()
-        .find_map(|(name, value)| (name == "virtual_host").then(|| value.into_owned()))
-    {
+        .into_owned()
+        .find(|(name, _)| name == "virtual_host");
+    if let Some((_, database)) = database {
         url.query_pairs_mut().append_pair("db", &database);
     }
     Ok(url)
@@ -137,7 +148,7 @@ mod tests {
         assert_eq!(location.master.as_deref(), Some("news"));
         assert!(matches!(
             location.addresses[0].addr(),
-            redis::ConnectionAddr::TcpTls { .. }
+            ConnectionAddr::TcpTls { .. }
         ));
         assert_eq!(addresses("redis://one"), ["one:6379 0 (None, None)"]);
         for url in [
