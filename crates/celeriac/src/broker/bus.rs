@@ -56,9 +56,10 @@ impl ServerInfo {
     }
 }
 
-/// Fan-out and replies. The texts are kombu's envelopes; a bus does not look inside.
+/// Fan-out and replies. The texts are kombu's envelopes, which a bus does not decode.
 ///
-/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
+/// This trait is sealed: only the brokers of this crate implement it, so methods can be added without
+/// breaking users.
 #[async_trait]
 pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns the address of the broker.
@@ -99,7 +100,7 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the broker does not confirm.
     async fn open_replies(&self, to: &ReplyTo) -> Result<(), BrokerError>;
 
-    /// Adds a reply to an open queue; a reply to a closed one is dropped.
+    /// Adds a reply to an open queue; a reply to a closed queue is dropped.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm.

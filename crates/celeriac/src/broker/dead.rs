@@ -23,11 +23,12 @@ const PAGE: usize = 50;
 
 /// The dead-letter list of a broker.
 ///
-/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
+/// This trait is sealed: only the brokers of this crate implement it, so methods can be added without
+/// breaking users.
 #[async_trait]
 pub trait DeadLetters: Sealed + Send + Sync {
     /// Returns up to `limit` letters, oldest first, after skipping the `offset` oldest. New letters are added
-    /// at the end, so they shift nothing.
+    /// at the end and do not change the offsets of others.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached.
@@ -61,8 +62,8 @@ pub trait DeadLetters: Sealed + Send + Sync {
         Ok(self.take_dead_letter(letter, Some(&revived)).await?)
     }
 
-    /// Requeues every letter that `which` selects, oldest first, letters that arrive during the call
-    /// included.
+    /// Requeues every letter that `which` selects, oldest first, including letters that arrive during the
+    /// call.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached. Letters requeued until then stay requeued.
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn poison_is_requeued_only_by_force() {
+    fn poison_is_requeued_only_with_force() {
         let letter = DeadLetter::decode(DeadLetter::encode("celery", b"{\"half\": ", "no JSON").into_bytes());
         let refusal = letter.revive(false).unwrap_err();
         assert_eq!(

@@ -8,7 +8,7 @@ use crate::{message::Message, result::ResultMeta, task_id::TaskId};
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Settlement {
-    /// Results to store and announce: that of the task, and those of tasks that will never run because of it.
+    /// Results to store and announce: the task's own, and those of tasks that can no longer run.
     pub results: Vec<ResultMeta>,
     /// Tasks to publish.
     pub publication: Publication,

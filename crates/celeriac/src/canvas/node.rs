@@ -118,7 +118,7 @@ impl Node {
         }
     }
 
-    /// Whether the node ends in a group, whose several results only a chord can pass on.
+    /// Returns whether the node ends in a group, whose results only a chord can pass on.
     pub(crate) fn ends_in_group(&self) -> bool {
         match &self.kind {
             Kind::Task => false,

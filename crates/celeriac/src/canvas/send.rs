@@ -1,6 +1,6 @@
-//! Turns a canvas into the messages that start it. Tasks that can run at once become messages; later ones are
-//! embedded in those messages, as prepared by [`freeze`]. Follows `apply_async` of Celery 5.7's canvas;
-//! Celery 5.6 reads the same messages.
+//! Turns a canvas into the messages that start it. Tasks that can run immediately become messages; later
+//! tasks are embedded in those messages, as prepared by [`freeze`]. Follows `apply_async` of Celery 5.7's
+//! canvas; Celery 5.6 reads the same messages.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{broker::Publication, json, result_tree::ResultTree};
 
-/// Maximum total size of the copies of a chord's body, one of which is in each part of the header.
+/// Maximum total size of the copies of a chord's body. Each part of the header contains one.
 const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
 
 /// Collects the messages that start signatures.
@@ -25,8 +25,8 @@ pub(crate) struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Adds the tasks of a node that can run at once, with `args` before the signature's own; `options` take
-    /// precedence over its own.
+    /// Adds the tasks of a node that can run immediately. `args` precede the signature's own arguments, and
+    /// `options` override its own options.
     pub(crate) fn apply(
         &mut self,
         node: Node,
@@ -87,7 +87,7 @@ impl Sender<'_> {
         args: &[Value],
         mut options: Options,
     ) -> Result<Arc<ResultTree>, CanvasError> {
-        // The group is nested in another one, to which it adds its members.
+        // A nested group adds its members to the outer group.
         let outer = take_text(&mut options, "group_id");
         let id = take_text(&mut options, "task_id").unwrap_or_else(new_id);
         let link_error = list(options.shift_remove("link_error"));

@@ -1,7 +1,7 @@
 //! In-process [`Broker`], for tests and for programs that run API and worker together. It has the guarantees
 //! of the Redis broker (priorities, reservations, leases, dead letters, results), but all data is lost with
-//! the process. `publish` therefore resolves only when the task has finished, including retries, so that a
-//! caller with an outbox keeps the row until then. Dropping the future of `publish` does not stop the task.
+//! the process. `publish` therefore resolves only when the task has finished, including retries: a caller
+//! with an outbox keeps the row until then. Dropping the future of `publish` does not stop the task.
 
 mod backend;
 mod bus;
@@ -83,7 +83,7 @@ impl MemoryBroker {
         }
     }
 
-    /// [`publish`](Broker::publish) for a raw list element, which need not be a valid message.
+    /// Publishes a raw list element, which need not be a valid message; see [`publish`](Broker::publish).
     ///
     /// # Errors
     /// Returns an error if the broker is full, or is dropped before the task finishes.
@@ -97,7 +97,8 @@ impl MemoryBroker {
         completion.await.map_err(|_| shutting_down())
     }
 
-    /// Stores a result and settles a delivery that nothing follows; `if_held` runs if it is held.
+    /// Stores a result and removes a delivery that has no follow-up tasks. Calls `if_held` if the delivery is
+    /// held.
     fn settle_alone(
         &self,
         delivery: &Delivery,
@@ -184,7 +185,7 @@ impl Broker for MemoryBroker {
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let mut arrival = std::pin::pin!(self.arrived.notified());
-        // Registered before the first check, so that no message in between is missed.
+        // Registered before the first check, or a message that arrives in between would be missed.
         arrival.as_mut().enable();
         let taken = self.contents.lock().take(queues, max);
         if !taken.is_empty() {

@@ -1,5 +1,5 @@
 //! Decodes a list element into a [`Message`]: the envelope first, then the body, then the headers. Accepts
-//! what Celery 5.6's worker accepts and gives a [`PoisonReason`] for anything else.
+//! the same messages as a Celery 5.6 worker, and returns a [`PoisonReason`] for any other.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
@@ -11,7 +11,7 @@ use super::{
 use crate::{json, task_id::TaskId};
 
 impl Message {
-    /// Decodes a list element. Never panics, whatever the bytes.
+    /// Decodes a list element. Does not panic on any input.
     ///
     /// # Errors
     /// Returns a [`Poison`] if no worker could run the message.
@@ -121,7 +121,7 @@ fn protocol_1(
         chord: take("chord"),
         ..Embed::default()
     };
-    // Times of protocol 1 are always UTC today, so `utc` is dropped. Its name for the group is `taskset`.
+    // Times of protocol 1 are always UTC today. Protocol 1 calls the group `taskset`.
     body.shift_remove("utc");
     if let Some(group) = body.shift_remove("taskset") {
         body.insert("group".to_owned(), group);
@@ -162,7 +162,7 @@ fn read_embed(mut map: Map<String, Value>) -> Embed {
     }
 }
 
-/// Position and category of a syntax error, without quoting the content.
+/// Returns the category and position of a syntax error, without quoting the content.
 fn syntax_error(error: &serde_json::Error) -> String {
     format!(
         "{:?} error at line {} column {}",
@@ -182,7 +182,7 @@ fn base64_error(error: &base64::DecodeError) -> String {
     }
 }
 
-/// First 60 characters of a sender's value, for an error message.
+/// Returns the first 60 characters of a sender's value, for an error message.
 fn shorten(text: &str) -> String {
     text.chars().take(60).collect()
 }

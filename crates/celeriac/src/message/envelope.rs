@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::Value;
 
-/// Members of the envelope; the rest of it is not kept.
+/// Members of the envelope that this crate uses.
 #[derive(Default)]
 pub(super) struct Envelope<'a> {
     pub body: Option<Cow<'a, str>>,
@@ -43,7 +43,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                 Some("content-type") => envelope.content_type = map.next_value::<Part<'_>>()?.text(),
                 Some("headers") => envelope.headers = map.next_value::<Part<'_>>()?.object(),
                 Some("properties") => envelope.properties = map.next_value::<Part<'_>>()?.object(),
-                // Parsed rather than skipped: `mark_redelivered` must be able to rewrite every accepted message.
+                // Parsed rather than skipped, because `mark_redelivered` must accept the same messages.
                 _ => drop(map.next_value::<Value>()?),
             }
         }
@@ -51,7 +51,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 }
 
-/// Members of an object in their order, which is cheaper to build than a map and enough to be read once.
+/// Members of an object in order. Cheaper to build than a map, and read only once.
 pub(super) struct Members(Vec<(String, Value)>);
 
 impl Members {

@@ -75,7 +75,7 @@ impl Serialize for TimeLimit {
     }
 }
 
-/// Returns the seconds of `duration`: an integer for whole seconds, as Python writes them.
+/// Returns a duration in seconds, as an integer if possible, as Python writes it.
 pub(crate) fn seconds(duration: Duration) -> Value {
     if duration.subsec_nanos() == 0 {
         Value::from(duration.as_secs())
@@ -89,7 +89,7 @@ fn optional_time<S: Serializer>(value: &Option<Timestamp>, serializer: S) -> Res
 }
 
 impl Headers {
-    /// Creates headers that name the task and leave everything else at its default.
+    /// Creates headers for a task, with defaults for everything else.
     pub(crate) fn new(task: String, id: TaskId) -> Self {
         Self {
             lang: "py".to_owned(),

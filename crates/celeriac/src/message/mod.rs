@@ -98,7 +98,7 @@ impl Message {
         self.properties.delivery_info.extra.get(REDELIVERED) == Some(&Value::Bool(true))
     }
 
-    /// Returns whether the task's `eta` is still ahead at `now`.
+    /// Returns whether the task's `eta` is later than `now`.
     #[must_use]
     pub fn is_early(&self, now: Timestamp) -> bool {
         self.headers.eta.is_some_and(|eta| eta > now)
@@ -131,8 +131,8 @@ pub(crate) fn mark_redelivered(raw: &[u8]) -> Option<String> {
     rewrite(raw, mark, mark)
 }
 
-/// [`mark_redelivered`] for a message whose worker has died. Also increments the count of such deaths and
-/// returns it.
+/// Marks a message whose worker has died as redelivered, and increments the number of workers that died
+/// while holding it. Returns the message and the number.
 pub(crate) fn mark_abandoned(raw: &[u8]) -> Option<(String, u64)> {
     let mut times = 0;
     let count = |headers: &mut Map<String, Value>| {

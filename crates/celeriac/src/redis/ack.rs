@@ -1,5 +1,5 @@
 //! Acknowledges deliveries in batches. Acknowledgements that arrive during a transaction are queued and sent
-//! together in the next one. While no transaction is in progress, an acknowledgement is sent at once.
+//! together in the next transaction. If none is in progress, an acknowledgement is sent immediately.
 
 use std::{collections::VecDeque, mem, pin::pin};
 

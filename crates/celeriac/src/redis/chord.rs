@@ -4,8 +4,8 @@
 //!
 //! A part is recorded while its delivery is reserved, and replaces an earlier result of the same task. The
 //! worker that completes the header claims the body (`.c`); then it publishes the body, deletes the header
-//! and settles the delivery in one step. If the worker dies before that step, the part runs again, and its
-//! claim still belongs to it or has expired.
+//! and settles the delivery in one step. If the worker dies before that step, the part runs again, and the
+//! claim is still its own or has expired.
 
 use redis::pipe;
 

@@ -1,10 +1,9 @@
 //! Names and texts of the commands in telemetry. Texts have `?` instead of arguments. A command with a
-//! variable number of arguments has a fixed text, so that the number of arguments does not create time
-//! series.
+//! variable number of arguments has one fixed text, or each number would create a time series.
 
 use crate::observer::Command;
 
-/// Arguments of a command without any.
+/// Arguments of a command that has none.
 pub(super) const NO_ARGS: Option<&str> = None;
 
 macro_rules! single {

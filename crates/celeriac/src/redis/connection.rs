@@ -1,9 +1,8 @@
-//! A connection to Redis that reconnects by itself. It connects on first use. After a failure, attempts to
-//! connect follow a growing, capped back-off; in between, requests fail at once with
-//! [`BrokerError::Unavailable`]. All connections of a broker handle log their outages together, see
-//! [`Outages`].
+//! A connection to Redis that connects on first use and reconnects after failures. Attempts to connect follow
+//! a capped, exponential back-off; in between, requests fail immediately with [`BrokerError::Unavailable`].
+//! All connections of a broker handle log their outages together, in [`Outages`].
 //!
-//! All commands go through this module, and each states how it is reported to the observer.
+//! All commands go through this module, which reports them to the observer.
 #![expect(
     clippy::disallowed_methods,
     reason = "commands are sent here, and each is reported to the observer"
@@ -17,7 +16,7 @@ use redis::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::{commands, endpoint::Endpoint, fault::Fault, outage::Outages, script::Invocation};
+use super::{commands, endpoint::Endpoint, error_scope::ErrorScope, outage::Outages, script::Invocation};
 use crate::{
     back_off::BackOff,
     broker::BrokerError,
@@ -59,7 +58,7 @@ struct ConnectionState {
 #[derive(Clone)]
 pub(super) struct Live {
     connection: MultiplexedConnection,
-    /// Number of the connection: bindings declared on an older one must be declared again.
+    /// Number of this connection. Bindings declared on an earlier connection must be declared again.
     pub generation: u64,
     made: Instant,
     /// Time since which the server has been connected and serving requests.
@@ -255,7 +254,7 @@ impl Connection {
         match cmd("ROLE").query_async::<Vec<Value>>(&mut connection).await {
             Ok(role) if is_replica(&role) => Err("the server is a replica".to_owned()),
             // The account may lack the permission, and a proxy may not know the command.
-            Err(error) if Fault::of(&error).0 == Fault::Connection => Err(text(error)),
+            Err(error) if ErrorScope::of(&error).0 == ErrorScope::Connection => Err(text(error)),
             _ => Ok(connection),
         }
     }
@@ -272,7 +271,8 @@ impl Connection {
         }
     }
 
-    /// Updates the connection by the reply to a request. An error is returned with the server's error code.
+    /// Updates the state of the connection after a request. Returns an error together with the server's error
+    /// code.
     fn check<T>(
         &self,
         generation: u64,
@@ -286,15 +286,15 @@ impl Connection {
             }
             Err(error) => error,
         };
-        let code = Fault::code(&error);
-        let (fault, cause) = Fault::of(&error);
-        if fault == Fault::Request {
+        let code = ErrorScope::code(&error);
+        let (scope, cause) = ErrorScope::of(&error);
+        if scope == ErrorScope::Request {
             return Err((BrokerError::Refused { cause }, code));
         }
         let mut state = self.state.lock();
         let same = |live: &&mut Live| live.generation == generation;
         if let Some(live) = state.live.as_mut().filter(same) {
-            if fault == Fault::Server {
+            if scope == ErrorScope::Server {
                 live.since = Instant::now();
                 self.outages.report_refusal(kind(), &cause);
             } else {
@@ -320,7 +320,7 @@ impl ConnectionState {
 }
 
 fn text(error: RedisError) -> String {
-    Fault::of(&error).1
+    ErrorScope::of(&error).1
 }
 
 fn is_replica(role: &[Value]) -> bool {

@@ -1,9 +1,8 @@
-//! The address that connections are made to: a fixed one, or that of the server that the sentinels name at
-//! the time.
+//! The address to connect to: a fixed one, or the current primary according to the sentinels.
 //!
-//! The sentinels are queried for every connection, so that a fail-over appears as a broken connection.
-//! redis-rs supports sentinels, but opens further connections without time-outs and assumes complete
-//! answers; the query needs only one command.
+//! The sentinels are queried for every connection, so a fail-over appears as a broken connection. redis-rs
+//! supports sentinels, but opens further connections without time-outs and assumes complete replies; the
+//! query here is a single command.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +22,7 @@ use tokio::time::timeout;
 use super::{
     config::RedisConfig,
     error::ConfigError,
-    fault::Fault,
+    error_scope::ErrorScope,
     url::{Location, host_and_port},
 };
 use crate::broker::ServerInfo;
@@ -36,7 +35,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
 pub(super) struct Endpoint {
-    /// Settings of the server; with sentinels, its address is replaced by theirs.
+    /// Client with the settings of the server. With sentinels, its address is that of a sentinel.
     server: Client,
     certificates: Option<TlsCertificates>,
     sentinels: Option<Sentinels>,
@@ -44,7 +43,8 @@ pub(super) struct Endpoint {
 
 struct Sentinels {
     clients: Vec<Client>,
-    /// Rotates the sentinel that is queried first: one that is cut off from the others may be wrong.
+    /// Rotates the sentinel that is queried first, because a sentinel that is cut off from the others may be
+    /// wrong.
     rotation: AtomicUsize,
     master: String,
 }
@@ -56,7 +56,7 @@ impl Endpoint {
         let first = location.addresses.first().ok_or(ConfigError::Url)?.clone();
         // rustls panics at the first TLS connection of a process without a default cryptography provider.
         if is_tls(&first) && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // It does not matter whether another installer is faster.
+            // Fails if another thread has just installed a provider, which is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let client = |info| client(info, certificates.as_ref()).map_err(|_| ConfigError::Certificates);
@@ -117,7 +117,7 @@ impl Endpoint {
         } else {
             ConnectionAddr::Tcp(host, port)
         };
-        client(info.set_addr(address), self.certificates.as_ref()).map_err(|error| Fault::of(&error).1)
+        client(info.set_addr(address), self.certificates.as_ref()).map_err(|error| ErrorScope::of(&error).1)
     }
 }
 
@@ -129,9 +129,9 @@ impl Sentinels {
         for sentinel in after.iter().chain(before) {
             causes.insert(match timeout(SENTINEL_TIMEOUT, self.query(sentinel)).await {
                 Ok(Ok(Some(address))) => return Ok(address),
-                Ok(Ok(None)) => "a sentinel does not know it".to_owned(),
-                Ok(Err(error)) => Fault::of(&error).1,
-                Err(_) => "a sentinel did not answer in time".to_owned(),
+                Ok(Ok(None)) => "a sentinel does not know the name".to_owned(),
+                Ok(Err(error)) => ErrorScope::of(&error).1,
+                Err(_) => "a sentinel did not reply in time".to_owned(),
             });
         }
         let causes = Vec::from_iter(causes).join("; ");

@@ -1,5 +1,5 @@
-//! [`Broker`] on Redis, in kombu's layout, so that Python and Rust workers can serve the same queues. Needs
-//! Redis 6.2 or Valkey.
+//! [`Broker`] on Redis in kombu's layout: Python and Rust workers can serve the same queues. Requires
+//! Redis 6.2 or later, or Valkey.
 //!
 //! A handle uses two connections: one for pipelined commands, and one for receiving, which may block.
 //! Messages move only inside the scripts of [`scripts`]; receiving is described in [`receive`], and restoring
@@ -18,7 +18,7 @@ mod connection;
 mod dead;
 mod endpoint;
 mod error;
-mod fault;
+mod error_scope;
 mod lease;
 mod names;
 mod outage;

@@ -4,8 +4,8 @@ use crate::{broker::DeliveryTag, json};
 
 /// Sorted set of reserved deliveries; the score is the time of the last renewal.
 ///
-/// This crate writes whole seconds, rounded up: a small sorted set stores integers in binary form, but other
-/// scores as text, and parsing them at every comparison took a sixth of the server's time.
+/// This crate writes whole seconds, rounded up: a small sorted set stores integers in binary form and other
+/// scores as text, and parsing text for every comparison took a sixth of the server's time.
 pub(super) const UNACKED_INDEX: &str = "unacked_index";
 /// Hash of delivery tag to `[message, exchange, routing key]`.
 pub(super) const UNACKED: &str = "unacked";

@@ -1,4 +1,4 @@
-//! Lua scripts of the application on the broker's server. They share the broker's settings: sentinels,
+//! Lua scripts that an application runs on the broker's server, with the broker's settings: sentinels,
 //! certificates, reconnection and reporting.
 
 use std::{fmt, time::Duration};
@@ -27,7 +27,7 @@ impl fmt::Debug for RedisScript {
 
 impl RedisBroker {
     /// Creates a script that runs on this broker's server and connects on its first run. `response_timeout`
-    /// limits both connecting and waiting for the answer.
+    /// limits both connecting and waiting for the reply.
     #[must_use]
     pub fn script(&self, text: &str, response_timeout: Duration) -> RedisScript {
         RedisScript {
@@ -41,7 +41,7 @@ impl RedisScript {
     /// Runs the script, which must return an integer.
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`] if the server cannot be reached, does not answer in time, or is not ready
+    /// [`BrokerError::Unavailable`] if the server cannot be reached, does not reply in time, or is not ready
     /// to serve requests; [`BrokerError::Refused`] if the script fails.
     pub async fn run(&self, keys: &[String], arguments: &[u64]) -> Result<i64, BrokerError> {
         let mut invocation = self.script.prepare_invoke();
@@ -51,7 +51,7 @@ impl RedisScript {
         for argument in arguments {
             invocation.arg(argument);
         }
-        // The connection itself limits the time for an answer; this limit also covers connecting.
+        // The connection itself limits the wait for the reply; this limit also covers connecting.
         match timeout(
             self.connection.response_timeout * 2,
             self.connection.script(&invocation),

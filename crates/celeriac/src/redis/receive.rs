@@ -3,10 +3,10 @@
 //!
 //! Waiting must not pop: `BRPOP` would remove a message before it is reserved. `BLMOVE queue queue RIGHT
 //! RIGHT`, which moves the oldest message to where it already is, returns as soon as there is a message and
-//! changes nothing. It can wait for only one list, that of priorities 0 to 2 of one queue; the other lists
-//! are checked when this short wait ends.
+//! changes nothing. It can wait for only one list: priorities 0 to 2 of one queue. The other lists are
+//! checked when this short wait ends.
 //!
-//! If the answer is lost because the connection broke or the caller was dropped, the messages are reserved
+//! If the reply is lost because the connection broke or the caller was dropped, the messages are reserved
 //! under tags that only this receiver knows. The next call claims them.
 
 use std::{sync::atomic::Ordering, time::Duration};
@@ -92,7 +92,7 @@ impl RedisBroker {
         Ok(deliveries.collect())
     }
 
-    /// Returns the messages that an earlier call reserved without receiving the answer.
+    /// Returns the messages that an earlier call reserved without receiving the reply.
     async fn claim(&self, tags: &mut Tags) -> Result<Vec<Delivery>, BrokerError> {
         if tags.unanswered == 0 {
             return Ok(Vec::new());

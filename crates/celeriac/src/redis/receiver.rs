@@ -8,8 +8,8 @@ use super::connection::Connection;
 
 pub(super) struct Receiver {
     pub connection: Connection,
-    /// Locked while a receive is in progress: the next free tag is known only after the previous script has
-    /// answered.
+    /// Locked while a receive is in progress: the next free tag is known only after the reply to the
+    /// previous script.
     pub tags: Mutex<Tags>,
     /// Rotates the order of the queues, so that a full queue does not starve the others.
     pub rotation: AtomicUsize,
@@ -18,7 +18,7 @@ pub(super) struct Receiver {
 #[derive(Default)]
 pub(super) struct Tags {
     pub next: u64,
-    /// Number of tags before `next` that were passed to a script whose answer has not arrived.
+    /// Number of tags before `next` that were passed to a script whose reply has not arrived.
     pub unanswered: u64,
 }
 

@@ -1,7 +1,6 @@
-//! Renews the lease by which a worker counts as alive, and recovers after the server has lost its data, and
-//! with it all reservations: after `FLUSHALL`, a restart without data, or a fail-over to a replica that lagged
-//! behind. The data is lost if a lease that this handle held has to be added again; the worker then reserves
-//! its deliveries again.
+//! Renews the worker's lease and its reservations, and detects when the server has lost its data: after
+//! `FLUSHALL`, a restart without data, or a fail-over to a replica that lagged behind. The data is lost if a
+//! lease that this handle held does not exist; the worker then reserves its deliveries again.
 
 use std::sync::atomic::Ordering;
 
@@ -27,7 +26,7 @@ impl RedisBroker {
             .arg(names::LEASES)
             .arg(now + self.config.lease.as_secs_f64())
             .arg(&self.instance);
-        // The server does nothing else during a command.
+        // In batches, because a long command blocks the server.
         for deliveries in deliveries.chunks(RENEW_BATCH) {
             let index = pipeline.cmd("ZADD").arg(names::UNACKED_INDEX).arg("XX");
             for tag in deliveries {
@@ -50,8 +49,8 @@ impl RedisBroker {
         })
     }
 
-    /// Reserves a delivery again if the server has lost this handle's reservations, before the next renewal
-    /// discovers it. Returns whether it has.
+    /// Reserves a delivery again if the server has lost this handle's reservations, even if no renewal has
+    /// detected the loss yet. Returns whether they were lost.
     pub(super) async fn reserve_if_lost(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
         let own = (names::LEASES, &self.instance);
         let known: Option<f64> = self.commands.command(commands::ZSCORE, own).await?;

@@ -2,8 +2,8 @@
 //!
 //! There are two criteria. As in Celery, any delivery that was not renewed within the visibility timeout is
 //! restored. A Celeriac worker also has a lease; when the lease expires, all deliveries of that worker are
-//! restored at once. During an outage of Redis, the leases of all workers expire, even of live ones, so
-//! leases are ignored until this connection has existed for the duration of a lease.
+//! restored. During an outage of Redis, the leases of live workers expire too, so leases are ignored until
+//! this connection has existed for the duration of a lease.
 //!
 //! Celery's workers use a mutex, which remains locked for five minutes if its owner dies. Here, one script
 //! checks and moves a message, so any number of workers may run it concurrently.
@@ -24,7 +24,7 @@ use crate::{
 
 /// Maximum number of deliveries that one pass restores.
 const BATCH: usize = 1000;
-/// Maximum number of expired leases considered, the most recent ones. Other deliveries wait for their
+/// Maximum number of expired leases read, the most recent first. Deliveries with older leases wait for their
 /// visibility timeout.
 const MAX_EXPIRED_LEASES: usize = 10_000;
 /// Page size of the search for deliveries of dead workers, and the maximum number of pages.
@@ -84,8 +84,7 @@ impl RedisBroker {
                 Some(reservation) => {
                     *restored += usize::from(self.restore_one(delivery, &reservation).await?);
                 }
-                // Settled in the meantime, or an index entry without a message; both leave nothing to
-                // restore.
+                // The delivery was settled in the meantime, or its index entry has no message.
                 None => {
                     let entry = (names::UNACKED_INDEX, delivery.tag.as_str());
                     self.commands.command::<()>(commands::ZREM, entry).await?;

@@ -1,5 +1,5 @@
 //! Parses the URL of Redis: one server, or the sentinels that watch it. Certificates are parameters of the
-//! URL as in Celery, so that both can use the same URL.
+//! URL, as in Celery, so Celery and this crate can share a URL.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -12,7 +12,7 @@ const SENTINEL_PORT: u16 = 26379;
 
 /// Parsed URL.
 pub(super) struct Location {
-    /// Address of the server, or those of the sentinels with the settings of the server.
+    /// Address of the server, or the addresses of the sentinels, each with the settings of the server.
     pub addresses: Vec<ConnectionInfo>,
     /// Name under which the sentinels watch the server.
     pub master: Option<String>,
@@ -49,7 +49,7 @@ impl Location {
         if sentinels.is_some() && master.is_none() {
             return Err(ConfigError::Master);
         }
-        // The error of redis-rs is discarded in case it ever quotes the URL, which may contain a password.
+        // The error of redis-rs is discarded: it could quote the URL, which may contain a password.
         let addresses = urls
             .into_iter()
             .map(|url| url.into_connection_info().map_err(|_| ConfigError::Url));
@@ -80,9 +80,9 @@ pub(super) fn host_and_port(info: &ConnectionInfo) -> Option<(String, u16)> {
     }
 }
 
-/// Returns a URL for each sentinel. `rest` is what follows `sentinel://`:
-/// `[user:password@]host[:port][,host[:port]...][/database][?parameters]`, or Celery's own form, in which
-/// each host has a URL and semicolons separate them.
+/// Returns a URL for each sentinel. `rest` is the part after `sentinel://`:
+/// `[user:password@]host[:port][,host[:port]...][/database][?parameters]`, or Celery's own form, a URL for
+/// each host, separated by semicolons.
 fn each_host(scheme: &str, plain: &str, rest: &str) -> Result<Vec<Url>, ConfigError> {
     let mut urls = Vec::new();
     for part in rest.split(&format!(";{scheme}://")) {
@@ -103,7 +103,7 @@ fn each_host(scheme: &str, plain: &str, rest: &str) -> Result<Vec<Url>, ConfigEr
     Ok(urls)
 }
 
-/// Returns the URL of a Unix socket as redis-rs expects it. `rest` is what follows Celery's
+/// Returns the URL of a Unix socket as redis-rs expects it. `rest` is the part after Celery's
 /// `redis+socket://`: `/path[?virtual_host=database]`.
 fn socket(rest: &str) -> Result<Url, ConfigError> {
     let mut url = Url::parse(&format!("unix://{rest}")).map_err(|_| ConfigError::Url)?;
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn sentinels_are_listed_with_commas_and_have_a_port_of_their_own() {
+    fn sentinels_are_separated_by_commas_and_have_a_default_port() {
         assert_eq!(
             addresses("sentinel://user:pass%2Cword@one,two:5000,[::1]/3?master=news"),
             [
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_cannot_work_are_refused() {
+    fn invalid_urls_are_rejected() {
         let error = |url: &str| Location::parse(url).err();
         assert_eq!(error("sentinel://one,two"), Some(ConfigError::Master));
         assert_eq!(error("sentinel://one/0?master="), Some(ConfigError::Master));

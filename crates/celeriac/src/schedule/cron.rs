@@ -1,6 +1,6 @@
 //! Cron expressions with Celery's rules (`celery.schedules.crontab`, 5.6), in a time zone.
 //!
-//! Celery's rules differ from cron's in one respect: a day must match both day of month **and** day of week, so
+//! Celery's rules differ from cron's in one point: a day must match both day of month and day of week, so
 //! `0 0 13 * fri` is every Friday the 13th.
 
 use std::{fmt, iter, str::FromStr};

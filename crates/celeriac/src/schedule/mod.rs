@@ -117,9 +117,10 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
-    /// Creates an entry that sends a task at every tick of a schedule. The name identifies the entry to the
-    /// broker, and must be the same in all processes and releases. `signature` creates the task for a tick;
-    /// an id that it sets is replaced.
+    /// Creates an entry that sends a task at every tick of a schedule.
+    ///
+    /// The name identifies the entry to the broker and must be the same in all processes and releases.
+    /// `signature` creates the task for a tick; the scheduler sets the task's id.
     pub fn new(
         name: impl Into<String>,
         schedule: impl Into<Schedule>,
@@ -138,8 +139,8 @@ impl Entry {
         Self { catch_up, ..self }
     }
 
-    /// Returns the id of the task for a tick. It depends only on the entry's name and the tick, so that a
-    /// task that was sent twice can be recognised.
+    /// Returns the id of the task for a tick. It depends only on the entry's name and the tick, so a task
+    /// that was sent twice can be recognised.
     #[must_use]
     pub fn task_id(&self, tick: Timestamp) -> TaskId {
         let name = format!("celeriac.schedule\0{}\0{}", self.name, time::format(tick));

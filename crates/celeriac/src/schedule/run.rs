@@ -18,12 +18,12 @@ use crate::{
     system, time,
 };
 
-/// Maximum time between two passes, after which a change of the clock is noticed.
+/// Maximum time between two passes, and so the time within which a change of the clock is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(5);
 const MIN_BACK_OFF: Duration = Duration::from_millis(100);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
-/// Last ticks further in the future than this are discarded. They were stored while a clock was wrong, and
-/// would stop the entry until then.
+/// Last ticks further in the future than this are discarded: they were stored while a clock was wrong, and
+/// would stop the entry until their time.
 const MAX_CLOCK_LEAD: SignedDuration = SignedDuration::from_hours(1);
 
 /// Sends periodic tasks. Any number of processes may run the same entries; each tick is sent once.
@@ -62,8 +62,8 @@ impl Scheduler {
 
     /// Adds an entry, replacing any entry with the same name.
     ///
-    /// An entry that is new to the broker starts from the current time, so that its first tick is the next
-    /// one. From then on the broker keeps its last tick, even while no scheduler runs.
+    /// An entry that is new to the broker starts from the current time: its first tick is the next one. From
+    /// then on the broker keeps its last tick, even while no scheduler runs.
     pub fn entry(mut self, entry: Entry) -> Self {
         self.entries.retain(|other| other.name != entry.name);
         self.entries.push(entry);
@@ -102,8 +102,8 @@ impl Scheduler {
         }
     }
 
-    /// Sends all tasks that are due and returns the time until the next pass. An entry that the broker
-    /// refuses is retried with its own back-off and does not delay the others.
+    /// Sends all tasks that are due and returns the time until the next pass. An entry whose task the broker
+    /// rejects is retried with its own back-off and does not delay the others.
     async fn send_all_due(
         &self,
         names: &[String],
@@ -118,7 +118,7 @@ impl Scheduler {
                 None => match self.send_due(entry, last, now, shutdown).await {
                     Ok(next) => {
                         back_off.worked(&entry.name);
-                        // A time that has passed in the meantime is due at once.
+                        // A tick that has passed in the meantime is due immediately.
                         let wait = |next: Timestamp| Duration::try_from(next.duration_since(now));
                         next.map_or(MAX_SLEEP, |next| wait(next).unwrap_or_default())
                     }
@@ -227,7 +227,7 @@ impl Scheduler {
     }
 }
 
-/// Back-off of an entry that the broker refuses.
+/// Back-off of an entry whose task the broker rejects.
 struct EntryBackOff {
     back_off: BackOff,
     until: Option<Instant>,
