@@ -67,11 +67,11 @@ fn check(node: &Node) -> Result<(), CanvasError> {
         Kind::Chain(tasks) if tasks.is_empty() => Err(CanvasError::Empty("a chain")),
         Kind::Group(tasks) if tasks.is_empty() => Err(CanvasError::Empty("a group")),
         Kind::Chain(tasks) => {
-            let mut headers = tasks.windows(2).filter_map(|pair| match &pair[0].kind {
-                Kind::Group(header) => Some(header),
-                _ => None,
-            });
-            headers.try_for_each(|header| check_header(header))?;
+            for pair in tasks.windows(2) {
+                if let Kind::Group(header) = &pair[0].kind {
+                    check_header(header)?;
+                }
+            }
             tasks.iter().try_for_each(check)
         }
         Kind::Group(tasks) => tasks.iter().try_for_each(check),

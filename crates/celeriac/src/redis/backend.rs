@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use redis::pipe;
 use serde_json::Value;
 
-use super::{RedisBroker, ack::StoredResult, chord_scripts, commands, names, scripts};
+use super::{RedisBroker, ack::StoredResult, chord_scripts, commands, names, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
     log::warn,
@@ -43,7 +43,7 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        let mut script = scripts::STORE_UNLESS_FINAL.prepare_invoke();
+        let mut script = Invocation::new(&scripts::STORE_UNLESS_FINAL);
         script
             .key(names::result(&meta.task_id))
             .arg(meta.encode())
@@ -61,12 +61,10 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {
-        let mut script = chord_scripts::PART.prepare_invoke();
-        script.key(names::UNACKED);
-        for suffix in [".j", ".t", ".s", ".d", ".c", ""] {
-            script.key(names::group(&part.group, suffix));
-        }
+        let mut script = Invocation::new(&chord_scripts::PART);
         script
+            .key(names::UNACKED)
+            .key(&[".j", ".t", ".s", ".d", ".c", ""].map(|suffix| names::group(&part.group, suffix)))
             .key(names::acked_early(&delivery.tag))
             .arg(delivery.tag.as_str())
             .arg(part.encode())

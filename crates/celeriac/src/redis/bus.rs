@@ -15,7 +15,10 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use super::{RedisBroker, commands, names, script::scripts};
+use super::{
+    RedisBroker, commands, names,
+    script::{Invocation, scripts},
+};
 use crate::{
     broker::{BrokerError, Bus, ReplyTo, ServerInfo},
     log::debug,
@@ -86,7 +89,7 @@ impl Bus for RedisBroker {
 
     async fn reply(&self, to: &ReplyTo, text: String) -> Result<(), BrokerError> {
         let queue = to.queue();
-        let mut script = REPLY.prepare_invoke();
+        let mut script = Invocation::new(&REPLY);
         script
             .key(names::binding_key(&to.exchange))
             .key(&queue)

@@ -60,9 +60,8 @@ impl RedisBroker {
         }
         let publication = &settlement.publication;
         for (group, size) in &publication.chord_sizes {
-            for suffix in PARTS.iter().chain(&[".s"]) {
-                script.key(names::group(group, suffix));
-            }
+            let keys = PARTS.map(|suffix| names::group(group, suffix));
+            script.key(&keys).key(names::group(group, ".s"));
             script.arg("chord").arg(*size);
         }
         for (group, structure) in &publication.groups {
@@ -83,16 +82,14 @@ impl RedisBroker {
 
     /// Returns an invocation of [`chord_scripts::SETTLE`] without steps.
     pub(super) fn settling(&self, delivery: &Delivery, chords: &[(String, TaskId)]) -> Invocation<'static> {
-        let mut script = chord_scripts::SETTLE.on_delivery(&delivery.tag);
+        let mut script = Invocation::on_delivery(&chord_scripts::SETTLE, &delivery.tag);
         script
             .key(names::acked_early(&delivery.tag))
             .arg(chords.len())
             .arg(self.result_seconds());
         for (group, part) in chords {
-            for suffix in [".c", ".j", ".t", ".s", ".d"] {
-                script.key(names::group(group, suffix));
-            }
-            script.arg(part.as_str());
+            let keys = [".c", ".j", ".t", ".s", ".d"].map(|suffix| names::group(group, suffix));
+            script.key(&keys).arg(part.as_str());
         }
         script
     }

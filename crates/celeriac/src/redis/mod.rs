@@ -8,7 +8,6 @@
 mod ack;
 mod backend;
 mod bindings;
-mod bury;
 mod bus;
 mod chord;
 mod chord_scripts;
@@ -146,7 +145,7 @@ impl Broker for RedisBroker {
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let mut script = chord_scripts::BEGIN.on_delivery(&delivery.tag);
+        let mut script = Invocation::on_delivery(&chord_scripts::BEGIN, &delivery.tag);
         script
             .key(names::acked_early(&delivery.tag))
             .arg(ACKED_EARLY_SECONDS);
@@ -192,7 +191,7 @@ impl Broker for RedisBroker {
                 .bury(delivery, "the message is not a JSON object", None)
                 .await;
         };
-        let mut script = scripts::RESTORE.on_delivery(&delivery.tag);
+        let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
         script
             .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
             .arg(message);

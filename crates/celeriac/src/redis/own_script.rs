@@ -3,9 +3,10 @@
 
 use std::{fmt, time::Duration};
 
+use redis::Script;
 use tokio::time::timeout;
 
-use super::{RedisBroker, connection::Connection, script::Script};
+use super::{RedisBroker, connection::Connection, script::Invocation};
 use crate::broker::BrokerError;
 
 /// Lua script of the application, with its own connection.
@@ -44,13 +45,8 @@ impl RedisScript {
     /// [`BrokerError::Unavailable`] if the server cannot be reached, does not reply in time, or is not ready
     /// to serve requests; [`BrokerError::Refused`] if the script fails.
     pub async fn run(&self, keys: &[String], arguments: &[u64]) -> Result<i64, BrokerError> {
-        let mut invocation = self.script.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        for argument in arguments {
-            invocation.arg(argument);
-        }
+        let mut invocation = Invocation::new(&self.script);
+        invocation.key(keys).arg(arguments);
         // The connection itself limits the wait for the reply; this limit also covers connecting.
         match timeout(
             self.connection.response_timeout * 2,

@@ -11,7 +11,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{RedisBroker, commands, names, receiver::Tags, restore, scripts};
+use super::{RedisBroker, commands, names, receiver::Tags, restore, script::Invocation, scripts};
 use crate::broker::{BrokerError, Delivery, DeliveryTag};
 
 /// Maximum number of messages taken in one step: Redis limits the number of values that a script passes to a
@@ -49,7 +49,7 @@ impl RedisBroker {
     }
 
     async fn take(&self, tags: &mut Tags, queues: &[&str], max: usize) -> Result<Vec<Delivery>, BrokerError> {
-        let mut invocation = scripts::RECEIVE.prepare_invoke();
+        let mut invocation = Invocation::new(&scripts::RECEIVE);
         invocation
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)

@@ -6,7 +6,10 @@ use std::sync::atomic::Ordering;
 
 use redis::pipe;
 
-use super::{RedisBroker, commands, names, restore, script::scripts};
+use super::{
+    RedisBroker, commands, names, restore,
+    script::{Invocation, scripts},
+};
 use crate::broker::{BrokerError, Delivery, DeliveryTag, Renewal};
 
 /// Maximum number of deliveries that one script reserves.
@@ -64,7 +67,7 @@ impl RedisBroker {
     /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged.
     pub(super) async fn reserve_again(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
         for batch in deliveries.chunks(RESERVE_BATCH) {
-            let mut script = RESERVE.prepare_invoke();
+            let mut script = Invocation::new(&RESERVE);
             script.key(names::UNACKED_INDEX).key(names::UNACKED);
             for delivery in batch {
                 script

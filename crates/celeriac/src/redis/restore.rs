@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, value::RawValue};
 
-use super::{RedisBroker, commands, names, scripts};
+use super::{RedisBroker, commands, names, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, DeliveryTag, ResultBackend},
     exception::Exception,
@@ -149,7 +149,7 @@ impl RedisBroker {
         });
         let (raw, queue, reason) = match &message {
             Some((raw, queue, marked, times)) if *times < self.config.delivery_limit => {
-                let mut script = scripts::RESTORE.on_delivery(&delivery.tag);
+                let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
                 script
                     .key(names::list(queue, message::priority(raw)))
                     .key(names::LEASES)

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use redis::pipe;
 
-use super::{RedisBroker, commands, names, scripts};
+use super::{RedisBroker, commands, names, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, LastTicks, Timetable},
     message::Message,
@@ -33,7 +33,7 @@ impl Timetable for RedisBroker {
         to: &str,
         message: Option<Message>,
     ) -> Result<bool, BrokerError> {
-        let mut script = scripts::ADVANCE.prepare_invoke();
+        let mut script = Invocation::new(&scripts::ADVANCE);
         script
             .key(names::SCHEDULE)
             .arg(entry)

@@ -20,8 +20,6 @@ use crate::{
 
 /// Maximum time between two passes, and so the time within which a change of the clock is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(5);
-const MIN_BACK_OFF: Duration = Duration::from_millis(100);
-const MAX_BACK_OFF: Duration = Duration::from_secs(5);
 /// Last ticks further in the future than this are discarded: they were stored while a clock was wrong, and
 /// would stop the entry until their time.
 const MAX_CLOCK_LEAD: SignedDuration = SignedDuration::from_hours(1);
@@ -84,7 +82,7 @@ impl Scheduler {
         }
         let names: Vec<String> = self.entries.iter().map(|entry| entry.name.clone()).collect();
         let mut back_offs: Vec<EntryBackOff> = names.iter().map(|_| EntryBackOff::default()).collect();
-        let mut back_off = BackOff::new(MIN_BACK_OFF, MAX_BACK_OFF);
+        let mut back_off = BackOff::default();
         let mut failures = FailureLog::new("sending periodic tasks");
         while !shutdown.is_cancelled() {
             let sleep = match self.send_all_due(&names, &mut back_offs, &shutdown).await {
@@ -139,23 +137,19 @@ impl Scheduler {
         now: Timestamp,
         shutdown: &CancellationToken,
     ) -> Result<Option<Timestamp>, BrokerError> {
-        let tick = last
-            .as_deref()
-            .and_then(|raw| time::parse(std::str::from_utf8(raw).ok()?));
+        let stored = last.as_deref().map(String::from_utf8_lossy);
+        let tick = stored.as_deref().and_then(time::parse);
         let Some(last_tick) = tick.filter(|tick| tick.duration_since(now) <= MAX_CLOCK_LEAD) else {
-            match (&last, tick) {
-                (None, _) => info!(
+            match stored {
+                None => info!(
                     entry = entry.name,
                     "new periodic task; it starts from the current time"
                 ),
-                (Some(_), None) => warn!(
+                Some(stored) => warn!(
                     entry = entry.name,
-                    "the stored last tick of a periodic task is invalid; it starts from the current time"
-                ),
-                (Some(_), Some(tick)) => warn!(
-                    entry = entry.name,
-                    %tick,
-                    "the stored last tick of a periodic task is in the future; it starts from the current time"
+                    %stored,
+                    "the stored last tick of a periodic task is not a time, or in the future; the task starts from \
+                     the current time"
                 ),
             }
             let start = time::format(now);
@@ -163,11 +157,8 @@ impl Scheduler {
                 .broker
                 .advance(&entry.name, last.as_deref(), &start, None)
                 .await?;
-            return Ok(if moved {
-                entry.schedule.next(now)
-            } else {
-                Some(now)
-            });
+            let next = || entry.schedule.next(now);
+            return Ok(if moved { next() } else { Some(now) });
         };
         let Some(first) = due::first_due(&entry.schedule, entry.catch_up, last_tick, now) else {
             return Ok(entry.schedule.next(last_tick));
@@ -228,18 +219,10 @@ impl Scheduler {
 }
 
 /// Back-off of an entry whose task the broker rejects.
+#[derive(Default)]
 struct EntryBackOff {
     back_off: BackOff,
     until: Option<Instant>,
-}
-
-impl Default for EntryBackOff {
-    fn default() -> Self {
-        Self {
-            back_off: BackOff::new(MIN_BACK_OFF, MAX_BACK_OFF),
-            until: None,
-        }
-    }
 }
 
 impl EntryBackOff {
