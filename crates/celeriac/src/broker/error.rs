@@ -27,6 +27,10 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
+    pub(crate) fn unavailable(cause: impl Into<String>) -> Self {
+        Self::Unavailable { cause: cause.into() }
+    }
+
     /// Returns a low-cardinality name for metrics and spans.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -23,6 +23,16 @@ pub(super) struct FreezeArgs {
     pub root: Option<Value>,
 }
 
+impl FreezeArgs {
+    /// Returns the values of a signature that does not determine the result of the whole.
+    fn of_part(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Returns the steps of a chain, last first, each with its id, and the result of the last step. A group with
 /// a successor becomes a chord.
 pub(super) fn steps(
@@ -50,13 +60,11 @@ pub(super) fn steps(
             step.args = step.args_after(args);
         }
         step.link_errors(link_error);
-        let inherited = if position + 1 == count {
+        let is_last = position + 1 == count;
+        let inherited = if is_last {
             inherited.clone()
         } else {
-            FreezeArgs {
-                root: inherited.root.clone(),
-                ..FreezeArgs::default()
-            }
+            inherited.of_part()
         };
         let own = freeze(step, inherited, reply_to)?;
         result = Some(match result {
@@ -87,14 +95,9 @@ pub(super) fn freeze(
     }
     if let Kind::Chord(chord) = &mut node.kind {
         let group = chord.id().map_or_else(new_id, str::to_owned);
-        let of_parts = FreezeArgs {
-            root: inherited.root.clone(),
-            ..FreezeArgs::default()
-        };
-        let results = freeze_parts(&mut chord.header, &of_parts, reply_to)?;
-        chord
-            .header_options
-            .insert("task_id".to_owned(), group.clone().into());
+        let results = freeze_parts(&mut chord.header, &inherited.of_part(), reply_to)?;
+        let id = Value::from(group.as_str());
+        chord.header_options.insert("task_id".to_owned(), id);
         let result = freeze(&mut chord.body, inherited, reply_to)?;
         node.set("task_id", group.clone());
         return Ok(rooted(result, &Arc::new(ResultTree::group(group, results))));

@@ -303,7 +303,5 @@ impl Broker for MemoryBroker {
 
 /// Error of a publisher whose message was dropped with the broker.
 fn shutting_down() -> BrokerError {
-    BrokerError::Unavailable {
-        cause: "the broker was shut down before the task finished".to_owned(),
-    }
+    BrokerError::unavailable("the broker was shut down before the task finished")
 }

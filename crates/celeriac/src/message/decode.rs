@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     Embed, Headers, Message, Poison, PoisonReason, Properties,
     envelope::{Envelope, Members},
+    headers::string,
 };
 use crate::{json, task_id::TaskId};
 
@@ -106,12 +107,10 @@ fn protocol_1(
     headers: Members,
     properties: Properties,
 ) -> Result<Message, PoisonReason> {
-    let Some(Value::String(task)) = body.shift_remove("task") else {
-        return Err(PoisonReason::Missing("headers.task"));
-    };
-    let Some(Value::String(id)) = body.shift_remove("id") else {
-        return Err(PoisonReason::Missing("headers.id"));
-    };
+    let task = body.shift_remove("task").and_then(string);
+    let task = task.ok_or(PoisonReason::Missing("headers.task"))?;
+    let id = body.shift_remove("id").and_then(string);
+    let id = id.ok_or(PoisonReason::Missing("headers.id"))?;
     let args = body.shift_remove("args").map_or(Ok(Vec::new()), positional)?;
     let kwargs = body.shift_remove("kwargs").map_or(Ok(Map::new()), keyword)?;
     let mut take = |name| body.shift_remove(name).unwrap_or_default();

@@ -65,7 +65,9 @@ impl Acks {
         loop {
             tokio::select! {
                 biased;
-                acknowledged = &mut notified => return acknowledged.unwrap_or_else(|_| Err(interrupted())),
+                // The transaction may be dropped together with the caller that runs it.
+                acknowledged = &mut notified => return acknowledged
+                    .unwrap_or_else(|_| Err(BrokerError::unavailable("the transaction was interrupted"))),
                 _guard = self.transaction.lock() => Box::pin(self.send_batch(connection)).await,
             }
         }
@@ -100,19 +102,11 @@ impl Acks {
         let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
         let origin = connection.observer.batch_span(&origins);
         let sending = pin!(connection.pipeline(command, &pipeline));
-        let answer: Result<(), BrokerError> =
+        let reply: Result<(), BrokerError> =
             observed(sending, |poll| connection.observer.in_scope(&origin, poll)).await;
         for ack in acks {
             // The caller may have been dropped together with its task.
-            let _ = ack.notify.send(answer.clone());
+            let _ = ack.notify.send(reply.clone());
         }
-    }
-}
-
-/// Returns the error for acknowledgements whose transaction was dropped, together with the caller that ran
-/// it, before the server answered.
-fn interrupted() -> BrokerError {
-    BrokerError::Unavailable {
-        cause: "the transaction was interrupted".to_owned(),
     }
 }

@@ -181,7 +181,7 @@ impl Connection {
             client.get_async_pubsub().await.map_err(text)
         };
         let subscriber = self.in_time(attempt).await;
-        subscriber.map_err(|cause| BrokerError::Unavailable { cause })
+        subscriber.map_err(BrokerError::unavailable)
     }
 
     /// Waits for the server to confirm a subscription.
@@ -194,15 +194,13 @@ impl Connection {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "timed out subscribing".to_owned(),
         };
-        Err(BrokerError::Unavailable { cause })
+        Err(BrokerError::unavailable(cause))
     }
 
     /// Limits the time of an attempt to connect, and reports its result.
     async fn in_time<T>(&self, attempt: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-        let result = match timeout(CONNECT_TIMEOUT * 2, attempt).await {
-            Ok(result) => result,
-            Err(_) => Err("timed out connecting".to_owned()),
-        };
+        let result = timeout(CONNECT_TIMEOUT * 2, attempt).await;
+        let result = result.unwrap_or_else(|_| Err("timed out connecting".to_owned()));
         match &result {
             Ok(_) => self.outages.report_available(),
             Err(cause) => self.outages.report_unavailable(None, cause),
@@ -264,9 +262,7 @@ impl Connection {
         let state = self.state.lock();
         match (&state.live, &state.retry_at) {
             (Some(live), _) => Ok(Some(live.clone())),
-            (None, Some((until, cause))) if Instant::now() < *until => {
-                Err(BrokerError::Unavailable { cause: cause.clone() })
-            }
+            (None, Some((until, cause))) if Instant::now() < *until => Err(BrokerError::unavailable(cause)),
             (None, _) => Ok(None),
         }
     }
@@ -307,7 +303,7 @@ impl Connection {
                 self.outages.report_unavailable(Some(made), &cause);
             }
         }
-        Err((BrokerError::Unavailable { cause }, code))
+        Err((BrokerError::unavailable(cause), code))
     }
 }
 
@@ -315,7 +311,7 @@ impl ConnectionState {
     /// Prevents attempts to connect for the next delay. Returns the error of requests until then.
     fn back_off(&mut self, cause: String) -> BrokerError {
         self.retry_at = Some((Instant::now() + self.back_off.next_delay(), cause.clone()));
-        BrokerError::Unavailable { cause }
+        BrokerError::unavailable(cause)
     }
 }
 

@@ -146,14 +146,11 @@ impl Sentinels {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(SENTINEL_TIMEOUT))
             .set_response_timeout(Some(SENTINEL_TIMEOUT));
-        let mut connection = sentinel
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
-        cmd("SENTINEL")
-            .arg("GET-MASTER-ADDR-BY-NAME")
-            .arg(&self.master)
-            .query_async(&mut connection)
-            .await
+        let connecting = sentinel.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await?;
+        let mut query = cmd("SENTINEL");
+        query.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
+        query.query_async(&mut connection).await
     }
 }
 

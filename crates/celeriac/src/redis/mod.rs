@@ -9,7 +9,6 @@ mod ack;
 mod backend;
 mod bindings;
 mod bus;
-mod chord;
 mod chord_scripts;
 mod commands;
 mod config;
@@ -39,8 +38,15 @@ use async_trait::async_trait;
 use redis::{FromRedisValue, pipe};
 
 use self::{
-    ack::Acks, bindings::Bindings, chord::add_result, connection::Connection, endpoint::Endpoint,
-    lease::Lease, receiver::Receiver, script::Invocation, watch::Watch,
+    ack::Acks,
+    bindings::Bindings,
+    chord_scripts::{STALE, add_result},
+    connection::Connection,
+    endpoint::Endpoint,
+    lease::Lease,
+    receiver::Receiver,
+    script::Invocation,
+    watch::Watch,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
@@ -48,6 +54,7 @@ use crate::{
         Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, ResultBackend, Settlement,
         SettlementStatus, sealed::Sealed,
     },
+    json,
     lock::Lock,
     message::{self, Message, mark_redelivered},
     observer::{NoopObserver, Observer},
@@ -141,7 +148,31 @@ impl Broker for RedisBroker {
     }
 
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError> {
-        self.publish_all(publication).await
+        let seconds = self.result_seconds();
+        let mut pipeline = pipe();
+        pipeline.atomic();
+        for (group, size) in &publication.chord_sizes {
+            let stale = STALE.map(|suffix| names::group(group, suffix));
+            pipeline.del(&stale).ignore();
+            pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
+        }
+        for (group, structure) in &publication.groups {
+            let structure = json::to_string(structure);
+            pipeline
+                .set_ex(names::group(group, ""), structure, seconds)
+                .ignore();
+        }
+        for message in &publication.messages {
+            let queue = message.queue();
+            let list = names::list(queue, message.properties.priority);
+            pipeline
+                .sadd(names::binding_key(queue), names::binding(queue))
+                .ignore();
+            pipeline.lpush(list, message.encode()).ignore();
+        }
+        self.commands
+            .pipeline(commands::PUBLISH_TOGETHER, &pipeline)
+            .await
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
@@ -157,7 +188,30 @@ impl Broker for RedisBroker {
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
-        self.settle_all(delivery, settlement).await
+        let mut script = chord_scripts::settle(&delivery.tag, &settlement.chords, self.result_seconds());
+        for meta in &settlement.results {
+            add_result(&mut script, meta);
+        }
+        let publication = &settlement.publication;
+        for (group, size) in &publication.chord_sizes {
+            let keys = STALE.map(|suffix| names::group(group, suffix));
+            script.key(&keys).key(names::group(group, ".s"));
+            script.arg("chord").arg(*size);
+        }
+        for (group, structure) in &publication.groups {
+            script.key(names::group(group, ""));
+            script.arg("group").arg(json::to_string(structure));
+        }
+        for message in &publication.messages {
+            script.arg("message");
+            script.message(message.queue(), message.properties.priority, message.encode());
+        }
+        let is_held = |reply: &i64| *reply != 0;
+        Ok(match self.run_settling(delivery, &script, is_held).await? {
+            0 => SettlementStatus::NotHeld,
+            2 => SettlementStatus::ChordTaken,
+            _ => SettlementStatus::Applied,
+        })
     }
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
@@ -175,7 +229,7 @@ impl Broker for RedisBroker {
         message: Message,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        let mut script = self.settling(delivery, &[]);
+        let mut script = chord_scripts::settle(&delivery.tag, &[], self.result_seconds());
         if let Some(meta) = result {
             add_result(&mut script, meta);
         }

@@ -48,16 +48,8 @@ impl RedisScript {
         let mut invocation = Invocation::new(&self.script);
         invocation.key(keys).arg(arguments);
         // The connection itself limits the wait for the reply; this limit also covers connecting.
-        match timeout(
-            self.connection.response_timeout * 2,
-            self.connection.script(&invocation),
-        )
-        .await
-        {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(BrokerError::Unavailable {
-                cause: "timed out connecting".to_owned(),
-            }),
-        }
+        let limit = self.connection.response_timeout * 2;
+        let reply = timeout(limit, self.connection.script(&invocation)).await;
+        reply.unwrap_or_else(|_| Err(BrokerError::unavailable("timed out connecting")))
     }
 }

@@ -84,9 +84,7 @@ impl Watch {
         let mut result = self.register(id)?;
         let ended = result.wait_for(Option::is_some).await;
         let meta = ended.ok().and_then(|meta| meta.clone());
-        meta.ok_or_else(|| BrokerError::Unavailable {
-            cause: "the broker handle was dropped".to_owned(),
-        })
+        meta.ok_or_else(|| BrokerError::unavailable("the broker handle was dropped"))
     }
 
     fn register(&self, id: &str) -> Result<watch::Receiver<Option<ResultMeta>>, BrokerError> {
@@ -99,7 +97,7 @@ impl Watch {
         }
         if awaited.results.len() >= MAX_AWAITED {
             return Err(BrokerError::Refused {
-                cause: format!("{MAX_AWAITED} results are already awaited, the maximum"),
+                cause: format!("{MAX_AWAITED} results are already awaited, which is the maximum"),
             });
         }
         let (sender, receiver) = watch::channel(None);
@@ -203,7 +201,7 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
         tokio::select! {
             message = messages.next() => {
                 let Some(message) = message else {
-                    return Err(BrokerError::Unavailable { cause: "the connection was closed".to_owned() });
+                    return Err(BrokerError::unavailable("the connection was closed"));
                 };
                 deliver_message(shared, &message);
                 // Results arrive in bursts. If the connection has closed, the next iteration notices.

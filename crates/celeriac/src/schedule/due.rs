@@ -1,5 +1,7 @@
 //! Selects the ticks of an entry that are due, after any time without a scheduler.
 
+use std::iter;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Interval, Schedule};
@@ -38,20 +40,13 @@ pub(super) fn first_due(
     last: Timestamp,
     now: Timestamp,
 ) -> Option<DueTick> {
-    let mut tick = schedule.last(last, now)?;
-    let mut send = true;
-    match catch_up {
-        CatchUp::Once => {}
-        CatchUp::Skip => send = now.duration_since(tick) <= TOLERANCE,
-        CatchUp::All { at_most } => {
-            for _ in 1..at_most {
-                match tick_before(schedule, last, tick) {
-                    Some(earlier) => tick = earlier,
-                    None => break,
-                }
-            }
-        }
-    }
+    let latest = schedule.last(last, now)?;
+    let missed = iter::successors(Some(latest), |tick| tick_before(schedule, last, *tick));
+    let (tick, send) = match catch_up {
+        CatchUp::Once => (latest, true),
+        CatchUp::Skip => (latest, now.duration_since(latest) <= TOLERANCE),
+        CatchUp::All { at_most } => (missed.take(at_most.max(1)).last()?, true),
+    };
     Some(DueTick { tick, send })
 }
 

@@ -19,7 +19,7 @@ pub use self::{
 };
 use crate::{signature::Signature, task_id::TaskId, time};
 
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+const MIN_INTERVAL_MICROS: i64 = 1000;
 
 /// Times at which a periodic task is due.
 ///
@@ -63,10 +63,9 @@ impl Schedule {
     /// # Errors
     /// Returns an error if the interval is shorter than a millisecond.
     pub fn every(interval: Duration) -> Result<Self, ScheduleError> {
-        let micros = i64::try_from(interval.as_micros()).map_err(|_| ScheduleError::Interval)?;
-        if interval < SHORTEST_INTERVAL {
-            return Err(ScheduleError::Interval);
-        }
+        let micros = i64::try_from(interval.as_micros()).ok();
+        let micros = micros.filter(|micros| *micros >= MIN_INTERVAL_MICROS);
+        let micros = micros.ok_or(ScheduleError::Interval)?;
         Ok(Self::Every(Interval(SignedDuration::from_micros(micros))))
     }
 
