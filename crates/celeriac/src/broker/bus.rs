@@ -1,5 +1,5 @@
 //! The bus: kombu's fan-out exchanges (events, remote control) and the reply queues. Broadcasts are not
-//! stored; a listener receives only those sent while it listens.
+//! stored; a listener receives only the broadcasts sent while it listens.
 
 use std::fmt;
 

@@ -51,8 +51,9 @@ pub trait DeadLetters: Sealed + Send + Sync {
         revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError>;
 
-    /// Returns a letter to the end of its queue, without the marks of earlier deliveries. Returns false if it
-    /// is no longer in the list. With `force`, messages that no worker can run are requeued too.
+    /// Returns a letter's message to the end of its queue, without the marks of earlier deliveries. Returns
+    /// false if the letter is no longer in the list. With `force`, messages that no worker can run are
+    /// requeued too.
     ///
     /// # Errors
     /// Returns an error if no worker can run the message, if its queue is unknown, or if the broker does not
@@ -221,7 +222,8 @@ impl DeadLetter {
         }))
     }
 
-    /// Decodes a list element. An invalid element becomes a letter too, so that it can be listed and purged.
+    /// Decodes a list element. An invalid element becomes a letter too: it must be possible to list and purge
+    /// it.
     pub(crate) fn decode(entry: Vec<u8>) -> Self {
         let (read, raw) = Entry::decode(&entry).unwrap_or_else(|| {
             let invalid = Entry {

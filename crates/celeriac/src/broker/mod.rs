@@ -82,7 +82,7 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns an error if the broker did not confirm.
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError>;
 
-    /// Acknowledges a delivery together with everything that follows from it, in one step. Does nothing if
+    /// Acknowledges a delivery, stores results and publishes follow-up tasks, in one step. Does nothing if
     /// the delivery is no longer held.
     ///
     /// # Errors
@@ -122,8 +122,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError>;
 
-    /// Renews the lease of this handle and the reservations of these deliveries, so that no other worker
-    /// takes them over.
+    /// Renews the lease of this handle and the reservations of these deliveries. Other workers take over
+    /// deliveries that are not renewed in time.
     ///
     /// Call at least every [`renew_interval`](Self::renew_interval), even without deliveries.
     ///

@@ -1,6 +1,6 @@
 //! Prepares a canvas for sending: brings the steps of a chain into the order of the wire format, turns groups
-//! with a successor into chords, and assigns the ids of all results before the tasks are sent, so that
-//! clients can wait for the results. Corresponds to `prepare_steps` and `freeze` in Celery 5.7.
+//! with a successor into chords, and assigns the ids of all results, for which clients wait. Corresponds to
+//! `prepare_steps` and `freeze` in Celery 5.7.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) struct FreezeArgs {
 }
 
 impl FreezeArgs {
-    /// Returns the values of a signature that does not determine the result of the whole.
+    /// Returns the values for a part whose result is not the result of the whole canvas.
     fn of_part(&self) -> Self {
         Self {
             root: self.root.clone(),
@@ -77,7 +77,7 @@ pub(super) fn steps(
     Ok((steps, Arc::new(result)))
 }
 
-/// Assigns the ids of the results to a signature and everything that follows it.
+/// Assigns result ids to a signature and to all signatures inside it.
 pub(super) fn freeze(
     node: &mut Node,
     inherited: FreezeArgs,

@@ -35,7 +35,7 @@ use crate::{
 /// Maximum time that `receive` waits for a message.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// In-process broker; its messages and results are lost when it is dropped.
+/// Broker inside one process; its messages and results are lost when it is dropped.
 pub struct MemoryBroker {
     visibility_timeout: Duration,
     contents: Lock<Contents>,
@@ -170,7 +170,7 @@ impl Broker for MemoryBroker {
             }
             contents.store(&settlement.results);
             contents.begin_chords(&settlement.publication);
-            // The publisher also waits for the messages that its message causes.
+            // The publisher is notified only after the messages that its message causes.
             for message in &settlement.publication.messages {
                 let finished = Arc::clone(&reserved.message.finished);
                 contents.follow(message.queue(), message, finished);
@@ -301,7 +301,7 @@ impl Broker for MemoryBroker {
     }
 }
 
-/// Error of a publisher whose message was dropped with the broker.
+/// Returns the error for a publisher whose message was dropped with the broker.
 fn shutting_down() -> BrokerError {
     BrokerError::unavailable("the broker was shut down before the task finished")
 }

@@ -1,5 +1,5 @@
-//! Last ticks of periodic tasks in the in-process broker. They are lost with it, so after a restart every
-//! entry starts from the current time.
+//! Last ticks of periodic tasks in the in-process broker. They do not outlive the broker, so every entry
+//! starts from the current time after a restart.
 
 use async_trait::async_trait;
 

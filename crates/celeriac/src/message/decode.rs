@@ -101,7 +101,7 @@ fn protocol_2(headers: Headers, properties: Properties, parts: Vec<Value>) -> Re
     })
 }
 
-/// Reads a protocol-1 message, which keeps everything in the body. Its headers may still carry trace context.
+/// Reads a protocol-1 message, whose fields are all in the body. Its headers may contain trace context.
 fn protocol_1(
     mut body: Map<String, Value>,
     headers: Members,

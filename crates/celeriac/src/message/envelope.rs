@@ -79,7 +79,7 @@ impl IntoIterator for Members {
     }
 }
 
-/// Any JSON value, of which only text and objects are kept.
+/// Any JSON value; only text and objects are kept.
 enum Part<'a> {
     Text(Cow<'a, str>),
     Object(Members),

@@ -1,6 +1,6 @@
 //! A task message as stored in a Redis list: Celery's task protocol 2 in the envelope of kombu's virtual
-//! transports (Celery 5.6, kombu 5.6). Decoding is as tolerant as Celery's worker and also reads protocol 1;
-//! a message that cannot be run becomes a [`Poison`] with a reason. Encoding writes the same keys in the same
+//! transports (Celery 5.6, kombu 5.6). Decoding is as tolerant as Celery's worker and accepts protocol 1 too;
+//! the error for a message that cannot be run is a [`Poison`]. Encoding writes the same keys in the same
 //! order as Celery.
 
 mod decode;

@@ -48,7 +48,7 @@ impl StoredResult {
 }
 
 impl Acks {
-    /// Acknowledges a delivery, together with others that are waiting.
+    /// Acknowledges a delivery, together with other waiting deliveries.
     pub(super) async fn ack(
         &self,
         connection: &Connection,

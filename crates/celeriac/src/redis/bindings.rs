@@ -1,11 +1,11 @@
-//! Remembers the bindings by which kombu knows the queues. They are declared once for each queue and
-//! connection, as Celery does, and again after a while, in case the database has been flushed.
+//! Remembers which queues have declared bindings, by which kombu finds them. As in Celery, a binding is
+//! declared once per connection; it is declared again after a while, in case the database was flushed.
 
 use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
 
-/// Maximum number of queues whose bindings are remembered; others are declared every time.
+/// Maximum number of remembered queues; bindings of other queues are declared every time.
 const MAX_BINDINGS: usize = 1024;
 /// Time after which bindings are declared again.
 const REDECLARE_AFTER: Duration = Duration::from_secs(10);

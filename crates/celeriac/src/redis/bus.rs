@@ -1,6 +1,6 @@
-//! [`Bus`] in kombu's layout: fan-out uses pub/sub on `/<database>.<exchange>[/<routing key>]`, a mailbox or
-//! reply queue is known by its binding, and replies are a list. Since 5.7 kombu drops the bindings of an
-//! exchange that have not been declared for an hour, so every declaration extends that deadline.
+//! [`Bus`] in kombu's layout: fan-out uses pub/sub on `/<database>.<exchange>[/<routing key>]`, a binding
+//! announces a mailbox or reply queue, and replies are stored in a list. Since version 5.7, kombu drops the
+//! bindings of an exchange an hour after their last declaration, so every declaration extends that deadline.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ const MAX_REPLIES: usize = 100;
 const PING_AFTER: Duration = Duration::from_secs(15);
 
 scripts! {
-    /// Adds a reply to its queue if the queue is still bound; without a reader, replies would pile up.
+    /// Adds a reply to its queue if the queue is still bound, because replies without a reader would pile up.
     ///
     /// KEYS: binding, list. ARGV: binding's member, reply, seconds until the list expires.
     REPLY = r"

@@ -1,6 +1,6 @@
 //! Lua scripts that record the parts of chords, and settle tasks together with their successors: chords,
-//! callbacks, the next task of a chain. Chord headers are stored under the keys of Celery 5.7 (those of 5.6 and
-//! two more), so Python and Rust workers can complete a header together.
+//! callbacks, the next task of a chain. Chord headers are stored under the keys of Celery 5.7 (those of 5.6
+//! and two more), so Python and Rust workers can complete a header together.
 //!
 //! A part is recorded while its delivery is reserved, and replaces an earlier result of the same task. The
 //! worker that completes the header claims the body (`.c`); then it publishes the body, deletes the header
@@ -59,7 +59,7 @@ for _, part in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do answer[#answer + 
 return answer
 ";
 
-    /// Settles a delivery with everything that follows from it, if the delivery is still held.
+    /// Settles a delivery and applies the steps, if the delivery is still held.
     ///
     /// KEYS: unacked_index, unacked, acked-early, then for each chord .c, .j, .t, .s, .d, then the keys of
     /// the steps. ARGV: delivery tag, number of chords, seconds to keep, then the claims, then for each step

@@ -41,7 +41,7 @@ pub(super) struct Connection {
     pub observer: Arc<dyn Observer>,
     pub response_timeout: Duration,
     state: Lock<ConnectionState>,
-    /// Locked while connecting, so that one caller connects and the others wait for it.
+    /// Locked while connecting: one caller connects and the others wait.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -128,7 +128,7 @@ impl Connection {
         self.request(reported, run, kind).await
     }
 
-    /// Runs a script by its hash, after loading it if the server does not know it.
+    /// Runs a script by its hash; loads it first if the server does not know it.
     pub(super) async fn script<T: FromRedisValue>(&self, script: &Invocation<'_>) -> Result<T, BrokerError> {
         let run = |mut connection| async move {
             let mut back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(20));
@@ -174,7 +174,7 @@ impl Connection {
 
     /// Opens a separate connection for pub/sub.
     pub(super) async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
-        // Subscribing works even while the server loads its data, so wait until it serves requests.
+        // A server that is loading its data accepts subscriptions, so check that it serves requests.
         self.live().await?;
         let attempt = async {
             let client = self.endpoint.client().await?;
@@ -208,11 +208,11 @@ impl Connection {
         result
     }
 
-    /// Returns the connection, and connects first if there is none and the back-off allows it.
+    /// Returns the connection. Connects first if there is none and the back-off allows it.
     pub(super) async fn live(&self) -> Result<Live, BrokerError> {
         match self.current()? {
             Some(live) => Ok(live),
-            // Boxed, so that the futures of commands, which rarely connect, stay small.
+            // Boxed to keep the futures of commands small, which rarely connect.
             None => Box::pin(self.reconnect()).await,
         }
     }
@@ -308,7 +308,8 @@ impl Connection {
 }
 
 impl ConnectionState {
-    /// Prevents attempts to connect for the next delay. Returns the error of requests until then.
+    /// Prevents attempts to connect until the next delay has passed. Returns the error of requests until
+    /// then.
     fn back_off(&mut self, cause: String) -> BrokerError {
         self.retry_at = Some((Instant::now() + self.back_off.next_delay(), cause.clone()));
         BrokerError::unavailable(cause)

@@ -18,7 +18,7 @@ pub enum ConfigError {
     /// The URL asks for TLS without verified certificates.
     #[error("the server's certificate is always verified: set ssl_cert_reqs to required, or remove it")]
     Unverified,
-    /// A file of certificates or keys cannot be read, or contains none.
+    /// A certificate or key file cannot be read, or is not PEM.
     #[error(
         "a certificate or key file for Redis (ssl_ca_certs, ssl_certfile, ssl_keyfile) is missing or not PEM"
     )]

@@ -11,7 +11,7 @@ use crate::broker::BrokerError;
 
 /// Lua script of the application, with its own connection.
 ///
-/// Prefix its keys with the application's name, so that they differ from Celery's.
+/// Prefix its keys with the application's name to keep them apart from Celery's.
 pub struct RedisScript {
     script: Script,
     connection: Connection,

@@ -1,5 +1,5 @@
-//! Receives messages. A script pops and reserves in one step, so that a message is always either in its queue
-//! or reserved.
+//! Receives messages. A script pops and reserves in one step: a message is always either in its queue or
+//! reserved.
 //!
 //! Waiting must not pop: `BRPOP` would remove a message before it is reserved. `BLMOVE queue queue RIGHT
 //! RIGHT`, which moves the oldest message to where it already is, returns as soon as there is a message and
@@ -116,7 +116,7 @@ impl RedisBroker {
     }
 
     fn tag(&self, number: u64) -> DeliveryTag {
-        // Fixed width, so that deliveries of the same second sort in order in the index.
+        // Fixed width: deliveries of the same second are sorted by tag in the index.
         DeliveryTag(format!("{}/{number:012}", self.instance))
     }
 }

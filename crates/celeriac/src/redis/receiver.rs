@@ -1,4 +1,4 @@
-//! The connection and the delivery tags with which a broker handle receives messages.
+//! The connection and the delivery tags that a broker handle uses to receive messages.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -11,7 +11,7 @@ pub(super) struct Receiver {
     /// Locked while a receive is in progress: the next free tag is known only after the reply to the
     /// previous script.
     pub tags: Mutex<Tags>,
-    /// Rotates the order of the queues, so that a full queue does not starve the others.
+    /// Rotates the order of the queues, because a full queue would starve the others.
     pub rotation: AtomicUsize,
 }
 

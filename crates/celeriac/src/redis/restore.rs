@@ -78,7 +78,7 @@ impl RedisBroker {
         let tags: Vec<&str> = candidates.iter().map(|delivery| delivery.tag.as_str()).collect();
         let args = (names::UNACKED, tags);
         let reservations: Vec<Option<Vec<u8>>> = self.commands.command(commands::HMGET, args).await?;
-        // Latest first, so that the oldest ends up at the head of its list.
+        // Latest first: each message is put at the head of its list, where the oldest must end up.
         for (delivery, reservation) in candidates.iter().zip(reservations).rev() {
             match reservation {
                 Some(reservation) => {

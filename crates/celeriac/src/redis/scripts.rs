@@ -11,7 +11,7 @@ scripts! {
     /// KEYS: unacked_index, unacked, leases, then the lists. ARGV: maximum number of messages, instance,
     /// first tag number, lease seconds, then for each list the tail of its reservations. Returns the index of
     /// each message's list (from 1), the messages, and whether the lease was added. A message that is clearly
-    /// not JSON is reserved as a JSON string, so that a Python worker that restores it can read the
+    /// not JSON is reserved as a JSON string: a Python worker that restores it must be able to parse the
     /// reservation.
     RECEIVE = r"
 local limit = tonumber(ARGV[1])

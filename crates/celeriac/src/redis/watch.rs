@@ -1,8 +1,8 @@
 //! Waits for results. All waiters of a broker handle share one pub/sub connection. It is opened for the first
-//! waiter, reconnects after an outage, and is closed some time after the last waiter has left.
+//! waiter, reconnects after an outage, and is closed when there have been no waiters for some time.
 //!
 //! A result may be stored before its channel is subscribed, or while the connection is broken, so the keys
-//! are read too: after every subscription, after every reconnection, and every few seconds, since a dead
+//! are read too: after every subscription, after every reconnection, and every few seconds, because a dead
 //! connection may go unnoticed for a long time.
 
 use std::{
@@ -50,7 +50,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Awaited {
-    /// Senders to the waiters, by task id. Waiters that were dropped are noticed by the next poll.
+    /// Senders to the waiters, by task id. The next poll removes the senders without waiters.
     results: HashMap<String, watch::Sender<Option<ResultMeta>>>,
     /// Ids added since the last subscription.
     to_subscribe: Vec<String>,
@@ -149,8 +149,8 @@ impl Shared {
         awaited.results.keys().cloned().collect()
     }
 
-    /// Marks the task as stopped if there are no waiters, so that the next waiter starts a new one. Returns
-    /// whether it did.
+    /// Marks the watching task as stopped if there are no waiters; the next waiter then starts a new one.
+    /// Returns whether the task has to stop.
     fn stop_if_idle(&self) -> bool {
         let mut awaited = self.awaited.lock();
         awaited.remove_abandoned();
@@ -229,7 +229,7 @@ fn deliver_message(shared: &Shared, message: &Msg) {
     }
 }
 
-/// Subscribes to newly awaited results and reads those that are stored already.
+/// Subscribes to newly awaited results, and reads the results that are already stored.
 async fn subscribe(
     shared: &Shared,
     sink: &mut PubSubSink,

@@ -1,4 +1,4 @@
-//! Selects the ticks of an entry that are due, after any time without a scheduler.
+//! Selects the due ticks of an entry, including those missed while no scheduler ran.
 
 use std::iter;
 
@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Interval, Schedule};
 
-/// Maximum delay of a tick that counts as on time; allows for a restart of the scheduler or the broker.
+/// Maximum lateness of a tick that still counts as on time. Allows for a restart of the scheduler or broker.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(30);
 
 /// Treatment of ticks that were missed because no scheduler ran or the broker was unavailable.
@@ -25,7 +25,7 @@ pub enum CatchUp {
     },
 }
 
-/// First tick that is due. All ticks after it, up to now, are treated alike.
+/// First tick that is due. All later ticks up to now are treated alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DueTick {
     pub tick: Timestamp,

@@ -57,8 +57,8 @@ pub enum ScheduleError {
 }
 
 impl Schedule {
-    /// Creates a schedule with a tick every `interval`; the first tick is one interval after the entry is
-    /// first seen. The time between ticks does not depend on when tasks are actually sent.
+    /// Creates a schedule with a tick every `interval`, independent of the time at which tasks are actually
+    /// sent. The first tick is one interval after the broker first sees the entry.
     ///
     /// # Errors
     /// Returns an error if the interval is shorter than a millisecond.
@@ -73,13 +73,13 @@ impl Schedule {
     /// and [`Cron::in_zone`] for other time zones.
     ///
     /// # Errors
-    /// Returns an error if the expression is invalid, or if none of its dates exists.
+    /// Returns an error if the expression is invalid, or matches no date.
     pub fn cron(expression: &str) -> Result<Self, ScheduleError> {
         Ok(expression.parse::<Cron>()?.into())
     }
 
-    /// Returns the first tick after `after`, which for an interval must itself be a tick, or `None` if there
-    /// is none.
+    /// Returns the first tick after `after`, or `None` if there is none. For an interval, `after` must be a
+    /// tick.
     #[must_use]
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         match self {

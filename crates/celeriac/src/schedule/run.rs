@@ -74,8 +74,8 @@ impl Scheduler {
         Self { observer, ..self }
     }
 
-    /// Sends due tasks until `shutdown` is cancelled. While the broker is unavailable, the scheduler keeps
-    /// retrying; each entry's [`CatchUp`](super::CatchUp) determines what happens to ticks missed meanwhile.
+    /// Sends due tasks until `shutdown` is cancelled. Retries while the broker is unavailable; the
+    /// [`CatchUp`](super::CatchUp) of an entry applies to the ticks missed during the outage.
     pub async fn run(self, shutdown: CancellationToken) {
         if self.entries.is_empty() {
             return shutdown.cancelled().await;
@@ -148,8 +148,7 @@ impl Scheduler {
                 Some(stored) => warn!(
                     entry = entry.name,
                     %stored,
-                    "the stored last tick of a periodic task is not a time, or in the future; the task starts from \
-                     the current time"
+                    "ignored an invalid or future last tick; the periodic task starts from the current time"
                 ),
             }
             let start = time::format(now);
@@ -172,7 +171,7 @@ impl Scheduler {
             let to = time::format(tick);
             let message = first.send.then(|| self.message(entry, tick, now));
             if !self.advance(&entry.name, &from, &to, message).await? {
-                // Another scheduler was faster; read the tick it has stored.
+                // Another scheduler was faster; the next pass reads the tick that it stored.
                 return Ok(Some(now));
             }
             if first.send {
