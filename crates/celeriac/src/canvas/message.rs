@@ -40,9 +40,7 @@ impl<'a> SendContext<'a> {
             parent: None,
         }
     }
-}
 
-impl SendContext<'_> {
     pub(crate) fn message(
         &self,
         task: String,

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use super::{
     error::ConfigError,
-    url::{Location, host_and_port},
+    url::{self, Location},
 };
 
 /// Settings of a [`RedisBroker`](super::RedisBroker).
@@ -127,7 +127,7 @@ impl RedisConfig {
     pub fn server(&self) -> Result<(Option<(String, u16)>, i64), ConfigError> {
         let location = Location::parse(&self.url)?;
         let info = location.addresses.first().ok_or(ConfigError::Url)?;
-        let address = host_and_port(info).filter(|_| location.master.is_none());
+        let address = url::host_and_port(info).filter(|_| location.master.is_none());
         Ok((address, info.redis_settings().db()))
     }
 }

@@ -250,7 +250,9 @@ impl Connection {
         // Servers also accept connections while they load their data, and as replicas.
         cmd("PING").exec_async(&mut connection).await.map_err(text)?;
         match cmd("ROLE").query_async::<Vec<Value>>(&mut connection).await {
-            Ok(role) if is_replica(&role) => Err("the server is a replica".to_owned()),
+            Ok(role) if matches!(role.first(), Some(Value::BulkString(name)) if name == b"slave") => {
+                Err("the server is a replica".to_owned())
+            }
             // The account may lack the permission, and a proxy may not know the command.
             Err(error) if ErrorScope::of(&error).0 == ErrorScope::Connection => Err(text(error)),
             _ => Ok(connection),
@@ -318,10 +320,6 @@ impl ConnectionState {
 
 fn text(error: RedisError) -> String {
     ErrorScope::of(&error).1
-}
-
-fn is_replica(role: &[Value]) -> bool {
-    matches!(role.first(), Some(Value::BulkString(role)) if role == b"slave")
 }
 
 /// Returns the name of a command.

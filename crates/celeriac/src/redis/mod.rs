@@ -23,30 +23,28 @@ mod outage;
 mod own_script;
 mod publish;
 mod receive;
-mod receiver;
 mod reserve;
 mod restore;
 mod schedule;
 mod script;
 mod scripts;
+mod tags;
 mod url;
 mod watch;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use redis::{FromRedisValue, pipe};
+use tokio::sync::Mutex;
 
 use self::{
-    ack::Acks,
-    bindings::Bindings,
-    chord_scripts::{STALE, add_result},
-    connection::Connection,
-    endpoint::Endpoint,
-    lease::Lease,
-    receiver::Receiver,
-    script::Invocation,
-    watch::Watch,
+    ack::Acks, bindings::Bindings, connection::Connection, endpoint::Endpoint, lease::Lease,
+    script::Invocation, tags::Tags, watch::Watch,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
@@ -70,7 +68,13 @@ pub struct RedisBroker {
     config: RedisConfig,
     commands: Arc<Connection>,
     watch: Watch,
-    receiver: Receiver,
+    /// Connection for receiving, which may block.
+    receiving: Connection,
+    /// Locked while a receive is in progress: the next free tag is known only after the reply to the previous
+    /// script.
+    tags: Mutex<Tags>,
+    /// Rotates the order of the queues, because a full queue would starve the others.
+    rotation: AtomicUsize,
     /// Name of this handle in delivery tags and leases.
     instance: String,
     lease: Lease,
@@ -101,7 +105,9 @@ impl RedisBroker {
     fn with_commands(config: RedisConfig, commands: Connection) -> Self {
         let commands = Arc::new(commands);
         Self {
-            receiver: Receiver::new(commands.another()),
+            receiving: commands.another(),
+            tags: Mutex::default(),
+            rotation: AtomicUsize::new(0),
             watch: Watch::new(Arc::clone(&commands)),
             commands,
             instance: system::random_id().to_string(),
@@ -152,7 +158,7 @@ impl Broker for RedisBroker {
         let mut pipeline = pipe();
         pipeline.atomic();
         for (group, size) in &publication.chord_sizes {
-            let stale = STALE.map(|suffix| names::group(group, suffix));
+            let stale = chord_scripts::STALE.map(|suffix| names::group(group, suffix));
             pipeline.del(&stale).ignore();
             pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
         }
@@ -190,11 +196,11 @@ impl Broker for RedisBroker {
     ) -> Result<SettlementStatus, BrokerError> {
         let mut script = chord_scripts::settle(&delivery.tag, &settlement.chords, self.result_seconds());
         for meta in &settlement.results {
-            add_result(&mut script, meta);
+            chord_scripts::add_result(&mut script, meta);
         }
         let publication = &settlement.publication;
         for (group, size) in &publication.chord_sizes {
-            let keys = STALE.map(|suffix| names::group(group, suffix));
+            let keys = chord_scripts::STALE.map(|suffix| names::group(group, suffix));
             script.key(&keys).key(names::group(group, ".s"));
             script.arg("chord").arg(*size);
         }
@@ -231,7 +237,7 @@ impl Broker for RedisBroker {
     ) -> Result<(), BrokerError> {
         let mut script = chord_scripts::settle(&delivery.tag, &[], self.result_seconds());
         if let Some(meta) = result {
-            add_result(&mut script, meta);
+            chord_scripts::add_result(&mut script, meta);
         }
         script.arg("message");
         script.message(&delivery.queue, message.properties.priority, message.encode());

@@ -11,7 +11,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{RedisBroker, commands, names, receiver::Tags, restore, script::Invocation, scripts};
+use super::{RedisBroker, commands, names, restore, script::Invocation, scripts, tags::Tags};
 use crate::broker::{BrokerError, Delivery, DeliveryTag};
 
 /// Maximum number of messages taken in one step: Redis limits the number of values that a script passes to a
@@ -29,13 +29,13 @@ impl RedisBroker {
         if queues.is_empty() || max == 0 {
             return Ok(Vec::new());
         }
-        let mut tags = self.receiver.tags.lock().await;
+        let mut tags = self.tags.lock().await;
         let claimed = self.claim(&mut tags).await?;
         if !claimed.is_empty() {
             return Ok(claimed);
         }
         let mut queues: Vec<&str> = queues.iter().map(String::as_str).collect();
-        let first = self.receiver.rotation.fetch_add(1, Ordering::Relaxed) % queues.len();
+        let first = self.rotation.fetch_add(1, Ordering::Relaxed) % queues.len();
         queues.rotate_left(first);
         let max = max.min(MAX_MESSAGES);
         let taken = self.take(&mut tags, &queues, max).await?;
@@ -43,8 +43,9 @@ impl RedisBroker {
             return Ok(taken);
         }
         let wait = (queues[0], queues[0], "RIGHT", "RIGHT", WAIT.as_secs_f64());
-        let connection = &self.receiver.connection;
-        connection.command::<redis::Value>(commands::BLMOVE, wait).await?;
+        self.receiving
+            .command::<redis::Value>(commands::BLMOVE, wait)
+            .await?;
         self.take(&mut tags, &queues, max).await
     }
 
@@ -73,7 +74,7 @@ impl RedisBroker {
         tags.unanswered = max as u64;
         let was_held = self.lease.is_held();
         let (origins, messages, added): (Vec<usize>, Vec<Vec<u8>>, bool) =
-            self.receiver.connection.script(&invocation).await?;
+            self.receiving.script(&invocation).await?;
         tags.unanswered = 0;
         if !messages.is_empty() {
             self.lease.set(was_held, added);
@@ -102,8 +103,7 @@ impl RedisBroker {
             .collect();
         let fields: Vec<&str> = lost.iter().map(DeliveryTag::as_str).collect();
         let args = (names::UNACKED, fields);
-        let reservations: Vec<Option<Vec<u8>>> =
-            self.receiver.connection.command(commands::HMGET, args).await?;
+        let reservations: Vec<Option<Vec<u8>>> = self.receiving.command(commands::HMGET, args).await?;
         tags.unanswered = 0;
         Ok(lost
             .into_iter()

@@ -191,6 +191,11 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
     let mut polls = interval_at(Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut idle_since = Instant::now();
+    let deliver = |message: &Msg| {
+        if let Some(meta) = ResultMeta::decode(message.get_payload_bytes()) {
+            shared.deliver(meta);
+        }
+    };
     loop {
         subscribe(shared, &mut sink, &mut subscribed).await?;
         unsubscribe(shared, &mut sink, &mut subscribed).await?;
@@ -203,11 +208,11 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
                 let Some(message) = message else {
                     return Err(BrokerError::unavailable("the connection was closed"));
                 };
-                deliver_message(shared, &message);
+                deliver(&message);
                 // Results arrive in bursts. If the connection has closed, the next iteration notices.
                 for _ in 0..BATCH {
                     match messages.next().now_or_never() {
-                        Some(Some(message)) => deliver_message(shared, &message),
+                        Some(Some(message)) => deliver(&message),
                         _ => break,
                     }
                 }
@@ -220,12 +225,6 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
                 }
             }
         }
-    }
-}
-
-fn deliver_message(shared: &Shared, message: &Msg) {
-    if let Some(meta) = ResultMeta::decode(message.get_payload_bytes()) {
-        shared.deliver(meta);
     }
 }
 
