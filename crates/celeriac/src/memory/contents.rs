@@ -40,6 +40,7 @@ pub(super) struct Contents {
 }
 
 pub(super) struct QueuedMessage {
+    pub queue: String,
     pub raw: Vec<u8>,
     pub priority_step: usize,
     /// Notifies the publisher; shared with the messages that this message causes.
@@ -48,7 +49,6 @@ pub(super) struct QueuedMessage {
 
 pub(super) struct Reserved {
     pub message: QueuedMessage,
-    pub queue: String,
     pub renewed: Instant,
 }
 
@@ -95,6 +95,7 @@ impl Contents {
         // The steps are 0-2, 3-5, 6-8 and 9.
         let priority_step = usize::from(priority.min(9) / 3);
         let message = QueuedMessage {
+            queue: queue.to_owned(),
             raw,
             priority_step,
             finished,
@@ -119,12 +120,8 @@ impl Contents {
                         queue: queue.clone(),
                         raw: message.raw.clone(),
                     });
-                    let reserved = Reserved {
-                        message,
-                        queue: queue.clone(),
-                        renewed: Instant::now(),
-                    };
-                    self.reserved.insert(tag, reserved);
+                    let renewed = Instant::now();
+                    self.reserved.insert(tag, Reserved { message, renewed });
                 }
             }
         }
@@ -177,17 +174,14 @@ impl Contents {
     /// Returns a message to the head of its queue, marked as redelivered. Returns false if the delivery is
     /// not reserved.
     pub(super) fn restore(&mut self, tag: &DeliveryTag) -> bool {
-        let Some(Reserved {
-            mut message, queue, ..
-        }) = self.reserved.remove(tag)
-        else {
+        let Some(Reserved { mut message, .. }) = self.reserved.remove(tag) else {
             return false;
         };
         if let Some(marked) = mark_redelivered(&message.raw) {
             message.raw = marked.into_bytes();
         }
-        let step = message.priority_step;
-        self.queues.entry(queue).or_default()[step].push_front(message);
+        let lists = self.queues.entry(message.queue.clone()).or_default();
+        lists[message.priority_step].push_front(message);
         true
     }
 

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::contents::Contents;
+use self::contents::{Contents, Reserved};
 use crate::{
     broker::{
         Broker, BrokerError, DeadLetter, Delivery, DeliveryTag, Depth, Publication, Renewal, Settlement,
@@ -208,12 +208,12 @@ impl Broker for MemoryBroker {
     ) -> Result<(), BrokerError> {
         {
             let mut contents = self.contents.lock();
-            let Some(reserved) = contents.remove(&delivery.tag) else {
+            let Some(Reserved { message: held, .. }) = contents.remove(&delivery.tag) else {
                 return Ok(());
             };
             contents.store(result);
             // The publisher keeps waiting for the message that replaces its own.
-            contents.follow(&reserved.queue, &message, reserved.message.finished);
+            contents.follow(&held.queue, &message, held.finished);
         }
         self.stored.notify_waiters();
         self.arrived.notify_waiters();

@@ -1,6 +1,8 @@
 //! Decodes a list element into a [`Message`]: the envelope first, then the body, then the headers. Accepts
 //! the same messages as a Celery 5.6 worker, and returns a [`PoisonReason`] for any other.
 
+use std::borrow::Cow;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
@@ -57,27 +59,22 @@ fn body(envelope: &Envelope<'_>, body_encoding: Option<&str>) -> Result<Value, P
         return Err(PoisonReason::ContentType(shorten(content_type)));
     }
     let encoding = envelope.content_encoding.as_deref().unwrap_or("utf-8");
-    if !["utf-8", "utf8"]
-        .iter()
-        .any(|name| encoding.eq_ignore_ascii_case(name))
-    {
+    let is = |name| encoding.eq_ignore_ascii_case(name);
+    if !is("utf-8") && !is("utf8") {
         return Err(PoisonReason::ContentEncoding(shorten(encoding)));
     }
     let packed = envelope.body.as_deref().ok_or(PoisonReason::Missing("body"))?;
-    let decoded;
     let text = match body_encoding {
-        None => packed.as_bytes(),
-        Some("base64") => {
-            decoded = STANDARD
-                .decode(packed)
-                .map_err(|error| PoisonReason::Base64(base64_error(&error)))?;
-            &decoded
-        }
+        None => Cow::Borrowed(packed.as_bytes()),
+        Some("base64") => match STANDARD.decode(packed) {
+            Ok(text) => Cow::Owned(text),
+            Err(error) => return Err(PoisonReason::Base64(base64_error(&error))),
+        },
         Some(other) => return Err(PoisonReason::BodyEncoding(shorten(other))),
     };
     let body =
-        serde_json::from_slice(text).map_err(|error| PoisonReason::BodyNotJson(syntax_error(&error)))?;
-    if json::has_integer_beyond_64_bits(text) {
+        serde_json::from_slice(&text).map_err(|error| PoisonReason::BodyNotJson(syntax_error(&error)))?;
+    if json::has_integer_beyond_64_bits(&text) {
         return Err(PoisonReason::IntegerTooLarge);
     }
     Ok(body)

@@ -130,12 +130,12 @@ impl Headers {
                     if value.is_null() => {}
                 "lang" => read.lang = string(value).unwrap_or(read.lang),
                 "shadow" => read.shadow = string(value).or(read.shadow),
-                "eta" => read.eta = Some(instant("eta", &value)?),
-                "expires" => read.expires = Some(instant("expires", &value)?),
+                "eta" => read.eta = Some(valid(instant(&value), "eta", TIME)?),
+                "expires" => read.expires = Some(valid(instant(&value), "expires", TIME)?),
                 "group" => read.group = string(value).or(read.group),
                 "group_index" => read.group_index = value,
-                "retries" => read.retries = count("retries", &value)?,
-                "timelimit" => read.timelimit = limits(&value)?,
+                "retries" => read.retries = valid(count(&value), "retries", COUNT)?,
+                "timelimit" => read.timelimit = valid(limits(&value), "timelimit", LIMITS)?,
                 "root_id" => read.root_id = string(value).map(TaskId::from).or(read.root_id),
                 "parent_id" => read.parent_id = string(value).map(TaskId::from).or(read.parent_id),
                 "argsrepr" => read.argsrepr = string(value).or(read.argsrepr),
@@ -161,27 +161,27 @@ pub(super) fn string(value: Value) -> Option<String> {
     }
 }
 
-fn instant(name: &'static str, value: &Value) -> Result<Timestamp, PoisonReason> {
-    let expected = "an ISO 8601 time";
-    let time = value.as_str().and_then(time::parse);
-    time.ok_or(PoisonReason::Header { name, expected })
+const TIME: &str = "an ISO 8601 time";
+const COUNT: &str = "a non-negative integer";
+const LIMITS: &str = "a pair of seconds (hard, soft) or nulls";
+
+fn valid<T>(value: Option<T>, name: &'static str, expected: &'static str) -> Result<T, PoisonReason> {
+    value.ok_or(PoisonReason::Header { name, expected })
 }
 
-fn count(name: &'static str, value: &Value) -> Result<u32, PoisonReason> {
-    let expected = "a non-negative integer";
-    let count = value.as_u64().and_then(|count| count.try_into().ok());
-    count.ok_or(PoisonReason::Header { name, expected })
+fn instant(value: &Value) -> Option<Timestamp> {
+    value.as_str().and_then(time::parse)
 }
 
-fn limits(value: &Value) -> Result<TimeLimit, PoisonReason> {
-    const INVALID: PoisonReason = PoisonReason::Header {
-        name: "timelimit",
-        expected: "a pair of seconds (hard, soft) or nulls",
-    };
-    let (hard, soft): (Option<f64>, Option<f64>) = Deserialize::deserialize(value).map_err(|_| INVALID)?;
-    let limit = |seconds: Option<f64>| seconds.map(Duration::try_from_secs_f64).transpose();
-    Ok(TimeLimit {
-        hard: limit(hard).map_err(|_| INVALID)?,
-        soft: limit(soft).map_err(|_| INVALID)?,
+fn count(value: &Value) -> Option<u32> {
+    value.as_u64()?.try_into().ok()
+}
+
+fn limits(value: &Value) -> Option<TimeLimit> {
+    let (hard, soft): (Option<f64>, Option<f64>) = Deserialize::deserialize(value).ok()?;
+    let limit = |seconds: Option<f64>| seconds.map(Duration::try_from_secs_f64).transpose().ok();
+    Some(TimeLimit {
+        hard: limit(hard)?,
+        soft: limit(soft)?,
     })
 }

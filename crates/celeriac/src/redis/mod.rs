@@ -275,12 +275,7 @@ impl Broker for RedisBroker {
     }
 
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
-        let renewal = self.renew_lease(deliveries).await?;
-        if renewal == Renewal::Lost {
-            // The bindings are lost too, so they must be declared again.
-            *self.bindings.lock() = Bindings::default();
-        }
-        Ok(renewal)
+        self.renew_lease(deliveries).await
     }
 
     async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {

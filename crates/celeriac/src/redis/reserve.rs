@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use redis::pipe;
 
 use super::{
-    RedisBroker, commands, names, restore,
+    RedisBroker,
+    bindings::Bindings,
+    commands, names, restore,
     script::{Invocation, scripts},
 };
 use crate::broker::{BrokerError, Delivery, DeliveryTag, Renewal};
@@ -45,11 +47,12 @@ impl RedisBroker {
         if before.is_some_and(|before| now - before > MAX_SUSPENSION_SECONDS) {
             lease.clear_lost();
         }
-        Ok(if lease.lost.load(Ordering::Acquire) {
-            Renewal::Lost
-        } else {
-            Renewal::Kept
-        })
+        if !lease.lost.load(Ordering::Acquire) {
+            return Ok(Renewal::Kept);
+        }
+        // The bindings are lost too, so they must be declared again.
+        *self.bindings.lock() = Bindings::default();
+        Ok(Renewal::Lost)
     }
 
     /// Reserves a delivery again if the server has lost this handle's reservations, even if no renewal has

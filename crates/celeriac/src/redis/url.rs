@@ -22,15 +22,12 @@ pub(super) struct Location {
 impl Location {
     pub(super) fn parse(url: &str) -> Result<Self, ConfigError> {
         let (scheme, rest) = url.split_once("://").ok_or(ConfigError::Url)?;
-        let sentinels = match scheme {
-            "sentinel" => Some("redis"),
-            "sentinels" => Some("rediss"),
-            _ => None,
-        };
-        let urls = match (sentinels, scheme) {
-            (Some(plain), _) => each_host(scheme, plain, rest)?,
-            (None, "redis+socket") => vec![socket(rest)?],
-            (None, _) => vec![Url::parse(url).map_err(|_| ConfigError::Url)?],
+        let is_sentinel = matches!(scheme, "sentinel" | "sentinels");
+        let urls = match scheme {
+            "sentinel" => each_host(scheme, "redis", rest)?,
+            "sentinels" => each_host(scheme, "rediss", rest)?,
+            "redis+socket" => vec![socket(rest)?],
+            _ => vec![Url::parse(url).map_err(|_| ConfigError::Url)?],
         };
         let parameters: HashMap<String, String> = urls
             .iter()
@@ -46,7 +43,7 @@ impl Location {
             .into_iter()
             .find_map(|name| parameters.get(name).filter(|name| !name.is_empty()))
             .cloned();
-        if sentinels.is_some() && master.is_none() {
+        if is_sentinel && master.is_none() {
             return Err(ConfigError::Master);
         }
         // The error of redis-rs is discarded: it could quote the URL, which may contain a password.
@@ -55,7 +52,7 @@ impl Location {
             .map(|url| url.into_connection_info().map_err(|_| ConfigError::Url));
         Ok(Self {
             addresses: addresses.collect::<Result<_, _>>()?,
-            master: sentinels.and(master),
+            master: master.filter(|_| is_sentinel),
             parameters,
         })
     }
