@@ -152,7 +152,7 @@ impl Connection {
             .await
     }
 
-    /// Runs a request on the connection, and reports it to the observer. `kind` names its kind in
+    /// Runs a request on the connection and reports it to the observer. `kind` identifies such requests in
     /// [`Outages`].
     async fn request<T, F: Future<Output = RedisResult<T>>>(
         &self,
@@ -212,7 +212,7 @@ impl Connection {
     pub(super) async fn live(&self) -> Result<Live, BrokerError> {
         match self.current()? {
             Some(live) => Ok(live),
-            // Boxed to keep the futures of commands small, which rarely connect.
+            // Boxed to keep the futures of commands small: they rarely connect.
             None => Box::pin(self.reconnect()).await,
         }
     }
@@ -224,7 +224,7 @@ impl Connection {
         }
         let connected = self.in_time(self.connect()).await;
         let mut state = self.state.lock();
-        let connection = connected.map_err(|cause| state.back_off(cause))?;
+        let connection = connected.map_err(|cause| state.postpone(cause))?;
         state.generation += 1;
         state.retry_at = None;
         let now = Instant::now();
@@ -253,8 +253,9 @@ impl Connection {
             Ok(role) if matches!(role.first(), Some(Value::BulkString(name)) if name == b"slave") => {
                 Err("the server is a replica".to_owned())
             }
-            // The account may lack the permission, and a proxy may not know the command.
             Err(error) if ErrorScope::of(&error).0 == ErrorScope::Connection => Err(text(error)),
+            // Other errors do not matter: the account may lack the permission, and a proxy may not know the
+            // command.
             _ => Ok(connection),
         }
     }
@@ -301,7 +302,7 @@ impl Connection {
                 if made.elapsed() >= STABLE_AFTER {
                     state.back_off.reset();
                 }
-                state.back_off(cause.clone());
+                state.postpone(cause.clone());
                 self.outages.report_unavailable(Some(made), &cause);
             }
         }
@@ -310,9 +311,8 @@ impl Connection {
 }
 
 impl ConnectionState {
-    /// Prevents attempts to connect until the next delay has passed. Returns the error of requests until
-    /// then.
-    fn back_off(&mut self, cause: String) -> BrokerError {
+    /// Postpones the next attempt to connect. Returns the error of requests until then.
+    fn postpone(&mut self, cause: String) -> BrokerError {
         self.retry_at = Some((Instant::now() + self.back_off.next_delay(), cause.clone()));
         BrokerError::unavailable(cause)
     }
