@@ -15,7 +15,7 @@ const MOST_STEPS: usize = 1000;
 
 /// Values that a signature receives from its position in the canvas.
 #[derive(Default, Clone)]
-pub(super) struct FreezeArgs {
+pub(super) struct Inherited {
     pub id: Option<String>,
     pub group: Option<String>,
     pub index: Option<usize>,
@@ -23,7 +23,7 @@ pub(super) struct FreezeArgs {
     pub root: Option<Value>,
 }
 
-impl FreezeArgs {
+impl Inherited {
     /// Returns the values for a part whose result is not the result of the whole canvas.
     fn of_part(&self) -> Self {
         Self {
@@ -39,7 +39,7 @@ pub(super) fn steps(
     tasks: Vec<Node>,
     args: &[Value],
     link_error: &[Value],
-    inherited: &FreezeArgs,
+    inherited: &Inherited,
     reply_to: &str,
 ) -> Result<(Vec<Node>, Arc<ResultTree>), CanvasError> {
     let mut steps: Vec<Node> = Vec::new();
@@ -60,13 +60,8 @@ pub(super) fn steps(
             step.args = step.args_after(args);
         }
         step.link_errors(link_error);
-        let is_last = position + 1 == count;
-        let inherited = if is_last {
-            inherited.clone()
-        } else {
-            inherited.of_part()
-        };
-        let own = freeze(step, inherited, reply_to)?;
+        let last = (position + 1 == count).then(|| inherited.clone());
+        let own = freeze(step, last.unwrap_or_else(|| inherited.of_part()), reply_to)?;
         result = Some(match result {
             Some(before) => rooted(own, &Arc::new(before)),
             None => own,
@@ -80,7 +75,7 @@ pub(super) fn steps(
 /// Assigns result ids to a signature and to all signatures inside it.
 pub(super) fn freeze(
     node: &mut Node,
-    inherited: FreezeArgs,
+    inherited: Inherited,
     reply_to: &str,
 ) -> Result<ResultTree, CanvasError> {
     if let Kind::Chain(tasks) = &mut node.kind {
@@ -126,12 +121,12 @@ pub(super) fn freeze(
 /// Freezes the tasks of a group or of a chord's header.
 fn freeze_parts(
     tasks: &mut Vec<Node>,
-    inherited: &FreezeArgs,
+    inherited: &Inherited,
     reply_to: &str,
 ) -> Result<Vec<Arc<ResultTree>>, CanvasError> {
     *tasks = ungrouped(std::mem::take(tasks));
     let parts = tasks.iter_mut().enumerate().map(|(index, task)| {
-        let inherited = FreezeArgs {
+        let inherited = Inherited {
             id: None,
             index: Some(index),
             ..inherited.clone()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
-    freeze::{FreezeArgs, freeze, new_id, rooted, steps, ungrouped},
+    freeze::{Inherited, freeze, new_id, rooted, steps, ungrouped},
     message::SendContext,
     node::{CanvasError, Chord, Kind, Node, list},
     options::{Options, merged, take, take_text},
@@ -16,6 +16,9 @@ use crate::{broker::Publication, json, result_tree::ResultTree};
 
 /// Maximum total size of the copies of a chord's body. Each part of the header contains one.
 const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
+
+/// Results of the tasks that were added, or the reason that they cannot be sent.
+type Applied = Result<Arc<ResultTree>, CanvasError>;
 
 /// Collects the messages that start signatures.
 pub(crate) struct Sender<'a> {
@@ -27,12 +30,7 @@ pub(crate) struct Sender<'a> {
 impl Sender<'_> {
     /// Adds the tasks of a node that can run immediately. `args` precede the signature's own arguments, and
     /// `options` override its own options.
-    pub(crate) fn apply(
-        &mut self,
-        node: Node,
-        args: &[Value],
-        options: Options,
-    ) -> Result<Arc<ResultTree>, CanvasError> {
+    pub(crate) fn apply(&mut self, node: Node, args: &[Value], options: Options) -> Applied {
         let all_args = node.args_after(args);
         let options = merged(node.options, options);
         match node.kind {
@@ -49,13 +47,8 @@ impl Sender<'_> {
         }
     }
 
-    fn chain(
-        &mut self,
-        tasks: Vec<Node>,
-        args: &[Value],
-        mut options: Options,
-    ) -> Result<Arc<ResultTree>, CanvasError> {
-        let inherited = FreezeArgs {
+    fn chain(&mut self, tasks: Vec<Node>, args: &[Value], mut options: Options) -> Applied {
+        let inherited = Inherited {
             id: take_text(&mut options, "task_id"),
             group: take_text(&mut options, "group_id"),
             index: take(&mut options, "group_index").and_then(|index| index.as_u64()?.try_into().ok()),
@@ -81,12 +74,7 @@ impl Sender<'_> {
         Ok(if alone { sent } else { result })
     }
 
-    fn group(
-        &mut self,
-        tasks: Vec<Node>,
-        args: &[Value],
-        mut options: Options,
-    ) -> Result<Arc<ResultTree>, CanvasError> {
+    fn group(&mut self, tasks: Vec<Node>, args: &[Value], mut options: Options) -> Applied {
         // A nested group adds its members to the outer group.
         let outer = take_text(&mut options, "group_id");
         let id = take_text(&mut options, "task_id").unwrap_or_else(new_id);
@@ -100,11 +88,11 @@ impl Sender<'_> {
         let mut results = Vec::new();
         for (index, mut task) in ungrouped(tasks).into_iter().enumerate() {
             task.link_errors(&link_error);
-            let inherited = FreezeArgs {
+            let inherited = Inherited {
                 group: Some(id.clone()),
                 index: Some(index),
                 root: root.clone(),
-                ..FreezeArgs::default()
+                ..Inherited::default()
             };
             let frozen = freeze(&mut task, inherited, self.context.reply_to)?;
             size += task.result_count();
@@ -122,12 +110,7 @@ impl Sender<'_> {
         Ok(Arc::new(ResultTree::group(id, results)))
     }
 
-    fn chord(
-        &mut self,
-        chord: Chord,
-        args: &[Value],
-        mut options: Options,
-    ) -> Result<Arc<ResultTree>, CanvasError> {
+    fn chord(&mut self, chord: Chord, args: &[Value], mut options: Options) -> Applied {
         let given = take_text(&mut options, "task_id");
         let header_id = chord.id().map(str::to_owned);
         let header_id = header_id.or(given.clone()).unwrap_or_else(new_id);
@@ -138,11 +121,11 @@ impl Sender<'_> {
         body.link("link", &list(options.shift_remove("link")));
         body.link_errors(&list(options.shift_remove("link_error")));
         body.options.extend(options.clone());
-        let inherited = FreezeArgs {
+        let inherited = Inherited {
             id: Some(body_id.unwrap_or_else(new_id)),
             group: Some(header_id.clone()),
             root: options.get("root_id").cloned(),
-            ..FreezeArgs::default()
+            ..Inherited::default()
         };
         let result = freeze(&mut body, inherited, self.context.reply_to)?;
         if header.is_empty() {
