@@ -18,7 +18,7 @@ use crate::{
     time,
 };
 
-/// Number of letters that a walk over the list reads at a time.
+/// Number of letters read at a time.
 const PAGE: usize = 50;
 
 /// The dead-letter list of a broker.
@@ -135,7 +135,7 @@ pub struct DeadLetter {
     pub time: Option<Timestamp>,
     /// Queue the message came from; empty if unknown.
     pub queue: String,
-    /// Reason why the message cannot be run.
+    /// Reason that the message could not be run.
     pub reason: String,
     /// The message as received.
     pub raw: Vec<u8>,

@@ -35,7 +35,7 @@ impl ResultBackend for MemoryBroker {
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {
         loop {
             let mut stored = std::pin::pin!(self.stored.notified());
-            // Registered before the check, or a result stored in between would be missed.
+            // Registered before the check; otherwise a result stored in between would be missed.
             stored.as_mut().enable();
             let ended = self.contents.lock().final_result(id).cloned();
             match ended {

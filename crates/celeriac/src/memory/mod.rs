@@ -1,7 +1,7 @@
-//! In-process [`Broker`], for tests and for programs that run API and worker together. It has the guarantees
-//! of the Redis broker (priorities, reservations, leases, dead letters, results), but all data is lost with
-//! the process. `publish` therefore resolves only when the task has finished, including retries: a caller
-//! with an outbox keeps the row until then. Dropping the future of `publish` does not stop the task.
+//! In-process [`Broker`], for tests and for programs that contain both client and worker. It has the
+//! guarantees of the Redis broker (priorities, reservations, leases, dead letters, results), but all data is
+//! lost with the process. `publish` therefore resolves only when the task has finished, including retries: a
+//! caller with an outbox keeps the row until then. Dropping the future of `publish` does not stop the task.
 
 mod backend;
 mod bus;
@@ -185,7 +185,7 @@ impl Broker for MemoryBroker {
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let mut arrival = std::pin::pin!(self.arrived.notified());
-        // Registered before the first check, or a message that arrives in between would be missed.
+        // Registered before the first check; otherwise a message that arrives in between would be missed.
         arrival.as_mut().enable();
         let taken = self.contents.lock().take(queues, max);
         if !taken.is_empty() {

@@ -1,5 +1,6 @@
-//! Remembers which queues have declared bindings, by which kombu finds them. As in Celery, a binding is
-//! declared once per connection; it is declared again after a while, in case the database was flushed.
+//! Remembers the queues whose bindings have been declared. kombu finds queues by these bindings. As in
+//! Celery, a binding is declared once per connection; it is declared again after a while, in case the
+//! database was flushed.
 
 use std::{collections::HashSet, time::Duration};
 

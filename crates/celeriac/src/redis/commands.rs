@@ -1,5 +1,5 @@
 //! Names and texts of the commands in telemetry. Texts have `?` instead of arguments. A command with a
-//! variable number of arguments has one fixed text, or each number would create a time series.
+//! variable number of arguments has one fixed text; otherwise each number would create a time series.
 
 use crate::observer::Command;
 

@@ -83,7 +83,7 @@ impl RedisConfig {
     /// by default.
     ///
     /// The worker's messages then return to their queues without waiting for the visibility timeout. Leases
-    /// are checked every quarter of this time, so the messages return after 25 seconds at most by default.
+    /// are checked every quarter of this time, so by default the messages return after at most 25 seconds.
     /// The lease must be longer than any period for which a worker's async runtime may be blocked.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
