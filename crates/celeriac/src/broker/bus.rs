@@ -71,7 +71,7 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the broker does not confirm.
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError>;
 
-    /// Returns the broadcasts from now on whose routing key equals the pattern, or starts with the part
+    /// Returns a stream of the broadcasts whose routing key equals the pattern, or starts with the part
     /// before a final `*`. The stream ends when the connection breaks, even if it breaks silently.
     ///
     /// # Errors

@@ -57,8 +57,8 @@ fn normal(value: &Value, ids: &mut HashMap<String, String>) -> Value {
         Value::Array(values) => values.iter().map(|value| normal(value, ids)).collect(),
         Value::Object(map) => {
             let mut keys: Vec<_> = map.keys().collect();
-            // Stored groups have ids as keys, whose order varies, so they come last, when the ids have
-            // numbers.
+            // The keys of stored groups are ids in varying order, so these groups come last, when all ids
+            // have numbers.
             keys.sort_by_key(|key| (*key == "kept", key.as_str()));
             let mut normalised = Map::new();
             for key in keys {

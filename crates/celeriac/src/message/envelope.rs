@@ -1,5 +1,5 @@
 //! The outermost JSON object of a message, read in one pass. A member of the wrong type counts as absent, the
-//! last of duplicate keys wins as it does in Python, and unknown members are skipped.
+//! last of duplicate keys wins as it does in Python, and unknown members are ignored.
 
 use std::{borrow::Cow, fmt};
 

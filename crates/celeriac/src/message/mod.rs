@@ -119,7 +119,7 @@ impl Message {
     }
 }
 
-/// Header and member of `delivery_info` that marks a message delivered before.
+/// Name of the header and of the member of `delivery_info` that mark a redelivered message.
 const REDELIVERED: &str = "redelivered";
 
 /// Header that counts the workers that died while holding the message. Celery does not know it.

@@ -38,7 +38,7 @@ pub enum PoisonReason {
     /// A required part is missing or has the wrong type.
     #[error("{0} is missing or has the wrong type")]
     Missing(&'static str),
-    /// The content type is not JSON. Other serialisations are never decoded; pickle, for one, runs code.
+    /// The content type is not JSON. Other serialisations are never decoded; pickle, for example, runs code.
     #[error("content type {0:?} is not accepted")]
     ContentType(String),
     /// The character set is not UTF-8.

@@ -12,8 +12,8 @@ use jiff::{
 };
 use thiserror::Error;
 
-/// Number of days to search. The longest gap between two matches is 40 years, for a 29th of February on a
-/// given weekday across 2100.
+/// Number of days to search. The longest gap between two matches is 40 years, for 29 February on a given
+/// weekday across 2100.
 const MAX_GAP_DAYS: usize = 366 * 41;
 
 /// Cron expression of five fields: minute, hour, day of month, month, day of week.
