@@ -45,7 +45,7 @@
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 
 mod async_result;
-mod backoff;
+mod back_off;
 mod broker;
 mod canvas;
 mod client;

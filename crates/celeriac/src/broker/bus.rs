@@ -1,5 +1,5 @@
 //! The bus: kombu's fan-out exchanges (events, remote control) and the reply queues. Broadcasts are not
-//! stored; a listener receives only those sent while it listens.
+//! stored; a listener receives only the broadcasts sent while it listens.
 
 use std::fmt;
 
@@ -56,9 +56,10 @@ impl ServerInfo {
     }
 }
 
-/// Fan-out and replies. The texts are kombu's envelopes; a bus does not look inside.
+/// Fan-out and replies. The texts are kombu's envelopes, which a bus does not decode.
 ///
-/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
+/// This trait is sealed: only the brokers of this crate implement it, so methods can be added without
+/// breaking users.
 #[async_trait]
 pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns the address of the broker.
@@ -70,7 +71,7 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the broker does not confirm.
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError>;
 
-    /// Returns the broadcasts from now on whose routing key equals the pattern, or starts with the part
+    /// Returns a stream of the broadcasts whose routing key equals the pattern, or starts with the part
     /// before a final `*`. The stream ends when the connection breaks, even if it breaks silently.
     ///
     /// # Errors
@@ -99,7 +100,7 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the broker does not confirm.
     async fn open_replies(&self, to: &ReplyTo) -> Result<(), BrokerError>;
 
-    /// Adds a reply to an open queue; a reply to a closed one is dropped.
+    /// Adds a reply to an open queue; a reply to a closed queue is dropped.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm.

@@ -18,16 +18,17 @@ use crate::{
     time,
 };
 
-/// Number of letters that a walk over the list reads at a time.
+/// Number of letters read at a time.
 const PAGE: usize = 50;
 
 /// The dead-letter list of a broker.
 ///
-/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
+/// This trait is sealed: only the brokers of this crate implement it, so methods can be added without
+/// breaking users.
 #[async_trait]
 pub trait DeadLetters: Sealed + Send + Sync {
     /// Returns up to `limit` letters, oldest first, after skipping the `offset` oldest. New letters are added
-    /// at the end, so they shift nothing.
+    /// at the end and do not change the offsets of others.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached.
@@ -50,8 +51,9 @@ pub trait DeadLetters: Sealed + Send + Sync {
         revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError>;
 
-    /// Returns a letter to the end of its queue, without the marks of earlier deliveries. Returns false if it
-    /// is no longer in the list. With `force`, messages that no worker can run are requeued too.
+    /// Returns a letter's message to the end of its queue, without the marks of earlier deliveries. Returns
+    /// false if the letter is no longer in the list. With `force`, messages that no worker can run are
+    /// requeued too.
     ///
     /// # Errors
     /// Returns an error if no worker can run the message, if its queue is unknown, or if the broker does not
@@ -61,8 +63,8 @@ pub trait DeadLetters: Sealed + Send + Sync {
         Ok(self.take_dead_letter(letter, Some(&revived)).await?)
     }
 
-    /// Requeues every letter that `which` selects, oldest first, letters that arrive during the call
-    /// included.
+    /// Requeues every letter that `which` selects, oldest first, including letters that arrive during the
+    /// call.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached. Letters requeued until then stay requeued.
@@ -133,7 +135,7 @@ pub struct DeadLetter {
     pub time: Option<Timestamp>,
     /// Queue the message came from; empty if unknown.
     pub queue: String,
-    /// Reason why the message cannot be run.
+    /// Reason that the message could not be run.
     pub reason: String,
     /// The message as received.
     pub raw: Vec<u8>,
@@ -183,25 +185,25 @@ pub enum RequeueError {
 }
 
 /// Format of a list element.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Entry {
-    #[serde(default)]
     reason: String,
-    #[serde(default)]
     time: String,
-    #[serde(default)]
     queue: String,
     message: Option<String>,
     message_base64: Option<String>,
 }
 
 impl Entry {
-    fn raw(&self) -> Option<Vec<u8>> {
-        match (&self.message, &self.message_base64) {
-            (Some(text), _) => Some(text.clone().into_bytes()),
-            (None, Some(packed)) => STANDARD.decode(packed).ok(),
-            (None, None) => None,
-        }
+    /// Decodes a list element and its message.
+    fn decode(entry: &[u8]) -> Option<(Self, Vec<u8>)> {
+        let mut read: Self = serde_json::from_slice(entry).ok()?;
+        let raw = match read.message.take() {
+            Some(text) => text.into_bytes(),
+            None => STANDARD.decode(read.message_base64.take()?).ok()?,
+        };
+        Some((read, raw))
     }
 }
 
@@ -220,28 +222,22 @@ impl DeadLetter {
         }))
     }
 
-    /// Decodes a list element. An invalid element becomes a letter too, so that it can be listed and purged.
+    /// Decodes a list element. An invalid element becomes a letter too: it must be possible to list and purge
+    /// it.
     pub(crate) fn decode(entry: Vec<u8>) -> Self {
-        let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, &entry);
-        let read = serde_json::from_slice::<Entry>(&entry).ok();
-        let Some((read, raw)) = read.and_then(|read| read.raw().map(|raw| (read, raw))) else {
-            return Self {
-                id,
-                time: None,
-                queue: String::new(),
+        let (read, raw) = Entry::decode(&entry).unwrap_or_else(|| {
+            let invalid = Entry {
                 reason: "the entry of the dead-letter list cannot be read".to_owned(),
-                raw: entry.clone(),
-                task: None,
-                task_id: None,
-                entry,
+                ..Entry::default()
             };
-        };
+            (invalid, entry.clone())
+        });
         let (task, task_id) = match Message::decode(&raw) {
             Ok(message) => (Some(message.headers.task), Some(message.headers.id)),
             Err(poison) => (poison.task, poison.task_id),
         };
         Self {
-            id,
+            id: Uuid::new_v5(&Uuid::NAMESPACE_OID, &entry),
             time: time::parse(&read.time),
             queue: read.queue,
             reason: read.reason,
@@ -329,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn poison_is_requeued_only_by_force() {
+    fn poison_is_requeued_only_with_force() {
         let letter = DeadLetter::decode(DeadLetter::encode("celery", b"{\"half\": ", "no JSON").into_bytes());
         let refusal = letter.revive(false).unwrap_err();
         assert_eq!(

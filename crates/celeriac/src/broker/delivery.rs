@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::message::{Message, Poison};
 
-/// Id of one delivery of a message. Every delivery has its own, so that a worker that has lost a message to
-/// another worker cannot settle the other's delivery.
+/// Id of one delivery of a message. Every delivery has its own id, so a worker that has lost a message to
+/// another worker cannot settle that worker's delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeliveryTag(pub(crate) String);
 
@@ -52,8 +52,8 @@ pub enum Renewal {
     /// The reservations are renewed.
     Kept,
     /// The broker has lost its data about this handle, and with it probably all reservations and messages.
-    /// [Reserve](crate::Broker::reserve) again what is still in progress; until then every renewal returns this
-    /// value.
+    /// [Reserve](crate::Broker::reserve) all deliveries in progress again; until then every renewal returns
+    /// this value.
     Lost,
 }
 

@@ -1,4 +1,4 @@
-//! The error of every broker operation.
+//! Error type of all broker operations.
 
 use thiserror::Error;
 
@@ -6,19 +6,19 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// The broker cannot be reached, or the connection broke before it answered. Retry later.
+    /// The broker cannot be reached, or the connection broke before the reply. Retry later.
     #[error("the broker is unavailable: {cause}")]
     Unavailable {
         /// Error of the connection.
         cause: String,
     },
-    /// The broker answered with an error. Retrying helps only after the cause is fixed.
+    /// The broker replied with an error. Retrying helps only after the cause is fixed.
     #[error("the broker refused: {cause}")]
     Refused {
         /// Error of the server.
         cause: String,
     },
-    /// The broker holds as many messages as it may. Retry when workers have caught up.
+    /// The broker has reached its capacity. Retry when workers have caught up.
     #[error("the broker is full: it holds {capacity} messages")]
     Full {
         /// Maximum number of messages.
@@ -27,6 +27,10 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
+    pub(crate) fn unavailable(cause: impl Into<String>) -> Self {
+        Self::Unavailable { cause: cause.into() }
+    }
+
     /// Returns a low-cardinality name for metrics and spans.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -1,6 +1,6 @@
-//! The broker port: what clients and workers need of a message broker. [`RedisBroker`](crate::RedisBroker)
-//! implements it for Celery on Redis, [`MemoryBroker`](crate::MemoryBroker) inside one process, with the same
-//! guarantees.
+//! The broker port: the operations of a message broker that clients and workers use.
+//! [`RedisBroker`](crate::RedisBroker) implements them for Celery on Redis,
+//! [`MemoryBroker`](crate::MemoryBroker) inside one process, with the same guarantees.
 
 mod bus;
 mod dead;
@@ -32,8 +32,8 @@ use crate::{message::Message, result::ResultMeta};
 /// Every operation that moves a message does so in a single step that a crash cannot split. Unless noted
 /// otherwise, an operation that failed is safe to repeat.
 ///
-/// This trait is sealed: [`RedisBroker`](crate::RedisBroker) and [`MemoryBroker`](crate::MemoryBroker)
-/// implement it, others cannot, so that operations can be added to it.
+/// This trait is sealed: only [`RedisBroker`](crate::RedisBroker) and [`MemoryBroker`](crate::MemoryBroker)
+/// implement it, so methods can be added without breaking users.
 #[async_trait]
 pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Sends a message to its queue.
@@ -43,8 +43,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// finished.
     ///
     /// # Errors
-    /// Returns an error if the broker did not confirm. The message may nevertheless have been sent if the
-    /// connection broke, so that repeating the call can run the task twice.
+    /// Returns an error if the broker did not confirm. If the connection broke, the message may have been
+    /// sent, and repeating the call can run the task twice.
     async fn publish(&self, message: Message) -> Result<(), BrokerError>;
 
     /// Sends several messages in one round trip, like [`publish`](Self::publish). Returns one result for
@@ -54,18 +54,18 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Sends messages that belong together, like [`publish`](Self::publish): all of them or none.
     ///
     /// # Errors
-    /// Returns an error if the broker did not confirm. All of the messages may nevertheless have been sent if
-    /// the connection broke.
+    /// Returns an error if the broker did not confirm. If the connection broke, all of the messages may have
+    /// been sent.
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError>;
 
     /// Receives up to `max` messages from the queues, lowest priority number first, and reserves them for
     /// this broker handle.
     ///
-    /// Waits well under a second if there are none; the list may be empty.
+    /// If there are none, waits for a fraction of a second; the list may be empty.
     ///
     /// # Errors
-    /// Returns an error if the broker cannot be reached. Messages that were reserved nevertheless are
-    /// returned by a later call.
+    /// Returns an error if the broker cannot be reached. If messages were reserved, a later call returns
+    /// them.
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError>;
 
     /// Acknowledges a delivery and stores its result, in one step.
@@ -82,7 +82,7 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns an error if the broker did not confirm.
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError>;
 
-    /// Acknowledges a delivery together with everything that follows from it, in one step. Does nothing if
+    /// Acknowledges a delivery, stores results and publishes follow-up tasks, in one step. Does nothing if
     /// the delivery is no longer held.
     ///
     /// # Errors
@@ -122,8 +122,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError>;
 
-    /// Renews the lease of this handle and the reservations of these deliveries, so that no other worker
-    /// takes them over.
+    /// Renews the lease of this handle and the reservations of these deliveries. Other workers take over
+    /// deliveries that are not renewed in time.
     ///
     /// Call at least every [`renew_interval`](Self::renew_interval), even without deliveries.
     ///
@@ -144,26 +144,26 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Restores the messages of dead workers to their queues and returns the number of restored messages.
     ///
     /// # Errors
-    /// Returns an error if the broker cannot be reached. Messages that were returned before stay in their
+    /// Returns an error if the broker cannot be reached. Messages restored until then stay in their
     /// queues.
     async fn restore_expired(&self) -> Result<usize, BrokerError>;
 
-    /// Returns the number of messages in a queue, and of those that are reserved.
+    /// Returns the number of messages in a queue, and the number of reserved messages.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached.
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError>;
 
-    /// Returns the next message of each priority that has any, which is the one of its priority that has
-    /// waited longest.
+    /// Returns the next message of each priority, which is the one that has waited longest, without receiving
+    /// it.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached.
     async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError>;
 
-    /// Checks that the broker answers.
+    /// Checks that the broker responds.
     ///
     /// # Errors
-    /// Returns an error if it does not.
+    /// Returns an error if it does not respond.
     async fn ping(&self) -> Result<(), BrokerError>;
 }

@@ -15,7 +15,8 @@ use crate::{
 
 /// Stores the results of tasks and notifies their waiters.
 ///
-/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
+/// This trait is sealed: only the brokers of this crate implement it, so methods can be added without
+/// breaking users.
 #[async_trait]
 pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Stores and announces a result. A state that is not final never replaces a final one.
@@ -24,7 +25,7 @@ pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the backend does not confirm. Repeating the call is harmless.
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError>;
 
-    /// Stores and announces a result, unless a final one is there already.
+    /// Stores and announces a result, unless a final one is already stored.
     ///
     /// # Errors
     /// Returns an error if the backend does not confirm. Repeating the call is harmless.
@@ -36,11 +37,11 @@ pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the backend cannot be reached.
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError>;
 
-    /// Waits for the final result of a task, without a time-out, which is left to the caller. Continues
-    /// through outages of the backend, and notices results stored in the meantime.
+    /// Waits for the final result of a task, without a time-out. The wait continues through outages of the
+    /// backend and notices results stored during them.
     ///
     /// # Errors
-    /// Returns an error if the maximum number of results is being awaited.
+    /// Returns an error if the maximum number of results is already being awaited.
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError>;
 
     /// Records the result of a part of a chord's header while the delivery is held. Repeated calls count
@@ -59,7 +60,7 @@ pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
 pub struct ChordPart {
     /// Id of the header.
     pub group: String,
-    /// Index of the task in the header; tasks without one come last.
+    /// Index of the task in the header; tasks without an index come last.
     pub index: Option<u64>,
     /// Id of the task.
     pub task_id: TaskId,

@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use crate::{message::Message, result::ResultMeta, task_id::TaskId};
 
-/// Everything that follows from a finished task.
+/// Results, follow-up tasks and chords of a finished task.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Settlement {
-    /// Results to store and announce: that of the task, and those of tasks that will never run because of it.
+    /// Results to store and announce: the task's own, and those of tasks that can no longer run.
     pub results: Vec<ResultMeta>,
     /// Tasks to publish.
     pub publication: Publication,
@@ -34,7 +34,7 @@ pub enum SettlementStatus {
 pub struct Publication {
     /// Messages, each for its own queue.
     pub messages: Vec<Message>,
-    /// Groups that are headers of chords, each with the number of results to wait for.
+    /// Groups that are headers of chords, each with its number of results.
     pub chord_sizes: Vec<(String, u64)>,
     /// Groups whose structure is stored, as Celery saves a `GroupResult`.
     pub groups: Vec<(String, Value)>,

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use super::{error::BrokerError, sealed::Sealed};
 use crate::message::Message;
 
-/// Storage of schedulers' last ticks.
+/// Storage of the last ticks of periodic tasks.
 ///
-/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
+/// This trait is sealed: only the brokers of this crate implement it, so methods can be added without
+/// breaking users.
 #[async_trait]
 pub trait Timetable: Sealed + Send + Sync {
     /// Returns the last tick of each entry, in the order of `entries`, and the time of the clock that all
@@ -19,7 +20,7 @@ pub trait Timetable: Sealed + Send + Sync {
     async fn last_ticks(&self, entries: &[String]) -> Result<LastTicks, BrokerError>;
 
     /// Sets an entry's last tick to `to` and publishes `message`, in one step, if the last tick is still
-    /// `from`. Returns false, without any effect, if it is not.
+    /// `from`. Otherwise returns false and changes nothing.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm. Repeating the call is harmless.

@@ -2,7 +2,7 @@
 
 use super::node::{CanvasError, Kind, Node};
 
-/// One or several tasks, not sent yet.
+/// One or more tasks that are not sent yet.
 ///
 /// ```
 /// use celeriac::{Signature, group};
@@ -16,7 +16,7 @@ use super::node::{CanvasError, Kind, Node};
 pub struct Canvas(pub(crate) Node);
 
 /// Creates a chain: tasks that run one after another, each with the previous return value as its first
-/// argument. A group with a successor passes on the list of its return values, and becomes a chord.
+/// argument. A group that another task follows becomes a chord, and passes on the list of its return values.
 pub fn chain<T: Into<Canvas>>(tasks: impl IntoIterator<Item = T>) -> Canvas {
     Canvas(Node::chain(nodes(tasks)))
 }
@@ -48,8 +48,8 @@ impl Canvas {
         Self(Node::chain(tasks))
     }
 
-    /// Adds a task that runs with the id of a task that has failed. Celery's `link_error`: for a chain, any
-    /// of its tasks; for a chord, its body, which fails when a part of its header does.
+    /// Adds a task that runs with the id of a failed task, like Celery's `link_error`. In a chain, any task
+    /// may be the failed one; in a chord, it is the body, which fails when a part of the header fails.
     pub fn on_error(mut self, errback: impl Into<Self>) -> Self {
         self.0.link_errors(&[errback.into().0.encode()]);
         self
@@ -67,23 +67,23 @@ fn check(node: &Node) -> Result<(), CanvasError> {
         Kind::Chain(tasks) if tasks.is_empty() => Err(CanvasError::Empty("a chain")),
         Kind::Group(tasks) if tasks.is_empty() => Err(CanvasError::Empty("a group")),
         Kind::Chain(tasks) => {
-            let mut headers = tasks.windows(2).filter_map(|pair| match &pair[0].kind {
-                Kind::Group(header) => Some(header),
-                _ => None,
-            });
-            headers.try_for_each(|header| check_header(header))?;
+            for pair in tasks.windows(2) {
+                if let Kind::Group(header) = &pair[0].kind {
+                    check_header(header)?;
+                }
+            }
             tasks.iter().try_for_each(check)
         }
         Kind::Group(tasks) => tasks.iter().try_for_each(check),
-        Kind::Chord { header, body, .. } => {
-            check_header(header)?;
-            header.iter().try_for_each(check)?;
-            check(body)
+        Kind::Chord(chord) => {
+            check_header(&chord.header)?;
+            chord.header.iter().try_for_each(check)?;
+            check(&chord.body)
         }
     }
 }
 
-/// Refuses headers with a part that ends in a group, whose parts Celery 5.6 miscounts.
+/// Rejects headers with a part that ends in a group, because Celery 5.6 miscounts its results.
 fn check_header(header: &[Node]) -> Result<(), CanvasError> {
     let ends_in_group = |node: &Node| !matches!(node.kind, Kind::Group(_)) && node.ends_in_group();
     if header.iter().any(ends_in_group) {

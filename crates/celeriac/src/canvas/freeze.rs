@@ -1,6 +1,6 @@
 //! Prepares a canvas for sending: brings the steps of a chain into the order of the wire format, turns groups
-//! with a successor into chords, and assigns the ids of all results before the tasks are sent, so that
-//! clients can wait for the results. Corresponds to `prepare_steps` and `freeze` in Celery 5.7.
+//! with a successor into chords, and assigns the ids of all results, for which clients wait. Corresponds to
+//! `prepare_steps` and `freeze` in Celery 5.7.
 
 use std::sync::Arc;
 
@@ -15,12 +15,22 @@ const MOST_STEPS: usize = 1000;
 
 /// Values that a signature receives from its position in the canvas.
 #[derive(Default, Clone)]
-pub(super) struct FreezeArgs {
+pub(super) struct Inherited {
     pub id: Option<String>,
     pub group: Option<String>,
     pub index: Option<usize>,
     pub chord: Option<Value>,
     pub root: Option<Value>,
+}
+
+impl Inherited {
+    /// Returns the values for a part whose result is not the result of the whole canvas.
+    fn of_part(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Returns the steps of a chain, last first, each with its id, and the result of the last step. A group with
@@ -29,7 +39,7 @@ pub(super) fn steps(
     tasks: Vec<Node>,
     args: &[Value],
     link_error: &[Value],
-    inherited: &FreezeArgs,
+    inherited: &Inherited,
     reply_to: &str,
 ) -> Result<(Vec<Node>, Arc<ResultTree>), CanvasError> {
     let mut steps: Vec<Node> = Vec::new();
@@ -49,29 +59,23 @@ pub(super) fn steps(
         if position == 0 {
             step.args = step.args_after(args);
         }
-        if !link_error.is_empty() {
-            step.link_errors(link_error);
-        }
-        let inherited = if position + 1 == count {
-            inherited.clone()
-        } else {
-            FreezeArgs {
-                root: inherited.root.clone(),
-                ..FreezeArgs::default()
-            }
-        };
-        let own = freeze(step, inherited, reply_to)?;
-        result = Some(after(own, result));
+        step.link_errors(link_error);
+        let last = (position + 1 == count).then(|| inherited.clone());
+        let own = freeze(step, last.unwrap_or_else(|| inherited.of_part()), reply_to)?;
+        result = Some(match result {
+            Some(before) => rooted(own, &Arc::new(before)),
+            None => own,
+        });
     }
     steps.reverse();
     let result = result.ok_or(CanvasError::Empty("a chain"))?;
     Ok((steps, Arc::new(result)))
 }
 
-/// Assigns the ids of the results to a signature and everything that follows it.
+/// Assigns result ids to a signature and to all signatures inside it.
 pub(super) fn freeze(
     node: &mut Node,
-    inherited: FreezeArgs,
+    inherited: Inherited,
     reply_to: &str,
 ) -> Result<ResultTree, CanvasError> {
     if let Kind::Chain(tasks) = &mut node.kind {
@@ -81,38 +85,25 @@ pub(super) fn freeze(
         *tasks = steps;
         return Ok(Arc::unwrap_or_clone(result));
     }
-    let id = match node.text("task_id") {
-        Some(id) => id.to_owned(),
-        None => inherited.id.clone().unwrap_or_else(new_id),
-    };
     if let Some(root) = inherited.root.clone().filter(|root| !root.is_null()) {
         node.set("root_id", root);
     }
-    if let Kind::Chord {
-        header,
-        header_options,
-        body,
-    } = &mut node.kind
-    {
-        let group = match header_options.get("task_id").and_then(Value::as_str) {
-            Some(id) => id.to_owned(),
-            None => new_id(),
-        };
-        let of_parts = FreezeArgs {
-            root: inherited.root.clone(),
-            ..FreezeArgs::default()
-        };
-        let results = freeze_parts(header, &of_parts, reply_to)?;
-        header_options.insert("task_id".to_owned(), Value::String(group.clone()));
-        let result = freeze(body, inherited, reply_to)?;
+    if let Kind::Chord(chord) = &mut node.kind {
+        let group = chord.id().map_or_else(new_id, str::to_owned);
+        let results = freeze_parts(&mut chord.header, &inherited.of_part(), reply_to)?;
+        let id = Value::from(group.as_str());
+        chord.header_options.insert("task_id".to_owned(), id);
+        let result = freeze(&mut chord.body, inherited, reply_to)?;
         node.set("task_id", group.clone());
         return Ok(rooted(result, &Arc::new(ResultTree::group(group, results))));
     }
+    let id = node.text("task_id").map(str::to_owned);
+    let id = id.or(inherited.id.clone()).unwrap_or_else(new_id);
     node.set("task_id", id.clone());
-    if let Some(group) = &inherited.group
-        && !node.options.contains_key("group_id")
-    {
-        node.set("group_id", group.clone());
+    if let Some(group) = &inherited.group {
+        node.options
+            .entry("group_id")
+            .or_insert_with(|| group.as_str().into());
     }
     if let Some(chord) = &inherited.chord {
         node.set("chord", chord.clone());
@@ -120,24 +111,22 @@ pub(super) fn freeze(
     if let Some(index) = inherited.index {
         node.set("group_index", index);
     }
-    let Kind::Group(tasks) = &mut node.kind else {
-        if !node.options.contains_key("reply_to") {
-            node.set("reply_to", reply_to);
-        }
-        return Ok(ResultTree::task(id));
-    };
-    Ok(ResultTree::group(id, freeze_parts(tasks, &inherited, reply_to)?))
+    if let Kind::Group(tasks) = &mut node.kind {
+        return Ok(ResultTree::group(id, freeze_parts(tasks, &inherited, reply_to)?));
+    }
+    node.options.entry("reply_to").or_insert_with(|| reply_to.into());
+    Ok(ResultTree::task(id))
 }
 
 /// Freezes the tasks of a group or of a chord's header.
 fn freeze_parts(
     tasks: &mut Vec<Node>,
-    inherited: &FreezeArgs,
+    inherited: &Inherited,
     reply_to: &str,
 ) -> Result<Vec<Arc<ResultTree>>, CanvasError> {
     *tasks = ungrouped(std::mem::take(tasks));
     let parts = tasks.iter_mut().enumerate().map(|(index, task)| {
-        let inherited = FreezeArgs {
+        let inherited = Inherited {
             id: None,
             index: Some(index),
             ..inherited.clone()
@@ -157,22 +146,18 @@ fn flattened(tasks: Vec<Node>) -> Vec<Node> {
     for mut task in tasks {
         if let Kind::Group(members) = &mut task.kind
             && members.len() == 1
-            && let Some(only) = members.pop()
         {
-            task = only;
+            task = members.remove(0);
         }
         match task.kind {
             Kind::Chain(steps) => {
                 let mut steps = flattened(steps);
                 let errbacks = list(task.options.shift_remove("link_error"));
-                if !errbacks.is_empty() {
-                    steps.iter_mut().for_each(|step| step.link_errors(&errbacks));
+                steps.iter_mut().for_each(|step| step.link_errors(&errbacks));
+                if let Some(last) = steps.last_mut() {
+                    last.link("link", &list(task.options.shift_remove("link")));
                 }
-                let callbacks = list(task.options.shift_remove("link"));
-                if let (Some(last), false) = (steps.last_mut(), callbacks.is_empty()) {
-                    last.link("link", &callbacks);
-                }
-                if let (Some(first), false) = (steps.first_mut(), task.args.is_empty()) {
+                if let Some(first) = steps.first_mut() {
                     first.args = first.args_after(&task.args);
                 }
                 flat.extend(steps);
@@ -201,30 +186,23 @@ fn upgraded(mut node: Node, next: Node) -> Node {
         Kind::Group(header) => {
             let mut chord = Node::chord(header, next);
             chord.args = node.args;
-            if let (Kind::Chord { header_options, .. }, Some(id)) =
-                (&mut chord.kind, node.options.shift_remove("task_id"))
-            {
-                header_options.insert("task_id".to_owned(), id);
+            if let Kind::Chord(chord) = &mut chord.kind {
+                chord
+                    .header_options
+                    .extend(node.options.shift_remove_entry("task_id"));
             }
             chord
         }
-        Kind::Chord { ref mut body, .. } => {
-            let group = std::mem::replace(body.as_mut(), Node::chain(Vec::new()));
-            **body = Node::chain(vec![group, next]);
+        Kind::Chord(ref mut chord) => {
+            let body = std::mem::replace(&mut *chord.body, Node::chain(Vec::new()));
+            *chord.body = Node::chain(vec![body, next]);
             node
         }
         Kind::Task | Kind::Chain(_) => Node::chain(vec![node, next]),
     }
 }
 
-/// Returns `result` with `before` as the parent of its first step.
-fn after(result: ResultTree, before: Option<ResultTree>) -> ResultTree {
-    match before {
-        Some(before) => rooted(result, &Arc::new(before)),
-        None => result,
-    }
-}
-
+/// Returns `result` with `first` as the parent of its first step.
 pub(super) fn rooted(mut result: ResultTree, first: &Arc<ResultTree>) -> ResultTree {
     result.parent = Some(match result.parent.take() {
         Some(parent) => Arc::new(rooted(Arc::unwrap_or_clone(parent), first)),

@@ -40,9 +40,7 @@ impl<'a> SendContext<'a> {
             parent: None,
         }
     }
-}
 
-impl SendContext<'_> {
     pub(crate) fn message(
         &self,
         task: String,
@@ -54,45 +52,29 @@ impl SendContext<'_> {
         let id = take_text(options, "task_id").unwrap_or_else(new_id);
         let mut headers = Headers::new(task, id.as_str().into());
         headers.shadow = take_text(options, "shadow");
-        headers.eta = match take(options, "countdown") {
-            Some(countdown) => Some(time::later(self.now, seconds(&countdown, "the countdown")?)),
-            None => take(options, "eta")
-                .map(|eta| instant(&eta, "the eta"))
-                .transpose()?,
+        let later = |delay| time::later(self.now, delay);
+        headers.eta = match seconds(take(options, "countdown"), "the countdown")? {
+            Some(countdown) => Some(later(countdown)),
+            None => instant(take(options, "eta"), "the eta")?,
         };
         headers.expires = match take(options, "expires") {
-            Some(expires) if expires.is_number() => {
-                Some(time::later(self.now, seconds(&expires, "expires")?))
-            }
-            Some(expires) => Some(instant(&expires, "expires")?),
-            None => None,
+            delay @ Some(Value::Number(_)) => seconds(delay, "expires")?.map(later),
+            time => instant(time, "expires")?,
         };
         headers.group = take_text(options, "group_id");
         headers.group_index = take(options, "group_index").unwrap_or_default();
-        headers.retries = match take(options, "retries") {
-            Some(retries) => retries
-                .as_u64()
-                .and_then(|retries| u32::try_from(retries).ok())
-                .ok_or(CanvasError::Malformed("the number of retries"))?,
-            None => 0,
-        };
-        let mut limit = |name, label| {
-            take(options, name)
-                .map(|limit| seconds(&limit, label))
-                .transpose()
-        };
+        let retries = integer(take(options, "retries"), "the number of retries")?;
+        headers.retries =
+            u32::try_from(retries).map_err(|_| CanvasError::Malformed("the number of retries"))?;
         headers.timelimit = TimeLimit {
-            hard: limit("time_limit", "the time limit")?,
-            soft: limit("soft_time_limit", "the soft time limit")?,
+            hard: seconds(take(options, "time_limit"), "the time limit")?,
+            soft: seconds(take(options, "soft_time_limit"), "the soft time limit")?,
         };
         let (root, parent) = self.parent.unzip();
-        headers.root_id = take_text(options, "root_id")
-            .map(TaskId::from)
-            .or(root.map(TaskId::from))
-            .or(Some(headers.id.clone()));
-        headers.parent_id = take_text(options, "parent_id")
-            .map(TaskId::from)
-            .or(parent.map(TaskId::from));
+        let root = take_text(options, "root_id").or(root.map(str::to_owned));
+        headers.root_id = Some(root.map_or_else(|| headers.id.clone(), TaskId::from));
+        let parent = take_text(options, "parent_id").or(parent.map(str::to_owned));
+        headers.parent_id = parent.map(TaskId::from);
         headers.argsrepr = Some(take_text(options, "argsrepr").unwrap_or_else(|| repr::tuple(&args)));
         headers.kwargsrepr = Some(take_text(options, "kwargsrepr").unwrap_or_else(|| repr::dict(&kwargs)));
         headers.origin = Some(take_text(options, "origin").unwrap_or_else(|| self.origin.to_owned()));
@@ -128,13 +110,7 @@ impl SendContext<'_> {
                 routing_key: queue.unwrap_or_else(|| self.queue.to_owned()),
                 ..DeliveryInfo::default()
             },
-            priority: match take(options, "priority") {
-                Some(priority) => priority
-                    .as_u64()
-                    .ok_or(CanvasError::Malformed("the priority"))?
-                    .min(9) as u8,
-                None => 0,
-            },
+            priority: integer(take(options, "priority"), "the priority")?.min(9) as u8,
             body_encoding: Some("base64".to_owned()),
             delivery_tag: system::tag().to_string(),
             // Celery sends unknown options as properties, which is how this option is passed on.
@@ -160,14 +136,23 @@ fn signatures(options: &mut Options, name: &str) -> Value {
     }
 }
 
-fn seconds(value: &Value, label: &'static str) -> Result<Duration, CanvasError> {
+fn integer(value: Option<Value>, label: &'static str) -> Result<u64, CanvasError> {
+    let value = value.unwrap_or(Value::from(0));
+    value.as_u64().ok_or(CanvasError::Malformed(label))
+}
+
+fn seconds(value: Option<Value>, label: &'static str) -> Result<Option<Duration>, CanvasError> {
+    let Some(value) = value else { return Ok(None) };
     let seconds = value.as_f64().ok_or(CanvasError::Malformed(label))?;
-    // Celery runs a task with a negative countdown at once.
-    Ok(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+    // Celery runs a task with a negative countdown immediately.
+    let duration = Duration::try_from_secs_f64(seconds.max(0.0));
+    Ok(Some(duration.unwrap_or(Duration::MAX)))
 }
 
 /// Parses a time as text, either plain or in kombu's wrapper for Python's `datetime`.
-fn instant(value: &Value, label: &'static str) -> Result<Timestamp, CanvasError> {
+fn instant(value: Option<Value>, label: &'static str) -> Result<Option<Timestamp>, CanvasError> {
+    let Some(value) = value else { return Ok(None) };
     let text = value.as_str().or_else(|| value["__value__"].as_str());
-    text.and_then(time::parse).ok_or(CanvasError::Malformed(label))
+    let time = text.and_then(time::parse);
+    time.map(Some).ok_or(CanvasError::Malformed(label))
 }

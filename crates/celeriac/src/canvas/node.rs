@@ -23,12 +23,16 @@ pub(crate) enum Kind {
     Chain(Vec<Node>),
     /// Tasks that run concurrently.
     Group(Vec<Node>),
-    Chord {
-        header: Vec<Node>,
-        /// Options of the header's group, once the group has an id.
-        header_options: Map<String, Value>,
-        body: Box<Node>,
-    },
+    Chord(Chord),
+}
+
+/// Tasks that run concurrently, and a task for their results.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Chord {
+    pub header: Vec<Node>,
+    /// Options of the header's group, once the group has an id.
+    pub header_options: Map<String, Value>,
+    pub body: Box<Node>,
 }
 
 /// Error for a canvas that cannot be sent, or for an invalid signature in a message.
@@ -44,6 +48,13 @@ pub enum CanvasError {
     /// A signature in a message is invalid.
     #[error("{0} of a signature is missing or has the wrong type")]
     Malformed(&'static str),
+}
+
+impl Chord {
+    /// Returns the id of the header, if it already has one.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.header_options.get("task_id").and_then(Value::as_str)
+    }
 }
 
 impl Node {
@@ -67,12 +78,12 @@ impl Node {
     }
 
     pub(crate) fn chord(header: Vec<Self>, body: Self) -> Self {
-        let kind = Kind::Chord {
+        let chord = Chord {
             header,
             header_options: Map::new(),
             body: Box::new(body),
         };
-        Self::new("celery.chord", kind)
+        Self::new("celery.chord", Kind::Chord(chord))
     }
 
     /// Returns the option with this name, if it is text.
@@ -86,6 +97,9 @@ impl Node {
 
     /// Adds signatures to the list option `link` or `link_error`, unless they are already in the list.
     pub(crate) fn link(&mut self, option: &str, signatures: &[Value]) {
+        if signatures.is_empty() {
+            return;
+        }
         let mut linked = list(self.options.shift_remove(option));
         for signature in signatures {
             if !linked.contains(signature) {
@@ -99,18 +113,18 @@ impl Node {
     pub(crate) fn link_errors(&mut self, errbacks: &[Value]) {
         match &mut self.kind {
             Kind::Group(tasks) => tasks.iter_mut().for_each(|task| task.link_errors(errbacks)),
-            Kind::Chord { body, .. } => body.link_errors(errbacks),
+            Kind::Chord(chord) => chord.body.link_errors(errbacks),
             Kind::Task | Kind::Chain(_) => self.link("link_error", errbacks),
         }
     }
 
-    /// Whether the node ends in a group, whose several results only a chord can pass on.
+    /// Returns whether the node ends in a group, whose results only a chord can pass on.
     pub(crate) fn ends_in_group(&self) -> bool {
         match &self.kind {
             Kind::Task => false,
             Kind::Group(_) => true,
             Kind::Chain(tasks) => tasks.last().is_some_and(Self::ends_in_group),
-            Kind::Chord { body, .. } => body.ends_in_group(),
+            Kind::Chord(chord) => chord.body.ends_in_group(),
         }
     }
 
@@ -123,7 +137,7 @@ impl Node {
                 let mut counts = tasks.iter().rev().map(Self::result_count);
                 counts.find(|count| *count > 0).unwrap_or(0)
             }
-            Kind::Chord { body, .. } => body.result_count(),
+            Kind::Chord(chord) => chord.body.result_count(),
         }
     }
 
@@ -143,15 +157,14 @@ impl Node {
         };
         let task = map.get("task").and_then(Value::as_str);
         let mut kwargs = object(map, "kwargs")?;
-        let kind = match map.get("subtask_type").unwrap_or(&Value::Null) {
-            Value::Null => Kind::Task,
-            Value::String(kind) => match kind.as_str() {
-                "chain" => Kind::Chain(nodes(kwargs.shift_remove("tasks"))?),
-                "group" => Kind::Group(nodes(kwargs.shift_remove("tasks"))?),
-                "chord" => chord(&mut kwargs)?,
+        let kind = match map.get("subtask_type") {
+            None | Some(Value::Null) => Kind::Task,
+            Some(kind) => match kind.as_str() {
+                Some("chain") => Kind::Chain(nodes(kwargs.shift_remove("tasks"))?),
+                Some("group") => Kind::Group(nodes(kwargs.shift_remove("tasks"))?),
+                Some("chord") => Kind::Chord(chord(&mut kwargs)?),
                 _ => return Err(CanvasError::Malformed("the subtask_type")),
             },
-            _ => return Err(CanvasError::Malformed("the subtask_type")),
         };
         Ok(Self {
             task: task.ok_or(CanvasError::Malformed("the task"))?.to_owned(),
@@ -172,30 +185,27 @@ impl Node {
         let encoded = |nodes: &[Self]| Value::Array(nodes.iter().map(Self::encode).collect());
         let mut kwargs = self.kwargs.clone();
         let subtask_type = match &self.kind {
-            Kind::Task => Value::Null,
-            Kind::Chain(tasks) | Kind::Group(tasks) => {
+            Kind::Task => None,
+            Kind::Chain(tasks) => {
                 kwargs.insert("tasks".to_owned(), encoded(tasks));
-                match self.kind {
-                    Kind::Chain(_) => json!("chain"),
-                    _ => json!("group"),
-                }
+                Some("chain")
             }
-            Kind::Chord {
-                header,
-                header_options,
-                body,
-            } => {
-                kwargs.insert("kwargs".to_owned(), json!({}));
-                let header = if header_options.is_empty() {
-                    encoded(header)
+            Kind::Group(tasks) => {
+                kwargs.insert("tasks".to_owned(), encoded(tasks));
+                Some("group")
+            }
+            Kind::Chord(chord) => {
+                let header = if chord.header_options.is_empty() {
+                    encoded(&chord.header)
                 } else {
-                    let mut group = Self::group(header.clone());
-                    group.options = header_options.clone();
+                    let mut group = Self::group(chord.header.clone());
+                    group.options = chord.header_options.clone();
                     group.encode()
                 };
+                kwargs.insert("kwargs".to_owned(), json!({}));
                 kwargs.insert("header".to_owned(), header);
-                kwargs.insert("body".to_owned(), body.encode());
-                json!("chord")
+                kwargs.insert("body".to_owned(), chord.body.encode());
+                Some("chord")
             }
         };
         json!({
@@ -209,26 +219,24 @@ impl Node {
     }
 }
 
-fn chord(kwargs: &mut Map<String, Value>) -> Result<Kind, CanvasError> {
+fn chord(kwargs: &mut Map<String, Value>) -> Result<Chord, CanvasError> {
     kwargs.shift_remove("kwargs");
     let (header, header_options) = match kwargs.shift_remove("header") {
-        Some(Value::Object(group)) => match Node::decode(&Value::Object(group))? {
-            Node {
-                kind: Kind::Group(tasks),
-                options,
-                ..
-            } => (tasks, options),
-            single => (vec![single], Map::new()),
-        },
+        Some(group @ Value::Object(_)) => {
+            let node = Node::decode(&group)?;
+            match node.kind {
+                Kind::Group(tasks) => (tasks, node.options),
+                _ => (vec![node], Map::new()),
+            }
+        }
         list => (nodes(list)?, Map::new()),
     };
-    let body = kwargs
-        .shift_remove("body")
-        .ok_or(CanvasError::Malformed("the body"))?;
-    Ok(Kind::Chord {
+    let body = kwargs.shift_remove("body");
+    let body = Node::decode(&body.ok_or(CanvasError::Malformed("the body"))?)?;
+    Ok(Chord {
         header,
         header_options,
-        body: Box::new(Node::decode(&body)?),
+        body: Box::new(body),
     })
 }
 

@@ -1,5 +1,5 @@
-//! Options of signatures: merging those of a call with a signature's own, and extracting them with the right
-//! type.
+//! Options of signatures: merges the options of a call with a signature's own, and extracts options with the
+//! right type.
 
 use serde_json::{Map, Value};
 
@@ -7,10 +7,10 @@ use super::node::list;
 
 pub(super) type Options = Map<String, Value>;
 
-/// Options that a call does not override: another value would leave their waiters without a result.
+/// Options that a call does not override, because their waiters would never get a result.
 const FIXED: [&str; 2] = ["group_id", "stamped_headers"];
 
-/// Returns the signature's options, overridden by those of the call.
+/// Returns the signature's options, overridden by the options of the call.
 pub(super) fn merged(mut own: Options, call: Options) -> Options {
     let stamps = list(own.get("stamped_headers").cloned());
     for (name, value) in call {

@@ -1,21 +1,24 @@
-//! Turns a canvas into the messages that start it. Tasks that can run at once become messages; later ones are
-//! embedded in those messages, as prepared by [`freeze`]. Follows `apply_async` of Celery 5.7's canvas;
-//! Celery 5.6 reads the same messages.
+//! Turns a canvas into the messages that start it. Tasks that can run immediately become messages; later
+//! tasks are embedded in those messages, as prepared by [`freeze`]. Follows `apply_async` of Celery 5.7's
+//! canvas; Celery 5.6 reads the same messages.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    freeze::{FreezeArgs, freeze, new_id, rooted, steps, ungrouped},
+    freeze::{Inherited, freeze, new_id, rooted, steps, ungrouped},
     message::SendContext,
-    node::{CanvasError, Kind, Node, list},
+    node::{CanvasError, Chord, Kind, Node, list},
     options::{Options, merged, take, take_text},
 };
 use crate::{broker::Publication, json, result_tree::ResultTree};
 
-/// Maximum total size of the copies of a chord's body, one of which is in each part of the header.
+/// Maximum total size of the copies of a chord's body. Each part of the header contains one.
 const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
+
+/// Results of the tasks that were added, or the reason that they cannot be sent.
+type Applied = Result<Arc<ResultTree>, CanvasError>;
 
 /// Collects the messages that start signatures.
 pub(crate) struct Sender<'a> {
@@ -25,14 +28,9 @@ pub(crate) struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Adds the tasks of a node that can run at once, with `args` before the signature's own; `options` take
-    /// precedence over its own.
-    pub(crate) fn apply(
-        &mut self,
-        node: Node,
-        args: &[Value],
-        options: Options,
-    ) -> Result<Arc<ResultTree>, CanvasError> {
+    /// Adds the tasks of a node that can run immediately. `args` precede the signature's own arguments, and
+    /// `options` override its own options.
+    pub(crate) fn apply(&mut self, node: Node, args: &[Value], options: Options) -> Applied {
         let all_args = node.args_after(args);
         let options = merged(node.options, options);
         match node.kind {
@@ -45,21 +43,12 @@ impl Sender<'_> {
             Kind::Chain(tasks) => self.chain(tasks, &all_args, options),
             // The arguments of a group itself are not passed to its members.
             Kind::Group(tasks) => self.group(tasks, args, options),
-            Kind::Chord {
-                header,
-                header_options,
-                body,
-            } => self.chord(header, &header_options, *body, &all_args, options),
+            Kind::Chord(chord) => self.chord(chord, &all_args, options),
         }
     }
 
-    fn chain(
-        &mut self,
-        tasks: Vec<Node>,
-        args: &[Value],
-        mut options: Options,
-    ) -> Result<Arc<ResultTree>, CanvasError> {
-        let inherited = FreezeArgs {
+    fn chain(&mut self, tasks: Vec<Node>, args: &[Value], mut options: Options) -> Applied {
+        let inherited = Inherited {
             id: take_text(&mut options, "task_id"),
             group: take_text(&mut options, "group_id"),
             index: take(&mut options, "group_index").and_then(|index| index.as_u64()?.try_into().ok()),
@@ -71,7 +60,7 @@ impl Sender<'_> {
         let link = list(options.shift_remove("link"));
         let link_error = list(options.shift_remove("link_error"));
         let (mut steps, result) = steps(tasks, args, &link_error, &inherited, self.context.reply_to)?;
-        if let (Some(last), false) = (steps.first_mut(), link.is_empty()) {
+        if let Some(last) = steps.first_mut() {
             last.link("link", &link);
         }
         let first = steps.pop().ok_or(CanvasError::Empty("a chain"))?;
@@ -85,13 +74,8 @@ impl Sender<'_> {
         Ok(if alone { sent } else { result })
     }
 
-    fn group(
-        &mut self,
-        tasks: Vec<Node>,
-        args: &[Value],
-        mut options: Options,
-    ) -> Result<Arc<ResultTree>, CanvasError> {
-        // The group is nested in another one, to which it adds its members.
+    fn group(&mut self, tasks: Vec<Node>, args: &[Value], mut options: Options) -> Applied {
+        // A nested group adds its members to the outer group.
         let outer = take_text(&mut options, "group_id");
         let id = take_text(&mut options, "task_id").unwrap_or_else(new_id);
         let link_error = list(options.shift_remove("link_error"));
@@ -103,14 +87,12 @@ impl Sender<'_> {
         let mut chord_of_members = false;
         let mut results = Vec::new();
         for (index, mut task) in ungrouped(tasks).into_iter().enumerate() {
-            if !link_error.is_empty() {
-                task.link_errors(&link_error);
-            }
-            let inherited = FreezeArgs {
+            task.link_errors(&link_error);
+            let inherited = Inherited {
                 group: Some(id.clone()),
                 index: Some(index),
                 root: root.clone(),
-                ..FreezeArgs::default()
+                ..Inherited::default()
             };
             let frozen = freeze(&mut task, inherited, self.context.reply_to)?;
             size += task.result_count();
@@ -128,39 +110,22 @@ impl Sender<'_> {
         Ok(Arc::new(ResultTree::group(id, results)))
     }
 
-    fn chord(
-        &mut self,
-        header: Vec<Node>,
-        header_options: &Options,
-        mut body: Node,
-        args: &[Value],
-        mut options: Options,
-    ) -> Result<Arc<ResultTree>, CanvasError> {
+    fn chord(&mut self, chord: Chord, args: &[Value], mut options: Options) -> Applied {
         let given = take_text(&mut options, "task_id");
-        // The id of a chord is that of its header, if it already has one.
-        let header_id = header_options
-            .get("task_id")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
+        let header_id = chord.id().map(str::to_owned);
         let header_id = header_id.or(given.clone()).unwrap_or_else(new_id);
         let body_id = given.filter(|given| *given != header_id);
-        let delay = ["countdown", "eta"].map(|name| (name, take(&mut options, name)));
+        let delay = ["countdown", "eta"].map(|name| options.shift_remove_entry(name));
         options.shift_remove("parent_id");
-        for name in ["link", "link_error"] {
-            let links = list(options.shift_remove(name));
-            match (name, links.is_empty()) {
-                (_, true) => {}
-                ("link_error", false) => body.link_errors(&links),
-                (_, false) => body.link(name, &links),
-            }
-        }
+        let (header, mut body) = (chord.header, *chord.body);
+        body.link("link", &list(options.shift_remove("link")));
+        body.link_errors(&list(options.shift_remove("link_error")));
         body.options.extend(options.clone());
-        let root = options.get("root_id").cloned();
-        let inherited = FreezeArgs {
+        let inherited = Inherited {
             id: Some(body_id.unwrap_or_else(new_id)),
             group: Some(header_id.clone()),
-            root: root.clone(),
-            ..FreezeArgs::default()
+            root: options.get("root_id").cloned(),
+            ..Inherited::default()
         };
         let result = freeze(&mut body, inherited, self.context.reply_to)?;
         if header.is_empty() {
@@ -170,11 +135,7 @@ impl Sender<'_> {
         for name in ["chain", "chord", "group_id", "group_index"] {
             options.shift_remove(name);
         }
-        for (name, value) in delay {
-            if let Some(value) = value {
-                options.insert(name.to_owned(), value);
-            }
-        }
+        options.extend(delay.into_iter().flatten());
         let body = body.encode();
         if json::to_string(&body).len().saturating_mul(header.len()) > MAX_BODY_BYTES {
             return Err(CanvasError::Unsupported(
@@ -184,12 +145,8 @@ impl Sender<'_> {
         options.insert("chord".to_owned(), body);
         options.insert("task_id".to_owned(), Value::String(header_id.clone()));
         let header = self.group(header, args, merged(Options::new(), options))?;
-        if header
-            .children
-            .iter()
-            .flatten()
-            .any(|part| part.children.is_some())
-        {
+        let mut parts = header.children.iter().flatten();
+        if parts.any(|part| part.children.is_some()) {
             let saved = json!({"result": header.as_tuple()});
             self.publication.groups.push((header_id, saved));
         }

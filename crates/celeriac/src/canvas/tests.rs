@@ -57,8 +57,8 @@ fn normal(value: &Value, ids: &mut HashMap<String, String>) -> Value {
         Value::Array(values) => values.iter().map(|value| normal(value, ids)).collect(),
         Value::Object(map) => {
             let mut keys: Vec<_> = map.keys().collect();
-            // Stored groups have ids as keys, whose order varies, so they come last, when the ids have
-            // numbers.
+            // The keys of stored groups are ids in varying order, so these groups come last, when all ids
+            // have numbers.
             keys.sort_by_key(|key| (*key == "kept", key.as_str()));
             let mut normalised = Map::new();
             for key in keys {
@@ -98,7 +98,7 @@ fn total() -> Signature {
 }
 
 #[test]
-fn every_canvas_is_sent_as_by_celery() {
+fn every_canvas_is_sent_as_celery_sends_it() {
     let recorded: Value = serde_json::from_str(include_str!("../../tests/vectors/canvas.json")).unwrap();
     let options = add(&[1, 2])
         .queue("other")
@@ -214,7 +214,7 @@ fn an_invalid_signature_is_an_error() {
 }
 
 #[test]
-fn an_oversized_canvas_is_refused() {
+fn an_oversized_canvas_is_rejected() {
     let send = |canvas: Canvas| sender("o").apply(canvas.0, &[], Map::new());
     let steps = |count| chain((0..count).map(|number| add(&[number])));
     assert!(send(steps(1000)).is_ok());

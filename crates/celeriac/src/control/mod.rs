@@ -19,7 +19,7 @@ use self::{
     envelope::PERSISTENT,
 };
 use crate::{
-    backoff::Backoff,
+    back_off::BackOff,
     broker::{Broker, BrokerError, ReplyTo},
     log::debug,
     system,
@@ -238,7 +238,7 @@ impl Control {
         let receivers = self.send(command).await?;
         let named = command.destination.as_ref().map_or(usize::MAX, Vec::len);
         let mut missing = receivers.min(named);
-        let mut polls = Backoff::new(MIN_POLL_DELAY, MAX_POLL_DELAY);
+        let mut polls = BackOff::new(MIN_POLL_DELAY, MAX_POLL_DELAY);
         while missing > 0 && Instant::now() < deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             sleep(polls.next_delay().min(left)).await;

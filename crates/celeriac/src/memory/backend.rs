@@ -12,7 +12,7 @@ use crate::{
 #[async_trait]
 impl ResultBackend for MemoryBroker {
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        self.contents.lock().store([meta], self.capacity);
+        self.contents.lock().store([meta]);
         self.stored.notify_waiters();
         Ok(())
     }
@@ -20,8 +20,8 @@ impl ResultBackend for MemoryBroker {
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
         {
             let mut contents = self.contents.lock();
-            if !contents.has_ended(&meta.task_id) {
-                contents.store([meta], self.capacity);
+            if contents.final_result(&meta.task_id).is_none() {
+                contents.store([meta]);
             }
         }
         self.stored.notify_waiters();
@@ -35,16 +35,9 @@ impl ResultBackend for MemoryBroker {
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {
         loop {
             let mut stored = std::pin::pin!(self.stored.notified());
-            // Registered before looking, so that a result stored in between is noticed.
+            // Registered before the check; otherwise a result stored in between would be missed.
             stored.as_mut().enable();
-            let ended = {
-                let contents = self.contents.lock();
-                contents
-                    .results
-                    .get(id)
-                    .filter(|meta| meta.status.is_final())
-                    .cloned()
-            };
+            let ended = self.contents.lock().final_result(id).cloned();
             match ended {
                 Some(meta) => return Ok(meta),
                 None => stored.await,

@@ -1,7 +1,5 @@
 //! [`Bus`] of the in-process broker: listeners, each with a bounded buffer, and reply queues.
 
-use std::collections::VecDeque;
-
 use async_trait::async_trait;
 use futures_util::{
     StreamExt,
@@ -62,7 +60,7 @@ impl Bus for MemoryBroker {
     }
 
     async fn open_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {
-        self.bus.lock().replies.insert(to.queue(), VecDeque::new());
+        self.bus.lock().replies.insert(to.queue(), Vec::new());
         Ok(())
     }
 
@@ -70,18 +68,15 @@ impl Bus for MemoryBroker {
         if let Some(queue) = self.bus.lock().replies.get_mut(&to.queue())
             && queue.len() < MAX_REPLIES
         {
-            queue.push_back(text.into_bytes());
+            queue.push(text.into_bytes());
         }
         Ok(())
     }
 
     async fn take_replies(&self, to: &ReplyTo) -> Result<Vec<Vec<u8>>, BrokerError> {
         let mut channels = self.bus.lock();
-        let replies = channels
-            .replies
-            .get_mut(&to.queue())
-            .map(|queue| queue.drain(..).collect());
-        Ok(replies.unwrap_or_default())
+        let replies = channels.replies.get_mut(&to.queue());
+        Ok(replies.map(std::mem::take).unwrap_or_default())
     }
 
     async fn close_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {

@@ -1,6 +1,6 @@
 //! State of the in-process bus: the listeners and the reply queues.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use tokio::sync::mpsc;
 
@@ -12,7 +12,7 @@ pub(super) const MAX_REPLIES: usize = 1024;
 #[derive(Default)]
 pub(super) struct Channels {
     pub(super) listeners: Vec<Listener>,
-    pub(super) replies: HashMap<String, VecDeque<Vec<u8>>>,
+    pub(super) replies: HashMap<String, Vec<Vec<u8>>>,
 }
 
 pub(super) struct Listener {

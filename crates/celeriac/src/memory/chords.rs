@@ -29,52 +29,47 @@ struct Header {
 impl Chords {
     pub(super) fn begin(&mut self, publication: &Publication, capacity: usize) {
         for (group, size) in &publication.chord_sizes {
-            let structure = self.headers.remove(group).and_then(|header| header.structure);
-            let header = Header {
+            let header = self.header(group);
+            *header = Header {
                 size: Some(*size),
-                structure,
+                structure: header.structure.take(),
                 ..Header::default()
             };
-            self.headers.insert(group.clone(), header);
-            self.order.push_back(group.clone());
         }
         for (group, structure) in &publication.groups {
-            let header = self.headers.entry(group.clone()).or_insert_with(|| {
-                self.order.push_back(group.clone());
-                Header::default()
-            });
-            header.structure = Some(structure.clone());
+            self.header(group).structure = Some(structure.clone());
         }
-        while self.order.len() > capacity.max(1) {
-            if let Some(oldest) = self.order.pop_front() {
-                self.headers.remove(&oldest);
-            }
+        while self.order.len() > capacity.max(1)
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.headers.remove(&oldest);
         }
     }
 
+    fn header(&mut self, group: &str) -> &mut Header {
+        self.headers.entry(group.to_owned()).or_insert_with(|| {
+            self.order.push_back(group.to_owned());
+            Header::default()
+        })
+    }
+
     pub(super) fn record(&mut self, part: &ChordPart) -> ChordState {
-        let Some(header) = self.headers.get_mut(&part.group) else {
+        let Some(header) = self.headers.get_mut(&part.group).filter(|header| !header.done) else {
             return ChordState::Waiting;
         };
-        if header.done {
-            return ChordState::Waiting;
-        }
         let order = |part: &ChordPart| part.index.unwrap_or(u64::MAX);
         header
             .parts
             .retain(|other| other.task_id != part.task_id || other.index != part.index);
         let position = header.parts.partition_point(|other| order(other) <= order(part));
         header.parts.insert(position, part.clone());
-        let complete = header.size == Some(header.parts.len() as u64);
-        if !complete
-            || header
-                .claimed_by
-                .as_ref()
-                .is_some_and(|claimed| *claimed != part.task_id)
-        {
+        if header.size != Some(header.parts.len() as u64) {
             return ChordState::Waiting;
         }
-        header.claimed_by = Some(part.task_id.clone());
+        let claimed_by = header.claimed_by.get_or_insert_with(|| part.task_id.clone());
+        if *claimed_by != part.task_id {
+            return ChordState::Waiting;
+        }
         let encoded = |part: &ChordPart| json!([1, part.task_id, part.status, part.result]);
         ChordState::Complete {
             parts: header.parts.iter().map(encoded).collect(),

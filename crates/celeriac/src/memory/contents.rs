@@ -11,7 +11,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::chords::Chords;
 use crate::{
-    broker::{BrokerError, Delivery, DeliveryTag},
+    broker::{BrokerError, Delivery, DeliveryTag, Publication},
     message::{Message, mark_redelivered},
     result::ResultMeta,
     task_id::TaskId,
@@ -19,6 +19,8 @@ use crate::{
 
 #[derive(Default)]
 pub(super) struct Contents {
+    /// Maximum number of unfinished tasks, of results and of dead letters.
+    pub capacity: usize,
     /// Waiting messages by queue, one list for each of kombu's four priority steps; the next message is at
     /// the front.
     pub queues: HashMap<String, [VecDeque<QueuedMessage>; 4]>,
@@ -27,8 +29,6 @@ pub(super) struct Contents {
     pub acked_early: HashMap<DeliveryTag, Reserved>,
     /// Number of deliveries so far, from which tags are made.
     pub deliveries: u64,
-    /// Number of waiting messages in all queues.
-    pub waiting: usize,
     pub results: HashMap<TaskId, ResultMeta>,
     /// Ids of the tasks in `results`, oldest first.
     pub result_order: VecDeque<TaskId>,
@@ -40,6 +40,7 @@ pub(super) struct Contents {
 }
 
 pub(super) struct QueuedMessage {
+    pub queue: String,
     pub raw: Vec<u8>,
     pub priority_step: usize,
     /// Notifies the publisher; shared with the messages that this message causes.
@@ -48,32 +49,10 @@ pub(super) struct QueuedMessage {
 
 pub(super) struct Reserved {
     pub message: QueuedMessage,
-    pub queue: String,
     pub renewed: Instant,
 }
 
 impl QueuedMessage {
-    /// Creates a message and the receiver that notifies its publisher.
-    pub(super) fn new(raw: Vec<u8>, priority: u8) -> (Self, oneshot::Receiver<()>) {
-        let (finished, completion) = oneshot::channel();
-        let message = Self {
-            raw,
-            priority_step: priority_step(priority),
-            finished: Arc::new(finished),
-        };
-        (message, completion)
-    }
-
-    /// Creates a message caused by another message; the publisher of the latter is notified only when both
-    /// complete.
-    pub(super) fn following(message: &Message, finished: Arc<oneshot::Sender<()>>) -> Self {
-        Self {
-            raw: message.encode().into_bytes(),
-            priority_step: priority_step(message.properties.priority),
-            finished,
-        }
-    }
-
     /// Completes the message. The publisher is notified once the last message that shares `finished`
     /// completes.
     pub(super) fn complete(self) {
@@ -85,33 +64,55 @@ impl QueuedMessage {
 }
 
 impl Contents {
-    /// Returns an error unless `count` more messages fit into `capacity`.
-    pub(super) fn ensure_room(&self, count: usize, capacity: usize) -> Result<(), BrokerError> {
-        if self.waiting + self.reserved.len() + count > capacity {
+    /// Returns an error unless there is room for `count` more messages.
+    pub(super) fn ensure_room(&self, count: usize) -> Result<(), BrokerError> {
+        let capacity = self.capacity;
+        if self.waiting() + self.reserved.len() + count > capacity {
             return Err(BrokerError::Full { capacity });
         }
         Ok(())
     }
 
-    pub(super) fn append(&mut self, queue: &str, message: QueuedMessage) {
-        let step = message.priority_step;
-        self.queues.entry(queue.to_owned()).or_default()[step].push_back(message);
-        self.waiting += 1;
+    /// Returns the number of waiting messages in all queues.
+    pub(super) fn waiting(&self) -> usize {
+        self.queues.values().flatten().map(VecDeque::len).sum()
+    }
+
+    /// Adds a message to a queue and returns the receiver that notifies its publisher.
+    pub(super) fn publish(&mut self, queue: &str, priority: u8, raw: Vec<u8>) -> oneshot::Receiver<()> {
+        let (finished, completion) = oneshot::channel();
+        self.append(queue, priority, raw, Arc::new(finished));
+        completion
+    }
+
+    /// Adds a message caused by another message, whose publisher is notified only when both complete.
+    pub(super) fn follow(&mut self, queue: &str, message: &Message, finished: Arc<oneshot::Sender<()>>) {
+        let raw = message.encode().into_bytes();
+        self.append(queue, message.properties.priority, raw, finished);
+    }
+
+    fn append(&mut self, queue: &str, priority: u8, raw: Vec<u8>, finished: Arc<oneshot::Sender<()>>) {
+        // The steps are 0-2, 3-5, 6-8 and 9.
+        let priority_step = usize::from(priority.min(9) / 3);
+        let message = QueuedMessage {
+            queue: queue.to_owned(),
+            raw,
+            priority_step,
+            finished,
+        };
+        self.queues.entry(queue.to_owned()).or_default()[priority_step].push_back(message);
     }
 
     pub(super) fn take(&mut self, queues: &[String], max: usize) -> Vec<Delivery> {
         let mut taken = Vec::new();
         for step in 0..4 {
             for queue in queues {
-                while taken.len() < max {
-                    let Some(message) = self
-                        .queues
-                        .get_mut(queue)
-                        .and_then(|lists| lists[step].pop_front())
-                    else {
-                        break;
-                    };
-                    self.waiting -= 1;
+                let Some(lists) = self.queues.get_mut(queue) else {
+                    continue;
+                };
+                while taken.len() < max
+                    && let Some(message) = lists[step].pop_front()
+                {
                     self.deliveries += 1;
                     let tag = DeliveryTag(self.deliveries.to_string());
                     taken.push(Delivery {
@@ -119,41 +120,38 @@ impl Contents {
                         queue: queue.clone(),
                         raw: message.raw.clone(),
                     });
-                    self.reserved.insert(
-                        tag,
-                        Reserved {
-                            message,
-                            queue: queue.clone(),
-                            renewed: Instant::now(),
-                        },
-                    );
+                    let renewed = Instant::now();
+                    self.reserved.insert(tag, Reserved { message, renewed });
                 }
             }
         }
         taken
     }
 
-    /// Returns whether a final result is stored for the task.
-    pub(super) fn has_ended(&self, id: &str) -> bool {
-        self.results.get(id).is_some_and(|meta| meta.status.is_final())
+    /// Returns the task's final result, if one is stored.
+    pub(super) fn final_result(&self, id: &str) -> Option<&ResultMeta> {
+        self.results.get(id).filter(|meta| meta.status.is_final())
     }
 
-    /// Stores a result, unless it is not final and a final one is already there.
-    pub(super) fn store<'a>(&mut self, results: impl IntoIterator<Item = &'a ResultMeta>, capacity: usize) {
+    /// Stores results, except those that are not final and would replace a final one.
+    pub(super) fn store<'a>(&mut self, results: impl IntoIterator<Item = &'a ResultMeta>) {
         for meta in results {
-            if self.has_ended(&meta.task_id) && !meta.status.is_final() {
+            if self.final_result(&meta.task_id).is_some() && !meta.status.is_final() {
                 continue;
             }
             if self.results.insert(meta.task_id.clone(), meta.clone()).is_none() {
                 self.result_order.push_back(meta.task_id.clone());
             }
         }
-        while self.results.len() > capacity.max(1) {
-            let Some(oldest) = self.result_order.pop_front() else {
-                break;
-            };
+        while self.results.len() > self.capacity.max(1)
+            && let Some(oldest) = self.result_order.pop_front()
+        {
             self.results.remove(&oldest);
         }
+    }
+
+    pub(super) fn begin_chords(&mut self, publication: &Publication) {
+        self.chords.begin(publication, self.capacity);
     }
 
     /// Removes a delivery, whether or not it was acknowledged early.
@@ -176,18 +174,14 @@ impl Contents {
     /// Returns a message to the head of its queue, marked as redelivered. Returns false if the delivery is
     /// not reserved.
     pub(super) fn restore(&mut self, tag: &DeliveryTag) -> bool {
-        let Some(Reserved {
-            mut message, queue, ..
-        }) = self.reserved.remove(tag)
-        else {
+        let Some(Reserved { mut message, .. }) = self.reserved.remove(tag) else {
             return false;
         };
         if let Some(marked) = mark_redelivered(&message.raw) {
             message.raw = marked.into_bytes();
         }
-        let step = message.priority_step;
-        self.queues.entry(queue).or_default()[step].push_front(message);
-        self.waiting += 1;
+        let lists = self.queues.entry(message.queue.clone()).or_default();
+        lists[message.priority_step].push_front(message);
         true
     }
 
@@ -202,9 +196,4 @@ impl Contents {
         expired.sort_by_key(|(_, held)| std::cmp::Reverse(held.renewed));
         expired.into_iter().map(|(tag, _)| tag.clone()).collect()
     }
-}
-
-/// Returns the index of kombu's priority list: 0-2, 3-5, 6-8 or 9.
-fn priority_step(priority: u8) -> usize {
-    usize::from(priority.min(9) / 3)
 }

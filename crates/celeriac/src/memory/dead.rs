@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{MemoryBroker, contents::QueuedMessage};
+use super::MemoryBroker;
 use crate::broker::{BrokerError, DeadLetter, DeadLetters, RequeuedMessage};
 
 #[async_trait]
@@ -30,9 +30,8 @@ impl DeadLetters for MemoryBroker {
                 return Ok(false);
             };
             if let Some(RequeuedMessage { queue, priority, raw }) = revived {
-                contents.ensure_room(1, self.capacity)?;
-                let (message, _) = QueuedMessage::new(raw.clone(), *priority);
-                contents.append(queue, message);
+                contents.ensure_room(1)?;
+                contents.publish(queue, *priority, raw.clone());
             }
             contents.dead.remove(position);
         }

@@ -1,6 +1,6 @@
-//! In-process [`Broker`], for tests and for programs that run API and worker together. It has the guarantees
-//! of the Redis broker (priorities, reservations, leases, dead letters, results), but all data is lost with
-//! the process. `publish` therefore resolves only when the task has finished, including retries, so that a
+//! In-process [`Broker`], for tests and for programs that contain both client and worker. It has the
+//! guarantees of the Redis broker (priorities, reservations, leases, dead letters, results), but all data is
+//! lost with the process. `publish` therefore resolves only when the task has finished, including retries: a
 //! caller with an outbox keeps the row until then. Dropping the future of `publish` does not stop the task.
 
 mod backend;
@@ -14,13 +14,13 @@ mod schedule;
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},
 };
 
-use self::contents::{Contents, QueuedMessage};
+use self::contents::{Contents, Reserved};
 use crate::{
     broker::{
         Broker, BrokerError, DeadLetter, Delivery, DeliveryTag, Depth, Publication, Renewal, Settlement,
@@ -35,9 +35,8 @@ use crate::{
 /// Maximum time that `receive` waits for a message.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// In-process broker; its messages and results are lost when it is dropped.
+/// Broker inside one process; its messages and results are lost when it is dropped.
 pub struct MemoryBroker {
-    capacity: usize,
     visibility_timeout: Duration,
     contents: Lock<Contents>,
     /// Notified when a message is added to a queue.
@@ -51,8 +50,8 @@ impl fmt::Debug for MemoryBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let contents = self.contents.lock();
         f.debug_struct("MemoryBroker")
-            .field("capacity", &self.capacity)
-            .field("waiting", &contents.waiting)
+            .field("capacity", &contents.capacity)
+            .field("waiting", &contents.waiting())
             .field("reserved", &contents.reserved.len())
             .finish_non_exhaustive()
     }
@@ -64,9 +63,11 @@ impl MemoryBroker {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
-            capacity,
             visibility_timeout: Duration::from_secs(60),
-            contents: Lock::default(),
+            contents: Lock::new(Contents {
+                capacity,
+                ..Contents::default()
+            }),
             arrived: Notify::new(),
             stored: Notify::new(),
             bus: Lock::default(),
@@ -82,22 +83,22 @@ impl MemoryBroker {
         }
     }
 
-    /// [`publish`](Broker::publish) for a raw list element, which need not be a valid message.
+    /// Publishes a raw list element, which need not be a valid message; see [`publish`](Broker::publish).
     ///
     /// # Errors
     /// Returns an error if the broker is full, or is dropped before the task finishes.
     pub async fn publish_raw(&self, queue: &str, priority: u8, raw: Vec<u8>) -> Result<(), BrokerError> {
-        let (message, completion) = QueuedMessage::new(raw, priority);
-        {
+        let completion = {
             let mut contents = self.contents.lock();
-            contents.ensure_room(1, self.capacity)?;
-            contents.append(queue, message);
-        }
+            contents.ensure_room(1)?;
+            contents.publish(queue, priority, raw)
+        };
         self.arrived.notify_waiters();
         completion.await.map_err(|_| shutting_down())
     }
 
-    /// Stores a result and settles a delivery that nothing follows; `if_held` runs if it is held.
+    /// Stores a result and removes a delivery that has no follow-up tasks. Calls `if_held` if the delivery is
+    /// held.
     fn settle_alone(
         &self,
         delivery: &Delivery,
@@ -106,7 +107,7 @@ impl MemoryBroker {
     ) {
         let removed = {
             let mut contents = self.contents.lock();
-            contents.store(result, self.capacity);
+            contents.store(result);
             let removed = contents.remove(&delivery.tag);
             if removed.is_some() {
                 if_held(&mut contents);
@@ -125,12 +126,9 @@ impl Sealed for MemoryBroker {}
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn publish(&self, message: Message) -> Result<(), BrokerError> {
-        self.publish_raw(
-            message.queue(),
-            message.properties.priority,
-            message.encode().into_bytes(),
-        )
-        .await
+        let raw = message.encode().into_bytes();
+        self.publish_raw(message.queue(), message.properties.priority, raw)
+            .await
     }
 
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
@@ -141,21 +139,16 @@ impl Broker for MemoryBroker {
         let mut completions = Vec::with_capacity(publication.messages.len());
         {
             let mut contents = self.contents.lock();
-            contents.ensure_room(publication.messages.len(), self.capacity)?;
-            contents.chords.begin(publication, self.capacity);
+            contents.ensure_room(publication.messages.len())?;
+            contents.begin_chords(publication);
             for message in &publication.messages {
                 let raw = message.encode().into_bytes();
-                let (queued, completion) = QueuedMessage::new(raw, message.properties.priority);
-                completions.push(completion);
-                contents.append(message.queue(), queued);
+                completions.push(contents.publish(message.queue(), message.properties.priority, raw));
             }
         }
         self.arrived.notify_waiters();
-        let completed = join_all(completions).await;
-        if completed.iter().all(Result::is_ok) {
-            return Ok(());
-        }
-        Err(shutting_down())
+        let completed = try_join_all(completions).await;
+        completed.map(|_| ()).map_err(|_| shutting_down())
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
@@ -175,12 +168,12 @@ impl Broker for MemoryBroker {
             for (group, _) in &settlement.chords {
                 contents.chords.end(group);
             }
-            contents.store(&settlement.results, self.capacity);
-            contents.chords.begin(&settlement.publication, self.capacity);
-            // The publisher also waits for the messages that its message causes.
+            contents.store(&settlement.results);
+            contents.begin_chords(&settlement.publication);
+            // The publisher is notified only after the messages that its message causes.
             for message in &settlement.publication.messages {
                 let finished = Arc::clone(&reserved.message.finished);
-                contents.append(message.queue(), QueuedMessage::following(message, finished));
+                contents.follow(message.queue(), message, finished);
             }
             reserved
         };
@@ -192,7 +185,7 @@ impl Broker for MemoryBroker {
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let mut arrival = std::pin::pin!(self.arrived.notified());
-        // Registered before the first check, so that no message in between is missed.
+        // Registered before the first check; otherwise a message that arrives in between would be missed.
         arrival.as_mut().enable();
         let taken = self.contents.lock().take(queues, max);
         if !taken.is_empty() {
@@ -215,13 +208,12 @@ impl Broker for MemoryBroker {
     ) -> Result<(), BrokerError> {
         {
             let mut contents = self.contents.lock();
-            let Some(reserved) = contents.remove(&delivery.tag) else {
+            let Some(Reserved { message: held, .. }) = contents.remove(&delivery.tag) else {
                 return Ok(());
             };
-            contents.store(result, self.capacity);
+            contents.store(result);
             // The publisher keeps waiting for the message that replaces its own.
-            let next = QueuedMessage::following(&message, reserved.message.finished);
-            contents.append(&reserved.queue, next);
+            contents.follow(&held.queue, &message, held.finished);
         }
         self.stored.notify_waiters();
         self.arrived.notify_waiters();
@@ -244,12 +236,12 @@ impl Broker for MemoryBroker {
         self.settle_alone(delivery, result, |contents| {
             let letter = DeadLetter::encode(&delivery.queue, &delivery.raw, reason);
             contents.dead.push_back(letter.into_bytes());
-            if contents.dead.len() > self.capacity.max(1) {
+            let capacity = contents.capacity;
+            if contents.dead.len() > capacity.max(1) {
                 contents.dead.pop_front();
                 warn!(
                     dropped = 1,
-                    capacity = self.capacity,
-                    "the dead-letter list is full; the oldest letter was dropped"
+                    capacity, "the dead-letter list is full; the oldest letter was dropped"
                 );
             }
         });
@@ -309,9 +301,7 @@ impl Broker for MemoryBroker {
     }
 }
 
-/// Error of a publisher whose message was dropped with the broker.
+/// Returns the error for a publisher whose message was dropped with the broker.
 fn shutting_down() -> BrokerError {
-    BrokerError::Unavailable {
-        cause: "the broker was shut down before the task finished".to_owned(),
-    }
+    BrokerError::unavailable("the broker was shut down before the task finished")
 }

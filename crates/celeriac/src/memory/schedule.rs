@@ -1,9 +1,9 @@
-//! Last ticks of periodic tasks in the in-process broker. They are lost with it, so after a restart every
-//! entry starts from the current time.
+//! Last ticks of periodic tasks in the in-process broker. They do not outlive the broker, so every entry
+//! starts from the current time after a restart.
 
 use async_trait::async_trait;
 
-use super::{MemoryBroker, contents::QueuedMessage};
+use super::MemoryBroker;
 use crate::{
     broker::{BrokerError, LastTicks, Timetable},
     message::Message,
@@ -34,10 +34,9 @@ impl Timetable for MemoryBroker {
                 return Ok(false);
             }
             if let Some(message) = message {
-                contents.ensure_room(1, self.capacity)?;
+                contents.ensure_room(1)?;
                 let raw = message.encode().into_bytes();
-                let (queued, _) = QueuedMessage::new(raw, message.properties.priority);
-                contents.append(message.queue(), queued);
+                contents.publish(message.queue(), message.properties.priority, raw);
             }
             contents.ticks.insert(entry.to_owned(), to.as_bytes().to_vec());
         }

@@ -1,5 +1,7 @@
 //! Decodes a list element into a [`Message`]: the envelope first, then the body, then the headers. Accepts
-//! what Celery 5.6's worker accepts and gives a [`PoisonReason`] for anything else.
+//! the same messages as a Celery 5.6 worker, and returns a [`PoisonReason`] for any other.
+
+use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
@@ -7,20 +9,20 @@ use serde_json::{Map, Value};
 use super::{
     Embed, Headers, Message, Poison, PoisonReason, Properties,
     envelope::{Envelope, Members},
+    headers::string,
 };
 use crate::{json, task_id::TaskId};
 
 impl Message {
-    /// Decodes a list element. Never panics, whatever the bytes.
+    /// Decodes a list element. Does not panic on any input.
     ///
     /// # Errors
     /// Returns a [`Poison`] if no worker could run the message.
     pub fn decode(raw: &[u8]) -> Result<Self, Poison> {
         let mut envelope: Envelope<'_> =
             serde_json::from_slice(raw).map_err(|error| PoisonReason::NotJson(syntax_error(&error)))?;
-        let Some(headers) = envelope.headers.take() else {
-            return Err(PoisonReason::Missing("headers").into());
-        };
+        let headers = envelope.headers.take();
+        let headers = headers.ok_or(PoisonReason::Missing("headers"))?;
         let task = headers.text("task").map(str::to_owned);
         let task_id = headers.text("id").map(TaskId::from);
         read(envelope, headers, task.clone(), task_id.clone()).map_err(|reason| Poison {
@@ -37,10 +39,8 @@ fn read(
     task: Option<String>,
     id: Option<TaskId>,
 ) -> Result<Message, PoisonReason> {
-    let Some(properties) = envelope.properties.take() else {
-        return Err(PoisonReason::Missing("properties"));
-    };
-    let properties = Properties::read(properties)?;
+    let properties = envelope.properties.take();
+    let properties = Properties::read(properties.ok_or(PoisonReason::Missing("properties"))?)?;
     let body = body(&envelope, properties.body_encoding.as_deref())?;
     match body {
         Value::Array(parts) => {
@@ -54,31 +54,27 @@ fn read(
 }
 
 fn body(envelope: &Envelope<'_>, body_encoding: Option<&str>) -> Result<Value, PoisonReason> {
-    match envelope.content_type.as_deref() {
-        Some("application/json") => {}
-        other => return Err(PoisonReason::ContentType(shorten(other.unwrap_or_default()))),
+    let content_type = envelope.content_type.as_deref().unwrap_or_default();
+    if content_type != "application/json" {
+        return Err(PoisonReason::ContentType(shorten(content_type)));
     }
-    match envelope.content_encoding.as_deref() {
-        None => {}
-        Some(encoding) if encoding.eq_ignore_ascii_case("utf-8") || encoding.eq_ignore_ascii_case("utf8") => {
-        }
-        Some(other) => return Err(PoisonReason::ContentEncoding(shorten(other))),
+    let encoding = envelope.content_encoding.as_deref().unwrap_or("utf-8");
+    let is = |name| encoding.eq_ignore_ascii_case(name);
+    if !is("utf-8") && !is("utf8") {
+        return Err(PoisonReason::ContentEncoding(shorten(encoding)));
     }
     let packed = envelope.body.as_deref().ok_or(PoisonReason::Missing("body"))?;
-    let decoded;
     let text = match body_encoding {
-        None => packed.as_bytes(),
-        Some("base64") => {
-            decoded = STANDARD
-                .decode(packed)
-                .map_err(|error| PoisonReason::Base64(base64_error(&error)))?;
-            &decoded
-        }
+        None => Cow::Borrowed(packed.as_bytes()),
+        Some("base64") => match STANDARD.decode(packed) {
+            Ok(text) => Cow::Owned(text),
+            Err(error) => return Err(PoisonReason::Base64(base64_error(&error))),
+        },
         Some(other) => return Err(PoisonReason::BodyEncoding(shorten(other))),
     };
     let body =
-        serde_json::from_slice(text).map_err(|error| PoisonReason::BodyNotJson(syntax_error(&error)))?;
-    if json::has_integer_beyond_64_bits(text) {
+        serde_json::from_slice(&text).map_err(|error| PoisonReason::BodyNotJson(syntax_error(&error)))?;
+    if json::has_integer_beyond_64_bits(&text) {
         return Err(PoisonReason::IntegerTooLarge);
     }
     Ok(body)
@@ -96,26 +92,24 @@ fn protocol_2(headers: Headers, properties: Properties, parts: Vec<Value>) -> Re
     Ok(Message {
         headers,
         properties,
-        args: positional(Some(args))?,
-        kwargs: keyword(Some(kwargs))?,
+        args: positional(args)?,
+        kwargs: keyword(kwargs)?,
         embed,
     })
 }
 
-/// Reads a protocol-1 message, which keeps everything in the body. Its headers may still carry trace context.
+/// Reads a protocol-1 message, whose fields are all in the body. Its headers may contain trace context.
 fn protocol_1(
     mut body: Map<String, Value>,
     headers: Members,
     properties: Properties,
 ) -> Result<Message, PoisonReason> {
-    let Some(Value::String(task)) = body.shift_remove("task") else {
-        return Err(PoisonReason::Missing("headers.task"));
-    };
-    let Some(Value::String(id)) = body.shift_remove("id") else {
-        return Err(PoisonReason::Missing("headers.id"));
-    };
-    let args = positional(body.shift_remove("args"))?;
-    let kwargs = keyword(body.shift_remove("kwargs"))?;
+    let task = body.shift_remove("task").and_then(string);
+    let task = task.ok_or(PoisonReason::Missing("headers.task"))?;
+    let id = body.shift_remove("id").and_then(string);
+    let id = id.ok_or(PoisonReason::Missing("headers.id"))?;
+    let args = body.shift_remove("args").map_or(Ok(Vec::new()), positional)?;
+    let kwargs = body.shift_remove("kwargs").map_or(Ok(Map::new()), keyword)?;
     let mut take = |name| body.shift_remove(name).unwrap_or_default();
     let embed = Embed {
         callbacks: take("callbacks"),
@@ -123,7 +117,7 @@ fn protocol_1(
         chord: take("chord"),
         ..Embed::default()
     };
-    // Times of protocol 1 are always UTC today, so `utc` is dropped. Its name for the group is `taskset`.
+    // Times of protocol 1 are always UTC today. Protocol 1 calls the group `taskset`.
     body.shift_remove("utc");
     if let Some(group) = body.shift_remove("taskset") {
         body.insert("group".to_owned(), group);
@@ -139,18 +133,16 @@ fn protocol_1(
     })
 }
 
-fn positional(value: Option<Value>) -> Result<Vec<Value>, PoisonReason> {
+fn positional(value: Value) -> Result<Vec<Value>, PoisonReason> {
     match value {
-        None => Ok(Vec::new()),
-        Some(Value::Array(args)) => Ok(args),
+        Value::Array(args) => Ok(args),
         _ => Err(PoisonReason::BodyShape("args is not a list")),
     }
 }
 
-fn keyword(value: Option<Value>) -> Result<Map<String, Value>, PoisonReason> {
+fn keyword(value: Value) -> Result<Map<String, Value>, PoisonReason> {
     match value {
-        None => Ok(Map::new()),
-        Some(Value::Object(kwargs)) => Ok(kwargs),
+        Value::Object(kwargs) => Ok(kwargs),
         _ => Err(PoisonReason::BodyShape("kwargs is not an object")),
     }
 }
@@ -166,7 +158,7 @@ fn read_embed(mut map: Map<String, Value>) -> Embed {
     }
 }
 
-/// Position and category of a syntax error, without quoting the content.
+/// Returns the category and position of a syntax error, without quoting the content.
 fn syntax_error(error: &serde_json::Error) -> String {
     format!(
         "{:?} error at line {} column {}",
@@ -186,7 +178,7 @@ fn base64_error(error: &base64::DecodeError) -> String {
     }
 }
 
-/// First 60 characters of a sender's value, for an error message.
+/// Returns the first 60 characters of a sender's value, for an error message.
 fn shorten(text: &str) -> String {
     text.chars().take(60).collect()
 }

@@ -1,5 +1,5 @@
 //! The outermost JSON object of a message, read in one pass. A member of the wrong type counts as absent, the
-//! last of duplicate keys wins as it does in Python, and unknown members are skipped.
+//! last of duplicate keys wins as it does in Python, and unknown members are ignored.
 
 use std::{borrow::Cow, fmt};
 
@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::Value;
 
-/// Members of the envelope; the rest of it is not kept.
+/// Members of the envelope that this crate uses.
 #[derive(Default)]
 pub(super) struct Envelope<'a> {
     pub body: Option<Cow<'a, str>>,
@@ -36,15 +36,14 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut envelope = Envelope::default();
-        while let Some(Text(key)) = map.next_key()? {
-            match key.as_deref() {
-                Some("body") => envelope.body = map.next_value::<Text<'de>>()?.0,
-                Some("content-encoding") => envelope.content_encoding = map.next_value::<Text<'de>>()?.0,
-                Some("content-type") => envelope.content_type = map.next_value::<Text<'de>>()?.0,
-                Some("headers") => envelope.headers = map.next_value::<Object>()?.0,
-                Some("properties") => envelope.properties = map.next_value::<Object>()?.0,
-                // Parsed rather than skipped, so that `mark_redelivered` can rewrite every message accepted
-                // here.
+        while let Some(key) = map.next_key::<Part<'_>>()? {
+            match key.text().as_deref() {
+                Some("body") => envelope.body = map.next_value::<Part<'_>>()?.text(),
+                Some("content-encoding") => envelope.content_encoding = map.next_value::<Part<'_>>()?.text(),
+                Some("content-type") => envelope.content_type = map.next_value::<Part<'_>>()?.text(),
+                Some("headers") => envelope.headers = map.next_value::<Part<'_>>()?.object(),
+                Some("properties") => envelope.properties = map.next_value::<Part<'_>>()?.object(),
+                // Parsed rather than skipped, because `mark_redelivered` must accept the same messages.
                 _ => drop(map.next_value::<Value>()?),
             }
         }
@@ -52,7 +51,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 }
 
-/// Members of an object in their order, which is cheaper to build than a map and enough to be read once.
+/// Members of an object in order. Cheaper to build than a map, and read only once.
 pub(super) struct Members(Vec<(String, Value)>);
 
 impl Members {
@@ -80,34 +79,33 @@ impl IntoIterator for Members {
     }
 }
 
-/// An object; `None` for any other value.
-struct Object(Option<Members>);
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Tolerant).map(|part| match part {
-            Part::Object(members) => Self(Some(members)),
-            Part::Text(_) | Part::Other => Self(None),
-        })
-    }
-}
-
-/// Text; `None` for any other value.
-struct Text<'a>(Option<Cow<'a, str>>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Tolerant).map(|part| match part {
-            Part::Text(text) => Self(Some(text)),
-            Part::Object(_) | Part::Other => Self(None),
-        })
-    }
-}
-
+/// Any JSON value; only text and objects are kept.
 enum Part<'a> {
     Text(Cow<'a, str>),
     Object(Members),
     Other,
+}
+
+impl<'a> Part<'a> {
+    fn text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Object(_) | Self::Other => None,
+        }
+    }
+
+    fn object(self) -> Option<Members> {
+        match self {
+            Self::Object(members) => Some(members),
+            Self::Text(_) | Self::Other => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Part<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Tolerant)
+    }
 }
 
 /// Visitor that accepts any JSON value.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::poison::PoisonReason;
@@ -75,7 +75,7 @@ impl Serialize for TimeLimit {
     }
 }
 
-/// Returns the seconds of `duration`: an integer for whole seconds, as Python writes them.
+/// Returns a duration in seconds, as an integer if possible, as Python writes it.
 pub(crate) fn seconds(duration: Duration) -> Value {
     if duration.subsec_nanos() == 0 {
         Value::from(duration.as_secs())
@@ -89,7 +89,7 @@ fn optional_time<S: Serializer>(value: &Option<Timestamp>, serializer: S) -> Res
 }
 
 impl Headers {
-    /// Creates headers that name the task and leave everything else at its default.
+    /// Creates headers for a task, with defaults for everything else.
     pub(crate) fn new(task: String, id: TaskId) -> Self {
         Self {
             lang: "py".to_owned(),
@@ -130,12 +130,12 @@ impl Headers {
                     if value.is_null() => {}
                 "lang" => read.lang = string(value).unwrap_or(read.lang),
                 "shadow" => read.shadow = string(value).or(read.shadow),
-                "eta" => read.eta = Some(instant("eta", &value)?),
-                "expires" => read.expires = Some(instant("expires", &value)?),
+                "eta" => read.eta = Some(valid(instant(&value), "eta", TIME)?),
+                "expires" => read.expires = Some(valid(instant(&value), "expires", TIME)?),
                 "group" => read.group = string(value).or(read.group),
                 "group_index" => read.group_index = value,
-                "retries" => read.retries = count(&value)?,
-                "timelimit" => read.timelimit = limits(&value)?,
+                "retries" => read.retries = valid(count(&value), "retries", COUNT)?,
+                "timelimit" => read.timelimit = valid(limits(&value), "timelimit", LIMITS)?,
                 "root_id" => read.root_id = string(value).map(TaskId::from).or(read.root_id),
                 "parent_id" => read.parent_id = string(value).map(TaskId::from).or(read.parent_id),
                 "argsrepr" => read.argsrepr = string(value).or(read.argsrepr),
@@ -154,49 +154,34 @@ impl Headers {
     }
 }
 
-fn string(value: Value) -> Option<String> {
+pub(super) fn string(value: Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text),
         _ => None,
     }
 }
 
-fn instant(name: &'static str, value: &Value) -> Result<Timestamp, PoisonReason> {
-    value.as_str().and_then(time::parse).ok_or(PoisonReason::Header {
-        name,
-        expected: "an ISO 8601 time",
+const TIME: &str = "an ISO 8601 time";
+const COUNT: &str = "a non-negative integer";
+const LIMITS: &str = "a pair of seconds (hard, soft) or nulls";
+
+fn valid<T>(value: Option<T>, name: &'static str, expected: &'static str) -> Result<T, PoisonReason> {
+    value.ok_or(PoisonReason::Header { name, expected })
+}
+
+fn instant(value: &Value) -> Option<Timestamp> {
+    value.as_str().and_then(time::parse)
+}
+
+fn count(value: &Value) -> Option<u32> {
+    value.as_u64()?.try_into().ok()
+}
+
+fn limits(value: &Value) -> Option<TimeLimit> {
+    let (hard, soft): (Option<f64>, Option<f64>) = Deserialize::deserialize(value).ok()?;
+    let limit = |seconds: Option<f64>| seconds.map(Duration::try_from_secs_f64).transpose().ok();
+    Some(TimeLimit {
+        hard: limit(hard)?,
+        soft: limit(soft)?,
     })
-}
-
-fn count(value: &Value) -> Result<u32, PoisonReason> {
-    value
-        .as_u64()
-        .and_then(|count| u32::try_from(count).ok())
-        .ok_or(PoisonReason::Header {
-            name: "retries",
-            expected: "a non-negative integer",
-        })
-}
-
-fn limits(value: &Value) -> Result<TimeLimit, PoisonReason> {
-    const INVALID: PoisonReason = PoisonReason::Header {
-        name: "timelimit",
-        expected: "a pair of seconds (hard, soft) or nulls",
-    };
-    let limit = |value: &Value| match value {
-        Value::Null => Ok(None),
-        other => {
-            let seconds = other.as_f64().ok_or(INVALID)?;
-            Duration::try_from_secs_f64(seconds)
-                .map(Some)
-                .map_err(|_| INVALID)
-        }
-    };
-    match value.as_array().map(Vec::as_slice) {
-        Some([hard, soft]) => Ok(TimeLimit {
-            hard: limit(hard)?,
-            soft: limit(soft)?,
-        }),
-        _ => Err(INVALID),
-    }
 }

@@ -1,6 +1,6 @@
 //! A task message as stored in a Redis list: Celery's task protocol 2 in the envelope of kombu's virtual
-//! transports (Celery 5.6, kombu 5.6). Decoding is as tolerant as Celery's worker and also reads protocol 1;
-//! a message that cannot be run becomes a [`Poison`] with a reason. Encoding writes the same keys in the same
+//! transports (Celery 5.6, kombu 5.6). Decoding is as tolerant as Celery's worker and accepts protocol 1 too;
+//! the error for a message that cannot be run is a [`Poison`]. Encoding writes the same keys in the same
 //! order as Celery.
 
 mod decode;
@@ -8,6 +8,8 @@ mod envelope;
 mod headers;
 mod poison;
 mod properties;
+
+use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
@@ -71,22 +73,16 @@ impl Message {
     #[must_use]
     pub fn encode(&self) -> String {
         let body = json::to_string(&(&self.args, &self.kwargs, &self.embed));
-        let properties;
-        let properties = if self.properties.body_encoding.as_deref() == Some("base64") {
-            &self.properties
-        } else {
-            properties = Properties {
-                body_encoding: Some("base64".to_owned()),
-                ..self.properties.clone()
-            };
-            &properties
-        };
+        let mut properties = Cow::Borrowed(&self.properties);
+        if properties.body_encoding.as_deref() != Some("base64") {
+            properties.to_mut().body_encoding = Some("base64".to_owned());
+        }
         json::to_string(&Envelope {
             body: STANDARD.encode(body),
             content_encoding: "utf-8",
             content_type: "application/json",
             headers: &self.headers,
-            properties,
+            properties: &properties,
         })
     }
 
@@ -102,7 +98,7 @@ impl Message {
         self.properties.delivery_info.extra.get(REDELIVERED) == Some(&Value::Bool(true))
     }
 
-    /// Returns whether the task's `eta` is still ahead at `now`.
+    /// Returns whether the task's `eta` is later than `now`.
     #[must_use]
     pub fn is_early(&self, now: Timestamp) -> bool {
         self.headers.eta.is_some_and(|eta| eta > now)
@@ -116,15 +112,14 @@ impl Message {
         next.headers.retries = self.headers.retries.saturating_add(1);
         next.headers.eta = Some(eta);
         next.headers.parent_id = Some(self.headers.id.clone());
-        next.headers.extra.shift_remove(REDELIVERED);
-        next.headers.extra.shift_remove(ABANDONED);
-        next.properties.delivery_info.extra.shift_remove(REDELIVERED);
+        unmark(&mut next.headers.extra);
+        unmark(&mut next.properties.delivery_info.extra);
         next.properties.delivery_tag = system::tag().to_string();
         next
     }
 }
 
-/// Header and member of `delivery_info` that marks a message delivered before.
+/// Name of the header and of the member of `delivery_info` that mark a redelivered message.
 const REDELIVERED: &str = "redelivered";
 
 /// Header that counts the workers that died while holding the message. Celery does not know it.
@@ -136,8 +131,8 @@ pub(crate) fn mark_redelivered(raw: &[u8]) -> Option<String> {
     rewrite(raw, mark, mark)
 }
 
-/// [`mark_redelivered`] for a message whose worker has died. Also increments the count of such deaths and
-/// returns it.
+/// Marks a message whose worker has died as redelivered, and increments the number of workers that died
+/// while holding it. Returns the message and the number.
 pub(crate) fn mark_abandoned(raw: &[u8]) -> Option<(String, u64)> {
     let mut times = 0;
     let count = |headers: &mut Map<String, Value>| {
@@ -152,11 +147,7 @@ pub(crate) fn mark_abandoned(raw: &[u8]) -> Option<(String, u64)> {
 
 /// Returns the list element without the marks of earlier deliveries, or `None` if it is not a JSON object.
 pub(crate) fn as_never_delivered(raw: &[u8]) -> Option<String> {
-    let unmark = |map: &mut Map<String, Value>| {
-        map.shift_remove(REDELIVERED);
-        map.shift_remove(ABANDONED);
-    };
-    rewrite(raw, unmark, |info| drop(info.shift_remove(REDELIVERED)))
+    rewrite(raw, unmark, unmark)
 }
 
 /// Returns the priority of a list element; 0 if it has none.
@@ -169,6 +160,11 @@ pub(crate) fn priority(raw: &[u8]) -> u8 {
 
 fn mark(map: &mut Map<String, Value>) {
     map.insert(REDELIVERED.to_owned(), Value::Bool(true));
+}
+
+fn unmark(map: &mut Map<String, Value>) {
+    map.shift_remove(REDELIVERED);
+    map.shift_remove(ABANDONED);
 }
 
 /// Rewrites the headers and the `delivery_info` of a list element.

@@ -1,16 +1,16 @@
-//! Reasons why a message cannot be run. They appear in dead letters and logs, so they never quote the
+//! Reasons that a message cannot be run. They appear in dead letters and logs, so they never quote the
 //! message's content.
 
 use thiserror::Error;
 
 use crate::task_id::TaskId;
 
-/// A message that no worker can run, whatever tasks it knows.
+/// A message that no worker can run, regardless of its registered tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{reason}")]
 #[non_exhaustive]
 pub struct Poison {
-    /// Reason why the message cannot be run.
+    /// Reason that the message cannot be run.
     pub reason: PoisonReason,
     /// Id of the task, if it could be read: a client may be waiting for its result.
     pub task_id: Option<TaskId>,
@@ -28,7 +28,7 @@ impl From<PoisonReason> for Poison {
     }
 }
 
-/// Reason why a message cannot be run.
+/// Reason that a message cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PoisonReason {
@@ -38,7 +38,7 @@ pub enum PoisonReason {
     /// A required part is missing or has the wrong type.
     #[error("{0} is missing or has the wrong type")]
     Missing(&'static str),
-    /// The content type is not JSON. Other serialisations are never decoded; pickle, for one, runs code.
+    /// The content type is not JSON. Other serialisations are never decoded; pickle, for example, runs code.
     #[error("content type {0:?} is not accepted")]
     ContentType(String),
     /// The character set is not UTF-8.
@@ -47,7 +47,7 @@ pub enum PoisonReason {
     /// The `body_encoding` is not base64.
     #[error("body encoding {0:?} is not known")]
     BodyEncoding(String),
-    /// The body is declared as base64 and is not valid base64.
+    /// The body is declared as base64 but is not valid base64.
     #[error("the body is not base64: {0}")]
     Base64(String),
     /// The decoded body is not JSON.
@@ -58,8 +58,8 @@ pub enum PoisonReason {
     BodyShape(&'static str),
     /// The body contains an integer beyond 64 bits.
     ///
-    /// Python's integers are unbounded. Here such a number would become a float, and the task would run with
-    /// a different value from the one that was sent.
+    /// Python's integers are unbounded. Here, the number would become a float, and the task would run with a
+    /// different value.
     #[error("the body contains an integer beyond 64 bits")]
     IntegerTooLarge,
     /// A header has an invalid value.

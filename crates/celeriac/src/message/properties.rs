@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::poison::PoisonReason;
+use super::{headers::string, poison::PoisonReason};
 
 /// Property that overrides the maximum number of retries of the task.
 pub(crate) const MAX_RETRIES: &str = "max_retries";
@@ -90,18 +90,12 @@ impl Properties {
 }
 
 impl DeliveryInfo {
-    fn read(map: Map<String, Value>) -> Self {
-        let mut read = Self::default();
-        for (name, value) in map {
-            match (name.as_str(), value) {
-                ("exchange", Value::String(text)) => read.exchange = text,
-                ("routing_key", Value::String(text)) => read.routing_key = text,
-                ("exchange" | "routing_key", _) => {}
-                (_, value) => {
-                    read.extra.insert(name, value);
-                }
-            }
+    fn read(mut map: Map<String, Value>) -> Self {
+        let mut take = |name| string(map.shift_remove(name)?);
+        Self {
+            exchange: take("exchange").unwrap_or_default(),
+            routing_key: take("routing_key").unwrap_or_default(),
+            extra: map,
         }
-        read
     }
 }

@@ -66,7 +66,7 @@ fn marking_as_redelivered_changes_nothing_else() {
 }
 
 #[test]
-fn the_tolerant_forms_of_celery_are_accepted() {
+fn incomplete_messages_are_accepted_as_by_celery() {
     let minimal_headers = with(|message| {
         message["headers"] = json!({"task": "t", "id": "1"});
     });

@@ -1,5 +1,5 @@
 //! Acknowledges deliveries in batches. Acknowledgements that arrive during a transaction are queued and sent
-//! together in the next one. While no transaction is in progress, an acknowledgement is sent at once.
+//! together in the next transaction. If none is in progress, an acknowledgement is sent immediately.
 
 use std::{collections::VecDeque, mem, pin::pin};
 
@@ -42,18 +42,13 @@ pub(super) struct StoredResult {
 
 impl StoredResult {
     pub(super) fn add_to(&self, pipeline: &mut Pipeline) {
-        pipeline
-            .cmd("SETEX")
-            .arg(&self.key)
-            .arg(self.seconds)
-            .arg(&self.text)
-            .ignore();
-        pipeline.cmd("PUBLISH").arg(&self.key).arg(&self.text).ignore();
+        pipeline.set_ex(&self.key, &self.text, self.seconds).ignore();
+        pipeline.publish(&self.key, &self.text).ignore();
     }
 }
 
 impl Acks {
-    /// Acknowledges a delivery, together with others that are waiting.
+    /// Acknowledges a delivery, together with other waiting deliveries.
     pub(super) async fn ack(
         &self,
         connection: &Connection,
@@ -70,7 +65,9 @@ impl Acks {
         loop {
             tokio::select! {
                 biased;
-                acknowledged = &mut notified => return acknowledged.unwrap_or_else(|_| Err(interrupted())),
+                // The transaction may be dropped together with the caller that runs it.
+                acknowledged = &mut notified => return acknowledged
+                    .unwrap_or_else(|_| Err(BrokerError::unavailable("the transaction was interrupted"))),
                 _guard = self.transaction.lock() => Box::pin(self.send_batch(connection)).await,
             }
         }
@@ -105,19 +102,11 @@ impl Acks {
         let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
         let origin = connection.observer.batch_span(&origins);
         let sending = pin!(connection.pipeline(command, &pipeline));
-        let answer: Result<(), BrokerError> =
+        let reply: Result<(), BrokerError> =
             observed(sending, |poll| connection.observer.in_scope(&origin, poll)).await;
         for ack in acks {
             // The caller may have been dropped together with its task.
-            let _ = ack.notify.send(answer.clone());
+            let _ = ack.notify.send(reply.clone());
         }
-    }
-}
-
-/// Returns the error for acknowledgements whose transaction was dropped, together with the caller that ran
-/// it, before the server answered.
-fn interrupted() -> BrokerError {
-    BrokerError::Unavailable {
-        cause: "the transaction was interrupted".to_owned(),
     }
 }

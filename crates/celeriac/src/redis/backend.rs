@@ -2,13 +2,18 @@
 
 use async_trait::async_trait;
 use redis::pipe;
+use serde_json::Value;
 
-use super::{RedisBroker, ack::StoredResult, commands, names, scripts};
+use super::{RedisBroker, ack::StoredResult, chord_scripts, commands, names, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
+    log::warn,
     result::ResultMeta,
     task_id::TaskId,
 };
+
+/// Lifetime of a claim on a chord's body after its worker dies; shorter than any lease.
+const CLAIM_SECONDS: u64 = 10;
 
 impl RedisBroker {
     pub(super) fn stored(&self, meta: &ResultMeta) -> StoredResult {
@@ -38,7 +43,7 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        let mut script = scripts::STORE_UNLESS_FINAL.prepare_invoke();
+        let mut script = Invocation::new(&scripts::STORE_UNLESS_FINAL);
         script
             .key(names::result(&meta.task_id))
             .arg(meta.encode())
@@ -56,6 +61,37 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {
-        self.record_part(delivery, part).await
+        let mut script = Invocation::new(&chord_scripts::PART);
+        script
+            .key(names::UNACKED)
+            .key(&[".j", ".t", ".s", ".d", ".c", ""].map(|suffix| names::group(&part.group, suffix)))
+            .key(names::acked_early(&delivery.tag))
+            .arg(delivery.tag.as_str())
+            .arg(part.encode())
+            .arg(part.score())
+            .arg(part.prefix())
+            .arg(part.task_id.as_str())
+            .arg(self.result_seconds())
+            .arg(CLAIM_SECONDS);
+        let is_held = |reply: &Vec<redis::Value>| reply.first() != Some(&redis::Value::Int(0));
+        let mut reply = self.run_settling(delivery, &script, is_held).await?.into_iter();
+        Ok(match reply.next() {
+            Some(redis::Value::Int(0)) => ChordState::NotHeld,
+            Some(redis::Value::Int(2)) => ChordState::Complete {
+                group: reply.next().and_then(read),
+                parts: reply.map(|part| read(part).unwrap_or_default()).collect(),
+            },
+            _ => ChordState::Waiting,
+        })
+    }
+}
+
+/// Parses the JSON text in a reply; an empty text results in `None`.
+fn read(reply: redis::Value) -> Option<Value> {
+    match reply {
+        redis::Value::BulkString(text) if !text.is_empty() => serde_json::from_slice(&text)
+            .inspect_err(|error| warn!(%error, "ignored stored data of a chord that is not valid JSON"))
+            .ok(),
+        _ => None,
     }
 }

@@ -1,6 +1,6 @@
-//! [`Bus`] in kombu's layout: fan-out uses pub/sub on `/<database>.<exchange>[/<routing key>]`, a mailbox or
-//! reply queue is known by its binding, and replies are a list. Since 5.7 kombu drops the bindings of an
-//! exchange that have not been declared for an hour, so every declaration extends that deadline.
+//! [`Bus`] in kombu's layout: fan-out uses pub/sub on `/<database>.<exchange>[/<routing key>]`, a binding
+//! announces a mailbox or reply queue, and replies are stored in a list. Since version 5.7, kombu drops the
+//! bindings of an exchange an hour after their last declaration, so every declaration extends that deadline.
 
 use std::time::Duration;
 
@@ -10,13 +10,15 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use redis::{
-    Msg,
     aio::{PubSubSink, PubSubStream},
     pipe,
 };
 use tokio::time::timeout;
 
-use super::{RedisBroker, commands, names, script::scripts};
+use super::{
+    RedisBroker, commands, names,
+    script::{Invocation, scripts},
+};
 use crate::{
     broker::{BrokerError, Bus, ReplyTo, ServerInfo},
     log::debug,
@@ -32,7 +34,7 @@ const MAX_REPLIES: usize = 100;
 const PING_AFTER: Duration = Duration::from_secs(15);
 
 scripts! {
-    /// Adds a reply to its queue if the queue is still bound; without a reader, replies would pile up.
+    /// Adds a reply to its queue if the queue is still bound, because replies without a reader would pile up.
     ///
     /// KEYS: binding, list. ARGV: binding's member, reply, seconds until the list expires.
     REPLY = r"
@@ -76,8 +78,8 @@ impl Bus for RedisBroker {
     }
 
     async fn remove_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {
-        let queue = format!("{node}.{exchange}");
-        let member = (names::binding_key(exchange), names::exchange_binding("", &queue));
+        let binding = names::exchange_binding("", &format!("{node}.{exchange}"));
+        let member = (names::binding_key(exchange), binding);
         self.commands.command(commands::SREM, member).await
     }
 
@@ -87,7 +89,7 @@ impl Bus for RedisBroker {
 
     async fn reply(&self, to: &ReplyTo, text: String) -> Result<(), BrokerError> {
         let queue = to.queue();
-        let mut script = REPLY.prepare_invoke();
+        let mut script = Invocation::new(&REPLY);
         script
             .key(names::binding_key(&to.exchange))
             .key(&queue)
@@ -106,12 +108,9 @@ impl Bus for RedisBroker {
     async fn close_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {
         let queue = to.queue();
         let mut pipeline = pipe();
-        pipeline
-            .cmd("SREM")
-            .arg(names::binding_key(&to.exchange))
-            .arg(names::exchange_binding(&to.routing_key, &queue))
-            .ignore();
-        pipeline.cmd("DEL").arg(&queue).ignore();
+        let binding = names::exchange_binding(&to.routing_key, &queue);
+        pipeline.srem(names::binding_key(&to.exchange), binding).ignore();
+        pipeline.del(queue).ignore();
         self.commands.pipeline(commands::CLOSE_REPLIES, &pipeline).await
     }
 }
@@ -120,19 +119,11 @@ impl RedisBroker {
     async fn bind(&self, exchange: &str, routing_key: &str, queue: &str) -> Result<(), BrokerError> {
         let now = self.server_time().await?;
         let deadline = ((now + BINDING_TTL.as_secs_f64()) * 1000.0) as u64;
+        let binding = names::exchange_binding(routing_key, queue);
         let mut pipeline = pipe();
-        pipeline
-            .cmd("SADD")
-            .arg(names::binding_key(exchange))
-            .arg(names::exchange_binding(routing_key, queue))
-            .ignore();
-        pipeline
-            .cmd("ZADD")
-            .arg(names::BINDING_DEADLINES)
-            .arg("GT")
-            .arg(deadline)
-            .arg(exchange)
-            .ignore();
+        pipeline.sadd(names::binding_key(exchange), binding).ignore();
+        let extended = (names::BINDING_DEADLINES, "GT", deadline, exchange);
+        pipeline.cmd("ZADD").arg(extended).ignore();
         self.commands.pipeline(commands::BIND, &pipeline).await
     }
 }
@@ -147,22 +138,16 @@ struct Subscription {
 impl Subscription {
     async fn next(mut self) -> Option<(Vec<u8>, Self)> {
         loop {
-            match timeout(PING_AFTER, self.messages.next()).await {
-                Ok(message) => {
-                    return message.map(|message: Msg| (message.get_payload_bytes().to_vec(), self));
-                }
-                Err(_) => match timeout(self.response_timeout, self.sink.ping::<redis::Value>()).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => {
-                        debug!(%error, "a subscription lost its connection");
-                        return None;
-                    }
-                    Err(_) => {
-                        debug!("the connection of a subscription does not answer");
-                        return None;
-                    }
-                },
+            if let Ok(message) = timeout(PING_AFTER, self.messages.next()).await {
+                return message.map(|message| (message.get_payload_bytes().to_vec(), self));
             }
+            let cause = match timeout(self.response_timeout, self.sink.ping::<redis::Value>()).await {
+                Ok(Ok(_)) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "timed out waiting for the reply to a ping".to_owned(),
+            };
+            debug!(cause, "a subscription lost its connection");
+            return None;
         }
     }
 }

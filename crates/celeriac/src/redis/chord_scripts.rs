@@ -1,7 +1,37 @@
-//! Lua scripts that record the parts of chords, and settle tasks together with everything that follows from
-//! them.
+//! Lua scripts that record the parts of chords, and settle tasks together with their successors: chords,
+//! callbacks, the next task of a chain. Chord headers are stored under the keys of Celery 5.7 (those of 5.6
+//! and two more), so Python and Rust workers can complete a header together.
+//!
+//! A part is recorded while its delivery is reserved, and replaces an earlier result of the same task. The
+//! worker that completes the header claims the body (`.c`); then it publishes the body, deletes the header
+//! and settles the delivery in one step. If the worker dies before that step, the part runs again, and the
+//! claim is still its own or has expired.
 
-use super::script::scripts;
+use super::{
+    names,
+    script::{Invocation, scripts},
+};
+use crate::{broker::DeliveryTag, result::ResultMeta, task_id::TaskId};
+
+/// Suffixes of the keys that a header with the same id may have left behind.
+pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
+
+/// Returns an invocation of [`SETTLE`] without steps. Results are kept for `seconds`.
+pub(super) fn settle(tag: &DeliveryTag, chords: &[(String, TaskId)], seconds: u64) -> Invocation<'static> {
+    let mut script = Invocation::on_delivery(&SETTLE, tag);
+    script.key(names::acked_early(tag)).arg(chords.len()).arg(seconds);
+    for (group, part) in chords {
+        let keys = [".c", ".j", ".t", ".s", ".d"].map(|suffix| names::group(group, suffix));
+        script.key(&keys).arg(part.as_str());
+    }
+    script
+}
+
+/// Adds a step to [`SETTLE`] that stores and publishes a result.
+pub(super) fn add_result(script: &mut Invocation<'_>, meta: &ResultMeta) {
+    script.key(names::result(&meta.task_id));
+    script.arg("result").arg(meta.encode());
+}
 
 scripts! {
     /// Records a part of a chord's header.
@@ -29,7 +59,7 @@ for _, part in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do answer[#answer + 
 return answer
 ";
 
-    /// Settles a delivery with everything that follows from it, if the delivery is still held.
+    /// Settles a delivery and applies the steps, if the delivery is still held.
     ///
     /// KEYS: unacked_index, unacked, acked-early, then for each chord .c, .j, .t, .s, .d, then the keys of
     /// the steps. ARGV: delivery tag, number of chords, seconds to keep, then the claims, then for each step

@@ -1,10 +1,9 @@
 //! Names and texts of the commands in telemetry. Texts have `?` instead of arguments. A command with a
-//! variable number of arguments has a fixed text, so that the number of arguments does not create time
-//! series.
+//! variable number of arguments has one fixed text; otherwise each number would create a time series.
 
 use crate::observer::Command;
 
-/// Arguments of a command without any.
+/// Arguments of a command that has none.
 pub(super) const NO_ARGS: Option<&str> = None;
 
 macro_rules! single {
@@ -27,8 +26,6 @@ single! {
     RPOP "RPOP ? ?",
     SREM "SREM ? ?",
     TIME "TIME",
-    ZCOUNT "ZCOUNT ? ? ?",
-    ZMSCORE "ZMSCORE ? ?",
     ZRANGE "ZRANGE ? ? ?",
     ZRANGEBYSCORE "ZRANGEBYSCORE ? ? ? LIMIT ? ?",
     ZREM "ZREM ? ?",
@@ -47,6 +44,7 @@ pub(super) const PUBLISH_TOGETHER: Command =
 pub(super) const BIND: Command = Command::new("PIPELINE", "SADD ? ?; ZADD ? GT ? ?");
 pub(super) const CLOSE_REPLIES: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
 pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");
+pub(super) const EXPIRED_LEASES: Command = Command::new("ZRANGE", "ZRANGE ? ? ? BYSCORE REV LIMIT ? ?");
 pub(super) const HEADS: Command = Command::new("PIPELINE", "LINDEX ? ?");
 pub(super) const LAST_TICKS: Command = Command::new("PIPELINE", "TIME; HMGET ? ?");
 pub(super) const RENEW: Command = Command::new("PIPELINE", "ZADD ? ? ?; ZADD ? XX ? ?");

@@ -1,11 +1,12 @@
-//! Address of the Redis server, and the times and bounds that the broker keeps there. The URL may contain a
-//! password, so it is never printed.
+//! Settings of the Redis broker: the address of the server, time-outs and limits. The URL may contain a
+//! password and is never printed.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use redis::ConnectionAddr;
-
-use super::{error::ConfigError, url::Location};
+use super::{
+    error::ConfigError,
+    url::{self, Location},
+};
 
 /// Settings of a [`RedisBroker`](super::RedisBroker).
 ///
@@ -36,13 +37,13 @@ impl RedisConfig {
     /// | URL | server |
     /// | --- | --- |
     /// | `redis://[user:password@]host[:port][/database]` | one server; `rediss://` for TLS |
-    /// | `sentinel://[user:password@]host[:port][,host[:port]...][/database]?master=<name>` | the one that these sentinels watch under `name`; `sentinels://` for TLS to the sentinels and the server |
-    /// | `unix:///path[?db=<number>&user=<name>&pass=<password>]` | one behind a Unix socket |
+    /// | `sentinel://[user:password@]host[:port][,host[:port]...][/database]?master=<name>` | the server that these sentinels watch under `name`; `sentinels://` for TLS to the sentinels and the server |
+    /// | `unix:///path[?db=<number>&user=<name>&pass=<password>]` | a server behind a Unix socket |
     ///
-    /// User and password are those of the server. Sentinels that need a login take it from the parameters
-    /// `sentinel_username` and `sentinel_password`. Celery's own forms are accepted too: a URL for each
-    /// sentinel, separated by semicolons, with the name in the parameter `master` or `master_name` of one of
-    /// them; and `redis+socket:///path[?virtual_host=<number>]`.
+    /// User and password are credentials for the server; the parameters `sentinel_username` and
+    /// `sentinel_password` are credentials for the sentinels. Celery's own forms are accepted too: a URL for
+    /// each sentinel, separated by semicolons, one of which has the parameter `master` or `master_name`; and
+    /// `redis+socket:///path[?virtual_host=<number>]`.
     ///
     /// For TLS, the parameters `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` name files, as in URLs for
     /// Celery. The server's certificate is always verified: the only accepted value of `ssl_cert_reqs` is
@@ -60,10 +61,10 @@ impl RedisConfig {
         }
     }
 
-    /// Sets a PEM file of CA certificates, which are trusted instead of the system's.
+    /// Sets a PEM file of CA certificates to trust instead of the system's.
     ///
-    /// The file overrides `ssl_ca_certs` of the URL. By default the system's certificates are trusted, or
-    /// those of the environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    /// The file overrides `ssl_ca_certs` in the URL. The environment variables `SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR` replace the system's certificates.
     pub fn ca_certificate(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_certificate = Some(file.into());
         self
@@ -82,8 +83,8 @@ impl RedisConfig {
     /// by default.
     ///
     /// The worker's messages then return to their queues without waiting for the visibility timeout. Leases
-    /// are checked every quarter of this time, so the messages return after 25 seconds at most by default.
-    /// The lease must be longer than a worker's async runtime is ever blocked.
+    /// are checked every quarter of this time, so by default the messages return after at most 25 seconds.
+    /// The lease must be longer than any period for which a worker's async runtime may be blocked.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -118,22 +119,15 @@ impl RedisConfig {
 
     /// Returns the server's host and port and the database number, for telemetry.
     ///
-    /// There is no host and port for a server behind a Unix socket, nor for one behind sentinels, which may
-    /// be another server at any time.
+    /// The address is `None` for a server behind a Unix socket, and with sentinels, because a fail-over
+    /// changes it.
     ///
     /// # Errors
     /// Returns a [`ConfigError`] if the URL cannot be used.
     pub fn server(&self) -> Result<(Option<(String, u16)>, i64), ConfigError> {
         let location = Location::parse(&self.url)?;
         let info = location.addresses.first().ok_or(ConfigError::Url)?;
-        let address = match info.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
-                if location.master.is_none() =>
-            {
-                Some((host.clone(), *port))
-            }
-            _ => None,
-        };
+        let address = url::host_and_port(info).filter(|_| location.master.is_none());
         Ok((address, info.redis_settings().db()))
     }
 }

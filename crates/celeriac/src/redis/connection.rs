@@ -1,9 +1,8 @@
-//! A connection to Redis that reconnects by itself. It connects on first use. After a failure, attempts to
-//! connect follow a growing, capped back-off; in between, requests fail at once with
-//! [`BrokerError::Unavailable`]. All connections of a broker handle log their outages together, see
-//! [`Outages`].
+//! A connection to Redis that connects on first use and reconnects after failures. Attempts to connect follow
+//! a capped, exponential back-off; in between, requests fail immediately with [`BrokerError::Unavailable`].
+//! All connections of a broker handle log their outages together, in [`Outages`].
 //!
-//! All commands go through this module, and each states how it is reported to the observer.
+//! All commands go through this module, which reports them to the observer.
 #![expect(
     clippy::disallowed_methods,
     reason = "commands are sent here, and each is reported to the observer"
@@ -12,16 +11,17 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
-    ToRedisArgs, Value, aio::MultiplexedConnection, cmd,
+    AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ToRedisArgs, Value,
+    aio::MultiplexedConnection, cmd,
 };
 use tokio::time::{Instant, timeout};
 
-use super::{commands, endpoint::Endpoint, fault::Fault, outage::Outages, script::Invocation};
+use super::{commands, endpoint::Endpoint, error_scope::ErrorScope, outage::Outages, script::Invocation};
 use crate::{
-    backoff::Backoff,
+    back_off::BackOff,
     broker::BrokerError,
     lock::Lock,
+    log::debug,
     observer::{Command, CommandFailure, Observer},
 };
 
@@ -41,7 +41,7 @@ pub(super) struct Connection {
     pub observer: Arc<dyn Observer>,
     pub response_timeout: Duration,
     state: Lock<ConnectionState>,
-    /// Locked while connecting, so that one caller connects and the others wait for it.
+    /// Locked while connecting: one caller connects and the others wait.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -51,31 +51,18 @@ struct ConnectionState {
     generation: u64,
     /// Time before which no attempt to connect is made, and the cause of the last failure.
     retry_at: Option<(Instant, String)>,
-    backoff: Backoff,
+    back_off: BackOff,
 }
 
 /// An established connection.
 #[derive(Clone)]
 pub(super) struct Live {
     connection: MultiplexedConnection,
-    /// Number of the connection: bindings declared on an older one must be declared again.
+    /// Number of this connection. Bindings declared on an earlier connection must be declared again.
     pub generation: u64,
     made: Instant,
     /// Time since which the server has been connected and serving requests.
     pub since: Instant,
-}
-
-/// Error of a request.
-struct RequestError {
-    error: BrokerError,
-    /// Error code sent by the server.
-    code: Option<String>,
-}
-
-impl From<BrokerError> for RequestError {
-    fn from(error: BrokerError) -> Self {
-        Self { error, code: None }
-    }
 }
 
 impl Connection {
@@ -123,12 +110,8 @@ impl Connection {
     ) -> Result<T, BrokerError> {
         let mut command = cmd(reported.name);
         command.arg(args);
-        let answer = async {
-            let mut live = self.live().await?;
-            let answer = command.query_async(&mut live.connection).await;
-            self.check(live.generation, answer, || reported.name.to_owned())
-        };
-        self.observed(reported, answer).await
+        let run = |mut connection| async move { command.query_async(&mut connection).await };
+        self.request(reported, run, || reported.name.to_owned()).await
     }
 
     /// Runs several commands in one round trip, which telemetry shows as `reported`.
@@ -137,61 +120,68 @@ impl Connection {
         reported: Command,
         pipeline: &Pipeline,
     ) -> Result<T, BrokerError> {
-        let answer = async {
-            let mut live = self.live().await?;
-            let answer = pipeline.query_async(&mut live.connection).await;
-            self.check(live.generation, answer, || {
-                let names: BTreeSet<String> = pipeline.cmd_iter().map(name).collect();
-                Vec::from_iter(names).join(" ")
-            })
+        let run = |mut connection| async move { pipeline.query_async(&mut connection).await };
+        let kind = || {
+            let names: BTreeSet<String> = pipeline.cmd_iter().map(name).collect();
+            Vec::from_iter(names).join(" ")
         };
-        self.observed(reported, answer).await
+        self.request(reported, run, kind).await
     }
 
-    /// Runs a script by its hash, after loading it if the server does not know it.
+    /// Runs a script by its hash; loads it first if the server does not know it.
     pub(super) async fn script<T: FromRedisValue>(&self, script: &Invocation<'_>) -> Result<T, BrokerError> {
-        let answer = async {
-            let mut live = self.live().await?;
-            let mut answer = script.run(&mut live.connection).await;
-            // Scripts may be flushed between loading this one and running it.
-            for _ in 0..MAX_SCRIPT_LOADS {
-                match &answer {
-                    Err(error) if error.code() == Some("NOSCRIPT") => {
-                        answer = script.run(&mut live.connection).await;
+        let run = |mut connection| async move {
+            let mut back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(20));
+            let mut attempts = 1;
+            loop {
+                match script.run(&mut connection).await {
+                    // Scripts may be flushed between loading this one and running it.
+                    Err(error) if error.code() == Some("NOSCRIPT") && attempts < MAX_SCRIPT_LOADS => {
+                        debug!(
+                            attempts,
+                            "Redis has flushed its scripts; loading the script again"
+                        );
+                        attempts += 1;
+                        Box::pin(back_off.wait()).await;
                     }
-                    _ => break,
+                    reply => return reply,
                 }
             }
-            self.check(live.generation, answer, || script.hash.to_owned())
         };
-        self.observed(commands::EVALSHA, answer).await
+        self.request(commands::EVALSHA, run, || script.hash.to_owned())
+            .await
     }
 
-    /// Reports the start and the end of `answer` to the observer.
-    async fn observed<T>(
+    /// Runs a request on the connection and reports it to the observer. `kind` identifies such requests in
+    /// [`Outages`].
+    async fn request<T, F: Future<Output = RedisResult<T>>>(
         &self,
         reported: Command,
-        answer: impl Future<Output = Result<T, RequestError>>,
+        run: impl FnOnce(MultiplexedConnection) -> F,
+        kind: impl FnOnce() -> String,
     ) -> Result<T, BrokerError> {
         let span = self.observer.command(reported);
-        let answer = answer.await;
-        span.finish(answer.as_ref().map(|_| ()).map_err(|failed| CommandFailure {
-            error: &failed.error,
-            code: failed.code.as_deref(),
-        }));
-        answer.map_err(|failed| failed.error)
+        let reply = match self.live().await {
+            Ok(live) => self.check(live.generation, run(live.connection).await, kind),
+            Err(error) => Err((error, None)),
+        };
+        match &reply {
+            Ok(_) => span.finish(Ok(())),
+            Err((error, code)) => span.finish(Err(CommandFailure::new(error, code.as_deref()))),
+        }
+        reply.map_err(|(error, _)| error)
     }
 
     /// Opens a separate connection for pub/sub.
     pub(super) async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
-        // Subscribing works even while the server loads its data, so wait until it serves requests.
+        // A server that is loading its data accepts subscriptions, so check that it serves requests.
         self.live().await?;
         let attempt = async {
             let client = self.endpoint.client().await?;
-            client.get_async_pubsub().await.map_err(|error| text(&error))
+            client.get_async_pubsub().await.map_err(text)
         };
         let subscriber = self.in_time(attempt).await;
-        subscriber.map_err(|cause| BrokerError::Unavailable { cause })
+        subscriber.map_err(BrokerError::unavailable)
     }
 
     /// Waits for the server to confirm a subscription.
@@ -204,15 +194,13 @@ impl Connection {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "timed out subscribing".to_owned(),
         };
-        Err(BrokerError::Unavailable { cause })
+        Err(BrokerError::unavailable(cause))
     }
 
     /// Limits the time of an attempt to connect, and reports its result.
     async fn in_time<T>(&self, attempt: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-        let result = match timeout(CONNECT_TIMEOUT * 2, attempt).await {
-            Ok(result) => result,
-            Err(_) => Err("timed out connecting".to_owned()),
-        };
+        let result = timeout(CONNECT_TIMEOUT * 2, attempt).await;
+        let result = result.unwrap_or_else(|_| Err("timed out connecting".to_owned()));
         match &result {
             Ok(_) => self.outages.report_available(),
             Err(cause) => self.outages.report_unavailable(None, cause),
@@ -220,11 +208,11 @@ impl Connection {
         result
     }
 
-    /// Returns the connection, and connects first if there is none and the back-off allows it.
+    /// Returns the connection. Connects first if there is none and the back-off allows it.
     pub(super) async fn live(&self) -> Result<Live, BrokerError> {
         match self.current()? {
             Some(live) => Ok(live),
-            // Boxed, so that the futures of commands, which rarely connect, stay small.
+            // Boxed to keep the futures of commands small: they rarely connect.
             None => Box::pin(self.reconnect()).await,
         }
     }
@@ -234,37 +222,41 @@ impl Connection {
         if let Some(live) = self.current()? {
             return Ok(live);
         }
-        match self.in_time(self.connect()).await {
-            Ok(connection) => Ok(self.connected(connection)),
-            Err(cause) => {
-                self.back_off(&mut self.state.lock(), &cause);
-                Err(BrokerError::Unavailable { cause })
-            }
-        }
-    }
-
-    async fn connect(&self) -> Result<MultiplexedConnection, String> {
-        let client = self.endpoint.client().await?;
-        self.connect_ready(&client).await.map_err(|error| text(&error))
+        let connected = self.in_time(self.connect()).await;
+        let mut state = self.state.lock();
+        let connection = connected.map_err(|cause| state.postpone(cause))?;
+        state.generation += 1;
+        state.retry_at = None;
+        let now = Instant::now();
+        let live = Live {
+            connection,
+            generation: state.generation,
+            made: now,
+            since: now,
+        };
+        state.live = Some(live.clone());
+        Ok(live)
     }
 
     /// Connects and checks that the server serves requests.
-    async fn connect_ready(&self, client: &Client) -> RedisResult<MultiplexedConnection> {
+    async fn connect(&self) -> Result<MultiplexedConnection, String> {
+        let client = self.endpoint.client().await?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(self.response_timeout))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        let mut connection = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await.map_err(text)?;
         // Servers also accept connections while they load their data, and as replicas.
-        cmd("PING").exec_async(&mut connection).await?;
+        cmd("PING").exec_async(&mut connection).await.map_err(text)?;
         match cmd("ROLE").query_async::<Vec<Value>>(&mut connection).await {
-            Ok(role) if is_replica(&role) => Err((ErrorKind::Client, "the server is a replica").into()),
-            Ok(_) => Ok(connection),
-            // The account may lack the permission, and a proxy may not know the command.
-            Err(error) if Fault::of(&error).0 != Fault::Connection => Ok(connection),
-            Err(error) => Err(error),
+            Ok(role) if matches!(role.first(), Some(Value::BulkString(name)) if name == b"slave") => {
+                Err("the server is a replica".to_owned())
+            }
+            Err(error) if ErrorScope::of(&error).0 == ErrorScope::Connection => Err(text(error)),
+            // Other errors do not matter: the account may lack the permission, and a proxy may not know the
+            // command.
+            _ => Ok(connection),
         }
     }
 
@@ -273,87 +265,61 @@ impl Connection {
         let state = self.state.lock();
         match (&state.live, &state.retry_at) {
             (Some(live), _) => Ok(Some(live.clone())),
-            (None, Some((until, cause))) if Instant::now() < *until => {
-                Err(BrokerError::Unavailable { cause: cause.clone() })
-            }
+            (None, Some((until, cause))) if Instant::now() < *until => Err(BrokerError::unavailable(cause)),
             (None, _) => Ok(None),
         }
     }
 
-    fn connected(&self, connection: MultiplexedConnection) -> Live {
-        let mut state = self.state.lock();
-        let now = Instant::now();
-        state.generation += 1;
-        state.retry_at = None;
-        let live = Live {
-            connection,
-            generation: state.generation,
-            made: now,
-            since: now,
-        };
-        state.live = Some(live.clone());
-        live
-    }
-
-    /// Updates the connection by an answer and returns it to the caller. `request` names the kind of request.
+    /// Updates the state of the connection after a request. Returns an error together with the server's error
+    /// code.
     fn check<T>(
         &self,
         generation: u64,
-        answer: RedisResult<T>,
-        request: impl FnOnce() -> String,
-    ) -> Result<T, RequestError> {
-        match answer {
-            Ok(answer) => {
-                self.outages.report_answer(request);
-                Ok(answer)
+        reply: RedisResult<T>,
+        kind: impl FnOnce() -> String,
+    ) -> Result<T, (BrokerError, Option<String>)> {
+        let error = match reply {
+            Ok(reply) => {
+                self.outages.report_answer(kind);
+                return Ok(reply);
             }
-            Err(error) => Err(RequestError {
-                error: self.handle_error(generation, &error, request),
-                code: Fault::code(&error),
-            }),
-        }
-    }
-
-    fn handle_error(
-        &self,
-        generation: u64,
-        error: &RedisError,
-        request: impl FnOnce() -> String,
-    ) -> BrokerError {
-        let (fault, cause) = Fault::of(error);
-        if fault == Fault::Request {
-            return BrokerError::Refused { cause };
+            Err(error) => error,
+        };
+        let code = ErrorScope::code(&error);
+        let (scope, cause) = ErrorScope::of(&error);
+        if scope == ErrorScope::Request {
+            return Err((BrokerError::Refused { cause }, code));
         }
         let mut state = self.state.lock();
         let same = |live: &&mut Live| live.generation == generation;
         if let Some(live) = state.live.as_mut().filter(same) {
-            if fault == Fault::Server {
+            if scope == ErrorScope::Server {
                 live.since = Instant::now();
-                self.outages.report_refusal(request(), &cause);
+                self.outages.report_refusal(kind(), &cause);
             } else {
                 let made = live.made;
                 state.live = None;
                 if made.elapsed() >= STABLE_AFTER {
-                    state.backoff.reset();
+                    state.back_off.reset();
                 }
-                self.back_off(&mut state, &cause);
+                state.postpone(cause.clone());
                 self.outages.report_unavailable(Some(made), &cause);
             }
         }
-        BrokerError::Unavailable { cause }
-    }
-
-    fn back_off(&self, state: &mut ConnectionState, cause: &str) {
-        state.retry_at = Some((Instant::now() + state.backoff.next_delay(), cause.to_owned()));
+        Err((BrokerError::unavailable(cause), code))
     }
 }
 
-fn text(error: &RedisError) -> String {
-    Fault::of(error).1
+impl ConnectionState {
+    /// Postpones the next attempt to connect. Returns the error of requests until then.
+    fn postpone(&mut self, cause: String) -> BrokerError {
+        self.retry_at = Some((Instant::now() + self.back_off.next_delay(), cause.clone()));
+        BrokerError::unavailable(cause)
+    }
 }
 
-fn is_replica(role: &[Value]) -> bool {
-    matches!(role.first(), Some(Value::BulkString(role)) if role == b"slave")
+fn text(error: RedisError) -> String {
+    ErrorScope::of(&error).1
 }
 
 /// Returns the name of a command.

@@ -3,8 +3,44 @@
 
 use async_trait::async_trait;
 
-use super::{RedisBroker, commands, names, scripts};
-use crate::broker::{BrokerError, DeadLetter, DeadLetters, RequeuedMessage};
+use super::{RedisBroker, commands, names, restore::Candidate, script::Invocation, scripts};
+use crate::{
+    broker::{BrokerError, DeadLetter, DeadLetters, DeliveryTag, RequeuedMessage},
+    log::warn,
+};
+
+impl RedisBroker {
+    /// Moves a reserved message to the dead-letter list if its delivery is still held. Returns whether the
+    /// message was moved.
+    ///
+    /// For another worker's delivery, `expired` requires that the delivery is also still expired.
+    pub(super) async fn bury_held(
+        &self,
+        tag: &DeliveryTag,
+        queue: &str,
+        raw: &[u8],
+        reason: &str,
+        expired: Option<&Candidate>,
+    ) -> Result<bool, BrokerError> {
+        let capacity = self.config.dead_letter_capacity;
+        let mut script = Invocation::on_delivery(&scripts::BURY, tag);
+        script
+            .key(names::DEAD)
+            .arg(DeadLetter::encode(queue, raw, reason))
+            .arg(capacity.max(1));
+        if let Some(Candidate { cutoff, instance, .. }) = expired {
+            script.key(names::LEASES).arg(cutoff).arg(instance);
+        }
+        let dropped: i64 = self.commands.script(&script).await?;
+        if dropped > 0 {
+            warn!(
+                dropped,
+                capacity, "the dead-letter list is full; the oldest dead letters were dropped"
+            );
+        }
+        Ok(dropped >= 0)
+    }
+}
 
 #[async_trait]
 impl DeadLetters for RedisBroker {
@@ -29,7 +65,7 @@ impl DeadLetters for RedisBroker {
         letter: &DeadLetter,
         revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError> {
-        let mut script = scripts::TAKE_DEAD.prepare_invoke();
+        let mut script = Invocation::new(&scripts::TAKE_DEAD);
         script.key(names::DEAD).arg(&letter.entry);
         if let Some(RequeuedMessage { queue, priority, raw }) = revived {
             script.message(queue, *priority, raw);

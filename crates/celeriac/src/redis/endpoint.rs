@@ -1,11 +1,11 @@
-//! The address that connections are made to: a fixed one, or that of the server that the sentinels name at
-//! the time.
+//! The address to connect to: a fixed one, or the current primary according to the sentinels.
 //!
-//! The sentinels are queried for every connection, so that a fail-over appears as a broken connection.
-//! redis-rs supports sentinels, but opens further connections without time-outs and assumes complete
-//! answers; the query needs only one command.
+//! The sentinels are queried for every connection, so a fail-over appears as a broken connection. redis-rs
+//! supports sentinels, but opens further connections without time-outs and assumes complete replies; the
+//! query here is a single command.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
@@ -19,7 +19,12 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use super::{config::RedisConfig, error::ConfigError, fault::Fault, url::Location};
+use super::{
+    config::RedisConfig,
+    error::ConfigError,
+    error_scope::ErrorScope,
+    url::{Location, host_and_port},
+};
 use crate::broker::ServerInfo;
 
 /// Time-out of a query to one sentinel.
@@ -30,7 +35,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
 pub(super) struct Endpoint {
-    /// Settings of the server; with sentinels, its address is replaced by theirs.
+    /// Client with the settings of the server. With sentinels, its address is that of a sentinel.
     server: Client,
     certificates: Option<TlsCertificates>,
     sentinels: Option<Sentinels>,
@@ -38,7 +43,8 @@ pub(super) struct Endpoint {
 
 struct Sentinels {
     clients: Vec<Client>,
-    /// Rotates the sentinel that is queried first: one that is cut off from the others may be wrong.
+    /// Rotates the sentinel that is queried first, because a sentinel that is cut off from the others may be
+    /// wrong.
     rotation: AtomicUsize,
     master: String,
 }
@@ -50,29 +56,25 @@ impl Endpoint {
         let first = location.addresses.first().ok_or(ConfigError::Url)?.clone();
         // rustls panics at the first TLS connection of a process without a default cryptography provider.
         if is_tls(&first) && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // It does not matter whether another installer is faster.
+            // Fails if another thread has just installed a provider, which is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
+        let client = |info| client(info, certificates.as_ref()).map_err(|_| ConfigError::Certificates);
         let sentinels = match location.master.take() {
             None => None,
             Some(master) => {
                 let settings = sentinel_settings(&location);
-                let clients = location
-                    .addresses
-                    .drain(..)
-                    .map(|info| client(info.set_redis_settings(settings.clone()), certificates.as_ref()));
+                let addresses = location.addresses.into_iter();
+                let clients = addresses.map(|info| client(info.set_redis_settings(settings.clone())));
                 Some(Sentinels {
-                    clients: clients
-                        .collect::<RedisResult<_>>()
-                        .map_err(|_| ConfigError::Certificates)?,
+                    clients: clients.collect::<Result<_, _>>()?,
                     rotation: AtomicUsize::new(0),
                     master,
                 })
             }
         };
-        let server = client(first, certificates.as_ref()).map_err(|_| ConfigError::Certificates)?;
         Ok(Self {
-            server,
+            server: client(first)?,
             certificates,
             sentinels,
         })
@@ -86,22 +88,15 @@ impl Endpoint {
     /// Returns the server's address for display; with sentinels, the address of one of them.
     pub(super) fn server_info(&self) -> ServerInfo {
         let info = self.server.get_connection_info();
-        let (hostname, port, ssl) = match info.addr() {
-            ConnectionAddr::Tcp(host, port) => (Some(host.clone()), Some(*port), false),
-            ConnectionAddr::TcpTls { host, port, .. } => (Some(host.clone()), Some(*port), true),
-            _ => (None, None, false),
-        };
+        let (hostname, port) = host_and_port(info).unzip();
+        let is_sentinel = self.sentinels.is_some();
         ServerInfo {
-            transport: if self.sentinels.is_some() {
-                "sentinel"
-            } else {
-                "redis"
-            },
+            transport: if is_sentinel { "sentinel" } else { "redis" },
             hostname,
             port,
             virtual_host: self.database().to_string(),
             userid: info.redis_settings().username().map(str::to_owned),
-            ssl,
+            ssl: is_tls(info),
         }
     }
 
@@ -122,26 +117,25 @@ impl Endpoint {
         } else {
             ConnectionAddr::Tcp(host, port)
         };
-        client(info.set_addr(address), self.certificates.as_ref()).map_err(|error| Fault::of(&error).1)
+        client(info.set_addr(address), self.certificates.as_ref()).map_err(|error| ErrorScope::of(&error).1)
     }
 }
 
 impl Sentinels {
     async fn primary(&self) -> Result<(String, u16), String> {
         let first = self.rotation.fetch_add(1, Ordering::Relaxed);
-        let mut causes = Vec::new();
-        for number in 0..self.clients.len() {
-            let sentinel = &self.clients[(first.wrapping_add(number)) % self.clients.len()];
-            match timeout(SENTINEL_TIMEOUT, self.query(sentinel)).await {
+        let (before, after) = self.clients.split_at(first % self.clients.len());
+        let mut causes = BTreeSet::new();
+        for sentinel in after.iter().chain(before) {
+            causes.insert(match timeout(SENTINEL_TIMEOUT, self.query(sentinel)).await {
                 Ok(Ok(Some(address))) => return Ok(address),
-                Ok(Ok(None)) => causes.push("a sentinel does not know it".to_owned()),
-                Ok(Err(error)) => causes.push(Fault::of(&error).1),
-                Err(_) => causes.push("a sentinel did not answer in time".to_owned()),
-            }
+                Ok(Ok(None)) => "a sentinel does not know the name".to_owned(),
+                Ok(Err(error)) => ErrorScope::of(&error).1,
+                Err(_) => "a sentinel did not reply in time".to_owned(),
+            });
         }
-        causes.sort();
-        causes.dedup();
-        Err(format!("no sentinel names the primary: {}", causes.join("; ")))
+        let causes = Vec::from_iter(causes).join("; ");
+        Err(format!("no sentinel names the primary: {causes}"))
     }
 
     #[expect(
@@ -152,14 +146,11 @@ impl Sentinels {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(SENTINEL_TIMEOUT))
             .set_response_timeout(Some(SENTINEL_TIMEOUT));
-        let mut connection = sentinel
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
-        cmd("SENTINEL")
-            .arg("GET-MASTER-ADDR-BY-NAME")
-            .arg(&self.master)
-            .query_async(&mut connection)
-            .await
+        let connecting = sentinel.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await?;
+        let mut query = cmd("SENTINEL");
+        query.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
+        query.query_async(&mut connection).await
     }
 }
 
@@ -213,10 +204,7 @@ fn certificates(config: &RedisConfig, location: &Location) -> Result<Option<TlsC
 }
 
 fn pem(file: PathBuf) -> Result<Vec<u8>, ConfigError> {
-    let text = fs::read_to_string(file).map_err(|_| ConfigError::Certificates)?;
-    if text.contains("-----BEGIN ") {
-        Ok(text.into_bytes())
-    } else {
-        Err(ConfigError::Certificates)
-    }
+    let text = fs::read_to_string(file).ok();
+    let pem = text.filter(|text| text.contains("-----BEGIN "));
+    pem.map(String::into_bytes).ok_or(ConfigError::Certificates)
 }

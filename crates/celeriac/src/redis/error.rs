@@ -1,4 +1,4 @@
-//! The error of settings with which no connection can be made.
+//! Error type of invalid connection settings.
 
 use thiserror::Error;
 
@@ -16,9 +16,11 @@ pub enum ConfigError {
     #[error("the URL of sentinels must name the server they watch: ?master=<name>")]
     Master,
     /// The URL asks for TLS without verified certificates.
-    #[error("the server's certificate is always verified: ssl_cert_reqs may only be required")]
+    #[error("the server's certificate is always verified: set ssl_cert_reqs to required, or remove it")]
     Unverified,
-    /// A file of certificates or keys cannot be read, or contains none.
-    #[error("a file of certificates for Redis (ssl_ca_certs, ssl_certfile, ssl_keyfile) cannot be used")]
+    /// A certificate or key file cannot be read, or is not PEM.
+    #[error(
+        "a certificate or key file for Redis (ssl_ca_certs, ssl_certfile, ssl_keyfile) is missing or not PEM"
+    )]
     Certificates,
 }

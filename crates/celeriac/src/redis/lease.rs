@@ -1,4 +1,4 @@
-//! State of the lease by which a worker counts as alive.
+//! State of the lease that shows other workers that this worker is alive.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,8 +20,8 @@ impl Lease {
         self.held.load(Ordering::Acquire)
     }
 
-    /// Records that the server has set the lease. `added` is true if the lease did not exist, which means a
-    /// loss if it was held when the request was sent.
+    /// Records that the server has set the lease. `added` is true if the lease did not exist; if it was held
+    /// when the request was sent, the server has lost it.
     pub(super) fn set(&self, was_held: bool, added: bool) {
         self.held.store(true, Ordering::Release);
         if was_held && added {

@@ -1,5 +1,5 @@
-//! [`Broker`] on Redis, in kombu's layout, so that Python and Rust workers can serve the same queues. Needs
-//! Redis 6.2 or Valkey.
+//! [`Broker`] on Redis in kombu's layout: Python and Rust workers can serve the same queues. Requires
+//! Redis 6.2 or later, or Valkey.
 //!
 //! A handle uses two connections: one for pipelined commands, and one for receiving, which may block.
 //! Messages move only inside the scripts of [`scripts`]; receiving is described in [`receive`], and restoring
@@ -8,9 +8,7 @@
 mod ack;
 mod backend;
 mod bindings;
-mod bury;
 mod bus;
-mod chord;
 mod chord_scripts;
 mod commands;
 mod config;
@@ -18,30 +16,35 @@ mod connection;
 mod dead;
 mod endpoint;
 mod error;
-mod fault;
+mod error_scope;
 mod lease;
 mod names;
 mod outage;
 mod own_script;
 mod publish;
 mod receive;
-mod receiver;
 mod reserve;
 mod restore;
 mod schedule;
 mod script;
 mod scripts;
+mod tags;
 mod url;
 mod watch;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use redis::{FromRedisValue, pipe};
+use tokio::sync::Mutex;
 
 use self::{
     ack::Acks, bindings::Bindings, connection::Connection, endpoint::Endpoint, lease::Lease,
-    receiver::Receiver, script::Invocation, watch::Watch,
+    script::Invocation, tags::Tags, watch::Watch,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
@@ -49,22 +52,33 @@ use crate::{
         Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, ResultBackend, Settlement,
         SettlementStatus, sealed::Sealed,
     },
+    json,
+    lock::Lock,
     message::{self, Message, mark_redelivered},
     observer::{NoopObserver, Observer},
     result::ResultMeta,
     system,
 };
 
+/// Lifetime of the marker of an early acknowledgement; no task runs longer.
+const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
+
 /// Celery's message broker and result backend in one Redis database.
 pub struct RedisBroker {
     config: RedisConfig,
     commands: Arc<Connection>,
     watch: Watch,
-    receiver: Receiver,
+    /// Connection for receiving, which may block.
+    receiving: Connection,
+    /// Locked while a receive is in progress: the next free tag is known only after the reply to the previous
+    /// script.
+    tags: Mutex<Tags>,
+    /// Rotates the order of the queues, because a full queue would starve the others.
+    rotation: AtomicUsize,
     /// Name of this handle in delivery tags and leases.
     instance: String,
     lease: Lease,
-    bindings: Bindings,
+    bindings: Lock<Bindings>,
     acks: Acks,
 }
 
@@ -84,49 +98,46 @@ impl RedisBroker {
     /// Returns an error if the configuration is invalid.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
         let endpoint = Endpoint::new(&config)?;
-        let commands = Arc::new(Connection::new(
-            endpoint,
-            config.response_timeout,
-            Arc::new(NoopObserver),
-        ));
-        Ok(Self {
-            receiver: Receiver::new(commands.another()),
+        let commands = Connection::new(endpoint, config.response_timeout, Arc::new(NoopObserver));
+        Ok(Self::with_commands(config, commands))
+    }
+
+    fn with_commands(config: RedisConfig, commands: Connection) -> Self {
+        let commands = Arc::new(commands);
+        Self {
+            receiving: commands.another(),
+            tags: Mutex::default(),
+            rotation: AtomicUsize::new(0),
             watch: Watch::new(Arc::clone(&commands)),
             commands,
             instance: system::random_id().to_string(),
             lease: Lease::default(),
-            bindings: Bindings::default(),
+            bindings: Lock::default(),
             acks: Acks::default(),
             config,
-        })
+        }
     }
 
     /// Reports commands to `observer`. Call before first use; this replaces the connections.
     #[must_use]
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
-        let commands = Arc::new(self.commands.observer(observer));
-        Self {
-            receiver: Receiver::new(commands.another()),
-            watch: Watch::new(Arc::clone(&commands)),
-            commands,
-            ..self
-        }
+        let commands = self.commands.observer(observer);
+        Self::with_commands(self.config, commands)
     }
 
-    /// Runs a script that settles a delivery if it is held, which `is_held` reads from its answer. If the
-    /// server has lost its data, reserves the delivery again and repeats the script, so that the message is
-    /// not lost.
+    /// Runs a script that settles a delivery if it is held, which `is_held` reads from the reply. If the
+    /// server has lost its data, reserves the delivery again and repeats the script, to save the message.
     async fn run_settling<T: FromRedisValue>(
         &self,
         delivery: &Delivery,
         script: &Invocation<'_>,
         is_held: impl Fn(&T) -> bool,
     ) -> Result<T, BrokerError> {
-        let answer = self.commands.script(script).await?;
-        if !is_held(&answer) && self.reserve_if_lost(delivery).await? {
+        let reply = self.commands.script(script).await?;
+        if !is_held(&reply) && self.reserve_if_lost(delivery).await? {
             return self.commands.script(script).await;
         }
-        Ok(answer)
+        Ok(reply)
     }
 }
 
@@ -139,16 +150,43 @@ impl Broker for RedisBroker {
     }
 
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
-        let answer = self.push(&messages).await;
-        vec![answer; messages.len()]
+        vec![self.push(&messages).await; messages.len()]
     }
 
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError> {
-        self.publish_all(publication).await
+        let seconds = self.result_seconds();
+        let mut pipeline = pipe();
+        pipeline.atomic();
+        for (group, size) in &publication.chord_sizes {
+            let stale = chord_scripts::STALE.map(|suffix| names::group(group, suffix));
+            pipeline.del(&stale).ignore();
+            pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
+        }
+        for (group, structure) in &publication.groups {
+            let structure = json::to_string(structure);
+            pipeline
+                .set_ex(names::group(group, ""), structure, seconds)
+                .ignore();
+        }
+        for message in &publication.messages {
+            let queue = message.queue();
+            let list = names::list(queue, message.properties.priority);
+            pipeline
+                .sadd(names::binding_key(queue), names::binding(queue))
+                .ignore();
+            pipeline.lpush(list, message.encode()).ignore();
+        }
+        self.commands
+            .pipeline(commands::PUBLISH_TOGETHER, &pipeline)
+            .await
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        self.begin_early(delivery).await
+        let mut script = Invocation::on_delivery(&chord_scripts::BEGIN, &delivery.tag);
+        script
+            .key(names::acked_early(&delivery.tag))
+            .arg(ACKED_EARLY_SECONDS);
+        self.run_settling(delivery, &script, |held| *held).await
     }
 
     async fn settle(
@@ -156,7 +194,30 @@ impl Broker for RedisBroker {
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
-        self.settle_all(delivery, settlement).await
+        let mut script = chord_scripts::settle(&delivery.tag, &settlement.chords, self.result_seconds());
+        for meta in &settlement.results {
+            chord_scripts::add_result(&mut script, meta);
+        }
+        let publication = &settlement.publication;
+        for (group, size) in &publication.chord_sizes {
+            let keys = chord_scripts::STALE.map(|suffix| names::group(group, suffix));
+            script.key(&keys).key(names::group(group, ".s"));
+            script.arg("chord").arg(*size);
+        }
+        for (group, structure) in &publication.groups {
+            script.key(names::group(group, ""));
+            script.arg("group").arg(json::to_string(structure));
+        }
+        for message in &publication.messages {
+            script.arg("message");
+            script.message(message.queue(), message.properties.priority, message.encode());
+        }
+        let is_held = |reply: &i64| *reply != 0;
+        Ok(match self.run_settling(delivery, &script, is_held).await? {
+            0 => SettlementStatus::NotHeld,
+            2 => SettlementStatus::ChordTaken,
+            _ => SettlementStatus::Applied,
+        })
     }
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
@@ -174,15 +235,12 @@ impl Broker for RedisBroker {
         message: Message,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        let mut script = scripts::REPLACE.prepare_invoke();
-        script
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
-            .arg(delivery.tag.as_str())
-            .message(&delivery.queue, message.properties.priority, message.encode())
-            .key(names::result(&message.headers.id))
-            .arg(result.map(ResultMeta::encode).unwrap_or_default())
-            .arg(self.result_seconds());
+        let mut script = chord_scripts::settle(&delivery.tag, &[], self.result_seconds());
+        if let Some(meta) = result {
+            chord_scripts::add_result(&mut script, meta);
+        }
+        script.arg("message");
+        script.message(&delivery.queue, message.properties.priority, message.encode());
         self.run_settling(delivery, &script, |held| *held).await?;
         Ok(())
     }
@@ -193,12 +251,9 @@ impl Broker for RedisBroker {
                 .bury(delivery, "the message is not a JSON object", None)
                 .await;
         };
-        let mut script = scripts::RESTORE.prepare_invoke();
+        let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
         script
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
             .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
-            .arg(delivery.tag.as_str())
             .arg(message);
         self.run_settling(delivery, &script, |held| *held).await?;
         Ok(())
@@ -211,7 +266,7 @@ impl Broker for RedisBroker {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
         let Delivery { tag, queue, raw } = delivery;
-        self.bury_held(tag.as_str(), queue, raw, reason, None).await?;
+        self.bury_held(tag, queue, raw, reason, None).await?;
         self.commands.observer.buried(&delivery.queue);
         match result {
             Some(meta) => self.store_result(meta).await,
@@ -220,11 +275,7 @@ impl Broker for RedisBroker {
     }
 
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
-        let renewal = self.renew_lease(deliveries).await?;
-        if renewal == Renewal::Lost {
-            self.bindings.forget();
-        }
-        Ok(renewal)
+        self.renew_lease(deliveries).await
     }
 
     async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
@@ -265,7 +316,6 @@ impl Broker for RedisBroker {
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {
-        let pong: Result<String, _> = self.commands.command(commands::PING, commands::NO_ARGS).await;
-        pong.map(|_| ())
+        self.commands.command(commands::PING, commands::NO_ARGS).await
     }
 }

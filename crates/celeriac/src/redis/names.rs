@@ -1,11 +1,11 @@
 //! Names of all keys and channels in Redis: Celery's, kombu's, and the few that this crate adds.
 
-use crate::json;
+use crate::{broker::DeliveryTag, json};
 
 /// Sorted set of reserved deliveries; the score is the time of the last renewal.
 ///
-/// This crate writes whole seconds, rounded up: a small sorted set stores integers in binary form, but other
-/// scores as text, and parsing them at every comparison took a sixth of the server's time.
+/// This crate writes whole seconds, rounded up: a small sorted set stores integers in binary form and other
+/// scores as text, and parsing text for every comparison took a sixth of the server's time.
 pub(super) const UNACKED_INDEX: &str = "unacked_index";
 /// Hash of delivery tag to `[message, exchange, routing key]`.
 pub(super) const UNACKED: &str = "unacked";
@@ -56,7 +56,7 @@ pub(super) fn result(id: &str) -> String {
 
 /// Returns the key that marks a delivery as acknowledged before its task started, until the task finishes.
 /// Only this crate uses it.
-pub(super) fn acked_early(tag: &str) -> String {
+pub(super) fn acked_early(tag: &DeliveryTag) -> String {
     format!("celeriac.early.{tag}")
 }
 

@@ -10,11 +10,12 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use tokio::time::Instant;
+
 use crate::{
     lock::Lock,
     log::{debug, info, warn},
 };
-use tokio::time::Instant;
 
 /// Maximum number of recorded kinds of rejected commands.
 const MAX_REFUSED_REQUESTS: usize = 16;

@@ -1,16 +1,17 @@
-//! Lua scripts of the application on the broker's server. They share the broker's settings: sentinels,
+//! Lua scripts that an application runs on the broker's server, with the broker's settings: sentinels,
 //! certificates, reconnection and reporting.
 
 use std::{fmt, time::Duration};
 
+use redis::Script;
 use tokio::time::timeout;
 
-use super::{RedisBroker, connection::Connection, script::Script};
+use super::{RedisBroker, connection::Connection, script::Invocation};
 use crate::broker::BrokerError;
 
 /// Lua script of the application, with its own connection.
 ///
-/// Prefix its keys with the application's name, so that they differ from Celery's.
+/// Prefix its keys with the application's name to keep them apart from Celery's.
 pub struct RedisScript {
     script: Script,
     connection: Connection,
@@ -27,7 +28,7 @@ impl fmt::Debug for RedisScript {
 
 impl RedisBroker {
     /// Creates a script that runs on this broker's server and connects on its first run. `response_timeout`
-    /// limits both connecting and waiting for the answer.
+    /// limits both connecting and waiting for the reply.
     #[must_use]
     pub fn script(&self, text: &str, response_timeout: Duration) -> RedisScript {
         RedisScript {
@@ -41,27 +42,14 @@ impl RedisScript {
     /// Runs the script, which must return an integer.
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`] if the server cannot be reached, does not answer in time, or is not ready
+    /// [`BrokerError::Unavailable`] if the server cannot be reached, does not reply in time, or is not ready
     /// to serve requests; [`BrokerError::Refused`] if the script fails.
     pub async fn run(&self, keys: &[String], arguments: &[u64]) -> Result<i64, BrokerError> {
-        let mut invocation = self.script.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        for argument in arguments {
-            invocation.arg(argument);
-        }
-        // The connection itself limits the time for an answer; this limit also covers connecting.
-        match timeout(
-            self.connection.response_timeout * 2,
-            self.connection.script(&invocation),
-        )
-        .await
-        {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(BrokerError::Unavailable {
-                cause: "timed out connecting".to_owned(),
-            }),
-        }
+        let mut invocation = Invocation::new(&self.script);
+        invocation.key(keys).arg(arguments);
+        // The connection itself limits the wait for the reply; this limit also covers connecting.
+        let limit = self.connection.response_timeout * 2;
+        let reply = timeout(limit, self.connection.script(&invocation)).await;
+        reply.unwrap_or_else(|_| Err(BrokerError::unavailable("timed out connecting")))
     }
 }

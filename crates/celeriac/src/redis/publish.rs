@@ -17,11 +17,9 @@ impl RedisBroker {
         let mut lists: Vec<(String, Vec<String>)> = Vec::new();
         for message in messages {
             let queue = message.queue();
-            if !declared.iter().any(|known| known == queue) && !self.bindings.has(generation, queue) {
+            if !declared.iter().any(|known| known == queue) && !self.bindings.lock().has(generation, queue) {
                 pipeline
-                    .cmd("SADD")
-                    .arg(names::binding_key(queue))
-                    .arg(names::binding(queue))
+                    .sadd(names::binding_key(queue), names::binding(queue))
                     .ignore();
                 declared.push(queue.to_owned());
             }
@@ -37,7 +35,7 @@ impl RedisBroker {
             pipeline.cmd("LPUSH").arg(list).arg(texts).ignore();
         }
         self.commands.pipeline::<()>(commands::LPUSH, &pipeline).await?;
-        self.bindings.add(generation, declared);
+        self.bindings.lock().add(generation, declared);
         Ok(())
     }
 }

@@ -1,22 +1,24 @@
-//! Receives messages. A script pops and reserves in one step, so that a message is always either in its queue
-//! or reserved.
+//! Receives messages. A script pops and reserves in one step: a message is always either in its queue or
+//! reserved.
 //!
 //! Waiting must not pop: `BRPOP` would remove a message before it is reserved. `BLMOVE queue queue RIGHT
 //! RIGHT`, which moves the oldest message to where it already is, returns as soon as there is a message and
-//! changes nothing. It can wait for only one list, that of priorities 0 to 2 of one queue; the other lists
-//! are checked when this short wait ends.
+//! changes nothing. It can wait for only one list: priorities 0 to 2 of one queue. The other lists are
+//! checked when this short wait ends.
 //!
-//! If the answer is lost because the connection broke or the caller was dropped, the messages are reserved
+//! If the reply is lost because the connection broke or the caller was dropped, the messages are reserved
 //! under tags that only this receiver knows. The next call claims them.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{RedisBroker, commands, names, receiver::Tags, restore, scripts};
+use super::{RedisBroker, commands, names, restore, script::Invocation, scripts, tags::Tags};
 use crate::broker::{BrokerError, Delivery, DeliveryTag};
 
 /// Maximum number of messages taken in one step: Redis limits the number of values that a script passes to a
 /// command.
 const MAX_MESSAGES: usize = 1000;
+/// Duration of one wait, which is also the latency of messages in the lists that the wait does not cover.
+const WAIT: Duration = Duration::from_millis(100);
 
 impl RedisBroker {
     pub(super) async fn receive_from(
@@ -27,25 +29,28 @@ impl RedisBroker {
         if queues.is_empty() || max == 0 {
             return Ok(Vec::new());
         }
-        let mut tags = self.receiver.tags.lock().await;
+        let mut tags = self.tags.lock().await;
         let claimed = self.claim(&mut tags).await?;
         if !claimed.is_empty() {
             return Ok(claimed);
         }
         let mut queues: Vec<&str> = queues.iter().map(String::as_str).collect();
-        let first = self.receiver.rotation.fetch_add(1, Ordering::Relaxed) % queues.len();
+        let first = self.rotation.fetch_add(1, Ordering::Relaxed) % queues.len();
         queues.rotate_left(first);
         let max = max.min(MAX_MESSAGES);
         let taken = self.take(&mut tags, &queues, max).await?;
         if !taken.is_empty() {
             return Ok(taken);
         }
-        self.receiver.wait(queues[0]).await?;
+        let wait = (queues[0], queues[0], "RIGHT", "RIGHT", WAIT.as_secs_f64());
+        self.receiving
+            .command::<redis::Value>(commands::BLMOVE, wait)
+            .await?;
         self.take(&mut tags, &queues, max).await
     }
 
     async fn take(&self, tags: &mut Tags, queues: &[&str], max: usize) -> Result<Vec<Delivery>, BrokerError> {
-        let mut invocation = scripts::RECEIVE.prepare_invoke();
+        let mut invocation = Invocation::new(&scripts::RECEIVE);
         invocation
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
@@ -54,7 +59,8 @@ impl RedisBroker {
             .arg(&self.instance)
             .arg(tags.next)
             .arg(self.config.lease.as_secs_f64());
-        let mut sources = Vec::with_capacity(queues.len() * names::STEPS.len());
+        // Queue of each list; the script counts from 1.
+        let mut sources = vec![""];
         for step in names::STEPS {
             for queue in queues {
                 invocation
@@ -68,7 +74,7 @@ impl RedisBroker {
         tags.unanswered = max as u64;
         let was_held = self.lease.is_held();
         let (origins, messages, added): (Vec<usize>, Vec<Vec<u8>>, bool) =
-            self.receiver.connection.script(&invocation).await?;
+            self.receiving.script(&invocation).await?;
         tags.unanswered = 0;
         if !messages.is_empty() {
             self.lease.set(was_held, added);
@@ -81,17 +87,13 @@ impl RedisBroker {
             .zip(first..)
             .map(|((origin, raw), number)| Delivery {
                 tag: self.tag(number),
-                queue: sources
-                    .get(origin.wrapping_sub(1))
-                    .copied()
-                    .unwrap_or_default()
-                    .to_owned(),
+                queue: (*sources.get(origin).unwrap_or(&"")).to_owned(),
                 raw,
             });
         Ok(deliveries.collect())
     }
 
-    /// Returns the messages that an earlier call reserved without receiving the answer.
+    /// Returns the messages that an earlier call reserved without receiving the reply.
     async fn claim(&self, tags: &mut Tags) -> Result<Vec<Delivery>, BrokerError> {
         if tags.unanswered == 0 {
             return Ok(Vec::new());
@@ -101,8 +103,7 @@ impl RedisBroker {
             .collect();
         let fields: Vec<&str> = lost.iter().map(DeliveryTag::as_str).collect();
         let args = (names::UNACKED, fields);
-        let reservations: Vec<Option<Vec<u8>>> =
-            self.receiver.connection.command(commands::HMGET, args).await?;
+        let reservations: Vec<Option<Vec<u8>>> = self.receiving.command(commands::HMGET, args).await?;
         tags.unanswered = 0;
         Ok(lost
             .into_iter()
@@ -115,7 +116,7 @@ impl RedisBroker {
     }
 
     fn tag(&self, number: u64) -> DeliveryTag {
-        // Fixed width, so that deliveries of the same second sort in order in the index.
+        // Fixed width: deliveries of the same second are sorted by tag in the index.
         DeliveryTag(format!("{}/{number:012}", self.instance))
     }
 }

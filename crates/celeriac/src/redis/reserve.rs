@@ -1,13 +1,17 @@
-//! Renews the lease by which a worker counts as alive, and recovers after the server has lost its data, and
-//! with it all reservations: after `FLUSHALL`, a restart without data, or a fail-over to a replica that lagged
-//! behind. The data is lost if a lease that this handle held has to be added again; the worker then reserves
-//! its deliveries again.
+//! Renews the worker's lease and its reservations, and detects when the server has lost its data: after
+//! `FLUSHALL`, a restart without data, or a fail-over to a replica that lagged behind. The data is lost if a
+//! lease that this handle held does not exist; the worker then reserves its deliveries again.
 
 use std::sync::atomic::Ordering;
 
 use redis::pipe;
 
-use super::{RedisBroker, commands, names, restore, script::scripts};
+use super::{
+    RedisBroker,
+    bindings::Bindings,
+    commands, names, restore,
+    script::{Invocation, scripts},
+};
 use crate::broker::{BrokerError, Delivery, DeliveryTag, Renewal};
 
 /// Maximum number of deliveries that one script reserves.
@@ -27,7 +31,7 @@ impl RedisBroker {
             .arg(names::LEASES)
             .arg(now + self.config.lease.as_secs_f64())
             .arg(&self.instance);
-        // The server does nothing else during a command.
+        // In batches, because a long command blocks the server.
         for deliveries in deliveries.chunks(RENEW_BATCH) {
             let index = pipeline.cmd("ZADD").arg(names::UNACKED_INDEX).arg("XX");
             for tag in deliveries {
@@ -43,15 +47,16 @@ impl RedisBroker {
         if before.is_some_and(|before| now - before > MAX_SUSPENSION_SECONDS) {
             lease.clear_lost();
         }
-        Ok(if lease.lost.load(Ordering::Acquire) {
-            Renewal::Lost
-        } else {
-            Renewal::Kept
-        })
+        if !lease.lost.load(Ordering::Acquire) {
+            return Ok(Renewal::Kept);
+        }
+        // The bindings are lost too, so they must be declared again.
+        *self.bindings.lock() = Bindings::default();
+        Ok(Renewal::Lost)
     }
 
-    /// Reserves a delivery again if the server has lost this handle's reservations, before the next renewal
-    /// discovers it. Returns whether it has.
+    /// Reserves a delivery again if the server has lost this handle's reservations, even if no renewal has
+    /// detected the loss yet. Returns whether they were lost.
     pub(super) async fn reserve_if_lost(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
         let own = (names::LEASES, &self.instance);
         let known: Option<f64> = self.commands.command(commands::ZSCORE, own).await?;
@@ -65,7 +70,7 @@ impl RedisBroker {
     /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged.
     pub(super) async fn reserve_again(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
         for batch in deliveries.chunks(RESERVE_BATCH) {
-            let mut script = RESERVE.prepare_invoke();
+            let mut script = Invocation::new(&RESERVE);
             script.key(names::UNACKED_INDEX).key(names::UNACKED);
             for delivery in batch {
                 script

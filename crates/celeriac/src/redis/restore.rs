@@ -2,19 +2,19 @@
 //!
 //! There are two criteria. As in Celery, any delivery that was not renewed within the visibility timeout is
 //! restored. A Celeriac worker also has a lease; when the lease expires, all deliveries of that worker are
-//! restored at once. During an outage of Redis, the leases of all workers expire, even of live ones, so
-//! leases are ignored until this connection has existed for the duration of a lease.
+//! restored. During an outage of Redis, the leases of live workers expire too, so leases are ignored until
+//! this connection has existed for the duration of a lease.
 //!
 //! Celery's workers use a mutex, which remains locked for five minutes if its owner dies. Here, one script
 //! checks and moves a message, so any number of workers may run it concurrently.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashSet;
 
 use serde_json::{Value, value::RawValue};
 
-use super::{RedisBroker, commands, names, scripts};
+use super::{RedisBroker, commands, names, script::Invocation, scripts};
 use crate::{
-    broker::{BrokerError, ResultBackend},
+    broker::{BrokerError, DeliveryTag, ResultBackend},
     exception::Exception,
     log::error,
     message::{self, Message, mark_abandoned},
@@ -24,6 +24,9 @@ use crate::{
 
 /// Maximum number of deliveries that one pass restores.
 const BATCH: usize = 1000;
+/// Maximum number of expired leases read, the most recent first. Deliveries with older leases wait for their
+/// visibility timeout.
+const MAX_EXPIRED_LEASES: usize = 10_000;
 /// Page size of the search for deliveries of dead workers, and the maximum number of pages.
 const PAGE: usize = 10_000;
 const MAX_PAGES: usize = 100;
@@ -35,14 +38,9 @@ pub(super) const FORGET_LEASE_SECONDS: f64 = 86_400.0;
 /// A delivery that is restored if its last renewal is before `cutoff`, or if the lease of `instance` (if not
 /// empty) has expired.
 pub(super) struct Candidate {
-    pub tag: String,
+    pub tag: DeliveryTag,
     pub cutoff: f64,
     pub instance: String,
-}
-
-/// Returns the worker that created this tag, or `None` for a Python worker.
-fn instance_of(tag: &str) -> Option<&str> {
-    tag.split_once('/').map(|(instance, _)| instance)
 }
 
 impl RedisBroker {
@@ -80,16 +78,15 @@ impl RedisBroker {
         let tags: Vec<&str> = candidates.iter().map(|delivery| delivery.tag.as_str()).collect();
         let args = (names::UNACKED, tags);
         let reservations: Vec<Option<Vec<u8>>> = self.commands.command(commands::HMGET, args).await?;
-        // Latest first, so that the oldest ends up at the head of its list.
+        // Latest first: each message is put at the head of its list, where the oldest must end up.
         for (delivery, reservation) in candidates.iter().zip(reservations).rev() {
             match reservation {
                 Some(reservation) => {
                     *restored += usize::from(self.restore_one(delivery, &reservation).await?);
                 }
-                // Settled in the meantime, or an index entry without a message; both leave nothing to
-                // restore.
+                // The delivery was settled in the meantime, or its index entry has no message.
                 None => {
-                    let entry = (names::UNACKED_INDEX, &delivery.tag);
+                    let entry = (names::UNACKED_INDEX, delivery.tag.as_str());
                     self.commands.command::<()>(commands::ZREM, entry).await?;
                 }
             }
@@ -102,7 +99,7 @@ impl RedisBroker {
         let overdue = (names::UNACKED_INDEX, "-inf", cutoff, "LIMIT", 0, BATCH);
         let tags: Vec<String> = self.commands.command(commands::ZRANGEBYSCORE, overdue).await?;
         let candidates = tags.into_iter().map(|tag| Candidate {
-            tag,
+            tag: DeliveryTag(tag),
             cutoff,
             instance: String::new(),
         });
@@ -111,22 +108,23 @@ impl RedisBroker {
 
     /// Returns deliveries of instances whose lease has expired.
     async fn orphans(&self, now: f64, cutoff: f64) -> Result<Vec<Candidate>, BrokerError> {
-        let ended = (names::LEASES, "-inf", now);
-        if self.commands.command::<u64>(commands::ZCOUNT, ended).await? == 0 {
+        let limit = ("BYSCORE", "REV", "LIMIT", 0, MAX_EXPIRED_LEASES);
+        let newest = (names::LEASES, now, "-inf", limit);
+        let expired: HashSet<String> = self.commands.command(commands::EXPIRED_LEASES, newest).await?;
+        if expired.is_empty() {
             return Ok(Vec::new());
         }
         let mut orphans = Vec::new();
-        let mut expired = HashMap::new();
         // Oldest first. A page may contain only deliveries of Python workers, which have no leases.
         for page in 0..MAX_PAGES {
             let oldest = (names::UNACKED_INDEX, page * PAGE, (page + 1) * PAGE - 1);
             let tags: Vec<String> = self.commands.command(commands::ZRANGE, oldest).await?;
-            self.read_leases(&tags, now, &mut expired).await?;
             let full = tags.len() == PAGE;
             orphans.extend(tags.into_iter().filter_map(|tag| {
-                let instance = instance_of(&tag)?.to_owned();
-                expired.get(&instance)?.then_some(Candidate {
-                    tag,
+                let (instance, _) = tag.split_once('/')?;
+                let instance = expired.get(instance)?.clone();
+                Some(Candidate {
+                    tag: DeliveryTag(tag),
                     cutoff,
                     instance,
                 })
@@ -143,87 +141,48 @@ impl RedisBroker {
         Ok(orphans)
     }
 
-    /// Adds to `expired` whether the lease of each instance with one of these deliveries has expired.
-    async fn read_leases(
-        &self,
-        tags: &[String],
-        now: f64,
-        expired: &mut HashMap<String, bool>,
-    ) -> Result<(), BrokerError> {
-        let unknown: BTreeSet<&str> = tags
-            .iter()
-            .filter_map(|tag| instance_of(tag))
-            .filter(|instance| !expired.contains_key(*instance))
-            .collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let args = (names::LEASES, &unknown);
-        let leases: Vec<Option<f64>> = self.commands.command(commands::ZMSCORE, args).await?;
-        expired.extend(
-            unknown
-                .into_iter()
-                .zip(leases)
-                .map(|(instance, lease)| (instance.to_owned(), lease.is_some_and(|end| end <= now))),
-        );
-        Ok(())
-    }
-
     /// Restores or buries a message. Returns whether it was restored.
     async fn restore_one(&self, delivery: &Candidate, reservation: &[u8]) -> Result<bool, BrokerError> {
         let message = reserved(reservation).and_then(|(raw, queue)| {
             let (marked, times) = mark_abandoned(&raw)?;
             Some((raw, queue, marked, times))
         });
-        let Some((raw, queue, marked, times)) = message else {
-            let reason = "the reservation cannot be decoded";
-            self.bury_expired(delivery, "", reservation, reason).await?;
-            return Ok(false);
-        };
-        if times < self.config.delivery_limit {
-            let list = names::list(&queue, message::priority(&raw));
-            let mut script = scripts::RESTORE_EXPIRED.prepare_invoke();
-            script
-                .key(names::UNACKED_INDEX)
-                .key(names::UNACKED)
-                .key(list)
-                .key(names::LEASES)
-                .arg(&delivery.tag)
-                .arg(marked)
-                .arg("")
-                .arg(delivery.cutoff)
-                .arg(&delivery.instance);
-            return Ok(self.commands.script::<i64>(&script).await? == 1);
-        }
-        let reason = format!("{times} workers died while processing it");
-        if self.bury_expired(delivery, &queue, &raw, &reason).await? {
-            self.commands.observer.buried(&queue);
-            if let Some(meta) = worker_lost(&raw) {
-                self.store_result(&meta).await?;
+        let (raw, queue, reason) = match &message {
+            Some((raw, queue, marked, times)) if *times < self.config.delivery_limit => {
+                let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
+                script
+                    .key(names::list(queue, message::priority(raw)))
+                    .key(names::LEASES)
+                    .arg(marked)
+                    .arg("")
+                    .arg(delivery.cutoff)
+                    .arg(&delivery.instance);
+                return Ok(self.commands.script::<i64>(&script).await? == 1);
             }
-        }
-        Ok(false)
-    }
-
-    /// Moves a message to the dead-letter list. Returns whether it was still expired.
-    async fn bury_expired(
-        &self,
-        delivery: &Candidate,
-        queue: &str,
-        raw: &[u8],
-        reason: &str,
-    ) -> Result<bool, BrokerError> {
-        let buried = self
-            .bury_held(&delivery.tag, queue, raw, reason, Some(delivery))
-            .await?;
-        if buried {
-            let (tag, bytes) = (&delivery.tag, raw.len());
+            Some((raw, queue, _, times)) => {
+                let reason = format!("{times} workers died while processing it");
+                (raw.as_slice(), queue.as_str(), reason)
+            }
+            None => (reservation, "", "the reservation cannot be decoded".to_owned()),
+        };
+        let expired = Some(delivery);
+        if self
+            .bury_held(&delivery.tag, queue, raw, &reason, expired)
+            .await?
+        {
+            let (tag, bytes) = (delivery.tag.as_str(), raw.len());
             error!(
                 tag,
                 queue, reason, bytes, "moved a message to the dead-letter list"
             );
+            if message.is_some() {
+                self.commands.observer.buried(queue);
+            }
+            if let Some(meta) = worker_lost(raw) {
+                self.store_result(&meta).await?;
+            }
         }
-        Ok(buried)
+        Ok(false)
     }
 }
 

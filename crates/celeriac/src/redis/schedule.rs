@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use redis::pipe;
 
-use super::{RedisBroker, commands, names, scripts};
+use super::{RedisBroker, commands, names, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, LastTicks, Timetable},
     message::Message,
@@ -15,22 +15,15 @@ use crate::{
 impl Timetable for RedisBroker {
     async fn last_ticks(&self, entries: &[String]) -> Result<LastTicks, BrokerError> {
         let mut pipeline = pipe();
-        pipeline
-            .cmd("TIME")
-            .cmd("HMGET")
-            .arg(names::SCHEDULE)
-            .arg(entries);
-        let ((seconds, microseconds), ticks): ((i64, i64), Vec<Option<Vec<u8>>>) =
+        pipeline.cmd("TIME");
+        pipeline.cmd("HMGET").arg(names::SCHEDULE).arg(entries);
+        let ((seconds, microseconds), ticks): ((i64, i32), Vec<Option<Vec<u8>>>) =
             self.commands.pipeline(commands::LAST_TICKS, &pipeline).await?;
-        let now = seconds
-            .checked_mul(1_000_000)
-            .and_then(|time| Timestamp::from_microsecond(time.checked_add(microseconds)?).ok());
-        match now {
-            Some(now) => Ok(LastTicks { now, ticks }),
-            None => Err(BrokerError::Refused {
-                cause: "the Redis server's clock is out of range".to_owned(),
-            }),
-        }
+        let now = Timestamp::new(seconds, microseconds.saturating_mul(1000));
+        let now = now.map_err(|_| BrokerError::Refused {
+            cause: "the Redis server's clock is out of range".to_owned(),
+        })?;
+        Ok(LastTicks { now, ticks })
     }
 
     async fn advance(
@@ -40,7 +33,7 @@ impl Timetable for RedisBroker {
         to: &str,
         message: Option<Message>,
     ) -> Result<bool, BrokerError> {
-        let mut script = scripts::ADVANCE.prepare_invoke();
+        let mut script = Invocation::new(&scripts::ADVANCE);
         script
             .key(names::SCHEDULE)
             .arg(entry)

@@ -1,35 +1,19 @@
-//! Lua scripts whose invocations know the hash of their script, which redis-rs does not expose.
+//! Invocations of Lua scripts that know the hash of their script, unlike those of redis-rs.
 
-use redis::{FromRedisValue, RedisResult, ScriptInvocation, ToRedisArgs, aio::MultiplexedConnection};
+use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation, ToRedisArgs, aio::MultiplexedConnection};
 
 use super::names;
+use crate::broker::DeliveryTag;
 
 /// Defines scripts that are hashed on first use.
 macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {$(
         $(#[$doc])*
-        pub(super) static $name: std::sync::LazyLock<$crate::redis::script::Script> =
-            std::sync::LazyLock::new(|| $crate::redis::script::Script::new($text));
+        pub(super) static $name: std::sync::LazyLock<redis::Script> =
+            std::sync::LazyLock::new(|| redis::Script::new($text));
     )*};
 }
 pub(super) use scripts;
-
-#[derive(Debug)]
-pub(super) struct Script(redis::Script);
-
-impl Script {
-    pub(super) fn new(text: &str) -> Self {
-        Self(redis::Script::new(text))
-    }
-
-    /// Returns an invocation without keys and arguments.
-    pub(super) fn prepare_invoke(&self) -> Invocation<'_> {
-        Invocation {
-            hash: self.0.get_hash(),
-            invocation: self.0.prepare_invoke(),
-        }
-    }
-}
 
 /// A script with the keys and arguments of one call.
 pub(super) struct Invocation<'a> {
@@ -38,7 +22,25 @@ pub(super) struct Invocation<'a> {
     invocation: ScriptInvocation<'a>,
 }
 
-impl Invocation<'_> {
+impl<'a> Invocation<'a> {
+    pub(super) fn new(script: &'a Script) -> Self {
+        Self {
+            hash: script.get_hash(),
+            invocation: script.prepare_invoke(),
+        }
+    }
+
+    /// Creates an invocation on a delivery: the first keys are unacked_index and unacked, the first argument
+    /// is the tag.
+    pub(super) fn on_delivery(script: &'a Script, tag: &DeliveryTag) -> Self {
+        let mut invocation = Self::new(script);
+        invocation
+            .key(names::UNACKED_INDEX)
+            .key(names::UNACKED)
+            .arg(tag.as_str());
+        invocation
+    }
+
     pub(super) fn key(&mut self, key: impl ToRedisArgs) -> &mut Self {
         self.invocation.key(key);
         self
@@ -78,8 +80,8 @@ mod tests {
     #[test]
     fn the_hash_depends_only_on_the_text_of_the_script() {
         let (one, other) = (Script::new("return 1"), Script::new("return 2"));
-        let hash = one.prepare_invoke().hash;
-        assert_eq!(one.prepare_invoke().key("a").arg("b").hash, hash);
-        assert_ne!(other.prepare_invoke().key("a").arg("b").hash, hash);
+        let hash = Invocation::new(&one).hash;
+        assert_eq!(Invocation::new(&one).key("a").arg("b").hash, hash);
+        assert_ne!(Invocation::new(&other).key("a").arg("b").hash, hash);
     }
 }

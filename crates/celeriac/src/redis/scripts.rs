@@ -11,7 +11,7 @@ scripts! {
     /// KEYS: unacked_index, unacked, leases, then the lists. ARGV: maximum number of messages, instance,
     /// first tag number, lease seconds, then for each list the tail of its reservations. Returns the index of
     /// each message's list (from 1), the messages, and whether the lease was added. A message that is clearly
-    /// not JSON is reserved as a JSON string, so that a Python worker that restores it can read the
+    /// not JSON is reserved as a JSON string: a Python worker that restores it must be able to parse the
     /// reservation.
     RECEIVE = r"
 local limit = tonumber(ARGV[1])
@@ -48,45 +48,33 @@ local added = redis.call('ZADD', KEYS[3], string.format('%.6f', now + tonumber(A
 return {sources, messages, added}
 ";
 
-    /// Settles a delivery and publishes another message in its place, if the delivery is still held.
+    /// Returns a message to the head of its list, if the delivery is still held and, for another worker's
+    /// delivery, still expired.
     ///
-    /// KEYS: unacked_index, unacked, binding, list, result. ARGV: tag, binding's member, message, result or
-    /// an empty string, result seconds.
-    REPLACE = r"
+    /// KEYS: unacked_index, unacked, list; for another worker's delivery also leases. ARGV: tag, message; for
+    /// another worker's delivery also an empty string, the latest renewal that counts as expired, and the
+    /// instance whose expired lease also makes the delivery expired, or an empty string.
+    RESTORE = &[UNLESS_RENEWED, r"
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
-redis.call('SADD', KEYS[3], ARGV[2])
-redis.call('LPUSH', KEYS[4], ARGV[3])
-if ARGV[4] ~= '' then
-    redis.call('SETEX', KEYS[5], ARGV[5], ARGV[4])
-    redis.call('PUBLISH', KEYS[5], ARGV[4])
-end
+redis.call('RPUSH', KEYS[3], ARGV[2])
 return 1
-";
+"].concat();
 
-    /// Returns a message to the head of its list, if the delivery is still held.
+    /// Moves a message to the dead-letter list, under the conditions of [`RESTORE`].
     ///
-    /// KEYS: unacked_index, unacked, list. ARGV: tag, message.
-    RESTORE = RESTORE_TEXT;
-
-    /// [`RESTORE`] for another worker's delivery, unless the delivery has been renewed in the meantime.
-    ///
-    /// KEYS: unacked_index, unacked, list, leases. ARGV: tag, message, an empty string, latest renewal that
-    /// counts as expired, and the instance whose expired lease also makes the delivery expired, or an empty
-    /// string.
-    RESTORE_EXPIRED = &[IF_EXPIRED, RESTORE_TEXT].concat();
-
-    /// Moves a message to the dead-letter list, if the delivery is still held.
-    ///
-    /// KEYS: unacked_index, unacked, dead. ARGV: tag, dead letter, capacity. Returns the number of old
-    /// letters dropped, or -1 if the delivery is no longer held.
-    BURY = BURY_TEXT;
-
-    /// [`BURY`] for another worker's delivery, unless the delivery has been renewed in the meantime.
-    ///
-    /// KEYS: unacked_index, unacked, dead, leases. ARGV: tag, dead letter, capacity, then as for
-    /// [`RESTORE_EXPIRED`].
-    BURY_EXPIRED = &[IF_EXPIRED, BURY_TEXT].concat();
+    /// KEYS: unacked_index, unacked, dead; for another worker's delivery also leases. ARGV: tag, dead letter,
+    /// capacity; for another worker's delivery also the last two of [`RESTORE`]. Returns the number of old
+    /// letters dropped, or -1 if nothing was moved.
+    BURY = &[UNLESS_RENEWED, r"
+redis.call('ZREM', KEYS[1], ARGV[1])
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return -1 end
+local length = redis.call('LPUSH', KEYS[3], ARGV[2])
+local capacity = tonumber(ARGV[3])
+if length <= capacity then return 0 end
+redis.call('LTRIM', KEYS[3], 0, capacity - 1)
+return length - capacity
+"].concat();
 
     /// Removes a letter from the dead-letter list, the oldest of several equal letters, and optionally
     /// publishes a message in its place.
@@ -130,30 +118,16 @@ return 1
 "#;
 }
 
-const RESTORE_TEXT: &str = r"
-redis.call('ZREM', KEYS[1], ARGV[1])
-if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
-redis.call('RPUSH', KEYS[3], ARGV[2])
-return 1
-";
-
-const IF_EXPIRED: &str = r"
-local renewed = redis.call('ZSCORE', KEYS[1], ARGV[1])
-local expired = not renewed or tonumber(renewed) <= tonumber(ARGV[4])
-if not expired and ARGV[5] ~= '' then
-    local lease = redis.call('ZSCORE', KEYS[4], ARGV[5])
-    local time = redis.call('TIME')
-    expired = not lease or tonumber(lease) <= time[1] + time[2] / 1000000
+/// Returns -1 if another worker's delivery has been renewed.
+const UNLESS_RENEWED: &str = r"
+if ARGV[4] then
+    local renewed = redis.call('ZSCORE', KEYS[1], ARGV[1])
+    local expired = not renewed or tonumber(renewed) <= tonumber(ARGV[4])
+    if not expired and ARGV[5] ~= '' then
+        local lease = redis.call('ZSCORE', KEYS[4], ARGV[5])
+        local time = redis.call('TIME')
+        expired = not lease or tonumber(lease) <= time[1] + time[2] / 1000000
+    end
+    if not expired then return -1 end
 end
-if not expired then return -1 end
-";
-
-const BURY_TEXT: &str = r"
-redis.call('ZREM', KEYS[1], ARGV[1])
-if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return -1 end
-local length = redis.call('LPUSH', KEYS[3], ARGV[2])
-local capacity = tonumber(ARGV[3])
-if length <= capacity then return 0 end
-redis.call('LTRIM', KEYS[3], 0, capacity - 1)
-return length - capacity
 ";

@@ -1,9 +1,9 @@
 //! Parses the URL of Redis: one server, or the sentinels that watch it. Certificates are parameters of the
-//! URL as in Celery, so that both can use the same URL.
+//! URL, as in Celery, so Celery and this crate can share a URL.
 
 use std::{collections::HashMap, path::PathBuf};
 
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use url::Url;
 
 use super::error::ConfigError;
@@ -12,7 +12,7 @@ const SENTINEL_PORT: u16 = 26379;
 
 /// Parsed URL.
 pub(super) struct Location {
-    /// Address of the server, or those of the sentinels with the settings of the server.
+    /// Address of the server, or the addresses of the sentinels, each with the settings of the server.
     pub addresses: Vec<ConnectionInfo>,
     /// Name under which the sentinels watch the server.
     pub master: Option<String>,
@@ -22,15 +22,12 @@ pub(super) struct Location {
 impl Location {
     pub(super) fn parse(url: &str) -> Result<Self, ConfigError> {
         let (scheme, rest) = url.split_once("://").ok_or(ConfigError::Url)?;
-        let sentinels = match scheme {
-            "sentinel" => Some("redis"),
-            "sentinels" => Some("rediss"),
-            _ => None,
-        };
-        let urls = match (sentinels, scheme) {
-            (Some(plain), _) => each_host(scheme, plain, rest)?,
-            (None, "redis+socket") => vec![socket(rest)?],
-            (None, _) => vec![Url::parse(url).map_err(|_| ConfigError::Url)?],
+        let is_sentinel = matches!(scheme, "sentinel" | "sentinels");
+        let urls = match scheme {
+            "sentinel" => each_host(scheme, "redis", rest)?,
+            "sentinels" => each_host(scheme, "rediss", rest)?,
+            "redis+socket" => vec![socket(rest)?],
+            _ => vec![Url::parse(url).map_err(|_| ConfigError::Url)?],
         };
         let parameters: HashMap<String, String> = urls
             .iter()
@@ -46,16 +43,16 @@ impl Location {
             .into_iter()
             .find_map(|name| parameters.get(name).filter(|name| !name.is_empty()))
             .cloned();
-        if sentinels.is_some() && master.is_none() {
+        if is_sentinel && master.is_none() {
             return Err(ConfigError::Master);
         }
-        // The error of redis-rs is discarded in case it ever quotes the URL, which may contain a password.
+        // The error of redis-rs is discarded: it could quote the URL, which may contain a password.
         let addresses = urls
             .into_iter()
             .map(|url| url.into_connection_info().map_err(|_| ConfigError::Url));
         Ok(Self {
             addresses: addresses.collect::<Result<_, _>>()?,
-            master: sentinels.and(master),
+            master: master.filter(|_| is_sentinel),
             parameters,
         })
     }
@@ -70,9 +67,19 @@ impl Location {
     }
 }
 
-/// Returns a URL for each sentinel. `rest` is what follows `sentinel://`:
-/// `[user:password@]host[:port][,host[:port]...][/database][?parameters]`, or Celery's own form, in which
-/// each host has a URL and semicolons separate them.
+/// Returns the host and port of an address, unless it is a Unix socket.
+pub(super) fn host_and_port(info: &ConnectionInfo) -> Option<(String, u16)> {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some((host.clone(), *port))
+        }
+        _ => None,
+    }
+}
+
+/// Returns a URL for each sentinel. `rest` is the part after `sentinel://`:
+/// `[user:password@]host[:port][,host[:port]...][/database][?parameters]`, or Celery's own form, a URL for
+/// each host, separated by semicolons.
 fn each_host(scheme: &str, plain: &str, rest: &str) -> Result<Vec<Url>, ConfigError> {
     let mut urls = Vec::new();
     for part in rest.split(&format!(";{scheme}://")) {
@@ -93,14 +100,15 @@ fn each_host(scheme: &str, plain: &str, rest: &str) -> Result<Vec<Url>, ConfigEr
     Ok(urls)
 }
 
-/// Returns the URL of a Unix socket as redis-rs expects it. `rest` is what follows Celery's
+/// Returns the URL of a Unix socket as redis-rs expects it. `rest` is the part after Celery's
 /// `redis+socket://`: `/path[?virtual_host=database]`.
 fn socket(rest: &str) -> Result<Url, ConfigError> {
     let mut url = Url::parse(&format!("unix://{rest}")).map_err(|_| ConfigError::Url)?;
-    if let Some(database) = url
+    let database = url
         .query_pairs()
-        .find_map(|(name, value)| (name == "virtual_host").then(|| value.into_owned()))
-    {
+        .into_owned()
+        .find(|(name, _)| name == "virtual_host");
+    if let Some((_, database)) = database {
         url.query_pairs_mut().append_pair("db", &database);
     }
     Ok(url)
@@ -124,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn sentinels_are_listed_with_commas_and_have_a_port_of_their_own() {
+    fn sentinels_are_separated_by_commas_and_have_a_default_port() {
         assert_eq!(
             addresses("sentinel://user:pass%2Cword@one,two:5000,[::1]/3?master=news"),
             [
@@ -137,7 +145,7 @@ mod tests {
         assert_eq!(location.master.as_deref(), Some("news"));
         assert!(matches!(
             location.addresses[0].addr(),
-            redis::ConnectionAddr::TcpTls { .. }
+            ConnectionAddr::TcpTls { .. }
         ));
         assert_eq!(addresses("redis://one"), ["one:6379 0 (None, None)"]);
         for url in [
@@ -163,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_cannot_work_are_refused() {
+    fn invalid_urls_are_rejected() {
         let error = |url: &str| Location::parse(url).err();
         assert_eq!(error("sentinel://one,two"), Some(ConfigError::Master));
         assert_eq!(error("sentinel://one/0?master="), Some(ConfigError::Master));

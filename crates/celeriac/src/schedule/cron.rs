@@ -1,6 +1,6 @@
 //! Cron expressions with Celery's rules (`celery.schedules.crontab`, 5.6), in a time zone.
 //!
-//! Celery's rules differ from cron's in one point: a day must match day of month **and** day of week, so
+//! Celery's rules differ from cron's in one point: a day must match both day of month and day of week, so
 //! `0 0 13 * fri` is every Friday the 13th.
 
 use std::{fmt, iter, str::FromStr};
@@ -12,8 +12,8 @@ use jiff::{
 };
 use thiserror::Error;
 
-/// Number of days to search. The longest gap between two matches is 40 years, for a 29th of February on a
-/// given weekday across 2100.
+/// Number of days to search. The longest gap between two matches is 40 years, for 29 February on a given
+/// weekday across 2100.
 const MAX_GAP_DAYS: usize = 366 * 41;
 
 /// Cron expression of five fields: minute, hour, day of month, month, day of week.
@@ -95,19 +95,12 @@ impl FromStr for Cron {
             zone: TimeZone::UTC,
             text: fields.join(" "),
         };
-        let has_match = |month: i8| {
-            let longest = match month {
-                2 => 29,
-                4 | 6 | 9 | 11 => 30,
-                _ => 31,
-            };
-            cron.days.numbers().any(|day| day <= longest)
-        };
-        if cron.months.numbers().any(has_match) {
-            Ok(cron)
-        } else {
-            Err(CronError::Never)
+        // 2024 is a leap year.
+        let exists = |month| cron.days.numbers().any(|day| Date::new(2024, month, day).is_ok());
+        if !cron.months.numbers().any(exists) {
+            return Err(CronError::Never);
         }
+        Ok(cron)
     }
 }
 
@@ -194,30 +187,18 @@ struct Field {
     name: &'static str,
     first: u8,
     last: u8,
-    /// Names of the values, starting with the name of `first`.
-    names: &'static [&'static str],
+    /// Names of the values, separated by spaces, starting with the name of `first`.
+    names: &'static str,
 }
 
-const MINUTES: Field = Field::new("minute", 0, 59, &[]);
-const HOURS: Field = Field::new("hour", 0, 23, &[]);
-const DAYS: Field = Field::new("day of month", 1, 31, &[]);
-const MONTHS: Field = Field::new(
-    "month",
-    1,
-    12,
-    &[
-        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-    ],
-);
-const WEEKDAYS: Field = Field::new(
-    "day of week",
-    0,
-    6,
-    &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
-);
+const MINUTES: Field = Field::new("minute", 0, 59, "");
+const HOURS: Field = Field::new("hour", 0, 23, "");
+const DAYS: Field = Field::new("day of month", 1, 31, "");
+const MONTHS: Field = Field::new("month", 1, 12, "jan feb mar apr may jun jul aug sep oct nov dec");
+const WEEKDAYS: Field = Field::new("day of week", 0, 6, "sun mon tue wed thu fri sat");
 
 impl Field {
-    const fn new(name: &'static str, first: u8, last: u8, names: &'static [&'static str]) -> Self {
+    const fn new(name: &'static str, first: u8, last: u8, names: &'static str) -> Self {
         Self {
             name,
             first,
@@ -247,25 +228,19 @@ impl Field {
     }
 
     fn part(&self, part: &str) -> Option<Set> {
-        let (range, step) = match part.split_once('/') {
-            Some((range, step)) => (range, Some(digits(step)?)),
-            None => (part, None),
-        };
-        let (from, to) = match (range, range.split_once('-')) {
-            ("*", _) => (self.first, self.last),
-            (_, Some((from, to))) => (self.number(from)?, self.number(to)?),
-            (number, None) if step.is_none() => (self.number(number)?, self.number(number)?),
+        let (range, step) = part.split_once('/').unwrap_or((part, "1"));
+        let (from, to) = match range.split_once('-') {
+            Some((from, to)) => (self.number(from)?, self.number(to)?),
+            None if range == "*" => (self.first, self.last),
             // Celery rejects `5/10`, which other implementations read as `5-59/10`.
-            _ => return None,
+            None if range == part => (self.number(range)?, self.number(range)?),
+            None => return None,
         };
         let size = self.last - self.first + 1;
         let length = (to + size - from) % size + 1;
-        let step = usize::from(step.unwrap_or(1));
-        if step == 0 {
-            return None;
-        }
+        let step = digits(step).filter(|step| *step > 0)?;
         let numbers = (0..length)
-            .step_by(step)
+            .step_by(step.into())
             .map(|offset| self.first + (from - self.first + offset) % size)
             .fold(0, |set, number| set | 1 << number);
         Some(Set(numbers))
@@ -275,20 +250,19 @@ impl Field {
         if let Some(number) = digits(text) {
             return (self.first..=self.last).contains(&number).then_some(number);
         }
-        let start = text.get(..3)?.to_ascii_lowercase();
+        let start = text.get(..3)?;
         if !text.bytes().all(|byte| byte.is_ascii_alphabetic()) {
             return None;
         }
-        let index = self.names.iter().position(|name| *name == start)?;
-        Some(self.first + u8::try_from(index).ok()?)
+        let mut names = (self.first..).zip(self.names.split(' '));
+        let found = names.find(|(_, name)| name.eq_ignore_ascii_case(start))?;
+        Some(found.0)
     }
 }
 
-/// Parses an unsigned number.
+/// Parses a number without a sign.
 fn digits(text: &str) -> Option<u8> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    text.parse().ok().filter(|_| !text.starts_with('+'))
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! Selects the ticks of an entry that are due, after any time without a scheduler.
+//! Selects the due ticks of an entry, including those missed while no scheduler ran.
+
+use std::iter;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Interval, Schedule};
 
-/// Maximum delay of a tick that counts as on time; allows for a restart of the scheduler or the broker.
+/// Maximum lateness of a tick that still counts as on time. Allows for a restart of the scheduler or broker.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(30);
 
 /// Treatment of ticks that were missed because no scheduler ran or the broker was unavailable.
@@ -23,7 +25,7 @@ pub enum CatchUp {
     },
 }
 
-/// First tick that is due. All ticks after it, up to now, are treated alike.
+/// First tick that is due. All later ticks up to now are treated alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DueTick {
     pub tick: Timestamp,
@@ -38,20 +40,13 @@ pub(super) fn first_due(
     last: Timestamp,
     now: Timestamp,
 ) -> Option<DueTick> {
-    let mut tick = schedule.last(last, now)?;
-    let mut send = true;
-    match catch_up {
-        CatchUp::Once => {}
-        CatchUp::Skip => send = now.duration_since(tick) <= TOLERANCE,
-        CatchUp::All { at_most } => {
-            for _ in 1..at_most {
-                match tick_before(schedule, last, tick) {
-                    Some(earlier) => tick = earlier,
-                    None => break,
-                }
-            }
-        }
-    }
+    let latest = schedule.last(last, now)?;
+    let missed = iter::successors(Some(latest), |tick| tick_before(schedule, last, *tick));
+    let (tick, send) = match catch_up {
+        CatchUp::Once => (latest, true),
+        CatchUp::Skip => (latest, now.duration_since(latest) <= TOLERANCE),
+        CatchUp::All { at_most } => (missed.take(at_most.max(1)).last()?, true),
+    };
     Some(DueTick { tick, send })
 }
 

@@ -19,7 +19,7 @@ pub use self::{
 };
 use crate::{signature::Signature, task_id::TaskId, time};
 
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+const MIN_INTERVAL_MICROS: i64 = 1000;
 
 /// Times at which a periodic task is due.
 ///
@@ -57,16 +57,15 @@ pub enum ScheduleError {
 }
 
 impl Schedule {
-    /// Creates a schedule with a tick every `interval`; the first tick is one interval after the entry is
-    /// first seen. The time between ticks does not depend on when tasks are actually sent.
+    /// Creates a schedule with a tick every `interval`, independent of the time at which tasks are actually
+    /// sent. The first tick is one interval after the broker first sees the entry.
     ///
     /// # Errors
     /// Returns an error if the interval is shorter than a millisecond.
     pub fn every(interval: Duration) -> Result<Self, ScheduleError> {
-        let micros = i64::try_from(interval.as_micros()).map_err(|_| ScheduleError::Interval)?;
-        if interval < SHORTEST_INTERVAL {
-            return Err(ScheduleError::Interval);
-        }
+        let micros = i64::try_from(interval.as_micros()).ok();
+        let micros = micros.filter(|micros| *micros >= MIN_INTERVAL_MICROS);
+        let micros = micros.ok_or(ScheduleError::Interval)?;
         Ok(Self::Every(Interval(SignedDuration::from_micros(micros))))
     }
 
@@ -74,13 +73,13 @@ impl Schedule {
     /// and [`Cron::in_zone`] for other time zones.
     ///
     /// # Errors
-    /// Returns an error if the expression is invalid, or if none of its dates exists.
+    /// Returns an error if the expression is invalid, or matches no date.
     pub fn cron(expression: &str) -> Result<Self, ScheduleError> {
         Ok(expression.parse::<Cron>()?.into())
     }
 
-    /// Returns the first tick after `after`, which for an interval must itself be a tick, or `None` if there
-    /// is none.
+    /// Returns the first tick after `after`, or `None` if there is none. For an interval, `after` must be a
+    /// tick.
     #[must_use]
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         match self {
@@ -117,9 +116,10 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
-    /// Creates an entry that sends a task at every tick of a schedule. The name identifies the entry to the
-    /// broker, and must be the same in all processes and releases. `signature` creates the task for a tick;
-    /// an id that it sets is replaced.
+    /// Creates an entry that sends a task at every tick of a schedule.
+    ///
+    /// The name identifies the entry to the broker and must be the same in all processes and releases.
+    /// `signature` creates the task for a tick; the scheduler sets the task's id.
     pub fn new(
         name: impl Into<String>,
         schedule: impl Into<Schedule>,
@@ -138,8 +138,8 @@ impl Entry {
         Self { catch_up, ..self }
     }
 
-    /// Returns the id of the task for a tick. It depends only on the entry's name and the tick, so that a
-    /// task that was sent twice can be recognised.
+    /// Returns the id of the task for a tick. It depends only on the entry's name and the tick, so a task
+    /// that was sent twice can be recognised.
     #[must_use]
     pub fn task_id(&self, tick: Timestamp) -> TaskId {
         let name = format!("celeriac.schedule\0{}\0{}", self.name, time::format(tick));

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Entry, due};
 use crate::{
-    backoff::Backoff,
+    back_off::BackOff,
     broker::{Broker, BrokerError, LastTicks},
     canvas::SendContext,
     failure_log::FailureLog,
@@ -18,12 +18,10 @@ use crate::{
     system, time,
 };
 
-/// Maximum time between two passes, after which a change of the clock is noticed.
+/// Maximum time between two passes, and so the time within which a change of the clock is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(5);
-const MIN_BACKOFF: Duration = Duration::from_millis(100);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// Last ticks further in the future than this are discarded. They were stored while a clock was wrong, and
-/// would stop the entry until then.
+/// Last ticks further in the future than this are discarded: they were stored while a clock was wrong, and
+/// would stop the entry until their time.
 const MAX_CLOCK_LEAD: SignedDuration = SignedDuration::from_hours(1);
 
 /// Sends periodic tasks. Any number of processes may run the same entries; each tick is sent once.
@@ -62,8 +60,8 @@ impl Scheduler {
 
     /// Adds an entry, replacing any entry with the same name.
     ///
-    /// An entry that is new to the broker starts from the current time, so that its first tick is the next
-    /// one. From then on the broker keeps its last tick, even while no scheduler runs.
+    /// An entry that is new to the broker starts from the current time: its first tick is the next one. From
+    /// then on the broker keeps its last tick, even while no scheduler runs.
     pub fn entry(mut self, entry: Entry) -> Self {
         self.entries.retain(|other| other.name != entry.name);
         self.entries.push(entry);
@@ -76,55 +74,54 @@ impl Scheduler {
         Self { observer, ..self }
     }
 
-    /// Sends due tasks until `shutdown` is cancelled. While the broker is unavailable, the scheduler keeps
-    /// retrying; each entry's [`CatchUp`](super::CatchUp) determines what happens to ticks missed meanwhile.
+    /// Sends due tasks until `shutdown` is cancelled. Retries while the broker is unavailable; the
+    /// [`CatchUp`](super::CatchUp) of an entry applies to the ticks missed during the outage.
     pub async fn run(self, shutdown: CancellationToken) {
+        if self.entries.is_empty() {
+            return shutdown.cancelled().await;
+        }
         let names: Vec<String> = self.entries.iter().map(|entry| entry.name.clone()).collect();
-        let mut backoffs: Vec<EntryBackoff> = names.iter().map(|_| EntryBackoff::default()).collect();
-        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
+        let mut back_offs: Vec<EntryBackOff> = names.iter().map(|_| EntryBackOff::default()).collect();
+        let mut back_off = BackOff::default();
         let mut failures = FailureLog::new("sending periodic tasks");
         while !shutdown.is_cancelled() {
-            let sleep = if names.is_empty() {
-                MAX_SLEEP
-            } else {
-                match self.send_all_due(&names, &mut backoffs, &shutdown).await {
-                    Ok(sleep) => {
-                        failures.worked();
-                        backoff.reset();
-                        sleep
-                    }
-                    Err(error) => {
-                        failures.failed(&error);
-                        backoff.next_delay()
-                    }
+            let sleep = match self.send_all_due(&names, &mut back_offs, &shutdown).await {
+                Ok(sleep) => {
+                    failures.worked();
+                    back_off.reset();
+                    sleep
+                }
+                Err(error) => {
+                    failures.failed(&error);
+                    back_off.next_delay()
                 }
             };
             shutdown.run_until_cancelled(tokio::time::sleep(sleep)).await;
         }
     }
 
-    /// Sends all tasks that are due and returns the time until the next pass. An entry that the broker
-    /// refuses is retried with its own back-off and does not delay the others.
+    /// Sends all tasks that are due and returns the time until the next pass. An entry whose task the broker
+    /// rejects is retried with its own back-off and does not delay the others.
     async fn send_all_due(
         &self,
         names: &[String],
-        backoffs: &mut [EntryBackoff],
+        back_offs: &mut [EntryBackOff],
         shutdown: &CancellationToken,
     ) -> Result<Duration, BrokerError> {
         let LastTicks { now, ticks } = self.broker.last_ticks(names).await?;
         let mut sleep = MAX_SLEEP;
-        for ((entry, last), backoff) in self.entries.iter().zip(ticks).zip(backoffs) {
-            let wait = match backoff.left() {
+        for ((entry, last), back_off) in self.entries.iter().zip(ticks).zip(back_offs) {
+            let wait = match back_off.left() {
                 Some(left) => left,
                 None => match self.send_due(entry, last, now, shutdown).await {
                     Ok(next) => {
-                        backoff.worked(&entry.name);
-                        // A time that has passed in the meantime is due at once.
+                        back_off.worked(&entry.name);
+                        // A tick that has passed in the meantime is due immediately.
                         let wait = |next: Timestamp| Duration::try_from(next.duration_since(now));
                         next.map_or(MAX_SLEEP, |next| wait(next).unwrap_or_default())
                     }
                     Err(error @ BrokerError::Unavailable { .. }) => return Err(error),
-                    Err(error) => backoff.failed(&entry.name, &error),
+                    Err(error) => back_off.failed(&entry.name, &error),
                 },
             };
             sleep = sleep.min(wait);
@@ -140,23 +137,18 @@ impl Scheduler {
         now: Timestamp,
         shutdown: &CancellationToken,
     ) -> Result<Option<Timestamp>, BrokerError> {
-        let tick = last
-            .as_deref()
-            .and_then(|raw| time::parse(std::str::from_utf8(raw).ok()?));
+        let stored = last.as_deref().map(String::from_utf8_lossy);
+        let tick = stored.as_deref().and_then(time::parse);
         let Some(last_tick) = tick.filter(|tick| tick.duration_since(now) <= MAX_CLOCK_LEAD) else {
-            match (&last, tick) {
-                (None, _) => info!(
+            match stored {
+                None => info!(
                     entry = entry.name,
                     "new periodic task; it starts from the current time"
                 ),
-                (Some(_), None) => warn!(
+                Some(stored) => warn!(
                     entry = entry.name,
-                    "the stored last tick of a periodic task is invalid; it starts from the current time"
-                ),
-                (Some(_), Some(tick)) => warn!(
-                    entry = entry.name,
-                    %tick,
-                    "the stored last tick of a periodic task is in the future; it starts from the current time"
+                    %stored,
+                    "ignored an invalid or future last tick; the periodic task starts from the current time"
                 ),
             }
             let start = time::format(now);
@@ -164,11 +156,8 @@ impl Scheduler {
                 .broker
                 .advance(&entry.name, last.as_deref(), &start, None)
                 .await?;
-            return Ok(if moved {
-                entry.schedule.next(now)
-            } else {
-                Some(now)
-            });
+            let next = || entry.schedule.next(now);
+            return Ok(if moved { next() } else { Some(now) });
         };
         let Some(first) = due::first_due(&entry.schedule, entry.catch_up, last_tick, now) else {
             return Ok(entry.schedule.next(last_tick));
@@ -182,7 +171,7 @@ impl Scheduler {
             let to = time::format(tick);
             let message = first.send.then(|| self.message(entry, tick, now));
             if !self.advance(&entry.name, &from, &to, message).await? {
-                // Another scheduler was faster; read the tick it has stored.
+                // Another scheduler was faster; the next pass reads the tick that it stored.
                 return Ok(Some(now));
             }
             if first.send {
@@ -228,22 +217,14 @@ impl Scheduler {
     }
 }
 
-/// Back-off of an entry that the broker refuses.
-struct EntryBackoff {
-    backoff: Backoff,
+/// Back-off of an entry whose task the broker rejects.
+#[derive(Default)]
+struct EntryBackOff {
+    back_off: BackOff,
     until: Option<Instant>,
 }
 
-impl Default for EntryBackoff {
-    fn default() -> Self {
-        Self {
-            backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
-            until: None,
-        }
-    }
-}
-
-impl EntryBackoff {
+impl EntryBackOff {
     fn left(&self) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
@@ -254,7 +235,7 @@ impl EntryBackoff {
         if self.until.is_none() {
             warn!(entry, %error, "failed to send a periodic task; retrying");
         }
-        let delay = self.backoff.next_delay();
+        let delay = self.back_off.next_delay();
         self.until = Some(Instant::now() + delay);
         delay
     }
@@ -262,7 +243,7 @@ impl EntryBackoff {
     fn worked(&mut self, entry: &str) {
         if self.until.take().is_some() {
             info!(entry, "sending a periodic task works again");
-            self.backoff.reset();
+            self.back_off.reset();
         }
     }
 }

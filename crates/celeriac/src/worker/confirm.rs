@@ -1,7 +1,7 @@
 //! Retries a broker operation until the broker confirms it: a finished task must not run again only because
 //! Redis was unavailable when it finished.
 
-use crate::{backoff::Backoff, broker::BrokerError, failure_log::FailureLog, log::error};
+use crate::{back_off::BackOff, broker::BrokerError, failure_log::FailureLog, log::error};
 
 /// Maximum number of attempts at an operation that the server rejects. While the server is unavailable, the
 /// operation is retried without limit.
@@ -15,7 +15,7 @@ pub(super) async fn until_confirmed<T, F>(task_id: &str, operation: impl Fn() ->
 where
     F: Future<Output = Result<T, BrokerError>>,
 {
-    let mut backoff = Backoff::default();
+    let mut back_off = BackOff::default();
     let mut rejections = 0;
     let mut failures = FailureLog::new("settling a task");
     loop {
@@ -36,6 +36,6 @@ where
                 failures.failed(&error);
             }
         }
-        backoff.wait().await;
+        back_off.wait().await;
     }
 }

@@ -12,7 +12,7 @@ use tokio::{sync::OwnedSemaphorePermit, task::JoinSet};
 
 use super::{events, execute, inflight::Entry, settle, shared::Shared};
 use crate::{
-    backoff::Backoff,
+    back_off::BackOff,
     broker::Delivery,
     failure_log::FailureLog,
     log::{error, warn},
@@ -28,7 +28,7 @@ const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// Receives messages until the worker stops. Returns the tasks still in progress.
 pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let mut backoff = Backoff::default();
+    let mut back_off = BackOff::default();
     let mut failures = FailureLog::new("receiving messages");
     let mut full = false;
     while !shared.stop.is_cancelled() {
@@ -52,14 +52,14 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
         match shared.broker.receive(&queues, room).await {
             Ok(deliveries) => {
                 failures.worked();
-                backoff.reset();
+                back_off.reset();
                 for delivery in deliveries {
                     accept(shared, &mut tasks, delivery).await;
                 }
             }
             Err(error) => {
                 failures.failed(&error);
-                shared.stop.run_until_cancelled(backoff.wait()).await;
+                shared.stop.run_until_cancelled(back_off.wait()).await;
             }
         }
     }

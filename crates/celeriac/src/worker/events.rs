@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::shared::Shared;
 use crate::{
-    backoff::Backoff,
+    back_off::BackOff,
     broker::BrokerError,
     event::{self, EXCHANGE, Event, TASK_BATCH},
     exception::Exception,
@@ -29,7 +29,7 @@ const DROPPED_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Broadcasts the buffered events while the worker runs.
 pub(super) async fn broadcast(shared: Arc<Shared>) {
     let mut failures = FailureLog::new("sending task events");
-    let mut backoff = Backoff::new(FLUSH_INTERVAL, MAX_RETRY_DELAY);
+    let mut back_off = BackOff::new(FLUSH_INTERVAL, MAX_RETRY_DELAY);
     let mut last_log = None::<Instant>;
     loop {
         tokio::select! {
@@ -39,12 +39,12 @@ pub(super) async fn broadcast(shared: Arc<Shared>) {
         match flush(&shared).await {
             Ok(()) => {
                 failures.worked();
-                backoff.reset();
+                back_off.reset();
             }
             Err(error) => {
                 failures.failed(&error);
                 // Without a delay, a full buffer would trigger the next attempt immediately.
-                backoff.wait().await;
+                back_off.wait().await;
             }
         }
         if last_log.is_none_or(|at| at.elapsed() > DROPPED_LOG_INTERVAL) {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use self::join::{chord_error, join};
 use super::{confirm::until_confirmed, shared::Shared};
 use crate::{
-    backoff::Backoff,
+    back_off::BackOff,
     broker::{BrokerError, ChordPart, ChordState, Delivery, Publication, Settlement, SettlementStatus},
     canvas::{CanvasError, Kind, Node, SendContext, Sender, list},
     exception::Exception,
@@ -50,7 +50,7 @@ pub(super) async fn settle(
     trace: &Map<String, Value>,
 ) {
     let id = &message.headers.id;
-    let mut backoff = Backoff::default();
+    let mut back_off = BackOff::default();
     for _ in 0..MAX_ATTEMPTS {
         let Some(mut settlement) = settlement(shared, delivery, message, meta.clone(), keep).await else {
             return;
@@ -70,7 +70,7 @@ pub(super) async fn settle(
                 debug!(task_id, "the task is already settled, or another worker holds it");
                 return;
             }
-            Some(SettlementStatus::ChordTaken) => backoff.wait().await,
+            Some(SettlementStatus::ChordTaken) => back_off.wait().await,
         }
     }
     error!(
@@ -256,7 +256,7 @@ impl FollowUp<'_> {
                 }
             }
             Kind::Group(tasks) => tasks.iter().for_each(|task| self.fail(task, meta, errbacks)),
-            Kind::Chord { body, .. } => self.fail(body, meta, errbacks),
+            Kind::Chord(chord) => self.fail(&chord.body, meta, errbacks),
             Kind::Task => self.fail_task(node, meta),
         }
         if errbacks && let Some(linked) = node.options.get("link_error") {

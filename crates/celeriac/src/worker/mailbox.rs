@@ -9,7 +9,7 @@ use tokio::time::{Instant, interval, timeout};
 
 use super::{methods, mingle, shared::Shared};
 use crate::{
-    backoff::Backoff,
+    back_off::BackOff,
     broker::BrokerError,
     control::{
         command::{Command, EXCHANGE},
@@ -27,7 +27,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 pub(super) async fn serve(shared: Arc<Shared>) {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    let mut back_off = BackOff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut failures = FailureLog::new("listening for remote control commands");
     loop {
         match shared.broker.listen(EXCHANGE, "").await {
@@ -36,7 +36,7 @@ pub(super) async fn serve(shared: Arc<Shared>) {
                 let since = Instant::now();
                 process_all(&shared, commands).await;
                 if since.elapsed() > STABLE_AFTER {
-                    backoff.reset();
+                    back_off.reset();
                 }
                 // An outage is logged by the broker's other connections.
                 debug!("lost the remote control connection; reconnecting");
@@ -49,7 +49,7 @@ pub(super) async fn serve(shared: Arc<Shared>) {
                 failures.failed(&error);
             }
         }
-        backoff.wait().await;
+        back_off.wait().await;
     }
 }
 

@@ -36,7 +36,7 @@ struct Case {
 
 /// The expected times were computed by Celery; see `tests/python/cron_vectors.py`.
 #[test]
-fn times_match_those_of_celery() {
+fn times_match_celery() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/vectors/cron.json")).unwrap();
     let mut compared = 0;
     for case in &cases {
@@ -58,7 +58,7 @@ fn times_match_those_of_celery() {
 }
 
 #[test]
-fn the_last_time_is_the_one_found_looking_forward() {
+fn searching_backward_finds_the_same_times_as_forward() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/vectors/cron.json")).unwrap();
     for case in cases.iter().filter(|case| case.zone == "UTC") {
         let cron = cron(&case.expression);
@@ -136,7 +136,7 @@ fn an_expression_for_every_hour_follows_elapsed_time() {
 
 #[test]
 fn a_time_skipped_at_midnight_moves_to_the_next_day() {
-    // On the first of June the clock goes from 23:30 to 00:30.
+    // On 1 June the clock goes from 23:30 to 00:30.
     let zone = TimeZone::posix("AAA0BBB,M6.1.1/23:30,M9.1.1").unwrap();
     let late = cron("45 23 * * *").in_zone(zone);
     let days = following(&late, "2026-05-31T00:00:00Z", 3);
@@ -155,7 +155,7 @@ fn a_time_skipped_at_midnight_moves_to_the_next_day() {
 }
 
 #[test]
-fn an_invalid_expression_is_refused_with_its_field() {
+fn an_invalid_expression_is_rejected_with_its_field() {
     for (expression, expected) in [
         (
             "",
@@ -201,7 +201,7 @@ fn an_invalid_expression_is_refused_with_its_field() {
 }
 
 #[test]
-fn the_limits_of_time_do_not_panic() {
+fn extreme_times_do_not_panic() {
     let rare = cron("0 0 29 2 mon");
     assert_eq!(rare.next(Timestamp::MAX), None);
     assert_eq!(rare.next(at("9990-01-01T00:00:00Z")), None);

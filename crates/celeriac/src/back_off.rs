@@ -7,20 +7,20 @@ use std::time::Duration;
 use crate::system;
 
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub(crate) struct BackOff {
     initial: Duration,
     max: Duration,
     next: Duration,
 }
 
-impl Default for Backoff {
+impl Default for BackOff {
     /// Returns a back-off from 50 ms to 2 s.
     fn default() -> Self {
         Self::new(Duration::from_millis(50), Duration::from_secs(2))
     }
 }
 
-impl Backoff {
+impl BackOff {
     pub(crate) fn new(initial: Duration, max: Duration) -> Self {
         Self {
             initial,
@@ -52,23 +52,23 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_maximum_and_restart() {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(3));
+        let mut back_off = BackOff::new(Duration::from_secs(1), Duration::from_secs(3));
         let mut is_next = |nominal: u64| {
             let nominal = Duration::from_secs(nominal);
-            let delay = backoff.next_delay();
+            let delay = back_off.next_delay();
             assert!(
                 (nominal / 2..=nominal).contains(&delay),
                 "{delay:?} of {nominal:?}"
             );
         };
         [1, 2, 3, 3].into_iter().for_each(&mut is_next);
-        backoff.reset();
-        assert!(backoff.next_delay() <= Duration::from_secs(1));
+        back_off.reset();
+        assert!(back_off.next_delay() <= Duration::from_secs(1));
     }
 
     #[test]
     fn delays_have_jitter() {
-        let delays = [(); 10].map(|()| Backoff::default().next_delay());
+        let delays = [(); 10].map(|()| BackOff::default().next_delay());
         assert!(delays.iter().any(|delay| *delay != delays[0]), "{delays:?}");
     }
 }

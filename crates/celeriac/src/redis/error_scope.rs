@@ -1,0 +1,67 @@
+//! Classifies errors of Redis by their consequences for the connection and for the caller.
+
+use redis::RedisError;
+
+/// Part of the system that an error affects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorScope {
+    /// The connection is unusable. A new one may work, to this server or to the one that has replaced it.
+    Connection,
+    /// The server cannot execute commands until it is repaired. The connection is usable.
+    Server,
+    /// The server rejects only this request.
+    Request,
+}
+
+/// Error codes that a new connection may not get: the server has become a replica, is loading its data, or
+/// requires a password. A blocked request gets `UNBLOCKED` when the server becomes a replica.
+const OF_CONNECTION: [&str; 7] = [
+    "READONLY",
+    "UNBLOCKED",
+    "LOADING",
+    "MASTERDOWN",
+    "NOAUTH",
+    "WRONGPASS",
+    "CLUSTERDOWN",
+];
+/// Error codes of a server with an endless script, no free memory, a read-only disk or too few replicas, and
+/// of an account without the permission.
+const OF_SERVER: [&str; 6] = ["BUSY", "OOM", "MISCONF", "NOREPLICAS", "NOPERM", "TRYAGAIN"];
+
+/// Error code of a transaction that another error has aborted.
+const ABORTED: &str = "EXECABORT";
+
+impl ErrorScope {
+    /// Returns the server's error code, such as `WRONGTYPE`, or `None` if the error is not from the server.
+    pub(super) fn code(error: &RedisError) -> Option<String> {
+        let errors = error.clone().into_server_errors()?;
+        let mut codes = errors.iter().map(|(_, error)| error.code());
+        let cause = codes.clone().find(|code| *code != ABORTED);
+        cause.or_else(|| codes.next()).map(str::to_owned)
+    }
+
+    /// Returns the scope of the error, and its text.
+    pub(super) fn of(error: &RedisError) -> (Self, String) {
+        let errors = error.clone().into_server_errors();
+        let errors = errors.iter().flat_map(|errors| errors.iter());
+        let causes = errors
+            .map(|(_, error)| error)
+            .filter(|error| error.code() != ABORTED);
+        let causes: Vec<_> = causes.collect();
+        let find = |codes: &[&str]| causes.iter().find(|error| codes.contains(&error.code()));
+        let (scope, cause) = if let Some(cause) = find(&OF_CONNECTION) {
+            (Self::Connection, Some(cause))
+        } else if let Some(cause) = find(&OF_SERVER) {
+            (Self::Server, Some(cause))
+        } else if error.is_io_error() || error.is_unrecoverable_error() {
+            (Self::Connection, None)
+        } else {
+            (Self::Request, causes.first())
+        };
+        let text = match cause {
+            Some(cause) => format!("{} {}", cause.code(), cause.details().unwrap_or_default()),
+            None => error.to_string(),
+        };
+        (scope, text.trim_end().to_owned())
+    }
+}
