@@ -81,7 +81,7 @@ impl Celery {
 }
 
 /// Returns the tasks that Celery has run so far, each with `task`, `article`, `event`, `title` and `trace`.
-pub(super) fn ran_by_celery(installation: &Installation) -> Vec<Value> {
+pub(super) fn run_by_celery(installation: &Installation) -> Vec<Value> {
     let reply = installation.redis.command(&["LRANGE", RUNS, "0", "-1"]).unwrap();
     let lines = reply.lines().filter(|line| line.starts_with('{'));
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
