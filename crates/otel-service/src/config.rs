@@ -59,11 +59,11 @@ pub(crate) struct Config {
     pub(crate) masking: bool,
     /// Maximum numbers of attributes, events and links of a span.
     pub(crate) span_limits: SpanLimits,
-    /// Maximum length of a text attribute of a span in characters.
+    /// Maximum length of a string attribute of a span, in characters.
     pub(crate) span_value_limit: Option<usize>,
     /// Maximum number of attributes of a log record.
     pub(crate) log_attribute_limit: usize,
-    /// Maximum length of a text attribute of a log record in characters.
+    /// Maximum length of a string attribute of a log record, in characters.
     pub(crate) log_value_limit: Option<usize>,
     /// Messages about invalid variables.
     pub(crate) warnings: Vec<String>,

@@ -289,6 +289,6 @@ fn panicked(panic: &(dyn Any + Send)) -> TaskOutcome {
     let text = panic
         .downcast_ref::<&'static str>()
         .copied()
-        .unwrap_or("message withheld, because it may contain the task's data");
+        .unwrap_or("message withheld because it may contain sensitive values");
     TaskOutcome::Failure(Exception::new("Panic", text).module("celeriac"))
 }

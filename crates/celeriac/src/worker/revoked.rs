@@ -16,10 +16,10 @@ use crate::{lock::Lock, message::Headers};
 const MAX_IDS: usize = 50_000;
 /// Time for which an id is remembered, as in Celery.
 const RETENTION: Duration = Duration::from_secs(3 * 3600);
-/// Maximum number of remembered stamp values; further ones are rejected.
+/// Maximum number of remembered stamp values; further values are rejected.
 const MAX_STAMPS: usize = 10_000;
 
-/// Values of stamps by name, as JSON texts.
+/// Values of stamps by name, encoded as JSON.
 pub(super) type Stamps = HashMap<String, HashSet<String>>;
 
 /// Revoked ids and stamps.

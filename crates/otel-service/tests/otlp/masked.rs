@@ -1,4 +1,4 @@
-//! Masking of addresses in all texts of spans and metrics.
+//! Masking of addresses in all strings of spans and metrics.
 
 use std::time::Duration;
 

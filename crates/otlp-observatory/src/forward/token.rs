@@ -46,7 +46,7 @@ pub(super) struct Tokens {
 #[derive(Debug)]
 struct TokenCache {
     token: Option<Token>,
-    /// Part of the request in which the endpoint accepts the secret; `None` until a request succeeded.
+    /// Part of the request in which the endpoint accepts the secret; `None` until a request has succeeded.
     auth_type: Option<AuthType>,
     /// Last failure, and the time of the next request.
     failure: Option<(RequestError, Instant)>,
@@ -171,7 +171,7 @@ impl<'a> AsyncHttpClient<'a> for Tokens {
     }
 }
 
-/// Whether the request itself was rejected, so a different one may be accepted.
+/// Whether the request itself was rejected; a different request may be accepted.
 fn concerns_request(error: &RequestError) -> bool {
     match error {
         RequestError::Rejected(..) | RequestError::NoToken(_) => true,

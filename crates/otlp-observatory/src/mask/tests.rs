@@ -104,7 +104,7 @@ fn a_value_nested_as_deeply_as_the_decoder_allows_is_masked() {
     );
 }
 
-/// Xorshift generator, which returns the same texts in every run.
+/// Xorshift generator, which returns the same strings in every run.
 struct Random(u64);
 
 impl Random {

@@ -243,7 +243,7 @@ impl DiskQueue {
         }
     }
 
-    /// Ignores poisoning: a panic leaves the index unchanged.
+    /// Locks the index. Poisoning is ignored, because a panic leaves the index unchanged.
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }

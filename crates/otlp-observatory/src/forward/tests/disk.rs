@@ -200,7 +200,7 @@ fn a_segment_of_noise_is_skipped() {
     for id in 1..=3 {
         fs::write(scratch.queue().join(format!("traces/{id:016x}.segment")), &noise).unwrap();
     }
-    fs::write(scratch.queue().join("traces/notes.txt"), "not of the queue").unwrap();
+    fs::write(scratch.queue().join("traces/notes.txt"), "not a segment").unwrap();
     let queue = queue(&scratch, 8 << 20);
     append(&queue, b"real").unwrap();
     assert_eq!(drain(&queue), [b"real"]);

@@ -106,7 +106,7 @@ async fn recurring_outages_are_logged_once() {
     }
     // Each of the two problems is logged when it begins and when it ends.
     assert_eq!(lines.all().len(), 4, "{:?}", lines.all());
-    assert_eq!(lines.with("dropped telemetry that the backend rejects"), 1);
+    assert_eq!(lines.with("dropped telemetry that the backend rejected"), 1);
     assert_eq!(lines.with("it is kept on disk and sent later"), 1);
 }
 

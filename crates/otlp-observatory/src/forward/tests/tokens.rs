@@ -76,7 +76,7 @@ async fn a_token_endpoint_that_is_down_is_retried_until_it_is_up() {
 }
 
 #[tokio::test]
-async fn no_reply_of_a_token_endpoint_loses_requests() {
+async fn no_reply_from_a_token_endpoint_loses_requests() {
     let text = |text: &'static str| {
         Reply::status(200)
             .header("content-type", "application/json")

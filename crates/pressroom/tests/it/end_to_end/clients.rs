@@ -9,7 +9,7 @@ use super::installation::Installation;
 use crate::support::{eventually, otlp::text, raw};
 
 async fn login(address: SocketAddr, email: &str) -> u16 {
-    let body = json!({"email": email, "password": "a wrong one"});
+    let body = json!({"email": email, "password": "a wrong password"});
     raw::request(address, "POST", "/api/login", None, Some(&body))
         .await
         .status

@@ -93,7 +93,7 @@ pub(super) fn flask_url(url: &str) -> String {
     format!("postgresql+psycopg://{rest}")
 }
 
-/// Returns a command of the Python interpreter with Flask, with the installation's database and Redis.
+/// Returns a command for the Python interpreter with Flask, set up for the installation's database and Redis.
 pub(super) fn python(installation: &Installation, arguments: &[&str]) -> Command {
     let mut command = Command::new(interpreter());
     command
