@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exception_and_a_text_keep_their_message() {
+    fn an_exception_and_a_string_keep_their_message() {
         let exception = Exception::new("ValueError", "no words").module("app");
         assert_eq!(Exception::from_error(exception.clone()), exception);
         let boxed: BoxError = exception.clone().into();

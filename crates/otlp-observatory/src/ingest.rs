@@ -42,7 +42,7 @@ impl Ingest {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The system cannot start another thread.
+    /// Fails if the system cannot start another thread.
     pub(crate) fn start(
         store: Arc<Store>,
         forwarder: Option<Forwarder>,

@@ -176,7 +176,7 @@ impl Servers {
     /// Waits until every server has ended. When one ends, the others are shut down.
     ///
     /// # Errors
-    /// A server panicked.
+    /// Fails if a server panicked.
     async fn finish(mut self) -> io::Result<()> {
         let mut result = Ok(());
         while let Some(ended) = self.running.join_next().await {

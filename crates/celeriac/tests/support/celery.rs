@@ -192,7 +192,7 @@ impl PythonWorker {
         self.child.kill().await.unwrap();
     }
 
-    /// Starts a warm shutdown, as Celery does at SIGTERM, and waits for its end.
+    /// Starts a warm shutdown, as Celery does on SIGTERM, and waits for the worker to exit.
     pub async fn stop(mut self) {
         self.signal("TERM").await;
         timeout(PATIENCE, self.child.wait())

@@ -56,8 +56,8 @@ fn scenario() {
 }
 
 #[test]
-fn addresses_in_all_texts_of_spans_and_metrics_are_masked() {
-    let name = "masked::addresses_in_all_texts_of_spans_and_metrics_are_masked";
+fn addresses_in_all_strings_of_spans_and_metrics_are_masked() {
+    let name = "masked::addresses_in_all_strings_of_spans_and_metrics_are_masked";
     let Some(run) = support::run(name, Behaviour::Accepts, &[], scenario) else {
         return;
     };

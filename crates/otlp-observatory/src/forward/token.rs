@@ -83,7 +83,7 @@ impl Tokens {
     /// Returns the value of the `Authorization` header. Concurrent callers wait for the same request.
     ///
     /// # Errors
-    /// There is no valid token. The duration is the time until the next request for one.
+    /// Returns an error if there is no valid token, with the time until the next request for a token.
     pub(super) async fn authorization(&self) -> Result<HeaderValue, (RequestError, Duration)> {
         let mut cache = self.cache.lock().await;
         if let Some(token) = &cache.token

@@ -15,7 +15,7 @@ fn masked(mut export: Export) -> Export {
 }
 
 #[test]
-fn every_text_of_every_signal_is_masked() {
+fn every_string_of_every_signal_is_masked() {
     for export in samples::exports("alice.smith@example.com") {
         let texts = count(&export, "alice.smith");
         assert!(texts > 10);

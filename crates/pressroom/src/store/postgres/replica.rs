@@ -46,7 +46,7 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// Starts to connect and to watch, without waiting. Must be called within a Tokio runtime.
+    /// Starts connecting and checking the replica, without waiting. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.

@@ -43,7 +43,7 @@ impl Server {
     /// Creates a cluster and starts a server on it.
     ///
     /// # Panics
-    /// When PostgreSQL is not installed.
+    /// Panics if PostgreSQL is not installed.
     pub fn start() -> Self {
         Self::start_with(|_folder| Vec::new())
     }

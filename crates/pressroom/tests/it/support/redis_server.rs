@@ -24,7 +24,7 @@ impl RedisServer {
     /// Starts a server.
     ///
     /// # Panics
-    /// When Redis is not installed.
+    /// Panics if Redis is not installed.
     pub fn start() -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("pressroom-redis-{}-{port}", std::process::id()));
