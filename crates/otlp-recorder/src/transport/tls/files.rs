@@ -16,7 +16,7 @@ pub(crate) enum Roots {
     None,
     /// The certificates of the system.
     System,
-    /// Only these PEM-encoded certificates.
+    /// PEM-encoded certificates, trusted instead of the system's.
     Own(Vec<u8>),
 }
 
