@@ -84,7 +84,7 @@ pub struct SpanStart<'a> {
 impl<'a> SpanStart<'a> {
     /// Describes a span that starts now.
     ///
-    /// A borrowed `name` counts as a constant of the program and is not redacted.
+    /// A borrowed `name` counts as a constant and is not redacted.
     pub fn new(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
         Self {
             name: name.into(),

@@ -279,7 +279,7 @@ fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
     TaskOutcome::Rejected(exception, arguments)
 }
 
-/// Returns the failure of a task that panicked, with the panic's message if it is a constant of the program.
+/// Returns the failure of a task that panicked, with the panic's message if it is a string literal.
 ///
 /// A formatted message may contain any value of the task, and results and logs have more readers than the
 /// task's data.
@@ -287,6 +287,6 @@ fn panicked(panic: &(dyn Any + Send)) -> TaskOutcome {
     let text = panic
         .downcast_ref::<&'static str>()
         .copied()
-        .unwrap_or("with a message that may hold values, and is withheld");
+        .unwrap_or("with a message that is withheld because it may contain values");
     TaskOutcome::Failure(Exception::new("Panic", text).module("celeriac"))
 }

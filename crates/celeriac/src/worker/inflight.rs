@@ -120,7 +120,7 @@ impl Inflight {
         self.deferred.load(Ordering::Acquire) >= MAX_DEFERRED
     }
 
-    /// Marks the task as running. Returns false if it was returned to its queue before.
+    /// Marks the task as running. Returns false if its message has already been returned to the queue.
     pub(super) fn start(&self, entry: &Entry) -> bool {
         let starts = entry.leave_waiting(RUNNING);
         if starts {

@@ -104,7 +104,7 @@ impl Python {
     pub async fn output(&self, url: &str, arguments: &[&str]) -> String {
         let output = timeout(PATIENCE, self.command(url, arguments).output())
             .await
-            .unwrap_or_else(|_| panic!("Celery {}: {arguments:?} does not exit", self.celery))
+            .unwrap_or_else(|_| panic!("Celery {}: {arguments:?} did not exit in time", self.celery))
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(
@@ -197,7 +197,7 @@ impl PythonWorker {
         self.signal("TERM").await;
         timeout(PATIENCE, self.child.wait())
             .await
-            .unwrap_or_else(|_| panic!("the worker of Celery {} does not stop", self.celery))
+            .unwrap_or_else(|_| panic!("the worker of Celery {} did not stop in time", self.celery))
             .unwrap();
     }
 

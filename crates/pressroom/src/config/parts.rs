@@ -148,7 +148,7 @@ fn rate_limit(reader: &mut Reader, setting: Setting) -> Result<Option<NonZeroU32
         let limit = match text.trim() {
             "off" => None,
             number => Some(number.parse().map_err(|_| {
-                format!("{number:?} is neither off nor a number of attempts per minute, from 1")
+                format!("{number:?} is neither off nor a positive number of attempts per minute")
             })?),
         };
         Ok::<_, String>((limit, rate(limit)))

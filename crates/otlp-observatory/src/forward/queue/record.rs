@@ -8,8 +8,8 @@
 //! | 12..16 | CRC-32 of the request |
 //! | 16..20 | CRC-32 of bytes 0..16 and of the record's position |
 //!
-//! Numbers are little-endian. The second checksum includes the position, so received text in the form of a record is not
-//! mistaken for one when the next record of a damaged file is searched.
+//! Numbers are little-endian. The second checksum includes the position, so that a search for the next record
+//! of a damaged file does not mistake received text in the form of a record for a record.
 
 use flate2::Crc;
 
