@@ -56,7 +56,7 @@ impl Endpoint {
         let first = location.addresses.first().ok_or(ConfigError::Url)?.clone();
         // rustls panics at the first TLS connection of a process without a default cryptography provider.
         if is_tls(&first) && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Fails if another thread has just installed a provider, which is as good.
+            // Fails if another thread has just installed a provider, which works just as well.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let client = |info| client(info, certificates.as_ref()).map_err(|_| ConfigError::Certificates);

@@ -73,7 +73,7 @@ async fn the_commands_of_the_page_migrate_and_roll_back() {
     );
 
     login(200, flask.address, "alice@example.com", PASSWORD).await;
-    // The page creates an article at Pressroom while only Celery runs tasks.
+    // The page creates an article in Pressroom while only Celery runs tasks.
     eventually("the article's task", async || ran_by_celery(&installation).pop()).await;
     celery.stop().await;
 }

@@ -45,7 +45,7 @@ async fn after_pressroom_is_stopped_flask_continues_with_everything_it_created()
         None,
     )
     .await;
-    let change = serde_json::json!({"body": "edited after the way back"});
+    let change = serde_json::json!({"body": "edited after the rollback"});
     expect(200, sides.old, ("PUT", &path), Some(&alice), Some(change)).await;
     expect(204, sides.old, ("DELETE", &path), Some(&alice), None).await;
     create(sides.old, &alice, "Made afterwards").await;
