@@ -1,6 +1,6 @@
-//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. Only this module reads
-//! variables, and reads them once; its settings override what the SDK reads. An invalid value causes a
-//! warning and is replaced by the default.
+//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. No other module of this
+//! crate reads environment variables, and the settings override the values that the SDK reads itself. An
+//! invalid value is replaced by the default, with a warning.
 
 mod destination;
 mod endpoint;
@@ -267,7 +267,7 @@ mod tests {
     fn the_sample_environment_file_has_every_variable_with_a_valid_value() {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let Ok(sample) = std::fs::read_to_string(workspace.join(".env.example")) else {
-            // The published package comes without the file; the workspace must not.
+            // The published package does not contain the file, but the workspace must.
             assert!(!workspace.join("clippy.toml").exists(), ".env.example is missing");
             return;
         };

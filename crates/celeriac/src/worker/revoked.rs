@@ -121,13 +121,13 @@ pub(super) struct Orders {
 }
 
 impl Orders {
-    /// Orders that the task must not start.
+    /// Prevents the task from starting.
     pub(super) fn revoke(&self) {
         self.revoked.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 
-    /// Orders that the task must be terminated even if it is running.
+    /// Terminates the task even if it is running.
     pub(super) fn terminate(&self, signal: i32) {
         self.signal.store(signal, Ordering::Release);
         self.changed.notify_one();

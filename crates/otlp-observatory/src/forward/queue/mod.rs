@@ -167,7 +167,7 @@ impl DiskQueue {
                 Entry::Damaged(bytes) => batch.damaged += bytes,
                 Entry::TooLong => break,
                 Entry::EndOfSegment => {
-                    // The file may have been truncated from outside.
+                    // Another program may have truncated the file.
                     batch.damaged += end.offset - reader.position.offset.min(end.offset);
                     batch.end = end;
                     return Ok(Some(batch));

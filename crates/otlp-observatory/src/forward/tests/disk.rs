@@ -222,7 +222,7 @@ fn a_missing_segment_is_skipped() {
 }
 
 #[test]
-fn after_damage_to_the_cursor_everything_is_sent_again() {
+fn a_damaged_cursor_causes_everything_to_be_sent_again() {
     let scratch = Scratch::new();
     {
         let queue = queue(&scratch, 1 << 20);

@@ -151,7 +151,12 @@ impl Server {
 
     /// Stops the server immediately and closes all connections.
     pub fn stop(&self) {
-        let mut child = self.postgres.lock().unwrap().take().expect("the server runs");
+        let mut child = self
+            .postgres
+            .lock()
+            .unwrap()
+            .take()
+            .expect("the server is running");
         let stopped = Command::new("kill")
             .args(["-INT", &child.id().to_string()])
             .status()
