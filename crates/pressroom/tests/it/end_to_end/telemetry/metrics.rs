@@ -325,8 +325,8 @@ async fn check_database(installation: &Installation) {
         let name = "db.client.connection.create_time";
         metric(installation, service, name, (Kind::Histogram, "s"), &[pool]).await;
     }
-    // Only transactions use connections of the pool.
-    let pool = ("db.client.connection.pool.name", Is::Text("postgres.pool"));
+    // Reads by key share their connections, so callers neither wait for one nor return it.
+    let pool = ("db.client.connection.pool.name", Is::Text("postgres.writes"));
     for name in ["db.client.connection.wait_time", "db.client.connection.use_time"] {
         metric(installation, APP, name, (Kind::Histogram, "s"), &[pool]).await;
     }
