@@ -11,7 +11,7 @@ use super::error::ApiError;
 use crate::domain::{Article, ArticleId, Cursor, ListQuery, PageStart, UserId};
 
 const DEFAULT_PER_PAGE: i64 = 20;
-const MAX_PER_PAGE: i64 = 100;
+const MAX_PER_PAGE: i64 = ListQuery::MAX_LIMIT;
 /// Oldest time that both databases can store, in microseconds since the Unix epoch: PostgreSQL's calendar begins
 /// in 4714 BC.
 const OLDEST: i64 = -210_866_803_200_000_000;
@@ -79,6 +79,7 @@ impl Paging {
             limit: self.per_page,
             search: self.search.clone(),
             viewer,
+            ..ListQuery::default()
         }
     }
 }

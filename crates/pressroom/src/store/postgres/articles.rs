@@ -272,11 +272,17 @@ impl ArticleStore for PostgresStore {
 
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
         if let Some(replica) = self.replica_for(query.viewer)
-            && let Some(page) = replica::final_result(Box::pin(list::list_articles(replica, &query)).await)
+            && let Some(page) = replica::final_result(
+                Box::pin(list::list_articles(replica, &self.search_totals, &query)).await,
+            )
         {
             return Ok(page?);
         }
-        Ok(list::list_articles(&self.primary, &query).await?)
+        Ok(list::list_articles(&self.primary, &self.search_totals, &query).await?)
+    }
+
+    async fn fold_article_count(&self, limit: i64) -> Result<u64> {
+        Ok(list::fold_count(&self.primary, limit).await?)
     }
 
     async fn update_article(

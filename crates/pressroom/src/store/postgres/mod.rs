@@ -15,6 +15,8 @@ mod list;
 mod migrations;
 mod outbox;
 mod replica;
+mod search_totals;
+mod title_index;
 mod value;
 
 use std::sync::Arc;
@@ -23,10 +25,12 @@ pub use self::{
     config::{InvalidUrl, PostgresConfig, Sizes},
     connections::SetupError,
     migrations::migrate,
+    title_index::{TitleIndex, index_titles},
 };
 use self::{
     connections::{Connections, Primary},
     replica::Replica,
+    search_totals::SearchTotals,
 };
 use crate::domain::UserId;
 
@@ -37,6 +41,7 @@ use crate::domain::UserId;
 pub struct PostgresStore {
     primary: Arc<Primary>,
     replica: Option<Replica>,
+    search_totals: SearchTotals,
 }
 
 impl PostgresStore {
@@ -49,6 +54,7 @@ impl PostgresStore {
         Ok(Self {
             primary: Arc::new(Primary::open(config)?),
             replica: None,
+            search_totals: SearchTotals::default(),
         })
     }
 

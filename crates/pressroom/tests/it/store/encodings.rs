@@ -23,10 +23,9 @@ async fn store_in(encoding: &str) -> (PostgresStore, Database) {
 
 fn search(text: &str) -> ListQuery {
     ListQuery {
-        start: PageStart::Offset(0),
         limit: 20,
         search: Some(text.to_owned()),
-        viewer: None,
+        ..ListQuery::default()
     }
 }
 

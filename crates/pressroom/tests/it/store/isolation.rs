@@ -91,10 +91,9 @@ impl Setting {
 
 fn list(search: Option<&str>) -> ListQuery {
     ListQuery {
-        start: PageStart::Offset(0),
         limit: 20,
         search: search.map(str::to_owned),
-        viewer: None,
+        ..ListQuery::default()
     }
 }
 

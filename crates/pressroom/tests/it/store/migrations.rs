@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use pressroom::{
-    domain::{Email, ListQuery, NewUser, PageStart, PasswordHash, UserChanges, UserId},
+    domain::{Email, ListQuery, NewUser, PasswordHash, UserChanges, UserId},
     store::{AccountStore, ArticleStore, Constraint, HealthStore, StoreError, postgres::migrate},
 };
 use tokio_postgres::Client;
@@ -136,10 +136,8 @@ async fn a_database_of_flask_is_adopted_with_its_rows() {
         .unwrap();
     let page = store
         .list_articles(ListQuery {
-            start: PageStart::Offset(0),
             limit: 20,
-            search: None,
-            viewer: None,
+            ..ListQuery::default()
         })
         .await
         .unwrap();

@@ -13,16 +13,18 @@ use std::{
     },
 };
 
-use pressroom::store::postgres::{PostgresConfig, PostgresStore, migrate};
+use pressroom::store::postgres::{PostgresConfig, PostgresStore, index_titles, migrate};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
 use super::postgres_server::Server;
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../../migrations/postgres/V1__reference_tables.sql"),
     include_str!("../../../migrations/postgres/V2__outbox_revocations_deliveries.sql"),
     include_str!("../../../migrations/postgres/V3__idempotency_keys.sql"),
+    include_str!("../../../migrations/postgres/V6__article_count.sql"),
+    include_str!("../../../migrations/postgres/V7__existing_articles.sql"),
 ];
 
 /// A database for one test, dropped at its end.
@@ -158,7 +160,9 @@ async fn template() -> &'static str {
                     .await
                     .unwrap();
                 let url = with_database(server_url(), &draft);
-                migrate(&PostgresConfig::parse(&url).unwrap()).await.unwrap();
+                let config = PostgresConfig::parse(&url).unwrap();
+                migrate(&config).await.unwrap();
+                index_titles(&config).await.unwrap();
                 rename(&admin, &draft, &name).await;
             }
             name

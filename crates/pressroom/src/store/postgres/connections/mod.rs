@@ -41,7 +41,7 @@ use tokio_postgres::error::SqlState;
 
 pub use self::connector::SetupError;
 pub(super) use self::{
-    connector::{Connector, Timeouts},
+    connector::{Connector, Driver, Timeouts},
     result::StatementResult,
     statement::Params,
 };
