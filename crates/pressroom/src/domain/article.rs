@@ -98,14 +98,32 @@ pub enum PageStart {
     After(Cursor),
 }
 
-/// A query for a page of the list, newest first (`created_at`, then id).
-#[derive(Debug, Clone)]
+impl Default for PageStart {
+    fn default() -> Self {
+        Self::Offset(0)
+    }
+}
+
+/// Order of the list, by `created_at`, then id.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListOrder {
+    #[default]
+    Newest,
+    Oldest,
+}
+
+/// A query for a page of the list.
+#[derive(Debug, Clone, Default)]
 pub struct ListQuery {
     pub start: PageStart,
     /// Maximum number of articles on the page.
     pub limit: i64,
+    pub order: ListOrder,
     /// Case-insensitive substring of the title, without wildcards.
     pub search: Option<String>,
+    pub author: Option<UserId>,
+    /// Whether the viewer has favourited the articles.
+    pub favorited: Option<bool>,
     /// User for whom `favorited` is determined.
     pub viewer: Option<UserId>,
 }
@@ -125,7 +143,7 @@ pub struct ArticlePage {
     pub articles: Vec<Article>,
     /// Number of articles that match the query, on all pages.
     pub total: i64,
-    /// Whether older articles also match.
+    /// Whether articles after the page also match.
     pub more: bool,
 }
 

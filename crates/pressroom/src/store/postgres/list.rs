@@ -1,60 +1,66 @@
 //! The list of articles. One statement returns a page and the total from one snapshot.
-//!
-//! There are four statements: with or without a search, from an offset or after an article. A single
-//! statement for all cases would have a bad query plan in each of them.
 
-use telemetry::Statement;
 use tokio_postgres::types::ToSql;
 
 use super::{connections::Connections, error::StatementError};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
+        list::{Shape, Statements},
         rows::{self, Utc},
-        sql::{article_columns, statement},
+        sql::article_columns,
     },
 };
 
-/// `$filter` selects the articles of the list, `$from` limits them to the articles after the cursor, and
-/// `$skip` skips an offset. `$1` is the number of articles, and `$2` the viewer. An empty page is a single
-/// row with nulls and the total.
-macro_rules! list {
-    ($filter:literal, $from:literal, $skip:literal) => {
-        statement!(
-            "SELECT articles",
-            "
+static LIST: Statements = Statements::new(text);
+
+/// Returns the text of a statement. `$1` is the number of articles, and `$2` the viewer; the start of the page, the
+/// search pattern and the author follow, if there are any. An empty page is a single row with nulls and the total.
+fn text(shape: Shape) -> String {
+    let mut last = 2;
+    let mut next = || {
+        last += 1;
+        format!("${last}")
+    };
+    let (start, skip) = if shape.after {
+        let start = format!("(created_at, id) {} ({}, {})", shape.beyond(), next(), next());
+        (start, String::new())
+    } else {
+        ("true".to_owned(), format!("OFFSET {}", next()))
+    };
+    let mut filter = "true".to_owned();
+    if shape.search {
+        filter += &format!(" AND title ILIKE {}", next());
+    }
+    if shape.author {
+        filter += &format!(" AND author_id = {}", next());
+    }
+    if let Some(favorited) = shape.favorited {
+        let not = if favorited { "" } else { "NOT " };
+        filter += &format!(
+            " AND {not}EXISTS (SELECT FROM favorites WHERE article_id = articles.id AND user_id = $2)"
+        );
+    }
+    let direction = shape.direction();
+    format!(
+        "
         WITH article AS (
             SELECT *
             FROM articles
-            WHERE ",
-            $filter,
-            " AND ",
-            $from,
-            "
-            ORDER BY created_at DESC, id DESC
-            LIMIT $1 ",
-            $skip,
-            "
+            WHERE {filter} AND {start}
+            ORDER BY created_at {direction}, id {direction}
+            LIMIT $1 {skip}
         )
-        SELECT ",
-            article_columns!(),
-            ",
+        SELECT {columns},
             EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $2) AS favorited,
             total.count AS total
-        FROM (SELECT count(*) FROM articles WHERE ",
-            $filter,
-            ") AS total
+        FROM (SELECT count(*) FROM articles WHERE {filter}) AS total
         LEFT JOIN article ON true
         LEFT JOIN users AS author ON author.id = article.author_id
-        ORDER BY article.created_at DESC, article.id DESC",
-        )
-    };
+        ORDER BY article.created_at {direction}, article.id {direction}",
+        columns = article_columns!(),
+    )
 }
-
-const ALL_FROM_OFFSET: Statement = list!("true", "true", "OFFSET $3");
-const ALL_AFTER: Statement = list!("true", "(created_at, id) < ($3, $4)", "");
-const FOUND_FROM_OFFSET: Statement = list!("title ILIKE $4", "true", "OFFSET $3");
-const FOUND_AFTER: Statement = list!("title ILIKE $5", "(created_at, id) < ($3, $4)", "");
 
 pub(super) async fn list_articles(
     server: &Connections,
@@ -62,13 +68,6 @@ pub(super) async fn list_articles(
 ) -> Result<ArticlePage, StatementError> {
     let viewer = query.viewer.map(|viewer| viewer.0);
     let fetched = query.fetched();
-    let pattern = query.search.as_deref().map(containing);
-    let statement = match (query.start, &pattern) {
-        (PageStart::Offset(_), None) => &ALL_FROM_OFFSET,
-        (PageStart::Offset(_), Some(_)) => &FOUND_FROM_OFFSET,
-        (PageStart::After(_), None) => &ALL_AFTER,
-        (PageStart::After(_), Some(_)) => &FOUND_AFTER,
-    };
     let mut params: Vec<&(dyn ToSql + Sync)> = vec![&fetched, &viewer];
     let (skipped, created_at, id);
     match query.start {
@@ -82,8 +81,11 @@ pub(super) async fn list_articles(
             params.push(&id);
         }
     }
+    let pattern = query.search.as_deref().map(containing);
     params.extend(pattern.iter().map(|pattern| pattern as &(dyn ToSql + Sync)));
-    let result = server.run_slow(statement, &params).await?;
+    let author = query.author.map(|author| author.0);
+    params.extend(author.iter().map(|author| author as &(dyn ToSql + Sync)));
+    let result = server.run_slow(LIST.get(Shape::of(query)), &params).await?;
     let total = result.first(|row| row.try_get("total"))?.unwrap_or_default();
     let first: Option<Option<i32>> = result.first(|row| row.try_get("id"))?;
     let articles = match first.flatten() {

@@ -1,66 +1,87 @@
 //! The list of articles, read by two statements that see the same snapshot.
 
-use rusqlite::params;
-use telemetry::{Returned, Statement};
+use rusqlite::{params_from_iter, types::Value};
+use telemetry::Returned;
 
 use super::{SqliteStore, value::folded};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
         Result,
-        rows::{self, Utc},
-        sql::{article_columns, statement},
+        list::{Shape, Statements},
+        rows,
+        sql::article_columns,
     },
 };
 
-/// `?1` is the folded search text or null, `?2` the viewer, and `?3` the number of articles.
-macro_rules! page {
-    ($start:literal, $skip:literal) => {
-        statement!(
-            "SELECT articles",
-            "SELECT ",
-            article_columns!(),
-            ",
-            EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = ?2) AS favorited
+static PAGE: Statements = Statements::new(page);
+static COUNT: Statements = Statements::new(count);
+
+/// The parameters are the viewer, those of the filter, the cursor, the number of articles and the offset.
+fn page(shape: Shape) -> String {
+    let (start, skip) = if shape.after {
+        (
+            format!("(article.created_at, article.id) {} (?, ?)", shape.beyond()),
+            "",
+        )
+    } else {
+        ("true".to_owned(), "OFFSET ?")
+    };
+    let (filter, direction) = (filter(shape), shape.direction());
+    format!(
+        "
+        SELECT {columns},
+            EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = ?) AS favorited
         FROM articles AS article
         JOIN users AS author ON author.id = article.author_id
-        WHERE (?1 IS NULL OR instr(article.title_folded, ?1) > 0) AND ",
-            $start,
-            "
-        ORDER BY article.created_at DESC, article.id DESC
-        LIMIT ?3 ",
-            $skip,
-        )
-    };
+        WHERE {filter} AND {start}
+        ORDER BY article.created_at {direction}, article.id {direction}
+        LIMIT ? {skip}",
+        columns = article_columns!(),
+    )
 }
 
-const FROM_OFFSET: Statement = page!("true", "OFFSET ?4");
-const AFTER: Statement = page!("(article.created_at, article.id) < (?4, ?5)", "");
+fn count(shape: Shape) -> String {
+    format!("SELECT count(*) FROM articles AS article WHERE {}", filter(shape))
+}
 
-const COUNT: Statement = statement!(
-    "SELECT articles",
-    "SELECT count(*) FROM articles WHERE ?1 IS NULL OR instr(title_folded, ?1) > 0",
-);
+/// The parameters are the search text, the author and the viewer, if the query needs them.
+fn filter(shape: Shape) -> String {
+    let mut filter = "true".to_owned();
+    if shape.search {
+        filter += " AND instr(article.title_folded, ?) > 0";
+    }
+    if shape.author {
+        filter += " AND article.author_id = ?";
+    }
+    if let Some(favorited) = shape.favorited {
+        filter += if favorited { " AND " } else { " AND NOT " };
+        filter += "EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = ?)";
+    }
+    filter
+}
 
 pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Result<ArticlePage> {
-    let statement = match query.start {
-        PageStart::Offset(_) => &FROM_OFFSET,
-        PageStart::After(_) => &AFTER,
-    };
+    let shape = Shape::of(&query);
+    let statement = PAGE.get(shape);
     let page = store.read(statement, move |db| {
-        let search = query.search.as_deref().map(folded);
-        let (viewer, fetched) = (query.viewer.map(|viewer| viewer.0), query.fetched());
-        let articles = match query.start {
-            PageStart::Offset(offset) => {
-                let params = params![search, viewer, fetched, offset.max(0)];
-                db.rows(statement, params, |row| rows::article(row))?
-            }
-            PageStart::After(last) => {
-                let params = params![search, viewer, fetched, Utc(last.created_at), last.id.0];
-                db.rows(statement, params, |row| rows::article(row))?
-            }
-        };
-        let total = db.row(&COUNT, [search], |row| row.get(0))?;
+        let viewer: Value = query.viewer.map(|viewer| viewer.0).into();
+        let search = query.search.as_deref().map(|search| Value::from(folded(search)));
+        let author = query.author.map(|author| Value::from(author.0));
+        let favorited = query.favorited.map(|_| viewer.clone());
+        let filter: Vec<Value> = search.into_iter().chain(author).chain(favorited).collect();
+        let mut params = vec![viewer];
+        params.extend(filter.iter().cloned());
+        match query.start {
+            PageStart::Offset(offset) => params.extend([query.fetched().into(), offset.max(0).into()]),
+            PageStart::After(last) => params.extend([
+                last.created_at.as_microsecond().into(),
+                last.id.0.into(),
+                query.fetched().into(),
+            ]),
+        }
+        let articles = db.rows(statement, params_from_iter(params), |row| rows::article(row))?;
+        let total = db.row(COUNT.get(shape), params_from_iter(filter), |row| row.get(0))?;
         Ok(ArticlePage::new(&query, articles, total.unwrap_or_default()))
     });
     page.await

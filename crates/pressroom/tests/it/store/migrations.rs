@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use pressroom::{
-    domain::{Email, ListQuery, NewUser, PageStart, PasswordHash, UserChanges, UserId},
+    domain::{Email, ListQuery, NewUser, PasswordHash, UserChanges, UserId},
     store::{AccountStore, ArticleStore, Constraint, HealthStore, StoreError, postgres::migrate},
 };
 use tokio_postgres::Client;
@@ -15,7 +15,7 @@ const FLASK_SCHEMA: &str = include_str!("../../vectors/flask-schema.sql");
 
 /// Indexes that the migrations add to Flask's tables, their only change to them.
 const ADDED_INDEXES: [&str; 4] = [
-    "ix_articles_author_id",
+    "ix_articles_author_newest",
     "ix_articles_newest",
     "ix_favorites_article_id",
     "ix_users_email_lower",
@@ -136,10 +136,8 @@ async fn a_database_of_flask_is_adopted_with_its_rows() {
         .unwrap();
     let page = store
         .list_articles(ListQuery {
-            start: PageStart::Offset(0),
             limit: 20,
-            search: None,
-            viewer: None,
+            ..ListQuery::default()
         })
         .await
         .unwrap();

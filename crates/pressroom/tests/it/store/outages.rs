@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, join_all};
 use jiff::Timestamp;
 use pressroom::{
-    domain::{ArticleId, Email, ListQuery, NewUser, PageStart, PasswordHash, Precondition, TokenKey, UserId},
+    domain::{ArticleId, Email, ListQuery, NewUser, PasswordHash, Precondition, TokenKey, UserId},
     store::{
         AccountStore, ArticleStore, HealthStore, Result, StoreError,
         postgres::{PostgresConfig, PostgresStore, migrate},
@@ -28,10 +28,8 @@ fn connect(url: &str) -> PostgresStore {
 
 fn list() -> ListQuery {
     ListQuery {
-        start: PageStart::Offset(0),
         limit: 20,
-        search: None,
-        viewer: None,
+        ..ListQuery::default()
     }
 }
 
