@@ -58,11 +58,12 @@ struct ErrorDetail {
     message: &'static str,
     #[schema(example = 404)]
     status_code: u16,
-    /// Trace id of this request, 32 hexadecimal digits.
+    /// Trace id of this request, 32 hexadecimal digits; null if telemetry is turned off.
+    #[schema(required = true, pattern = "^[0-9a-f]{32}$")]
     trace_id: Option<String>,
     /// All validation errors, by field name; only present if validation failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<std::collections::HashMap<String, Vec<String>>>)]
+    #[schema(value_type = std::collections::HashMap<String, Vec<String>>, required = false)]
     fields: Option<FieldErrors>,
 }
 

@@ -1,56 +1,110 @@
-//! Parsing of `page`, `per_page`, `search` and `cursor` in a query string.
+//! Parsing of `page`, `per_page`, `cursor`, `sort`, `search`, `author` and `favorited` in a query string.
 //!
-//! Numbers follow the reference implementation, which uses Python's `int()`: the default replaces an invalid
-//! number, and a number out of range is clamped. The first value of a repeated parameter counts.
+//! Page numbers follow the reference implementation, which uses Python's `int()`: the default replaces an invalid
+//! number, and a number out of range is clamped. The other parameters are ours, and an invalid value is an error.
+//! The first value of a repeated parameter counts.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::borrow::Cow;
+
 use jiff::Timestamp;
-use utoipa::IntoParams;
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{
+        Object, ObjectBuilder,
+        schema::{SchemaType, Type},
+    },
+};
 
 use super::error::ApiError;
-use crate::domain::{Article, ArticleId, Cursor, ListQuery, PageStart, UserId};
+use crate::domain::{Article, ArticleId, Cursor, ListOrder, ListQuery, PageStart, UserId};
 
+const DEFAULT_PAGE: i64 = 1;
 const DEFAULT_PER_PAGE: i64 = 20;
 const MAX_PER_PAGE: i64 = ListQuery::MAX_LIMIT;
-/// Oldest time that both databases can store, in microseconds since the Unix epoch: PostgreSQL's calendar begins
-/// in 4714 BC.
-const OLDEST: i64 = -210_866_803_200_000_000;
 /// Maximum page number, whose offset still fits into 64 bits.
 const MAX_PAGE: i64 = i64::MAX / MAX_PER_PAGE;
+
+/// Number of hexadecimal digits of a cursor's time, in microseconds since 1970: enough until the year 4253.
+const TIME_DIGITS: usize = 14;
+/// Number of hexadecimal digits of a cursor's id.
+const ID_DIGITS: usize = 8;
 
 /// The requested page of the list.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Paging {
-    /// Page number, starting at 1.
-    #[param(value_type = Option<i64>, minimum = 1, default = 1)]
+    /// Page number, starting at 1. The default replaces text that is not a number; smaller numbers count as 1.
+    #[param(required = false, schema_with = page_number)]
     pub page: i64,
-    /// Number of articles per page.
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 20)]
+    /// Number of articles per page, at most 100; larger numbers count as 100. The default replaces anything else.
+    #[param(required = false, schema_with = articles_per_page)]
     pub per_page: i64,
-    /// Substring of the title, ignoring case.
-    search: Option<String>,
-    /// `next_cursor` of the previous page. Costs the same at any depth; takes precedence over `page`.
-    #[param(value_type = Option<String>)]
+    /// `next_cursor` of the previous page; send it with the same `sort` and filters. Costs the same at any depth.
+    /// Takes precedence over `page`.
+    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{14}[0-7][0-9a-f]{7})?$")]
     cursor: Option<Cursor>,
+    /// Order of the articles, by `created_at`.
+    #[param(value_type = Sort, required = false, inline)]
+    sort: ListOrder,
+    /// Substring of the title, ignoring case.
+    #[param(pattern = "^[^\\u0000]*$")]
+    search: Option<String>,
+    /// Only articles by the user with this id.
+    #[param(value_type = Option<i32>, minimum = 1)]
+    author: Option<UserId>,
+    /// Only articles that the caller has favourited (`true`) or has not favourited (`false`). Without a token, no
+    /// article is favourited.
+    favorited: Option<bool>,
+}
+
+/// Values of `sort`.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase", default = "newest")]
+#[expect(dead_code, reason = "describes the values in the OpenAPI document")]
+pub(super) enum Sort {
+    Newest,
+    Oldest,
+}
+
+fn page_number() -> Object {
+    number_or_text(DEFAULT_PAGE)
+}
+
+fn articles_per_page() -> Object {
+    number_or_text(DEFAULT_PER_PAGE)
+}
+
+/// Returns the schema of a number of which no value is an error.
+fn number_or_text(default: i64) -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Integer, Type::String]))
+        .default(Some(default.into()))
+        .build()
 }
 
 impl Paging {
     /// Parses a query string.
     ///
     /// # Errors
-    /// 400 for a malformed cursor, and for a search text with NUL, which no title can contain.
+    /// 400 for the first invalid parameter. A search text with NUL is invalid, because no title can contain NUL.
     pub fn parse(query: &str) -> Result<Self, ApiError> {
         let value = |name: &str| {
             url::form_urlencoded::parse(query.as_bytes())
                 .find(|(key, _)| key == name)
                 .map(|(_, value)| value)
         };
-        let page = value("page").and_then(|page| int(&page)).unwrap_or(1);
+        let page = value("page").and_then(|page| int(&page)).unwrap_or(DEFAULT_PAGE);
         let per_page = match value("per_page").and_then(|per_page| int(&per_page)) {
             Some(per_page) if per_page >= 1 => per_page.min(MAX_PER_PAGE),
             _ => DEFAULT_PER_PAGE,
         };
+        let cursor = value("cursor").filter(|cursor| !cursor.is_empty());
+        let cursor = valid(cursor, "cursor", "Not a valid cursor.", decode_cursor)?;
+        let sort = valid(value("sort"), "sort", "Must be one of: newest, oldest.", order)?;
+        let author = valid(value("author"), "author", "Not a valid user id.", user_id)?;
+        let favorited = valid(value("favorited"), "favorited", "Not a valid boolean.", |text| {
+            text.parse().ok()
+        })?;
         let search = value("search").filter(|search| !search.is_empty());
         if search.as_ref().is_some_and(|search| search.contains('\0')) {
             return Err(ApiError::invalid_field(
@@ -58,15 +112,14 @@ impl Paging {
                 "Null characters are not allowed.",
             ));
         }
-        let cursor = value("cursor").filter(|cursor| !cursor.is_empty());
-        let cursor = cursor.map(|cursor| {
-            decode_cursor(&cursor).ok_or_else(|| ApiError::invalid_field("cursor", "Not a valid cursor."))
-        });
         Ok(Self {
             page: page.clamp(1, MAX_PAGE),
             per_page,
-            search: search.map(std::borrow::Cow::into_owned),
-            cursor: cursor.transpose()?,
+            cursor,
+            sort: sort.unwrap_or_default(),
+            search: search.map(Cow::into_owned),
+            author,
+            favorited,
         })
     }
 
@@ -77,28 +130,58 @@ impl Paging {
                 None => PageStart::Offset((self.page - 1) * self.per_page),
             },
             limit: self.per_page,
+            order: self.sort,
             search: self.search.clone(),
+            author: self.author,
+            favorited: self.favorited,
             viewer,
-            ..ListQuery::default()
         }
     }
 }
 
+/// Parses the value of a parameter, if it is present.
+fn valid<T>(
+    value: Option<Cow<'_, str>>,
+    name: &str,
+    message: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, ApiError> {
+    let parsed = value.map(|value| parse(&value).ok_or_else(|| ApiError::invalid_field(name, message)));
+    parsed.transpose()
+}
+
+fn order(text: &str) -> Option<ListOrder> {
+    match text {
+        "newest" => Some(ListOrder::Newest),
+        "oldest" => Some(ListOrder::Oldest),
+        _ => None,
+    }
+}
+
+fn user_id(text: &str) -> Option<UserId> {
+    text.parse().ok().filter(|id| *id >= 1).map(UserId)
+}
+
 /// Returns the cursor of the page that begins after `article`.
+///
+/// Every text of this form is a position that both databases can compare with. A time before 1970 or after the year
+/// 4253 becomes the nearest time that fits.
 pub(super) fn encode_cursor(article: &Article) -> String {
-    let created_at = article.created_at.as_microsecond();
-    URL_SAFE_NO_PAD.encode(format!("{created_at}.{}", article.id.0))
+    let latest = (1 << (4 * TIME_DIGITS)) - 1;
+    let created_at = article.created_at.as_microsecond().clamp(0, latest);
+    format!("{created_at:014x}{:08x}", article.id.0)
 }
 
 fn decode_cursor(text: &str) -> Option<Cursor> {
-    let decoded = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    let (created_at, id) = decoded.split_once('.')?;
-    let created_at: i64 = created_at.parse().ok()?;
+    let hexadecimal = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !hexadecimal || text.len() != TIME_DIGITS + ID_DIGITS {
+        return None;
+    }
+    let (created_at, id) = text.split_at(TIME_DIGITS);
+    let created_at = i64::from_str_radix(created_at, 16).ok()?;
     Some(Cursor {
-        created_at: Timestamp::from_microsecond(created_at)
-            .ok()
-            .filter(|_| created_at >= OLDEST)?,
-        id: ArticleId(id.parse().ok()?),
+        created_at: Timestamp::from_microsecond(created_at).ok()?,
+        id: ArticleId(i32::from_str_radix(id, 16).ok()?),
     })
 }
 
@@ -121,7 +204,7 @@ fn int(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::entity_tag::tests::article, *};
 
     #[test]
     fn numbers_parse_as_in_python() {
@@ -161,26 +244,59 @@ mod tests {
     }
 
     #[test]
-    fn only_issued_cursors_are_accepted() {
-        let cursor = URL_SAFE_NO_PAD.encode("1735284134000001.42");
-        let paging = Paging::parse(&format!("cursor={cursor}")).unwrap();
-        assert_eq!(paging.cursor.unwrap().id, ArticleId(42));
-        assert_eq!(
-            paging.cursor.unwrap().created_at.as_microsecond(),
-            1_735_284_134_000_001
-        );
-        for bad in ["x", "!!", "MTIz", "OTk5OTk5OTk5OTk5OTk5OTk5OTkuMQ"] {
+    fn only_cursors_of_the_issued_form_are_accepted() {
+        let mut article = article();
+        for (micros, id, read) in [
+            (1_735_284_134_000_001, 42, 1_735_284_134_000_001),
+            (0, i32::MAX, 0),
+            (-1, 1, 0),
+            (253_402_207_200_000_000, 1, (1 << 56) - 1),
+        ] {
+            article.created_at = Timestamp::from_microsecond(micros).unwrap();
+            article.id = ArticleId(id);
+            let query = format!("cursor={}", encode_cursor(&article));
+            let cursor = Paging::parse(&query).unwrap().cursor.unwrap();
+            assert_eq!((cursor.created_at.as_microsecond(), cursor.id.0), (read, id));
+        }
+        for bad in [
+            "x",
+            "!!",
+            "LTM3NzcwNTAyMzIwMTAwMDAwMC4x",
+            "062a3f8e3b2a4180000000",
+            "062A3f8e3b2a410000002a",
+            "+62a3f8e3b2a410000002a",
+            "062a3f8e3b2a410000002aa",
+        ] {
             assert!(Paging::parse(&format!("cursor={bad}")).is_err(), "{bad}");
         }
-        for (created_at, accepted) in [
-            (Timestamp::MIN.as_microsecond(), false),
-            (OLDEST - 1, false),
-            (OLDEST, true),
-            (Timestamp::MAX.as_microsecond(), true),
+    }
+
+    #[test]
+    fn filters_and_order_are_read_strictly() {
+        let paging = Paging::parse("author=2147483647&favorited=true&sort=oldest").unwrap();
+        assert_eq!(
+            (paging.author, paging.favorited, paging.sort),
+            (Some(UserId(i32::MAX)), Some(true), ListOrder::Oldest)
+        );
+        let paging = Paging::parse("favorited=false&sort=newest").unwrap();
+        assert_eq!(
+            (paging.author, paging.favorited, paging.sort),
+            (None, Some(false), ListOrder::Newest)
+        );
+        for wrong in [
+            "author=",
+            "author=0",
+            "author=-1",
+            "author=2147483648",
+            "author=ann",
+            "favorited=",
+            "favorited=1",
+            "favorited=True",
+            "sort=",
+            "sort=Newest",
+            "sort=title",
         ] {
-            let cursor = URL_SAFE_NO_PAD.encode(format!("{created_at}.1"));
-            let parsed = Paging::parse(&format!("cursor={cursor}"));
-            assert_eq!(parsed.is_ok(), accepted, "{created_at}");
+            assert!(Paging::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

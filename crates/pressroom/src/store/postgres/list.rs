@@ -117,7 +117,13 @@ fn text((shape, plan): (Shape, Plan)) -> String {
     let with = match plan {
         Plan::All => format!("total AS ({kept}), article AS ({articles})"),
         Plan::Counted => {
-            format!("total AS (SELECT count(*) FROM articles WHERE {filter}), article AS ({articles})")
+            let favorites = "SELECT count(*) FROM favorites WHERE user_id = $2";
+            let total = match (shape.search || shape.author, shape.favorited) {
+                (false, Some(true)) => favorites.to_owned(),
+                (false, Some(false)) => format!("SELECT ({kept}) - ({favorites}) AS count"),
+                _ => format!("SELECT count(*) FROM articles WHERE {filter}"),
+            };
+            format!("total AS ({total}), article AS ({articles})")
         }
         Plan::Remembered => format!("total AS (SELECT NULL::bigint AS count), article AS ({articles})"),
         Plan::Found { .. } => format!(

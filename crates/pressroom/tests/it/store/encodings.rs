@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pressroom::{
-    domain::{Email, ListQuery, PageStart},
+    domain::{Email, ListQuery},
     store::{
         AccountStore, ArticleStore, StoreError,
         postgres::{PostgresConfig, PostgresStore, migrate},

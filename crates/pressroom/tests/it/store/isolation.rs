@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::join_all;
 use pressroom::{
-    domain::{Article, ListQuery, PageStart, Precondition, TokenKey, User},
+    domain::{Article, ListQuery, Precondition, TokenKey, User},
     store::{
         AccountStore, ArticleStore, HealthStore, StoreError,
         postgres::{PostgresConfig, PostgresStore},
