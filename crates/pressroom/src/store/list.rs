@@ -80,7 +80,7 @@ impl<K: Copy + Ord> Statements<K> {
 
     pub(super) fn get(&self, key: K) -> &'static Statement {
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        *built.entry(key).or_insert_with(|| {
+        built.entry(key).or_insert_with(|| {
             let text = (self.build)(key).leak();
             Box::leak(Box::new(summarized("SELECT articles", text)))
         })

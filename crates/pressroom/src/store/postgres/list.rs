@@ -142,7 +142,7 @@ fn text((shape, plan): (Shape, Plan)) -> String {
                 (
                     SELECT id
                     FROM (SELECT id FROM articles {forwards} LIMIT {max} OFFSET $3) AS near
-                    LIMIT (SELECT CASE WHEN $3 <= count - $3 THEN $1 ELSE 0 END FROM total)
+                    LIMIT (SELECT CASE WHEN $3 <= count - $3 THEN $1::bigint ELSE 0 END FROM total)
                 )
                 UNION ALL
                 (
@@ -152,10 +152,10 @@ fn text((shape, plan): (Shape, Plan)) -> String {
                         FROM articles
                         {backwards}
                         LIMIT {max}
-                        OFFSET (SELECT GREATEST(count - $3 - $1, 0) FROM total)
+                        OFFSET (SELECT GREATEST(count - $3 - $1::bigint, 0) FROM total)
                     ) AS far
                     LIMIT (
-                        SELECT CASE WHEN $3 <= count - $3 THEN 0 ELSE GREATEST(LEAST($1, count - $3), 0) END
+                        SELECT CASE WHEN $3 <= count - $3 THEN 0 ELSE GREATEST(LEAST($1::bigint, count - $3), 0) END
                         FROM total
                     )
                 )

@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 use crate::support::postgres::Database;
 
 /// Output of `pg_dump` for the schema of the reference implementation.
-const FLASK_SCHEMA: &str = include_str!("../../vectors/flask-schema.sql");
+pub const FLASK_SCHEMA: &str = include_str!("../../vectors/flask-schema.sql");
 
 /// Indexes that the migrations add to Flask's tables.
 const ADDED_INDEXES: [&str; 4] = [
