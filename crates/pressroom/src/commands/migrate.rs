@@ -46,11 +46,13 @@ pub fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
             TitleIndex::InProgress => {
                 writeln!(stdout, "Another process is building the index for searches.")?
             }
-            TitleIndex::Unavailable(reason) => writeln!(
-                stdout,
-                "Searches read all titles, because the index for them cannot be built: {reason}. To speed them up, \
-                create the extension pg_trgm, then run `pressroom migrate` again."
-            )?,
+            TitleIndex::Unavailable(reason) => {
+                writeln!(
+                    stdout,
+                    "Searches read all titles, because the index for them cannot be built: {reason}. To speed them up, \
+                    create the extension pg_trgm, then run `pressroom migrate` again."
+                )?;
+            }
         }
         Ok(())
     })

@@ -18,7 +18,7 @@ const RUNS: i64 = 8;
 /// Inserts users and articles. Five articles share each time. Seven titles contain `Needle`, and 12,493 contain `Dense`.
 const INSERT: &str = r"
     INSERT INTO users (email, password_hash, name, bio, image, created_at, updated_at)
-    SELECT 'user' || n || '@example.com', 'hash', 'User', '', '', now(), now() FROM generate_series(1, 5000) AS n;
+    SELECT 'user' || n || '@example.com', 'hash', 'User', '', '', now(), now() FROM generate_series(1, 20000) AS n;
     INSERT INTO articles (slug, title, description, body, author_id, favorites_count, created_at, updated_at)
     SELECT 'a-' || n,
         CASE
