@@ -370,8 +370,12 @@ mod tests {
             let settings = |query: &str| {
                 PostgresConfig::parse(&format!("postgres://h/d?{query}")).map(|config| {
                     let effect = format!(
-                        "{:?} {:?} {:?} {:?}",
-                        config.connection, config.session_attrs, config.tls, config.connect_timeout
+                        "{:?} {:?} {:?} {:?} {:?}",
+                        config.connection,
+                        config.connection.get_ssl_negotiation(),
+                        config.session_attrs,
+                        config.tls,
+                        config.connect_timeout
                     );
                     (
                         effect,

@@ -7,7 +7,7 @@ use pressroom::{
     domain::{Email, ListQuery},
     store::{
         AccountStore, ArticleStore, StoreError,
-        postgres::{PostgresConfig, PostgresStore, migrate},
+        postgres::{PostgresStore, migrate},
     },
 };
 use serde_json::{Value, json};
@@ -125,10 +125,9 @@ async fn a_missing_schema_is_unavailable_and_names_the_remedy() {
     // The reference implementation's tables only.
     let flask = include_str!("../../vectors/flask-schema.sql");
     let database = Database::empty().await;
-    let admin = database.client().await;
-    admin.batch_execute(flask).await.unwrap();
     // The dump changes settings of its connection.
-    let store = PostgresStore::connect(&PostgresConfig::parse(&database.url).unwrap()).unwrap();
+    database.client().await.batch_execute(flask).await.unwrap();
+    let store = database.store();
     let author = store.insert_user(new_user("ann@example.com")).await.unwrap();
     let added = store
         .insert_article(new_article("one", author.id, at(1)), task(1, at(1)))
@@ -137,6 +136,7 @@ async fn a_missing_schema_is_unavailable_and_names_the_remedy() {
 
     // A column of a later release.
     migrate(&database.config()).await.unwrap();
+    let admin = database.client().await;
     admin
         .batch_execute("ALTER TABLE outbox DROP COLUMN trace")
         .await

@@ -296,8 +296,8 @@ impl Primary {
         result
     }
 
-    /// Looks up the server of the reads again when writes succeed after the server was read-only: it may have
-    /// been a standby, to which reads are still connected.
+    /// Looks up the server again when writes succeed after the server was read-only: it may have been a standby,
+    /// to which other connections still lead.
     fn watch_fail_over(&self, result: &Result<StatementResult>) {
         match result {
             Err(error) if error.is(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
@@ -305,8 +305,11 @@ impl Primary {
             }
             Ok(_) if self.read_only.load(Ordering::Relaxed) => {
                 if self.read_only.swap(false, Ordering::Relaxed) {
-                    telemetry::info!("the database accepts writes again; reconnecting reads");
+                    telemetry::info!("the database accepts writes again; replacing its connections");
                     self.connections.reconnect();
+                    for pool in [&self.writes, &self.contended, &self.maintenance] {
+                        pool.reconnect();
+                    }
                 }
             }
             _ => {}
