@@ -1,8 +1,8 @@
 //! Compression of responses with gzip, for clients that accept it.
 //!
 //! A response is compressed as a whole before it is sent: an encoder takes 300 KiB, and one that lived until a slow client
-//! has read the response would multiply by the number of connections. Brotli is not offered: its encoder takes megabytes,
-//! and on small JSON it saves little more than gzip.
+//! has read the response would multiply by the number of connections. Brotli is not offered: it makes a list a fifth
+//! smaller than gzip does, in seven times the processor time.
 
 use std::io::Write as _;
 

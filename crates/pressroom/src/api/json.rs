@@ -28,10 +28,6 @@ use crate::{
 /// UTF-8 encoding of the byte order mark.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Maximum size of all validation errors of a request, in bytes before JSON escapes them, which may take six times
-/// the space.
-const MAX_ERRORS_BYTES: usize = 8 << 10;
-
 /// A JSON response.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
@@ -101,7 +97,7 @@ impl JsonBody {
         Ok(Form {
             fields,
             errors: FieldErrors::new(),
-            errors_bytes: 0,
+            error_bytes: 0,
         })
     }
 }
@@ -203,8 +199,13 @@ impl Length {
 pub struct Form {
     fields: Map<String, Value>,
     errors: FieldErrors,
-    errors_bytes: usize,
+    /// Size of the errors in the response, at most [`MAX_ERROR_BYTES`].
+    error_bytes: usize,
 }
+
+/// Maximum size of all validation errors in a response, in bytes. Further errors are omitted, because a client
+/// chooses the names of unknown fields, and thereby the size of the response.
+const MAX_ERROR_BYTES: usize = 32 * 1024;
 
 impl Form {
     /// Takes text; `length` is in characters.
@@ -251,16 +252,12 @@ impl Form {
         None
     }
 
-    /// Finishes validation; the remaining fields are errors. If there are too many to list, the last error says so.
+    /// Finishes validation; the remaining fields are errors.
     ///
     /// # Errors
     /// 400 with all validation errors of all fields.
     pub(super) fn finish(mut self) -> Result<(), ApiError> {
         for name in std::mem::take(&mut self.fields).keys() {
-            if self.errors_bytes + name.len() > MAX_ERRORS_BYTES {
-                self.add_error("_schema", "Too many unknown fields.");
-                break;
-            }
             self.add_error(name, "Unknown field.");
         }
         if self.errors.is_empty() {
@@ -287,7 +284,14 @@ impl Form {
     }
 
     fn add_error(&mut self, name: &str, message: &str) {
-        self.errors_bytes += name.len() + message.len();
+        let escaped = serde_json::to_string(name).map_or(usize::MAX, |name| name.len());
+        let bytes = escaped.saturating_add(message.len() + r#":[""],"#.len());
+        if self.error_bytes.saturating_add(bytes) > MAX_ERROR_BYTES {
+            let omitted = vec!["Further errors are omitted.".to_owned()];
+            self.errors.entry("_schema".to_owned()).or_insert(omitted);
+            return;
+        }
+        self.error_bytes += bytes;
         let errors = self.errors.entry(name.to_owned()).or_default();
         errors.push(message.to_owned());
     }

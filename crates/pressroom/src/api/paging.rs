@@ -1,14 +1,14 @@
 //! Parsing of `page`, `per_page`, `cursor`, `sort`, `search`, `author` and `favorited` in a query string.
 //!
-//! Page numbers follow the reference implementation, which uses Python's `int()`: the default replaces an invalid
-//! number, and a number out of range is clamped. The other parameters are ours, and an invalid value is an error.
-//! The first value of a repeated parameter counts.
+//! Numbers follow the reference implementation, which uses Python's `int()`: the default replaces an invalid number,
+//! and a number out of range is clamped. An invalid `sort`, `author` or `favorited` is ignored, as the reference
+//! ignores parameters that it does not know. The first value of a repeated parameter counts.
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use utoipa::{
-    IntoParams, ToSchema,
+    IntoParams,
     openapi::{
         Object, ObjectBuilder,
         schema::{SchemaType, Type},
@@ -33,60 +33,64 @@ const ID_DIGITS: usize = 8;
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Paging {
-    /// Page number, starting at 1. The default replaces text that is not a number; smaller numbers count as 1.
     #[param(required = false, schema_with = page_number)]
     pub page: i64,
-    /// Number of articles per page, at most 100; larger numbers count as 100. The default replaces anything else.
     #[param(required = false, schema_with = articles_per_page)]
     pub per_page: i64,
     /// `next_cursor` of the previous page; send it with the same `sort` and filters. Costs the same at any depth.
     /// Takes precedence over `page`.
     #[param(value_type = Option<String>, pattern = "^([0-9a-f]{14}[0-7][0-9a-f]{7})?$")]
     cursor: Option<Cursor>,
-    /// Order of the articles, by `created_at`.
-    #[param(value_type = Sort, required = false, inline)]
+    /// `newest` or `oldest` first, by `created_at`; other text counts as `newest`.
+    #[param(value_type = Option<String>, default = "newest")]
     sort: ListOrder,
     /// Substring of the title, ignoring case.
     #[param(pattern = "^[^\\u0000]*$")]
     search: Option<String>,
-    /// Only articles by the user with this id.
-    #[param(value_type = Option<i32>, minimum = 1)]
+    #[param(required = false, schema_with = author_id)]
     author: Option<UserId>,
-    /// Only articles that the caller has favourited (`true`) or has not favourited (`false`). Without a token, no
-    /// article is favourited.
+    #[param(required = false, schema_with = favorited_by_caller)]
     favorited: Option<bool>,
 }
 
-/// Values of `sort`.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "lowercase", default = "newest")]
-#[expect(dead_code, reason = "describes the values in the OpenAPI document")]
-pub(super) enum Sort {
-    Newest,
-    Oldest,
-}
-
 fn page_number() -> Object {
-    number_or_text(DEFAULT_PAGE)
+    let text = "Page number, starting at 1. Smaller numbers count as 1, and other text as the default.";
+    value_or_text(Type::Integer, text)
+        .default(Some(DEFAULT_PAGE.into()))
+        .build()
 }
 
 fn articles_per_page() -> Object {
-    number_or_text(DEFAULT_PER_PAGE)
+    let text = "Number of articles per page. Numbers above 100 count as 100, and smaller numbers than 1 and other \
+        text as the default.";
+    value_or_text(Type::Integer, text)
+        .default(Some(DEFAULT_PER_PAGE.into()))
+        .build()
 }
 
-/// Returns the schema of a number of which no value is an error.
-fn number_or_text(default: i64) -> Object {
+fn author_id() -> Object {
+    let text = "Only articles by the user with this id. Other text is ignored.";
+    value_or_text(Type::Integer, text).build()
+}
+
+fn favorited_by_caller() -> Object {
+    let text = "Only articles that the caller has favourited (`true`) or has not favourited (`false`). Without a \
+        token, no article is favourited. Other text is ignored.";
+    value_or_text(Type::Boolean, text).build()
+}
+
+/// Returns the schema of a parameter that is never an error.
+fn value_or_text(value: Type, description: &str) -> ObjectBuilder {
     ObjectBuilder::new()
-        .schema_type(SchemaType::from_iter([Type::Integer, Type::String]))
-        .default(Some(default.into()))
-        .build()
+        .schema_type(SchemaType::from_iter([value, Type::String]))
+        .description(Some(description))
 }
 
 impl Paging {
     /// Parses a query string.
     ///
     /// # Errors
-    /// 400 for the first invalid parameter. A search text with NUL is invalid, because no title can contain NUL.
+    /// 400 for a malformed cursor, and for a search text with NUL, which no title can contain.
     pub fn parse(query: &str) -> Result<Self, ApiError> {
         let value = |name: &str| {
             url::form_urlencoded::parse(query.as_bytes())
@@ -99,12 +103,9 @@ impl Paging {
             _ => DEFAULT_PER_PAGE,
         };
         let cursor = value("cursor").filter(|cursor| !cursor.is_empty());
-        let cursor = valid(cursor, "cursor", "Not a valid cursor.", decode_cursor)?;
-        let sort = valid(value("sort"), "sort", "Must be one of: newest, oldest.", order)?;
-        let author = valid(value("author"), "author", "Not a valid user id.", user_id)?;
-        let favorited = valid(value("favorited"), "favorited", "Not a valid boolean.", |text| {
-            text.parse().ok()
-        })?;
+        let cursor = cursor.map(|cursor| {
+            decode_cursor(&cursor).ok_or_else(|| ApiError::invalid_field("cursor", "Not a valid cursor."))
+        });
         let search = value("search").filter(|search| !search.is_empty());
         if search.as_ref().is_some_and(|search| search.contains('\0')) {
             return Err(ApiError::invalid_field(
@@ -115,11 +116,11 @@ impl Paging {
         Ok(Self {
             page: page.clamp(1, MAX_PAGE),
             per_page,
-            cursor,
-            sort: sort.unwrap_or_default(),
+            cursor: cursor.transpose()?,
+            sort: value("sort").and_then(|sort| order(&sort)).unwrap_or_default(),
             search: search.map(Cow::into_owned),
-            author,
-            favorited,
+            author: value("author").and_then(|author| user_id(&author)),
+            favorited: value("favorited").and_then(|favorited| favorited.parse().ok()),
         })
     }
 
@@ -137,17 +138,6 @@ impl Paging {
             viewer,
         }
     }
-}
-
-/// Parses the value of a parameter, if it is present.
-fn valid<T>(
-    value: Option<Cow<'_, str>>,
-    name: &str,
-    message: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<T>, ApiError> {
-    let parsed = value.map(|value| parse(&value).ok_or_else(|| ApiError::invalid_field(name, message)));
-    parsed.transpose()
 }
 
 fn order(text: &str) -> Option<ListOrder> {
@@ -272,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_and_order_are_read_strictly() {
+    fn invalid_filters_and_orders_are_ignored() {
         let paging = Paging::parse("author=2147483647&favorited=true&sort=oldest").unwrap();
         assert_eq!(
             (paging.author, paging.favorited, paging.sort),
@@ -296,7 +286,12 @@ mod tests {
             "sort=Newest",
             "sort=title",
         ] {
-            assert!(Paging::parse(wrong).is_err(), "{wrong}");
+            let paging = Paging::parse(wrong).unwrap();
+            assert_eq!(
+                (paging.author, paging.favorited, paging.sort),
+                (None, None, ListOrder::Newest),
+                "{wrong}"
+            );
         }
     }
 }

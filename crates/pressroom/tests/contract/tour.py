@@ -61,9 +61,10 @@ assert (page.articles, page.total, page.page, page.per_page) == ([article], 1, 1
 assert page.next_cursor is None
 other = models.NewArticle(title="Other", body="x")
 parsed(create_article.sync_detailed(client=alice, body=other), 201, models.Article)
-first = parsed(list_articles.sync_detailed(client=anyone, per_page=1, author=article.author.id, sort="oldest"), 200, models.ArticleList)
+oldest = {"per_page": 1, "author": article.author.id, "sort": "oldest"}
+first = parsed(list_articles.sync_detailed(client=anyone, **oldest), 200, models.ArticleList)
 assert first.articles == [article]
-second = list_articles.sync_detailed(client=anyone, per_page=1, sort="oldest", cursor=first.next_cursor)
+second = list_articles.sync_detailed(client=anyone, **oldest, cursor=first.next_cursor)
 assert parsed(second, 200, models.ArticleList).articles[0].title == "Other"
 parsed(list_articles.sync_detailed(client=anyone, cursor="nonsense"), 400, models.ErrorBody)
 

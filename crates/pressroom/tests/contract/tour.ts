@@ -50,11 +50,9 @@ assert.equal(repeated.response.headers.get('idempotency-replayed'), 'true');
 assert.equal(failure(await api.POST('/api/articles/', { body: draft }), 401).code, 'missing_token');
 // @ts-expect-error: no field of a request may be null
 failure(await api.POST('/api/articles/', { headers, body: { ...draft, description: null } }), 400);
-// @ts-expect-error: unknown fields are errors
-failure(await api.POST('/api/articles/', { headers, body: { ...draft, slug: 'mine' } }), 400);
 
 const author = article.author.id;
-const query = { search: 'my', per_page: 10, author, sort: 'oldest' as const };
+const query = { search: 'my', per_page: 10, author, sort: 'oldest' };
 const page = body(await api.GET('/api/articles/', { params: { query } }), 200);
 assert.deepEqual([page.articles, page.total, page.page, page.per_page], [[article], 1, 1, 10]);
 const next: string | null = page.next_cursor;
@@ -89,6 +87,6 @@ assert.match(missing.trace_id ?? '', /^[0-9a-f]{32}$/);
 const renamed = body(await api.PUT('/api/user', { headers, body: { name: 'Bob B.' } }), 200);
 assert.equal(renamed.name, 'Bob B.');
 assert.deepEqual(body(await api.GET('/api/user', { headers }), 200), renamed);
-assert.equal(body(await api.GET('/api/health', {}), 200).components.database, 'healthy');
+assert.equal((await api.GET('/api/health', {})).data?.components.database, 'healthy');
 body(await api.POST('/api/logout', { headers }), 200);
 failure(await api.GET('/api/user', { headers }), 401);

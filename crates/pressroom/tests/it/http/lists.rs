@@ -12,7 +12,7 @@ use crate::support::{api, raw};
 over_both_stores! {
     filters_and_order_combine_with_search_and_both_kinds_of_pages
     favorites_are_the_callers_own
-    invalid_filters_and_crafted_cursors_are_rejected
+    crafted_cursors_are_rejected_and_invalid_filters_ignored
     the_tag_of_a_page_changes_with_the_page
 }
 
@@ -141,35 +141,43 @@ async fn favorites_are_the_callers_own(store: Arc<dyn Store>) {
     assert_eq!(fixture.listed("favorited=false", None).await, [5, 4, 3, 2, 1, 0]);
 }
 
-async fn invalid_filters_and_crafted_cursors_are_rejected(store: Arc<dyn Store>) {
+async fn crafted_cursors_are_rejected_and_invalid_filters_ignored(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
-    for (parameter, values) in [
-        (
-            "cursor",
-            &[
-                // A position in the year -9999, in the form of earlier cursors.
-                "LTM3NzcwNTAyMzIwMTAwMDAwMC4x",
-                "ffffffffffffffffffffff",
-                "00000000000000ffffffff",
-                "0000000000000000000001%00",
-                "-0000000000001000000001",
-                "%ff",
-            ][..],
-        ),
-        ("author", &["", "0", "-1", "ann", "2147483648", "1%00", "1;--"]),
-        ("favorited", &["", "1", "yes", "TRUE"]),
-        ("sort", &["", "title", "created_at;", "oldest%00"]),
+    for cursor in [
+        // A position in the year -9999, in the form of earlier cursors.
+        "LTM3NzcwNTAyMzIwMTAwMDAwMC4x",
+        "ffffffffffffffffffffff",
+        "00000000000000ffffffff",
+        "0000000000000000000001%00",
+        "-0000000000001000000001",
+        "%ff",
     ] {
-        for value in values {
-            for more in ["", "&search=x", "&author=1", "&favorited=true"] {
-                let response = fixture
-                    .get(&format!("{parameter}={value}{more}"), Some(&fixture.ann))
-                    .await;
-                assert_eq!(response.status, 400, "{parameter}={value}{more}");
-                let error = response.json();
-                assert!(error["error"]["fields"][parameter].is_array(), "{error}");
-            }
+        for more in ["", "&search=x", "&author=1", "&favorited=true", "&sort=oldest"] {
+            let response = fixture
+                .get(&format!("cursor={cursor}{more}"), Some(&fixture.ann))
+                .await;
+            assert_eq!(response.status, 400, "{cursor}{more}");
+            let error = response.json();
+            assert!(error["error"]["fields"]["cursor"].is_array(), "{error}");
         }
+    }
+    for query in [
+        "author=",
+        "author=0",
+        "author=-1",
+        "author=bob",
+        "author=2147483648",
+        "author=1%00",
+        "author=1;--",
+        "favorited=",
+        "favorited=1",
+        "favorited=TRUE",
+        "sort=",
+        "sort=title",
+        "sort=oldest%00",
+    ] {
+        let listed = fixture.listed(query, Some(&fixture.ann)).await;
+        assert_eq!(listed, [5, 4, 3, 2, 1, 0], "{query}");
     }
     // The first and the last position that a cursor can name.
     for cursor in ["0000000000000000000000", "ffffffffffffff7fffffff"] {
