@@ -230,7 +230,7 @@ impl Parameters {
                 self.driver.keepalives_retries(parsed(name, value, "a number")?);
             }
             "target_session_attrs" | "targetServerType" => {
-                self.session_attrs = Some(session_attrs(name, value)?)
+                self.session_attrs = Some(session_attrs(name, value)?);
             }
             "load_balance_hosts" => {
                 let balance = choice(

@@ -303,13 +303,14 @@ impl Primary {
             Err(error) if error.is(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
                 self.read_only.store(true, Ordering::Relaxed);
             }
-            Ok(_) if self.read_only.load(Ordering::Relaxed) => {
-                if self.read_only.swap(false, Ordering::Relaxed) {
-                    telemetry::info!("the database accepts writes again; replacing its connections");
-                    self.connections.reconnect();
-                    for pool in [&self.writes, &self.contended, &self.maintenance] {
-                        pool.reconnect();
-                    }
+            Ok(_)
+                if self.read_only.load(Ordering::Relaxed)
+                    && self.read_only.swap(false, Ordering::Relaxed) =>
+            {
+                telemetry::info!("the database accepts writes again; replacing its connections");
+                self.connections.reconnect();
+                for pool in [&self.writes, &self.contended, &self.maintenance] {
+                    pool.reconnect();
                 }
             }
             _ => {}

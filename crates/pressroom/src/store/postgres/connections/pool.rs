@@ -63,7 +63,7 @@ pub(super) struct Shared {
 
 /// An open connection and the task that drives it.
 pub(super) struct Member {
-    pub(super) connection: Connection,
+    pub(super) connection: Box<Connection>,
     driver: Driver,
 }
 
@@ -236,7 +236,7 @@ impl Shared {
         tokio::spawn(async move {
             match shared.connector.open_in_time().await {
                 Ok((client, driver)) => {
-                    let connection = Connection::new(client, shared.types.clone());
+                    let connection = Box::new(Connection::new(client, shared.types.clone()));
                     shared.offer(Member { connection, driver });
                 }
                 Err(reason) => shared.failed(&reason.into()),
