@@ -112,7 +112,14 @@ fn text((shape, plan): (Shape, Plan)) -> String {
     // The planner does not know `$1`; the constant limit tells it that a page is small.
     let max = ListQuery::MAX_LIMIT + 1;
     let page = |rows: &str| format!("SELECT * FROM ({rows} {forwards} LIMIT {max} {skip}) AS page LIMIT $1");
-    let articles = page(&format!("SELECT * FROM articles WHERE {filter} AND {start}"));
+    let articles = if shape.search {
+        // `OFFSET 0` makes the planner read the list in its order. It would underestimate the number of results, and
+        // read all articles to find them.
+        let list = format!("SELECT * FROM articles WHERE {start} {forwards} OFFSET 0");
+        page(&format!("SELECT * FROM ({list}) AS articles WHERE {filter}"))
+    } else {
+        page(&format!("SELECT * FROM articles WHERE {filter} AND {start}"))
+    };
     let kept = "SELECT COALESCE(sum(change), 0)::bigint AS count FROM article_count_changes";
     let with = match plan {
         Plan::All => format!("total AS ({kept}), article AS ({articles})"),

@@ -123,3 +123,43 @@ impl Returned for ArticlePage {
         i64::try_from(self.articles.len() + usize::from(self.more)).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{connections::connect::connect, migrations},
+        *,
+    };
+    use crate::domain::ListOrder;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "asks for the plan of a statement")]
+    fn skipped_articles_are_read_from_the_index_only() {
+        let mut connection = connect(":memory:").unwrap();
+        migrations::apply(&mut connection).unwrap();
+        for order in [ListOrder::Newest, ListOrder::Oldest] {
+            for after in [false, true] {
+                let shape = Shape {
+                    search: false,
+                    author: false,
+                    favorited: None,
+                    order,
+                    after,
+                };
+                let explain = format!("EXPLAIN QUERY PLAN {}", PAGE.get(shape).text);
+                let mut statement = connection.prepare(&explain).unwrap();
+                let steps = statement.raw_query().mapped(|row| row.get(3));
+                let steps: Vec<String> = steps.collect::<Result<_, _>>().unwrap();
+                let mut reads = steps
+                    .iter()
+                    .filter(|step| step.contains("USING") && step.contains("article"));
+                let first = reads.next().unwrap();
+                assert!(first.contains("COVERING INDEX ix_articles_newest"), "{steps:?}");
+                assert!(
+                    reads.all(|step| step.contains("INTEGER PRIMARY KEY")),
+                    "{steps:?}"
+                );
+            }
+        }
+    }
+}
