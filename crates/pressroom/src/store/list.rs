@@ -1,5 +1,5 @@
-//! The statements of the list of articles, which both databases build from the parts that a query needs. A single
-//! statement for all queries would have a bad query plan for each of them.
+//! The statements of the list of articles, which both databases build from the parts that a query needs. A
+//! single statement for all queries would have a bad query plan for each of them.
 
 use std::{
     collections::BTreeMap,
@@ -66,7 +66,7 @@ impl Statements {
 
     pub(super) fn get(&self, shape: Shape) -> &'static Statement {
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        *built.entry(shape).or_insert_with(|| {
+        built.entry(shape).or_insert_with(|| {
             let text = (self.build)(shape).leak();
             Box::leak(Box::new(summarized("SELECT articles", text)))
         })

@@ -14,8 +14,9 @@ use crate::{
 
 static LIST: Statements = Statements::new(text);
 
-/// Returns the text of a statement. `$1` is the number of articles, and `$2` the viewer; the start of the page, the
-/// search pattern and the author follow, if there are any. An empty page is a single row with nulls and the total.
+/// Returns the text of a statement. `$1` is the number of articles, and `$2` the viewer; the start of the
+/// page, the search pattern and the author follow, if there are any. An empty page is a single row with nulls
+/// and the total.
 fn text(shape: Shape) -> String {
     let mut last = 2;
     let mut next = || {
