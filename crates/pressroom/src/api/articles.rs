@@ -167,7 +167,8 @@ pub async fn list(
     Ok(revalidated(&conditions, tag, || json_response(body)))
 }
 
-/// Responds with 304 if the client's cached version is current. Caches revalidate the response before each use.
+/// Responds with 304 if the client's cached version is current. Caches revalidate the response before each
+/// use.
 fn revalidated(conditions: &Conditions, tag: HeaderValue, response: impl FnOnce() -> Response) -> Response {
     let response = if conditions.include(&tag) {
         StatusCode::NOT_MODIFIED.into_response()

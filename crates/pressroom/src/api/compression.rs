@@ -1,8 +1,8 @@
 //! Compression of responses with gzip, for clients that accept it.
 //!
-//! A response is compressed as a whole before it is sent: an encoder takes 300 KiB, and one that lived until a slow client
-//! has read the response would multiply by the number of connections. Brotli is not offered: it makes a list a fifth
-//! smaller than gzip does, in seven times the processor time.
+//! A response is compressed as a whole before it is sent: an encoder takes 300 KiB, and one that lived until
+//! a slow client has read the response would multiply by the number of connections. Brotli is not offered: it
+//! makes a list a fifth smaller than gzip does, in seven times the processor time.
 
 use std::io::Write as _;
 
@@ -59,7 +59,8 @@ async fn gzip(body: &Bytes) -> Vec<u8> {
     encoder.finish().expect("writes to memory succeed")
 }
 
-/// Returns the weak form of an entity tag: a strong tag would identify the uncompressed bytes (RFC 9110, section 8.8.3).
+/// Returns the weak form of an entity tag: a strong tag would identify the uncompressed bytes (RFC 9110,
+/// section 8.8.3).
 fn weak(tag: &HeaderValue) -> Option<HeaderValue> {
     let tag = tag.to_str().ok().filter(|tag| !tag.starts_with("W/"))?;
     HeaderValue::try_from(format!("W/{tag}")).ok()

@@ -1,5 +1,5 @@
-//! The OpenAPI document, and a page to browse and try the API. The page is part of the binary and loads nothing
-//! from other hosts.
+//! The OpenAPI document, and a page to browse and try the API. The page is part of the binary and loads
+//! nothing from other hosts.
 
 use std::collections::BTreeSet;
 
@@ -128,7 +128,8 @@ fn schema_name(body: &RefOr<Content>) -> Option<String> {
     }
 }
 
-/// Adds the rules of [`Form`](super::json::Form) that hold for all fields: null, unknown fields and NUL are invalid.
+/// Adds the rules of [`Form`](super::json::Form) that hold for all fields: null, unknown fields and NUL are
+/// invalid.
 fn describe_validation(schema: &mut RefOr<Schema>) {
     let RefOr::T(Schema::Object(body)) = schema else {
         return;
@@ -145,7 +146,8 @@ fn describe_validation(schema: &mut RefOr<Schema>) {
     }
 }
 
-/// Removes the type `null`, which utoipa adds for an `Option`: an absent parameter or field is omitted, not null.
+/// Removes the type `null`, which utoipa adds for an `Option`: an absent parameter or field is omitted, not
+/// null.
 fn remove_null(schema: &mut RefOr<Schema>) {
     if let RefOr::T(Schema::Object(object)) = schema
         && let SchemaType::Array(types) = &object.schema_type

@@ -1,10 +1,11 @@
 //! Entity tags of articles and of pages of the list (RFC 9110, section 8.8.3).
 //!
-//! The tag of a page is a digest of the response. The tag of an article has the form `"<version>-<view>"`. The version is the article's `updated_at`, which increases with every
-//! update. The view is a digest of the other variable parts of the response: the number of favourites, whether the
-//! reader has favourited the article, and the author's id, name and e-mail address. The tag changes whenever the
-//! response changes, so it is a strong validator although the text of the article is not hashed. Its cost does not
-//! depend on the length of the article.
+//! The tag of a page is a digest of the response. The tag of an article has the form `"<version>-<view>"`.
+//! The version is the article's `updated_at`, which increases with every update. The view is a digest of the
+//! other variable parts of the response: the number of favourites, whether the reader has favourited the
+//! article, and the author's id, name and e-mail address. The tag changes whenever the response changes, so
+//! it is a strong validator although the text of the article is not hashed. Its cost does not depend on the
+//! length of the article.
 
 use axum::http::HeaderValue;
 use jiff::Timestamp;
@@ -46,8 +47,8 @@ pub(super) fn tag_of_body(body: &[u8]) -> HeaderValue {
         .expect("a tag contains only hexadecimal digits and quotes")
 }
 
-/// Returns the tag without the suffix that compressing proxies append, such as `-gzip`. No tag of this program
-/// ends with a coding.
+/// Returns the tag without the suffix that compressing proxies append, such as `-gzip`. No tag of this
+/// program ends with a coding.
 pub(super) fn without_coding(opaque: &[u8]) -> &[u8] {
     let stripped = CODINGS.iter().find_map(|coding| opaque.strip_suffix(*coding));
     let Some(mut tag) = stripped else {
@@ -59,7 +60,8 @@ pub(super) fn without_coding(opaque: &[u8]) -> &[u8] {
     tag
 }
 
-/// Returns the version in `opaque`, the unquoted part of a tag made by [`entity_tag`]. Crafted tags have none.
+/// Returns the version in `opaque`, the unquoted part of a tag made by [`entity_tag`]. Crafted tags have
+/// none.
 pub(super) fn version(opaque: &[u8]) -> Option<Timestamp> {
     let opaque = without_coding(opaque);
     let (version, view) = std::str::from_utf8(opaque).ok()?.split_once('-')?;

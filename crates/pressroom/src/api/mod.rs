@@ -1,8 +1,9 @@
-//! The HTTP API: handlers parse requests, call [`crate::accounts`] and [`crate::articles`], and build responses.
+//! The HTTP API: handlers parse requests, call [`crate::accounts`] and [`crate::articles`], and build
+//! responses.
 //!
-//! Each route is registered together with its description in the OpenAPI document. The layers around the routes
-//! are, from the outside in: client address, telemetry, CORS, compression, and the guard, which checks request sizes
-//! and turns panics and time-outs into error responses.
+//! Each route is registered together with its description in the OpenAPI document. The layers around the
+//! routes are, from the outside in: client address, telemetry, CORS, compression, and the guard, which checks
+//! request sizes and turns panics and time-outs into error responses.
 
 mod accounts;
 mod app;

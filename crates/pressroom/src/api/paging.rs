@@ -1,8 +1,8 @@
 //! Parsing of `page`, `per_page`, `cursor`, `sort`, `search`, `author` and `favorited` in a query string.
 //!
-//! Numbers follow the reference implementation, which uses Python's `int()`: the default replaces an invalid number,
-//! and a number out of range is clamped. An invalid `sort`, `author` or `favorited` is ignored, as the reference
-//! ignores parameters that it does not know. The first value of a repeated parameter counts.
+//! Numbers follow the reference implementation, which uses Python's `int()`: the default replaces an invalid
+//! number, and a number out of range is clamped. An invalid `sort`, `author` or `favorited` is ignored, as
+//! the reference ignores parameters that it does not know. The first value of a repeated parameter counts.
 
 use std::borrow::Cow;
 
@@ -37,8 +37,8 @@ pub(super) struct Paging {
     pub page: i64,
     #[param(required = false, schema_with = articles_per_page)]
     pub per_page: i64,
-    /// `next_cursor` of the previous page; send it with the same `sort` and filters. Costs the same at any depth.
-    /// Takes precedence over `page`.
+    /// `next_cursor` of the previous page; send it with the same `sort` and filters. Costs the same at any
+    /// depth. Takes precedence over `page`.
     #[param(value_type = Option<String>, pattern = "^([0-9a-f]{14}[0-7][0-9a-f]{7})?$")]
     cursor: Option<Cursor>,
     /// `newest` or `oldest` first, by `created_at`; other text counts as `newest`.
@@ -154,8 +154,8 @@ fn user_id(text: &str) -> Option<UserId> {
 
 /// Returns the cursor of the page that begins after `article`.
 ///
-/// Every text of this form is a position that both databases can compare with. A time before 1970 or after the year
-/// 4253 becomes the nearest time that fits.
+/// Every text of this form is a position that both databases can compare with. A time before 1970 or after
+/// the year 4253 becomes the nearest time that fits.
 pub(super) fn encode_cursor(article: &Article) -> String {
     let latest = (1 << (4 * TIME_DIGITS)) - 1;
     let created_at = article.created_at.as_microsecond().clamp(0, latest);

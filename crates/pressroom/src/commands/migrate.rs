@@ -13,7 +13,8 @@ use crate::{
     },
 };
 
-/// Applies the missing migrations and prints their names. On PostgreSQL, also builds the index for searches if possible.
+/// Applies the missing migrations and prints their names. On PostgreSQL, also builds the index for searches
+/// if possible.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable or a migration fails; a failed migration has no effect.
@@ -38,22 +39,18 @@ pub fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
         };
         stdout.flush()?;
         let indexed = postgres::index_titles(&config).await;
-        match indexed
-            .with_context(|| format!("DATABASE_URL: cannot build the index for searches in {database}"))?
-        {
-            TitleIndex::Present => {}
-            TitleIndex::Built => writeln!(stdout, "Built the index for searches.")?,
-            TitleIndex::InProgress => {
-                writeln!(stdout, "Another process is building the index for searches.")?
-            }
-            TitleIndex::Unavailable(reason) => {
-                writeln!(
-                    stdout,
-                    "Searches read all titles, because the index for them cannot be built: {reason}. To speed them up, \
-                    create the extension pg_trgm, then run `pressroom migrate` again."
-                )?;
-            }
-        }
+        let indexed = indexed
+            .with_context(|| format!("DATABASE_URL: cannot build the index for searches in {database}"))?;
+        let message = match indexed {
+            TitleIndex::Present => return Ok(()),
+            TitleIndex::Built => "Built the index for searches.".to_owned(),
+            TitleIndex::InProgress => "Another process is building the index for searches.".to_owned(),
+            TitleIndex::Unavailable(reason) => format!(
+                "Searches read all titles, because the index for them cannot be built: {reason}. To speed them \
+                up, create the extension pg_trgm, then run `pressroom migrate` again."
+            ),
+        };
+        writeln!(stdout, "{message}")?;
         Ok(())
     })
 }

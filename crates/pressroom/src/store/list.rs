@@ -1,5 +1,5 @@
-//! The statements of the list of articles, which both databases build from the parts that a query needs. A single
-//! statement for all queries would have a bad query plan for each of them.
+//! The statements of the list of articles, which both databases build from the parts that a query needs. A
+//! single statement for all queries would have a bad query plan for each of them.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,8 @@
-//! The list of articles. One statement returns a page and the total from one snapshot, except for searches with many
-//! results.
+//! The list of articles. One statement returns a page and the total from one snapshot, except for searches
+//! with many results.
 //!
-//! The total of all articles is the sum of `article_count_changes`, which triggers keep. All other totals are counted.
+//! The total of all articles is the sum of `article_count_changes`, which triggers keep. All other totals are
+//! counted.
 
 use telemetry::Statement;
 use tokio::time::Instant;
@@ -21,19 +22,19 @@ use crate::{
     },
 };
 
-/// Maximum number of articles that are skipped from the start of the list of all articles. A page beyond is read from
-/// the nearer end.
+/// Maximum number of articles that are skipped from the start of the list of all articles. A page beyond is
+/// read from the nearer end.
 const MAX_SKIPPED: i64 = 1_000;
 /// Maximum offset. The statements calculate with it and must not overflow.
 const MAX_OFFSET: i64 = i64::MAX / 2;
-/// Maximum number of results of a search that are read together. If there are more, the page is read in the order of
-/// the list, which soon finds enough of them.
+/// Maximum number of results of a search that are read together. If there are more, the page is read in the
+/// order of the list, which soon finds enough of them.
 const MAX_FOUND: i64 = 10_000;
 
 static LIST: Statements<(Shape, Plan)> = Statements::new(text);
 
-/// Replaces a batch of changes of the number of articles by their sum, if there are enough of them. Skips rows that
-/// another process is replacing.
+/// Replaces a batch of changes of the number of articles by their sum, if there are enough of them. Skips
+/// rows that another process is replacing.
 const FOLD_COUNT: Statement = statement!(
     "DELETE article_count_changes",
     "
@@ -72,8 +73,9 @@ enum Plan {
     Remembered,
 }
 
-/// Returns the text of a statement. `$1` is the number of articles, and `$2` the viewer; the start of the page, the
-/// search pattern and the author follow, if there are any. An empty page is a single row with nulls and the total.
+/// Returns the text of a statement. `$1` is the number of articles, and `$2` the viewer; the start of the
+/// page, the search pattern and the author follow, if there are any. An empty page is a single row with nulls
+/// and the total.
 fn text((shape, plan): (Shape, Plan)) -> String {
     let mut last = 2;
     let mut next = || {
@@ -88,7 +90,8 @@ fn text((shape, plan): (Shape, Plan)) -> String {
     };
     let mut filter = "true".to_owned();
     if shape.search {
-        // The planner does not know the pattern and always uses an index of trigrams if the condition allows it.
+        // The planner does not know the pattern and always uses an index of trigrams if the condition allows
+        // it.
         let title = match plan {
             Plan::Found { by_trigrams: true } => "title",
             _ => "(title || '')",
@@ -113,8 +116,8 @@ fn text((shape, plan): (Shape, Plan)) -> String {
     let max = ListQuery::MAX_LIMIT + 1;
     let page = |rows: &str| format!("SELECT * FROM ({rows} {forwards} LIMIT {max} {skip}) AS page LIMIT $1");
     let articles = if shape.search {
-        // `OFFSET 0` makes the planner read the list in its order. It would underestimate the number of results, and
-        // read all articles to find them.
+        // `OFFSET 0` makes the planner read the list in its order. It would underestimate the number of
+        // results, and read all articles to find them.
         let list = format!("SELECT * FROM articles WHERE {start} {forwards} OFFSET 0");
         page(&format!("SELECT * FROM ({list}) AS articles WHERE {filter}"))
     } else {
@@ -162,7 +165,10 @@ fn text((shape, plan): (Shape, Plan)) -> String {
                         OFFSET (SELECT GREATEST(count - $3 - $1::bigint, 0) FROM total)
                     ) AS far
                     LIMIT (
-                        SELECT CASE WHEN $3 <= count - $3 THEN 0 ELSE GREATEST(LEAST($1::bigint, count - $3), 0) END
+                        SELECT CASE
+                            WHEN $3 <= count - $3 THEN 0
+                            ELSE GREATEST(LEAST($1::bigint, count - $3), 0)
+                        END
                         FROM total
                     )
                 )

@@ -1,7 +1,8 @@
 //! Totals of searches with many results, remembered for a moment.
 //!
-//! Counting many results takes much longer than finding a page of them, so the following pages, and other callers with
-//! the same search, use the previous count. It is used until it is as old as [`LIFETIME`]; nothing else invalidates it.
+//! Counting many results takes much longer than finding a page of them, so the following pages, and other
+//! callers with the same search, use the previous count. It is used until it is as old as [`LIFETIME`];
+//! nothing else invalidates it.
 
 use std::{
     collections::VecDeque,

@@ -1,5 +1,5 @@
-//! The trigram index for searches, which is optional: the extension `pg_trgm` may be missing, or the role may lack
-//! the privilege to create it. Without the index, a search reads every title.
+//! The trigram index for searches, which is optional: the extension `pg_trgm` may be missing, or the role may
+//! lack the privilege to create it. Without the index, a search reads every title.
 //!
 //! The index is not part of a migration, because building it must neither block writers nor fail a migration.
 
@@ -19,8 +19,9 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Maximum duration of all statements together.
 const TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
-/// Allows one builder at a time. The lock belongs to an open transaction, so it is released when the connection
-/// closes, even behind a pooler. Others do not wait for it: the build waits for their transactions.
+/// Allows one builder at a time. The lock belongs to an open transaction, so it is released when the
+/// connection closes, even behind a pooler. Others do not wait for it: the build waits for their
+/// transactions.
 const LOCK: &str = "
     BEGIN;
     SET LOCAL idle_in_transaction_session_timeout TO 0;
@@ -51,7 +52,8 @@ pub enum TitleIndex {
     Unavailable(String),
 }
 
-/// Builds the trigram index of titles if it is missing and the server has `pg_trgm`, which is created if possible.
+/// Builds the trigram index of titles if it is missing and the server has `pg_trgm`, which is created if
+/// possible.
 ///
 /// Requests are not blocked during the build. An index that an interrupted build left behind is replaced.
 ///
@@ -113,8 +115,8 @@ async fn build(lock: &Client, client: &Client) -> Result<TitleIndex, StoreError>
         extension = find(client).await?.0;
     }
     let schema = extension.ok_or_else(StoreError::no_row)?;
-    // The operator class may be in a schema outside of the search path. A short list of pending entries keeps the
-    // writer that merges it into the index fast.
+    // The operator class may be in a schema outside of the search path. A short list of pending entries keeps
+    // the writer that merges it into the index fast.
     let create = format!(
         "CREATE INDEX CONCURRENTLY ix_articles_title_trigrams ON articles
         USING gin (title {schema}.gin_trgm_ops) WITH (gin_pending_list_limit = 256)"

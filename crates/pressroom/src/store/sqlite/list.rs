@@ -21,8 +21,8 @@ static COUNT: Statements<Shape> = Statements::new(count);
 
 const COUNT_ALL: Statement = statement!("SELECT article_count", "SELECT articles FROM article_count",);
 
-/// The parameters are the viewer, those of the filter, the cursor, the number of articles and the offset. The inner
-/// query reads skipped articles from the index only.
+/// The parameters are the viewer, those of the filter, the cursor, the number of articles and the offset. The
+/// inner query reads skipped articles from the index only.
 fn page(shape: Shape) -> String {
     let (start, skip) = if shape.after {
         (

@@ -1,4 +1,5 @@
-//! Pages in Chromium: the observatory's and the API's documentation. The scripts in `tests/browser` have the steps.
+//! Pages in Chromium: the observatory's and the API's documentation. The scripts in `tests/browser` have the
+//! steps.
 
 use std::{
     ffi::OsStr,

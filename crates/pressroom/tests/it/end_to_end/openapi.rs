@@ -1,5 +1,6 @@
-//! The OpenAPI document: validators accept it, generated clients run the README's tour, and schemathesis finds no
-//! difference between the document and the server. `tests/contract` has the clients' code and the tools' versions.
+//! The OpenAPI document: validators accept it, generated clients run the README's tour, and schemathesis
+//! finds no difference between the document and the server. `tests/contract` has the clients' code and the
+//! tools' versions.
 
 use std::{
     net::SocketAddr,

@@ -72,8 +72,8 @@ impl Fixture {
         .await
     }
 
-    /// Returns the numbers of the listed articles, read in pages of two by cursor and by number, and checks that both
-    /// kinds of pages agree on them and on the total.
+    /// Returns the numbers of the listed articles, read in pages of two by cursor and by number, and checks
+    /// that both kinds of pages agree on them and on the total.
     async fn listed(&self, query: &str, token: Option<&str>) -> Vec<u8> {
         let (mut by_cursor, mut by_number) = (Vec::new(), Vec::new());
         let (mut cursor, mut total) = (String::new(), Value::Null);

@@ -321,7 +321,7 @@ async fn sqlite_counts_direct_writes_and_rollbacks() {
         .execute_batch(&format!("BEGIN; {insert}; ROLLBACK"))
         .unwrap();
     assert_eq!(total(&store).await, 0);
-    client.execute_batch(&insert).unwrap();
+    client.execute_batch(insert).unwrap();
     client.execute_batch("DELETE FROM articles WHERE id > 3").unwrap();
     assert_eq!(total(&store).await, 3);
     client.execute_batch("DELETE FROM articles").unwrap();

@@ -1,4 +1,5 @@
-//! Lists of 50,000 articles on PostgreSQL: pages and totals compared with plain SQL, and the work of the server.
+//! Lists of 50,000 articles on PostgreSQL: pages and totals compared with plain SQL, and the work of the
+//! server.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,8 @@ const ARTICLES: i64 = 50_000;
 /// Pages of a query before its work is measured: after five executions, PostgreSQL may use another plan.
 const RUNS: i64 = 8;
 
-/// Inserts users and articles. Five articles share each time. Seven titles contain `Needle`, and 12,493 contain `Dense`.
+/// Inserts users and articles. Five articles share each time. Seven titles contain `Needle`, and 12,493
+/// contain `Dense`.
 const INSERT: &str = r"
     INSERT INTO users (email, password_hash, name, bio, image, created_at, updated_at)
     SELECT 'user' || n || '@example.com', 'hash', 'User', '', '', now(), now() FROM generate_series(1, 20000) AS n;
@@ -72,8 +74,8 @@ impl Work {
         }
     }
 
-    /// Lists a page several times and returns the work of all runs. The server publishes the statistics of a connection
-    /// when it ends.
+    /// Lists a page several times and returns the work of all runs. The server publishes the statistics of a
+    /// connection when it ends.
     async fn of(query: &ListQuery, database: &Database, client: &Client) -> Self {
         let before = Self::so_far(client).await;
         let store = database.store();
@@ -323,7 +325,8 @@ async fn pages_of_a_search_with_many_results_are_found_in_the_order_of_the_list(
         ..search("article")
     };
     let work = Work::of(&query, &database, &client).await;
-    // Only the first page finds out that there are many results, and counts them. Three of four articles are results.
+    // Only the first page finds out that there are many results, and counts them. Three of four articles are
+    // results.
     assert!(work.scans <= 2, "{work:?}");
     assert!((RUNS * 61..RUNS * 100).contains(&work.entries), "{work:?}");
 }
