@@ -309,6 +309,23 @@ async fn articles_written_before_and_during_the_migration_are_counted() {
 }
 
 #[tokio::test]
+async fn the_documented_statement_corrects_a_wrong_total() {
+    let page = include_str!("../../../../../docs/databases.md");
+    let (_, statement) = page.split_once("```sql").unwrap();
+    let (statement, _) = statement.split_once("```").unwrap();
+    let (database, client) = database().await;
+    client.batch_execute("SET session_replication_role TO replica").await.unwrap();
+    client.batch_execute(&insert("loaded", 3)).await.unwrap();
+    client.batch_execute("RESET session_replication_role").await.unwrap();
+    assert_eq!(counts(&client).await, (0, 3));
+    for _ in 0..2 {
+        client.batch_execute(statement).await.unwrap();
+        assert_eq!(counts(&client).await, (3, 3));
+    }
+    assert_eq!(total(&database.store()).await, 3);
+}
+
+#[tokio::test]
 async fn sqlite_counts_direct_writes_and_rollbacks() {
     let file = sqlite::File::new();
     let store = file.store();
