@@ -22,7 +22,7 @@ static COUNT: Statements<Shape> = Statements::new(count);
 const COUNT_ALL: Statement = statement!("SELECT article_count", "SELECT articles FROM article_count",);
 
 /// The parameters are the viewer, those of the filter, the cursor, the number of articles and the offset. The
-/// inner query reads skipped articles from the index only.
+/// inner query reads skipped articles from the index only. `CROSS JOIN` makes SQLite run it first.
 fn page(shape: Shape) -> String {
     let (start, skip) = if shape.after {
         (
@@ -44,7 +44,7 @@ fn page(shape: Shape) -> String {
             ORDER BY article.created_at {direction}, article.id {direction}
             LIMIT ? {skip}
         ) AS page
-        JOIN articles AS article ON article.id = page.id
+        CROSS JOIN articles AS article ON article.id = page.id
         JOIN users AS author ON author.id = article.author_id
         ORDER BY article.created_at {direction}, article.id {direction}",
         columns = article_columns!(),
@@ -152,7 +152,7 @@ mod tests {
                 let steps: Vec<String> = steps.collect::<Result<_, _>>().unwrap();
                 let mut reads = steps
                     .iter()
-                    .filter(|step| step.contains("USING") && step.contains("article"));
+                    .filter(|step| step.split(' ').nth(1) == Some("article"));
                 let first = reads.next().unwrap();
                 assert!(first.contains("COVERING INDEX ix_articles_newest"), "{steps:?}");
                 assert!(

@@ -314,9 +314,15 @@ async fn the_documented_statement_corrects_a_wrong_total() {
     let (_, statement) = page.split_once("```sql").unwrap();
     let (statement, _) = statement.split_once("```").unwrap();
     let (database, client) = database().await;
-    client.batch_execute("SET session_replication_role TO replica").await.unwrap();
+    client
+        .batch_execute("SET session_replication_role TO replica")
+        .await
+        .unwrap();
     client.batch_execute(&insert("loaded", 3)).await.unwrap();
-    client.batch_execute("RESET session_replication_role").await.unwrap();
+    client
+        .batch_execute("RESET session_replication_role")
+        .await
+        .unwrap();
     assert_eq!(counts(&client).await, (0, 3));
     for _ in 0..2 {
         client.batch_execute(statement).await.unwrap();
