@@ -317,6 +317,7 @@ keyed_slug=$(member slug)
 with=(--header "Idempotency-Key: $run")
 request POST /api/articles/ "$keyed"
 expect "the repeated request returns the first article" 201 "\"slug\":\"$keyed_slug\""
+expect_header "the repeated response is marked" idempotency-replayed true
 with=(--header "Idempotency-Key: $run")
 request POST /api/articles/ "{\"title\": \"Other\", \"body\": \"x\"}"
 expect "another request with the same key is rejected" 422 '"code":"idempotency_key_reused"'
@@ -347,6 +348,20 @@ expect_same "the second page has one article" 1 "$(count '"slug":')"
 request GET "/api/articles/?search=$run&per_page=3&cursor=$cursor"
 expect "the cursor returns the same article" 200 "\"slug\":\"$slug\""
 expect_same "the cursor's page has one article and no next page" "1 articles, next " "$(count '"slug":') articles, next $(member next_cursor)"
+request GET "/api/articles/?search=$run&sort=oldest&per_page=1"
+expect "the oldest article comes first" 200 '"total":4' "\"slug\":\"$slug\""
+page_tag=$(header etag)
+with=(--header "If-None-Match: $page_tag")
+request GET "/api/articles/?search=$run&sort=oldest&per_page=1"
+expect "an unchanged page is not sent again" 304
+request GET "/api/articles/?search=$run&author=2147483647"
+expect "the list can be limited to an author" 200 '"total":0'
+request GET "/api/articles/?search=$run&favorited=true"
+expect "without a token, no article is favorited" 200 '"total":0'
+for query in sort=title author=x favorited=1; do
+    request GET "/api/articles/?search=$run&$query"
+    expect "$query is ignored" 200 '"total":4'
+done
 for query in page=0 page=abc page=99999999999999999999 per_page=0 per_page=-1 per_page=1000000 cursor=nonsense unknown=1; do
     request GET "/api/articles/?search=$run&$query"
     case $query in
@@ -433,6 +448,9 @@ expect "a response for an unknown path has a trace id" 404
 section "Documentation"
 request GET /api/openapi.json
 expect "the OpenAPI document is served" 200 '"openapi":"3.1' '"/api/register"' '"/api/articles/{slug}"' '"/api/articles/{slug}/favorite"'
+with=(--header "Accept-Encoding: gzip")
+request HEAD /api/openapi.json
+expect_header "large responses are compressed on request" content-encoding gzip
 request GET /api/docs
 expect "the documentation page is served" 200 '<html'
 expect_header "the documentation page is HTML" content-type 'text/html*'

@@ -11,7 +11,7 @@ use super::{
     app::AppState,
     auth::Caller,
     error::{ApiError, ErrorBody},
-    json::{Json, JsonBody, request_body},
+    json::{Json, JsonBody, request_body, timestamp},
 };
 use crate::{
     accounts::{Password, SignedIn},
@@ -32,6 +32,7 @@ pub struct UserView {
     /// URL of a picture.
     image: String,
     #[schema(value_type = String, format = DateTime)]
+    #[serde(serialize_with = "timestamp")]
     created_at: jiff::Timestamp,
 }
 
@@ -80,7 +81,9 @@ request_body! {
 request_body! {
     /// Credentials of an account.
     Login {
-        email: Email as String = required email { format = Email, example = "alice@example.com" },
+        email: Email as String = required email {
+            format = Email, max_length = 255, example = "alice@example.com"
+        },
         password: Password as String = required password { format = Password, example = "password123" },
     }
 }
@@ -108,7 +111,7 @@ pub struct Message {
 #[utoipa::path(
     post, path = "/api/register", tag = "accounts", request_body = Registration,
     responses(
-        (status = CREATED, body = SignedInView),
+        (status = CREATED, body = SignedInView, description = "The user and a token"),
         (status = CONFLICT, body = ErrorBody,
             description = "The e-mail address is already registered, ignoring case"),
         (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Retry after `Retry-After` seconds"),
@@ -131,7 +134,7 @@ pub async fn register(
 #[utoipa::path(
     post, path = "/api/login", tag = "accounts", request_body = Login,
     responses(
-        (status = OK, body = SignedInView),
+        (status = OK, body = SignedInView, description = "The user and a token"),
         (status = UNAUTHORIZED, body = ErrorBody, description = "Unknown e-mail address or wrong password"),
         (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Retry after `Retry-After` seconds"),
     )
@@ -149,7 +152,7 @@ pub async fn login(
 /// Get your own profile
 #[utoipa::path(
     get, path = "/api/user", tag = "accounts", security(("bearer" = [])),
-    responses((status = OK, body = UserView))
+    responses((status = OK, body = UserView, description = "Your profile"))
 )]
 pub async fn profile(caller: Caller) -> Json<UserView> {
     Json(caller.user.into())
@@ -159,7 +162,7 @@ pub async fn profile(caller: Caller) -> Json<UserView> {
 #[utoipa::path(
     put, path = "/api/user", tag = "accounts", security(("bearer" = [])), request_body = Profile,
     responses(
-        (status = OK, body = UserView),
+        (status = OK, body = UserView, description = "Your updated profile"),
         (status = CONFLICT, body = ErrorBody, description = "The e-mail address belongs to another user"),
     )
 )]
@@ -183,7 +186,7 @@ pub async fn update_profile(
 /// Log out and revoke the token
 #[utoipa::path(
     post, path = "/api/logout", tag = "accounts", security(("bearer" = [])),
-    responses((status = OK, body = Message))
+    responses((status = OK, body = Message, description = "The token is no longer valid"))
 )]
 pub async fn logout(State(app): AppState, caller: Caller) -> Result<Json<Message>, ApiError> {
     app.accounts.logout(&caller.user, &caller.claims).await?;

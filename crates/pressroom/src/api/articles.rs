@@ -3,7 +3,7 @@
 use axum::{
     extract::{FromRequestParts, Path, RawQuery, State},
     http::{HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,19 +12,20 @@ use super::{
     app::AppState,
     auth::Caller,
     conditions::Conditions,
-    entity_tag::entity_tag,
-    error::{ApiError, ErrorBody},
+    entity_tag::{entity_tag, tag_of_body},
+    error::{ApiError, ErrorBody, json_response},
     idempotency_key::Keyed,
-    json::{Json, JsonBody, request_body},
+    json::{Json, JsonBody, request_body, timestamp, to_json},
+    middleware::NO_CACHE,
     paging::{Paging, encode_cursor},
 };
-use crate::domain::{Article, ArticleChanges, Draft};
+use crate::{
+    articles::Creation,
+    domain::{Article, ArticleChanges, Draft},
+};
 
-/// Caching rules for an article: caches revalidate before each use and store responses by `Authorization`.
-const REVALIDATED: [(HeaderName, HeaderValue); 2] = [
-    (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-    (header::VARY, HeaderValue::from_static("Authorization")),
-];
+/// Marks the response to an earlier request with the same idempotency key.
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The author of an article, as shown to readers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -53,8 +54,10 @@ pub struct ArticleView {
     /// Whether the caller has favourited it; false without a token.
     favorited: bool,
     #[schema(value_type = String, format = DateTime)]
+    #[serde(serialize_with = "timestamp")]
     created_at: jiff::Timestamp,
     #[schema(value_type = String, format = DateTime)]
+    #[serde(serialize_with = "timestamp")]
     updated_at: jiff::Timestamp,
 }
 
@@ -78,7 +81,7 @@ impl From<Article> for ArticleView {
     }
 }
 
-/// One page of articles, newest first.
+/// One page of articles.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ArticleList)]
 pub struct ArticleListView {
@@ -88,6 +91,7 @@ pub struct ArticleListView {
     page: i64,
     per_page: i64,
     /// Value of `cursor` for the next page; null on the last page.
+    #[schema(required = true)]
     next_cursor: Option<String>,
 }
 
@@ -128,42 +132,68 @@ impl<S: Send + Sync> FromRequestParts<S> for Slug {
 
 /// List articles, newest first
 #[utoipa::path(
-    get, path = "/api/articles/", tag = "articles", params(Paging), security((), ("bearer" = [])),
+    get, path = "/api/articles/", operation_id = "list_articles", tag = "articles",
+    security((), ("bearer" = [])),
+    params(
+        Paging,
+        ("If-None-Match" = Option<String>, Header,
+            description = "Entity tags of the pages that the client has cached"),
+    ),
     responses(
-        (status = OK, body = ArticleListView),
-        (status = BAD_REQUEST, body = ErrorBody),
+        (status = OK, body = ArticleListView, description = "A page of articles", headers(
+            ("ETag" = String, description = "Entity tag of the page as this caller sees it"),
+        )),
+        (status = NOT_MODIFIED, description = "The client's cached page is current"),
     )
 )]
 pub async fn list(
     State(app): AppState,
     caller: Option<Caller>,
     RawQuery(query): RawQuery,
-) -> Result<Json<ArticleListView>, ApiError> {
+    conditions: Conditions,
+) -> Result<Response, ApiError> {
     let paging = Paging::parse(query.as_deref().unwrap_or_default())?;
     let viewer = caller.map(|caller| caller.user.id);
     let page = app.articles.list(paging.query(viewer)).await?;
     let next_cursor = page.articles.last().filter(|_| page.more).map(encode_cursor);
-    Ok(Json(ArticleListView {
+    let body = to_json(&ArticleListView {
         articles: page.articles.into_iter().map(ArticleView::from).collect(),
         total: page.total,
         page: paging.page,
         per_page: paging.per_page,
         next_cursor,
-    }))
+    })?;
+    let tag = tag_of_body(&body);
+    Ok(revalidated(&conditions, tag, || json_response(body)))
+}
+
+/// Responds with 304 if the client's cached version is current. Caches revalidate the response before each
+/// use.
+fn revalidated(conditions: &Conditions, tag: HeaderValue, response: impl FnOnce() -> Response) -> Response {
+    let response = if conditions.include(&tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        response()
+    };
+    let headers = [(header::CACHE_CONTROL, NO_CACHE), (header::ETAG, tag)];
+    (headers, response).into_response()
 }
 
 /// Create an article
 #[utoipa::path(
-    post, path = "/api/articles/", tag = "articles", security(("bearer" = [])), request_body = NewArticle,
+    post, path = "/api/articles/", operation_id = "create_article", tag = "articles",
+    security(("bearer" = [])), request_body = NewArticle,
     params(
-        ("Idempotency-Key" = Option<String>, Header, max_length = 255,
+        ("Idempotency-Key" = Option<String>, Header, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$",
             description = "Makes the request safe to retry: for 24 hours, the same request with the same key \
                 returns the first response and creates nothing. Printable ASCII; separate for each user."),
     ),
     responses(
-        (status = CREATED, body = ArticleView, headers(
+        (status = CREATED, body = ArticleView, description = "The article", headers(
             ("Location" = String, description = "Path of the article"),
             ("ETag" = String, description = "Entity tag of the article"),
+            ("Idempotency-Replayed" = String,
+                description = "`true` if this is the response to an earlier request with the same key"),
         )),
         (status = UNPROCESSABLE_ENTITY, body = ErrorBody,
             description = "The idempotency key was used for a request with a different body"),
@@ -181,24 +211,31 @@ pub async fn create(
         description: new.description.unwrap_or_default(),
         body: new.body,
     };
-    let article = app.articles.create(&caller.user, draft, key).await?;
+    let Creation { article, replayed } = app.articles.create(&caller.user, draft, key).await?;
     let headers = [
         (header::ETAG, entity_tag(&article)),
         (header::LOCATION, path(format!("/api/articles/{}", article.slug))?),
     ];
-    Ok((StatusCode::CREATED, headers, Json(ArticleView::from(article))))
+    let mark = replayed.then_some([(IDEMPOTENCY_REPLAYED, "true")]);
+    Ok((
+        StatusCode::CREATED,
+        headers,
+        mark,
+        Json(ArticleView::from(article)),
+    ))
 }
 
 /// Get an article
 #[utoipa::path(
-    get, path = "/api/articles/{slug}", tag = "articles", security((), ("bearer" = [])),
+    get, path = "/api/articles/{slug}", operation_id = "get_article", tag = "articles",
+    security((), ("bearer" = [])),
     params(
         ("slug" = String, Path),
         ("If-None-Match" = Option<String>, Header,
             description = "Entity tags of the versions that the client has cached"),
     ),
     responses(
-        (status = OK, body = ArticleView, headers(
+        (status = OK, body = ArticleView, description = "The article", headers(
             ("ETag" = String, description = "Entity tag of the article as this caller sees it"),
         )),
         (status = NOT_MODIFIED, description = "The client's cached version is current"),
@@ -209,22 +246,19 @@ pub async fn get(
     caller: Option<Caller>,
     Slug(slug): Slug,
     conditions: Conditions,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<Response, ApiError> {
     let viewer = caller.map(|caller| caller.user.id);
     let article = app.articles.get(&slug, viewer).await?;
     let tag = entity_tag(&article);
-    let response = if conditions.include(&tag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
+    Ok(revalidated(&conditions, tag, || {
         Json(ArticleView::from(article)).into_response()
-    };
-    let etag = [(header::ETAG, tag)];
-    Ok((REVALIDATED, etag, response))
+    }))
 }
 
 /// Update your own article
 #[utoipa::path(
-    put, path = "/api/articles/{slug}", tag = "articles", security(("bearer" = [])),
+    put, path = "/api/articles/{slug}", operation_id = "update_article", tag = "articles",
+    security(("bearer" = [])),
     params(
         ("slug" = String, Path),
         ("If-Match" = Option<String>, Header,
@@ -233,10 +267,11 @@ pub async fn get(
     ),
     request_body = ArticleUpdate,
     responses(
-        (status = OK, body = ArticleView, headers(
+        (status = OK, body = ArticleView, description = "The article", headers(
             ("ETag" = String, description = "Entity tag of the updated article"),
+            ("Content-Location" = String, description = "Path of the article"),
         )),
-        (status = FORBIDDEN, body = ErrorBody),
+        (status = FORBIDDEN, body = ErrorBody, description = "The article belongs to another user"),
         (status = PRECONDITION_FAILED, body = ErrorBody,
             description = "`If-Match` does not list the current version"),
     )
@@ -273,15 +308,16 @@ fn path(path: String) -> Result<HeaderValue, ApiError> {
 
 /// Delete your own article
 #[utoipa::path(
-    delete, path = "/api/articles/{slug}", tag = "articles", security(("bearer" = [])),
+    delete, path = "/api/articles/{slug}", operation_id = "delete_article", tag = "articles",
+    security(("bearer" = [])),
     params(
         ("slug" = String, Path),
         ("If-Match" = Option<String>, Header,
             description = "Entity tags of the versions that may be deleted"),
     ),
     responses(
-        (status = NO_CONTENT),
-        (status = FORBIDDEN, body = ErrorBody),
+        (status = NO_CONTENT, description = "The article is deleted"),
+        (status = FORBIDDEN, body = ErrorBody, description = "The article belongs to another user"),
         (status = PRECONDITION_FAILED, body = ErrorBody,
             description = "`If-Match` does not list the current version"),
     )
@@ -299,9 +335,10 @@ pub async fn delete(
 
 /// Favourite an article (idempotent)
 #[utoipa::path(
-    post, path = "/api/articles/{slug}/favorite", tag = "articles", security(("bearer" = [])),
+    post, path = "/api/articles/{slug}/favorite", operation_id = "favorite_article", tag = "articles",
+    security(("bearer" = [])),
     params(("slug" = String, Path)),
-    responses((status = OK, body = ArticleView))
+    responses((status = OK, body = ArticleView, description = "The article"))
 )]
 pub async fn favorite(
     State(app): AppState,
@@ -313,9 +350,10 @@ pub async fn favorite(
 
 /// Remove a favourite (idempotent)
 #[utoipa::path(
-    delete, path = "/api/articles/{slug}/favorite", tag = "articles", security(("bearer" = [])),
+    delete, path = "/api/articles/{slug}/favorite", operation_id = "unfavorite_article", tag = "articles",
+    security(("bearer" = [])),
     params(("slug" = String, Path)),
-    responses((status = OK, body = ArticleView))
+    responses((status = OK, body = ArticleView, description = "The article"))
 )]
 pub async fn unfavorite(
     State(app): AppState,

@@ -2,6 +2,9 @@
 //!
 //! GET compares whole entity tags. PUT and DELETE compare only the version part, because another user's
 //! favourite, which also changes the tag, must not fail the author's update.
+//!
+//! A proxy that compresses a response makes its tag weak or appends the coding. Such a tag still identifies the
+//! version, so it counts like the original.
 
 use axum::{
     extract::FromRequestParts,
@@ -9,7 +12,7 @@ use axum::{
 };
 use jiff::Timestamp;
 
-use super::entity_tag;
+use super::entity_tag::{version, without_coding};
 use crate::domain::Precondition;
 
 /// The conditional header fields of a request.
@@ -37,10 +40,9 @@ impl Conditions {
         match Listed::read(&self.0, &header::IF_NONE_MATCH) {
             None => false,
             Some(Listed::Any) => true,
-            // Weak comparison: proxies that compress responses make tags weak.
             Some(Listed::Tags(tags)) => {
                 let own = Tags(tag.as_bytes()).next();
-                own.is_some_and(|own| tags.iter().any(|listed| listed.opaque == own.opaque))
+                own.is_some_and(|own| tags.iter().any(|listed| without_coding(listed) == own))
             }
         }
     }
@@ -50,31 +52,26 @@ impl Conditions {
         let one_of = match Listed::read(&self.0, &header::IF_MATCH) {
             // `*` matches any existing article; a missing article results in 404 in any case.
             None | Some(Listed::Any) => None,
-            // Strong comparison: weak tags never match.
-            Some(Listed::Tags(tags)) => Some(versions(tags.iter().filter(|tag| !tag.weak))),
+            Some(Listed::Tags(tags)) => Some(versions(&tags)),
         };
         let none_of = match Listed::read(&self.0, &header::IF_NONE_MATCH) {
             None => Vec::new(),
             Some(Listed::Any) => return Precondition::NEVER,
-            Some(Listed::Tags(tags)) => versions(tags.iter()),
+            Some(Listed::Tags(tags)) => versions(&tags),
         };
         Precondition { one_of, none_of }
     }
 }
 
-fn versions<'a>(tags: impl Iterator<Item = &'a Tag<'a>>) -> Vec<Timestamp> {
-    tags.filter_map(|tag| entity_tag::version(tag.opaque)).collect()
+fn versions(tags: &[&[u8]]) -> Vec<Timestamp> {
+    tags.iter().copied().filter_map(version).collect()
 }
 
 /// Value of a conditional field.
 enum Listed<'a> {
     Any,
-    Tags(Vec<Tag<'a>>),
-}
-
-struct Tag<'a> {
-    weak: bool,
-    opaque: &'a [u8],
+    /// The tags without their quotes and `W/`.
+    Tags(Vec<&'a [u8]>),
 }
 
 impl<'a> Listed<'a> {
@@ -98,23 +95,17 @@ impl<'a> Listed<'a> {
 struct Tags<'a>(&'a [u8]);
 
 impl<'a> Iterator for Tags<'a> {
-    type Item = Tag<'a>;
+    type Item = &'a [u8];
 
-    fn next(&mut self) -> Option<Tag<'a>> {
+    fn next(&mut self) -> Option<Self::Item> {
         while let [b',' | b' ' | b'\t', rest @ ..] = self.0 {
             self.0 = rest;
         }
-        let (weak, quoted) = match self.0 {
-            [b'W', b'/', rest @ ..] => (true, rest),
-            whole => (false, whole),
-        };
+        let quoted = self.0.strip_prefix(b"W/").unwrap_or(self.0);
         let inner = quoted.strip_prefix(b"\"")?;
         let end = inner.iter().position(|byte| *byte == b'"')?;
         self.0 = &inner[end + 1..];
-        Some(Tag {
-            weak,
-            opaque: &inner[..end],
-        })
+        Some(&inner[..end])
     }
 }
 
@@ -144,6 +135,7 @@ mod tests {
         assert!(known(&[&tag]));
         assert!(known(&[&format!("W/{tag}")]));
         assert!(known(&["*"]));
+        assert!(known(&[&format!("{}-gzip\"", tag.trim_end_matches('"'))]));
         assert!(known(&[&format!("\"a, b\" ,, W/\"c\",{tag}, \"d\"")]));
         assert!(known(&["\"a\"", &tag]));
         assert!(!known(&[]));
@@ -165,7 +157,11 @@ mod tests {
         assert!(holds(header::IF_MATCH, &["*"]));
         assert!(holds(header::IF_MATCH, &[&tag]));
         assert!(holds(header::IF_MATCH, &[&format!("\"x\", {tag}")]));
-        assert!(!holds(header::IF_MATCH, &[&format!("W/{tag}")]));
+        assert!(holds(header::IF_MATCH, &[&format!("W/{tag}")]));
+        assert!(holds(
+            header::IF_MATCH,
+            &[&format!("W/{}-gzip\"", tag.trim_end_matches('"'))]
+        ));
         assert!(!holds(header::IF_MATCH, &["\"x\""]));
         assert!(!holds(header::IF_MATCH, &["x"]));
         assert!(!holds(header::IF_MATCH, &[""]));

@@ -20,8 +20,9 @@ const REQUEST_FIELDS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, traceparent, tracestate, baggage",
 );
 /// Response fields that a page may read in addition to the CORS-safelisted ones.
-const RESPONSE_FIELDS: HeaderValue =
-    HeaderValue::from_static("ETag, Location, Content-Location, Retry-After, traceresponse");
+const RESPONSE_FIELDS: HeaderValue = HeaderValue::from_static(
+    "ETag, Location, Content-Location, Idempotency-Replayed, Retry-After, traceresponse",
+);
 /// Time that a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
@@ -111,6 +112,7 @@ pub(super) async fn share(
             (header::ACCESS_CONTROL_ALLOW_METHODS, METHODS),
             (header::ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_FIELDS),
             (header::ACCESS_CONTROL_MAX_AGE, MAX_AGE),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             (
                 header::X_CONTENT_TYPE_OPTIONS,
                 HeaderValue::from_static("nosniff"),

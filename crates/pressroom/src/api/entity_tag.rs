@@ -1,16 +1,23 @@
-//! Entity tags of articles (RFC 9110, section 8.8.3).
+//! Entity tags of articles and of pages of the list (RFC 9110, section 8.8.3).
 //!
-//! A tag has the form `"<version>-<view>"`. The version is the article's `updated_at`, which increases with
-//! every update. The view is a digest of the other variable parts of the response: the number of favourites,
-//! whether the reader has favourited the article, and the author's id, name and e-mail address. The tag
-//! changes whenever the response changes, so it is a strong validator even though the text of the article is
-//! not hashed. The cost of a tag does not depend on the length of the article.
+//! The tag of a page is a digest of the response. The tag of an article has the form `"<version>-<view>"`.
+//! The version is the article's `updated_at`, which increases with every update. The view is a digest of the
+//! other variable parts of the response: the number of favourites, whether the reader has favourited the
+//! article, and the author's id, name and e-mail address. The tag changes whenever the response changes, so
+//! it is a strong validator although the text of the article is not hashed. Its cost does not depend on the
+//! length of the article.
 
 use axum::http::HeaderValue;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::Article;
+
+/// Earliest version that both databases can store, the beginning of year 1, in microseconds since 1970.
+const EARLIEST: i64 = -62_135_596_800_000_000;
+
+/// Content codings that proxies append to the tag of a response that they compress.
+const CODINGS: [&[u8]; 4] = [b"gzip", b"br", b"zstd", b"deflate"];
 
 /// Version of the response format; increment it when the fields of the response change.
 const FORMAT_VERSION: u8 = 1;
@@ -32,12 +39,37 @@ pub(super) fn entity_tag(article: &Article) -> HeaderValue {
         .expect("a tag contains only hexadecimal digits, a hyphen and quotes")
 }
 
-/// Returns the version in `opaque`, the unquoted part of a tag made by [`entity_tag`].
+/// Returns the entity tag of a response with this body.
+pub(super) fn tag_of_body(body: &[u8]) -> HeaderValue {
+    let mut head = [0; 8];
+    head.copy_from_slice(&Sha256::digest(body)[..8]);
+    HeaderValue::try_from(format!("\"{:016x}\"", u64::from_be_bytes(head)))
+        .expect("a tag contains only hexadecimal digits and quotes")
+}
+
+/// Returns the tag without the suffix that compressing proxies append, such as `-gzip`. No tag of this
+/// program ends with a coding.
+pub(super) fn without_coding(opaque: &[u8]) -> &[u8] {
+    let stripped = CODINGS.iter().find_map(|coding| opaque.strip_suffix(*coding));
+    let Some(mut tag) = stripped else {
+        return opaque;
+    };
+    while let [rest @ .., b'-' | b';' | b':' | b'+'] = tag {
+        tag = rest;
+    }
+    tag
+}
+
+/// Returns the version in `opaque`, the unquoted part of a tag made by [`entity_tag`]. Crafted tags have
+/// none.
 pub(super) fn version(opaque: &[u8]) -> Option<Timestamp> {
+    let opaque = without_coding(opaque);
     let (version, view) = std::str::from_utf8(opaque).ok()?.split_once('-')?;
     u64::from_str_radix(view, 16).ok()?;
-    let version = u64::from_str_radix(version, 16).ok()?;
-    Timestamp::from_microsecond(version.cast_signed()).ok()
+    let version = u64::from_str_radix(version, 16).ok()?.cast_signed();
+    Timestamp::from_microsecond(version)
+        .ok()
+        .filter(|_| version >= EARLIEST)
 }
 
 #[cfg(test)]
@@ -102,8 +134,16 @@ pub(super) mod tests {
                 Some(article.updated_at)
             );
         }
+        for derived in ["-gzip", "--gzip", ";gzip", "-br", "-zstd", ":deflate"] {
+            let tag = format!("{}{derived}", tag_of(&article()).trim_matches('"'));
+            assert_eq!(version(tag.as_bytes()), Some(article().updated_at), "{derived}");
+        }
+        let year_minus_9999 = format!("{:x}-1", (-377_705_023_201_000_000_i64).cast_unsigned());
         for other in [
-            "",
+            year_minus_9999.as_str(),
+            "gzip",
+            "-gzip",
+            "1-1-gzi",
             "-",
             "1",
             "x-1",

@@ -58,11 +58,12 @@ struct ErrorDetail {
     message: &'static str,
     #[schema(example = 404)]
     status_code: u16,
-    /// Trace id of this request, 32 hexadecimal digits.
+    /// Trace id of this request, 32 hexadecimal digits; null if telemetry is turned off.
+    #[schema(required = true, pattern = "^[0-9a-f]{32}$")]
     trace_id: Option<String>,
     /// All validation errors, by field name; only present if validation failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<std::collections::HashMap<String, Vec<String>>>)]
+    #[schema(value_type = std::collections::HashMap<String, Vec<String>>, required = false)]
     fields: Option<FieldErrors>,
 }
 
@@ -81,6 +82,7 @@ errors! {
     bad_request: BAD_REQUEST, "Bad request";
     invalid_idempotency_key: BAD_REQUEST,
         "Idempotency-Key must be a single value of 1 to 255 printable ASCII characters";
+    unsupported_value: BAD_REQUEST, "The database cannot store a value of the request";
     missing_token: UNAUTHORIZED, "Missing or invalid authorization header";
     invalid_credentials: UNAUTHORIZED, "Invalid credentials";
     invalid_token: UNAUTHORIZED, "Invalid or expired token";
@@ -139,6 +141,10 @@ impl From<StoreError> for ApiError {
             StoreError::Unavailable(reason) => {
                 telemetry::warn!(reason, "database unavailable");
                 Self::service_unavailable().caused_by("database_unavailable", reason)
+            }
+            StoreError::UnsuitableValue(reason) => {
+                telemetry::warn!(reason, "the database rejected a value of the request");
+                Self::unsupported_value()
             }
             StoreError::Conflict(Constraint::UserEmail) => AccountError::EmailTaken.into(),
             error @ (StoreError::Conflict(Constraint::ArticleSlug | Constraint::IdempotencyKey)

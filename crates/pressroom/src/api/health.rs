@@ -77,7 +77,7 @@ pub async fn health(State(app): AppState) -> Response {
 }
 
 /// Liveness: the process is running
-#[utoipa::path(get, path = "/api/health/live", tag = "health", responses((status = OK, body = Probe)))]
+#[utoipa::path(get, path = "/api/health/live", tag = "health", responses((status = OK, body = Probe, description = "The process is running")))]
 pub async fn live() -> Json<Probe> {
     Json(Probe { status: "ok" })
 }
@@ -85,7 +85,10 @@ pub async fn live() -> Json<Probe> {
 /// Readiness: the database is reachable, its schema is current, and the server is not shutting down
 #[utoipa::path(
     get, path = "/api/health/ready", tag = "health",
-    responses((status = OK, body = Probe), (status = SERVICE_UNAVAILABLE, body = ErrorBody))
+    responses(
+        (status = OK, body = Probe, description = "Ready"),
+        (status = SERVICE_UNAVAILABLE, body = ErrorBody, description = "Not ready"),
+    )
 )]
 pub async fn ready(State(app): AppState) -> Result<Json<Probe>, ApiError> {
     if app.health.is_ready().await {

@@ -25,20 +25,33 @@ use crate::{
     domain::{Email, InvalidEmail},
 };
 
+/// UTF-8 encoding of the byte order mark.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A JSON response.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
-        match serde_json::to_vec(&self.0) {
-            Ok(body) => json_response(body),
-            Err(error) => {
-                telemetry::error!(%error, "cannot serialise a response");
-                ApiError::internal_error().into_response()
-            }
-        }
+        to_json(&self.0).map(json_response).into_response()
     }
+}
+
+/// Serialises the body of a response.
+pub(super) fn to_json(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(body).map_err(|error| {
+        telemetry::error!(%error, "cannot serialise a response");
+        ApiError::internal_error()
+    })
+}
+
+/// Serialises a time as RFC 3339 in UTC, always with microseconds, so that all times have the same length.
+pub(super) fn timestamp<S: serde::Serializer>(
+    time: &jiff::Timestamp,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.6}"))
 }
 
 /// A request body within the size limit, not yet parsed.
@@ -68,7 +81,10 @@ impl JsonBody {
     /// 415 when the content type is not JSON, 413 when the body is too large, 400 when the body is not a
     /// JSON object.
     pub fn into_form(self) -> Result<Form, ApiError> {
-        let value: Value = serde_json::from_slice(&self.0?).map_err(|_| ApiError::bad_request())?;
+        let body = self.0?;
+        // The reference implementation ignores a byte order mark, which PowerShell and .NET write.
+        let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&body);
+        let value: Value = serde_json::from_slice(text).map_err(|_| ApiError::bad_request())?;
         let fields = match value {
             Value::Object(fields) => fields,
             // The reference implementation treats every value that is false in Python as an empty object.
@@ -78,8 +94,11 @@ impl JsonBody {
             Value::Array(items) if items.is_empty() => Map::new(),
             _ => return Err(ApiError::invalid_field("_schema", "Invalid input type.")),
         };
-        let errors = FieldErrors::new();
-        Ok(Form { fields, errors })
+        Ok(Form {
+            fields,
+            errors: FieldErrors::new(),
+            error_bytes: 0,
+        })
     }
 }
 
@@ -180,7 +199,13 @@ impl Length {
 pub struct Form {
     fields: Map<String, Value>,
     errors: FieldErrors,
+    /// Size of the errors in the response, at most [`MAX_ERROR_BYTES`].
+    error_bytes: usize,
 }
+
+/// Maximum size of all validation errors in a response, in bytes. Further errors are omitted, because a client
+/// chooses the names of unknown fields, and thereby the size of the response.
+const MAX_ERROR_BYTES: usize = 32 * 1024;
 
 impl Form {
     /// Takes text; `length` is in characters.
@@ -259,6 +284,14 @@ impl Form {
     }
 
     fn add_error(&mut self, name: &str, message: &str) {
+        let escaped = serde_json::to_string(name).map_or(usize::MAX, |name| name.len());
+        let bytes = escaped.saturating_add(message.len() + r#":[""],"#.len());
+        if self.error_bytes.saturating_add(bytes) > MAX_ERROR_BYTES {
+            let omitted = vec!["Further errors are omitted.".to_owned()];
+            self.errors.entry("_schema".to_owned()).or_insert(omitted);
+            return;
+        }
+        self.error_bytes += bytes;
         let errors = self.errors.entry(name.to_owned()).or_default();
         errors.push(message.to_owned());
     }

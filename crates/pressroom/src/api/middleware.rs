@@ -33,8 +33,29 @@ const MAX_TARGET_BYTES: usize = 4094;
 /// Maximum length of a header field, in bytes; gunicorn's default too.
 const MAX_FIELD_BYTES: usize = 8190;
 
+/// Value of `Cache-Control` for responses that caches may store but must revalidate before each use.
+pub(super) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
 /// Rejects requests that exceed a limit, and turns panics and time-outs of handlers into error responses.
+///
+/// Caches may not store a response unless its handler says otherwise.
 pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+    let mut response = guarded(limits, request, next).await;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.entry(header::CACHE_CONTROL).or_insert(NO_STORE);
+    headers.insert(
+        header::VARY,
+        HeaderValue::from_static("Authorization, Accept-Encoding"),
+    );
+    response
+}
+
+async fn guarded(limits: Limits, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let target = request.uri().path_and_query();
     if request.extensions().get::<AmbiguousFraming>().is_some()
@@ -69,13 +90,9 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
             error.into_response()
         }
     };
-    let headers = response.headers_mut();
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
     if too_large {
         // The rest of the body is not read, so the connection cannot be reused.
+        let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -1,13 +1,15 @@
-//! The HTTP API: handlers parse requests, call [`crate::accounts`] and [`crate::articles`], and build responses.
+//! The HTTP API: handlers parse requests, call [`crate::accounts`] and [`crate::articles`], and build
+//! responses.
 //!
-//! Each route is registered together with its description in the OpenAPI document. The layers around the routes
-//! are, from the outside in: client address, telemetry, CORS, and the guard, which checks request sizes and turns
-//! panics and time-outs into error responses.
+//! Each route is registered together with its description in the OpenAPI document. The layers around the
+//! routes are, from the outside in: client address, telemetry, CORS, compression, and the guard, which checks
+//! request sizes and turns panics and time-outs into error responses.
 
 mod accounts;
 mod app;
 mod articles;
 mod auth;
+mod compression;
 mod conditions;
 mod cors;
 mod docs;
@@ -26,14 +28,13 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{MatchedPath, RawQuery},
-    http::{Method, StatusCode, header, request},
+    http::{HeaderValue, Method, StatusCode, header, request},
     response::{IntoResponse, Redirect, Response},
     routing::{any, get},
 };
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::error::ApiError;
 pub use self::{
     app::App,
     cors::{AllowedOrigins, InvalidOrigin},
@@ -41,6 +42,7 @@ pub use self::{
     middleware::ApiService,
     proxies::{InvalidNetwork, TrustedProxies},
 };
+use self::{error::ApiError, middleware::NO_CACHE};
 
 /// Builds the service that a server passes requests to.
 #[must_use]
@@ -48,7 +50,11 @@ pub fn service(app: App) -> ApiService {
     let (limits, proxies, origins) = (app.limits, app.proxies.clone(), app.origins.clone());
     let (router, document) = described_routes();
     let document = bytes::Bytes::from(to_json(&document));
-    let document = || async { ([(header::CONTENT_TYPE, "application/json")], document) };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CACHE_CONTROL, NO_CACHE),
+    ];
+    let document = || async { (headers, document) };
     let router = router
         .route("/api/openapi.json", get(document))
         .route("/api/docs", get(docs::page))
@@ -57,7 +63,8 @@ pub fn service(app: App) -> ApiService {
         .method_not_allowed_fallback(method_not_allowed)
         // axum clones the state twice per request.
         .with_state(Arc::new(app))
-        .layer(axum::middleware::from_fn_with_state(limits, middleware::guard));
+        .layer(axum::middleware::from_fn_with_state(limits, middleware::guard))
+        .layer(axum::middleware::from_fn(compression::compress));
     let router = if origins.is_empty() {
         router
     } else {
@@ -89,7 +96,7 @@ fn described_routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(articles::get, articles::update, articles::delete))
         .routes(routes!(articles::favorite, articles::unfavorite))
         .split_for_parts();
-    docs::add_common_errors(&mut document);
+    docs::complete(&mut document);
     (router, document)
 }
 

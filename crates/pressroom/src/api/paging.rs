@@ -1,35 +1,89 @@
-//! Parsing of `page`, `per_page`, `search` and `cursor` in a query string.
+//! Parsing of `page`, `per_page`, `cursor`, `sort`, `search`, `author` and `favorited` in a query string.
 //!
 //! Numbers follow the reference implementation, which uses Python's `int()`: the default replaces an invalid
-//! number, and a number out of range is clamped. The first value of a repeated parameter counts.
+//! number, and a number out of range is clamped. An invalid `sort`, `author` or `favorited` is ignored, as
+//! the reference ignores parameters that it does not know. The first value of a repeated parameter counts.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::borrow::Cow;
+
 use jiff::Timestamp;
-use utoipa::IntoParams;
+use utoipa::{
+    IntoParams,
+    openapi::{
+        Object, ObjectBuilder,
+        schema::{SchemaType, Type},
+    },
+};
 
 use super::error::ApiError;
-use crate::domain::{Article, ArticleId, Cursor, ListQuery, PageStart, UserId};
+use crate::domain::{Article, ArticleId, Cursor, ListOrder, ListQuery, PageStart, UserId};
 
+const DEFAULT_PAGE: i64 = 1;
 const DEFAULT_PER_PAGE: i64 = 20;
-const MAX_PER_PAGE: i64 = 100;
+const MAX_PER_PAGE: i64 = ListQuery::MAX_LIMIT;
 /// Maximum page number, whose offset still fits into 64 bits.
 const MAX_PAGE: i64 = i64::MAX / MAX_PER_PAGE;
+
+/// Number of hexadecimal digits of a cursor's time, in microseconds since 1970: enough until the year 4253.
+const TIME_DIGITS: usize = 14;
+/// Number of hexadecimal digits of a cursor's id.
+const ID_DIGITS: usize = 8;
 
 /// The requested page of the list.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Paging {
-    /// Page number, starting at 1.
-    #[param(value_type = Option<i64>, minimum = 1, default = 1)]
+    #[param(required = false, schema_with = page_number)]
     pub page: i64,
-    /// Number of articles per page.
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 20)]
+    #[param(required = false, schema_with = articles_per_page)]
     pub per_page: i64,
-    /// Substring of the title, ignoring case.
-    search: Option<String>,
-    /// `next_cursor` of the previous page. Costs the same at any depth; takes precedence over `page`.
-    #[param(value_type = Option<String>)]
+    /// `next_cursor` of the previous page; send it with the same `sort` and filters. Costs the same at any
+    /// depth. Takes precedence over `page`.
+    #[param(value_type = Option<String>, pattern = "^([0-9a-f]{14}[0-7][0-9a-f]{7})?$")]
     cursor: Option<Cursor>,
+    /// `newest` or `oldest` first, by `created_at`; other text counts as `newest`.
+    #[param(value_type = Option<String>, default = "newest")]
+    sort: ListOrder,
+    /// Substring of the title, ignoring case.
+    #[param(pattern = "^[^\\u0000]*$")]
+    search: Option<String>,
+    #[param(required = false, schema_with = author_id)]
+    author: Option<UserId>,
+    #[param(required = false, schema_with = favorited_by_caller)]
+    favorited: Option<bool>,
+}
+
+fn page_number() -> Object {
+    let text = "Page number, starting at 1. Smaller numbers count as 1, and other text as the default.";
+    value_or_text(Type::Integer, text)
+        .default(Some(DEFAULT_PAGE.into()))
+        .build()
+}
+
+fn articles_per_page() -> Object {
+    let text = "Number of articles per page. Numbers above 100 count as 100, and smaller numbers than 1 and other \
+        text as the default.";
+    value_or_text(Type::Integer, text)
+        .default(Some(DEFAULT_PER_PAGE.into()))
+        .build()
+}
+
+fn author_id() -> Object {
+    let text = "Only articles by the user with this id. Other text is ignored.";
+    value_or_text(Type::Integer, text).build()
+}
+
+fn favorited_by_caller() -> Object {
+    let text = "Only articles that the caller has favourited (`true`) or has not favourited (`false`). Without a \
+        token, no article is favourited. Other text is ignored.";
+    value_or_text(Type::Boolean, text).build()
+}
+
+/// Returns the schema of a parameter that is never an error.
+fn value_or_text(value: Type, description: &str) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([value, Type::String]))
+        .description(Some(description))
 }
 
 impl Paging {
@@ -43,11 +97,15 @@ impl Paging {
                 .find(|(key, _)| key == name)
                 .map(|(_, value)| value)
         };
-        let page = value("page").and_then(|page| int(&page)).unwrap_or(1);
+        let page = value("page").and_then(|page| int(&page)).unwrap_or(DEFAULT_PAGE);
         let per_page = match value("per_page").and_then(|per_page| int(&per_page)) {
             Some(per_page) if per_page >= 1 => per_page.min(MAX_PER_PAGE),
             _ => DEFAULT_PER_PAGE,
         };
+        let cursor = value("cursor").filter(|cursor| !cursor.is_empty());
+        let cursor = cursor.map(|cursor| {
+            decode_cursor(&cursor).ok_or_else(|| ApiError::invalid_field("cursor", "Not a valid cursor."))
+        });
         let search = value("search").filter(|search| !search.is_empty());
         if search.as_ref().is_some_and(|search| search.contains('\0')) {
             return Err(ApiError::invalid_field(
@@ -55,15 +113,14 @@ impl Paging {
                 "Null characters are not allowed.",
             ));
         }
-        let cursor = value("cursor").filter(|cursor| !cursor.is_empty());
-        let cursor = cursor.map(|cursor| {
-            decode_cursor(&cursor).ok_or_else(|| ApiError::invalid_field("cursor", "Not a valid cursor."))
-        });
         Ok(Self {
             page: page.clamp(1, MAX_PAGE),
             per_page,
-            search: search.map(std::borrow::Cow::into_owned),
             cursor: cursor.transpose()?,
+            sort: value("sort").and_then(|sort| order(&sort)).unwrap_or_default(),
+            search: search.map(Cow::into_owned),
+            author: value("author").and_then(|author| user_id(&author)),
+            favorited: value("favorited").and_then(|favorited| favorited.parse().ok()),
         })
     }
 
@@ -74,24 +131,47 @@ impl Paging {
                 None => PageStart::Offset((self.page - 1) * self.per_page),
             },
             limit: self.per_page,
+            order: self.sort,
             search: self.search.clone(),
+            author: self.author,
+            favorited: self.favorited,
             viewer,
         }
     }
 }
 
+fn order(text: &str) -> Option<ListOrder> {
+    match text {
+        "newest" => Some(ListOrder::Newest),
+        "oldest" => Some(ListOrder::Oldest),
+        _ => None,
+    }
+}
+
+fn user_id(text: &str) -> Option<UserId> {
+    text.parse().ok().filter(|id| *id >= 1).map(UserId)
+}
+
 /// Returns the cursor of the page that begins after `article`.
+///
+/// Every text of this form is a position that both databases can compare with. A time before 1970 or after
+/// the year 4253 becomes the nearest time that fits.
 pub(super) fn encode_cursor(article: &Article) -> String {
-    let created_at = article.created_at.as_microsecond();
-    URL_SAFE_NO_PAD.encode(format!("{created_at}.{}", article.id.0))
+    let latest = (1 << (4 * TIME_DIGITS)) - 1;
+    let created_at = article.created_at.as_microsecond().clamp(0, latest);
+    format!("{created_at:014x}{:08x}", article.id.0)
 }
 
 fn decode_cursor(text: &str) -> Option<Cursor> {
-    let decoded = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    let (created_at, id) = decoded.split_once('.')?;
+    let hexadecimal = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !hexadecimal || text.len() != TIME_DIGITS + ID_DIGITS {
+        return None;
+    }
+    let (created_at, id) = text.split_at(TIME_DIGITS);
+    let created_at = i64::from_str_radix(created_at, 16).ok()?;
     Some(Cursor {
-        created_at: Timestamp::from_microsecond(created_at.parse().ok()?).ok()?,
-        id: ArticleId(id.parse().ok()?),
+        created_at: Timestamp::from_microsecond(created_at).ok()?,
+        id: ArticleId(i32::from_str_radix(id, 16).ok()?),
     })
 }
 
@@ -114,7 +194,7 @@ fn int(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::entity_tag::tests::article, *};
 
     #[test]
     fn numbers_parse_as_in_python() {
@@ -154,16 +234,64 @@ mod tests {
     }
 
     #[test]
-    fn only_issued_cursors_are_accepted() {
-        let cursor = URL_SAFE_NO_PAD.encode("1735284134000001.42");
-        let paging = Paging::parse(&format!("cursor={cursor}")).unwrap();
-        assert_eq!(paging.cursor.unwrap().id, ArticleId(42));
-        assert_eq!(
-            paging.cursor.unwrap().created_at.as_microsecond(),
-            1_735_284_134_000_001
-        );
-        for bad in ["x", "!!", "MTIz", "OTk5OTk5OTk5OTk5OTk5OTk5OTkuMQ"] {
+    fn only_cursors_of_the_issued_form_are_accepted() {
+        let mut article = article();
+        for (micros, id, read) in [
+            (1_735_284_134_000_001, 42, 1_735_284_134_000_001),
+            (0, i32::MAX, 0),
+            (-1, 1, 0),
+            (253_402_207_200_000_000, 1, (1 << 56) - 1),
+        ] {
+            article.created_at = Timestamp::from_microsecond(micros).unwrap();
+            article.id = ArticleId(id);
+            let query = format!("cursor={}", encode_cursor(&article));
+            let cursor = Paging::parse(&query).unwrap().cursor.unwrap();
+            assert_eq!((cursor.created_at.as_microsecond(), cursor.id.0), (read, id));
+        }
+        for bad in [
+            "x",
+            "!!",
+            "LTM3NzcwNTAyMzIwMTAwMDAwMC4x",
+            "062a3f8e3b2a4180000000",
+            "062A3f8e3b2a410000002a",
+            "+62a3f8e3b2a410000002a",
+            "062a3f8e3b2a410000002aa",
+        ] {
             assert!(Paging::parse(&format!("cursor={bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn invalid_filters_and_orders_are_ignored() {
+        let paging = Paging::parse("author=2147483647&favorited=true&sort=oldest").unwrap();
+        assert_eq!(
+            (paging.author, paging.favorited, paging.sort),
+            (Some(UserId(i32::MAX)), Some(true), ListOrder::Oldest)
+        );
+        let paging = Paging::parse("favorited=false&sort=newest").unwrap();
+        assert_eq!(
+            (paging.author, paging.favorited, paging.sort),
+            (None, Some(false), ListOrder::Newest)
+        );
+        for wrong in [
+            "author=",
+            "author=0",
+            "author=-1",
+            "author=2147483648",
+            "author=ann",
+            "favorited=",
+            "favorited=1",
+            "favorited=True",
+            "sort=",
+            "sort=Newest",
+            "sort=title",
+        ] {
+            let paging = Paging::parse(wrong).unwrap();
+            assert_eq!(
+                (paging.author, paging.favorited, paging.sort),
+                (None, None, ListOrder::Newest),
+                "{wrong}"
+            );
         }
     }
 }

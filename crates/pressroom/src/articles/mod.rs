@@ -7,6 +7,6 @@ mod service;
 mod slug;
 
 pub use self::{
-    service::{ArticleError, Articles, OwnArticle},
+    service::{ArticleError, Articles, Creation, OwnArticle},
     slug::slug,
 };

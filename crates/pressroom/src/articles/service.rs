@@ -61,6 +61,14 @@ impl Failure for ArticleError {
     }
 }
 
+/// The article that a request created.
+#[derive(Debug)]
+pub struct Creation {
+    pub article: Article,
+    /// Whether an earlier request with the same idempotency key created it.
+    pub replayed: bool,
+}
+
 /// An article that the requesting user wrote and may change.
 #[derive(Debug)]
 pub struct OwnArticle(Article);
@@ -100,26 +108,26 @@ impl Articles {
         author: &User,
         draft: Draft,
         key: Option<IdempotencyKey>,
-    ) -> Result<Article, ArticleError> {
+    ) -> Result<Creation, ArticleError> {
         Span::internal(span::ARTICLE_CREATE)
             .attribute(user_id(author.id))
             .run(async {
-                let (article, new) = match key {
-                    None => (self.insert(author.id, &draft, None).await?, true),
+                let (article, replayed) = match key {
+                    None => (self.insert(author.id, &draft, None).await?, false),
                     Some(key) => self.insert_once(author.id, &draft, key).await?,
                 };
                 telemetry::set_attribute(KeyValue::new(attribute::ARTICLE_SLUG, article.slug.clone()));
-                if !new {
+                if replayed {
                     telemetry::debug!(
                         article.id = article.id.0,
                         "returned the article of an earlier request"
                     );
-                    return Ok(article);
+                    return Ok(Creation { article, replayed });
                 }
                 CREATED.add(1, &[KeyValue::new(attribute::AUTHOR_ID, author.id.0.to_string())]);
                 self.outbox.notify_one();
                 telemetry::info!(article.id = article.id.0, article.slug, "Article created");
-                Ok(article)
+                Ok(Creation { article, replayed })
             })
             .await
     }
@@ -246,7 +254,7 @@ impl Articles {
         })
     }
 
-    /// Returns the article and whether it is new. One of several concurrent requests with the same key inserts the
+    /// Returns the article and whether an earlier request created it. One of several concurrent requests with the same key inserts the
     /// article; the others wait in the database and return the stored response.
     async fn insert_once(
         &self,
@@ -259,7 +267,7 @@ impl Articles {
             let first = self.store.find_stored_response(author, &once.key, once.since);
             if let Some(first) = first.await? {
                 return if first.fingerprint == once.fingerprint {
-                    Ok((first.article, false))
+                    Ok((first.article, true))
                 } else {
                     Err(ArticleError::IdempotencyKeyReused)
                 };
@@ -268,7 +276,7 @@ impl Articles {
                 Err(StoreError::Conflict(Constraint::IdempotencyKey)) => {
                     telemetry::debug!(attempt, "a concurrent request won the idempotency key");
                 }
-                inserted => return Ok((inserted?, true)),
+                inserted => return Ok((inserted?, false)),
             }
         }
         let reason = "concurrent requests use one idempotency key";

@@ -7,19 +7,23 @@ use anyhow::Context as _;
 use super::block_on;
 use crate::{
     config::{MigrateConfig, MigrateDatabase},
-    store::{postgres, sqlite},
+    store::{
+        postgres::{self, TitleIndex},
+        sqlite,
+    },
 };
 
-/// Applies the missing migrations and prints their names.
+/// Applies the missing migrations and prints their names. On PostgreSQL, also builds the index for searches
+/// if possible.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable or a migration fails; a failed migration has no effect.
 pub fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
     block_on(async {
-        let (applied, database) = match config.database {
-            MigrateDatabase::Sqlite(path) => (sqlite::migrate(&path), path),
+        let (applied, database, postgres) = match config.database {
+            MigrateDatabase::Sqlite(path) => (sqlite::migrate(&path), path, None),
             MigrateDatabase::Postgres { config, masked_url } => {
-                (postgres::migrate(&config).await, masked_url)
+                (postgres::migrate(&config).await, masked_url, Some(config))
             }
         };
         let applied = applied.with_context(|| format!("DATABASE_URL: cannot migrate {database}"))?;
@@ -30,6 +34,23 @@ pub fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
         for migration in applied {
             writeln!(stdout, "Applied {migration}.")?;
         }
+        let Some(config) = postgres else {
+            return Ok(());
+        };
+        stdout.flush()?;
+        let indexed = postgres::index_titles(&config).await;
+        let indexed = indexed
+            .with_context(|| format!("DATABASE_URL: cannot build the index for searches in {database}"))?;
+        let message = match indexed {
+            TitleIndex::Present => return Ok(()),
+            TitleIndex::Built => "Built the index for searches.".to_owned(),
+            TitleIndex::InProgress => "Another process is building the index for searches.".to_owned(),
+            TitleIndex::Unavailable(reason) => format!(
+                "Searches read all titles, because the index for them cannot be built: {reason}. To speed them \
+                up, create the extension pg_trgm, then run `pressroom migrate` again."
+            ),
+        };
+        writeln!(stdout, "{message}")?;
         Ok(())
     })
 }

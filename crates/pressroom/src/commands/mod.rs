@@ -62,6 +62,9 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// Time between two deletions of expired rows.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
+/// Time between two attempts to sum up changes of the number of articles.
+const FOLD_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Sets up telemetry, runs a command with the effective name of the service, and flushes telemetry even if the
 /// command fails.
 fn with_telemetry<F>(
@@ -169,8 +172,8 @@ struct Service {
 }
 
 impl Service {
-    /// Starts the server and the background work: publishing tasks of the outbox, measuring the outbox, and deleting
-    /// expired rows.
+    /// Starts the server and the background work: publishing tasks of the outbox, measuring the outbox, summing up
+    /// changes of the number of articles, and deleting expired rows.
     fn spawn(self, lifecycle: &mut Lifecycle) {
         let (store, config) = (self.store, self.api);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -187,6 +190,8 @@ impl Service {
         lifecycle.spawn("dispatcher", dispatcher.run(lifecycle.shutdown()).map(Ok));
         let watching = watch_backlog(store.clone(), clock.clone(), lifecycle.shutdown());
         lifecycle.spawn("outbox metrics", watching.map(Ok));
+        let folding = fold_article_count(store.clone(), lifecycle.shutdown());
+        lifecycle.spawn("article count", folding.map(Ok));
         let cleaning = housekeeping(store.clone(), clock.clone(), lifecycle.shutdown());
         lifecycle.spawn("housekeeping", cleaning.map(Ok));
 
@@ -228,6 +233,34 @@ fn channels(config: &NotifyConfig) -> anyhow::Result<Arc<[Arc<dyn Channel>]>> {
         channels.push(Arc::new(LogChannel));
     }
     Ok(channels.into())
+}
+
+/// Sums up changes of the number of articles at intervals until `shutdown`. Logs the first of consecutive failures.
+async fn fold_article_count(store: Arc<dyn Store>, shutdown: CancellationToken) {
+    const BATCH: i64 = 10_000;
+    let mut failing = false;
+    let mut pause = FOLD_INTERVAL;
+    while shutdown
+        .run_until_cancelled(tokio::time::sleep(pause))
+        .await
+        .is_some()
+    {
+        pause = FOLD_INTERVAL;
+        match telemetry::without_spans(store.fold_article_count(BATCH)).await {
+            Ok(changes) => {
+                failing = false;
+                if changes >= BATCH.unsigned_abs() {
+                    // More changes are left.
+                    pause = Duration::ZERO;
+                }
+            }
+            Err(error) if !failing => {
+                failing = true;
+                telemetry::warn!(%error, "cannot sum up changes of the number of articles; retrying every 5 s");
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 /// Deletes expired rows at intervals until `shutdown`.

@@ -98,24 +98,49 @@ pub enum PageStart {
     After(Cursor),
 }
 
-/// A query for a page of the list, newest first (`created_at`, then id).
-#[derive(Debug, Clone)]
+impl Default for PageStart {
+    fn default() -> Self {
+        Self::Offset(0)
+    }
+}
+
+/// Order of the list, by `created_at`, then id.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListOrder {
+    #[default]
+    Newest,
+    Oldest,
+}
+
+/// A query for a page of the list.
+#[derive(Debug, Clone, Default)]
 pub struct ListQuery {
     pub start: PageStart,
-    /// Maximum number of articles on the page.
+    /// Maximum number of articles on the page, at most [`ListQuery::MAX_LIMIT`].
     pub limit: i64,
+    pub order: ListOrder,
     /// Case-insensitive substring of the title, without wildcards.
     pub search: Option<String>,
+    pub author: Option<UserId>,
+    /// Whether the viewer has favourited the articles.
+    pub favorited: Option<bool>,
     /// User for whom `favorited` is determined.
     pub viewer: Option<UserId>,
 }
 
 impl ListQuery {
+    /// Maximum number of articles on a page.
+    pub const MAX_LIMIT: i64 = 100;
+
     /// Returns the number of articles to read: one more than the page can contain, to find out whether more
     /// follow.
     #[must_use]
     pub fn fetched(&self) -> i64 {
-        self.limit.max(0).saturating_add(1)
+        self.page_size() + 1
+    }
+
+    fn page_size(&self) -> i64 {
+        self.limit.clamp(0, Self::MAX_LIMIT)
     }
 }
 
@@ -125,7 +150,7 @@ pub struct ArticlePage {
     pub articles: Vec<Article>,
     /// Number of articles that match the query, on all pages.
     pub total: i64,
-    /// Whether older articles also match.
+    /// Whether articles after the page also match.
     pub more: bool,
 }
 
@@ -133,7 +158,7 @@ impl ArticlePage {
     /// Builds the page from up to [`ListQuery::fetched`] articles.
     #[must_use]
     pub fn new(query: &ListQuery, mut articles: Vec<Article>, total: i64) -> Self {
-        let limit = usize::try_from(query.limit.max(0)).unwrap_or(usize::MAX);
+        let limit = usize::try_from(query.page_size()).unwrap_or(usize::MAX);
         let more = articles.len() > limit;
         articles.truncate(limit);
         Self {

@@ -12,8 +12,8 @@ mod task;
 pub use self::{
     account::{Credentials, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId},
     article::{
-        Article, ArticleChanges, ArticleId, ArticlePage, Author, Cursor, Draft, ListQuery, NewArticle,
-        PageStart, Precondition,
+        Article, ArticleChanges, ArticleId, ArticlePage, Author, Cursor, Draft, ListOrder, ListQuery,
+        NewArticle, PageStart, Precondition,
     },
     email::{Email, InvalidEmail},
     idempotency::{Fingerprint, IdempotencyKey, IdempotentRequest, StoredResponse, keys_expired_by},

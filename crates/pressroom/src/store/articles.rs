@@ -54,6 +54,10 @@ pub trait ArticleStore: Debug + Send + Sync + 'static {
     /// old.
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage>;
 
+    /// Sums up at most `limit` changes of the number of articles, if there are many, and returns their number.
+    /// Otherwise each list would have to sum them up.
+    async fn fold_article_count(&self, limit: i64) -> Result<u64>;
+
     /// Changes an article and inserts its task in one transaction. Returns `None` if the article does not
     /// exist or `precondition` does not allow its version.
     ///

@@ -1,14 +1,15 @@
 //! Persistence: [`postgres`] for production, [`sqlite`] for a single process.
 //!
 //! Each aggregate has a trait, which both databases implement next to their SQL. Shared statements and row
-//! readers are in `sql` and `rows`. Each method is one transaction, usually a single statement, and has its
-//! own time-out. Constraints of the database detect conflicts.
+//! readers are in `sql`, `list` and `rows`. Each method is one transaction, usually a single statement, and
+//! has its own time-out. Constraints of the database detect conflicts.
 
 mod accounts;
 mod articles;
 mod deliveries;
 mod error;
 mod health;
+mod list;
 mod outbox;
 pub mod postgres;
 mod rows;

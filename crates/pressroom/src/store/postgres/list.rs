@@ -1,100 +1,309 @@
-//! The list of articles. One statement returns a page and the total from one snapshot.
+//! The list of articles. One statement returns a page and the total from one snapshot, except for searches
+//! with many results.
 //!
-//! There are four statements: with or without a search, from an offset or after an article. A single
-//! statement for all cases would have a bad query plan in each of them.
+//! The total of all articles is the sum of `article_count_changes`, which triggers keep. All other totals are
+//! counted.
 
 use telemetry::Statement;
+use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 
-use super::{connections::Connections, error::StatementError};
+use super::{
+    connections::{Connections, Params, Primary, StatementResult},
+    error::StatementError,
+    search_totals::SearchTotals,
+};
 use crate::{
-    domain::{ArticlePage, ListQuery, PageStart},
+    domain::{Article, ArticlePage, ListQuery, PageStart},
     store::{
+        list::{Shape, Statements},
         rows::{self, Utc},
         sql::{article_columns, statement},
     },
 };
 
-/// `$filter` selects the articles of the list, `$from` limits them to the articles after the cursor, and
-/// `$skip` skips an offset. `$1` is the number of articles, and `$2` the viewer. An empty page is a single
-/// row with nulls and the total.
-macro_rules! list {
-    ($filter:literal, $from:literal, $skip:literal) => {
-        statement!(
-            "SELECT articles",
-            "
-        WITH article AS (
-            SELECT *
-            FROM articles
-            WHERE ",
-            $filter,
-            " AND ",
-            $from,
-            "
-            ORDER BY created_at DESC, id DESC
-            LIMIT $1 ",
-            $skip,
-            "
+/// Maximum number of articles that are skipped from the start of the list of all articles. A page beyond is
+/// read from the nearer end.
+const MAX_SKIPPED: i64 = 1_000;
+/// Maximum offset. The statements calculate with it and must not overflow.
+const MAX_OFFSET: i64 = i64::MAX / 2;
+/// Maximum number of results of a search that are read together. If there are more, the page is read in the
+/// order of the list, which soon finds enough of them.
+const MAX_FOUND: i64 = 10_000;
+
+static LIST: Statements<(Shape, Plan)> = Statements::new(text);
+
+/// Replaces a batch of changes of the number of articles by their sum, if there are enough of them. Skips
+/// rows that another process is replacing.
+const FOLD_COUNT: Statement = statement!(
+    "DELETE article_count_changes",
+    "
+        WITH folded AS (
+            DELETE FROM article_count_changes
+            WHERE id IN (
+                SELECT id
+                FROM article_count_changes
+                WHERE (SELECT count(*) FROM article_count_changes) > 100
+                LIMIT $1
+                FOR UPDATE SKIP LOCKED
+            )
+            RETURNING change
+        ), inserted AS (
+            INSERT INTO article_count_changes (change)
+            SELECT sum(change) FROM folded HAVING count(*) > 0
         )
-        SELECT ",
-            article_columns!(),
-            ",
-            EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $2) AS favorited,
-            total.count AS total
-        FROM (SELECT count(*) FROM articles WHERE ",
-            $filter,
-            ") AS total
-        LEFT JOIN article ON true
-        LEFT JOIN users AS author ON author.id = article.author_id
-        ORDER BY article.created_at DESC, article.id DESC",
-        )
-    };
+        SELECT count(*) FROM folded",
+);
+
+/// The way in which a page and its total are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Plan {
+    /// All articles, whose number is kept.
+    All,
+    /// All articles, from the nearer end of the index.
+    AllFromNearerEnd,
+    /// Some articles, counted separately from the page.
+    Counted,
+    /// The results of a search, all of which are read, counted and sorted, up to one more than [`MAX_FOUND`].
+    Found {
+        /// Whether an index of trigrams helps.
+        by_trigrams: bool,
+    },
+    /// The results of a search in the order of the list, without a total.
+    Remembered,
 }
 
-const ALL_FROM_OFFSET: Statement = list!("true", "true", "OFFSET $3");
-const ALL_AFTER: Statement = list!("true", "(created_at, id) < ($3, $4)", "");
-const FOUND_FROM_OFFSET: Statement = list!("title ILIKE $4", "true", "OFFSET $3");
-const FOUND_AFTER: Statement = list!("title ILIKE $5", "(created_at, id) < ($3, $4)", "");
+/// Returns the text of a statement. `$1` is the number of articles, and `$2` the viewer; the start of the
+/// page, the search pattern and the author follow, if there are any. An empty page is a single row with nulls
+/// and the total.
+fn text((shape, plan): (Shape, Plan)) -> String {
+    let mut last = 2;
+    let mut next = || {
+        last += 1;
+        format!("${last}")
+    };
+    let (start, skip) = if shape.after {
+        let start = format!("(created_at, id) {} ({}, {})", shape.beyond(), next(), next());
+        (start, String::new())
+    } else {
+        ("true".to_owned(), format!("OFFSET {}", next()))
+    };
+    let mut filter = "true".to_owned();
+    if shape.search {
+        // The planner does not know the pattern and always uses an index of trigrams if the condition allows
+        // it.
+        let title = match plan {
+            Plan::Found { by_trigrams: true } => "title",
+            _ => "(title || '')",
+        };
+        filter += &format!(" AND {title} ILIKE {}", next());
+    }
+    if shape.author {
+        filter += &format!(" AND author_id = {}", next());
+    }
+    if let Some(favorited) = shape.favorited {
+        let not = if favorited { "" } else { "NOT " };
+        filter += &format!(
+            " AND {not}EXISTS (SELECT FROM favorites WHERE article_id = articles.id AND user_id = $2)"
+        );
+    }
+    let order = |shape: Shape| {
+        let direction = shape.direction();
+        format!("ORDER BY created_at {direction}, id {direction}")
+    };
+    let (forwards, backwards) = (order(shape), order(shape.reversed()));
+    // The planner does not know `$1`; the constant limit tells it that a page is small.
+    let max = ListQuery::MAX_LIMIT + 1;
+    let page = |rows: &str| format!("SELECT * FROM ({rows} {forwards} LIMIT {max} {skip}) AS page LIMIT $1");
+    let articles = if shape.search {
+        // `OFFSET 0` makes the planner read the list in its order. It would underestimate the number of
+        // results, and read all articles to find them.
+        let list = format!("SELECT * FROM articles WHERE {start} {forwards} OFFSET 0");
+        page(&format!("SELECT * FROM ({list}) AS articles WHERE {filter}"))
+    } else {
+        page(&format!("SELECT * FROM articles WHERE {filter} AND {start}"))
+    };
+    let kept = "SELECT COALESCE(sum(change), 0)::bigint AS count FROM article_count_changes";
+    let with = match plan {
+        Plan::All => format!("total AS ({kept}), article AS ({articles})"),
+        Plan::Counted => {
+            let favorites = "SELECT count(*) FROM favorites WHERE user_id = $2";
+            let total = match (shape.search || shape.author, shape.favorited) {
+                (false, Some(true)) => favorites.to_owned(),
+                (false, Some(false)) => format!("SELECT ({kept}) - ({favorites}) AS count"),
+                _ => format!("SELECT count(*) FROM articles WHERE {filter}"),
+            };
+            format!("total AS ({total}), article AS ({articles})")
+        }
+        Plan::Remembered => format!("total AS (SELECT NULL::bigint AS count), article AS ({articles})"),
+        Plan::Found { .. } => format!(
+            "found AS MATERIALIZED (
+                SELECT id, created_at FROM articles WHERE {filter} LIMIT {MAX_FOUND} + 1
+            ), total AS (
+                SELECT count(*) FROM found
+            ), article AS (
+                SELECT articles.* FROM ({page}) AS page JOIN articles ON articles.id = page.id
+            )",
+            page = page(&format!("SELECT * FROM found WHERE {start}")),
+        ),
+        // The limit of one of the branches is zero, and it is not executed.
+        Plan::AllFromNearerEnd => format!(
+            "total AS ({kept}), page AS (
+                (
+                    SELECT id
+                    FROM (SELECT id FROM articles {forwards} LIMIT {max} OFFSET $3) AS near
+                    LIMIT (SELECT CASE WHEN $3 <= count - $3 THEN $1::bigint ELSE 0 END FROM total)
+                )
+                UNION ALL
+                (
+                    SELECT id
+                    FROM (
+                        SELECT id
+                        FROM articles
+                        {backwards}
+                        LIMIT {max}
+                        OFFSET (SELECT GREATEST(count - $3 - $1::bigint, 0) FROM total)
+                    ) AS far
+                    LIMIT (
+                        SELECT CASE
+                            WHEN $3 <= count - $3 THEN 0
+                            ELSE GREATEST(LEAST($1::bigint, count - $3), 0)
+                        END
+                        FROM total
+                    )
+                )
+            ), article AS (
+                SELECT articles.* FROM page JOIN articles ON articles.id = page.id
+            )"
+        ),
+    };
+    let direction = shape.direction();
+    format!(
+        "
+        WITH {with}
+        SELECT {columns},
+            EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $2) AS favorited,
+            total.count AS total
+        FROM total
+        LEFT JOIN article ON true
+        LEFT JOIN users AS author ON author.id = article.author_id
+        ORDER BY article.created_at {direction}, article.id {direction}",
+        columns = article_columns!(),
+    )
+}
 
 pub(super) async fn list_articles(
     server: &Connections,
+    totals: &SearchTotals,
     query: &ListQuery,
 ) -> Result<ArticlePage, StatementError> {
+    let shape = Shape::of(query);
     let viewer = query.viewer.map(|viewer| viewer.0);
     let fetched = query.fetched();
-    let pattern = query.search.as_deref().map(containing);
-    let statement = match (query.start, &pattern) {
-        (PageStart::Offset(_), None) => &ALL_FROM_OFFSET,
-        (PageStart::Offset(_), Some(_)) => &FOUND_FROM_OFFSET,
-        (PageStart::After(_), None) => &ALL_AFTER,
-        (PageStart::After(_), Some(_)) => &FOUND_AFTER,
-    };
     let mut params: Vec<&(dyn ToSql + Sync)> = vec![&fetched, &viewer];
     let (skipped, created_at, id);
     match query.start {
         PageStart::Offset(offset) => {
-            skipped = offset.max(0);
+            skipped = offset.clamp(0, MAX_OFFSET);
             params.push(&skipped);
         }
         PageStart::After(last) => {
-            (created_at, id) = (Utc(last.created_at), last.id.0);
+            (skipped, created_at, id) = (0, Utc(last.created_at), last.id.0);
             params.push(&created_at);
             params.push(&id);
         }
     }
+    let pattern = query.search.as_deref().map(containing);
     params.extend(pattern.iter().map(|pattern| pattern as &(dyn ToSql + Sync)));
-    let result = server.run_slow(statement, &params).await?;
-    let total = result.first(|row| row.try_get("total"))?.unwrap_or_default();
+    let author = query.author.map(|author| author.0);
+    params.extend(author.iter().map(|author| author as &(dyn ToSql + Sync)));
+
+    if let Some(search) = &query.search {
+        return find(server, totals, query, search, &params).await;
+    }
+    let (statement, is_short) = if shape.filters() {
+        (LIST.get((shape, Plan::Counted)), false)
+    } else if skipped > MAX_SKIPPED {
+        (LIST.get((shape, Plan::AllFromNearerEnd)), false)
+    } else {
+        (LIST.get((shape, Plan::All)), true)
+    };
+    let result = if is_short {
+        server.list(statement, &params).await?
+    } else {
+        server.search(statement, &params).await?
+    };
+    let (articles, total) = read(&result)?;
+    Ok(ArticlePage::new(query, articles, total.unwrap_or_default()))
+}
+
+/// Reads a page of the results of a search.
+async fn find(
+    server: &Connections,
+    totals: &SearchTotals,
+    query: &ListQuery,
+    search: &str,
+    params: Params<'_>,
+) -> Result<ArticlePage, StatementError> {
+    let shape = Shape::of(query);
+    let run = async |plan| read(&server.search(LIST.get((shape, plan)), params).await?);
+    // Totals of searches with a further filter are not remembered.
+    let only_search = query.author.is_none() && query.favorited.is_none();
+    if only_search && let Some(total) = totals.get(search, Instant::now()) {
+        let (articles, _) = run(Plan::Remembered).await?;
+        return Ok(corrected(ArticlePage::new(query, articles, total), query));
+    }
+    let by_trigrams = has_trigram(search);
+    let (articles, found) = run(Plan::Found { by_trigrams }).await?;
+    let found = found.unwrap_or_default();
+    if found <= MAX_FOUND {
+        return Ok(ArticlePage::new(query, articles, found));
+    }
+    let (articles, total) = run(Plan::Counted).await?;
+    let total = total.unwrap_or_default();
+    if only_search {
+        totals.insert(search, total, Instant::now());
+    }
+    Ok(ArticlePage::new(query, articles, total))
+}
+
+fn read(result: &StatementResult) -> Result<(Vec<Article>, Option<i64>), StatementError> {
+    let total: Option<Option<i64>> = result.first(|row| row.try_get("total"))?;
     let first: Option<Option<i32>> = result.first(|row| row.try_get("id"))?;
     let articles = match first.flatten() {
         Some(_) => result.all(rows::article)?,
         None => Vec::new(),
     };
-    Ok(ArticlePage::new(query, articles, total))
+    Ok((articles, total.flatten()))
+}
+
+/// Replaces a remembered total that contradicts the page.
+fn corrected(page: ArticlePage, query: &ListQuery) -> ArticlePage {
+    let length = i64::try_from(page.articles.len()).unwrap_or(i64::MAX);
+    let total = match query.start {
+        PageStart::Offset(offset) if !page.more && length > 0 => offset.max(0).saturating_add(length),
+        PageStart::Offset(offset) if !page.more => page.total.min(offset.max(0)),
+        PageStart::Offset(offset) => page.total.max(offset.max(0).saturating_add(length + 1)),
+        PageStart::After(_) => page.total.max(length + i64::from(page.more)),
+    };
+    ArticlePage { total, ..page }
+}
+
+/// Folds up to `limit` changes of the number of articles, and returns their number.
+pub(super) async fn fold_count(primary: &Primary, limit: i64) -> Result<u64, StatementError> {
+    let folded = primary.maintain(&FOLD_COUNT, &[&limit]).await?;
+    let folded: Option<i64> = folded.first(|row| row.try_get("count"))?;
+    Ok(folded.unwrap_or_default().unsigned_abs())
 }
 
 /// Returns a LIKE pattern that matches strings containing `text`, with the wildcards in `text` escaped.
 fn containing(text: &str) -> String {
     let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
     format!("%{escaped}%")
+}
+
+/// Whether `text` contains a trigram as `pg_trgm` defines it: three letters or digits in a row.
+fn has_trigram(text: &str) -> bool {
+    let mut words = text.split(|character: char| !character.is_alphanumeric());
+    words.any(|word| word.chars().count() >= 3)
 }

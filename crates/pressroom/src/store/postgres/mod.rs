@@ -15,18 +15,22 @@ mod list;
 mod migrations;
 mod outbox;
 mod replica;
+mod search_totals;
+mod title_index;
 mod value;
 
 use std::sync::Arc;
 
 pub use self::{
-    config::{InvalidUrl, PostgresConfig},
+    config::{InvalidUrl, PostgresConfig, Sizes},
     connections::SetupError,
     migrations::migrate,
+    title_index::{TitleIndex, index_titles},
 };
 use self::{
-    connections::{Connections, Role},
+    connections::{Connections, Primary},
     replica::Replica,
+    search_totals::SearchTotals,
 };
 use crate::domain::UserId;
 
@@ -35,8 +39,9 @@ use crate::domain::UserId;
 /// The replica lags behind, so it only serves reads by callers without an account, who cannot have written
 /// anything. Articles that the replica does not have are read from the primary.
 pub struct PostgresStore {
-    primary: Arc<Connections>,
+    primary: Arc<Primary>,
     replica: Option<Replica>,
+    search_totals: SearchTotals,
 }
 
 impl PostgresStore {
@@ -47,8 +52,9 @@ impl PostgresStore {
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub fn connect(config: &PostgresConfig) -> Result<Self, SetupError> {
         Ok(Self {
-            primary: Arc::new(Connections::open(config, Role::PRIMARY)?),
+            primary: Arc::new(Primary::open(config)?),
             replica: None,
+            search_totals: SearchTotals::default(),
         })
     }
 

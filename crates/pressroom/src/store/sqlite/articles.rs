@@ -150,6 +150,11 @@ impl ArticleStore for SqliteStore {
         list::list_articles(self, query).await
     }
 
+    /// Returns zero: the number of articles is a single row.
+    async fn fold_article_count(&self, _limit: i64) -> Result<u64> {
+        Ok(0)
+    }
+
     async fn update_article(
         &self,
         id: ArticleId,

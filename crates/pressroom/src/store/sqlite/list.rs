@@ -1,6 +1,8 @@
-//! Lists articles: one statement reads the page, another counts all matches in the same snapshot.
+//! The list of articles, read by two statements that see the same snapshot.
+//!
+//! A trigger keeps the number of all articles. Other totals are counted.
 
-use rusqlite::params;
+use rusqlite::{params_from_iter, types::Value};
 use telemetry::{Returned, Statement};
 
 use super::{SqliteStore, value::folded};
@@ -8,60 +10,109 @@ use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
         Result,
-        rows::{self, Utc},
+        list::{Shape, Statements},
+        rows,
         sql::{article_columns, statement},
     },
 };
 
-/// `?1` is the folded search text or null, `?2` the viewer's id, and `?3` the maximum number of articles.
-macro_rules! page {
-    ($start:literal, $skip:literal) => {
-        statement!(
-            "SELECT articles",
-            "SELECT ",
-            article_columns!(),
-            ",
-            EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = ?2) AS favorited
-        FROM articles AS article
-        JOIN users AS author ON author.id = article.author_id
-        WHERE (?1 IS NULL OR instr(article.title_folded, ?1) > 0) AND ",
-            $start,
-            "
-        ORDER BY article.created_at DESC, article.id DESC
-        LIMIT ?3 ",
-            $skip,
+static PAGE: Statements<Shape> = Statements::new(page);
+static COUNT: Statements<Shape> = Statements::new(count);
+
+const COUNT_ALL: Statement = statement!("SELECT article_count", "SELECT articles FROM article_count",);
+
+/// The parameters are the viewer, those of the filter, the cursor, the number of articles and the offset. The
+/// inner query reads skipped articles from the index only. `CROSS JOIN` makes SQLite run it first.
+fn page(shape: Shape) -> String {
+    let (start, skip) = if shape.after {
+        (
+            format!("(article.created_at, article.id) {} (?, ?)", shape.beyond()),
+            "",
         )
+    } else {
+        ("true".to_owned(), "OFFSET ?")
     };
+    let (filter, direction) = (filter(shape), shape.direction());
+    format!(
+        "
+        SELECT {columns},
+            EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = ?) AS favorited
+        FROM (
+            SELECT article.id
+            FROM articles AS article
+            WHERE {filter} AND {start}
+            ORDER BY article.created_at {direction}, article.id {direction}
+            LIMIT ? {skip}
+        ) AS page
+        CROSS JOIN articles AS article ON article.id = page.id
+        JOIN users AS author ON author.id = article.author_id
+        ORDER BY article.created_at {direction}, article.id {direction}",
+        columns = article_columns!(),
+    )
 }
 
-const FROM_OFFSET: Statement = page!("true", "OFFSET ?4");
-const AFTER: Statement = page!("(article.created_at, article.id) < (?4, ?5)", "");
+fn count(shape: Shape) -> String {
+    format!("SELECT count(*) FROM articles AS article WHERE {}", filter(shape))
+}
 
-const COUNT: Statement = statement!(
-    "SELECT articles",
-    "SELECT count(*) FROM articles WHERE ?1 IS NULL OR instr(title_folded, ?1) > 0",
-);
+/// The parameters are the search text, the author and the viewer, if the query needs them.
+fn filter(shape: Shape) -> String {
+    let mut filter = "true".to_owned();
+    if shape.search {
+        filter += " AND instr(article.title_folded, ?) > 0";
+    }
+    if shape.author {
+        filter += " AND article.author_id = ?";
+    }
+    if let Some(favorited) = shape.favorited {
+        filter += if favorited { " AND " } else { " AND NOT " };
+        filter += "EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = ?)";
+    }
+    filter
+}
 
 pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Result<ArticlePage> {
-    let statement = match query.start {
-        PageStart::Offset(_) => &FROM_OFFSET,
-        PageStart::After(_) => &AFTER,
-    };
+    let shape = Shape::of(&query);
+    // Names the span, whichever end of the list the page is read from.
+    let statement = PAGE.get(shape);
     let page = store.read(statement, move |db| {
-        let search = query.search.as_deref().map(folded);
-        let (viewer, fetched) = (query.viewer.map(|viewer| viewer.0), query.fetched());
-        let articles = match query.start {
-            PageStart::Offset(offset) => {
-                let params = params![search, viewer, fetched, offset.max(0)];
-                db.rows(statement, params, |row| rows::article(row))?
-            }
-            PageStart::After(last) => {
-                let params = params![search, viewer, fetched, Utc(last.created_at), last.id.0];
-                db.rows(statement, params, |row| rows::article(row))?
-            }
+        let viewer: Value = query.viewer.map(|viewer| viewer.0).into();
+        let search = query.search.as_deref().map(|search| Value::from(folded(search)));
+        let author = query.author.map(|author| Value::from(author.0));
+        let favorited = query.favorited.map(|_| viewer.clone());
+        let filter: Vec<Value> = search.into_iter().chain(author).chain(favorited).collect();
+        let total = if shape.filters() {
+            db.row(COUNT.get(shape), params_from_iter(&filter), |row| row.get(0))?
+        } else {
+            db.row(&COUNT_ALL, [], |row| row.get(0))?
         };
-        let total = db.row(&COUNT, [search], |row| row.get(0))?;
-        Ok(ArticlePage::new(&query, articles, total.unwrap_or_default()))
+        let total: i64 = total.unwrap_or_default();
+
+        let mut params = vec![viewer];
+        params.extend(filter);
+        let (mut statement, mut reversed) = (statement, false);
+        match query.start {
+            PageStart::Offset(offset) => {
+                let mut skipped = offset.max(0);
+                let fetched = query.fetched().min(total.saturating_sub(skipped)).max(0);
+                if skipped > total - skipped {
+                    // The page is nearer to the end of the list.
+                    (statement, reversed) = (PAGE.get(shape.reversed()), true);
+                    skipped = total.saturating_sub(skipped).saturating_sub(fetched).max(0);
+                }
+                params.extend([fetched.into(), skipped.into()]);
+            }
+            PageStart::After(last) => params.extend([
+                last.created_at.as_microsecond().into(),
+                last.id.0.into(),
+                query.fetched().into(),
+            ]),
+        }
+        let mut articles = db.rows(statement, params_from_iter(params), |row| rows::article(row))?;
+        if reversed {
+            articles.reverse();
+        }
+        Ok(ArticlePage::new(&query, articles, total))
     });
     page.await
 }
@@ -70,5 +121,45 @@ pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Resu
 impl Returned for ArticlePage {
     fn returned_rows(&self) -> Option<i64> {
         i64::try_from(self.articles.len() + usize::from(self.more)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{connections::connect::connect, migrations},
+        *,
+    };
+    use crate::domain::ListOrder;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "asks for the plan of a statement")]
+    fn skipped_articles_are_read_from_the_index_only() {
+        let mut connection = connect(":memory:").unwrap();
+        migrations::apply(&mut connection).unwrap();
+        for order in [ListOrder::Newest, ListOrder::Oldest] {
+            for after in [false, true] {
+                let shape = Shape {
+                    search: false,
+                    author: false,
+                    favorited: None,
+                    order,
+                    after,
+                };
+                let explain = format!("EXPLAIN QUERY PLAN {}", PAGE.get(shape).text);
+                let mut statement = connection.prepare(&explain).unwrap();
+                let steps = statement.raw_query().mapped(|row| row.get(3));
+                let steps: Vec<String> = steps.collect::<Result<_, _>>().unwrap();
+                let mut reads = steps
+                    .iter()
+                    .filter(|step| step.split(' ').nth(1) == Some("article"));
+                let first = reads.next().unwrap();
+                assert!(first.contains("COVERING INDEX ix_articles_newest"), "{steps:?}");
+                assert!(
+                    reads.all(|step| step.contains("INTEGER PRIMARY KEY")),
+                    "{steps:?}"
+                );
+            }
+        }
     }
 }

@@ -73,7 +73,7 @@ impl Channel for WebhookChannel {
         let timestamp = notification.occurred_at.as_second().to_string();
         let body = json!({
             "type": format!("article.{}", notification.event.as_str()),
-            "timestamp": notification.occurred_at,
+            "timestamp": format!("{:.6}", notification.occurred_at),
             "data": {
                 "headline": headline(notification),
                 "article": {

@@ -1,6 +1,8 @@
-//! The observatory's pages in Chromium; `tests/browser/observatory.mjs` has the steps.
+//! Pages in Chromium: the observatory's and the API's documentation. The scripts in `tests/browser` have the
+//! steps.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -18,21 +20,41 @@ async fn the_observatorys_pages_work_in_a_browser() {
     ];
     let folder = process::Folder::new();
     let (mut process, api) = process::start_api(&[], &variables, folder.path()).await;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/observatory.mjs");
     let screenshots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
+    run(
+        "observatory.mjs",
+        &[
+            format!("http://{api}").as_ref(),
+            format!("http://127.0.0.1:{pages}").as_ref(),
+            format!("http://127.0.0.1:{otlp}").as_ref(),
+            screenshots.as_ref(),
+        ],
+    );
+    assert!(process.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documentation_page_sends_each_parameter_where_it_belongs() {
+    let folder = process::Folder::new();
+    let (mut process, api) = process::start_api(&[], &[], folder.path()).await;
+    run("docs.mjs", &[format!("http://{api}").as_ref()]);
+    assert!(process.terminate().await.success());
+}
+
+/// Runs a script, which fails with the first wrong step.
+fn run(script: &str, arguments: &[&OsStr]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/browser")
+        .join(script);
     let output = Command::new("node")
         .arg(script)
-        .arg(format!("http://{api}"))
-        .arg(format!("http://127.0.0.1:{pages}"))
-        .arg(format!("http://127.0.0.1:{otlp}"))
-        .arg(screenshots)
+        .args(arguments)
         .arg(required("TEST_BROWSER"))
         .arg(required("TEST_BROWSER_MODULES"))
         .output()
         .unwrap();
     let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{printed}");
-    assert!(process.terminate().await.success());
 }
 
 #[expect(

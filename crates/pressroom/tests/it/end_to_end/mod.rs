@@ -10,6 +10,7 @@ mod draining;
 mod embedded;
 mod installation;
 mod observatory;
+mod openapi;
 mod production;
 mod remote_control;
 mod telemetry;

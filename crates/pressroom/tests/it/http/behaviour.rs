@@ -287,10 +287,64 @@ async fn favorited_is_reported_per_caller() {
 }
 
 #[tokio::test]
-async fn timestamps_end_in_z() {
+async fn timestamps_have_six_digits_of_fraction_and_end_in_z() {
     let running = start().await;
-    let alice = raw::register(running.api.address, "alice@example.com").await;
-    let article = create(running.api.address, &alice, "Dated").await;
-    assert_eq!(article["created_at"], "2026-11-22T06:44:20Z");
+    let address = running.api.address;
+    let alice = raw::register(address, "alice@example.com").await;
+    let article = create(address, &alice, "Dated").await;
+    assert_eq!(article["created_at"], "2026-11-22T06:44:20.000000Z");
+    assert_eq!(article["updated_at"], "2026-11-22T06:44:20.000000Z");
     assert_eq!(article["slug"], "dated-1795329860");
+    let user = raw::request(address, "GET", "/api/user", Some(&alice), None).await;
+    assert_eq!(user.json()["created_at"], "2026-11-22T06:44:20.000000Z");
+    // The second version is a microsecond later, because the clock stands still.
+    let target = format!("/api/articles/{}", article["slug"].as_str().unwrap());
+    let update = json!({"body": "y"});
+    let updated = raw::request(address, "PUT", &target, Some(&alice), Some(&update)).await;
+    assert_eq!(updated.json()["updated_at"], "2026-11-22T06:44:20.000001Z");
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_the_body_is_ignored() {
+    let running = start().await;
+    let account = r#"{"email": "ann@example.com", "password": "password123", "name": "Ann"}"#;
+    for (target, body, status) in [
+        ("/api/register", format!("\u{feff}{account}"), 201),
+        ("/api/register", format!("\u{feff}\u{feff}{account}"), 400),
+        ("/api/login", "\u{feff}{}".to_owned(), 400),
+        ("/api/login", "\u{feff}".to_owned(), 400),
+    ] {
+        let request = format!(
+            "POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let response = raw::send(running.api.address, request.as_bytes()).await;
+        assert_eq!(response.status, status, "{target} {body:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_response_to_any_number_of_wrong_fields_is_small() {
+    let running = start().await;
+    let address = running.api.address;
+    let alice = raw::register(address, "alice@example.com").await;
+    let many: serde_json::Map<_, _> = (0..50_000).map(|i| (format!("field{i}"), json!(0))).collect();
+    let long: serde_json::Map<_, _> = (0..6).map(|i| ("\u{1}".repeat(20_000 + i), json!(0))).collect();
+    for (method, target) in [
+        ("POST", "/api/login"),
+        ("POST", "/api/articles/"),
+        ("PUT", "/api/user"),
+    ] {
+        for fields in [&many, &long] {
+            let body = Value::Object(fields.clone());
+            let response = raw::request(address, method, target, Some(&alice), Some(&body)).await;
+            assert_eq!(response.status, 400, "{method} {target}");
+            assert!(response.body.len() < 64 << 10, "{}", response.body.len());
+            let fields = response.json()["error"]["fields"].clone();
+            assert_eq!(fields["_schema"], json!(["Further errors are omitted."]));
+            if target == "/api/login" {
+                assert_eq!(fields["email"], json!(["Missing data for required field."]));
+            }
+        }
+    }
 }

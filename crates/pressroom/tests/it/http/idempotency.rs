@@ -45,7 +45,8 @@ async fn a_repeated_request_gets_the_first_response(store: Arc<dyn Store>) {
     let body = json!({"title": "Once", "description": "d", "body": "x"});
     let first = create(api.address, &alice, "key-1", &body).await;
     assert_eq!(first.status, 201);
-    // The same JSON value, written differently.
+    assert_eq!(first.header("idempotency-replayed"), None);
+    // The same request with another JSON syntax.
     let same = "{\"body\":\"\\u0078\",  \"title\":\"Once\", \"description\":\"d\"}";
     let again = format!(
         "POST /api/articles/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice}\r\nIdempotency-Key: key-1\r\n\
@@ -71,6 +72,7 @@ async fn a_repeated_request_gets_the_first_response(store: Arc<dyn Store>) {
         let repeated = raw::send(api.address, again.as_bytes()).await;
         assert_eq!(repeated.status, 201);
         assert_eq!(repeated.body, first.body);
+        assert_eq!(repeated.header("idempotency-replayed"), Some("true"));
         for field in ["location", "etag", "content-type"] {
             assert_eq!(repeated.header(field), first.header(field), "{field}");
         }
@@ -118,6 +120,10 @@ async fn concurrent_requests_with_one_key_create_one_article(store: Arc<dyn Stor
     let alice = raw::register(api.address, "alice@example.com").await;
     let body = json!({"title": "Once", "body": "x"});
     let responses = join_all((0..64).map(|_| create(api.address, &alice, "key", &body))).await;
+    let replayed = responses
+        .iter()
+        .filter(|response| response.header("idempotency-replayed").is_some());
+    assert_eq!(replayed.count(), 63);
     let mut bodies = BTreeSet::new();
     for response in responses {
         assert_eq!(

@@ -1,10 +1,13 @@
 //! Tests of the HTTP API over both stores.
 
 mod behaviour;
+mod compression;
 mod conditions;
 mod contract;
+mod crafted;
 mod hardening;
 mod idempotency;
+mod lists;
 mod outages;
 mod races;
 mod rate_limits;

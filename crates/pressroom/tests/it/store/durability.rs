@@ -29,7 +29,7 @@ async fn committed_rows_survive_reopening() {
 #[tokio::test]
 async fn a_file_is_migrated_once() {
     let file = File::new();
-    assert_eq!(migrate(&file.url()).unwrap().len(), 2);
+    assert_eq!(migrate(&file.url()).unwrap().len(), 4);
     assert!(migrate(&file.url()).unwrap().is_empty());
     assert!(file.store().schema_is_current().await.unwrap());
 }

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use pressroom::{
-    domain::{Email, ListQuery, NewUser, PageStart, PasswordHash, UserChanges, UserId},
+    domain::{Email, ListQuery, NewUser, PasswordHash, UserChanges, UserId},
     store::{AccountStore, ArticleStore, Constraint, HealthStore, StoreError, postgres::migrate},
 };
 use tokio_postgres::Client;
@@ -11,15 +11,18 @@ use tokio_postgres::Client;
 use crate::support::postgres::Database;
 
 /// Output of `pg_dump` for the schema of the reference implementation.
-const FLASK_SCHEMA: &str = include_str!("../../vectors/flask-schema.sql");
+pub const FLASK_SCHEMA: &str = include_str!("../../vectors/flask-schema.sql");
 
-/// Indexes that the migrations add to Flask's tables, their only change to them.
+/// Indexes that the migrations add to Flask's tables.
 const ADDED_INDEXES: [&str; 4] = [
-    "ix_articles_author_id",
+    "ix_articles_author_newest",
     "ix_articles_newest",
     "ix_favorites_article_id",
     "ix_users_email_lower",
 ];
+
+/// Triggers that the migrations add to Flask's tables.
+const ADDED_TRIGGERS: [&str; 3] = ["articles_deleted", "articles_inserted", "articles_truncated"];
 
 /// Query that describes each column, index, constraint, sequence and trigger of Flask's tables in a row.
 const DESCRIPTION: &str = "
@@ -47,12 +50,13 @@ const DESCRIPTION: &str = "
     UNION ALL
     SELECT concat_ws(' ', 'trigger', tgrelid::regclass, tgname)
     FROM pg_trigger
-    WHERE NOT tgisinternal
+    WHERE NOT tgisinternal AND tgname <> ALL ($2)
     ORDER BY 1";
 
 async fn description(client: &Client) -> Vec<String> {
-    let added = ADDED_INDEXES.map(str::to_owned).to_vec();
-    let rows = client.query(DESCRIPTION, &[&added]).await.unwrap();
+    let indexes = ADDED_INDEXES.map(str::to_owned).to_vec();
+    let triggers = ADDED_TRIGGERS.map(str::to_owned).to_vec();
+    let rows = client.query(DESCRIPTION, &[&indexes, &triggers]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
@@ -100,6 +104,10 @@ async fn a_fresh_schema_equals_the_schema_of_flask() {
         .await
         .unwrap();
     assert_eq!(added.len(), ADDED_INDEXES.len());
+    let added = "SELECT tgname::text FROM pg_trigger WHERE NOT tgisinternal ORDER BY tgname";
+    let added = client.query(added, &[]).await.unwrap();
+    let added: Vec<&str> = added.iter().map(|row| row.get(0)).collect();
+    assert_eq!(added, ADDED_TRIGGERS);
 }
 
 #[tokio::test]
@@ -108,7 +116,7 @@ async fn a_database_of_flask_is_adopted_with_its_rows() {
     let store = database.store();
     assert!(!store.schema_is_current().await.unwrap());
     let applied = migrate(&database.config()).await.unwrap();
-    assert_eq!(applied.len(), 3, "{applied:?}");
+    assert_eq!(applied.len(), 6, "{applied:?}");
     assert!(store.schema_is_current().await.unwrap());
     assert!(migrate(&database.config()).await.unwrap().is_empty());
 
@@ -136,10 +144,8 @@ async fn a_database_of_flask_is_adopted_with_its_rows() {
         .unwrap();
     let page = store
         .list_articles(ListQuery {
-            start: PageStart::Offset(0),
             limit: 20,
-            search: None,
-            viewer: None,
+            ..ListQuery::default()
         })
         .await
         .unwrap();
@@ -246,7 +252,7 @@ async fn concurrent_migrations_are_applied_once() {
         .map(|applied| applied.unwrap().len())
         .collect();
     counts.sort_unstable();
-    assert_eq!(counts, [0, 0, 0, 0, 3]);
+    assert_eq!(counts, [0, 0, 0, 0, 6]);
 }
 
 #[tokio::test]
@@ -281,5 +287,5 @@ async fn a_migration_fails_as_unavailable_while_a_table_is_locked() {
     );
     long.commit().await.unwrap();
     // Checking for an existing index already waits for the table, so no migration was applied.
-    assert_eq!(migrate(&database.config()).await.unwrap().len(), 3);
+    assert_eq!(migrate(&database.config()).await.unwrap().len(), 6);
 }

@@ -2,11 +2,17 @@
 //! TLS.
 #![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
+mod article_count;
 mod durability;
+mod encodings;
+mod failover;
 mod fixture;
+mod isolation;
+mod lists;
 mod migrations;
 mod outages;
 mod pooler;
 mod replica;
 mod suite;
+mod title_index;
 mod tls;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pressroom::{
-    domain::{ListQuery, PageStart},
+    domain::ListQuery,
     store::{
         AccountStore, ArticleStore, StoreError,
         postgres::{PostgresConfig, PostgresStore, migrate},
@@ -103,10 +103,8 @@ fn connect(primary: &str, replica: &str) -> PostgresStore {
 
 fn list() -> ListQuery {
     ListQuery {
-        start: PageStart::Offset(0),
         limit: 20,
-        search: None,
-        viewer: None,
+        ..ListQuery::default()
     }
 }
 

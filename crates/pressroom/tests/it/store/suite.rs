@@ -746,8 +746,7 @@ fn list(start: PageStart, limit: i64) -> ListQuery {
     ListQuery {
         start,
         limit,
-        search: None,
-        viewer: None,
+        ..ListQuery::default()
     }
 }
 

@@ -13,16 +13,19 @@ use std::{
     },
 };
 
-use pressroom::store::postgres::{PostgresConfig, PostgresStore, migrate};
+use pressroom::store::postgres::{PostgresConfig, PostgresStore, index_titles, migrate};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
 use super::postgres_server::Server;
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../../../migrations/postgres/V1__reference_tables.sql"),
     include_str!("../../../migrations/postgres/V2__outbox_revocations_deliveries.sql"),
     include_str!("../../../migrations/postgres/V3__idempotency_keys.sql"),
+    include_str!("../../../migrations/postgres/V6__articles_by_author.sql"),
+    include_str!("../../../migrations/postgres/V7__article_count.sql"),
+    include_str!("../../../migrations/postgres/V8__existing_articles.sql"),
 ];
 
 /// A database for one test, dropped at its end.
@@ -42,14 +45,26 @@ impl Database {
         Self::create(None).await
     }
 
+    /// Creates a database with another encoding, without a schema.
+    pub async fn encoded(encoding: &str) -> Self {
+        Self::create_with(&format!(
+            "TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+        ))
+        .await
+    }
+
     async fn create(template: Option<&str>) -> Self {
+        let template = template.unwrap_or("template0");
+        Self::create_with(&format!("TEMPLATE {template}")).await
+    }
+
+    async fn create_with(options: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("pressroom_test_{}_{number}", std::process::id());
         let admin = client(server_url()).await;
-        let template = template.unwrap_or("template0");
         admin
-            .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
+            .batch_execute(&format!("CREATE DATABASE {name} {options}"))
             .await
             .unwrap();
         Self {
@@ -146,7 +161,9 @@ async fn template() -> &'static str {
                     .await
                     .unwrap();
                 let url = with_database(server_url(), &draft);
-                migrate(&PostgresConfig::parse(&url).unwrap()).await.unwrap();
+                let config = PostgresConfig::parse(&url).unwrap();
+                migrate(&config).await.unwrap();
+                index_titles(&config).await.unwrap();
                 rename(&admin, &draft, &name).await;
             }
             name

@@ -32,6 +32,17 @@ impl Response {
             header.eq_ignore_ascii_case(name).then(|| value.trim())
         })
     }
+
+    /// Whether a list in the header fields of this name contains `item`, ignoring case.
+    pub fn lists(&self, name: &str, item: &str) -> bool {
+        let fields = self.head.lines().filter_map(|line| line.split_once(':'));
+        let mut fields = fields.filter(|(header, _)| header.eq_ignore_ascii_case(name));
+        fields.any(|(_, value)| {
+            value
+                .split(',')
+                .any(|listed| listed.trim().eq_ignore_ascii_case(item))
+        })
+    }
 }
 
 /// Sends `request` unchanged on a new connection.

@@ -1,0 +1,155 @@
+//! The trigram index for searches, which is optional: the extension `pg_trgm` may be missing, or the role may
+//! lack the privilege to create it. Without the index, a search reads every title.
+//!
+//! The index is not part of a migration, because building it must neither block writers nor fail a migration.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::Client;
+
+use super::{
+    config::{PostgresConfig, Role},
+    connections::{Connector, Driver, Timeouts},
+};
+use crate::store::StoreError;
+
+/// Maximum duration of one statement, including the wait for transactions that are older than the index.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Maximum duration of all statements together.
+const TIMEOUT: Duration = Duration::from_secs(40 * 60);
+
+/// Allows one builder at a time. The lock belongs to an open transaction, so it is released when the
+/// connection closes, even behind a pooler. Others do not wait for it: the build waits for their
+/// transactions.
+const LOCK: &str = "
+    BEGIN;
+    SET LOCAL idle_in_transaction_session_timeout TO 0;
+    SELECT pg_try_advisory_xact_lock(hashtextextended('pressroom title index', 0))";
+
+/// Finds the schema of the extension, quoted, and whether the index is valid, if they exist.
+const FIND: &str = "
+    SELECT
+        (SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pg_trgm') AS extension,
+        (
+            SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_articles_title_trigrams')
+        ) AS valid";
+
+const CREATE_EXTENSION: &str = "CREATE EXTENSION IF NOT EXISTS pg_trgm";
+
+const DROP: &str = "DROP INDEX CONCURRENTLY IF EXISTS ix_articles_title_trigrams";
+
+/// The trigram index of titles after [`index_titles`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TitleIndex {
+    /// It existed already.
+    Present,
+    /// It was built.
+    Built,
+    /// Another process is building it.
+    InProgress,
+    /// It cannot be built, for this reason.
+    Unavailable(String),
+}
+
+/// Builds the trigram index of titles if it is missing and the server has `pg_trgm`, which is created if
+/// possible.
+///
+/// Requests are not blocked during the build. An index that an interrupted build left behind is replaced.
+///
+/// # Errors
+/// [`StoreError`] if the database is unreachable or the schema is missing.
+pub async fn index_titles(config: &PostgresConfig) -> Result<TitleIndex, StoreError> {
+    let timeouts = Timeouts {
+        statement: STATEMENT_TIMEOUT,
+        lock: STATEMENT_TIMEOUT,
+    };
+    let connector = Connector::new(config, Role::Primary, timeouts)
+        .map_err(|error| StoreError::Failed(error.to_string()))?;
+    let (lock, lock_driver) = connector.open_in_time().await.map_err(StoreError::Unavailable)?;
+    let _lock_driver = Aborted(lock_driver);
+    let (client, driver) = connector.open_in_time().await.map_err(StoreError::Unavailable)?;
+    let _driver = Aborted(driver);
+    timeout(TIMEOUT, build(&lock, &client))
+        .await
+        .unwrap_or_else(|_elapsed| {
+            Err(StoreError::Unavailable(
+                "the index of titles was not built in time".to_owned(),
+            ))
+        })
+}
+
+/// Aborts the task of a connection on drop, which closes the connection.
+struct Aborted(Driver);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no request waits for the index, and the statements are constants"
+)]
+async fn build(lock: &Client, client: &Client) -> Result<TitleIndex, StoreError> {
+    let locked = lock.simple_query(LOCK).await?;
+    let locked = locked.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    if locked != Some("t") {
+        return Ok(TitleIndex::InProgress);
+    }
+    let (mut extension, valid) = find(client).await?;
+    if valid == Some(true) {
+        return Ok(TitleIndex::Present);
+    }
+    if valid == Some(false) {
+        client.batch_execute(DROP).await?;
+    }
+    if extension.is_none() {
+        if let Err(error) = client.batch_execute(CREATE_EXTENSION).await {
+            return unavailable(error);
+        }
+        extension = find(client).await?.0;
+    }
+    let schema = extension.ok_or_else(StoreError::no_row)?;
+    // The operator class may be in a schema outside of the search path. A short list of pending entries keeps
+    // the writer that merges it into the index fast.
+    let create = format!(
+        "CREATE INDEX CONCURRENTLY ix_articles_title_trigrams ON articles
+        USING gin (title {schema}.gin_trgm_ops) WITH (gin_pending_list_limit = 256)"
+    );
+    if let Err(error) = client.batch_execute(&create).await {
+        // Otherwise writers would maintain an index that no search uses. The next call also drops it.
+        let _dropped = client.batch_execute(DROP).await;
+        return unavailable(error);
+    }
+    Ok(TitleIndex::Built)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no request waits for the index, and the statement is a constant"
+)]
+async fn find(client: &Client) -> Result<(Option<String>, Option<bool>), StoreError> {
+    let found = client.simple_query(FIND).await?;
+    let row = found.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let row = row.ok_or_else(StoreError::no_row)?;
+    Ok((
+        row.get("extension").map(str::to_owned),
+        row.get("valid").map(|valid| valid == "t"),
+    ))
+}
+
+/// Returns the server's reason, or the error if the connection was lost.
+fn unavailable(error: tokio_postgres::Error) -> Result<TitleIndex, StoreError> {
+    match error.as_db_error() {
+        Some(reason) => Ok(TitleIndex::Unavailable(reason.message().to_owned())),
+        None => Err(error.into()),
+    }
+}

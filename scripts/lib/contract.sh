@@ -1,0 +1,16 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # variables set here are read by the script that sources this
+# Installs the validators, generators and the fuzzer that test the OpenAPI document, in the versions of
+# crates/pressroom/tests/contract. Needs machine.sh, python.sh and browser.sh.
+
+# `install_contract`; sets CONTRACT_PYTHON (an interpreter) and CONTRACT_MODULES (a folder node_modules).
+install_contract() {
+    local project=crates/pressroom/tests/contract home
+    install_requirements contract "$project/requirements.txt"
+    CONTRACT_PYTHON=$PYTHON
+    home=$TOOLS/contract-$(checksum "$project/package-lock.json")
+    CONTRACT_MODULES=$home/node_modules
+    command -v npm >/dev/null 2>&1 || install_packages "nodejs npm" node
+    install_once "$home" install_modules "$home" "$project" ||
+        fail "the packages in $project/package-lock.json could not be fetched, so the tests that need them cannot run"
+}
