@@ -124,7 +124,7 @@ impl Connections {
         let connections = Self {
             reads: Arc::new(reads),
             lists: pool(lists_name, config.sizes.lists, 256).open_early(),
-            searches: pool(searches_name, config.sizes.searches, 32),
+            searches: pool(searches_name, config.sizes.searches, 32).open_early(),
             locked: LockedRows::default(),
             database,
             connector,
