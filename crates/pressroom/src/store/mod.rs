@@ -11,6 +11,7 @@ mod error;
 mod health;
 mod outbox;
 pub mod postgres;
+mod published;
 mod rows;
 mod sql;
 pub mod sqlite;
@@ -22,6 +23,7 @@ pub use self::{
     error::{Constraint, Result, StoreError},
     health::HealthStore,
     outbox::OutboxStore,
+    published::PublishedTaskStore,
 };
 
 /// A store of all aggregates.

@@ -3,10 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
 mod durability;
-mod fixture;
+pub mod fixture;
 mod migrations;
 mod outages;
 mod pooler;
+mod published;
 mod replica;
 mod suite;
 mod tls;
