@@ -1,4 +1,5 @@
 //! Tasks survive everything that happens to Redis and to the process that publishes them.
+#![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
 use std::{
     net::SocketAddr,

@@ -156,6 +156,7 @@ async fn each_task_runs_once_while_workers_of_both_sides_start_and_stop() {
     celery.stop().await;
 }
 
+#[expect(clippy::disallowed_methods, reason = "the test queries a table directly")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_that_celery_runs_are_sent_again_only_if_they_are_lost() {
     let sides = SideBySide::start().await;
