@@ -6,7 +6,7 @@
 //! or Celery's workers run the tasks. A task that finished just before its result was lost runs again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,12 +21,15 @@ use crate::{
     store::{PublishedTaskStore, StoreError},
 };
 
-/// Minimum interval between two passes over the published tasks, by any process.
+/// Minimum interval between two checks by any process.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Minimum ratio of the time between passes to the duration of a pass, which limits their load when many tasks
-/// are queued.
+/// Minimum ratio of the time between passes over all published tasks to the duration of a pass. It limits the load of
+/// passes when many tasks are queued.
 const IDLE_RATIO: u32 = 50;
+
+/// Maximum time between passes.
+const MAX_PAUSE: Duration = Duration::from_secs(20);
 
 /// Number of tasks per query.
 const PAGE: i64 = 500;
@@ -73,6 +76,9 @@ enum PassError {
     Broker(#[from] BrokerError),
 }
 
+/// Lengths of publication logs by their ids.
+type Lengths = BTreeMap<Uuid, u64>;
+
 /// Ids of the rows of published tasks, by what becomes of them.
 #[derive(Debug, Default)]
 struct Sorted {
@@ -82,6 +88,17 @@ struct Sorted {
     abandoned: Vec<i64>,
     /// Without a result for longer than the lifetime.
     expired: Vec<i64>,
+}
+
+/// Result of a pass over all published tasks.
+#[derive(Debug, Default)]
+struct Pass {
+    /// Numbers of tasks that were returned to the outbox, abandoned and expired.
+    lost: u64,
+    abandoned: usize,
+    expired: usize,
+    /// Newest batches of the tasks that the broker has.
+    kept: Lengths,
 }
 
 impl Reconciler {
@@ -105,20 +122,20 @@ impl Reconciler {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut failures = 0;
         let mut pause = INTERVAL;
+        let (mut kept, mut due) = (Lengths::new(), Instant::now());
         while shutdown
             .run_until_cancelled(tokio::time::sleep(pause))
             .await
             .is_some()
         {
-            let began = Instant::now();
-            let pass = telemetry::without_spans(self.pass());
-            let Some(result) = shutdown.run_until_cancelled(pass).await else {
+            let check = telemetry::without_spans(self.check(&mut kept, &mut due));
+            let Some(result) = shutdown.run_until_cancelled(check).await else {
                 return;
             };
             pause = match result {
                 Ok(()) => {
                     failures = 0;
-                    INTERVAL.max(began.elapsed() * IDLE_RATIO)
+                    INTERVAL
                 }
                 Err(error) => {
                     // The broker's connections log their outages.
@@ -132,33 +149,76 @@ impl Reconciler {
         }
     }
 
-    /// Checks all published tasks, unless another process has just done so.
-    async fn pass(&self) -> Result<(), PassError> {
+    /// Passes over all published tasks if a pass is due or the broker has lost batches of the last pass, unless
+    /// another process has just done so.
+    async fn check(&self, kept: &mut Lengths, due: &mut Instant) -> Result<(), PassError> {
         let interval = u64::try_from(INTERVAL.as_millis()).unwrap_or(u64::MAX);
         if self.take_turn.run(&[TURN.to_owned()], &[interval]).await? == 0 {
             return Ok(());
         }
+        let began = Instant::now();
+        if began < *due && !self.has_lost(kept).await? {
+            return Ok(());
+        }
+        let pass = self.pass().await?;
+        *due = Instant::now() + (began.elapsed() * IDLE_RATIO).min(MAX_PAUSE);
+        if pass.lost > 0 {
+            telemetry::warn!(tasks = pass.lost, "Redis has lost tasks; sending them again");
+        }
+        if pass.abandoned > 0 {
+            telemetry::error!(
+                tasks = pass.abandoned,
+                sends = MAX_SENDS,
+                "Redis has lost tasks again; they are not sent again"
+            );
+        }
+        if pass.expired > 0 {
+            telemetry::debug!(tasks = pass.expired, "no longer following tasks without a result");
+        }
+        *kept = pass.kept;
+        Ok(())
+    }
+
+    async fn has_lost(&self, kept: &Lengths) -> Result<bool, BrokerError> {
+        let lengths = self.log_lengths(kept.keys().copied()).await?;
+        Ok(lengths
+            .iter()
+            .zip(kept)
+            .any(|((_, now), (_, before))| now < before))
+    }
+
+    async fn pass(&self) -> Result<Pass, PassError> {
+        let mut pass = Pass::default();
         let mut after = 0;
         loop {
             let tasks = self.store.published_tasks(after, PAGE).await?;
             let Some(last) = tasks.last() else {
-                return Ok(());
+                return Ok(pass);
             };
             after = last.id;
-            let sorted = self.sort(&tasks).await?;
-            self.apply(sorted).await?;
+            let sorted = self.sort(&tasks, &mut pass.kept).await?;
+            if !sorted.lost.is_empty() {
+                pass.lost += self.store.republish(&sorted.lost, self.clock.now()).await?;
+            }
+            pass.abandoned += sorted.abandoned.len();
+            pass.expired += sorted.expired.len();
+            let forgotten = [sorted.finished, sorted.abandoned, sorted.expired].concat();
+            if !forgotten.is_empty() {
+                self.store.delete_published(&forgotten).await?;
+            }
         }
     }
 
-    async fn sort(&self, tasks: &[PublishedTask]) -> Result<Sorted, BrokerError> {
-        let lengths = self.log_lengths(tasks).await?;
+    /// Sorts tasks, and adds the batches of the remaining tasks to `kept`.
+    async fn sort(&self, tasks: &[PublishedTask], kept: &mut Lengths) -> Result<Sorted, BrokerError> {
+        let lengths = self.log_lengths(tasks.iter().map(|task| task.batch.log)).await?;
         let ids: Vec<TaskId> = tasks.iter().map(|task| task.task_id.into()).collect();
         let statuses = self.client.statuses(&ids).await?;
         let now = self.clock.now();
         let mut sorted = Sorted::default();
         for (task, status) in tasks.iter().zip(statuses) {
-            let kept = lengths.get(&task.batch.log).copied().unwrap_or_default();
-            let is_lost = u64::try_from(task.batch.number).is_ok_and(|number| number > kept);
+            let number = u64::try_from(task.batch.number).unwrap_or_default();
+            let is_lost = number > lengths.get(&task.batch.log).copied().unwrap_or_default();
             let age = now.duration_since(task.published_at);
             let becomes = if status.as_ref().is_some_and(Status::is_final) {
                 &mut sorted.finished
@@ -169,6 +229,8 @@ impl Reconciler {
             } else if age.try_into().is_ok_and(|age: Duration| age > self.lifetime) {
                 &mut sorted.expired
             } else {
+                let newest = kept.entry(task.batch.log).or_default();
+                *newest = number.max(*newest);
                 continue;
             };
             becomes.push(task.id);
@@ -176,36 +238,11 @@ impl Reconciler {
         Ok(sorted)
     }
 
-    /// Returns the lengths of the logs of `tasks` in the broker's data.
-    async fn log_lengths(&self, tasks: &[PublishedTask]) -> Result<BTreeMap<Uuid, u64>, BrokerError> {
-        let logs: BTreeMap<Uuid, u64> = tasks.iter().map(|task| (task.batch.log, 0)).collect();
-        let ids: Vec<String> = logs.keys().map(Uuid::to_string).collect();
+    /// Returns the lengths of these logs in the broker's data.
+    async fn log_lengths(&self, logs: impl Iterator<Item = Uuid>) -> Result<Lengths, BrokerError> {
+        let logs: BTreeSet<Uuid> = logs.collect();
+        let ids: Vec<String> = logs.iter().map(Uuid::to_string).collect();
         let lengths = self.client.log_lengths(&ids).await?;
-        Ok(logs.into_keys().zip(lengths).collect())
-    }
-
-    async fn apply(&self, sorted: Sorted) -> Result<(), StoreError> {
-        if !sorted.lost.is_empty() {
-            let tasks = self.store.republish(&sorted.lost, self.clock.now()).await?;
-            telemetry::warn!(tasks, "Redis has lost tasks; sending them again");
-        }
-        if !sorted.abandoned.is_empty() {
-            telemetry::error!(
-                tasks = sorted.abandoned.len(),
-                sends = MAX_SENDS,
-                "Redis has lost tasks again; they are not sent again"
-            );
-        }
-        if !sorted.expired.is_empty() {
-            telemetry::debug!(
-                tasks = sorted.expired.len(),
-                "no longer following tasks without a result"
-            );
-        }
-        let forgotten = [sorted.finished, sorted.abandoned, sorted.expired].concat();
-        if !forgotten.is_empty() {
-            self.store.delete_published(&forgotten).await?;
-        }
-        Ok(())
+        Ok(logs.into_iter().zip(lengths).collect())
     }
 }
