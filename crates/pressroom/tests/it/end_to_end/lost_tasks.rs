@@ -1,10 +1,7 @@
 //! Tasks survive everything that happens to Redis and to the process that publishes them.
 #![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::net::SocketAddr;
 
 use super::installation::{Installation, People, create};
 use crate::support::{eventually, postgres, process::Process};
@@ -178,10 +175,28 @@ async fn a_task_without_a_result_is_forgotten_after_its_lifetime() {
     assert_eq!(queued(&installation), 0);
 }
 
-/// The dispatcher used to publish 256 tasks a second, which takes 39 s.
+/// Limits the repetitions if Redis keeps losing its data.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_was_lost_ten_times_is_not_sent_again() {
+    let installation = Installation::new().await;
+    let (serve, _, _) = three_queued(&installation).await;
+    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    client
+        .batch_execute("UPDATE published_tasks SET sends = 10")
+        .await
+        .unwrap();
+    installation.redis.command(&["FLUSHALL"]).unwrap();
+    published(&installation, 0).await;
+    assert_eq!(queued(&installation), 0);
+    serve
+        .wait_for_output("Redis has lost tasks again; they are not sent again")
+        .await;
+}
+
+/// With a pause of a second after each batch of 256 tasks, the backlog would take 78 s, and the test would time out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_is_published_without_pauses() {
-    const BACKLOG: usize = 10_000;
+    const BACKLOG: usize = 20_000;
     let installation = Installation::new().await;
     let client = postgres::client(&installation.variable("DATABASE_URL")).await;
     let insert = format!(
@@ -192,9 +207,6 @@ async fn a_backlog_is_published_without_pauses() {
     );
     client.batch_execute(&insert).await.unwrap();
     let (_serve, _) = installation.serve().await;
-    let start = Instant::now();
     published(&installation, BACKLOG as i64).await;
-    let elapsed = start.elapsed();
     assert_eq!(queued(&installation), BACKLOG);
-    assert!(elapsed < Duration::from_secs(15), "{elapsed:?}");
 }
