@@ -81,6 +81,7 @@ errors! {
     bad_request: BAD_REQUEST, "Bad request";
     invalid_idempotency_key: BAD_REQUEST,
         "Idempotency-Key must be a single value of 1 to 255 printable ASCII characters";
+    unsupported_value: BAD_REQUEST, "The database cannot store a value of the request";
     missing_token: UNAUTHORIZED, "Missing or invalid authorization header";
     invalid_credentials: UNAUTHORIZED, "Invalid credentials";
     invalid_token: UNAUTHORIZED, "Invalid or expired token";
@@ -139,6 +140,10 @@ impl From<StoreError> for ApiError {
             StoreError::Unavailable(reason) => {
                 telemetry::warn!(reason, "database unavailable");
                 Self::service_unavailable().caused_by("database_unavailable", reason)
+            }
+            StoreError::UnsuitableValue(reason) => {
+                telemetry::warn!(reason, "the database rejected a value of the request");
+                Self::unsupported_value()
             }
             StoreError::Conflict(Constraint::UserEmail) => AccountError::EmailTaken.into(),
             error @ (StoreError::Conflict(Constraint::ArticleSlug | Constraint::IdempotencyKey)

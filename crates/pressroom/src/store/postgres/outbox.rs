@@ -52,27 +52,27 @@ impl OutboxStore for PostgresStore {
     async fn claim_outbox(&self, now: Timestamp, lease: Duration, limit: i64) -> Result<Vec<OutboxTask>> {
         let until = Utc(lease_end(now, lease));
         let params: Params<'_> = &[&Utc(now), &until, &limit.max(0)];
-        let claimed = self.primary.run(&CLAIM_OUTBOX, params).await?;
+        let claimed = self.primary.maintain(&CLAIM_OUTBOX, params).await?;
         Ok(claimed.all(rows::outbox_task)?)
     }
 
     async fn delete_outbox(&self, ids: &[i64]) -> Result<()> {
-        self.primary.run(&DELETE_OUTBOX, &[&ids]).await?;
+        self.primary.maintain(&DELETE_OUTBOX, &[&ids]).await?;
         Ok(())
     }
 
     async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()> {
         let params: Params<'_> = &[&Utc(retry_at), &ids];
-        self.primary.run(&RELEASE_OUTBOX, params).await?;
+        self.primary.maintain(&RELEASE_OUTBOX, params).await?;
         Ok(())
     }
 
     async fn release_all_outbox(&self) -> Result<u64> {
-        Ok(self.primary.run_slow(&RELEASE_ALL_OUTBOX, &[]).await?.affected)
+        Ok(self.primary.maintain(&RELEASE_ALL_OUTBOX, &[]).await?.affected)
     }
 
     async fn outbox_backlog(&self) -> Result<Backlog> {
-        let counted = self.primary.run_slow(&OUTBOX_BACKLOG, &[]).await?;
+        let counted = self.primary.maintain(&OUTBOX_BACKLOG, &[]).await?;
         counted.first(rows::backlog)?.ok_or_else(StoreError::no_row)
     }
 }

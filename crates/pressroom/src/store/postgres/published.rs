@@ -62,23 +62,23 @@ const DELETE_PUBLISHED: Statement = statement!(
 impl PublishedTaskStore for PostgresStore {
     async fn record_published(&self, ids: &[i64], batch: PublishedBatch, now: Timestamp) -> Result<()> {
         let params: Params<'_> = &[&ids, &batch.log, &batch.number, &Utc(now)];
-        self.primary.run(&RECORD_PUBLISHED, params).await?;
+        self.primary.maintain(&RECORD_PUBLISHED, params).await?;
         Ok(())
     }
 
     async fn published_tasks(&self, after: i64, limit: i64) -> Result<Vec<PublishedTask>> {
         let params: Params<'_> = &[&after, &limit.max(0)];
-        let tasks = self.primary.run(&PUBLISHED_TASKS, params).await?;
+        let tasks = self.primary.maintain(&PUBLISHED_TASKS, params).await?;
         Ok(tasks.all(rows::published_task)?)
     }
 
     async fn republish(&self, ids: &[i64], now: Timestamp) -> Result<u64> {
         let params: Params<'_> = &[&ids, &Utc(now)];
-        Ok(self.primary.run(&REPUBLISH, params).await?.affected)
+        Ok(self.primary.maintain(&REPUBLISH, params).await?.affected)
     }
 
     async fn delete_published(&self, ids: &[i64]) -> Result<()> {
-        self.primary.run(&DELETE_PUBLISHED, &[&ids]).await?;
+        self.primary.maintain(&DELETE_PUBLISHED, &[&ids]).await?;
         Ok(())
     }
 }
