@@ -9,14 +9,14 @@ use thiserror::Error;
 
 use crate::{
     async_result::{AsyncResult, WaitError},
-    broker::{Broker, BrokerError, Publication},
+    broker::{Broker, BrokerError, LogReply, LoggedSendError, Publication, PublicationLog},
     canvas::{Canvas, CanvasError, SendContext, Sender},
     control::clock::Clock,
     event::{self, Event},
     log::debug,
     message::Message,
     observer::{NoopObserver, Observer, SendSpan, SpanHandle, observed},
-    result::ResultMeta,
+    result::{ResultMeta, Status},
     result_tree::ResultTree,
     signature::Signature,
     system,
@@ -104,20 +104,62 @@ impl Client {
 
     /// Sends several tasks in one round trip. Returns one result per task, in order.
     pub async fn send_batch(&self, signatures: Vec<Signature>) -> Vec<Result<TaskId, SendError>> {
-        let prepared = signatures.into_iter().map(|signature| self.prepare(signature));
-        let (messages, mut batch): (Vec<_>, Vec<_>) = prepared.unzip();
+        let (messages, batch) = self.prepare_all(signatures);
         let spans = batch.iter().map(|sending| sending.span.handle()).collect();
         let responses = self.within(spans, self.broker.publish_batch(messages)).await;
-        let sent = batch.iter_mut().zip(&responses);
-        let events: Vec<Event> = sent
-            .filter(|(_, response)| response.is_ok())
-            .filter_map(|(sending, _)| sending.event.take())
-            .collect();
-        self.announce(&events).await;
-        let finished = batch.into_iter().zip(responses);
-        finished
-            .map(|(sending, response)| sending.finish(response))
-            .collect()
+        self.finish_all(batch.into_iter().zip(responses).collect()).await
+    }
+
+    /// Sends several tasks in one round trip and numbers them as one batch of `log`, whose length is then the
+    /// number of the batch.
+    ///
+    /// A publisher that keeps its tasks until they have finished, such as a transactional outbox, finds out
+    /// with [`log_lengths`](Self::log_lengths) which of them the broker has lost. On the in-process broker,
+    /// the call returns when all tasks have finished.
+    ///
+    /// # Errors
+    /// See [`LoggedSendError`].
+    pub async fn send_logged(
+        &self,
+        log: &mut PublicationLog,
+        signatures: Vec<Signature>,
+    ) -> Result<(), LoggedSendError> {
+        let (messages, batch) = self.prepare_all(signatures);
+        let spans = batch.iter().map(|sending| sending.span.handle()).collect();
+        let reply = self
+            .within(spans, self.broker.publish_logged(log, messages))
+            .await;
+        let response = match &reply {
+            Ok(LogReply::Extended(_)) => Ok(()),
+            Ok(LogReply::Lost(_)) => Err(BrokerError::unavailable("the broker has lost data")),
+            Err(error) => Err(error.clone()),
+        };
+        let responses = batch.into_iter().map(|sending| (sending, response.clone()));
+        self.finish_all(responses.collect()).await;
+        match reply? {
+            LogReply::Extended(length) => {
+                log.extend(length);
+                Ok(())
+            }
+            LogReply::Lost(kept) => Err(LoggedSendError::Lost { kept }),
+        }
+    }
+
+    /// Returns the length of each [`PublicationLog`] in the broker's data, in order. Batches with higher
+    /// numbers are lost; 0 means that the whole log is.
+    ///
+    /// # Errors
+    /// Returns an error if the broker cannot be reached.
+    pub async fn log_lengths(&self, ids: &[String]) -> Result<Vec<u64>, BrokerError> {
+        self.broker.log_lengths(ids).await
+    }
+
+    /// Returns the states of several tasks, in order, without their results; `None` if a task has none yet.
+    ///
+    /// # Errors
+    /// Returns an error if the broker cannot be reached.
+    pub async fn statuses(&self, ids: &[TaskId]) -> Result<Vec<Option<Status>>, BrokerError> {
+        self.broker.statuses(ids).await
     }
 
     /// Returns the result of a task, or `None` if it has none yet.
@@ -215,6 +257,25 @@ impl Client {
             id: message.headers.id.clone(),
         };
         (message, sending)
+    }
+
+    fn prepare_all(&self, signatures: Vec<Signature>) -> (Vec<Message>, Vec<Sending>) {
+        let prepared = signatures.into_iter().map(|signature| self.prepare(signature));
+        prepared.unzip()
+    }
+
+    /// Announces the tasks that were sent, and ends all spans.
+    async fn finish_all(
+        &self,
+        mut batch: Vec<(Sending, Result<(), BrokerError>)>,
+    ) -> Vec<Result<TaskId, SendError>> {
+        let sent = batch.iter_mut().filter(|(_, response)| response.is_ok());
+        let events: Vec<Event> = sent.filter_map(|(sending, _)| sending.event.take()).collect();
+        self.announce(&events).await;
+        let finished = batch.into_iter();
+        finished
+            .map(|(sending, response)| sending.finish(response))
+            .collect()
     }
 
     fn send_context(&self) -> SendContext<'_> {

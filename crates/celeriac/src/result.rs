@@ -41,6 +41,15 @@ impl Status {
         }
     }
 
+    /// Reads the state from the first bytes of a stored result, where Celery writes it.
+    pub(crate) fn of_stored(start: &[u8]) -> Option<Self> {
+        let name = start.strip_prefix(br#"{"status": "#)?;
+        serde_json::Deserializer::from_slice(name)
+            .into_iter()
+            .next()?
+            .ok()
+    }
+
     /// Returns whether the state is final.
     #[must_use]
     pub fn is_final(&self) -> bool {

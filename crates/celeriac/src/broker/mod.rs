@@ -6,6 +6,7 @@ mod bus;
 mod dead;
 mod delivery;
 mod error;
+mod publication_log;
 mod results;
 pub(crate) mod sealed;
 mod settlement;
@@ -20,6 +21,7 @@ pub use self::{
     dead::{DeadLetter, DeadLetters, LetterFilter, RequeueError, RequeueReport, RequeuedMessage},
     delivery::{Delivery, DeliveryTag, Depth, Renewal},
     error::BrokerError,
+    publication_log::{LogReply, LoggedSendError, PublicationLog},
     results::{ChordPart, ChordState, ResultBackend},
     settlement::{Publication, Settlement, SettlementStatus},
     timetable::{LastTicks, Timetable},
@@ -50,6 +52,24 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Sends several messages in one round trip, like [`publish`](Self::publish). Returns one result for
     /// each, in order.
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>>;
+
+    /// Sends several messages and extends `log` in one step, like [`publish`](Self::publish). Sends nothing if
+    /// the broker has lost batches of the log.
+    ///
+    /// # Errors
+    /// Returns an error if the broker did not confirm. If the connection broke, the messages may have been
+    /// sent.
+    async fn publish_logged(
+        &self,
+        log: &PublicationLog,
+        messages: Vec<Message>,
+    ) -> Result<LogReply, BrokerError>;
+
+    /// Returns the length of each log in the broker's data, in order: batches with higher numbers are lost.
+    ///
+    /// # Errors
+    /// Returns an error if the broker cannot be reached.
+    async fn log_lengths(&self, ids: &[String]) -> Result<Vec<u64>, BrokerError>;
 
     /// Sends messages that belong together, like [`publish`](Self::publish): all of them or none.
     ///

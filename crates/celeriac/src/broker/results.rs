@@ -37,6 +37,12 @@ pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the backend cannot be reached.
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError>;
 
+    /// Returns the states of several tasks, in order, without their results; `None` if a task has none yet.
+    ///
+    /// # Errors
+    /// Returns an error if the backend cannot be reached.
+    async fn statuses(&self, ids: &[TaskId]) -> Result<Vec<Option<Status>>, BrokerError>;
+
     /// Waits for the final result of a task, without a time-out. The wait continues through outages of the
     /// backend and notices results stored during them.
     ///

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::MemoryBroker;
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
-    result::ResultMeta,
+    result::{ResultMeta, Status},
     task_id::TaskId,
 };
 
@@ -30,6 +30,12 @@ impl ResultBackend for MemoryBroker {
 
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {
         Ok(self.contents.lock().results.get(id).cloned())
+    }
+
+    async fn statuses(&self, ids: &[TaskId]) -> Result<Vec<Option<Status>>, BrokerError> {
+        let contents = self.contents.lock();
+        let status = |id| contents.results.get(id).map(|meta| meta.status.clone());
+        Ok(ids.iter().map(status).collect())
     }
 
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {

@@ -37,6 +37,8 @@ pub(super) struct Contents {
     /// Last tick of each periodic task.
     pub ticks: HashMap<String, Vec<u8>>,
     pub chords: Chords,
+    /// Lengths of the publication logs.
+    pub logs: HashMap<String, u64>,
 }
 
 pub(super) struct QueuedMessage {

@@ -23,8 +23,8 @@ use tokio::{
 use self::contents::{Contents, Reserved};
 use crate::{
     broker::{
-        Broker, BrokerError, DeadLetter, Delivery, DeliveryTag, Depth, Publication, Renewal, Settlement,
-        SettlementStatus, sealed::Sealed,
+        Broker, BrokerError, DeadLetter, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog,
+        Renewal, Settlement, SettlementStatus, sealed::Sealed,
     },
     lock::Lock,
     log::warn,
@@ -97,6 +97,10 @@ impl MemoryBroker {
         completion.await.map_err(|_| shutting_down())
     }
 
+    fn length_of(&self, log: &str) -> u64 {
+        self.contents.lock().logs.get(log).copied().unwrap_or_default()
+    }
+
     /// Stores a result and removes a delivery that has no follow-up tasks. Calls `if_held` if the delivery is
     /// held.
     fn settle_alone(
@@ -133,6 +137,30 @@ impl Broker for MemoryBroker {
 
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
         join_all(messages.into_iter().map(|message| self.publish(message))).await
+    }
+
+    async fn publish_logged(
+        &self,
+        log: &PublicationLog,
+        messages: Vec<Message>,
+    ) -> Result<LogReply, BrokerError> {
+        let kept = self.length_of(log.id());
+        if kept < log.length() {
+            return Ok(LogReply::Lost(kept));
+        }
+        self.publish_together(&Publication {
+            messages,
+            ..Publication::default()
+        })
+        .await?;
+        let mut contents = self.contents.lock();
+        let length = contents.logs.entry(log.id().to_owned()).or_default();
+        *length += 1;
+        Ok(LogReply::Extended(*length))
+    }
+
+    async fn log_lengths(&self, ids: &[String]) -> Result<Vec<u64>, BrokerError> {
+        Ok(ids.iter().map(|id| self.length_of(id)).collect())
     }
 
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError> {

@@ -8,12 +8,15 @@ use super::{RedisBroker, ack::StoredResult, chord_scripts, commands, names, scri
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
     log::warn,
-    result::ResultMeta,
+    result::{ResultMeta, Status},
     task_id::TaskId,
 };
 
 /// Lifetime of a claim on a chord's body after its worker dies; shorter than any lease.
 const CLAIM_SECONDS: u64 = 10;
+
+/// Offset of the last byte that is read to learn the status of a stored result, which may be large.
+const STATUS_BYTES: isize = 63;
 
 impl RedisBroker {
     pub(super) fn stored(&self, meta: &ResultMeta) -> StoredResult {
@@ -54,6 +57,18 @@ impl ResultBackend for RedisBroker {
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {
         let raw: Option<Vec<u8>> = self.commands.command(commands::GET, names::result(id)).await?;
         Ok(raw.and_then(|raw| ResultMeta::decode(&raw)))
+    }
+
+    async fn statuses(&self, ids: &[TaskId]) -> Result<Vec<Option<Status>>, BrokerError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = pipe();
+        for id in ids {
+            pipeline.getrange(names::result(id), 0, STATUS_BYTES);
+        }
+        let starts: Vec<Vec<u8>> = self.commands.pipeline(commands::STATUSES, &pipeline).await?;
+        Ok(starts.iter().map(|start| Status::of_stored(start)).collect())
     }
 
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {

@@ -47,4 +47,5 @@ pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");
 pub(super) const EXPIRED_LEASES: Command = Command::new("ZRANGE", "ZRANGE ? ? ? BYSCORE REV LIMIT ? ?");
 pub(super) const HEADS: Command = Command::new("PIPELINE", "LINDEX ? ?");
 pub(super) const LAST_TICKS: Command = Command::new("PIPELINE", "TIME; HMGET ? ?");
+pub(super) const STATUSES: Command = Command::new("PIPELINE", "GETRANGE ? ? ?");
 pub(super) const RENEW: Command = Command::new("PIPELINE", "ZADD ? ? ?; ZADD ? XX ? ?");

@@ -49,8 +49,8 @@ use self::{
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
     broker::{
-        Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, ResultBackend, Settlement,
-        SettlementStatus, sealed::Sealed,
+        Broker, BrokerError, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog, Renewal,
+        ResultBackend, Settlement, SettlementStatus, sealed::Sealed,
     },
     json,
     lock::Lock,
@@ -151,6 +151,23 @@ impl Broker for RedisBroker {
 
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
         vec![self.push(&messages).await; messages.len()]
+    }
+
+    async fn publish_logged(
+        &self,
+        log: &PublicationLog,
+        messages: Vec<Message>,
+    ) -> Result<LogReply, BrokerError> {
+        self.push_logged(log, &messages).await
+    }
+
+    async fn log_lengths(&self, ids: &[String]) -> Result<Vec<u64>, BrokerError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<String> = ids.iter().map(|id| names::publication_log(id)).collect();
+        let lengths: Vec<Option<u64>> = self.commands.command(commands::MGET, keys).await?;
+        Ok(lengths.into_iter().map(Option::unwrap_or_default).collect())
     }
 
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError> {

@@ -19,6 +19,11 @@ pub(super) const DEAD: &str = "celeriac.dead";
 /// Hash of this crate: periodic task to its last tick.
 pub(super) const SCHEDULE: &str = "celeriac.schedule";
 
+/// Returns the key that stores the length of a publication log. Only this crate uses it.
+pub(super) fn publication_log(id: &str) -> String {
+    format!("celeriac.log.{id}")
+}
+
 /// Separator between a queue's name and its priority in kombu.
 const SEPARATOR: &str = "\u{6}\u{16}";
 /// Lowest priority of each list of a queue.

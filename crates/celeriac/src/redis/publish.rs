@@ -2,8 +2,21 @@
 
 use redis::pipe;
 
-use super::{RedisBroker, commands, names};
-use crate::{broker::BrokerError, message::Message};
+use super::{RedisBroker, commands, names, script::Invocation, scripts};
+use crate::{
+    broker::{BrokerError, LogReply, PublicationLog},
+    message::Message,
+};
+
+/// Lifetime of a publication log after its last batch.
+const LOG_SECONDS: u64 = 30 * 86_400;
+
+/// Messages for one list, in order.
+struct ListOfMessages<'a> {
+    queue: &'a str,
+    list: String,
+    texts: Vec<String>,
+}
 
 impl RedisBroker {
     /// Pushes all messages in a single pipeline.
@@ -14,28 +27,59 @@ impl RedisBroker {
         let generation = self.commands.live().await?.generation;
         let mut pipeline = pipe();
         let mut declared = Vec::new();
-        let mut lists: Vec<(String, Vec<String>)> = Vec::new();
-        for message in messages {
-            let queue = message.queue();
+        // One command pushes all messages of a list, in order.
+        for ListOfMessages { queue, list, texts } in by_list(messages) {
             if !declared.iter().any(|known| known == queue) && !self.bindings.lock().has(generation, queue) {
                 pipeline
                     .sadd(names::binding_key(queue), names::binding(queue))
                     .ignore();
                 declared.push(queue.to_owned());
             }
-            let list = names::list(queue, message.properties.priority);
-            let text = message.encode();
-            // One command pushes all messages of a list, in order.
-            match lists.iter_mut().find(|(known, _)| *known == list) {
-                Some((_, texts)) => texts.push(text),
-                None => lists.push((list, vec![text])),
-            }
-        }
-        for (list, texts) in lists {
             pipeline.cmd("LPUSH").arg(list).arg(texts).ignore();
         }
         self.commands.pipeline::<()>(commands::LPUSH, &pipeline).await?;
         self.bindings.lock().add(generation, declared);
         Ok(())
     }
+
+    /// Pushes all messages and extends the log in one script.
+    pub(super) async fn push_logged(
+        &self,
+        log: &PublicationLog,
+        messages: &[Message],
+    ) -> Result<LogReply, BrokerError> {
+        let mut script = Invocation::new(&scripts::PUBLISH_LOGGED);
+        script
+            .key(names::publication_log(log.id()))
+            .arg(log.length())
+            .arg(LOG_SECONDS);
+        for ListOfMessages { queue, list, texts } in by_list(messages) {
+            script.key(names::binding_key(queue)).key(list);
+            script.arg(names::binding(queue)).arg(texts.len()).arg(texts);
+        }
+        let (published, length): (bool, u64) = self.commands.script(&script).await?;
+        Ok(if published {
+            LogReply::Extended(length)
+        } else {
+            LogReply::Lost(length)
+        })
+    }
+}
+
+fn by_list(messages: &[Message]) -> Vec<ListOfMessages<'_>> {
+    let mut lists: Vec<ListOfMessages<'_>> = Vec::new();
+    for message in messages {
+        let queue = message.queue();
+        let list = names::list(queue, message.properties.priority);
+        let text = message.encode();
+        match lists.iter_mut().find(|known| known.list == list) {
+            Some(known) => known.texts.push(text),
+            None => lists.push(ListOfMessages {
+                queue,
+                list,
+                texts: vec![text],
+            }),
+        }
+    }
+    lists
 }

@@ -76,6 +76,25 @@ redis.call('LTRIM', KEYS[3], 0, capacity - 1)
 return length - capacity
 "].concat();
 
+    /// Publishes messages and extends a publication log, unless the server has lost batches of the log.
+    ///
+    /// KEYS: log, then for each list the binding and the list. ARGV: length that the log must have at least,
+    /// seconds until the log expires, then for each list the binding's member, the number of messages, and the
+    /// messages. Returns whether the messages were published, and the length of the log.
+    PUBLISH_LOGGED = r"
+local length = tonumber(redis.call('GET', KEYS[1]) or '0')
+if length < tonumber(ARGV[1]) then return {0, length} end
+local next = 3
+for i = 2, #KEYS, 2 do
+    redis.call('SADD', KEYS[i], ARGV[next])
+    local last = next + 1 + tonumber(ARGV[next + 1])
+    for j = next + 2, last do redis.call('LPUSH', KEYS[i + 1], ARGV[j]) end
+    next = last + 1
+end
+redis.call('SET', KEYS[1], string.format('%d', length + 1), 'EX', ARGV[2])
+return {1, length + 1}
+";
+
     /// Removes a letter from the dead-letter list (the oldest, if several are equal), and optionally
     /// publishes a message in its place.
     ///

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Broker, Client, RedisBroker, Renewal, Signature, Status};
+use celeriac::{Broker, Client, LoggedSendError, PublicationLog, RedisBroker, Renewal, Signature, Status};
 use redis::cmd;
 use tokio_util::sync::CancellationToken;
 
@@ -212,4 +212,67 @@ async fn a_loss_is_noticed_even_if_a_receive_precedes_the_renewal() {
     broker.reserve(&[first, second].concat()).await.unwrap();
     assert_eq!(broker.renew(&tags).await.unwrap(), Renewal::Kept);
     assert_eq!(broker.depth("celery").await.unwrap().unacked, 2);
+}
+
+fn signatures(count: usize) -> Vec<Signature> {
+    (0..count).map(|n| Signature::new("add").arg(n).arg(1)).collect()
+}
+
+#[tokio::test]
+async fn a_publisher_learns_that_a_flush_lost_its_batches() {
+    let server = Server::start();
+    let broker = broker(&server);
+    let client = Client::new(broker.clone());
+    let mut log = PublicationLog::new("one");
+    for length in 1..=3 {
+        client.send_logged(&mut log, signatures(2)).await.unwrap();
+        assert_eq!(log.length(), length);
+    }
+    let ids = ["one".to_owned(), "other".to_owned()];
+    assert_eq!(client.log_lengths(&ids).await.unwrap(), [3, 0]);
+    run(&server, "FLUSHALL");
+    assert_eq!(client.log_lengths(&ids).await.unwrap(), [0, 0]);
+    let lost = client.send_logged(&mut log, signatures(1)).await;
+    assert_eq!(lost, Err(LoggedSendError::Lost { kept: 0 }));
+    assert_eq!(
+        broker.depth("celery").await.unwrap().waiting,
+        0,
+        "nothing was sent"
+    );
+
+    let mut log = PublicationLog::new("other");
+    client.send_logged(&mut log, signatures(6)).await.unwrap();
+    assert_eq!(broker.depth("celery").await.unwrap().waiting, 6);
+    assert_eq!(client.log_lengths(&ids).await.unwrap(), [0, 1]);
+}
+
+/// A replica that lagged behind its primary has an older length.
+#[tokio::test]
+async fn a_publisher_learns_which_batches_a_fail_over_lost() {
+    let server = Server::start();
+    let broker = broker(&server);
+    let client = Client::new(broker.clone());
+    let mut log = PublicationLog::new("one");
+    for _ in 0..3 {
+        client.send_logged(&mut log, signatures(1)).await.unwrap();
+    }
+    run(&server, "SET celeriac.log.one 2");
+    run(&server, "LPOP celery");
+    for _ in 0..2 {
+        let lost = client.send_logged(&mut log, signatures(1)).await;
+        assert_eq!(lost, Err(LoggedSendError::Lost { kept: 2 }));
+        assert_eq!(broker.depth("celery").await.unwrap().waiting, 2);
+    }
+}
+
+/// The reply to a batch may be lost after the server has counted it.
+#[tokio::test]
+async fn a_log_that_is_longer_than_its_publisher_knows_is_not_lost() {
+    let server = Server::start();
+    let client = Client::new(broker(&server));
+    let mut log = PublicationLog::new("one");
+    client.send_logged(&mut log, signatures(1)).await.unwrap();
+    run(&server, "SET celeriac.log.one 2");
+    client.send_logged(&mut log, signatures(1)).await.unwrap();
+    assert_eq!(log.length(), 3);
 }

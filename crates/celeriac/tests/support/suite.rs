@@ -4,7 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use celeriac::{
-    Broker, Client, Control, ResultMeta, Settlement, SettlementStatus, Signature, Status, WaitError,
+    Broker, Client, Control, PublicationLog, ResultMeta, Settlement, SettlementStatus, Signature, Status,
+    TaskId, WaitError,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -75,6 +76,30 @@ pub async fn a_task_runs_and_its_result_is_found(harness: impl Harness) {
         assert_eq!(final_result(&client, &id.unwrap()).await.result, json!(n + 1));
     }
     empty(broker.as_ref()).await;
+    running.stop().await.unwrap();
+}
+
+pub async fn tasks_of_a_logged_batch_run_and_their_states_are_found(harness: impl Harness) {
+    let broker = harness.broker();
+    let client = Client::new(broker.clone());
+    let running = Running::start(
+        worker(broker.clone(), &Journal::default(), &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    let ids: Vec<TaskId> = (0..3).map(|_| uuid::Uuid::from_u128(rand()).into()).collect();
+    let mut states = client.statuses(&ids).await.unwrap();
+    assert_eq!(states, [None, None, None]);
+    let mut log = PublicationLog::new("log");
+    let add = |id: &TaskId| Signature::new("add").id(id).arg(2).arg(3);
+    let signatures = ids[..2].iter().map(add).collect();
+    client.send_logged(&mut log, signatures).await.unwrap();
+    assert_eq!(log.length(), 1);
+    assert_eq!(client.log_lengths(&["log".to_owned()]).await.unwrap(), [1]);
+    for id in &ids[..2] {
+        assert_eq!(final_result(&client, id).await.result, json!(5));
+    }
+    states = client.statuses(&ids).await.unwrap();
+    assert_eq!(states, [Some(Status::Success), Some(Status::Success), None]);
     running.stop().await.unwrap();
 }
 
@@ -670,6 +695,7 @@ macro_rules! broker_suite {
     ($harness:expr) => {
         $crate::broker_suite!(@each suite $harness;
             a_task_runs_and_its_result_is_found
+            tasks_of_a_logged_batch_run_and_their_states_are_found
             a_running_task_has_the_status_started
             a_task_is_retried_until_it_succeeds
             exhausted_retries_fail_with_the_cause

@@ -21,7 +21,6 @@ use std::{
 use anyhow::Context as _;
 use celeriac::Client;
 use futures_util::FutureExt as _;
-use jiff::Timestamp;
 use telemetry::Export;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
@@ -183,6 +182,7 @@ impl Service {
             store: store.clone(),
             client: self.client,
             clock: clock.clone(),
+            ids: ids.clone(),
             queue: self.queue,
             durability: self.durability,
             wake: outbox.clone(),
@@ -275,11 +275,15 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
             Ok(tokens) => telemetry::debug!(tokens, "deleted expired tokens"),
             Err(error) => telemetry::warn!(%error, "cannot delete expired tokens; retrying in an hour"),
         }
-        match telemetry::without_spans(store.purge_deliveries(deliveries_expired_by(now))).await {
+        let before = deliveries_expired_by(now);
+        let deliveries = in_batches(|limit| store.purge_deliveries(before, limit));
+        match telemetry::without_spans(deliveries).await {
             Ok(deliveries) => telemetry::debug!(deliveries, "deleted old deliveries"),
             Err(error) => telemetry::warn!(%error, "cannot delete old deliveries; retrying in an hour"),
         }
-        match telemetry::without_spans(purge_idempotency_keys(store.as_ref(), keys_expired_by(now))).await {
+        let before = keys_expired_by(now);
+        let keys = in_batches(|limit| store.purge_idempotency_keys(before, limit));
+        match telemetry::without_spans(keys).await {
             Ok(keys) => telemetry::debug!(keys, "deleted expired idempotency keys"),
             Err(error) => {
                 telemetry::warn!(%error, "cannot delete expired idempotency keys; retrying in an hour");
@@ -288,14 +292,17 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
     }
 }
 
-/// Deletes idempotency keys in batches, which keeps each statement short. A maximum number of batches leaves the
-/// rest to the next run.
-async fn purge_idempotency_keys(store: &dyn Store, before: Timestamp) -> Result<u64, StoreError> {
+/// Deletes rows in batches with `purge`, whose parameter is the maximum number of rows. This keeps each statement
+/// short. A maximum number of batches leaves the rest to the next run.
+async fn in_batches<F>(purge: impl Fn(i64) -> F) -> Result<u64, StoreError>
+where
+    F: Future<Output = Result<u64, StoreError>>,
+{
     const BATCH: i64 = 1000;
     const MAX_BATCHES: u32 = 1000;
     let mut purged = 0;
     for _ in 0..MAX_BATCHES {
-        let batch = store.purge_idempotency_keys(before, BATCH).await?;
+        let batch = purge(BATCH).await?;
         purged += batch;
         if batch < BATCH.unsigned_abs() {
             break;

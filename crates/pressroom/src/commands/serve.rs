@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use celeriac::{Broker, Client, RedisBroker, default_node_name, otel::OtelObserver};
+use futures_util::FutureExt as _;
 use telemetry::Export;
 use tokio_util::sync::CancellationToken;
 
 use super::{Service, listen, with_telemetry};
 use crate::{
     accounts::RateLimiter,
+    clock::SystemClock,
     config::ServeConfig,
     health::{Health, TaskQueue},
     lifecycle::Lifecycle,
-    store::{Store, postgres::PostgresStore},
-    tasks::Durability,
+    store::postgres::PostgresStore,
+    tasks::{Durability, Reconciler},
 };
 
 const NAME: &str = "pressroom-app";
@@ -32,27 +34,37 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
     if let Some(replica) = &config.replica {
         store = store.reading_from(replica)?;
     }
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store = Arc::new(store);
     let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&config.redis));
     let broker = RedisBroker::new(config.redis)?.observer(observer.clone());
     let limiter = RateLimiter::new(config.api.rates, config.secret_key.clone()).shared_through(&broker);
-    let broker: Arc<dyn Broker> = Arc::new(broker);
+    let broker = Arc::new(broker);
+    let client = Client::new(broker.clone()).observer(observer.clone());
+    let reconciler = Reconciler::new(
+        store.clone(),
+        &broker,
+        client.clone(),
+        Arc::new(SystemClock),
+        config.published_task_lifetime,
+    );
+    let broker: Arc<dyn Broker> = broker;
     let _queues = observer.watch_queues(broker.clone(), config.queues.clone());
     let mut lifecycle = Lifecycle::new().delay(config.shutdown_delay);
+    lifecycle.spawn("reconciler", reconciler.run(lifecycle.shutdown()).map(Ok));
 
-    let health = Health::new(service_name, store.clone(), TaskQueue::through(broker.clone()));
+    let health = Health::new(service_name, store.clone(), TaskQueue::through(broker));
     let draining = CancellationToken::new();
     telemetry::info!(address = %listener.local_addr()?, "Serving");
     let service = Service {
         listener,
         api: config.api,
-        store,
+        store: store.clone(),
         secret_key: config.secret_key,
         limiter,
         health: health.clone(),
-        client: Client::new(broker).observer(observer),
+        client,
         queue: config.queues[0].clone(),
-        durability: Durability::Broker,
+        durability: Durability::Broker(store),
         draining: draining.clone(),
         shutdown_grace: config.shutdown_grace,
     };

@@ -30,6 +30,8 @@ configuration! {
         api: ApiConfig;
         /// Queues to measure; tasks are sent to the first.
         queues: Vec<String> = queues[CELERY_QUEUES];
+        /// Time after which a published task without a result is forgotten.
+        published_task_lifetime: Duration = Reader::seconds[PUBLISHED_TASK_LIFETIME];
         shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
         /// Time between failing readiness checks and closing the listener; may be zero.
         shutdown_delay: Duration = Reader::delay[SHUTDOWN_DELAY];

@@ -78,6 +78,8 @@ settings! {
         "Hash of new passwords: argon2id, or scrypt in werkzeug's format while Flask verifies them too";
     CELERY_QUEUES, "celery-queues", "NAMES", Fixed("celery"),
         "Comma-separated queues that the worker consumes; serve sends to the first";
+    PUBLISHED_TASK_LIFETIME, "published-task-lifetime", "SECONDS", Fixed("86400"),
+        "Time for which a published task without a result is sent again if Redis loses its data, in seconds";
     CELERY_CONCURRENCY, "celery-concurrency", "NUMBER", Described("cores x 10", default_concurrency),
         "Maximum number of tasks that a worker runs concurrently";
     CELERY_HOSTNAME, "celery-hostname", "NAME@HOST", Described("celery@%h", celeriac::default_node_name),

@@ -19,6 +19,6 @@ pub use self::{
     idempotency::{Fingerprint, IdempotencyKey, IdempotentRequest, StoredResponse, keys_expired_by},
     task::{
         ARTICLE_NOTIFICATION, ArticleEvent, Backlog, DeliveryClaim, DeliveryKey, NewOutboxTask, OutboxTask,
-        Recipient,
+        PublishedBatch, PublishedTask, Recipient,
     },
 };

@@ -60,6 +60,25 @@ pub struct OutboxTask {
     pub attempts: i32,
 }
 
+/// Batch in which a task was published, by its number in the publication log of the process that sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedBatch {
+    pub log: Uuid,
+    pub number: i64,
+}
+
+/// A task that was published and is not known to have finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedTask {
+    /// Primary key of the row, which was that of the outbox row.
+    pub id: i64,
+    pub task_id: Uuid,
+    pub batch: PublishedBatch,
+    /// Number of times that the task was published.
+    pub sends: i32,
+    pub published_at: Timestamp,
+}
+
 /// The size and age of the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {

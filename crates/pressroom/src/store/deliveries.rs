@@ -37,6 +37,6 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
     /// Releases the claim on a delivery that failed.
     async fn release_delivery(&self, key: &DeliveryKey) -> Result<()>;
 
-    /// Deletes deliveries completed before `before`, and returns their number.
-    async fn purge_deliveries(&self, before: Timestamp) -> Result<u64>;
+    /// Deletes up to `limit` deliveries completed before `before`, and returns their number.
+    async fn purge_deliveries(&self, before: Timestamp, limit: i64) -> Result<u64>;
 }

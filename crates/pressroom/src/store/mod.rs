@@ -12,6 +12,7 @@ mod health;
 mod list;
 mod outbox;
 pub mod postgres;
+mod published;
 mod rows;
 mod sql;
 pub mod sqlite;
@@ -23,6 +24,7 @@ pub use self::{
     error::{Constraint, Result, StoreError},
     health::HealthStore,
     outbox::OutboxStore,
+    published::PublishedTaskStore,
 };
 
 /// A store of all aggregates.

@@ -15,11 +15,11 @@ pub trait OutboxStore: Debug + Send + Sync + 'static {
     /// its lease expires.
     async fn claim_outbox(&self, now: Timestamp, lease: Duration, limit: i64) -> Result<Vec<OutboxTask>>;
 
-    /// Deletes a published task.
-    async fn delete_outbox(&self, id: i64) -> Result<()>;
+    /// Deletes tasks that have finished.
+    async fn delete_outbox(&self, ids: &[i64]) -> Result<()>;
 
-    /// Releases the claim on a task, which can be claimed again from `retry_at`.
-    async fn release_outbox(&self, id: i64, retry_at: Timestamp) -> Result<()>;
+    /// Releases the claims on tasks, which can be claimed again from `retry_at`.
+    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()>;
 
     /// Releases all claims and returns their number. Only for a process that is the outbox's only user.
     async fn release_all_outbox(&self) -> Result<u64>;

@@ -5,8 +5,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::domain::{
-    Article, ArticleId, Author, Backlog, Credentials, DeliveryClaim, OutboxTask, PasswordHash, Recipient,
-    Session, StoredResponse, User, UserId,
+    Article, ArticleId, Author, Backlog, Credentials, DeliveryClaim, OutboxTask, PasswordHash,
+    PublishedBatch, PublishedTask, Recipient, Session, StoredResponse, User, UserId,
 };
 
 /// A row whose columns can be read by name.
@@ -102,6 +102,19 @@ pub(super) fn outbox_task<R: Columns>(row: &R) -> Result<OutboxTask, R::Error> {
         trace: serde_json::from_value(row.column::<Json>("trace")?.0).unwrap_or_default(),
         created_at: time(row, "created_at")?,
         attempts: row.column("attempts")?,
+    })
+}
+
+pub(super) fn published_task<R: Columns>(row: &R) -> Result<PublishedTask, R::Error> {
+    Ok(PublishedTask {
+        id: row.column("id")?,
+        task_id: row.column::<Id>("task_id")?.0,
+        batch: PublishedBatch {
+            log: row.column::<Id>("log_id")?.0,
+            number: row.column("batch")?,
+        },
+        sends: row.column("sends")?,
+        published_at: time(row, "published_at")?,
     })
 }
 

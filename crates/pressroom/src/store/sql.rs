@@ -94,13 +94,6 @@ pub(super) const FIND_STORED_RESPONSE: Statement = statement!(
         WHERE user_id = $1 AND key = $2 AND created_at > $3",
 );
 
-pub(super) const DELETE_OUTBOX: Statement = statement!("DELETE outbox", "DELETE FROM outbox WHERE id = $1",);
-
-pub(super) const RELEASE_OUTBOX: Statement = statement!(
-    "UPDATE outbox",
-    "UPDATE outbox SET claimable_at = $1 WHERE id = $2",
-);
-
 pub(super) const RELEASE_ALL_OUTBOX: Statement = statement!(
     "UPDATE outbox",
     "UPDATE outbox SET claimable_at = created_at WHERE claimable_at <> created_at",
@@ -192,7 +185,15 @@ pub(super) const RELEASE_DELIVERY: Statement = statement!(
 
 pub(super) const PURGE_DELIVERIES: Statement = statement!(
     "DELETE notification_deliveries",
-    "DELETE FROM notification_deliveries WHERE delivered_at < $1",
+    "
+        DELETE FROM notification_deliveries
+        WHERE (task_id, recipient_id, channel) IN (
+                SELECT task_id, recipient_id, channel
+                FROM notification_deliveries
+                WHERE delivered_at < $1
+                ORDER BY delivered_at
+                LIMIT $2
+            )",
 );
 
 pub(super) const PING: Statement = Statement::new("SELECT", "", "SELECT 1", "SELECT 1");
@@ -215,8 +216,6 @@ mod tests {
             FIND_ARTICLE,
             FIND_ARTICLE_BY_ID,
             FIND_STORED_RESPONSE,
-            DELETE_OUTBOX,
-            RELEASE_OUTBOX,
             FOLLOWERS_OF_THE_AUTHOR,
             FOLLOWERS_OF_THE_ARTICLE,
             CLAIM_DELIVERY,

@@ -1,6 +1,7 @@
-//! Publishes the tasks of the outbox, and deletes each once the broker is responsible for it.
+//! Publishes the tasks of the outbox in batches. Once the broker has accepted a batch, its tasks are recorded as
+//! published; [`super::reconciler`] follows them from there.
 //!
-//! After a crash between the two steps, the task is published again; no task is lost. The task keeps its id,
+//! After a crash between the two steps, the tasks are published again; no task is lost. A task keeps its id,
 //! so its notifications are delivered once even if it runs twice.
 
 use std::{
@@ -9,23 +10,39 @@ use std::{
     time::{Duration, Instant},
 };
 
-use celeriac::{Client, RetryDelay, Signature};
+use celeriac::{Client, LoggedSendError, PublicationLog, RetryDelay, Signature};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
 use telemetry::{Context, KeyValue, Span, opentelemetry::trace::FutureExt as _};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::{clock::Clock, domain::OutboxTask, names::span, store::OutboxStore};
+use crate::{
+    clock::Clock,
+    domain::{OutboxTask, PublishedBatch},
+    ids::IdSource,
+    names::span,
+    store::{OutboxStore, PublishedTaskStore},
+};
 
-/// Maximum number of tasks being published; in embedded mode, of tasks waiting and running.
-const MAX_PUBLISHING: i64 = 256;
+/// Maximum number of tasks in a claim, which are published as one batch.
+const BATCH: usize = 256;
+
+/// Maximum number of batches that are being published and recorded.
+const MAX_BATCHES: usize = 4;
+
+/// Maximum number of tasks that wait and run in embedded mode.
+const MAX_EMBEDDED: usize = 256;
+
+/// Minimum interval between claims while no full batch waits. Tasks created within it share a batch.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Interval between polls of the outbox without a notification, which find expired claims and the tasks of
 /// processes that died.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Maximum time to publish a task to a durable broker.
+/// Maximum time to publish a batch to a durable broker, including the wait for earlier batches.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Back-off while the store or the broker is unavailable. Retries are unlimited: a task stays in the outbox
@@ -37,10 +54,11 @@ const BACK_OFF: RetryDelay = RetryDelay::Exponential {
 };
 
 /// The durability of the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Durability {
-    /// The broker outlives this process, and is responsible for a task once it has accepted it.
-    Broker,
+    /// The broker outlives this process. Its tasks are recorded until they have finished, because it may lose
+    /// its data.
+    Broker(Arc<dyn PublishedTaskStore>),
     /// The broker ends with this process, so a task stays in the outbox until it has finished. No other
     /// process uses the outbox.
     OutboxUntilDone,
@@ -52,10 +70,34 @@ pub struct Dispatcher {
     pub store: Arc<dyn OutboxStore>,
     pub client: Client,
     pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn IdSource>,
     pub queue: String,
     pub durability: Durability,
     /// Notified when a row is added to the outbox.
     pub wake: Arc<Notify>,
+}
+
+/// The current publication log, replaced when the broker has lost data.
+struct Log {
+    id: Uuid,
+    log: PublicationLog,
+}
+
+impl Log {
+    fn new(id: Uuid) -> Self {
+        Self {
+            id,
+            log: PublicationLog::new(id.to_string()),
+        }
+    }
+
+    /// Returns the batch that was published last.
+    fn last(&self) -> PublishedBatch {
+        PublishedBatch {
+            log: self.id,
+            number: i64::try_from(self.log.length()).unwrap_or(i64::MAX),
+        }
+    }
 }
 
 impl Dispatcher {
@@ -63,111 +105,194 @@ impl Dispatcher {
     ///
     /// With [`Durability::OutboxUntilDone`], unfinished tasks stay in the outbox for the next start.
     pub async fn run(self, shutdown: CancellationToken) {
-        if self.durability == Durability::OutboxUntilDone {
-            match self.store.release_all_outbox().await {
-                Ok(0) => {}
-                Ok(tasks) => telemetry::info!(tasks, "resuming the tasks of an earlier run"),
-                Err(error) => telemetry::error!(%error, "cannot release the claims of an earlier run"),
-            }
+        let durable = matches!(self.durability, Durability::Broker(_));
+        if !durable && shutdown.run_until_cancelled(self.resume()).await.is_none() {
+            return;
         }
+        // Locked while a batch is sent: each batch must know the confirmed number of the batch before it.
+        let log = Mutex::new(Log::new(self.ids.next()));
         let mut publishing = FuturesUnordered::new();
-        let mut broker_accepts = true;
+        let (mut broker_accepts, mut more_waiting) = (true, false);
         let mut failed_claims = 0;
-        let mut wait = Duration::ZERO;
+        let mut claimed_at = Instant::now();
+        let mut next_claim = claimed_at;
         loop {
+            let room = self.room(publishing.len());
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(accepted) = publishing.next(), if !publishing.is_empty() => {
                     broker_accepts = accepted;
+                    if accepted && more_waiting {
+                        next_claim = next_claim.min(self.earliest_claim(claimed_at));
+                    }
                     continue;
                 }
-                () = tokio::time::sleep(wait) => {}
-                () = self.wake.notified(), if broker_accepts && failed_claims == 0 => {}
+                () = self.wake.notified(), if room > 0 && broker_accepts && failed_claims == 0 => {
+                    next_claim = next_claim.min(claimed_at + MIN_INTERVAL);
+                    continue;
+                }
+                () = tokio::time::sleep_until(next_claim.into()), if room > 0 => {}
             }
-            let room = MAX_PUBLISHING - count(publishing.len());
-            let began = Instant::now();
-            let claim = self.store.claim_outbox(self.clock.now(), self.lease(), room);
+            claimed_at = Instant::now();
+            let claim = self
+                .store
+                .claim_outbox(self.clock.now(), self.lease(), count(room));
             match telemetry::without_spans(claim).await {
                 Ok(tasks) => {
                     failed_claims = 0;
-                    // After a full batch, more tasks may be waiting.
-                    let more = room > 0 && count(tasks.len()) == room;
-                    wait = if more && broker_accepts {
-                        Duration::ZERO
+                    more_waiting = tasks.len() == room;
+                    next_claim = if more_waiting && broker_accepts {
+                        self.earliest_claim(claimed_at)
                     } else {
-                        POLL_INTERVAL
+                        claimed_at + POLL_INTERVAL
                     };
                     let traces: Vec<Context> = tasks.iter().map(parent).collect();
-                    record_claim(began, &traces).await;
-                    // Publishing belongs to the trace of the request that caused the task.
-                    let tasks = tasks.into_iter().zip(traces);
-                    publishing.extend(tasks.map(|(task, trace)| self.publish(task).with_context(trace)));
+                    record_claim(claimed_at, &traces).await;
+                    // In embedded mode, each task has its own batch, because batches end when their tasks do.
+                    let size = if durable { BATCH } else { 1 };
+                    let mut tasks = tasks.into_iter();
+                    // Publishing belongs to the trace of the request that caused the first task.
+                    publishing.extend(traces.into_iter().step_by(size).map(|trace| {
+                        let batch = tasks.by_ref().take(size).collect();
+                        self.publish(&log, batch).with_context(trace)
+                    }));
                 }
                 Err(error) => {
                     if failed_claims == 0 {
                         telemetry::warn!(%error, "cannot read the outbox; retrying");
                     }
                     failed_claims += 1;
-                    wait = BACK_OFF.after(failed_claims);
+                    next_claim = Instant::now() + BACK_OFF.after(failed_claims);
                 }
             }
         }
-        if self.durability == Durability::Broker {
+        if durable {
             // Each attempt ends within its time-out; a task whose attempt is aborted may be published twice.
             while publishing.next().await.is_some() {}
         }
     }
 
-    /// Publishes a task and updates the outbox. Returns whether the broker accepted the task.
-    async fn publish(&self, task: OutboxTask) -> bool {
-        let signature = task.trace.iter().fold(
+    /// Releases the claims of an earlier run, which would otherwise never expire. Retried until it succeeds.
+    async fn resume(&self) {
+        let mut failures = 0;
+        loop {
+            match self.store.release_all_outbox().await {
+                Ok(0) => return,
+                Ok(tasks) => {
+                    telemetry::info!(tasks, "resuming the tasks of an earlier run");
+                    return;
+                }
+                Err(error) => {
+                    if failures == 0 {
+                        telemetry::error!(%error, "cannot release the claims of an earlier run; retrying");
+                    }
+                    failures += 1;
+                    tokio::time::sleep(BACK_OFF.after(failures)).await;
+                }
+            }
+        }
+    }
+
+    /// Returns the maximum number of tasks to claim while `batches` batches are being published.
+    fn room(&self, batches: usize) -> usize {
+        match self.durability {
+            Durability::Broker(_) if batches < MAX_BATCHES => BATCH,
+            Durability::Broker(_) => 0,
+            Durability::OutboxUntilDone => MAX_EMBEDDED.saturating_sub(batches),
+        }
+    }
+
+    /// Returns the earliest time of a claim after one that left tasks waiting.
+    fn earliest_claim(&self, claimed_at: Instant) -> Instant {
+        match self.durability {
+            Durability::Broker(_) => claimed_at,
+            // There may be room for a single task, so claims would follow each other for every task.
+            Durability::OutboxUntilDone => claimed_at + MIN_INTERVAL,
+        }
+    }
+
+    /// Publishes tasks and updates the outbox. Returns whether the broker accepted the tasks.
+    async fn publish(&self, log: &Mutex<Log>, tasks: Vec<OutboxTask>) -> bool {
+        let first = tasks.first().map(|task| task.task_id).unwrap_or_default();
+        let ids: Vec<i64> = tasks.iter().map(|task| task.id).collect();
+        let attempts = tasks.iter().map(|task| task.attempts).max().unwrap_or_default();
+        let signatures = tasks.into_iter().map(|task| self.signature(task)).collect();
+        let written = match self.send(log, signatures).await {
+            Ok(batch) => match (&self.durability, batch) {
+                (Durability::Broker(published), Some(batch)) => {
+                    let now = self.clock.now();
+                    published.record_published(&ids, batch, now).await.map(|()| true)
+                }
+                _ => self.store.delete_outbox(&ids).await.map(|()| true),
+            },
+            Err(reason) => {
+                let delay = BACK_OFF.after(attempts.unsigned_abs());
+                telemetry::warn!(
+                    tasks = ids.len(),
+                    task.id = %first,
+                    task.attempts = attempts,
+                    retry_in_s = delay.as_secs_f64(),
+                    reason,
+                    "tasks not published"
+                );
+                let retry_at = self.clock.now().saturating_add(delay);
+                let retry_at = retry_at.unwrap_or(Timestamp::MAX);
+                self.store.release_outbox(&ids, retry_at).await.map(|()| false)
+            }
+        };
+        written.unwrap_or_else(|error| {
+            // The claims expire, and the tasks are published again under the same ids.
+            telemetry::warn!(
+                tasks = ids.len(),
+                task.id = %first,
+                %error,
+                "cannot update the outbox; the tasks will be published again"
+            );
+            true
+        })
+    }
+
+    /// Sends tasks, and returns their batch if the broker is durable; otherwise returns when they have finished.
+    async fn send(
+        &self,
+        log: &Mutex<Log>,
+        signatures: Vec<Signature>,
+    ) -> Result<Option<PublishedBatch>, String> {
+        if let Durability::OutboxUntilDone = self.durability {
+            let sent = self.client.send_batch(signatures).await.into_iter();
+            let sent: Result<Vec<_>, _> = sent.collect();
+            return sent.map(|_| None).map_err(|error| error.to_string());
+        }
+        let sending = async {
+            let mut current = log.lock().await;
+            match self.client.send_logged(&mut current.log, signatures).await {
+                Ok(()) => Ok(Some(current.last())),
+                Err(error) => {
+                    if let LoggedSendError::Lost { .. } = error {
+                        telemetry::warn!("Redis has lost data; tasks that it has lost are sent again");
+                        *current = Log::new(self.ids.next());
+                    }
+                    Err(error.to_string())
+                }
+            }
+        };
+        let sent = tokio::time::timeout(PUBLISH_TIMEOUT, sending).await;
+        sent.unwrap_or_else(|_| Err("the broker did not respond in time".to_owned()))
+    }
+
+    fn signature(&self, task: OutboxTask) -> Signature {
+        task.trace.iter().fold(
             Signature::new(&task.name)
                 .id(task.task_id)
                 .args(task.args)
                 .queue(&self.queue),
             |signature, (name, value)| signature.header(name, value.as_str()),
-        );
-        let sending = self.client.send(signature);
-        let sent = match self.durability {
-            Durability::Broker => tokio::time::timeout(PUBLISH_TIMEOUT, sending).await,
-            Durability::OutboxUntilDone => Ok(sending.await),
-        };
-        let failure = match sent {
-            Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("the broker did not respond in time".to_owned()),
-        };
-        let written = match &failure {
-            None => self.store.delete_outbox(task.id).await,
-            Some(reason) => {
-                let delay = BACK_OFF.after(task.attempts.unsigned_abs());
-                telemetry::warn!(
-                    task.id = %task.task_id,
-                    task.attempts,
-                    retry_in_s = delay.as_secs_f64(),
-                    reason,
-                    "task not published"
-                );
-                let retry_at = self.clock.now().saturating_add(delay);
-                self.store
-                    .release_outbox(task.id, retry_at.unwrap_or(Timestamp::MAX))
-                    .await
-            }
-        };
-        if let Err(error) = written {
-            // The claim expires, and the task is published again under the same id.
-            telemetry::warn!(
-                task.id = %task.task_id,
-                %error,
-                "cannot update the outbox; the task will be published again"
-            );
-        }
-        failure.is_none()
+        )
     }
 
     fn lease(&self) -> Duration {
         match self.durability {
-            Durability::Broker => 2 * PUBLISH_TIMEOUT,
+            Durability::Broker(_) => 2 * PUBLISH_TIMEOUT,
             // No other process claims tasks, and the next start of this process releases the claims.
             Durability::OutboxUntilDone => Duration::from_hours(24 * 365),
         }

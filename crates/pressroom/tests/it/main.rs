@@ -4,6 +4,8 @@
 //! that stop a server start their own. No test is skipped: without its servers, a test fails.
 
 #[cfg(test)]
+mod dispatcher;
+#[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
 mod http;

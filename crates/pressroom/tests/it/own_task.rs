@@ -9,7 +9,8 @@ use celeriac::{
 use pressroom::{
     clock::SystemClock,
     domain::ArticleId,
-    store::{Store, StoreError},
+    ids::RandomIds,
+    store::{OutboxStore as _, Store, StoreError},
     tasks::{Dispatcher, Durability},
 };
 use serde_json::{Value, json};
@@ -110,7 +111,7 @@ async fn a_custom_task_reads_the_store_and_returns_its_result() {
 async fn the_outbox_dispatches_tasks_of_any_name() {
     let database = Database::migrated().await;
     let id = insert_article(&database).await;
-    let store: Arc<dyn Store> = Arc::new(database.store());
+    let store = Arc::new(database.store());
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(10));
     let shutdown = CancellationToken::new();
     start_worker(store.clone(), broker.clone(), shutdown.clone());
@@ -132,7 +133,8 @@ async fn the_outbox_dispatches_tasks_of_any_name() {
         client: client.clone(),
         clock: Arc::new(SystemClock),
         queue: "celery".to_owned(),
-        durability: Durability::Broker,
+        ids: Arc::new(RandomIds),
+        durability: Durability::Broker(store.clone()),
         wake: Arc::new(Notify::new()),
     };
     tokio::spawn(dispatcher.run(shutdown.clone()));

@@ -72,8 +72,9 @@ impl DeliveryStore for PostgresStore {
         Ok(())
     }
 
-    async fn purge_deliveries(&self, before: Timestamp) -> Result<u64> {
-        let purged = self.primary.maintain(&PURGE_DELIVERIES, &[&Utc(before)]).await?;
+    async fn purge_deliveries(&self, before: Timestamp, limit: i64) -> Result<u64> {
+        let params: Params<'_> = &[&Utc(before), &limit];
+        let purged = self.primary.maintain(&PURGE_DELIVERIES, params).await?;
         Ok(purged.affected)
     }
 }

@@ -14,6 +14,7 @@ mod health;
 mod list;
 mod migrations;
 mod outbox;
+mod published;
 mod replica;
 mod search_totals;
 mod title_index;

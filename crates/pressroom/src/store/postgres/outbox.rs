@@ -13,7 +13,7 @@ use crate::{
         OutboxStore, Result, StoreError,
         outbox::lease_end,
         rows::{self, Utc},
-        sql::{DELETE_OUTBOX, OUTBOX_BACKLOG, RELEASE_ALL_OUTBOX, RELEASE_OUTBOX, statement},
+        sql::{OUTBOX_BACKLOG, RELEASE_ALL_OUTBOX, statement},
     },
 };
 
@@ -40,6 +40,13 @@ const CLAIM_OUTBOX: Statement = statement!(
         ORDER BY id",
 );
 
+const DELETE_OUTBOX: Statement = statement!("DELETE outbox", "DELETE FROM outbox WHERE id = ANY ($1)",);
+
+const RELEASE_OUTBOX: Statement = statement!(
+    "UPDATE outbox",
+    "UPDATE outbox SET claimable_at = $1 WHERE id = ANY ($2)",
+);
+
 #[async_trait]
 impl OutboxStore for PostgresStore {
     async fn claim_outbox(&self, now: Timestamp, lease: Duration, limit: i64) -> Result<Vec<OutboxTask>> {
@@ -49,15 +56,14 @@ impl OutboxStore for PostgresStore {
         Ok(claimed.all(rows::outbox_task)?)
     }
 
-    async fn delete_outbox(&self, id: i64) -> Result<()> {
-        self.primary.maintain(&DELETE_OUTBOX, &[&id]).await?;
+    async fn delete_outbox(&self, ids: &[i64]) -> Result<()> {
+        self.primary.maintain(&DELETE_OUTBOX, &[&ids]).await?;
         Ok(())
     }
 
-    async fn release_outbox(&self, id: i64, retry_at: Timestamp) -> Result<()> {
-        self.primary
-            .maintain(&RELEASE_OUTBOX, &[&Utc(retry_at), &id])
-            .await?;
+    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()> {
+        let params: Params<'_> = &[&Utc(retry_at), &ids];
+        self.primary.maintain(&RELEASE_OUTBOX, params).await?;
         Ok(())
     }
 

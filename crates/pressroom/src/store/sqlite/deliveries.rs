@@ -67,7 +67,7 @@ impl DeliveryStore for SqliteStore {
         Ok(())
     }
 
-    async fn purge_deliveries(&self, before: Timestamp) -> Result<u64> {
-        self.execute(&PURGE_DELIVERIES, (Utc(before),)).await
+    async fn purge_deliveries(&self, before: Timestamp, limit: i64) -> Result<u64> {
+        self.execute(&PURGE_DELIVERIES, (Utc(before), limit)).await
     }
 }

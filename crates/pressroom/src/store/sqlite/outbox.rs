@@ -15,7 +15,7 @@ use crate::{
         OutboxStore, Result, StoreError,
         outbox::lease_end,
         rows::{self, Id, Utc},
-        sql::{DELETE_OUTBOX, OUTBOX_BACKLOG, RELEASE_ALL_OUTBOX, RELEASE_OUTBOX, statement},
+        sql::{OUTBOX_BACKLOG, RELEASE_ALL_OUTBOX, statement},
     },
 };
 
@@ -33,6 +33,16 @@ const CLAIM_OUTBOX: Statement = statement!(
         SET claimable_at = ?2, attempts = attempts + 1
         WHERE id IN (SELECT id FROM outbox WHERE claimable_at <= ?1 ORDER BY id LIMIT ?3)
         RETURNING id, task_id, name, args, trace, created_at, attempts",
+);
+
+const DELETE_OUTBOX: Statement = statement!(
+    "DELETE outbox",
+    "DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?1))",
+);
+
+const RELEASE_OUTBOX: Statement = statement!(
+    "UPDATE outbox",
+    "UPDATE outbox SET claimable_at = ?1 WHERE id IN (SELECT value FROM json_each(?2))",
 );
 
 /// Inserts the task of a change to `article`, within the transaction of that change.
@@ -62,13 +72,14 @@ impl OutboxStore for SqliteStore {
         .await
     }
 
-    async fn delete_outbox(&self, id: i64) -> Result<()> {
-        self.execute(&DELETE_OUTBOX, (id,)).await?;
+    async fn delete_outbox(&self, ids: &[i64]) -> Result<()> {
+        self.execute(&DELETE_OUTBOX, (json!(ids).to_string(),)).await?;
         Ok(())
     }
 
-    async fn release_outbox(&self, id: i64, retry_at: Timestamp) -> Result<()> {
-        self.execute(&RELEASE_OUTBOX, (Utc(retry_at), id)).await?;
+    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()> {
+        let params = (Utc(retry_at), json!(ids).to_string());
+        self.execute(&RELEASE_OUTBOX, params).await?;
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod dead_letters;
 mod draining;
 mod embedded;
 mod installation;
+mod lost_tasks;
 mod observatory;
 mod openapi;
 mod production;

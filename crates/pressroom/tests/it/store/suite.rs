@@ -91,7 +91,7 @@ over_all_stores! {
     a_task_with_an_expired_claim_is_claimed_again
     released_tasks_can_be_claimed_at_their_time
     all_claims_can_be_released_together
-    published_tasks_are_deleted
+    finished_tasks_are_deleted
     concurrent_claims_never_overlap
     a_delivery_is_claimed_by_one_claimer
     a_completed_delivery_cannot_be_claimed
@@ -927,7 +927,7 @@ async fn the_list_shows_the_viewers_favorites(fixture: Fixture) {
     }
 }
 
-const LEASE: Duration = Duration::from_secs(60);
+pub const LEASE: Duration = Duration::from_secs(60);
 
 async fn outbox_tasks_are_claimed_oldest_first_and_once(fixture: Fixture) {
     let store = &fixture.store;
@@ -986,7 +986,7 @@ async fn released_tasks_can_be_claimed_at_their_time(fixture: Fixture) {
     fixture.article("One", ann, at(0)).await;
     fixture.article("Two", ann, at(0)).await;
     let claimed = store.claim_outbox(at(10), LEASE, 9).await.unwrap();
-    store.release_outbox(claimed[1].id, at(12)).await.unwrap();
+    store.release_outbox(&[claimed[1].id], at(12)).await.unwrap();
     assert!(store.claim_outbox(at(11), LEASE, 9).await.unwrap().is_empty());
     let again = store.claim_outbox(at(12), LEASE, 9).await.unwrap();
     assert_eq!(
@@ -1006,15 +1006,16 @@ async fn all_claims_can_be_released_together(fixture: Fixture) {
     assert_eq!(store.claim_outbox(at(10), LEASE, 9).await.unwrap().len(), 3);
 }
 
-async fn published_tasks_are_deleted(fixture: Fixture) {
+async fn finished_tasks_are_deleted(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await.id;
     for n in 0..3 {
         fixture.article(&format!("No {n}"), ann, at(n)).await;
     }
     let claimed = store.claim_outbox(at(10), LEASE, 2).await.unwrap();
-    for task in claimed.iter().chain(&claimed) {
-        store.delete_outbox(task.id).await.unwrap();
+    let ids: Vec<_> = claimed.iter().map(|task| task.id).collect();
+    for _ in 0..2 {
+        store.delete_outbox(&ids).await.unwrap();
     }
     assert_eq!(
         store.outbox_backlog().await.unwrap(),
@@ -1111,7 +1112,7 @@ async fn an_abandoned_delivery_is_claimed_again(fixture: Fixture) {
 
 async fn deliveries_are_purged_by_age(fixture: Fixture) {
     let store = &fixture.store;
-    for (recipient, time) in [(1, 10), (2, 20)] {
+    for (recipient, time) in [(1, 10), (2, 20), (4, 11)] {
         store
             .claim_delivery(&delivery(recipient), at(0), LEASE)
             .await
@@ -1122,7 +1123,11 @@ async fn deliveries_are_purged_by_age(fixture: Fixture) {
             .unwrap();
     }
     store.claim_delivery(&delivery(3), at(0), LEASE).await.unwrap();
-    assert_eq!(store.purge_deliveries(at(20)).await.unwrap(), 1);
+    assert_eq!(store.purge_deliveries(at(20), 1).await.unwrap(), 1);
+    let newer = store.claim_delivery(&delivery(4), at(30), LEASE).await.unwrap();
+    assert_eq!(newer, DeliveryClaim::Delivered, "the oldest first");
+    assert_eq!(store.purge_deliveries(at(20), 9).await.unwrap(), 1);
+    assert_eq!(store.purge_deliveries(at(20), 9).await.unwrap(), 0);
     let delivered = store.claim_delivery(&delivery(2), at(30), LEASE).await.unwrap();
     assert_eq!(delivered, DeliveryClaim::Delivered);
     let held = store.claim_delivery(&delivery(3), at(30), LEASE).await.unwrap();

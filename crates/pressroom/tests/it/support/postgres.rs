@@ -19,10 +19,11 @@ use tokio_postgres::{Client, NoTls};
 
 use super::postgres_server::Server;
 
-const MIGRATIONS: [&str; 6] = [
+pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/V1__reference_tables.sql"),
     include_str!("../../../migrations/postgres/V2__outbox_revocations_deliveries.sql"),
     include_str!("../../../migrations/postgres/V3__idempotency_keys.sql"),
+    include_str!("../../../migrations/postgres/V5__published_tasks.sql"),
     include_str!("../../../migrations/postgres/V6__articles_by_author.sql"),
     include_str!("../../../migrations/postgres/V7__article_count.sql"),
     include_str!("../../../migrations/postgres/V8__existing_articles.sql"),

@@ -49,6 +49,13 @@ impl RedisServer {
         child.wait().unwrap();
     }
 
+    /// Kills the server and starts it again without its data.
+    pub fn lose_data(&self) {
+        self.stop();
+        std::fs::remove_dir_all(self.folder.join("appendonlydir")).unwrap();
+        self.resume();
+    }
+
     /// Starts the server, after [`RedisServer::stop`] on the same port, and waits until it responds.
     #[expect(
         clippy::disallowed_methods,

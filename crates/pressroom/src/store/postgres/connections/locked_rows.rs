@@ -85,13 +85,13 @@ impl LockedRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::sql::{DELETE_OUTBOX, RELEASE_OUTBOX};
+    use crate::store::sql::{RELEASE_DELIVERY, REVOKE_TOKEN};
 
     #[test]
     fn a_row_counts_as_locked_until_it_is_written_or_some_time_has_passed() {
         let locked = LockedRows::default();
-        let row = locked.row(&DELETE_OUTBOX, "a");
-        let others = [locked.row(&DELETE_OUTBOX, "b"), locked.row(&RELEASE_OUTBOX, "a")];
+        let row = locked.row(&RELEASE_DELIVERY, "a");
+        let others = [locked.row(&RELEASE_DELIVERY, "b"), locked.row(&REVOKE_TOKEN, "a")];
         assert!(locked.is_empty());
         assert!(!locked.contains(row));
         locked.insert(row);
@@ -109,13 +109,13 @@ mod tests {
     fn many_locked_rows_count_as_a_locked_table_in_bounded_memory() {
         let locked = LockedRows::default();
         for key in 0..TABLE {
-            assert!(!locked.contains(locked.row(&DELETE_OUTBOX, "x")), "{key}");
-            locked.insert(locked.row(&DELETE_OUTBOX, key));
+            assert!(!locked.contains(locked.row(&RELEASE_DELIVERY, "x")), "{key}");
+            locked.insert(locked.row(&RELEASE_DELIVERY, key));
         }
-        assert!(locked.contains(locked.row(&DELETE_OUTBOX, "x")));
-        assert!(!locked.contains(locked.row(&RELEASE_OUTBOX, "x")));
+        assert!(locked.contains(locked.row(&RELEASE_DELIVERY, "x")));
+        assert!(!locked.contains(locked.row(&REVOKE_TOKEN, "x")));
         for key in 0..1000 {
-            locked.insert(locked.row(&RELEASE_OUTBOX, key));
+            locked.insert(locked.row(&REVOKE_TOKEN, key));
         }
         assert_eq!(locked.rows().len(), MAX_ROWS);
     }

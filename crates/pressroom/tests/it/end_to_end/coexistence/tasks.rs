@@ -155,3 +155,42 @@ async fn each_task_runs_once_while_workers_of_both_sides_start_and_stop() {
     );
     celery.stop().await;
 }
+
+#[expect(clippy::disallowed_methods, reason = "the test queries a table directly")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_that_celery_runs_are_sent_again_only_if_they_are_lost() {
+    let sides = SideBySide::start().await;
+    let alice = register_people(&sides).await;
+    let client = sides.database().await;
+    let published = async || -> i64 {
+        let row = client.query_one("SELECT count(*) FROM published_tasks", &[]);
+        row.await.unwrap().get(0)
+    };
+    create(sides.new, &alice, "Lost").await;
+    eventually("the task to be published", async || {
+        (published().await == 1).then_some(())
+    })
+    .await;
+    sides.installation.redis.command(&["FLUSHALL"]).unwrap();
+
+    let celery = Celery::start(&sides.installation).await;
+    let ran = eventually("the run", async || ran_by_celery(&sides.installation).pop()).await;
+    assert_eq!(ran["title"], "Lost");
+    eventually("the task to be forgotten", async || {
+        (published().await == 0).then_some(())
+    })
+    .await;
+
+    // The results are lost, but not needed any more.
+    sides.installation.redis.command(&["FLUSHALL"]).unwrap();
+    create(sides.new, &alice, "After the second flush").await;
+    eventually("the task to be run and forgotten", async || {
+        let ran = !ran_by_celery(&sides.installation).is_empty();
+        (ran && published().await == 0).then_some(())
+    })
+    .await;
+    let ran = ran_by_celery(&sides.installation);
+    assert_eq!(ran.len(), 1, "{ran:?}");
+    assert_eq!(ran[0]["title"], "After the second flush");
+    celery.stop().await;
+}

@@ -281,7 +281,7 @@ async fn an_article_its_statements_and_its_task_are_one_trace() {
         "SELECT articles",
         &["SELECT", "FROM articles"],
     );
-    assert_statements(&spans, "redis", APP, "LPUSH", &["?"]);
+    assert_statements(&spans, "redis", APP, "EVALSHA", &["?"]);
 }
 
 /// Asserts the attributes of all statements that a service sent to a database, and that one of them has this
