@@ -79,7 +79,13 @@ pub enum Command {
     /// Print the OpenAPI document
     Openapi,
     /// Check the health of the API on this machine; the exit code is 1 if it is unhealthy
-    Healthcheck(Given<HealthcheckConfig>),
+    Healthcheck {
+        /// Check only whether the API accepts requests, regardless of Redis and the workers
+        #[arg(long)]
+        ready: bool,
+        #[command(flatten)]
+        settings: Given<HealthcheckConfig>,
+    },
     /// Print the effective settings of `serve` and `worker`, with secrets masked
     Config {
         /// Print the settings of embedded mode instead

@@ -20,7 +20,7 @@ pub use self::{
     articles::ArticleStore,
     deliveries::DeliveryStore,
     error::{Constraint, Result, StoreError},
-    health::HealthStore,
+    health::{Access, DatabaseState, HealthStore, Migrated, SchemaVersion},
     outbox::OutboxStore,
 };
 

@@ -16,7 +16,12 @@ use telemetry::{Context, KeyValue, Span, opentelemetry::trace::FutureExt as _};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::Clock, domain::OutboxTask, names::span, store::OutboxStore};
+use crate::{
+    clock::Clock,
+    domain::OutboxTask,
+    names::span,
+    store::{OutboxStore, StoreError},
+};
 
 /// Maximum number of tasks being published; in embedded mode, of tasks waiting and running.
 const MAX_PUBLISHING: i64 = 256;
@@ -104,7 +109,8 @@ impl Dispatcher {
                     publishing.extend(tasks.map(|(task, trace)| self.publish(task).with_context(trace)));
                 }
                 Err(error) => {
-                    if failed_claims == 0 {
+                    // The store logs its outages.
+                    if failed_claims == 0 && !matches!(error, StoreError::Unavailable(_)) {
                         telemetry::warn!(%error, "cannot read the outbox; retrying");
                     }
                     failed_claims += 1;

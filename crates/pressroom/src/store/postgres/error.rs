@@ -61,6 +61,9 @@ impl From<tokio_postgres::Error> for StatementError {
 const POOLER_HINT: &str =
     " (behind a pooler in transaction mode, add pool_mode=transaction to the database URL)";
 
+/// Hint in errors of a schema that is missing or old.
+const SCHEMA_HINT: &str = " (the schema is missing or older than this release: run pressroom migrate)";
+
 /// Maps the server's error response.
 fn rejected(response: &DbError) -> StoreError {
     let state = response.code();
@@ -77,10 +80,11 @@ fn rejected(response: &DbError) -> StoreError {
     };
     let hint = match *state {
         SqlState::DUPLICATE_PSTATEMENT | SqlState::INVALID_SQL_STATEMENT_NAME => POOLER_HINT,
+        _ if is_outdated_schema(state) => SCHEMA_HINT,
         _ => "",
     };
     let message = format!("{}: {message}{hint}", state.code());
-    if is_temporary(state) {
+    if is_temporary(state) || is_outdated_schema(state) {
         StoreError::Unavailable(message)
     } else {
         StoreError::Failed(message)
@@ -105,6 +109,19 @@ fn handled_constraint(constraint: &str) -> Option<Constraint> {
         "ix_articles_slug" => Some(Constraint::ArticleSlug),
         _ => None,
     }
+}
+
+/// Whether the statement refers to a part of the schema that does not exist.
+fn is_outdated_schema(state: &SqlState) -> bool {
+    [
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::UNDEFINED_OBJECT,
+        SqlState::INVALID_COLUMN_REFERENCE,
+        SqlState::INVALID_SCHEMA_NAME,
+    ]
+    .contains(state)
 }
 
 /// Whether the same statement may succeed later without a repair: connection failures (08), insufficient

@@ -28,23 +28,31 @@ use self::{
     pool::{Pool, Step},
     types::TypeCache,
 };
-use super::{config::PostgresConfig, error::Result};
+use super::{
+    config::PostgresConfig,
+    error::{Result, StatementError},
+};
+use crate::{outage::OutageLog, store::StoreError};
 
 /// Role of a server, which determines the names of its connection pools in metrics and logs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Role {
     pipeline: &'static str,
     pool: &'static str,
+    /// Whether outages are logged here. Those of a replica are logged by the task that watches it.
+    logs_outages: bool,
 }
 
 impl Role {
     pub(super) const PRIMARY: Self = Self {
         pipeline: "postgres.pipeline",
         pool: "postgres.pool",
+        logs_outages: true,
     };
     pub(super) const REPLICA: Self = Self {
         pipeline: "postgres.replica.pipeline",
         pool: "postgres.replica.pool",
+        logs_outages: false,
     };
 }
 
@@ -53,6 +61,7 @@ pub(super) struct Connections {
     database: Database,
     pipeline: Arc<Pipeline>,
     pool: Arc<Pool>,
+    outages: Option<Arc<OutageLog>>,
 }
 
 impl Connections {
@@ -78,17 +87,35 @@ impl Connections {
             let pool = pooled.upgrade();
             pool.map(|pool| pool.counts()).unwrap_or_default()
         });
+        let outages = role
+            .logs_outages
+            .then(|| OutageLog::new("database unavailable", "database available again"));
         Ok(Self {
             database,
             pipeline,
             pool,
+            outages,
         })
+    }
+
+    /// Records whether the database was available, and returns the result.
+    fn logged(&self, statement: &Statement, result: Result<StatementResult>) -> Result<StatementResult> {
+        if let Some(outages) = &self.outages {
+            match &result {
+                Err(StatementError {
+                    error: StoreError::Unavailable(reason),
+                    ..
+                }) => outages.record_failure(statement.summary, reason),
+                _ => outages.record_success(statement.summary),
+            }
+        }
+        result
     }
 
     /// Runs a single statement.
     pub(super) async fn run(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let result = pin!(self.pipeline.run(statement, params));
-        self.database.observe(statement, result).await
+        self.logged(statement, self.database.observe(statement, result).await)
     }
 
     /// Runs a slow statement.
@@ -98,7 +125,7 @@ impl Connections {
         params: Params<'_>,
     ) -> Result<StatementResult> {
         let result = pin!(self.pool.run_slow(statement, params));
-        self.database.observe(statement, result).await
+        self.logged(statement, self.database.observe(statement, result).await)
     }
 
     /// Runs `before` and then `last` in one transaction, and returns the result of `last`.
@@ -107,6 +134,6 @@ impl Connections {
     /// of the statements before it are its children.
     pub(super) async fn transaction(&self, before: &[Step<'_>], last: Step<'_>) -> Result<StatementResult> {
         let result = pin!(self.pool.transaction(&self.database, before, last));
-        self.database.observe(last.0, result).await
+        self.logged(last.0, self.database.observe(last.0, result).await)
     }
 }
