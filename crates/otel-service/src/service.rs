@@ -62,7 +62,7 @@ pub enum LogOutput {
     Stdout,
     /// Standard error.
     Stderr,
-    /// None: log records are only exported.
+    /// No stream: log records are only exported.
     Off,
 }
 

@@ -215,7 +215,7 @@ pub async fn watch_database(store: Arc<dyn HealthStore>, shutdown: CancellationT
             let changed = last != Some(state);
             match (state.problem(), state.notice()) {
                 (Some(reason), _) if changed => {
-                    telemetry::error!(reason, "the database cannot serve requests")
+                    telemetry::error!(reason, "the database cannot serve requests");
                 }
                 (None, Some(notice)) if changed => telemetry::info!("{notice}"),
                 (None, _) if changed && last.is_some() => telemetry::info!("the database can serve requests"),

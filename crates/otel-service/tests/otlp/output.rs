@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{self, child, is_child, json_lines, wait_at};
 
-/// More lines than fit into the pipe and the queue.
+/// Number of log lines, more than fit into the pipe and the queue.
 const LINES: usize = 20_000;
 
 /// Variable with the address of the gate at which the scenario waits.

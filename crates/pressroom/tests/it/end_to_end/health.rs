@@ -1,4 +1,5 @@
 //! Health and the log name the reason requests cannot be served, and the remedy.
+#![expect(clippy::disallowed_methods, reason = "the tests change the database directly")]
 
 use std::{net::SocketAddr, process::Output};
 

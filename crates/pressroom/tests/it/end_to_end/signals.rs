@@ -7,6 +7,7 @@ use crate::support::raw;
 async fn signals_that_reload_other_programs_are_ignored() {
     let installation = Installation::new().await;
     let (mut serve, api) = installation.serve().await;
+    let people = People::new(api, &installation).await;
     let mut worker = installation.worker();
     worker.wait_for_output("Working").await;
     for signal in ["HUP", "USR1", "USR2"] {
@@ -17,9 +18,8 @@ async fn signals_that_reload_other_programs_are_ignored() {
             process.send(signal);
         }
     }
-    let people = People::new(api, &installation).await;
     create(api, &people.alice, "Second", None).await;
-    installation.mails(2).await;
+    installation.mails(1).await;
     assert_eq!(
         raw::request(api, "GET", "/api/health/live", None, None)
             .await
