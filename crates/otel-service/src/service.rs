@@ -15,11 +15,13 @@ pub struct Service {
     pub log_output: LogOutput,
     /// Format of log lines.
     pub log_format: LogFormat,
+    /// Default of `RUST_LOG`.
+    pub log_levels: &'static str,
 }
 
 impl Service {
     /// Creates a service with [`Export::Always`], the default of the specification, which logs to standard
-    /// output.
+    /// output at the level `info`.
     pub const fn new(name: &'static str, version: &'static str) -> Self {
         Self {
             name,
@@ -27,6 +29,7 @@ impl Service {
             export: Export::Always,
             log_output: LogOutput::Stdout,
             log_format: LogFormat::Auto,
+            log_levels: "info",
         }
     }
 }

@@ -11,8 +11,12 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-/// Time without failures at the end of an outage. Connections fail and recover one after the other.
+/// Time without failures at the end of an outage, once a failed call has succeeded. Connections fail and recover one after the other.
 const QUIET: Duration = Duration::from_secs(2);
+
+/// Time without failures after which calls of any kind show that the outage is over; longer than the back-off of
+/// background jobs, whose calls may still fail.
+const LONG_QUIET: Duration = Duration::from_secs(10);
 
 /// Maximum number of recorded kinds of failed calls.
 const MAX_KINDS: usize = 16;
@@ -36,13 +40,20 @@ struct Outage {
     last_failure: Instant,
     /// Kinds of failed calls. Calls of other kinds may succeed during the outage.
     kinds: Vec<&'static str>,
-    /// Whether a call of these kinds has succeeded since the last failure.
-    succeeded: bool,
+    /// First success since the last failure.
+    succeeded: Option<Instant>,
+    /// Whether a call of one of `kinds` has succeeded since the last failure.
+    recovered: bool,
 }
 
 impl Outage {
     fn is_over(&self, now: Instant, until_success: bool) -> bool {
-        (self.succeeded || !until_success) && now - self.last_failure >= QUIET
+        let quiet = now - self.last_failure;
+        if self.recovered || !until_success {
+            quiet >= QUIET
+        } else {
+            self.succeeded.is_some() && quiet >= LONG_QUIET
+        }
     }
 }
 
@@ -80,11 +91,13 @@ impl OutageLog {
             failures: 0,
             last_failure: now,
             kinds: Vec::new(),
-            succeeded: false,
+            succeeded: None,
+            recovered: false,
         });
         outage.failures += 1;
         outage.last_failure = now;
-        outage.succeeded = false;
+        outage.succeeded = None;
+        outage.recovered = false;
         if outage.kinds.len() < MAX_KINDS && !outage.kinds.contains(&kind) {
             outage.kinds.push(kind);
         }
@@ -100,9 +113,9 @@ impl OutageLog {
     pub fn record_success(&self, kind: &'static str) {
         if self.ongoing.load(Ordering::Relaxed)
             && let Some(outage) = &mut *self.outage()
-            && outage.kinds.contains(&kind)
         {
-            outage.succeeded = true;
+            outage.succeeded.get_or_insert_with(Instant::now);
+            outage.recovered |= outage.kinds.contains(&kind);
         }
     }
 
@@ -114,7 +127,8 @@ impl OutageLog {
             let over = outage.take_if(|outage| outage.is_over(Instant::now(), self.until_success));
             if let Some(over) = over {
                 self.ongoing.store(false, Ordering::Relaxed);
-                break (over.failures, (over.last_failure - over.since).as_secs_f64());
+                let end = over.succeeded.unwrap_or(over.last_failure);
+                break (over.failures, (end - over.since).as_secs_f64());
             }
         };
         telemetry::info!(failures, outage_seconds, "{}", self.ended);
@@ -129,12 +143,12 @@ impl OutageLog {
 mod tests {
     use super::*;
 
-    /// Whether the outage would be over after [`QUIET`] without a further call.
-    fn would_end(log: &OutageLog) -> bool {
+    /// Whether the outage would be over after this time without a further call.
+    fn would_end_after(log: &OutageLog, quiet: Duration) -> bool {
         let outage = log.outage();
         let outage = outage.as_ref().unwrap();
         assert!(!outage.is_over(outage.last_failure, log.until_success));
-        outage.is_over(outage.last_failure + QUIET, log.until_success)
+        outage.is_over(outage.last_failure + quiet, log.until_success)
     }
 
     #[tokio::test]
@@ -143,14 +157,15 @@ mod tests {
         for _ in 0..50 {
             log.record_failure("read", "refused");
         }
-        assert!(!would_end(&log));
+        assert!(!would_end_after(&log, LONG_QUIET));
         log.record_success("ping");
-        assert!(!would_end(&log), "no read has succeeded");
+        assert!(!would_end_after(&log, QUIET), "no read has succeeded");
+        assert!(would_end_after(&log, LONG_QUIET));
         log.record_success("read");
         log.record_failure("write", "refused");
-        assert!(!would_end(&log), "calls still fail");
+        assert!(!would_end_after(&log, LONG_QUIET), "calls still fail");
         log.record_success("read");
-        assert!(would_end(&log));
+        assert!(would_end_after(&log, QUIET));
         assert_eq!(log.outage().as_ref().unwrap().failures, 51);
     }
 
@@ -158,6 +173,6 @@ mod tests {
     async fn without_successes_an_outage_ends_with_its_failures() {
         let log = OutageLog::without_successes("full", "free");
         log.record_failure("hash", "full");
-        assert!(would_end(&log));
+        assert!(would_end_after(&log, QUIET));
     }
 }

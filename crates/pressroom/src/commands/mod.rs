@@ -59,6 +59,10 @@ use crate::{
 /// Maximum time to export the remaining telemetry when the process ends.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Default of `RUST_LOG`: without the server's notices, of which each connection receives one at a restart, and the
+/// progress of migrations.
+const LOG_LEVELS: &str = "info,tokio_postgres=warn,refinery_core=warn";
+
 /// Time between two deletions of expired rows.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
@@ -80,6 +84,7 @@ where
         export,
         log_output: log.output,
         log_format: log.format,
+        log_levels: LOG_LEVELS,
     })?;
     let is_written = log.output != LogOutput::Off && telemetry::error_enabled!();
     let runtime = Runtime::new().context("cannot start the async runtime")?;
