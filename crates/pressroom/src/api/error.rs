@@ -94,6 +94,7 @@ errors! {
     bad_request: BAD_REQUEST, "Bad request";
     invalid_idempotency_key: BAD_REQUEST,
         "Idempotency-Key must be a single value of 1 to 255 printable ASCII characters";
+    unsupported_value: BAD_REQUEST, "The database cannot store a value of the request";
     missing_token: UNAUTHORIZED, "Missing or invalid authorization header";
     invalid_credentials: UNAUTHORIZED, "Invalid credentials";
     invalid_token: UNAUTHORIZED, "Invalid or expired token";
@@ -158,6 +159,10 @@ impl From<StoreError> for ApiError {
             // The store logs its outages.
             StoreError::Unavailable(reason) => {
                 Self::service_unavailable().caused_by("database_unavailable", reason)
+            }
+            StoreError::UnsuitableValue(reason) => {
+                telemetry::warn!(reason, "the database rejected a value of the request");
+                Self::unsupported_value()
             }
             StoreError::Conflict(Constraint::UserEmail) => AccountError::EmailTaken.into(),
             error @ (StoreError::Conflict(Constraint::ArticleSlug | Constraint::IdempotencyKey)

@@ -12,6 +12,9 @@ use crate::domain::{Article, ArticleId, Cursor, ListQuery, PageStart, UserId};
 
 const DEFAULT_PER_PAGE: i64 = 20;
 const MAX_PER_PAGE: i64 = 100;
+/// Oldest time that both databases can store, in microseconds since the Unix epoch: PostgreSQL's calendar begins
+/// in 4714 BC.
+const OLDEST: i64 = -210_866_803_200_000_000;
 /// Maximum page number, whose offset still fits into 64 bits.
 const MAX_PAGE: i64 = i64::MAX / MAX_PER_PAGE;
 
@@ -89,8 +92,11 @@ pub(super) fn encode_cursor(article: &Article) -> String {
 fn decode_cursor(text: &str) -> Option<Cursor> {
     let decoded = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
     let (created_at, id) = decoded.split_once('.')?;
+    let created_at: i64 = created_at.parse().ok()?;
     Some(Cursor {
-        created_at: Timestamp::from_microsecond(created_at.parse().ok()?).ok()?,
+        created_at: Timestamp::from_microsecond(created_at)
+            .ok()
+            .filter(|_| created_at >= OLDEST)?,
         id: ArticleId(id.parse().ok()?),
     })
 }
@@ -164,6 +170,16 @@ mod tests {
         );
         for bad in ["x", "!!", "MTIz", "OTk5OTk5OTk5OTk5OTk5OTk5OTkuMQ"] {
             assert!(Paging::parse(&format!("cursor={bad}")).is_err(), "{bad}");
+        }
+        for (created_at, accepted) in [
+            (Timestamp::MIN.as_microsecond(), false),
+            (OLDEST - 1, false),
+            (OLDEST, true),
+            (253_402_207_200_000_000, true),
+        ] {
+            let cursor = URL_SAFE_NO_PAD.encode(format!("{created_at}.1"));
+            let parsed = Paging::parse(&format!("cursor={cursor}"));
+            assert_eq!(parsed.is_ok(), accepted, "{created_at}");
         }
     }
 }

@@ -7,13 +7,16 @@ use telemetry::{DbError, Failure};
 /// Reason a store method failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached or did not respond in time; a retry may succeed. A write whose response
+    /// The database cannot be reached, did not respond in time or lacks the schema; a retry may succeed. A write whose response
     /// was lost may have been committed.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// The row would violate a constraint that callers handle.
     #[error("conflict on {0:?}")]
     Conflict(Constraint),
+    /// The database cannot store or compare a value, for example because its encoding lacks a character.
+    #[error("the database cannot hold a value: {0}")]
+    UnsuitableValue(String),
     /// Any other failure: a defect of this program or of the schema.
     #[error("the database rejected a statement: {0}")]
     Failed(String),
@@ -31,7 +34,7 @@ impl Failure for StoreError {
         match self {
             Self::Unavailable(_) => Some(Cow::Borrowed("database_unavailable")),
             Self::Failed(_) => Some(Cow::Borrowed("database_error")),
-            Self::Conflict(_) => None,
+            Self::UnsuitableValue(_) | Self::Conflict(_) => None,
         }
     }
 

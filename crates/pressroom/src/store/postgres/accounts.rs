@@ -92,15 +92,17 @@ impl AccountStore for PostgresStore {
         let insert: Params<'_> = &[&email, &new.password_hash.0, &new.name, &Utc(new.created_at)];
         let inserted = self
             .primary
-            .transaction(&[(&LOCK_EMAIL, &[&email])], (&INSERT_USER, insert))
+            .transaction(email, &[(&LOCK_EMAIL, &[&email])], (&INSERT_USER, insert))
             .await?;
         let user = inserted.first(rows::user)?;
         user.ok_or(StoreError::Conflict(Constraint::UserEmail))
     }
 
     async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>> {
-        let found = self.primary.run(&FIND_CREDENTIALS, &[&email.as_str()]).await?;
-        Ok(found.first(rows::credentials)?)
+        match self.primary.read(&FIND_CREDENTIALS, &[&email.as_str()]).await {
+            Err(error) if error.is_unsuitable_value() => Ok(None),
+            found => Ok(found?.first(rows::credentials)?),
+        }
     }
 
     async fn update_user(&self, id: UserId, changes: UserChanges, now: Timestamp) -> Result<Option<User>> {
@@ -117,10 +119,10 @@ impl AccountStore for PostgresStore {
         ];
         let updated = if email.is_some() {
             self.primary
-                .transaction(&[(&LOCK_EMAIL, &[&email])], (&UPDATE_USER, update))
+                .transaction(id.0, &[(&LOCK_EMAIL, &[&email])], (&UPDATE_USER, update))
                 .await?
         } else {
-            self.primary.run(&UPDATE_USER, update).await?
+            self.primary.write(id.0, &UPDATE_USER, update).await?
         };
         let Some(row) = updated.rows.first() else {
             return Ok(None);
@@ -134,23 +136,23 @@ impl AccountStore for PostgresStore {
 
     async fn upgrade_password_hash(&self, id: UserId, old: &PasswordHash, new: &PasswordHash) -> Result<()> {
         let params: Params<'_> = &[&id.0, &old.0, &new.0];
-        self.primary.run(&UPGRADE_PASSWORD_HASH, params).await?;
+        self.primary.write(id.0, &UPGRADE_PASSWORD_HASH, params).await?;
         Ok(())
     }
 
     async fn find_session(&self, user: UserId, token: &TokenKey) -> Result<Option<Session>> {
-        let found = self.primary.run(&FIND_SESSION, &[&token.0, &user.0]).await?;
+        let found = self.primary.read(&FIND_SESSION, &[&token.0, &user.0]).await?;
         Ok(found.first(rows::session)?)
     }
 
     async fn revoke_token(&self, token: &TokenKey, expires_at: Timestamp) -> Result<()> {
         let params: Params<'_> = &[&token.0, &Utc(expires_at)];
-        self.primary.run(&REVOKE_TOKEN, params).await?;
+        self.primary.write(&token.0, &REVOKE_TOKEN, params).await?;
         Ok(())
     }
 
     async fn purge_revoked_tokens(&self, now: Timestamp) -> Result<u64> {
-        let purged = self.primary.run_slow(&PURGE_REVOKED_TOKENS, &[&Utc(now)]).await?;
+        let purged = self.primary.maintain(&PURGE_REVOKED_TOKENS, &[&Utc(now)]).await?;
         Ok(purged.affected)
     }
 }

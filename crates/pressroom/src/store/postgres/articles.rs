@@ -241,7 +241,7 @@ impl ArticleStore for PostgresStore {
         since: Timestamp,
     ) -> Result<Option<StoredResponse>> {
         let params: Params<'_> = &[&user.0, &key.as_str(), &Utc(since)];
-        let found = self.primary.run(&FIND_STORED_RESPONSE, params).await?;
+        let found = self.primary.read(&FIND_STORED_RESPONSE, params).await?;
         Ok(found.first(rows::stored_response)?)
     }
 
@@ -249,7 +249,7 @@ impl ArticleStore for PostgresStore {
         let params: Params<'_> = &[&Utc(before), &limit];
         Ok(self
             .primary
-            .run_slow(&PURGE_IDEMPOTENCY_KEYS, params)
+            .maintain(&PURGE_IDEMPOTENCY_KEYS, params)
             .await?
             .affected)
     }
@@ -266,7 +266,7 @@ impl ArticleStore for PostgresStore {
 
     async fn find_article_by_id(&self, id: ArticleId) -> Result<Option<Article>> {
         let params: Params<'_> = &[&None::<i32>, &id.0];
-        let found = self.primary.run(&FIND_ARTICLE_BY_ID, params).await?;
+        let found = self.primary.read(&FIND_ARTICLE_BY_ID, params).await?;
         Ok(found.first(rows::article)?)
     }
 
@@ -301,7 +301,7 @@ impl ArticleStore for PostgresStore {
             &Utc(task.created_at),
             &versions(&precondition.none_of),
         ];
-        let updated = self.primary.run(&UPDATE_ARTICLE, params).await?;
+        let updated = self.primary.write(id.0, &UPDATE_ARTICLE, params).await?;
         Ok(updated.first(rows::article)?)
     }
 
@@ -314,6 +314,7 @@ impl ArticleStore for PostgresStore {
         let deleted = self
             .primary
             .transaction(
+                id.0,
                 &[(&LOCK_ARTICLE, &[&id.0]), (&DELETE_FAVORITES, allowed)],
                 (&DELETE_ARTICLE, allowed),
             )
@@ -323,12 +324,11 @@ impl ArticleStore for PostgresStore {
 
     async fn favorite(&self, slug: &str, user: UserId, now: Timestamp) -> Result<Option<Article>> {
         let params: Params<'_> = &[&slug, &user.0, &Utc(now)];
-        Ok(self.primary.run(&FAVORITE, params).await?.first(rows::article)?)
+        self.change_favorite(slug, &FAVORITE, params).await
     }
 
     async fn unfavorite(&self, slug: &str, user: UserId) -> Result<Option<Article>> {
-        let removed = self.primary.run(&UNFAVORITE, &[&slug, &user.0]).await?;
-        Ok(removed.first(rows::article)?)
+        self.change_favorite(slug, &UNFAVORITE, &[&slug, &user.0]).await
     }
 }
 
@@ -340,7 +340,7 @@ impl PostgresStore {
         new: &NewArticle,
         task: &NewOutboxTask,
         more: Params<'_>,
-    ) -> Result<Option<Article>, StatementError> {
+    ) -> Result<Option<Article>> {
         let params: Params<'_> = &[
             &new.slug,
             &new.draft.title,
@@ -354,20 +354,35 @@ impl PostgresStore {
             &rows::trace_column(&task.trace),
             &Utc(task.created_at),
         ];
-        let inserted = self.primary.run(statement, &[params, more].concat()).await?;
+        let params = [params, more].concat();
+        let inserted = self.primary.write(new.author.0, statement, &params).await?;
         Ok(inserted.first(rows::article)?)
+    }
+
+    async fn change_favorite(
+        &self,
+        slug: &str,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Option<Article>> {
+        match self.primary.write(slug, statement, params).await {
+            Err(error) if error.is_unsuitable_value() => Ok(None),
+            changed => Ok(changed?.first(rows::article)?),
+        }
     }
 }
 
-/// Finds an article on the primary or the replica.
+/// Finds an article on the primary or the replica. An article whose slug the database cannot hold does not exist.
 async fn find_article(
     server: &Connections,
     slug: &str,
     viewer: Option<UserId>,
 ) -> Result<Option<Article>, StatementError> {
     let viewer = viewer.map(|viewer| viewer.0);
-    let found = server.run(&FIND_ARTICLE, &[&viewer, &slug]).await?;
-    Ok(found.first(rows::article)?)
+    match server.read(&FIND_ARTICLE, &[&viewer, &slug]).await {
+        Err(error) if error.is_unsuitable_value() => Ok(None),
+        found => Ok(found?.first(rows::article)?),
+    }
 }
 
 /// Converts the versions of a [`Precondition`] to a parameter.

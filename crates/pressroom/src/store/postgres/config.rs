@@ -1,24 +1,84 @@
 //! Settings of a connection, read from a URL.
 
+mod parameters;
+
 use std::{fmt, path::PathBuf, time::Duration};
 
-use tokio_postgres::config::{Host, SslMode};
+use rustls::SupportedProtocolVersion;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-/// Maximum time to open one connection, including all hosts and the handshake.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+use self::parameters::Parameters;
+
+/// Maximum time to connect to one host, including the handshake, unless the URL sets it. TLS and authentication
+/// take up to eight round trips.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time for the TCP handshake with one address, unless the URL sets `connect_timeout`.
+const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings of a connection to PostgreSQL. `Debug` prints neither the password nor the user.
 #[derive(Clone)]
 pub struct PostgresConfig {
     pub(super) connection: tokio_postgres::Config,
-    pub(super) certificates: Certificates,
+    /// Servers to which connections are opened, if the URL says so.
+    session_attrs: Option<TargetSessionAttrs>,
+    pub(super) tls: Tls,
+    /// Maximum time to open one connection, including all hosts and the handshake.
+    pub(super) connect_timeout: Duration,
     pub(super) pool_mode: PoolMode,
     /// Whether statements may be prepared on a connection.
     pub(super) prepared_statements: bool,
-    /// Number of shared connections for single statements.
-    pub pipeline_size: usize,
-    /// Number of connections for transactions and slow statements.
-    pub pool_size: usize,
+    /// Names of parameters of the URL without effect.
+    ignored: Vec<String>,
+    /// Numbers of connections.
+    pub sizes: Sizes,
+}
+
+/// Maximum number of connections for each kind of statement.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Reads by key, which share their connections.
+    pub reads: usize,
+    /// Writes of requests.
+    pub writes: usize,
+    /// Writes that met a lock.
+    pub contended: usize,
+    /// Lists.
+    pub lists: usize,
+    /// Searches.
+    pub searches: usize,
+    /// Work that no request waits for.
+    pub maintenance: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            reads: 2,
+            writes: 4,
+            contended: 2,
+            lists: 2,
+            searches: 2,
+            maintenance: 2,
+        }
+    }
+}
+
+/// Role of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Primary,
+    Replica,
+}
+
+/// Settings of TLS.
+#[derive(Debug, Clone)]
+pub(super) struct Tls {
+    pub(super) certificates: Certificates,
+    /// Files of the client certificate and its key.
+    pub(super) client: Option<(PathBuf, PathBuf)>,
+    pub(super) versions: &'static [&'static SupportedProtocolVersion],
+    /// Whether the host name is sent in the clear, for proxies.
+    pub(super) sni: bool,
 }
 
 /// Trusted server certificates.
@@ -42,13 +102,16 @@ pub(super) enum PoolMode {
     Transaction,
 }
 
-/// Reason a database URL is rejected. Does not quote the URL, which may contain a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Reason a database URL is rejected. Names parameters, but does not quote their values or the rest of the URL,
+/// which may contain a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct InvalidUrl(&'static str);
+pub struct InvalidUrl(String);
 
 impl InvalidUrl {
-    const SCHEME: Self = Self("not a postgres://, postgresql:// or postgresql+psycopg:// URL");
+    fn scheme() -> Self {
+        Self("not a postgres://, postgresql:// or postgresql+psycopg:// URL".to_owned())
+    }
 }
 
 impl PostgresConfig {
@@ -62,9 +125,9 @@ impl PostgresConfig {
     /// # Errors
     /// Returns [`InvalidUrl`] when the URL or one of its parameters is not supported.
     pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
-        let (scheme, rest) = url.split_once("://").ok_or(InvalidUrl::SCHEME)?;
+        let (scheme, rest) = url.split_once("://").ok_or_else(InvalidUrl::scheme)?;
         if !matches!(scheme.split('+').next(), Some("postgres" | "postgresql")) {
-            return Err(InvalidUrl::SCHEME);
+            return Err(InvalidUrl::scheme());
         }
         // A password may contain an unencoded `?`, but the part after the last `@` cannot.
         let host_at = rest.rfind('@').map_or(0, |at| at + 1);
@@ -73,73 +136,86 @@ impl PostgresConfig {
             None => (rest, ""),
         };
 
-        let mut ssl_mode = SslMode::Prefer;
-        let mut root = None;
-        let mut pool_mode = PoolMode::Session;
-        let mut prepared_statements = None;
-        // Parameters for the driver.
-        let mut others = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=').unwrap_or((pair, "")) {
-                ("sslmode", "disable") => ssl_mode = SslMode::Disable,
-                ("sslmode", "allow" | "prefer") => ssl_mode = SslMode::Prefer,
-                ("sslmode", "require" | "verify-ca" | "verify-full") => ssl_mode = SslMode::Require,
-                ("sslmode", _) => {
-                    return Err(InvalidUrl(
-                        "sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full",
-                    ));
-                }
-                ("pool_mode", "session") => pool_mode = PoolMode::Session,
-                ("pool_mode", "transaction") => pool_mode = PoolMode::Transaction,
-                ("pool_mode", _) => return Err(InvalidUrl("pool_mode is neither session nor transaction")),
-                ("prepared_statements", "on") => prepared_statements = Some(true),
-                ("prepared_statements", "off") => prepared_statements = Some(false),
-                ("prepared_statements", _) => {
-                    return Err(InvalidUrl("prepared_statements is neither on nor off"));
-                }
-                ("sslrootcert", "system") => {}
-                ("sslrootcert", _) => {
-                    let mut decoded = url::form_urlencoded::parse(pair.as_bytes());
-                    root = decoded.next().map(|(_, path)| PathBuf::from(&*path));
-                }
-                _ => others.push(pair),
-            }
-        }
-
-        let mut connection: tokio_postgres::Config = format!("postgresql://{address}?{}", others.join("&"))
-            .parse()
-            .map_err(|_quotes_the_url| {
-                InvalidUrl(
-                    "the URL cannot be parsed; special characters in the password must be percent-encoded",
+        let mut connection: tokio_postgres::Config =
+            format!("postgresql://{address}")
+                .parse()
+                .map_err(|_quotes_the_url| {
+                    InvalidUrl(
+                    "the URL cannot be parsed; special characters in the password must be percent-encoded"
+                        .to_owned(),
                 )
-            })?;
-        let hosts = connection.get_hosts().len().max(connection.get_hostaddrs().len());
-        if hosts == 0 {
-            return Err(InvalidUrl("the URL names no host"));
-        }
-        let per_host = CONNECT_TIMEOUT / u32::try_from(hosts).unwrap_or(u32::MAX);
+                })?;
         connection
-            .ssl_mode(ssl_mode)
-            .connect_timeout(per_host)
             .tcp_user_timeout(Duration::from_secs(5))
             .keepalives_idle(Duration::from_secs(10))
             .keepalives_interval(Duration::from_secs(3))
             .keepalives_retries(3);
-        if connection.get_application_name().is_none() {
-            connection.application_name("pressroom");
+        let parameters = Parameters::parse(connection, query)?;
+        let mut connection = parameters.driver;
+        let hosts = connection.get_hosts().len().max(connection.get_hostaddrs().len());
+        if hosts == 0 {
+            return Err(InvalidUrl("the URL names no host".to_owned()));
         }
+        connection
+            .ssl_mode(parameters.ssl_mode)
+            .connect_timeout(parameters.connect_timeout.unwrap_or(TCP_TIMEOUT));
+        let client = match (parameters.certificate, parameters.key) {
+            _ if !parameters.uses_certificate => None,
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            _ => return Err(InvalidUrl("sslcert and sslkey must be set together".to_owned())),
+        };
+        let pool_mode = parameters.pool_mode.unwrap_or(PoolMode::Session);
         Ok(Self {
             connection,
-            certificates: match (ssl_mode, root) {
-                (SslMode::Require, Some(file)) => Certificates::File(file),
-                (SslMode::Require, None) => Certificates::System,
-                _ => Certificates::Any,
+            session_attrs: parameters.session_attrs,
+            tls: Tls {
+                certificates: match (parameters.ssl_mode, parameters.root) {
+                    (SslMode::Require, Some(file)) => Certificates::File(file),
+                    (SslMode::Require, None) => Certificates::System,
+                    _ => Certificates::Any,
+                },
+                client,
+                versions: parameters.tls_versions,
+                sni: parameters.sni,
             },
+            connect_timeout: parameters
+                .connect_timeout
+                .unwrap_or(CONNECT_TIMEOUT)
+                .saturating_mul(u32::try_from(hosts).unwrap_or(u32::MAX)),
             pool_mode,
-            prepared_statements: prepared_statements.unwrap_or(pool_mode == PoolMode::Session),
-            pipeline_size: 2,
-            pool_size: 8,
+            prepared_statements: parameters
+                .prepared_statements
+                .unwrap_or(pool_mode == PoolMode::Session),
+            ignored: parameters.ignored,
+            sizes: Sizes::default(),
         })
+    }
+
+    /// Returns the driver's settings for a server with this role. If the URL names several hosts, the primary
+    /// is the one that accepts writes.
+    pub(super) fn connection_to(&self, role: Role) -> tokio_postgres::Config {
+        let several = self
+            .connection
+            .get_hosts()
+            .len()
+            .max(self.connection.get_hostaddrs().len())
+            > 1;
+        let by_role = match role {
+            Role::Primary if several => TargetSessionAttrs::ReadWrite,
+            _ => TargetSessionAttrs::Any,
+        };
+        let mut connection = self.connection.clone();
+        connection.target_session_attrs(self.session_attrs.unwrap_or(by_role));
+        connection
+    }
+
+    /// Logs which parameters of the URL have no effect.
+    pub(super) fn log_ignored_parameters(&self) {
+        if !self.ignored.is_empty() {
+            let parameters = self.ignored.join(", ");
+            telemetry::warn!(parameters, "parameters of the database URL have no effect");
+        }
     }
 
     /// Returns the database's name, for spans.
@@ -163,8 +239,7 @@ impl fmt::Debug for PostgresConfig {
         f.debug_struct("PostgresConfig")
             .field("server", &self.server())
             .field("database", &self.connection.get_dbname())
-            .field("pipeline_size", &self.pipeline_size)
-            .field("pool_size", &self.pool_size)
+            .field("sizes", &self.sizes)
             .finish_non_exhaustive()
     }
 }
@@ -189,25 +264,26 @@ mod tests {
         }
         assert_eq!(
             PostgresConfig::parse("mysql://u@h/d").unwrap_err(),
-            InvalidUrl::SCHEME
+            InvalidUrl::scheme()
         );
     }
 
     #[test]
     fn sslmode_determines_the_trusted_certificates() {
         let parse = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
-        assert_eq!(parse("").unwrap().certificates, Certificates::Any);
+        assert_eq!(parse("").unwrap().tls.certificates, Certificates::Any);
         assert_eq!(
             parse("sslmode=disable").unwrap().connection.get_ssl_mode(),
             SslMode::Disable
         );
         assert_eq!(
-            parse("sslmode=verify-full").unwrap().certificates,
+            parse("sslmode=verify-full").unwrap().tls.certificates,
             Certificates::System
         );
         assert_eq!(
             parse("sslmode=require&sslrootcert=%2Fetc%2Fca.pem")
                 .unwrap()
+                .tls
                 .certificates,
             Certificates::File("/etc/ca.pem".into())
         );
@@ -235,9 +311,169 @@ mod tests {
     }
 
     #[test]
+    fn each_parameter_of_libpq_is_honoured_ignored_or_rejected_by_its_name() {
+        // `conninfoOptions` of libpq 18 except those for debugging, with a value that is not the default.
+        for parameter in [
+            "application_name=x",
+            "channel_binding=require",
+            "client_encoding=LATIN1",
+            "connect_timeout=7",
+            "dbname=x",
+            "fallback_application_name=x",
+            "gssdelegation=1",
+            "gssencmode=require",
+            "gsslib=gssapi",
+            "host=other",
+            "hostaddr=10.0.0.1",
+            "keepalives=0",
+            "keepalives_count=5",
+            "keepalives_idle=5",
+            "keepalives_interval=5",
+            "krbsrvname=x",
+            "load_balance_hosts=random",
+            "max_protocol_version=3.2",
+            "min_protocol_version=3.2",
+            "oauth_client_id=x",
+            "oauth_client_secret=x",
+            "oauth_issuer=x",
+            "oauth_scope=x",
+            "options=-cwork_mem%3D1MB",
+            "passfile=x",
+            "password=x",
+            "port=5433",
+            "replication=true",
+            "require_auth=scram-sha-256",
+            "requirepeer=x",
+            "requiressl=1",
+            "scram_client_key=x",
+            "scram_server_key=x",
+            "service=x",
+            "servicefile=x",
+            "ssl_max_protocol_version=TLSv1.2",
+            "ssl_min_protocol_version=TLSv1.3",
+            "sslcertmode=disable",
+            "sslcompression=1",
+            "sslcrl=x",
+            "sslcrldir=x",
+            "sslkeylogfile=x",
+            "sslmode=verify-full",
+            "sslnegotiation=direct",
+            "sslpassword=x",
+            "sslrootcert=x&sslmode=require",
+            "sslsni=0",
+            "target_session_attrs=read-write",
+            "tcp_user_timeout=5",
+            "user=x",
+        ] {
+            let name = parameter.split('=').next().unwrap();
+            // The differences show which parameters have an effect.
+            let settings = |query: &str| {
+                PostgresConfig::parse(&format!("postgres://h/d?{query}")).map(|config| {
+                    let effect = format!(
+                        "{:?} {:?} {:?} {:?} {:?}",
+                        config.connection,
+                        config.connection.get_ssl_negotiation(),
+                        config.session_attrs,
+                        config.tls,
+                        config.connect_timeout
+                    );
+                    (
+                        effect,
+                        config.connection.get_password().map(<[u8]>::to_vec),
+                        config.ignored,
+                    )
+                })
+            };
+            let default = settings("").unwrap();
+            match settings(parameter) {
+                Err(error) => assert!(
+                    error.to_string().starts_with(&format!("{name} is not")),
+                    "{error}"
+                ),
+                Ok((_, _, ignored)) if !ignored.is_empty() => assert_eq!(ignored, [name]),
+                Ok(changed) if name == "sslcertmode" => assert_eq!(changed, default),
+                Ok(changed) => assert_ne!(changed, default, "{name} has no effect"),
+            }
+        }
+    }
+
+    #[test]
+    fn parameters_of_other_drivers_and_providers_are_honoured_ignored_or_rejected() {
+        let parse = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
+        let pooled = parse("pgbouncer=true&connection_limit=1&schema=public").unwrap();
+        assert_eq!(pooled.pool_mode, PoolMode::Transaction);
+        assert_eq!(pooled.ignored, ["connection_limit"]);
+        assert_eq!(
+            parse("pgbouncer=true&pool_mode=session").unwrap().pool_mode,
+            PoolMode::Session
+        );
+        assert_eq!(parse("ssl=true").unwrap().tls.certificates, Certificates::System);
+        let client = parse("sslcert=c.pem&sslkey=k.pem").unwrap().tls.client;
+        assert_eq!(client, Some(("c.pem".into(), "k.pem".into())));
+        for (query, expected) in [
+            ("schema=app", "schema is not supported"),
+            ("sslcert=c.pem", "sslcert and sslkey"),
+            ("frobnicate=1", "unknown parameter `frobnicate`"),
+            ("sslmod=require", "unknown parameter `sslmod`"),
+            (
+                "target_session_attrs=prefer-standby",
+                "target_session_attrs is not one of",
+            ),
+            (
+                "connect_timeout=soon",
+                "connect_timeout is not a number of seconds",
+            ),
+        ] {
+            let error = parse(query).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{query}: {error}");
+        }
+        let options = parse("options=-c+work_mem%3D1MB%20-cjit%3Doff").unwrap();
+        assert_eq!(
+            options.connection.get_options(),
+            Some("-c work_mem=1MB -cjit=off")
+        );
+    }
+
+    #[test]
+    fn the_connection_time_out_is_that_of_the_url_for_each_host() {
+        let limit = |url: &str| PostgresConfig::parse(url).unwrap().connect_timeout;
+        assert_eq!(limit("postgres://u@h/d"), Duration::from_secs(10));
+        assert_eq!(
+            limit("postgres://u@h/d?connect_timeout=0"),
+            Duration::from_secs(10)
+        );
+        assert_eq!(
+            limit("postgres://u@h/d?connect_timeout=3"),
+            Duration::from_secs(3)
+        );
+        assert_eq!(
+            limit("postgres://u@h,i/d?connect_timeout=3"),
+            Duration::from_secs(6)
+        );
+        let longest = format!("postgres://u@h,i/d?connect_timeout={}", i64::MAX);
+        assert!(limit(&longest) > Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn of_several_hosts_the_primary_is_the_one_that_accepts_writes() {
+        let attrs = |url: &str, role| {
+            let config = PostgresConfig::parse(url).unwrap();
+            config.connection_to(role).get_target_session_attrs()
+        };
+        let (one, two) = ("postgres://u@a/d", "postgres://u@a:1,b:2/d");
+        assert_eq!(attrs(one, Role::Primary), TargetSessionAttrs::Any);
+        assert_eq!(attrs(two, Role::Primary), TargetSessionAttrs::ReadWrite);
+        assert_eq!(attrs(two, Role::Replica), TargetSessionAttrs::Any);
+        let any = "postgres://u@a:1,b:2/d?target_session_attrs=any";
+        assert_eq!(attrs(any, Role::Primary), TargetSessionAttrs::Any);
+        let standby = "postgres://u@a/d?target_session_attrs=standby";
+        assert_eq!(attrs(standby, Role::Replica), TargetSessionAttrs::ReadOnly);
+    }
+
+    #[test]
     fn neither_errors_nor_debug_output_contain_the_password() {
         for url in [
-            "postgres://u:secret?x=1@h/d?secret=1",
+            "postgres://u:secret?x=1@h/d?other=secret",
             "postgres://u:secret@h:port/d",
             "postgres://u:secret@h/d?unknown=secret",
         ] {

@@ -32,7 +32,7 @@ impl DeliveryStore for PostgresStore {
         let params: Params<'_> = &[&article.0, &after.0, &limit.max(0)];
         Ok(self
             .primary
-            .run_slow(statement, params)
+            .maintain(statement, params)
             .await?
             .all(rows::recipient)?)
     }
@@ -45,10 +45,16 @@ impl DeliveryStore for PostgresStore {
     ) -> Result<DeliveryClaim> {
         let until = Utc(lease_end(now, lease));
         let claim: Params<'_> = &[&key.task_id, &key.recipient.0, &key.channel, &until, &Utc(now)];
-        if !self.primary.run(&CLAIM_DELIVERY, claim).await?.rows.is_empty() {
+        if !self
+            .primary
+            .maintain(&CLAIM_DELIVERY, claim)
+            .await?
+            .rows
+            .is_empty()
+        {
             return Ok(DeliveryClaim::Claimed);
         }
-        let found = self.primary.run(&FIND_DELIVERY, &claim[..3]).await?;
+        let found = self.primary.read(&FIND_DELIVERY, &claim[..3]).await?;
         let found = found.first(|row| rows::delivery_claim(row, now))?;
         // A claim that was released between the two statements is available to the next caller.
         Ok(found.unwrap_or_else(|| DeliveryClaim::held(now, now)))
@@ -56,18 +62,18 @@ impl DeliveryStore for PostgresStore {
 
     async fn complete_delivery(&self, key: &DeliveryKey, now: Timestamp) -> Result<()> {
         let params: Params<'_> = &[&key.task_id, &key.recipient.0, &key.channel, &Utc(now)];
-        self.primary.run(&COMPLETE_DELIVERY, params).await?;
+        self.primary.maintain(&COMPLETE_DELIVERY, params).await?;
         Ok(())
     }
 
     async fn release_delivery(&self, key: &DeliveryKey) -> Result<()> {
         let params: Params<'_> = &[&key.task_id, &key.recipient.0, &key.channel];
-        self.primary.run(&RELEASE_DELIVERY, params).await?;
+        self.primary.maintain(&RELEASE_DELIVERY, params).await?;
         Ok(())
     }
 
     async fn purge_deliveries(&self, before: Timestamp) -> Result<u64> {
-        let purged = self.primary.run_slow(&PURGE_DELIVERIES, &[&Utc(before)]).await?;
+        let purged = self.primary.maintain(&PURGE_DELIVERIES, &[&Utc(before)]).await?;
         Ok(purged.affected)
     }
 }

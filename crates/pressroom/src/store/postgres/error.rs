@@ -16,9 +16,14 @@ impl StatementError {
         self.code.as_deref() == Some(state.code())
     }
 
-    /// Whether the server responded with an error and the connection can still be used.
-    pub(super) fn keeps_connection(&self) -> bool {
-        self.code.is_some() && !self.connection_lost
+    /// Whether the database cannot hold a parameter's value.
+    pub(super) fn is_unsuitable_value(&self) -> bool {
+        matches!(self.error, StoreError::UnsuitableValue(_))
+    }
+
+    /// Whether nothing more is to be received: the server responded, or the connection was lost.
+    pub(super) fn was_received(&self) -> bool {
+        self.code.is_some() || self.connection_lost
     }
 
     /// Whether a concurrent transaction won, so that a retry is likely to succeed.
@@ -61,8 +66,8 @@ impl From<tokio_postgres::Error> for StatementError {
 const POOLER_HINT: &str =
     " (behind a pooler in transaction mode, add pool_mode=transaction to the database URL)";
 
-/// Hint in errors of a schema that is missing or old.
-const SCHEMA_HINT: &str = " (the schema is missing or older than this release: run pressroom migrate)";
+/// Hint in errors that a missing or outdated schema causes.
+const SCHEMA_HINT: &str = " (run pressroom migrate)";
 
 /// Maps the server's error response.
 fn rejected(response: &DbError) -> StoreError {
@@ -73,18 +78,21 @@ fn rejected(response: &DbError) -> StoreError {
         return StoreError::Conflict(constraint);
     }
     // Messages of class 22 (data exception) quote the offending value.
-    let message = if state.code().starts_with("22") {
+    let message = if rejects_value(state) {
         "data exception"
     } else {
         response.message()
     };
     let hint = match *state {
         SqlState::DUPLICATE_PSTATEMENT | SqlState::INVALID_SQL_STATEMENT_NAME => POOLER_HINT,
-        _ if is_outdated_schema(state) => SCHEMA_HINT,
+        SqlState::INSUFFICIENT_PRIVILEGE => "",
+        _ if is_missing(state) => SCHEMA_HINT,
         _ => "",
     };
     let message = format!("{}: {message}{hint}", state.code());
-    if is_temporary(state) || is_outdated_schema(state) {
+    if rejects_value(state) {
+        StoreError::UnsuitableValue(message)
+    } else if is_temporary(state) || is_missing(state) {
         StoreError::Unavailable(message)
     } else {
         StoreError::Failed(message)
@@ -111,17 +119,20 @@ fn handled_constraint(constraint: &str) -> Option<Constraint> {
     }
 }
 
-/// Whether the statement refers to a part of the schema that does not exist.
-fn is_outdated_schema(state: &SqlState) -> bool {
-    [
-        SqlState::UNDEFINED_TABLE,
-        SqlState::UNDEFINED_COLUMN,
-        SqlState::UNDEFINED_FUNCTION,
-        SqlState::UNDEFINED_OBJECT,
-        SqlState::INVALID_COLUMN_REFERENCE,
-        SqlState::INVALID_SCHEMA_NAME,
-    ]
-    .contains(state)
+/// Whether a parameter has a value that the database cannot store, because of its encoding (22P05, 22021), the
+/// length of a column in bytes (22001), its range (22003, 22008) or the size of an index entry (54000). The
+/// statements are constants, so data exceptions (22) have no other causes.
+fn rejects_value(state: &SqlState) -> bool {
+    state.code().starts_with("22") || *state == SqlState::PROGRAM_LIMIT_EXCEEDED
+}
+
+/// Whether the database, schema, table, column, function, constraint or privilege that a statement needs does
+/// not exist.
+fn is_missing(state: &SqlState) -> bool {
+    matches!(
+        state.code(),
+        "3D000" | "3F000" | "42501" | "42703" | "42704" | "42883" | "42P01" | "42P10"
+    )
 }
 
 /// Whether the same statement may succeed later without a repair: connection failures (08), insufficient

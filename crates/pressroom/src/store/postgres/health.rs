@@ -8,7 +8,7 @@ use crate::store::{DatabaseState, HealthStore, Result, sql::PING};
 #[async_trait]
 impl HealthStore for PostgresStore {
     async fn ping(&self) -> Result<()> {
-        self.primary.run(&PING, &[]).await?;
+        self.primary.read(&PING, &[]).await?;
         Ok(())
     }
 

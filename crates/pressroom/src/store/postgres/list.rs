@@ -83,7 +83,10 @@ pub(super) async fn list_articles(
         }
     }
     params.extend(pattern.iter().map(|pattern| pattern as &(dyn ToSql + Sync)));
-    let result = server.run_slow(statement, &params).await?;
+    let result = match query.search {
+        Some(_) => server.search(statement, &params).await?,
+        None => server.list(statement, &params).await?,
+    };
     let total = result.first(|row| row.try_get("total"))?.unwrap_or_default();
     let first: Option<Option<i32>> = result.first(|row| row.try_get("id"))?;
     let articles = match first.flatten() {

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
 
 use super::{
-    config::PostgresConfig,
-    connections::{Connections, Connector},
+    config::{PostgresConfig, Role},
+    connections::{Connections, Connector, Timeouts},
     error::StatementError,
 };
 use crate::store::{Access, DatabaseState, Migrated, SchemaVersion, StoreError, sql::NEWEST_MIGRATION};
@@ -24,6 +24,9 @@ mod embedded {
 
 /// Maximum duration of one migration, which may build an index on a large table.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Maximum wait for a table. Short, because a migration that waits for a table behind a long transaction blocks
+/// all later statements on that table.
+const TABLE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum wait for another process that is migrating.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20 * 60);
 /// Maximum duration of the wait and all migrations together.
@@ -42,7 +45,12 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
     reason = "no request waits for a migration, and the statements come from the migration files"
 )]
 pub async fn migrate(config: &PostgresConfig) -> Result<Migrated, StoreError> {
-    let connector = Connector::new(config, STATEMENT_TIMEOUT, None)
+    config.log_ignored_parameters();
+    let timeouts = Timeouts {
+        statement: STATEMENT_TIMEOUT,
+        lock: TABLE_LOCK_TIMEOUT,
+    };
+    let connector = Connector::new(config, Role::Primary, timeouts)
         .map_err(|error| StoreError::Failed(error.to_string()))?;
     let open = || connector.open_in_time().map_err(StoreError::Unavailable);
     let (lock, lock_driver) = open().await?;
@@ -116,11 +124,10 @@ impl AsyncTransaction for Target {
         &'a mut self,
         statements: T,
     ) -> Result<usize, Self::Error> {
-        // The lock time-out is short: a migration that waits for a table behind a long transaction blocks all
-        // later statements on that table.
         let settings = format!(
-            "SET LOCAL statement_timeout TO '{}s'; SET LOCAL lock_timeout TO '5s'",
-            STATEMENT_TIMEOUT.as_secs()
+            "SET LOCAL statement_timeout TO '{}s'; SET LOCAL lock_timeout TO '{}s'",
+            STATEMENT_TIMEOUT.as_secs(),
+            TABLE_LOCK_TIMEOUT.as_secs()
         );
         let transaction = self.0.transaction().await?;
         transaction.batch_execute(&settings).await?;
@@ -173,7 +180,7 @@ const DATABASE_STATE: Statement = Statement::new(
 
 /// Reads the version of the schema, and whether the database accepts writes.
 pub(super) async fn database_state(store: &Connections) -> Result<DatabaseState, StatementError> {
-    let state = store.run(&DATABASE_STATE, &[]).await?;
+    let state = store.read(&DATABASE_STATE, &[]).await?;
     let state = state.first(|row| {
         let access = match (row.try_get("standby")?, row.try_get("read_only")?) {
             (true, _) => Access::Standby,
@@ -184,7 +191,7 @@ pub(super) async fn database_state(store: &Connections) -> Result<DatabaseState,
     })?;
     let (has_schema, access) = state.ok_or_else(StoreError::no_row)?;
     let applied: Option<Option<i32>> = if has_schema {
-        let newest = store.run(&NEWEST_MIGRATION, &[]).await?;
+        let newest = store.read(&NEWEST_MIGRATION, &[]).await?;
         newest.first(|row| row.try_get("version"))?
     } else {
         None

@@ -20,12 +20,12 @@ mod value;
 use std::sync::Arc;
 
 pub use self::{
-    config::{InvalidUrl, PostgresConfig},
+    config::{InvalidUrl, PostgresConfig, Sizes},
     connections::SetupError,
     migrations::migrate,
 };
 use self::{
-    connections::{Connections, Role},
+    connections::{Connections, Primary},
     replica::Replica,
 };
 use crate::domain::UserId;
@@ -35,7 +35,7 @@ use crate::domain::UserId;
 /// The replica lags behind, so it only serves reads by callers without an account, who cannot have written
 /// anything. Articles that the replica does not have are read from the primary.
 pub struct PostgresStore {
-    primary: Arc<Connections>,
+    primary: Arc<Primary>,
     replica: Option<Replica>,
 }
 
@@ -47,7 +47,7 @@ impl PostgresStore {
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub fn connect(config: &PostgresConfig) -> Result<Self, SetupError> {
         Ok(Self {
-            primary: Arc::new(Connections::open(config, Role::PRIMARY)?),
+            primary: Arc::new(Primary::open(config)?),
             replica: None,
         })
     }

@@ -45,26 +45,28 @@ impl OutboxStore for PostgresStore {
     async fn claim_outbox(&self, now: Timestamp, lease: Duration, limit: i64) -> Result<Vec<OutboxTask>> {
         let until = Utc(lease_end(now, lease));
         let params: Params<'_> = &[&Utc(now), &until, &limit.max(0)];
-        let claimed = self.primary.run(&CLAIM_OUTBOX, params).await?;
+        let claimed = self.primary.maintain(&CLAIM_OUTBOX, params).await?;
         Ok(claimed.all(rows::outbox_task)?)
     }
 
     async fn delete_outbox(&self, id: i64) -> Result<()> {
-        self.primary.run(&DELETE_OUTBOX, &[&id]).await?;
+        self.primary.maintain(&DELETE_OUTBOX, &[&id]).await?;
         Ok(())
     }
 
     async fn release_outbox(&self, id: i64, retry_at: Timestamp) -> Result<()> {
-        self.primary.run(&RELEASE_OUTBOX, &[&Utc(retry_at), &id]).await?;
+        self.primary
+            .maintain(&RELEASE_OUTBOX, &[&Utc(retry_at), &id])
+            .await?;
         Ok(())
     }
 
     async fn release_all_outbox(&self) -> Result<u64> {
-        Ok(self.primary.run_slow(&RELEASE_ALL_OUTBOX, &[]).await?.affected)
+        Ok(self.primary.maintain(&RELEASE_ALL_OUTBOX, &[]).await?.affected)
     }
 
     async fn outbox_backlog(&self) -> Result<Backlog> {
-        let counted = self.primary.run_slow(&OUTBOX_BACKLOG, &[]).await?;
+        let counted = self.primary.maintain(&OUTBOX_BACKLOG, &[]).await?;
         counted.first(rows::backlog)?.ok_or_else(StoreError::no_row)
     }
 }

@@ -24,8 +24,8 @@ use tokio_postgres::{error::SqlState, types::PgLsn};
 
 use self::lag::Lag;
 use super::{
-    config::PostgresConfig,
-    connections::{Connections, Role, SetupError},
+    config::{PostgresConfig, Role},
+    connections::{Connections, Primary, SetupError},
     error::StatementError,
     migrations::database_state,
 };
@@ -50,8 +50,8 @@ impl Replica {
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
-    pub(super) fn open(config: &PostgresConfig, primary: Arc<Connections>) -> Result<Self, SetupError> {
-        let connections = Arc::new(Connections::open(config, Role::REPLICA)?);
+    pub(super) fn open(config: &PostgresConfig, primary: Arc<Primary>) -> Result<Self, SetupError> {
+        let connections = Arc::new(Connections::open(config, Role::Replica)?);
         let usable = Arc::new(AtomicBool::new(false));
         let mut watch_task = JoinSet::new();
         watch_task.spawn(watch(primary, Arc::clone(&connections), Arc::clone(&usable)));
@@ -110,7 +110,7 @@ const REPLAYED: Statement = Statement::new(
 );
 
 /// Checks the replica once a second, and logs when it becomes usable or unusable.
-async fn watch(primary: Arc<Connections>, replica: Arc<Connections>, usable: Arc<AtomicBool>) {
+async fn watch(primary: Arc<Primary>, replica: Arc<Connections>, usable: Arc<AtomicBool>) {
     let mut lag = Lag::default();
     let mut known = None;
     let mut update = |status: Result<(), String>| {
@@ -160,7 +160,7 @@ async fn check(primary: &Connections, replica: &Connections, lag: &mut Lag) -> R
 
 /// Reads a position in the write-ahead log.
 async fn position(server: &Connections, statement: &Statement) -> Result<Option<u64>, StatementError> {
-    let result = server.run(statement, &[]).await?;
+    let result = server.read(statement, &[]).await?;
     let position: Option<Option<PgLsn>> = result.first(|row| row.try_get(0))?;
     Ok(position.flatten().map(u64::from))
 }

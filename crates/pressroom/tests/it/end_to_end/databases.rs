@@ -87,7 +87,7 @@ async fn anonymous_reads_use_the_replica_while_it_is_available() {
         );
     }
     assert!(!statements(&installation, port_of(&primary.url())).is_empty());
-    for pool in ["postgres.replica.pipeline", "postgres.replica.pool"] {
+    for pool in ["postgres.replica.reads", "postgres.replica.lists"] {
         eventually(pool, async || installation.otlp.contains(pool).then_some(())).await;
     }
 }

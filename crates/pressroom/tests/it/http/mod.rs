@@ -3,6 +3,7 @@
 mod behaviour;
 mod conditions;
 mod contract;
+mod crafted;
 mod hardening;
 mod idempotency;
 mod outages;

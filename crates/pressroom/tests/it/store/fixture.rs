@@ -8,12 +8,22 @@ use pressroom::{
     },
     store::{
         Store,
-        postgres::{PostgresConfig, PostgresStore},
+        postgres::{PostgresConfig, PostgresStore, Sizes},
     },
 };
 use uuid::Uuid;
 
 use crate::support::{pgbouncer::PgBouncer, postgres, sqlite};
+
+/// More connections than by default, because statements must run concurrently on the server.
+const MANY: Sizes = Sizes {
+    reads: 6,
+    writes: 20,
+    contended: 20,
+    lists: 6,
+    searches: 6,
+    maintenance: 20,
+};
 
 pub struct Fixture {
     pub store: Box<dyn Store>,
@@ -29,10 +39,8 @@ enum Database {
 impl Fixture {
     pub async fn postgres() -> Self {
         let database = postgres::Database::migrated().await;
-        // More connections than by default, because statements must run concurrently on the server.
         let mut config = database.config();
-        config.pipeline_size = 6;
-        config.pool_size = 20;
+        config.sizes = MANY;
         Self {
             store: Box::new(PostgresStore::connect(&config).unwrap()),
             database: Database::Postgres(database),
@@ -54,8 +62,7 @@ impl Fixture {
         let database = postgres::Database::migrated().await;
         let pooler = pooler(&database.url);
         let mut config = PostgresConfig::parse(&pooler.url(&database.url)).unwrap();
-        config.pipeline_size = 6;
-        config.pool_size = 20;
+        config.sizes = MANY;
         Self {
             store: Box::new(PostgresStore::connect(&config).unwrap()),
             database: Database::Postgres(database),

@@ -3,7 +3,10 @@
 #![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
 mod durability;
+mod encodings;
+mod failover;
 mod fixture;
+mod isolation;
 mod migrations;
 mod outages;
 mod pooler;

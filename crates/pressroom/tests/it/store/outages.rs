@@ -157,17 +157,21 @@ async fn calls_fail_quickly_when_new_connections_stall() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn terminated_connections_are_replaced() {
+    /// Two for reads by key, and one each for lists, writes and maintenance.
+    const OPEN: i64 = 5;
     let database = Database::migrated().await;
     let admin = database.client().await;
     let mut config = database.config();
-    (config.pipeline_size, config.pool_size) = (2, 1);
+    config.sizes.lists = 1;
+    config.sizes.writes = 1;
+    config.sizes.maintenance = 1;
     for _ in 0..4 {
         let store = PostgresStore::connect(&config).unwrap();
-        // Opens the pool's connection too.
+        // Opens the connections of the shares in use too.
         for result in join_all(calls(&store)).await {
             result.unwrap();
         }
-        wait_for_connections(&admin, 3).await;
+        wait_for_connections(&admin, OPEN).await;
         let terminated = admin
             .query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -176,7 +180,7 @@ async fn terminated_connections_are_replaced() {
             )
             .await
             .unwrap();
-        assert_eq!(terminated.len(), 3);
+        assert_eq!(terminated.len(), usize::try_from(OPEN).unwrap());
         // The store retries reads; a write, which may have been executed, fails at most once.
         for call in 0..calls(&store).len() {
             let allowed = if call < READS { 0 } else { 1 };

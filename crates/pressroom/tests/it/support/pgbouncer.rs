@@ -30,19 +30,24 @@ impl PgBouncer {
     /// # Panics
     /// When PgBouncer is not installed.
     pub fn without_prepared_statements(url: &str) -> Self {
-        Self::start(url, 0)
+        Self::start(url, 0, CONNECTIONS)
+    }
+
+    /// Starts a PgBouncer without support for prepared statements that uses up to `connections`.
+    pub fn with_connections(url: &str, connections: i64) -> Self {
+        Self::start(url, 0, connections)
     }
 
     /// Starts a PgBouncer with support for prepared statements.
     pub fn with_prepared_statements(url: &str) -> Self {
-        Self::start(url, 100)
+        Self::start(url, 100, CONNECTIONS)
     }
 
     #[expect(
         clippy::disallowed_methods,
         reason = "the environment tells tests where the binary is"
     )]
-    fn start(url: &str, prepared_statements: u32) -> Self {
+    fn start(url: &str, prepared_statements: u32, connections: i64) -> Self {
         let url = url::Url::parse(url).unwrap();
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("pressroom-pgbouncer-{}-{port}", std::process::id()));
@@ -50,7 +55,7 @@ impl PgBouncer {
         let settings = format!(
             "[databases]\n* = host={} port={} user={}{}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = {CONNECTIONS}\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = {connections}\n\
              max_client_conn = 500\nserver_login_retry = 1\n\
              max_prepared_statements = {prepared_statements}\n",
             url.host_str().unwrap(),

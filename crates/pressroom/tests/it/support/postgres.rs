@@ -42,14 +42,26 @@ impl Database {
         Self::create(None).await
     }
 
+    /// Creates a database with another encoding, without a schema.
+    pub async fn encoded(encoding: &str) -> Self {
+        Self::create_with(&format!(
+            "TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+        ))
+        .await
+    }
+
     async fn create(template: Option<&str>) -> Self {
+        let template = template.unwrap_or("template0");
+        Self::create_with(&format!("TEMPLATE {template}")).await
+    }
+
+    async fn create_with(options: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("pressroom_test_{}_{number}", std::process::id());
         let admin = client(server_url()).await;
-        let template = template.unwrap_or("template0");
         admin
-            .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
+            .batch_execute(&format!("CREATE DATABASE {name} {options}"))
             .await
             .unwrap();
         Self {

@@ -149,6 +149,25 @@ impl Server {
         });
     }
 
+    /// Starts the server, after [`Server::stop`], as a standby of `primary`.
+    pub fn resume_as_standby_of(&self, primary: &Self) {
+        let data = self.folder.join("data");
+        let (uid, gid) = server_user();
+        let signal = data.join("standby.signal");
+        fs::write(&signal, "").unwrap();
+        std::os::unix::fs::chown(&signal, Some(uid), Some(gid)).unwrap();
+        let settings = format!(
+            "primary_conninfo = 'host=127.0.0.1 port={} user=postgres'\n",
+            primary.port
+        );
+        fs::OpenOptions::new()
+            .append(true)
+            .open(data.join("postgresql.auto.conf"))
+            .and_then(|mut file| std::io::Write::write_all(&mut file, settings.as_bytes()))
+            .unwrap();
+        self.resume();
+    }
+
     /// Stops the server immediately and closes all connections.
     pub fn stop(&self) {
         let mut child = self.postgres.lock().unwrap().take().expect("the server runs");

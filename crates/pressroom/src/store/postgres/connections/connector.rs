@@ -4,19 +4,25 @@ use std::{error::Error, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        WantsClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 use telemetry::ConnectionTimes;
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
-use tokio_postgres::Client;
+use tokio_postgres::{CancelToken, Client, config::SslNegotiation};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::store::postgres::config::{CONNECT_TIMEOUT, Certificates, PoolMode, PostgresConfig};
+use crate::store::postgres::config::{Certificates, PoolMode, PostgresConfig, Role, Tls};
+
+/// Maximum time to send the request that cancels a statement.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Task that drives the I/O of a connection, and ends with it.
 pub(in crate::store::postgres) type Driver = JoinHandle<Result<(), tokio_postgres::Error>>;
@@ -28,10 +34,28 @@ pub(in crate::store::postgres) struct Connector {
     /// TLS settings, which `sslmode=disable` ignores.
     tls: MakeRustlsConnect,
     pool_mode: PoolMode,
-    /// Server-side time-out of a statement.
-    statement_timeout: Duration,
+    timeouts: Timeouts,
+    /// Maximum time to open one connection, including all hosts and the handshake.
+    connect_timeout: Duration,
     /// Metrics of the pool for which connections are opened.
     times: Option<ConnectionTimes>,
+}
+
+/// Time-outs of the server.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store::postgres) struct Timeouts {
+    /// Maximum duration of a statement, including its waits for locks.
+    pub(in crate::store::postgres) statement: Duration,
+    /// Maximum wait for one lock.
+    pub(in crate::store::postgres) lock: Duration,
+}
+
+impl Timeouts {
+    /// Returns the statements that set the time-outs with `set`, which is `SET` or `SET LOCAL`.
+    pub(super) fn settings(self, set: &str) -> String {
+        let (statement, lock) = (self.statement.as_millis(), self.lock.as_millis());
+        format!("{set} statement_timeout TO '{statement}ms'; {set} lock_timeout TO '{lock}ms'")
+    }
 }
 
 /// Reason a store could not be set up. Retrying does not help.
@@ -41,55 +65,92 @@ pub enum SetupError {
     RootFile(rustls::pki_types::pem::Error),
     #[error("TLS: the system has no trusted certificates; name a file with sslrootcert")]
     NoSystemRoots,
+    #[error("TLS: sslcert or sslkey: {0}")]
+    ClientCertificate(rustls::pki_types::pem::Error),
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
-    #[error("connection pool: {0}")]
-    Pool(#[from] deadpool_postgres::BuildError),
 }
 
 impl Connector {
-    /// Creates a connector. Connection times are recorded under the name `pool`, if any.
+    /// Creates a connector, which records no connection times.
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub(in crate::store::postgres) fn new(
         config: &PostgresConfig,
-        statement_timeout: Duration,
-        pool: Option<&'static str>,
+        role: Role,
+        timeouts: Timeouts,
     ) -> Result<Self, SetupError> {
+        let direct = config.connection.get_ssl_negotiation() == SslNegotiation::Direct;
         Ok(Self {
-            config: config.connection.clone(),
-            tls: MakeRustlsConnect::new(client_config(&config.certificates)?),
+            config: config.connection_to(role),
+            tls: MakeRustlsConnect::new(client_config(&config.tls, direct)?),
             pool_mode: config.pool_mode,
-            statement_timeout,
-            times: pool.map(ConnectionTimes::new),
+            timeouts,
+            connect_timeout: config.connect_timeout,
+            times: None,
         })
     }
 
-    /// Opens a connection, within [`CONNECT_TIMEOUT`].
+    /// Records connection times under the name `pool`.
+    pub(super) fn named(self, pool: &'static str) -> Self {
+        Self {
+            times: Some(ConnectionTimes::new(pool)),
+            ..self
+        }
+    }
+
+    /// Returns a connector to the same server for connections with other time-outs.
+    pub(super) fn with(&self, timeouts: Timeouts) -> Self {
+        Self {
+            timeouts,
+            ..self.clone()
+        }
+    }
+
+    /// Opens a connection, within the connection time-out.
     ///
     /// # Errors
     /// Returns an error message without credentials.
     pub(in crate::store::postgres) async fn open_in_time(&self) -> Result<(Client, Driver), String> {
-        match timeout(CONNECT_TIMEOUT, self.open()).await {
+        match timeout(self.connect_timeout, self.open()).await {
             Ok(opened) => opened.map_err(|error| describe(&error)),
-            Err(_elapsed) => Err("timed out while connecting".to_owned()),
+            Err(_elapsed) => Err(format!(
+                "timed out after {} s while connecting; connect_timeout in the URL sets the limit",
+                self.connect_timeout.as_secs()
+            )),
         }
+    }
+
+    /// Asks the server to cancel the statement that runs on a connection.
+    pub(super) async fn cancel(&self, connection: CancelToken) {
+        // Without a response, the statement's time-out ends it.
+        let _sent = timeout(CANCEL_TIMEOUT, connection.cancel_query(self.tls.clone())).await;
+    }
+
+    /// Returns the text that begins a transaction. It sets the time-outs unless the connection has them.
+    pub(super) fn begin(&self) -> String {
+        match self.pool_mode {
+            PoolMode::Session => "BEGIN".to_owned(),
+            PoolMode::Transaction => format!("BEGIN; {}", self.timeouts.settings("SET LOCAL")),
+        }
+    }
+
+    /// Whether the time-outs apply to statements outside of a transaction.
+    pub(super) fn keeps_settings(&self) -> bool {
+        self.pool_mode == PoolMode::Session
     }
 
     /// Opens a connection. The caller must limit the time, because the driver's time-out covers only the TCP
     /// handshake.
-    pub(super) async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
+    async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
         let start = Instant::now();
         let (client, connection) = self.config.connect(self.tls.clone()).await?;
         let driver = tokio::spawn(batched(connection));
         match self.pool_mode {
             // Sent as a statement, because poolers reject these start-up options.
             PoolMode::Session => {
-                let settings = format!(
-                    "SET timezone TO 'UTC'; SET statement_timeout TO '{}ms'",
-                    self.statement_timeout.as_millis()
-                );
+                let settings = format!("SET timezone TO 'UTC'; {}", self.timeouts.settings("SET"));
                 client.batch_execute(&settings).await?;
             }
             // Settings would remain on a server connection that other clients use next. The pooler accepts
@@ -132,32 +193,50 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
-fn client_config(certificates: &Certificates) -> Result<ClientConfig, SetupError> {
+fn client_config(settings: &Tls, direct: bool) -> Result<ClientConfig, SetupError> {
     let provider = Arc::new(ring::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(settings.versions)?;
     let mut roots = RootCertStore::empty();
-    match certificates {
-        Certificates::Any => {
-            let builder = builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)));
-            return Ok(builder.with_no_client_auth());
-        }
+    let builder = match &settings.certificates {
+        Certificates::Any => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
         Certificates::System => {
             let native = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(native.certs);
             if roots.is_empty() {
                 return Err(SetupError::NoSystemRoots);
             }
+            builder.with_root_certificates(roots)
         }
         Certificates::File(path) => {
             for certificate in CertificateDer::pem_file_iter(path).map_err(SetupError::RootFile)? {
                 roots.add(certificate.map_err(SetupError::RootFile)?)?;
             }
+            builder.with_root_certificates(roots)
         }
+    };
+    let mut config = with_client_certificate(builder, settings)?;
+    config.enable_sni = settings.sni;
+    if direct {
+        config.alpn_protocols = vec![b"postgresql".to_vec()];
     }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(config)
+}
+
+fn with_client_certificate(
+    builder: rustls::ConfigBuilder<ClientConfig, WantsClientCert>,
+    settings: &Tls,
+) -> Result<ClientConfig, SetupError> {
+    let Some((certificate, key)) = &settings.client else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(SetupError::ClientCertificate)?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(SetupError::ClientCertificate)?;
+    Ok(builder.with_client_auth_cert(chain, key)?)
 }
 
 /// Accepts every certificate, as `libpq` does with `sslmode=prefer`: an attacker who presents a false

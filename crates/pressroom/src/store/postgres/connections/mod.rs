@@ -1,66 +1,96 @@
-//! Connections to one server. [`Connections`] runs every [`Statement`], and records its span and duration.
-//! Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
+//! Connections to one server. [`Connections`] and [`Primary`] run every [`Statement`], and record its span and
+//! duration. Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
 //!
-//! Single statements use a [`pipeline`] of shared connections. Transactions and slow statements use a
-//! [`pool`].
+//! The connections are divided into shares, so that a statement that waits for a lock or takes long delays only
+//! statements of its own kind. Reads by key use a [`pipeline`] of connections; each other share is a [`pool`]:
+//!
+//! - `writes`: statements and transactions of requests, which wait only briefly for a lock
+//! - `contended`: writes that met a lock, and wait longer for it
+//! - `lists` and `searches`: reads of many rows
+//! - `maintenance`: the outbox, deliveries, counts and purges
 #![expect(
     clippy::disallowed_methods,
     reason = "statements are sent here, each within its span"
 )]
 
+mod connection;
 mod connector;
+mod lease;
+mod locked_rows;
 mod pipeline;
-mod pipelined;
 mod pool;
 mod result;
 mod retry;
 mod statement;
 mod types;
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    hash::Hash,
+    ops::Deref,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use telemetry::{Database, Statement};
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
 
 pub use self::connector::SetupError;
-pub(super) use self::{connector::Connector, result::StatementResult, statement::Params};
+pub(super) use self::{
+    connector::{Connector, Timeouts},
+    result::StatementResult,
+    statement::Params,
+};
 use self::{
+    lease::Step,
+    locked_rows::{LockedRows, Row},
     pipeline::Pipeline,
-    pool::{Pool, Step},
+    pool::{Pool, Share},
+    retry::record_retry,
     types::TypeCache,
 };
 use super::{
-    config::PostgresConfig,
+    config::{PostgresConfig, Role},
     error::{Result, StatementError},
 };
 use crate::{outage::OutageLog, store::StoreError};
 
-/// Role of a server, which determines the names of its connection pools in metrics and logs.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Role {
-    pipeline: &'static str,
-    pool: &'static str,
-    /// Whether outages are logged here. Those of a replica are logged by the task that watches it.
-    logs_outages: bool,
-}
+/// Time-outs of lists and searches.
+const READ_TIMEOUTS: Timeouts = Timeouts {
+    statement: Duration::from_secs(4),
+    lock: Duration::from_secs(1),
+};
+/// Time-outs of the first attempt of a write.
+const WRITE_TIMEOUTS: Timeouts = Timeouts {
+    statement: Duration::from_millis(1_500),
+    lock: Duration::from_millis(100),
+};
+/// Time-outs of a write that met a lock.
+const CONTENDED_TIMEOUTS: Timeouts = Timeouts {
+    lock: Duration::from_secs(1),
+    ..WRITE_TIMEOUTS
+};
+const MAINTENANCE_TIMEOUTS: Timeouts = Timeouts {
+    statement: Duration::from_secs(10),
+    lock: Duration::from_secs(1),
+};
 
-impl Role {
-    pub(super) const PRIMARY: Self = Self {
-        pipeline: "postgres.pipeline",
-        pool: "postgres.pool",
-        logs_outages: true,
-    };
-    pub(super) const REPLICA: Self = Self {
-        pipeline: "postgres.replica.pipeline",
-        pool: "postgres.replica.pool",
-        logs_outages: false,
-    };
-}
-
-/// The connections of a store.
+/// Connections for reads, of the primary or of a replica.
 pub(super) struct Connections {
     database: Database,
-    pipeline: Arc<Pipeline>,
-    pool: Arc<Pool>,
+    connector: Connector,
+    /// Set when statements are not prepared on the connections.
+    types: Option<Arc<TypeCache>>,
+    reads: Arc<Pipeline>,
+    lists: Pool,
+    searches: Pool,
+    /// Rows and tables that statements met locked.
+    locked: LockedRows,
+    /// `None` for a replica, whose outages are logged by the task that watches it.
     outages: Option<Arc<OutageLog>>,
 }
 
@@ -68,38 +98,92 @@ impl Connections {
     /// Starts to connect, without waiting. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// [`SetupError`] when the trusted certificates cannot be read.
+    /// [`SetupError`] when a certificate cannot be read.
     pub(super) fn open(config: &PostgresConfig, role: Role) -> Result<Self, SetupError> {
-        let single = Connector::new(config, pipeline::STATEMENT_TIMEOUT, Some(role.pipeline))?;
-        let slow = Connector::new(config, pool::SLOW_TIMEOUT, Some(role.pool))?;
-        let types = (!config.prepared_statements).then(|| Arc::new(TypeCache::new(single.clone())));
-        let pipeline = Pipeline::new(role.pipeline, &single, types.as_ref(), config.pipeline_size);
-        let pipeline = Arc::new(pipeline);
-        let pool = Arc::new(Pool::new(role.pool, slow, types, config.pool_size)?);
+        config.log_ignored_parameters();
+        let [reads_name, lists_name, searches_name] = match role {
+            Role::Primary => ["postgres.reads", "postgres.lists", "postgres.searches"],
+            Role::Replica => [
+                "postgres.replica.reads",
+                "postgres.replica.lists",
+                "postgres.replica.searches",
+            ],
+        };
+        let connector = Connector::new(config, role, pipeline::TIMEOUTS)?.named(reads_name);
+        let types = (!config.prepared_statements).then(|| Arc::new(TypeCache::new(connector.clone())));
+        let reads = Pipeline::new(reads_name, &connector, types.as_ref(), config.sizes.reads);
         let database = Database::new("postgresql", config.database(), config.server());
-        // Weak references, because metrics outlive the store and must not keep its connections open.
-        let (pipelined, pooled) = (Arc::downgrade(&pipeline), Arc::downgrade(&pool));
-        database.observe_connections(role.pipeline, move || {
-            let pipeline = pipelined.upgrade();
-            pipeline.map(|pipeline| pipeline.counts()).unwrap_or_default()
-        });
-        database.observe_connections(role.pool, move || {
-            let pool = pooled.upgrade();
-            pool.map(|pool| pool.counts()).unwrap_or_default()
-        });
-        let outages = role
-            .logs_outages
-            .then(|| OutageLog::new("database unavailable", "database available again"));
-        Ok(Self {
+        let pool = |name, size, queue| {
+            let share = Share {
+                name,
+                size,
+                queue,
+                timeouts: READ_TIMEOUTS,
+            };
+            Pool::new(share, &connector, types.as_ref(), &database)
+        };
+        let connections = Self {
+            reads: Arc::new(reads),
+            lists: pool(lists_name, config.sizes.lists, 256).open_early(),
+            searches: pool(searches_name, config.sizes.searches, 32),
+            locked: LockedRows::default(),
+            outages: match role {
+                Role::Primary => Some(OutageLog::new("database unavailable", "database available again")),
+                Role::Replica => None,
+            },
             database,
-            pipeline,
-            pool,
-            outages,
-        })
+            connector,
+            types,
+        };
+        // A weak reference, because metrics outlive the store and must not keep its connections open.
+        let reads = Arc::downgrade(&connections.reads);
+        connections.database.observe_connections(reads_name, move || {
+            let reads = reads.upgrade();
+            reads.map(|reads| reads.counts()).unwrap_or_default()
+        });
+        Ok(connections)
     }
 
-    /// Records whether the database was available, and returns the result.
-    fn logged(&self, statement: &Statement, result: Result<StatementResult>) -> Result<StatementResult> {
+    /// Runs a read by key, which must neither scan nor lock rows.
+    pub(super) async fn read(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
+        let result = pin!(async {
+            let table = || self.locked.row(statement, ());
+            if self.locked.is_empty() || !self.locked.contains(table()) {
+                match self.reads.run(statement, params).await {
+                    Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => record_retry(&error),
+                    result => return result,
+                }
+                self.locked.insert(table());
+            }
+            // The table is locked. To wait on a shared connection would delay reads of other tables.
+            let result = Box::pin(self.lists.run(&self.database, statement, params)).await;
+            if result.is_ok() {
+                self.locked.remove(table());
+            }
+            result
+        });
+        self.observe(statement, result).await
+    }
+
+    /// Runs a read of many rows in a known order, as a list does.
+    pub(super) async fn list(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
+        let result = pin!(self.lists.run(&self.database, statement, params));
+        self.observe(statement, result).await
+    }
+
+    /// Runs a read that may scan a table.
+    pub(super) async fn search(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
+        let result = pin!(self.searches.run(&self.database, statement, params));
+        self.observe(statement, result).await
+    }
+
+    /// Records a statement's span and duration, and whether the database was available.
+    async fn observe(
+        &self,
+        statement: &Statement,
+        work: impl Future<Output = Result<StatementResult>>,
+    ) -> Result<StatementResult> {
+        let result = self.database.observe(statement, work).await;
         if let Some(outages) = &self.outages {
             match &result {
                 Err(StatementError {
@@ -112,28 +196,150 @@ impl Connections {
         result
     }
 
-    /// Runs a single statement.
-    pub(super) async fn run(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
-        let result = pin!(self.pipeline.run(statement, params));
-        self.logged(statement, self.database.observe(statement, result).await)
+    fn reconnect(&self) {
+        self.reads.reconnect();
+        self.lists.reconnect();
+        self.searches.reconnect();
+    }
+}
+
+/// All connections to the primary.
+pub(super) struct Primary {
+    connections: Connections,
+    writes: Pool,
+    contended: Pool,
+    maintenance: Pool,
+    /// Whether the last write found a read-only server.
+    read_only: AtomicBool,
+}
+
+impl Deref for Primary {
+    type Target = Connections;
+
+    fn deref(&self) -> &Connections {
+        &self.connections
+    }
+}
+
+impl Primary {
+    /// Starts to connect, without waiting. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`SetupError`] when a certificate cannot be read.
+    pub(super) fn open(config: &PostgresConfig) -> Result<Self, SetupError> {
+        let connections = Connections::open(config, Role::Primary)?;
+        let pool = |name, size, queue, timeouts| {
+            let share = Share {
+                name,
+                size,
+                queue,
+                timeouts,
+            };
+            let types = connections.types.as_ref();
+            Pool::new(share, &connections.connector, types, &connections.database)
+        };
+        let sizes = config.sizes;
+        Ok(Self {
+            writes: pool("postgres.writes", sizes.writes, 512, WRITE_TIMEOUTS).open_early(),
+            contended: pool("postgres.contended", sizes.contended, 16, CONTENDED_TIMEOUTS),
+            maintenance: pool(
+                "postgres.maintenance",
+                sizes.maintenance,
+                1024,
+                MAINTENANCE_TIMEOUTS,
+            )
+            .open_early(),
+            read_only: AtomicBool::new(false),
+            connections,
+        })
     }
 
-    /// Runs a slow statement.
-    pub(super) async fn run_slow(
+    /// Runs a write of a request. `row` identifies the row that it may have to wait for.
+    pub(super) async fn write(
+        &self,
+        row: impl Hash,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<StatementResult> {
+        self.transaction(row, &[], (statement, params)).await
+    }
+
+    /// Runs `before` and then `last` in one transaction, and returns the result of `last`. `row` identifies
+    /// the row that it may have to wait for.
+    ///
+    /// The span of `last` covers the whole transaction, including failures of `BEGIN` and `COMMIT`; the spans
+    /// of the statements before it are its children.
+    pub(super) async fn transaction(
+        &self,
+        row: impl Hash,
+        before: &[Step<'_>],
+        last: Step<'_>,
+    ) -> Result<StatementResult> {
+        let row = self.locked.row(last.0, row);
+        let result = pin!(self.run_write(row, before, last));
+        self.observe(last.0, result).await
+    }
+
+    /// Runs a statement that no request waits for.
+    pub(super) async fn maintain(
         &self,
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<StatementResult> {
-        let result = pin!(self.pool.run_slow(statement, params));
-        self.logged(statement, self.database.observe(statement, result).await)
+        let result = pin!(async {
+            let result = self.maintenance.run(&self.database, statement, params).await;
+            if statement.operation != "SELECT" {
+                self.watch_fail_over(&result);
+            }
+            result
+        });
+        self.observe(statement, result).await
     }
 
-    /// Runs `before` and then `last` in one transaction, and returns the result of `last`.
-    ///
-    /// The span of `last` covers the whole transaction, including failures of `BEGIN` and `COMMIT`; the spans
-    /// of the statements before it are its children.
-    pub(super) async fn transaction(&self, before: &[Step<'_>], last: Step<'_>) -> Result<StatementResult> {
-        let result = pin!(self.pool.transaction(&self.database, before, last));
-        self.logged(last.0, self.database.observe(last.0, result).await)
+    async fn run_write(&self, row: Row, before: &[Step<'_>], last: Step<'_>) -> Result<StatementResult> {
+        let start = Instant::now();
+        if !self.locked.contains(row) {
+            match self.writes.transaction(&self.database, before, last, start).await {
+                Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => record_retry(&error),
+                result => {
+                    self.watch_fail_over(&result);
+                    return result;
+                }
+            }
+            self.locked.insert(row);
+        }
+        let result = self.contended.transaction(&self.database, before, last, start);
+        let result = Box::pin(result).await;
+        match &result {
+            Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => {
+                self.locked.insert(row);
+                self.contended.timed_out();
+            }
+            Err(_) => {}
+            Ok(_) => self.locked.remove(row),
+        }
+        self.watch_fail_over(&result);
+        result
+    }
+
+    /// Looks up the server again when writes succeed after the server was read-only: it may have been a standby,
+    /// to which other connections still lead.
+    fn watch_fail_over(&self, result: &Result<StatementResult>) {
+        match result {
+            Err(error) if error.is(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
+                self.read_only.store(true, Ordering::Relaxed);
+            }
+            Ok(_)
+                if self.read_only.load(Ordering::Relaxed)
+                    && self.read_only.swap(false, Ordering::Relaxed) =>
+            {
+                telemetry::info!("the database accepts writes again; replacing its connections");
+                self.connections.reconnect();
+                for pool in [&self.writes, &self.contended, &self.maintenance] {
+                    pool.reconnect();
+                }
+            }
+            _ => {}
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! The pipeline for single statements: a few connections, each shared by all callers and kept open by its own
-//! task. Statements fail immediately while the server is known to be down, and within [`RESPONSE_TIMEOUT`]
+//! The pipeline for reads by key, which neither scan nor wait for rows: a few connections, each shared by all
+//! callers and kept open by its own task. Statements fail immediately while the server is known to be down, and within [`RESPONSE_TIMEOUT`]
 //! when it does not respond.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 };
 
 use celeriac::RetryDelay;
-use telemetry::{ConnectionCounts, Statement};
+use telemetry::{ConnectionCounts, ConnectionTimes, Statement};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -19,16 +19,24 @@ use tokio::{
 };
 
 use super::{
-    connector::Connector, pipelined::PipelinedConnection, result::StatementResult, retry::retry_reads,
-    statement::Params, types::TypeCache,
+    connection::Connection,
+    connector::{Connector, Timeouts},
+    result::StatementResult,
+    retry::retry_reads,
+    statement::Params,
+    types::TypeCache,
 };
 use crate::store::postgres::error::{Result, StatementError};
 
 /// Maximum wait for a response, including the wait for a connection.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_800);
-/// Server-side time-out of a statement. Shorter than [`RESPONSE_TIMEOUT`], so that a statement that waits for
-/// a lock is cancelled before the statements pipelined behind it time out.
-pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// The statement time-out is shorter than [`RESPONSE_TIMEOUT`], so that the statements pipelined behind a slow
+/// one do not time out too. Reads by key wait only for locks on whole tables, such as those of `ALTER TABLE`,
+/// and the statements behind them wait as well.
+pub(super) const TIMEOUTS: Timeouts = Timeouts {
+    statement: Duration::from_millis(1_500),
+    lock: Duration::from_millis(25),
+};
 /// Maximum wait for a connection that is being opened.
 const CONNECTION_WAIT: Duration = Duration::from_secs(1);
 
@@ -44,6 +52,9 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(1);
 pub(super) struct Pipeline {
     links: Vec<watch::Receiver<Link>>,
     next: AtomicUsize,
+    /// Number of callers that wait for a connection that is being opened.
+    waiting: AtomicUsize,
+    times: ConnectionTimes,
     /// Tasks that keep the connections open, aborted when the pipeline is dropped.
     _supervisors: JoinSet<()>,
 }
@@ -52,7 +63,7 @@ pub(super) struct Pipeline {
 enum Link {
     /// The first attempt after the connection was lost is in progress.
     Opening,
-    Up(Arc<PipelinedConnection>),
+    Up(Arc<Connection>),
     /// The last attempt failed for this reason; another one follows after the back-off.
     Down(Arc<str>),
 }
@@ -81,6 +92,8 @@ impl Pipeline {
         Self {
             links: links.collect(),
             next: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            times: ConnectionTimes::new(name),
             _supervisors: supervisors,
         }
     }
@@ -117,12 +130,21 @@ impl Pipeline {
             idle: 0,
             used: up as u64,
             max: self.links.len() as u64,
-            pending: (self.links.len() - up) as u64,
+            pending: self.waiting.load(Ordering::Relaxed) as u64,
+        }
+    }
+
+    /// Replaces all connections, which looks up the server again. Their statements are retried.
+    pub(super) fn reconnect(&self) {
+        for link in &self.links {
+            if let Link::Up(connection) = &*link.borrow() {
+                connection.unusable.notify_one();
+            }
         }
     }
 
     /// Returns the next connection that is up. Waits only while one is being opened and none has failed.
-    async fn connection(&self, deadline: Instant) -> Result<Arc<PipelinedConnection>> {
+    async fn connection(&self, deadline: Instant) -> Result<Arc<Connection>> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let mut opening = None;
         let mut failure = None;
@@ -135,14 +157,37 @@ impl Pipeline {
             }
         }
         match (failure, opening) {
-            (None, Some(link)) => opened(link.clone(), deadline.min(Instant::now() + CONNECTION_WAIT)).await,
+            (None, Some(link)) => {
+                let _waiting = Waiting::among(&self.waiting);
+                let opened = opened(link.clone(), deadline.min(Instant::now() + CONNECTION_WAIT)).await;
+                opened.unwrap_or_else(|| {
+                    self.times.timed_out();
+                    Err(StatementError::unavailable("no connection in time"))
+                })
+            }
             (reason, _) => Err(StatementError::unavailable(reason.as_deref().unwrap_or_default())),
         }
     }
 }
 
-/// Waits until a connection is up or cannot be opened.
-async fn opened(mut link: watch::Receiver<Link>, deadline: Instant) -> Result<Arc<PipelinedConnection>> {
+/// A caller that waits, counted until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn among(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits until a connection is up or cannot be opened. Returns `None` after the deadline.
+async fn opened(mut link: watch::Receiver<Link>, deadline: Instant) -> Option<Result<Arc<Connection>>> {
     let decided = link.wait_for(|link| match link {
         Link::Opening => false,
         // The supervisor may not have noticed yet that the connection is closed.
@@ -151,12 +196,12 @@ async fn opened(mut link: watch::Receiver<Link>, deadline: Instant) -> Result<Ar
     });
     if let Ok(Ok(link)) = timeout_at(deadline, decided).await {
         match &*link {
-            Link::Up(connection) => return Ok(Arc::clone(connection)),
-            Link::Down(reason) => return Err(StatementError::unavailable(&**reason)),
+            Link::Up(connection) => return Some(Ok(Arc::clone(connection))),
+            Link::Down(reason) => return Some(Err(StatementError::unavailable(&**reason))),
             Link::Opening => {}
         }
     }
-    Err(StatementError::unavailable("no connection in time"))
+    None
 }
 
 /// Keeps one connection open. [`Connections`](super::Connections) logs outages, for all connections together.
@@ -178,12 +223,12 @@ async fn supervise(
                     telemetry::debug!(pool, connection, "the database connection is open again");
                 }
                 let opened = Instant::now();
-                let opened_connection = Arc::new(PipelinedConnection::new(client, types.clone()));
+                let opened_connection = Arc::new(Connection::new(client, types.clone()));
                 publish.send_replace(Link::Up(Arc::clone(&opened_connection)));
                 let reason = tokio::select! {
                     ended = &mut driver => closing_reason(ended),
                     () = opened_connection.unusable.notified() => {
-                        "the server closed it or does not respond".to_owned()
+                        "the server closed it, does not respond or was replaced".to_owned()
                     }
                 };
                 // Fails all statements that are waiting for a response.

@@ -1,81 +1,131 @@
-//! The pool for work that must not delay single statements: transactions and slow statements. A connection is
-//! not checked before it is used: the check is pipelined with the work.
+//! A share of the connections, each with one caller at a time, for statements that may wait or take long.
+//!
+//! Connections are opened on demand, in tasks of their own: a handshake that outlasts its caller's patience
+//! serves a later caller. Callers wait in a bounded queue, in order of arrival.
 
-use std::{sync::Arc, time::Duration};
-
-use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, RecyclingMethod};
-use futures_util::{
-    FutureExt, TryFutureExt,
-    future::{BoxFuture, join_all, join4, try_join},
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
 use telemetry::{ConnectionCounts, ConnectionTimes, Database, Statement};
 use tokio::{
-    task::JoinHandle,
-    time::{Instant, timeout_at},
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, timeout, timeout_at},
 };
-use tokio_postgres::Client;
 
 use super::{
-    connector::{Connector, describe},
+    connection::Connection,
+    connector::{Connector, Driver, Timeouts},
+    lease::{Lease, Step},
     result::StatementResult,
     retry::{record_retry, retry_reads},
-    statement::{Params, Prepared},
+    statement::Params,
     types::TypeCache,
 };
 use crate::store::postgres::error::{Result, StatementError};
 
-/// Maximum wait for a connection, including opening one.
+/// Maximum wait for a connection.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Maximum wait for the first response, and for a whole transaction.
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_800);
-/// Maximum duration of a slow statement on a server that responds.
-pub(super) const SLOW_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum wait for the first response.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_800);
+/// Maximum time for an abandoned statement to end after its cancellation was requested.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Size and limits of a share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    /// Name in metrics.
+    pub(super) name: &'static str,
+    /// Maximum number of connections.
+    pub(super) size: usize,
+    /// Maximum number of callers that wait for a connection; further ones fail immediately.
+    pub(super) queue: usize,
+    pub(super) timeouts: Timeouts,
+}
 
 /// Connections that have one user at a time.
-pub(super) struct Pool {
-    connections: deadpool_postgres::Pool,
+pub(super) struct Pool(Arc<Shared>);
+
+/// The part of a pool that its tasks and leases share.
+pub(super) struct Shared {
+    share: Share,
+    connector: Connector,
+    /// Text that begins a transaction.
+    begin: String,
     /// Set when statements are not prepared on the connections.
     types: Option<Arc<TypeCache>>,
     times: ConnectionTimes,
+    state: Mutex<State>,
 }
 
-/// One statement of a transaction.
-pub(super) type Step<'a> = (&'a Statement, Params<'a>);
+/// An open connection and the task that drives it.
+pub(super) struct Member {
+    pub(super) connection: Box<Connection>,
+    driver: Driver,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Member>,
+    /// Number of connections, including those that are being opened or closed.
+    connections: usize,
+    waiting: VecDeque<Waiter>,
+}
+
+/// Receives a connection, or the reason why none can be opened.
+type Waiter = oneshot::Sender<Result<Lease, Arc<str>>>;
 
 impl Pool {
-    /// `name` is the pool's name in metrics.
+    /// Opens connections on demand, and registers the metrics of the pool.
     pub(super) fn new(
-        name: &'static str,
-        connector: Connector,
-        types: Option<Arc<TypeCache>>,
-        size: usize,
-    ) -> Result<Self, deadpool_postgres::BuildError> {
-        let settings = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
-        let manager = Manager::from_connect(tokio_postgres::Config::new(), connector, settings);
-        let connections = deadpool_postgres::Pool::builder(manager)
-            .max_size(size.max(1))
-            .build()?;
-        Ok(Self {
-            connections,
-            types,
-            times: ConnectionTimes::new(name),
-        })
+        share: Share,
+        connector: &Connector,
+        types: Option<&Arc<TypeCache>>,
+        database: &Database,
+    ) -> Self {
+        let connector = connector.with(share.timeouts).named(share.name);
+        let shared = Arc::new(Shared {
+            begin: connector.begin(),
+            connector,
+            types: types.cloned(),
+            times: ConnectionTimes::new(share.name),
+            state: Mutex::default(),
+            share,
+        });
+        // A weak reference, because metrics outlive the pool and must not keep its connections open.
+        let observed = Arc::downgrade(&shared);
+        database.observe_connections(share.name, move || {
+            let shared = observed.upgrade();
+            shared.map(|shared| shared.counts()).unwrap_or_default()
+        });
+        Self(shared)
     }
 
-    /// Runs a statement for up to [`SLOW_TIMEOUT`]. A read whose connection is lost is retried.
-    pub(super) async fn run_slow(
+    /// Starts to open a connection before the first caller needs it, without waiting. Must be called within a
+    /// Tokio runtime.
+    pub(super) fn open_early(self) -> Self {
+        self.0.open(&mut self.0.state());
+        self
+    }
+
+    /// Runs one statement. A read whose connection is lost is retried.
+    pub(super) async fn run(
         &self,
+        database: &Database,
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<StatementResult> {
         let start = Instant::now();
-        let run = || self.run(Work::Slow(statement, params), start);
-        retry_reads(statement, self.connections.status().max_size, run).await
+        let run = || self.transaction(database, &[], (statement, params), start);
+        retry_reads(statement, self.0.share.size, run).await
     }
 
-    /// Runs `before` and then `last` in one transaction, and returns the result of `last`.
+    /// Runs `before` and then `last` in one transaction, and returns the result of `last`. Retries the
+    /// transaction once if it lost a race or the schema changed. The wait for a connection and for the first
+    /// response counts from `start`.
     ///
     /// Records a span for each statement of `before`. The caller records the span of `last`, which covers the
     /// whole transaction.
@@ -84,194 +134,211 @@ impl Pool {
         database: &Database,
         before: &[Step<'_>],
         last: Step<'_>,
+        start: Instant,
     ) -> Result<StatementResult> {
-        let work = Work::Transaction(database, before, last);
-        self.run(work, Instant::now()).await
-    }
-
-    pub(super) fn counts(&self) -> ConnectionCounts {
-        let status = self.connections.status();
-        ConnectionCounts {
-            idle: status.available as u64,
-            used: status.size.saturating_sub(status.available) as u64,
-            max: status.max_size as u64,
-            pending: status.waiting as u64,
-        }
-    }
-
-    /// Does `work` on a connection of the pool, with one retry if it loses a race or the schema changed.
-    /// Time-outs count from `start`.
-    async fn run(&self, work: Work<'_>, start: Instant) -> Result<StatementResult> {
-        let lease = self.borrow(start).await?;
-        let result = match work.on(&lease).await {
+        let lease = self.borrow(start + CHECKOUT_TIMEOUT).await?;
+        let respond_by = start + RESPONSE_TIMEOUT;
+        let result = match lease.run(database, before, last, respond_by).await {
             Err(error) if error.lost_race() || error.outdated_statement() => {
                 record_retry(&error);
                 if error.outdated_statement() {
-                    lease.client().statement_cache.clear();
+                    let statements = before.iter().map(|(statement, _)| *statement);
+                    statements
+                        .chain([last.0])
+                        .for_each(|statement| lease.forget(statement));
                 }
-                work.on(&lease).await
+                lease.run(database, before, last, respond_by).await
             }
             result => result,
         };
-        if result.as_ref().err().is_none_or(StatementError::keeps_connection) {
-            lease.give_back();
+        match &result {
+            Err(error) if !error.was_received() => drop(lease),
+            Err(error) if !lease.is_usable_after(error) => lease.discard(),
+            _ => lease.give_back(),
         }
         result
     }
 
-    async fn borrow(&self, start: Instant) -> Result<Lease<'_>> {
+    /// Counts a call that did not get what it waited for.
+    pub(super) fn timed_out(&self) {
+        self.0.times.timed_out();
+    }
+
+    /// Closes the idle connections, so that the next callers look up the server again.
+    pub(super) fn reconnect(&self) {
+        let mut state = self.0.state();
+        state.connections -= state.idle.len();
+        state.idle.clear();
+    }
+
+    async fn borrow(&self, deadline: Instant) -> Result<Lease> {
         let asked = Instant::now();
-        let Ok(client) = timeout_at(start + CHECKOUT_TIMEOUT, self.connections.get()).await else {
+        let lease = match self.0.take()? {
+            Taken::Idle(lease) => lease,
+            Taken::Queued(lease) => match timeout_at(deadline, lease).await {
+                Ok(Ok(Ok(lease))) => lease,
+                Ok(Ok(Err(reason))) => return Err(StatementError::unavailable(&*reason)),
+                Ok(Err(_closed)) => return Err(StatementError::unavailable("the pool was closed")),
+                Err(_elapsed) => {
+                    self.timed_out();
+                    return Err(StatementError::unavailable(
+                        "no connection became available in time",
+                    ));
+                }
+            },
+        };
+        self.0.times.waited(asked.elapsed());
+        Ok(lease)
+    }
+}
+
+/// Response to a caller that asks for a connection.
+enum Taken {
+    Idle(Lease),
+    Queued(oneshot::Receiver<Result<Lease, Arc<str>>>),
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an idle connection or joins the queue, and opens another connection if the pool may have more.
+    fn take(self: &Arc<Self>) -> Result<Taken> {
+        let mut state = self.state();
+        while let Some(member) = state.idle.pop() {
+            if !member.connection.is_closed() {
+                return Ok(Taken::Idle(Lease::new(Arc::clone(self), member)));
+            }
+            state.connections -= 1;
+        }
+        if state.waiting.len() >= self.share.queue {
+            state.forget_departed();
+        }
+        if state.waiting.len() >= self.share.queue {
             self.times.timed_out();
             return Err(StatementError::unavailable(
-                "no connection became available in time",
+                "too many callers wait for a connection",
             ));
+        }
+        let (waiter, lease) = oneshot::channel();
+        state.waiting.push_back(waiter);
+        if state.connections < self.share.size {
+            self.open(&mut state);
+        }
+        Ok(Taken::Queued(lease))
+    }
+
+    /// Opens a connection in a task.
+    fn open(self: &Arc<Self>, state: &mut State) {
+        state.connections += 1;
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            match shared.connector.open_in_time().await {
+                Ok((client, driver)) => {
+                    let connection = Box::new(Connection::new(client, shared.types.clone()));
+                    shared.offer(Member { connection, driver });
+                }
+                Err(reason) => shared.failed(&reason.into()),
+            }
+        });
+    }
+
+    /// Gives a connection to the caller that has waited longest, or keeps it.
+    pub(super) fn offer(self: &Arc<Self>, member: Member) {
+        if member.connection.is_closed() {
+            return self.closed();
+        }
+        let mut state = self.state();
+        let mut lease = Lease::new(Arc::clone(self), member);
+        while let Some(waiter) = state.waiting.pop_front() {
+            match waiter.send(Ok(lease)) {
+                Ok(()) => return,
+                Err(Ok(returned)) => lease = returned,
+                Err(Err(_reason)) => return,
+            }
+        }
+        state.idle.extend(lease.into_member());
+    }
+
+    /// Closes a connection whose caller has left or received no response. The connection counts until the
+    /// server has ended its statement, so that abandoned statements do not add up.
+    pub(super) fn close(self: Arc<Self>, member: Member) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
         };
-        let client = client.map_err(unavailable)?;
-        self.times.waited(asked.elapsed());
-        Ok(Lease {
-            client: Some(client),
-            pool: self,
-            since: Instant::now(),
-            deadline: start + RESPONSE_TIMEOUT,
-        })
+        runtime.spawn(async move {
+            let Member {
+                connection,
+                mut driver,
+            } = member;
+            let cancel = connection.client.cancel_token();
+            // The driver ends after the last response.
+            drop(connection);
+            let ended = async {
+                self.connector.cancel(cancel).await;
+                let _ended = (&mut driver).await;
+            };
+            if timeout(CLOSE_TIMEOUT, ended).await.is_err() {
+                driver.abort();
+            }
+            self.closed();
+        });
     }
-}
 
-/// Work for which a connection is borrowed.
-#[derive(Clone, Copy)]
-enum Work<'a> {
-    Slow(&'a Statement, Params<'a>),
-    Transaction(&'a Database, &'a [Step<'a>], Step<'a>),
-}
+    pub(super) fn used(&self, time: Duration) {
+        self.times.used(time);
+    }
 
-impl Work<'_> {
-    async fn on(self, lease: &Lease<'_>) -> Result<StatementResult> {
-        match self {
-            Self::Slow(statement, params) => lease.run_slow(statement, params).await,
-            Self::Transaction(database, before, last) => lease.transaction(database, before, last).await,
+    pub(super) fn begin(&self) -> &str {
+        &self.begin
+    }
+
+    /// Whether the time-outs apply to statements outside of a transaction.
+    pub(super) fn keeps_settings(&self) -> bool {
+        self.connector.keeps_settings()
+    }
+
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.share.timeouts
+    }
+
+    /// Replaces a closed connection if callers wait.
+    pub(super) fn closed(self: &Arc<Self>) {
+        let mut state = self.state();
+        state.connections -= 1;
+        state.forget_departed();
+        if !state.waiting.is_empty() {
+            self.open(&mut state);
+        }
+    }
+
+    /// Fails the waiting callers, unless another connection may serve them.
+    fn failed(&self, reason: &Arc<str>) {
+        let mut state = self.state();
+        state.connections -= 1;
+        if state.connections == 0 {
+            for waiter in state.waiting.drain(..) {
+                let _departed = waiter.send(Err(Arc::clone(reason)));
+            }
+        }
+    }
+
+    fn counts(&self) -> ConnectionCounts {
+        let mut state = self.state();
+        state.forget_departed();
+        ConnectionCounts {
+            idle: state.idle.len() as u64,
+            used: state.connections.saturating_sub(state.idle.len()) as u64,
+            max: self.share.size as u64,
+            pending: state.waiting.len() as u64,
         }
     }
 }
 
-/// A borrowed connection, which returns to the pool only after a response. After a time-out, or when its
-/// caller is dropped, the connection may still be busy and is closed instead.
-struct Lease<'a> {
-    client: Option<Object>,
-    pool: &'a Pool,
-    since: Instant,
-    /// Deadline for the first response.
-    deadline: Instant,
-}
-
-impl Lease<'_> {
-    fn client(&self) -> &Object {
-        self.client.as_ref().expect("only `give_back` and `drop` take it")
-    }
-
-    fn give_back(mut self) {
-        drop(self.client.take());
-    }
-
-    /// Pipelines a check ahead of the statement, which distinguishes a busy server from a dead one.
-    async fn run_slow(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
-        let prepared = self.prepare(statement).await?;
-        let alive = in_time(self.deadline, self.client().check_connection());
-        let result = in_time(
-            Instant::now() + SLOW_TIMEOUT,
-            StatementResult::fetch(self.client(), &prepared, params),
-        );
-        try_join(alive, result).await.map(|((), result)| result)
-    }
-
-    /// Sends everything together: there is one round trip, and a caller that is dropped leaves no transaction
-    /// open, because `COMMIT` was sent with `BEGIN`.
-    async fn transaction(
-        &self,
-        database: &Database,
-        before: &[Step<'_>],
-        last: Step<'_>,
-    ) -> Result<StatementResult> {
-        let client = self.client();
-        let mut first = Vec::with_capacity(before.len());
-        for (statement, params) in before {
-            let prepared = self.prepare(statement).await?;
-            first.push(async move {
-                let step = StatementResult::fetch(client, &prepared, params).map_err(StatementError::from);
-                database.observe(statement, step).await
-            });
-        }
-        let (statement, params) = last;
-        let last = self.prepare(statement).await?;
-        let work = join4(
-            client.batch_execute("BEGIN"),
-            join_all(first),
-            StatementResult::fetch(client, &last, params),
-            // Rolls back after a failed step.
-            client.batch_execute("COMMIT"),
-        );
-        let work = work.map(Ok::<_, StatementError>);
-        let (begin, first, result, commit) = in_time(self.deadline, work).await?;
-        begin?;
-        first.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let result = result?;
-        commit?;
-        Ok(result)
-    }
-
-    async fn prepare(&self, statement: &Statement) -> Result<Prepared> {
-        match &self.pool.types {
-            Some(types) => in_time(self.deadline, types.of(statement))
-                .await
-                .map(|types| Prepared::InFull(statement.text, types)),
-            None => in_time(self.deadline, self.client().prepare_cached(statement.text))
-                .await
-                .map(Prepared::Named),
-        }
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        if let Some(busy) = self.client.take() {
-            drop(Object::take(busy));
-        }
-        self.pool.times.used(self.since.elapsed());
-    }
-}
-
-/// Runs `work` up to the deadline. Not an `async fn`, whose future would contain `work` twice.
-fn in_time<T, E: Into<StatementError>>(
-    deadline: Instant,
-    work: impl Future<Output = Result<T, E>>,
-) -> impl Future<Output = Result<T>> {
-    timeout_at(deadline, work).map(|result| match result {
-        Ok(result) => result.map_err(E::into),
-        Err(_elapsed) => Err(StatementError::unavailable("no response in time")),
-    })
-}
-
-fn unavailable(error: deadpool_postgres::PoolError) -> StatementError {
-    match error {
-        deadpool_postgres::PoolError::Backend(error) => StatementError::unavailable(describe(&error)),
-        other => StatementError::unavailable(other.to_string()),
-    }
-}
-
-impl Connect for Connector {
-    fn connect(
-        &self,
-        _: &tokio_postgres::Config,
-    ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
-        // Limited by the checkout time-out.
-        async move {
-            let (client, driver) = self.open().await?;
-            let driver = tokio::spawn(async move {
-                // The pending statement reports the error.
-                let _ended = driver.await;
-            });
-            Ok((client, driver))
-        }
-        .boxed()
+impl State {
+    /// Removes callers that no longer wait.
+    fn forget_departed(&mut self) {
+        self.waiting.retain(|waiter| !waiter.is_closed());
     }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::try_join;
 use telemetry::Statement;
 
 use super::{
@@ -49,8 +50,8 @@ impl TypeCache {
             .open_in_time()
             .await
             .map_err(StatementError::unavailable)?;
-        client.batch_execute("BEGIN").await?;
-        let prepared = client.prepare(statement.text).await?;
+        // Sent together, for one round trip.
+        let ((), prepared) = try_join(client.batch_execute("BEGIN"), client.prepare(statement.text)).await?;
         let types = StatementTypes {
             parameters: prepared.params().to_vec(),
             returns_rows: !prepared.columns().is_empty(),

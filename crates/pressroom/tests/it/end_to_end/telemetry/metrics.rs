@@ -325,10 +325,22 @@ async fn check_database(installation: &Installation) {
         let name = "db.client.connection.create_time";
         metric(installation, service, name, (Kind::Histogram, "s"), &[pool]).await;
     }
-    // Only transactions use connections of the pool.
-    let pool = ("db.client.connection.pool.name", Is::Text("postgres.pool"));
+    // Reads by key share their connections, so callers neither wait for one nor return it.
+    let pool = "db.client.connection.pool.name";
     for name in ["db.client.connection.wait_time", "db.client.connection.use_time"] {
-        metric(installation, APP, name, (Kind::Histogram, "s"), &[pool]).await;
+        let is_any = [(pool, Is::AnyText)];
+        metric(installation, APP, name, (Kind::Histogram, "s"), &is_any).await;
+        eventually(&format!("{name} of the writes"), async || {
+            let sent = installation.otlp.metrics(APP, name);
+            let pools: Vec<_> = sent
+                .iter()
+                .flat_map(distributions)
+                .filter_map(|point| text(&point.attributes, pool))
+                .collect();
+            assert!(!pools.iter().any(|pool| pool == "postgres.reads"), "{pools:?}");
+            pools.iter().any(|pool| pool == "postgres.writes").then_some(())
+        })
+        .await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! One connection shared by many callers, with statements pipelined and prepared on first use.
+//! One open connection, with statements prepared on first use. Several callers may pipeline statements on it.
 
 use std::sync::{
     Arc,
@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use telemetry::Statement;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_postgres::Client;
 
 use super::{
@@ -18,8 +18,9 @@ use super::{
 use crate::store::postgres::error::{Result, StatementError};
 
 /// An open connection with its prepared statements.
-pub(super) struct PipelinedConnection {
-    client: Client,
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) opened: Instant,
     prepared: StatementMap<tokio_postgres::Statement>,
     /// Set when statements are not prepared on the connection.
     types: Option<Arc<TypeCache>>,
@@ -31,10 +32,11 @@ pub(super) struct PipelinedConnection {
     closing: AtomicBool,
 }
 
-impl PipelinedConnection {
+impl Connection {
     pub(super) fn new(client: Client, types: Option<Arc<TypeCache>>) -> Self {
         Self {
             client,
+            opened: Instant::now(),
             prepared: StatementMap::default(),
             types,
             responses: AtomicU64::new(0),
@@ -58,7 +60,7 @@ impl PipelinedConnection {
             Err(error) if error.lost_race() || error.outdated_statement() => {
                 record_retry(&error);
                 if error.outdated_statement() {
-                    self.prepared.remove(statement);
+                    self.forget(statement);
                 }
                 self.run_once(statement, params).await
             }
@@ -71,7 +73,12 @@ impl PipelinedConnection {
         self.received(StatementResult::fetch(&self.client, &prepared, params).await)
     }
 
-    async fn prepare(&self, statement: &Statement) -> Result<Prepared> {
+    /// Prepares `statement` again before its next use.
+    pub(super) fn forget(&self, statement: &Statement) {
+        self.prepared.remove(statement);
+    }
+
+    pub(super) async fn prepare(&self, statement: &Statement) -> Result<Prepared> {
         if let Some(types) = &self.types {
             return Ok(Prepared::InFull(statement.text, types.of(statement).await?));
         }

@@ -1,0 +1,426 @@
+//! Parameters of a database URL: those of libpq (PostgreSQL 18), which SQLAlchemy passes on, those of
+//! Pressroom, and those that other drivers and hosting providers add.
+//!
+//! Each is honoured, ignored by name if it cannot matter, or rejected by name.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use rustls::{
+    SupportedProtocolVersion,
+    version::{TLS12, TLS13},
+};
+use tokio_postgres::{
+    Config,
+    config::{ChannelBinding, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs},
+};
+
+use super::{InvalidUrl, PoolMode};
+
+/// Both TLS versions that rustls supports.
+const TLS_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+const ONLY_TLS12: &[&SupportedProtocolVersion] = &[&TLS12];
+const ONLY_TLS13: &[&SupportedProtocolVersion] = &[&TLS13];
+
+/// Parameters without effect: they configure features that Pressroom does not use, or other programs.
+const IGNORED: &[&str] = &[
+    // libpq
+    "gssdelegation",
+    "gsslib",
+    "krbsrvname",
+    "max_protocol_version",
+    "sslcompression",
+    "sslkeylogfile",
+    // psycopg, asyncpg and SQLAlchemy
+    "async_fallback",
+    "autocommit",
+    "command_timeout",
+    "max_cached_statement_lifetime",
+    "max_cacheable_statement_size",
+    "max_overflow",
+    "pool_pre_ping",
+    "pool_recycle",
+    "pool_size",
+    "pool_timeout",
+    "prepare_threshold",
+    "prepared_statement_cache_size",
+    "prepared_statement_name_func",
+    "statement_cache_size",
+    "timeout",
+    // Django and Rails
+    "checkout_timeout",
+    "conn_health_checks",
+    "conn_max_age",
+    "disable_server_side_cursors",
+    "idle_timeout",
+    "max_connections",
+    "min_messages",
+    "pool",
+    "reaping_frequency",
+    // Prisma and node-postgres
+    "connection_limit",
+    "idleTimeoutMillis",
+    "max",
+    "max_idle_connection_lifetime",
+    "query_timeout",
+    "single_use_connections",
+    "socket_timeout",
+    "uselibpqcompat",
+    // pgx and lib/pq
+    "binary_parameters",
+    "default_query_exec_mode",
+    "description_cache_capacity",
+    "pool_health_check_period",
+    "pool_max_conn_idle_time",
+    "pool_max_conn_lifetime",
+    "pool_max_conn_lifetime_jitter",
+    "pool_max_conns",
+    "pool_min_conns",
+    "pool_min_idle_conns",
+    "statement_cache_capacity",
+    "statement_cache_mode",
+    // JDBC
+    "loginTimeout",
+    "preferQueryMode",
+    "prepareThreshold",
+    "reWriteBatchedInserts",
+    "socketTimeout",
+    "stringtype",
+    "tcpKeepAlive",
+    // Supabase and Vercel
+    "supa",
+    "workaround",
+    // Set by Pressroom for each kind of statement.
+    "lock_timeout",
+    "statement_timeout",
+    "timezone",
+];
+
+/// Parameters that would weaken or change the connection if they were ignored, with what to do instead.
+const REJECTED: &[(&str, &str)] = &[
+    ("oauth_client_id", "use a password or a client certificate"),
+    ("oauth_client_secret", "use a password or a client certificate"),
+    ("oauth_issuer", "use a password or a client certificate"),
+    ("oauth_scope", "use a password or a client certificate"),
+    ("passfile", "put the password into the URL"),
+    (
+        "require_auth",
+        "use channel_binding=require or a client certificate",
+    ),
+    ("requirepeer", "use TLS"),
+    ("scram_client_key", "put the password into the URL"),
+    ("scram_server_key", "put the password into the URL"),
+    ("service", "put the service's settings into the URL"),
+    ("servicefile", "put the service's settings into the URL"),
+    ("sslcrl", "revoke certificates at the CA in sslrootcert"),
+    ("sslcrldir", "revoke certificates at the CA in sslrootcert"),
+    ("sslpassword", "use a key without a passphrase"),
+];
+
+/// What the parameters of a URL say.
+pub(super) struct Parameters {
+    pub(super) driver: Config,
+    pub(super) ssl_mode: SslMode,
+    pub(super) root: Option<PathBuf>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    pub(super) uses_certificate: bool,
+    pub(super) sni: bool,
+    pub(super) tls_versions: &'static [&'static SupportedProtocolVersion],
+    /// Maximum time to connect to one host.
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) session_attrs: Option<TargetSessionAttrs>,
+    pub(super) pool_mode: Option<PoolMode>,
+    pub(super) prepared_statements: Option<bool>,
+    /// Names of ignored parameters.
+    pub(super) ignored: Vec<String>,
+    /// Used if the URL names no application.
+    fallback_name: String,
+}
+
+impl Parameters {
+    /// Reads a query string into `driver`, which has the settings of the rest of the URL.
+    pub(super) fn parse(driver: Config, query: &str) -> Result<Self, InvalidUrl> {
+        let mut parameters = Self {
+            driver,
+            ssl_mode: SslMode::Prefer,
+            root: None,
+            certificate: None,
+            key: None,
+            uses_certificate: true,
+            sni: true,
+            tls_versions: TLS_VERSIONS,
+            connect_timeout: None,
+            session_attrs: None,
+            pool_mode: None,
+            prepared_statements: None,
+            ignored: Vec::new(),
+            fallback_name: "pressroom".to_owned(),
+        };
+        // In a URL of libpq, a plus sign stands for itself.
+        let query = query.replace('+', "%2B");
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            // As in libpq, an empty value counts as unset.
+            if !value.is_empty() {
+                parameters.set(&name, &value)?;
+            }
+        }
+        if parameters.driver.get_application_name().is_none() {
+            parameters.driver.application_name(&parameters.fallback_name);
+        }
+        Ok(parameters)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), InvalidUrl> {
+        match name {
+            "user" => {
+                self.driver.user(value);
+            }
+            "password" => {
+                self.driver.password(value);
+            }
+            "dbname" => {
+                self.driver.dbname(value);
+            }
+            // SQLAlchemy writes spaces as plus signs, which no option contains.
+            "options" => {
+                self.driver.options(value.replace('+', " "));
+            }
+            "application_name" | "ApplicationName" => {
+                self.driver.application_name(value);
+            }
+            "fallback_application_name" => value.clone_into(&mut self.fallback_name),
+            "host" => {
+                for host in value.split(',') {
+                    self.driver.host(host);
+                }
+            }
+            "hostaddr" => {
+                for address in value.split(',') {
+                    let address: IpAddr = parsed(name, address, "an IP address")?;
+                    self.driver.hostaddr(address);
+                }
+            }
+            "port" => {
+                for port in value.split(',') {
+                    let port = if port.is_empty() { "5432" } else { port };
+                    self.driver.port(parsed(name, port, "a port number")?);
+                }
+            }
+            "connect_timeout" | "connectTimeout" => {
+                self.connect_timeout = seconds(name, value)?;
+            }
+            "tcp_user_timeout" => {
+                let milliseconds = parsed(name, value, "a number of milliseconds")?;
+                self.driver.tcp_user_timeout(Duration::from_millis(milliseconds));
+            }
+            "keepalives" => {
+                self.driver.keepalives(is_on(name, value)?);
+            }
+            "keepalives_idle" => {
+                if let Some(idle) = seconds(name, value)? {
+                    self.driver.keepalives_idle(idle);
+                }
+            }
+            "keepalives_interval" => {
+                if let Some(interval) = seconds(name, value)? {
+                    self.driver.keepalives_interval(interval);
+                }
+            }
+            "keepalives_count" | "keepalives_retries" => {
+                self.driver.keepalives_retries(parsed(name, value, "a number")?);
+            }
+            "target_session_attrs" | "targetServerType" => {
+                self.session_attrs = Some(session_attrs(name, value)?);
+            }
+            "load_balance_hosts" => {
+                let balance = choice(
+                    name,
+                    value,
+                    &[
+                        ("disable", LoadBalanceHosts::Disable),
+                        ("random", LoadBalanceHosts::Random),
+                    ],
+                )?;
+                self.driver.load_balance_hosts(balance);
+            }
+            _ if self.set_tls(name, value)? => {}
+            "pool_mode" => {
+                self.pool_mode = Some(choice(
+                    name,
+                    value,
+                    &[
+                        ("session", PoolMode::Session),
+                        ("transaction", PoolMode::Transaction),
+                    ],
+                )?);
+            }
+            // Prisma's name of the mode.
+            "pgbouncer" => {
+                if is_on(name, value)? {
+                    self.pool_mode.get_or_insert(PoolMode::Transaction);
+                }
+            }
+            "prepared_statements" => {
+                let values = [("on", true), ("off", false), ("true", true), ("false", false)];
+                self.prepared_statements = Some(choice(name, value, &values)?);
+            }
+            "client_encoding" | "encoding" | "charset" => {
+                only(name, &value.to_lowercase(), &["utf8", "utf-8", "unicode", "auto"])?;
+            }
+            "gssencmode" => only(name, value, &["disable", "prefer"])?,
+            "min_protocol_version" => only(name, value, &["3.0"])?,
+            "replication" => only(name, value, &["false", "off", "no", "0"])?,
+            "schema" | "currentSchema" | "schema_search_path" => {
+                if value != "public" {
+                    return Err(InvalidUrl(format!(
+                        "{name} is not supported; use options=-csearch_path%3D..., or ALTER ROLE ... SET search_path"
+                    )));
+                }
+            }
+            _ if IGNORED.contains(&name) => self.ignored.push(name.to_owned()),
+            _ => {
+                let rejected = REJECTED.iter().find(|(rejected, _)| *rejected == name);
+                return Err(match rejected {
+                    Some((name, instead)) => InvalidUrl(format!("{name} is not supported; {instead}")),
+                    None => InvalidUrl(format!("unknown parameter{}", quoted(name))),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a parameter of TLS, and returns whether it is one.
+    fn set_tls(&mut self, name: &str, value: &str) -> Result<bool, InvalidUrl> {
+        match name {
+            "sslmode" | "ssl" | "requiressl" => {
+                self.ssl_mode = choice(
+                    name,
+                    value,
+                    &[
+                        ("disable", SslMode::Disable),
+                        ("allow", SslMode::Prefer),
+                        ("prefer", SslMode::Prefer),
+                        ("require", SslMode::Require),
+                        ("verify-ca", SslMode::Require),
+                        ("verify-full", SslMode::Require),
+                        // Other drivers' values of `ssl`, and libpq's of `requiressl`.
+                        ("true", SslMode::Require),
+                        ("1", SslMode::Require),
+                        ("false", SslMode::Disable),
+                        ("0", SslMode::Prefer),
+                    ],
+                )?;
+            }
+            "sslrootcert" => self.root = (value != "system").then(|| value.into()),
+            "sslcert" => self.certificate = Some(value.into()),
+            "sslkey" => self.key = Some(value.into()),
+            "sslcertmode" => {
+                let modes = [("disable", false), ("allow", true), ("require", true)];
+                self.uses_certificate = choice(name, value, &modes)?;
+            }
+            "sslsni" => self.sni = is_on(name, value)?,
+            "ssl_min_protocol_version" => {
+                let all = TLS_VERSIONS;
+                let versions = [
+                    ("TLSv1", all),
+                    ("TLSv1.1", all),
+                    ("TLSv1.2", all),
+                    ("TLSv1.3", ONLY_TLS13),
+                ];
+                self.tls_versions = choice(name, value, &versions)?;
+            }
+            "ssl_max_protocol_version" => {
+                let versions = [("TLSv1.2", ONLY_TLS12), ("TLSv1.3", TLS_VERSIONS)];
+                self.tls_versions = choice(name, value, &versions)?;
+            }
+            "sslnegotiation" => {
+                let negotiations = [
+                    ("postgres", SslNegotiation::Postgres),
+                    ("direct", SslNegotiation::Direct),
+                ];
+                self.driver.ssl_negotiation(choice(name, value, &negotiations)?);
+            }
+            "channel_binding" => {
+                let bindings = [
+                    ("disable", ChannelBinding::Disable),
+                    ("prefer", ChannelBinding::Prefer),
+                    ("require", ChannelBinding::Require),
+                ];
+                self.driver.channel_binding(choice(name, value, &bindings)?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+fn session_attrs(name: &str, value: &str) -> Result<TargetSessionAttrs, InvalidUrl> {
+    choice(
+        name,
+        value,
+        &[
+            ("any", TargetSessionAttrs::Any),
+            ("read-write", TargetSessionAttrs::ReadWrite),
+            ("primary", TargetSessionAttrs::ReadWrite),
+            ("read-only", TargetSessionAttrs::ReadOnly),
+            ("standby", TargetSessionAttrs::ReadOnly),
+        ],
+    )
+}
+
+/// Returns the choice with this name.
+fn choice<T: Copy>(name: &str, value: &str, choices: &[(&str, T)]) -> Result<T, InvalidUrl> {
+    let chosen = choices.iter().find(|(choice, _)| *choice == value);
+    chosen.map(|(_, choice)| *choice).ok_or_else(|| {
+        let names: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
+        InvalidUrl(format!("{name} is not one of {}", names.join(", ")))
+    })
+}
+
+/// Succeeds if the value means what Pressroom does in any case.
+fn only(name: &str, value: &str, accepted: &[&str]) -> Result<(), InvalidUrl> {
+    if accepted.contains(&value) {
+        return Ok(());
+    }
+    Err(InvalidUrl(format!(
+        "{name} is not one of {}",
+        accepted.join(", ")
+    )))
+}
+
+fn is_on(name: &str, value: &str) -> Result<bool, InvalidUrl> {
+    let values = [
+        ("on", true),
+        ("true", true),
+        ("1", true),
+        ("off", false),
+        ("false", false),
+        ("0", false),
+    ];
+    choice(name, value, &values)
+}
+
+/// Reads a number of seconds; zero and negative numbers mean the default.
+fn seconds(name: &str, value: &str) -> Result<Option<Duration>, InvalidUrl> {
+    let seconds: i64 = parsed(name, value, "a number of seconds")?;
+    Ok(u64::try_from(seconds)
+        .ok()
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs))
+}
+
+fn parsed<T: std::str::FromStr>(name: &str, value: &str, expected: &str) -> Result<T, InvalidUrl> {
+    value
+        .parse()
+        .map_err(|_invalid| InvalidUrl(format!("{name} is not {expected}")))
+}
+
+/// Returns a parameter's name for an error message, unless it may be a part of a password.
+fn quoted(name: &str) -> String {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if name.len() <= 40 && name.bytes().all(is_name) {
+        format!(" `{name}`")
+    } else {
+        String::new()
+    }
+}

@@ -1,0 +1,122 @@
+//! Rows and tables that other transactions keep locked. A statement that needs one would occupy a connection
+//! until it times out, while statements that need others wait behind it.
+
+use std::{
+    hash::{BuildHasher, Hash, RandomState},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use telemetry::Statement;
+use tokio::time::Instant;
+
+/// Time for which a row counts as locked after a write of it has timed out.
+const MEMORY: Duration = Duration::from_secs(2);
+/// Maximum number of rows.
+const MAX_ROWS: usize = 64;
+/// Number of rows of one statement from which the whole table counts as locked.
+const TABLE: usize = 8;
+
+/// Recently locked rows, by statement.
+#[derive(Default)]
+pub(super) struct LockedRows {
+    /// Whether there may be any.
+    any: AtomicBool,
+    rows: Mutex<Vec<(Row, Instant)>>,
+    hasher: RandomState,
+}
+
+/// The row that a statement needs, or the table with the key `()`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Row {
+    /// Address of the statement's text, which is a constant.
+    statement: usize,
+    key: u64,
+}
+
+impl LockedRows {
+    /// Whether no statement met a lock recently. Cheaper than [`LockedRows::contains`].
+    pub(super) fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::Relaxed)
+    }
+
+    /// Returns the row with this key.
+    pub(super) fn row(&self, statement: &Statement, key: impl Hash) -> Row {
+        Row {
+            statement: statement.text.as_ptr().addr(),
+            key: self.hasher.hash_one(key),
+        }
+    }
+
+    /// Whether the row was locked recently, or so many other rows that its table seems to be.
+    pub(super) fn contains(&self, row: Row) -> bool {
+        let rows = self.rows();
+        let same_statement = rows.iter().filter(|(other, _)| other.statement == row.statement);
+        rows.iter().any(|(other, _)| *other == row) || same_statement.count() >= TABLE
+    }
+
+    pub(super) fn insert(&self, row: Row) {
+        let mut rows = self.rows();
+        rows.retain(|(other, _)| *other != row);
+        if rows.len() == MAX_ROWS {
+            rows.remove(0);
+        }
+        rows.push((row, Instant::now()));
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    /// Removes a row that is no longer locked.
+    pub(super) fn remove(&self, row: Row) {
+        self.rows().retain(|(other, _)| *other != row);
+    }
+
+    /// Returns the rows that still count as locked, the oldest first.
+    fn rows(&self) -> MutexGuard<'_, Vec<(Row, Instant)>> {
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.retain(|(_, seen)| seen.elapsed() < MEMORY);
+        self.any.store(!rows.is_empty(), Ordering::Relaxed);
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sql::{DELETE_OUTBOX, RELEASE_OUTBOX};
+
+    #[test]
+    fn a_row_counts_as_locked_until_it_is_written_or_some_time_has_passed() {
+        let locked = LockedRows::default();
+        let row = locked.row(&DELETE_OUTBOX, "a");
+        let others = [locked.row(&DELETE_OUTBOX, "b"), locked.row(&RELEASE_OUTBOX, "a")];
+        assert!(locked.is_empty());
+        assert!(!locked.contains(row));
+        locked.insert(row);
+        assert!(!locked.is_empty());
+        assert!(locked.contains(row));
+        assert_eq!(others.map(|other| locked.contains(other)), [false, false]);
+        locked.remove(row);
+        assert!(!locked.contains(row));
+        let long_ago = Instant::now().checked_sub(MEMORY).unwrap();
+        locked.rows.lock().unwrap().push((row, long_ago));
+        assert!(!locked.contains(row));
+    }
+
+    #[test]
+    fn many_locked_rows_count_as_a_locked_table_in_bounded_memory() {
+        let locked = LockedRows::default();
+        for key in 0..TABLE {
+            assert!(!locked.contains(locked.row(&DELETE_OUTBOX, "x")), "{key}");
+            locked.insert(locked.row(&DELETE_OUTBOX, key));
+        }
+        assert!(locked.contains(locked.row(&DELETE_OUTBOX, "x")));
+        assert!(!locked.contains(locked.row(&RELEASE_OUTBOX, "x")));
+        for key in 0..1000 {
+            locked.insert(locked.row(&RELEASE_OUTBOX, key));
+        }
+        assert_eq!(locked.rows().len(), MAX_ROWS);
+    }
+}

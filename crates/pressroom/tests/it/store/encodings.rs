@@ -1,0 +1,159 @@
+//! Databases whose encoding is not UTF-8, and schemas that are missing: values that the database cannot hold are
+//! the caller's error, and a missing table is an outage.
+
+use std::sync::Arc;
+
+use pressroom::{
+    domain::{Email, ListQuery, PageStart},
+    store::{
+        AccountStore, ArticleStore, StoreError,
+        postgres::{PostgresStore, migrate},
+    },
+};
+use serde_json::{Value, json};
+
+use super::fixture::{at, new_article, new_user, task};
+use crate::support::{api, postgres::Database, raw};
+
+async fn store_in(encoding: &str) -> (PostgresStore, Database) {
+    let database = Database::encoded(encoding).await;
+    migrate(&database.config()).await.unwrap();
+    (database.store(), database)
+}
+
+fn search(text: &str) -> ListQuery {
+    ListQuery {
+        start: PageStart::Offset(0),
+        limit: 20,
+        search: Some(text.to_owned()),
+        viewer: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_latin1_lacks_are_unsuitable_and_not_found() {
+    let (store, _database) = store_in("LATIN1").await;
+    let author = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let latin1 = store
+        .insert_article(new_article("é", author.id, at(1)), task(1, at(1)))
+        .await;
+    assert_eq!(latin1.unwrap().title, "é");
+    let added = store
+        .insert_article(new_article("Ž", author.id, at(2)), task(2, at(2)))
+        .await;
+    assert!(matches!(added, Err(StoreError::UnsuitableValue(_))), "{added:?}");
+    let found = store.list_articles(search("Ž")).await;
+    assert!(matches!(found, Err(StoreError::UnsuitableValue(_))), "{found:?}");
+    assert_eq!(store.list_articles(search("é")).await.unwrap().total, 1);
+    assert!(store.find_article("Ž", None).await.unwrap().is_none());
+    assert!(store.favorite("Ž", author.id, at(3)).await.unwrap().is_none());
+    let email = Email::parse("ž@example.com").unwrap();
+    assert!(store.find_credentials(&email).await.unwrap().is_none());
+}
+
+/// In SQL_ASCII, the length of a column is a number of bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_are_too_long_in_bytes_are_unsuitable() {
+    let (store, _database) = store_in("SQL_ASCII").await;
+    let author = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let mut article = new_article("short", author.id, at(1));
+    article.draft.title = "é".repeat(127);
+    let added = store.insert_article(article.clone(), task(1, at(1))).await;
+    assert_eq!(added.unwrap().title, article.draft.title);
+    article.slug = "long".to_owned();
+    article.draft.title = "é".repeat(128);
+    let added = store.insert_article(article, task(2, at(2))).await;
+    assert!(matches!(added, Err(StoreError::UnsuitableValue(_))), "{added:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_value_of_a_client_is_an_internal_error() {
+    for encoding in ["LATIN1", "SQL_ASCII", "EUC_JP"] {
+        let (store, _database) = store_in(encoding).await;
+        let api = api::start(Arc::new(store)).await;
+        let address = api.address;
+        let token = raw::register(address, "alice@example.com").await;
+        let created = json!({"title": "one", "body": "x"});
+        let created = raw::request(address, "POST", "/api/articles/", Some(&token), Some(&created)).await;
+        let slug = created.json()["slug"].as_str().unwrap().to_owned();
+        for text in ["€", "Ž", "日本", "😀", "\u{85}", "é"].map(|text| text.repeat(255)) {
+            let encoded: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+            let article = json!({"title": text, "description": text, "body": text});
+            let user = json!({"name": text, "bio": text, "image": text});
+            let address_of_user: String = text.chars().take(8).collect();
+            let credentials =
+                json!({"email": format!("{address_of_user}@example.com"), "password": "password1"});
+            let mut registration = credentials.clone();
+            registration["name"] = Value::from(text.clone());
+            let article_path = format!("/api/articles/{slug}");
+            let other_path = format!("/api/articles/{encoded}");
+            let favorite = format!("/api/articles/{encoded}/favorite");
+            let list = format!("/api/articles/?search={encoded}");
+            for (method, target, body) in [
+                ("POST", "/api/articles/", Some(&article)),
+                ("PUT", &article_path, Some(&article)),
+                ("GET", &other_path, None),
+                ("PUT", &other_path, Some(&article)),
+                ("DELETE", &other_path, None),
+                ("POST", &favorite, None),
+                ("DELETE", &favorite, None),
+                ("GET", &list, None),
+                ("PUT", "/api/user", Some(&user)),
+                ("POST", "/api/login", Some(&credentials)),
+                ("POST", "/api/register", Some(&registration)),
+            ] {
+                let response = raw::request(address, method, target, Some(&token), body).await;
+                assert!(
+                    (200..500).contains(&response.status),
+                    "{encoding}: {method} {target}: {}",
+                    response.status
+                );
+                if response.status >= 400 {
+                    assert!(response.json()["error"]["code"].is_string());
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_schema_is_unavailable_and_names_the_remedy() {
+    let database = Database::empty().await;
+    let store = database.store();
+    let missing = store.find_article("x", None).await.unwrap_err();
+    assert_remedy(&missing, "42P01");
+
+    // The reference implementation's tables only.
+    let flask = include_str!("../../vectors/flask-schema.sql");
+    let database = Database::empty().await;
+    // The dump changes settings of its connection.
+    database.client().await.batch_execute(flask).await.unwrap();
+    let store = database.store();
+    let author = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let added = store
+        .insert_article(new_article("one", author.id, at(1)), task(1, at(1)))
+        .await;
+    assert_remedy(&added.unwrap_err(), "42P01");
+
+    // A column of a later release.
+    migrate(&database.config()).await.unwrap();
+    let admin = database.client().await;
+    admin
+        .batch_execute("ALTER TABLE outbox DROP COLUMN trace")
+        .await
+        .unwrap();
+    let added = store
+        .insert_article(new_article("one", author.id, at(1)), task(1, at(1)))
+        .await;
+    assert_remedy(&added.unwrap_err(), "42703");
+}
+
+fn assert_remedy(error: &StoreError, code: &str) {
+    let StoreError::Unavailable(reason) = error else {
+        panic!("{error}");
+    };
+    assert!(
+        reason.contains(code) && reason.contains("pressroom migrate"),
+        "{reason}"
+    );
+}

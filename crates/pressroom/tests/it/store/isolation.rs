@@ -1,0 +1,340 @@
+//! Isolation of statements: those that wait for locks or take long do not delay others.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use pressroom::{
+    domain::{Article, ListQuery, PageStart, Precondition, TokenKey, User},
+    store::{
+        AccountStore, ArticleStore, HealthStore, StoreError,
+        postgres::{PostgresConfig, PostgresStore},
+    },
+};
+use tokio::task::{JoinError, JoinSet};
+use tokio_postgres::Client;
+
+use super::fixture::{at, new_article, new_user, task};
+use crate::support::{eventually, pgbouncer::PgBouncer, postgres::Database};
+
+/// Maximum time of a call that needs no lock. Far below the time-outs of those that do.
+const UNAFFECTED: Duration = Duration::from_millis(500);
+/// Maximum time until a call that waits for a lock fails.
+const FAILURE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A store with two articles, whose callers run concurrently.
+struct Setting {
+    store: Arc<PostgresStore>,
+    author: User,
+    article: Article,
+    database: Database,
+}
+
+impl Setting {
+    async fn new() -> Self {
+        let database = Database::migrated().await;
+        let store = Arc::new(database.store());
+        Self::with(database, store).await
+    }
+
+    async fn with(database: Database, store: Arc<PostgresStore>) -> Self {
+        let author = store.insert_user(new_user("ann@example.com")).await.unwrap();
+        for title in ["locked", "free"] {
+            let article = new_article(title, author.id, at(1));
+            store.insert_article(article, task(1, at(1))).await.unwrap();
+        }
+        let article = store.find_article("free", None).await.unwrap().unwrap();
+        Self {
+            store,
+            author,
+            article,
+            database,
+        }
+    }
+
+    /// Starts `count` callers that favourite the locked article again and again.
+    fn favourite_locked(&self, count: usize) -> JoinSet<()> {
+        let mut callers = JoinSet::new();
+        for _ in 0..count {
+            let (store, user) = (Arc::clone(&self.store), self.author.id);
+            callers.spawn(async move {
+                loop {
+                    let start = Instant::now();
+                    let result = store.favorite("locked", user, at(2)).await;
+                    assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
+                    assert!(start.elapsed() < FAILURE_LIMIT, "{:?}", start.elapsed());
+                }
+            });
+        }
+        callers
+    }
+
+    /// Asserts that reads by key, the readiness check and lists take their usual time.
+    async fn assert_reads_are_unaffected(&self) {
+        for _ in 0..100 {
+            let start = Instant::now();
+            self.store.find_article("free", None).await.unwrap().unwrap();
+            let token = TokenKey("key".to_owned());
+            self.store
+                .find_session(self.author.id, &token)
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(self.store.state().await.unwrap().problem(), None);
+            self.store.list_articles(list(None)).await.unwrap();
+            assert!(start.elapsed() < UNAFFECTED, "{:?}", start.elapsed());
+        }
+    }
+}
+
+fn list(search: Option<&str>) -> ListQuery {
+    ListQuery {
+        start: PageStart::Offset(0),
+        limit: 20,
+        search: search.map(str::to_owned),
+        viewer: None,
+    }
+}
+
+/// Waits until statements of the store wait for locks.
+async fn wait_for_waiting(admin: &Client) {
+    eventually("statements that wait for a lock", async || {
+        let waiting = "SELECT FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waiting = admin.query(waiting, &[]).await.unwrap();
+        (!waiting.is_empty()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_of_a_locked_row_delay_nobody_else() {
+    let setting = Setting::new().await;
+    writers_of_a_locked_row_delay_nobody_else_on(setting).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_of_a_locked_row_delay_nobody_else_behind_a_pooler() {
+    let database = Database::migrated().await;
+    let pooler = PgBouncer::with_connections(&database.url, 20);
+    let config = PostgresConfig::parse(&pooler.url(&database.url)).unwrap();
+    let store = Arc::new(PostgresStore::connect(&config).unwrap());
+    let setting = Setting::with(database, store).await;
+    writers_of_a_locked_row_delay_nobody_else_on(setting).await;
+}
+
+async fn writers_of_a_locked_row_delay_nobody_else_on(setting: Setting) {
+    let admin = setting.database.client().await;
+    let mut other = setting.database.client().await;
+    let held = other.transaction().await.unwrap();
+    held.batch_execute("UPDATE articles SET title = title WHERE slug = 'locked'")
+        .await
+        .unwrap();
+    let mut callers = setting.favourite_locked(16);
+    wait_for_waiting(&admin).await;
+
+    setting.assert_reads_are_unaffected().await;
+    for number in 0..20 {
+        let start = Instant::now();
+        let user = setting.author.id;
+        setting
+            .store
+            .favorite("free", user, at(2))
+            .await
+            .unwrap()
+            .unwrap();
+        setting.store.unfavorite("free", user).await.unwrap().unwrap();
+        let email = format!("reader{number}@example.com");
+        setting.store.insert_user(new_user(&email)).await.unwrap();
+        assert!(start.elapsed() < 2 * UNAFFECTED, "{:?}", start.elapsed());
+    }
+    assert!(
+        callers.try_join_next().is_none(),
+        "a caller failed in an unexpected way"
+    );
+
+    callers.abort_all();
+    while callers.join_next().await.is_some() {}
+    held.rollback().await.unwrap();
+    let user = setting.author.id;
+    let favourited = setting
+        .store
+        .favorite("locked", user, at(3))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(favourited.favorites_count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_of_a_locked_table_delay_neither_reads_nor_writers_of_other_tables() {
+    let setting = Setting::new().await;
+    let admin = setting.database.client().await;
+    let mut other = setting.database.client().await;
+    let held = other.transaction().await.unwrap();
+    // As CREATE INDEX does.
+    held.batch_execute("LOCK TABLE articles IN SHARE MODE")
+        .await
+        .unwrap();
+    let mut callers = JoinSet::new();
+    for caller in 0..16 {
+        let (store, author) = (Arc::clone(&setting.store), setting.author.id);
+        callers.spawn(async move {
+            for number in 0.. {
+                let start = Instant::now();
+                let article = new_article(&format!("title {caller} {number}"), author, at(2));
+                let result = store.insert_article(article, task(1, at(2))).await;
+                assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
+                assert!(start.elapsed() < FAILURE_LIMIT, "{:?}", start.elapsed());
+            }
+        });
+    }
+    wait_for_waiting(&admin).await;
+
+    setting.assert_reads_are_unaffected().await;
+    for number in 0..20 {
+        let start = Instant::now();
+        let email = format!("reader{number}@example.com");
+        setting.store.insert_user(new_user(&email)).await.unwrap();
+        assert!(start.elapsed() < 2 * UNAFFECTED, "{:?}", start.elapsed());
+    }
+    assert!(
+        callers.try_join_next().is_none(),
+        "a caller failed in an unexpected way"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_of_an_exclusively_locked_table_do_not_delay_reads_of_others() {
+    let setting = Setting::new().await;
+    let admin = setting.database.client().await;
+    let mut other = setting.database.client().await;
+    let held = other.transaction().await.unwrap();
+    // As ALTER TABLE does.
+    held.batch_execute("LOCK TABLE articles").await.unwrap();
+    let mut callers = JoinSet::new();
+    for _ in 0..16 {
+        let store = Arc::clone(&setting.store);
+        callers.spawn(async move {
+            loop {
+                let start = Instant::now();
+                let result = store.find_article("free", None).await;
+                assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
+                assert!(start.elapsed() < FAILURE_LIMIT, "{:?}", start.elapsed());
+            }
+        });
+    }
+    wait_for_waiting(&admin).await;
+    let token = TokenKey("key".to_owned());
+    for _ in 0..100 {
+        let start = Instant::now();
+        setting
+            .store
+            .find_session(setting.author.id, &token)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(setting.store.state().await.unwrap().problem(), None);
+        assert!(start.elapsed() < UNAFFECTED, "{:?}", start.elapsed());
+    }
+    assert!(
+        callers.try_join_next().is_none(),
+        "a caller failed in an unexpected way"
+    );
+    callers.abort_all();
+    while callers.join_next().await.is_some() {}
+    held.rollback().await.unwrap();
+    eventually("reads of the table", async || {
+        setting.store.find_article("free", None).await.ok()?
+    })
+    .await;
+}
+
+/// Adds articles until a search takes a noticeable time.
+async fn fill(database: &Database, author: &User) {
+    let insert = "INSERT INTO articles
+            (slug, title, description, body, author_id, favorites_count, created_at, updated_at)
+        SELECT 'slug-' || n, repeat('title ', 40) || n, '', 'x', $1, 0, now(), now()
+        FROM generate_series(1, 60000) AS n";
+    database
+        .client()
+        .await
+        .execute(insert, &[&author.id.0])
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn surplus_searches_fail_and_nothing_else_does() {
+    let setting = Setting::new().await;
+    fill(&setting.database, &setting.author).await;
+    let mut searchers = JoinSet::new();
+    for _ in 0..64 {
+        let store = Arc::clone(&setting.store);
+        searchers.spawn(async move {
+            for number in 0.. {
+                match store.list_articles(list(Some(&format!("zz{number}")))).await {
+                    Ok(page) => assert_eq!(page.total, 0),
+                    Err(StoreError::Unavailable(_)) => return,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+    // More callers than connections and places in the queue.
+    let surplus = searchers.join_next().await.unwrap();
+    surplus.unwrap();
+    for number in 0..8 {
+        let start = Instant::now();
+        let email = format!("reader{number}@example.com");
+        setting.store.insert_user(new_user(&email)).await.unwrap();
+        let article = new_article(&format!("new {number}"), setting.author.id, at(5));
+        let article = setting
+            .store
+            .insert_article(article, task(1, at(5)))
+            .await
+            .unwrap();
+        assert!(
+            setting
+                .store
+                .delete_article(article.id, Precondition::default())
+                .await
+                .unwrap()
+        );
+        setting.store.find_article("free", None).await.unwrap().unwrap();
+        setting.store.list_articles(list(None)).await.unwrap();
+        assert!(start.elapsed() < 4 * UNAFFECTED, "{:?}", start.elapsed());
+    }
+    // The others fit into the queue, and search until they are stopped.
+    searchers.abort_all();
+    while let Some(ended) = searchers.join_next().await {
+        assert!(
+            ended.as_ref().is_ok() || ended.as_ref().is_err_and(JoinError::is_cancelled),
+            "{ended:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn abandoned_searches_are_cancelled_and_do_not_add_up() {
+    let setting = Setting::new().await;
+    fill(&setting.database, &setting.author).await;
+    let admin = setting.database.client().await;
+    for _ in 0..20 {
+        let searches = (0..4).map(|_| setting.store.list_articles(list(Some("zz"))));
+        let abandoned = tokio::time::timeout(Duration::from_millis(10), join_all(searches));
+        let _ = abandoned.await;
+        let open = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND query LIKE '%ILIKE%' AND pid <> pg_backend_pid()";
+        let open: i64 = admin.query_one(open, &[]).await.unwrap().get(0);
+        assert!(open <= 2, "{open} connections search");
+    }
+    eventually("a search after the abandoned ones", async || {
+        setting.store.list_articles(list(Some("zz"))).await.ok()
+    })
+    .await;
+    // The article can still be read and its connections are those of before.
+    assert_eq!(setting.article.slug, "free");
+}
