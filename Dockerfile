@@ -75,6 +75,6 @@ WORKDIR /
 USER 65532:65532
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \
-    CMD ["/usr/local/bin/pressroom", "healthcheck"]
+    CMD ["/usr/local/bin/pressroom", "healthcheck", "--ready"]
 ENTRYPOINT ["/usr/local/bin/pressroom"]
 CMD ["serve"]

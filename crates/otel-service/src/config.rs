@@ -105,7 +105,9 @@ impl Config {
             span_batches: limits::batches("OTEL_BSP", span_delay, &mut variables),
             log_batches: limits::batches("OTEL_BLRP", log_delay, &mut variables),
             measuring: Measuring::read(metric_interval, &mut variables),
-            log_directives: variables.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
+            log_directives: variables
+                .text("RUST_LOG")
+                .unwrap_or_else(|| service.log_levels.to_owned()),
             masking: variables.is_on("PII_MASKING", true),
             span_limits: limits::span_limits(&mut variables),
             span_value_limit: limits::value_length("SPAN", &mut variables),

@@ -1,7 +1,7 @@
 //! The `console` exporters, which print telemetry to standard output as JSON lines, for use without a
 //! collector. Log records are not printed, because log events are always written to standard output.
 
-use std::io::{self, Write};
+use std::io;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -13,11 +13,13 @@ use otlp_recorder::{Request, Signal};
 use prost::Message;
 use serde_json::{Map, Value, json};
 
-/// Writes the spans or metrics of `request` to standard output.
+use crate::output::STDOUT;
+
+/// Adds the spans or metrics of `request` to the queue of standard output.
 ///
 /// # Errors
 ///
-/// Fails if standard output is closed.
+/// Fails if the request cannot be decoded.
 pub(crate) fn write(request: &Request) -> io::Result<()> {
     let message = request.protobuf().clone();
     match request.signal() {
@@ -44,9 +46,8 @@ pub(crate) fn write(request: &Request) -> io::Result<()> {
 }
 
 fn lines(lines: impl Iterator<Item = Value>) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
     for line in lines {
-        writeln!(stdout, "{line}")?;
+        STDOUT.write(format!("{line}\n"));
     }
     Ok(())
 }

@@ -17,11 +17,15 @@ use crate::b3::B3Propagator;
 use crate::config::{Config, Propagator};
 use crate::logs::{self, Format, LogLayer};
 use crate::metrics;
+use crate::output::{STDERR, STDOUT, flush_output};
 use crate::process;
 use crate::propagation;
 use crate::providers::{Providers, start_pipeline};
 use crate::recorder::{self, OWN};
-use crate::service::Service;
+use crate::service::{LogOutput, Service};
+
+/// Maximum wait for the reader of a stream at shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Reason the set-up failed. Invalid variables cause warnings, not errors.
 #[derive(Debug, thiserror::Error)]
@@ -95,11 +99,21 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
         warnings.push(format!("RUST_LOG: {error}; info is used"));
         EnvFilter::new("info")
     });
+    let output = match service.log_output {
+        LogOutput::Stdout => Some(&STDOUT),
+        LogOutput::Stderr => Some(&STDERR),
+        LogOutput::Off => None,
+    };
+    let output = output.map(|output| {
+        let format = Format::new(service.log_format, output.is_terminal());
+        output.report_with(move |count| format.dropped(count));
+        (output, format)
+    });
     let installed = tracing_subscriber::registry()
         .with(filter)
         .with(LogLayer {
             logger,
-            format: Format::of_stdout(),
+            output,
             masking: config.masking,
             value_limit: config.log_value_limit,
         })
@@ -130,7 +144,7 @@ impl Telemetry {
         &self.service_name
     }
 
-    /// Flushes and stops all signals.
+    /// Flushes and stops all signals, and then flushes the log output for up to a second.
     ///
     /// Returns when all signals are delivered, or at the deadline at the latest. A collector whose last
     /// export failed gets at most one second. Blocks the calling thread; within a runtime,
@@ -140,11 +154,15 @@ impl Telemetry {
     ///
     /// Returns the signals that were not delivered.
     pub fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
-        let Some((providers, pipeline)) = self.running else {
-            return Ok(());
+        let result = match self.running {
+            Some((providers, pipeline)) => {
+                let result = pipeline.shutdown(deadline);
+                providers.close();
+                result
+            }
+            None => Ok(()),
         };
-        let result = pipeline.shutdown(deadline);
-        providers.close();
+        flush_output(FLUSH_TIMEOUT);
         result
     }
 }

@@ -1,5 +1,5 @@
-//! Log events. Each event is written to standard output (as text on a terminal, otherwise as JSON lines) and
-//! to the OTLP logger, with the current trace and span. Events of the `log` crate are included.
+//! Log events. Each event is added to the queue of the log output, as text or JSON, and passed to the OTLP
+//! logger, with the current trace and span. Events of the `log` crate are included.
 //!
 //! The upstream bridge is not used: it sets attributes that cannot be masked afterwards, and adds neither
 //! `code.*` nor `otelTraceID`.
@@ -10,7 +10,6 @@ mod line;
 mod location;
 mod panics;
 
-use std::io::Write;
 use std::time::SystemTime;
 
 use opentelemetry::Context;
@@ -25,6 +24,7 @@ use tracing_subscriber::layer;
 
 use crate::mask::mask;
 use crate::names::attribute;
+use crate::output::Output;
 pub use events::function;
 use fields::Fields;
 pub(crate) use line::Format;
@@ -68,7 +68,8 @@ pub(crate) fn bridge_log() -> Result<(), impl std::error::Error> {
 pub(crate) struct LogLayer {
     /// Logger of the OTLP pipeline; `None` when logs are not exported.
     pub(crate) logger: Option<SdkLogger>,
-    pub(crate) format: Format,
+    /// Stream of the lines and their format; `None` when no lines are written.
+    pub(crate) output: Option<(&'static Output, Format)>,
     pub(crate) masking: bool,
     /// Maximum length of a string attribute, in characters.
     pub(crate) value_limit: Option<usize>,
@@ -90,9 +91,15 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         let span = span.is_valid().then_some(span);
         let location = CodeLocation::of(metadata, &mut fields);
 
-        let line = self.format.line(metadata, &location, &fields, span.as_ref());
-        // A closed standard output cannot be reported anywhere.
-        let _ = std::io::stdout().lock().write_all(line.as_bytes());
+        if let Some((output, format)) = self.output {
+            output.write(format.line(
+                *metadata.level(),
+                metadata.target(),
+                &location,
+                &fields,
+                span.as_ref(),
+            ));
+        }
 
         if let Some(logger) = &self.logger
             && !is_export_thread()

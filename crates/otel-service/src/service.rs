@@ -11,15 +11,25 @@ pub struct Service {
     pub version: &'static str,
     /// Default exporter.
     pub export: Export,
+    /// Stream that log lines are written to, in addition to the export.
+    pub log_output: LogOutput,
+    /// Format of log lines.
+    pub log_format: LogFormat,
+    /// Default of `RUST_LOG`.
+    pub log_levels: &'static str,
 }
 
 impl Service {
-    /// Creates a service with [`Export::Always`], the default of the specification.
+    /// Creates a service with [`Export::Always`], the default of the specification, which logs to standard
+    /// output at the level `info`.
     pub const fn new(name: &'static str, version: &'static str) -> Self {
         Self {
             name,
             version,
             export: Export::Always,
+            log_output: LogOutput::Stdout,
+            log_format: LogFormat::Auto,
+            log_levels: "info",
         }
     }
 }
@@ -43,4 +53,30 @@ pub enum Export {
     ///
     /// For programs that receive telemetry themselves.
     Never,
+}
+
+/// Stream that log lines are written to.
+///
+/// A thread writes the lines; the threads that log never wait for it. See [`print()`](crate::print()).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogOutput {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// No stream: log records are only exported.
+    Off,
+}
+
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// Text, with colours on a terminal.
+    Text,
+    /// One JSON object per line.
+    Json,
 }

@@ -23,7 +23,8 @@ Telemetry (environment variables only, as in the OpenTelemetry specification):
   OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER, OTEL_LOGS_EXPORTER, OTEL_BSP_*, OTEL_BLRP_*,
   OTEL_METRIC_EXPORT_INTERVAL, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, OTEL_SDK_DISABLED
   PII_MASKING                    off leaves e-mail addresses unmasked [default: on]
-  RUST_LOG                       log levels, for example info,pressroom=debug [default: info]
+  RUST_LOG                       log levels, for example info,pressroom=debug
+                                 [default: info,tokio_postgres=warn,refinery_core=warn]
 
 Options override environment variables, which override a file .env in the working directory or above it.";
 
@@ -79,7 +80,13 @@ pub enum Command {
     /// Print the OpenAPI document
     Openapi,
     /// Check the health of the API on this machine; the exit code is 1 if it is unhealthy
-    Healthcheck(Given<HealthcheckConfig>),
+    Healthcheck {
+        /// Check only whether the API accepts requests, regardless of Redis and the workers
+        #[arg(long)]
+        ready: bool,
+        #[command(flatten)]
+        settings: Given<HealthcheckConfig>,
+    },
     /// Print the effective settings of `serve` and `worker`, with secrets masked
     Config {
         /// Print the settings of embedded mode instead

@@ -24,9 +24,9 @@ pub use self::{
     },
     error::ConfigError,
     given::{Configuration, Given},
-    parts::{ApiConfig, NotifyConfig, Webhook, WorkConfig},
+    parts::{ApiConfig, LogConfig, NotifyConfig, Webhook, WorkConfig},
     reader::Reader,
-    secret::Secret,
+    secret::{Secret, masked_url},
 };
 
 pub(crate) use self::commands::expand_host;

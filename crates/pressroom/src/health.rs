@@ -1,4 +1,5 @@
-//! Health of the components that the service depends on: the database, Redis and the workers.
+//! Health of the components that the service depends on: the database, Redis and the workers. Probes request it,
+//! and a background job logs changes of the database.
 
 use std::{
     sync::{
@@ -10,7 +11,11 @@ use std::{
 
 use celeriac::{Broker, Control};
 use serde::Serialize;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use crate::store::HealthStore;
@@ -24,6 +29,12 @@ const PING_TIMEOUT: Duration = Duration::from_millis(900);
 /// Minimum time between two pings of the workers, for any number of probes.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Interval between checks of the database whose result is logged.
+const WATCH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Message of a database that does not respond; the reason is in the log, because anyone can request it.
+const DATABASE_UNAVAILABLE: &str = "the database is unavailable";
+
 /// Status of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,6 +47,14 @@ impl ComponentStatus {
     fn of(healthy: bool) -> Self {
         if healthy { Self::Healthy } else { Self::Unhealthy }
     }
+}
+
+/// Result of a check of all components.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    pub components: Report,
+    /// Reasons and remedies for components that are not healthy, and notices.
+    pub messages: Vec<String>,
 }
 
 /// Status of each component.
@@ -129,23 +148,32 @@ impl Health {
     }
 
     /// Checks all components concurrently, within a second.
-    pub async fn check(&self) -> Report {
-        let database = tokio::time::timeout(CHECK_TIMEOUT, self.store.ping());
+    pub async fn check(&self) -> Checked {
+        let database = check_database(self.store.as_ref());
         let (database, (redis, celery)) = tokio::join!(database, self.check_queue());
-        Report {
-            database: ComponentStatus::of(matches!(database, Ok(Ok(())))),
+        let components = Report {
+            database: ComponentStatus::of(database.is_ok()),
             redis,
             celery,
+        };
+        let mut messages: Vec<String> = database.unwrap_or_else(Some).into_iter().collect();
+        if redis == ComponentStatus::Unhealthy {
+            messages.push("Redis is unavailable".to_owned());
+        } else if celery == ComponentStatus::Unhealthy {
+            messages.push("no worker responds: run pressroom worker".to_owned());
         }
+        Checked { components, messages }
     }
 
-    /// Returns whether this process accepts requests.
-    pub async fn is_ready(&self) -> bool {
+    /// Checks whether this process accepts requests. Returns a notice, if there is one.
+    ///
+    /// # Errors
+    /// Returns the reason requests are not accepted, and the remedy.
+    pub async fn readiness(&self) -> Result<Option<String>, String> {
         if self.draining.load(Ordering::Relaxed) {
-            return false;
+            return Err("the server is shutting down".to_owned());
         }
-        let current = tokio::time::timeout(CHECK_TIMEOUT, self.store.schema_is_current()).await;
-        matches!(current, Ok(Ok(true)))
+        check_database(self.store.as_ref()).await
     }
 
     /// Makes readiness checks fail from now on, because the process is about to stop.
@@ -157,12 +185,47 @@ impl Health {
         match &self.queue {
             TaskQueue::InProcess => (ComponentStatus::Healthy, ComponentStatus::Healthy),
             TaskQueue::Redis { broker, workers } => {
-                let redis = tokio::time::timeout(CHECK_TIMEOUT, broker.ping());
-                let workers = tokio::time::timeout(CHECK_TIMEOUT, workers.any_alive());
+                let redis = timeout(CHECK_TIMEOUT, broker.ping());
+                let workers = timeout(CHECK_TIMEOUT, workers.any_alive());
                 let (redis, workers) = tokio::join!(redis, workers);
                 let redis = ComponentStatus::of(matches!(redis, Ok(Ok(()))));
                 (redis, ComponentStatus::of(workers == Ok(true)))
             }
+        }
+    }
+}
+
+/// Checks whether the database can serve requests. Returns a notice, if there is one, or the problem.
+async fn check_database(store: &dyn HealthStore) -> Result<Option<String>, String> {
+    match timeout(CHECK_TIMEOUT, store.state()).await {
+        Ok(Ok(state)) => match state.problem() {
+            Some(problem) => Err(problem),
+            None => Ok(state.notice()),
+        },
+        Ok(Err(_)) | Err(_) => Err(DATABASE_UNAVAILABLE.to_owned()),
+    }
+}
+
+/// Checks the database at intervals until `shutdown`, and logs whether it can serve requests: at the start, and
+/// after each change. The store logs outages.
+pub async fn watch_database(store: Arc<dyn HealthStore>, shutdown: CancellationToken) {
+    let mut last = None;
+    loop {
+        if let Ok(Ok(state)) = timeout(CHECK_TIMEOUT, telemetry::without_spans(store.state())).await {
+            let changed = last != Some(state);
+            match (state.problem(), state.notice()) {
+                (Some(reason), _) if changed => {
+                    telemetry::error!(reason, "the database cannot serve requests");
+                }
+                (None, Some(notice)) if changed => telemetry::info!("{notice}"),
+                (None, _) if changed && last.is_some() => telemetry::info!("the database can serve requests"),
+                _ => {}
+            }
+            last = Some(state);
+        }
+        let interval = tokio::time::sleep(WATCH_INTERVAL);
+        if shutdown.run_until_cancelled(interval).await.is_none() {
+            return;
         }
     }
 }

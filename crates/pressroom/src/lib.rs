@@ -17,6 +17,7 @@ pub mod health;
 pub mod ids;
 pub mod lifecycle;
 pub mod names;
+pub mod outage;
 pub mod server;
 pub mod store;
 pub mod tasks;

@@ -1,7 +1,7 @@
-//! Shutdown of a process. A signal stops the parts of the process, and a second signal aborts it. A part that ends
-//! unexpectedly stops the other parts and makes the process fail.
+//! Signals and the shutdown of a process. SIGTERM or SIGINT stops the parts of the process, and a second one aborts
+//! it. A part that ends unexpectedly stops the other parts and makes the process fail.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io::IsTerminal as _, sync::LazyLock, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Exit code after a second signal: 128 + SIGTERM, as shells report it.
 const ABORTED: i32 = 143;
+
+/// Maximum wait for the log output before an abort.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Time added to the grace period, which the parts observe themselves.
 const GRACE_MARGIN: Duration = Duration::from_secs(2);
@@ -59,15 +62,17 @@ impl Lifecycle {
     /// continue for the delay, stops them, and waits for them up to the grace period.
     ///
     /// # Errors
-    /// Returns an error if a part failed, ended unexpectedly, or did not stop in time.
+    /// Returns the error, after it was logged, if a part failed, ended unexpectedly, or did not stop in time.
     pub async fn run(mut self, grace: Duration, draining: impl FnOnce()) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut failure = None;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut failure: Option<Logged> = None;
         tokio::select! {
             biased;
             _ = terminate.recv() => telemetry::info!("SIGTERM received, stopping"),
             _ = interrupt.recv() => telemetry::info!("SIGINT received, stopping"),
+            _ = hangup.recv(), if hangup_stops() => telemetry::info!("SIGHUP received, stopping"),
             () = self.shutdown.cancelled() => telemetry::info!("stopping"),
             Some(ended) = self.parts.join_next() => failure = Some(early_end(ended)),
         }
@@ -77,6 +82,7 @@ impl Lifecycle {
                 _ = interrupt.recv() => {}
             }
             telemetry::warn!("received a second signal, aborting");
+            telemetry::flush_output(FLUSH_TIMEOUT);
             std::process::exit(ABORTED);
         });
         draining();
@@ -95,24 +101,65 @@ impl Lifecycle {
                     Ok((name, Err(error))) => error.context(name),
                     Err(error) => error.into(),
                 };
-                failure.get_or_insert(error);
+                failure.get_or_insert_with(|| Logged::new(error, "a component failed while stopping"));
             }
         });
         if stopped.await.is_err() {
-            failure.get_or_insert_with(|| anyhow::anyhow!(LATE));
+            failure.get_or_insert_with(|| Logged::new(anyhow::anyhow!(LATE), "stopping took too long"));
         }
-        failure.map_or(Ok(()), Err)
+        failure.map_or(Ok(()), |error| Err(error.into()))
     }
 }
 
-fn early_end(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> anyhow::Error {
+fn early_end(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> Logged {
     let error = match ended {
         Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended unexpectedly"),
         Ok((name, Err(error))) => error.context(name),
         Err(error) => error.into(),
     };
-    telemetry::error!(error = format!("{error:#}"), "stopping");
-    error
+    Logged::new(error, "a component failed; stopping")
+}
+
+/// An error that has been logged.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Logged(anyhow::Error);
+
+impl Logged {
+    fn new(error: anyhow::Error, message: &'static str) -> Self {
+        telemetry::error!(error = format!("{error:#}"), "{message}");
+        Self(error)
+    }
+}
+
+/// Whether SIGHUP stops the process: it does when a terminal that the process reads from is closed.
+fn hangup_stops() -> bool {
+    static AT_START: LazyLock<bool> = LazyLock::new(|| std::io::stdin().is_terminal());
+    *AT_START
+}
+
+/// Ignores the signals that operators' tools send to make other programs reopen or reload files, and logs the first
+/// of each kind. By default, each of them would end the process at once.
+///
+/// # Errors
+/// Returns an error if a signal handler cannot be installed.
+pub fn ignore_signals() -> std::io::Result<()> {
+    for (name, kind, ignored) in [
+        ("SIGHUP", SignalKind::hangup(), !hangup_stops()),
+        ("SIGUSR1", SignalKind::user_defined1(), true),
+        ("SIGUSR2", SignalKind::user_defined2(), true),
+    ] {
+        if !ignored {
+            continue;
+        }
+        // The handler stays installed when the task has ended.
+        let mut signals = signal(kind)?;
+        tokio::spawn(async move {
+            signals.recv().await;
+            telemetry::info!("{name} received and ignored; SIGTERM stops the process");
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

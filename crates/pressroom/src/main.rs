@@ -1,9 +1,6 @@
 //! The command line of Pressroom; see `pressroom --help`.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    process::ExitCode,
-};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -12,17 +9,20 @@ use pressroom::{
     cli::{Cli, Command},
     commands,
     config::{Configuration as _, DevConfig, EverySetting},
+    lifecycle::Logged,
 };
+
+/// Maximum wait for the reader of standard error.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The log, on standard output, has already shown the error on the same terminal.
-            let on_terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
-            if !(on_terminal && error.is::<commands::Logged>()) {
+            if !error.is::<Logged>() {
                 let line = format!("{error:#}").replace('\n', " ");
-                let _ = writeln!(std::io::stderr(), "pressroom: {line}");
+                telemetry::print_error(format!("pressroom: {line}\n"));
+                telemetry::flush_output(FLUSH_TIMEOUT);
             }
             ExitCode::FAILURE
         }
@@ -38,7 +38,7 @@ fn run() -> anyhow::Result<()> {
         Command::Serve(given) => commands::serve(given.read(before)?),
         Command::Worker(given) => commands::worker(given.read(before)?),
         Command::Migrate(given) => commands::migrate(given.read(before)?),
-        Command::Healthcheck(given) => commands::healthcheck(given.read(before)?),
+        Command::Healthcheck { ready, settings } => commands::healthcheck(settings.read(before)?, ready),
         Command::Tasks { command, settings } => commands::tasks(settings.read(before)?, &command),
         #[cfg(feature = "observatory")]
         Command::Observatory(given) => commands::observatory(given.read(before)?),

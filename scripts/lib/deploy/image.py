@@ -82,8 +82,8 @@ def check(project):
     user = re.fullmatch(r"(\d+):(\d+)", (final.get("USER") or [""])[-1])
     require(user and "0" not in user.groups(), "Dockerfile: USER is not a numeric user and group other than 0")
     probe = (final.get("HEALTHCHECK") or [""])[-1].partition("CMD ")[2]
-    require(exec_form(probe) == ["/usr/local/bin/pressroom", "healthcheck"],
-         "Dockerfile: HEALTHCHECK is not `pressroom healthcheck` in exec form")
+    require(exec_form(probe) == ["/usr/local/bin/pressroom", "healthcheck", "--ready"],
+         "Dockerfile: HEALTHCHECK is not `pressroom healthcheck --ready` in exec form")
     require(exec_form((final.get("ENTRYPOINT") or [""])[-1]) == ["/usr/local/bin/pressroom"],
          "Dockerfile: ENTRYPOINT is not pressroom in exec form")
     require(exec_form((final.get("CMD") or [""])[-1]) == ["serve"], "Dockerfile: CMD is not serve in exec form")

@@ -47,6 +47,14 @@ macro_rules! trace {
     ($($event:tt)+) => { $crate::event_here!(TRACE, $($event)+) };
 }
 
+/// Returns whether an error logged here would be recorded, according to `RUST_LOG`.
+#[macro_export]
+macro_rules! error_enabled {
+    () => {
+        $crate::tracing::enabled!($crate::tracing::Level::ERROR)
+    };
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! event_here {

@@ -1,66 +1,84 @@
-//! Formats an event as a line of standard output.
+//! Formats an event as a line of the log output.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 
 use opentelemetry::logs::AnyValue;
 use opentelemetry::trace::SpanContext;
-use tracing::{Level, Metadata};
+use tracing::Level;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::fields::Fields;
 use super::location::CodeLocation;
+use crate::output::DROPPED;
+use crate::service::LogFormat;
 
-/// Format of standard output.
+/// Format of the log output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Format {
-    /// Text with colours.
-    Terminal,
+    /// Text, for people.
+    Text { colours: bool },
     /// One JSON object per line.
     Json,
 }
 
 impl Format {
-    /// Returns [`Format::Terminal`] if standard output is a terminal, [`Format::Json`] otherwise.
-    pub(crate) fn of_stdout() -> Self {
-        if std::io::stdout().is_terminal() {
-            Self::Terminal
-        } else {
-            Self::Json
+    /// Returns the chosen format; the default depends on whether the output is a terminal.
+    pub(crate) fn new(chosen: LogFormat, is_terminal: bool) -> Self {
+        match chosen {
+            LogFormat::Auto if is_terminal => Self::Text { colours: true },
+            LogFormat::Auto | LogFormat::Json => Self::Json,
+            LogFormat::Text => Self::Text { colours: is_terminal },
         }
     }
 
     /// Formats an event, including the line feed.
     pub(super) fn line(
         self,
-        metadata: &Metadata<'_>,
+        level: Level,
+        target: &str,
         location: &CodeLocation,
         fields: &Fields,
         span: Option<&SpanContext>,
     ) -> String {
         let mut line = String::with_capacity(256);
         match self {
-            Self::Terminal => terminal(&mut line, metadata, fields, span),
-            Self::Json => json(&mut line, metadata, location, fields, span),
+            Self::Text { colours } => text(&mut line, colours, level, target, fields, span),
+            Self::Json => json(&mut line, level, target, location, fields, span),
         }
         line.push('\n');
         line
+    }
+
+    /// Formats the line that reports dropped lines.
+    pub(crate) fn dropped(self, count: u64) -> String {
+        let fields = Fields {
+            message: Some(DROPPED.to_owned()),
+            others: vec![("dropped", AnyValue::Int(i64::try_from(count).unwrap_or(i64::MAX)))],
+        };
+        self.line(
+            Level::WARN,
+            env!("CARGO_CRATE_NAME"),
+            &CodeLocation::UNKNOWN,
+            &fields,
+            None,
+        )
     }
 }
 
 fn json(
     line: &mut String,
-    metadata: &Metadata<'_>,
+    level: Level,
+    target: &str,
     location: &CodeLocation,
     fields: &Fields,
     span: Option<&SpanContext>,
 ) {
     line.push_str("{\"timestamp\":\"");
     timestamp(line);
-    put(line, format_args!("\",\"level\":\"{}\"", metadata.level()));
+    put(line, format_args!("\",\"level\":\"{level}\""));
     line.push_str(",\"target\":");
-    quoted(line, metadata.target());
+    quoted(line, target);
     line.push_str(",\"message\":");
     quoted(line, fields.message.as_deref().unwrap_or_default());
     if let Some(span) = span {
@@ -101,27 +119,36 @@ fn json(
     line.push('}');
 }
 
-fn terminal(line: &mut String, metadata: &Metadata<'_>, fields: &Fields, span: Option<&SpanContext>) {
-    let colour = match *metadata.level() {
-        Level::ERROR => 31,
-        Level::WARN => 33,
-        Level::INFO => 32,
-        Level::DEBUG => 34,
-        Level::TRACE => 35,
+fn text(
+    line: &mut String,
+    colours: bool,
+    level: Level,
+    target: &str,
+    fields: &Fields,
+    span: Option<&SpanContext>,
+) {
+    let [dim, italic, end] = if colours {
+        ["\x1b[2m", "\x1b[3m", "\x1b[0m"]
+    } else {
+        [""; 3]
     };
-    line.push_str("\x1b[2m");
+    let colour = match level {
+        _ if !colours => "",
+        Level::ERROR => "\x1b[31m",
+        Level::WARN => "\x1b[33m",
+        Level::INFO => "\x1b[32m",
+        Level::DEBUG => "\x1b[34m",
+        Level::TRACE => "\x1b[35m",
+    };
+    line.push_str(dim);
     timestamp(line);
     put(
         line,
-        format_args!(
-            "\x1b[0m \x1b[{colour}m{:>5}\x1b[0m \x1b[2m{}:\x1b[0m ",
-            metadata.level().as_str(),
-            metadata.target()
-        ),
+        format_args!("{end} {colour}{:>5}{end} {dim}{target}:{end} ", level.as_str()),
     );
     plain(line, fields.message.as_deref().unwrap_or_default());
     for (name, value) in &fields.others {
-        put(line, format_args!(" \x1b[3m{name}\x1b[0m="));
+        put(line, format_args!(" {italic}{name}{end}="));
         match value {
             AnyValue::Int(number) => put(line, format_args!("{number}")),
             AnyValue::Double(number) => put(line, format_args!("{number}")),
@@ -131,7 +158,7 @@ fn terminal(line: &mut String, metadata: &Metadata<'_>, fields: &Fields, span: O
         }
     }
     if let Some(span) = span {
-        put(line, format_args!(" \x1b[2mtrace_id={}\x1b[0m", span.trace_id()));
+        put(line, format_args!(" {dim}trace_id={}{end}", span.trace_id()));
     }
 }
 
@@ -164,25 +191,8 @@ fn put(line: &mut String, arguments: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
-    use tracing::Callsite as _;
 
     use super::*;
-
-    struct Site;
-
-    static SITE: Site = Site;
-    static METADATA: Metadata<'static> = tracing::metadata! {
-        name: "event", target: "app::orders", level: Level::WARN, fields: &["message"], callsite: &SITE,
-        kind: tracing::metadata::Kind::EVENT
-    };
-
-    impl tracing::Callsite for Site {
-        fn set_interest(&self, _: tracing::subscriber::Interest) {}
-
-        fn metadata(&self) -> &Metadata<'_> {
-            &METADATA
-        }
-    }
 
     fn line(format: Format) -> String {
         let span = SpanContext::new(
@@ -206,14 +216,16 @@ mod tests {
             line: Some(12),
             function: None,
         };
-        format.line(SITE.metadata(), &location, &fields, Some(&span))
+        format.line(Level::WARN, "app::orders", &location, &fields, Some(&span))
     }
 
     #[test]
-    fn a_terminal_line_ends_with_the_trace_id_and_escapes_control_characters() {
-        let line = line(Format::Terminal);
-        let plain = strip_colours(&line);
+    fn a_line_of_text_ends_with_the_trace_id_and_escapes_control_characters() {
+        let coloured = line(Format::Text { colours: true });
+        let plain = line(Format::Text { colours: false });
         let (_, after_timestamp) = plain.split_once(' ').unwrap();
+        assert!(!plain.contains('\u{1b}'), "{plain}");
+        assert!(strip_colours(&coloured).ends_with(after_timestamp), "{coloured}");
         assert_eq!(
             after_timestamp,
             " WARN app::orders: order\\u{1b}[2J\\nlost order.id=7 ratio=1 first=true name=a\"b\\n \
@@ -237,6 +249,17 @@ mod tests {
                 "fields": {"order.id": 7, "ratio": 1.0, "first": true, "name": "a\"b\n"},
             })
         );
+    }
+
+    #[test]
+    fn the_default_format_is_text_on_a_terminal_only() {
+        let colours = |is_terminal| Format::Text { colours: is_terminal };
+        for is_terminal in [true, false] {
+            assert_eq!(Format::new(LogFormat::Json, is_terminal), Format::Json);
+            assert_eq!(Format::new(LogFormat::Text, is_terminal), colours(is_terminal));
+        }
+        assert_eq!(Format::new(LogFormat::Auto, true), colours(true));
+        assert_eq!(Format::new(LogFormat::Auto, false), Format::Json);
     }
 
     fn strip_colours(line: &str) -> String {

@@ -20,6 +20,12 @@ pub(super) struct CodeLocation {
 }
 
 impl CodeLocation {
+    pub(super) const UNKNOWN: Self = Self {
+        file: None,
+        line: None,
+        function: None,
+    };
+
     /// Returns the location of an event and removes the fields that specify it.
     pub(super) fn of(metadata: &Metadata<'_>, fields: &mut Fields) -> Self {
         let text = |value| match value {

@@ -1,34 +1,49 @@
-//! Panics as log events. The standard library prints the message of a panic to standard error; a formatted
-//! message can contain secrets, such as the error of a `Result` or part of a row. The hook in this module
-//! logs one event with the location and the current trace, and includes the message only if it is a constant.
+//! Panics as log events. The standard library prints the message of a panic to standard error, for which the
+//! thread may have to wait; a formatted message can contain secrets, such as the error of a `Result` or part of a
+//! row. The hook in this module logs one event with the location and the current trace, and includes the message
+//! only if it is a constant.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic;
+use std::thread;
+use std::time::Duration;
+
+use crate::output::{flush_output, print_error};
+
+/// Maximum wait for the log output when the main thread panics, because the process may then end.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Installs a panic hook that logs panics instead of printing them to standard error.
 ///
 /// If `RUST_BACKTRACE` is set, the event includes the backtrace. If errors are not logged (`RUST_LOG=off`),
-/// the previous hook prints panics.
+/// the hook prints one line to standard error.
 pub(crate) fn log_panics() {
-    let previous_hook = panic::take_hook();
-    panic::set_hook(Box::new(move |panic| {
-        if !tracing::enabled!(target: "panic", tracing::Level::ERROR) {
-            return previous_hook(panic);
-        }
+    panic::set_hook(Box::new(|panic| {
         let location = panic.location();
+        let message = panic_message(panic.payload());
+        let thread = thread::current();
+        let thread = thread.name();
+        if !tracing::enabled!(target: "panic", tracing::Level::ERROR) {
+            let place = location.map_or("an unknown location".to_owned(), ToString::to_string);
+            let thread = thread.unwrap_or("<unnamed>");
+            print_error(format!("thread '{thread}' panicked at {place}: {message}\n"));
+        }
         let stack = Backtrace::capture();
         tracing::event!(
             target: "panic",
             tracing::Level::ERROR,
             code.file.path = location.map(|location| location.file()),
             code.line.number = location.map(|location| location.line()),
-            thread.name = std::thread::current().name(),
+            thread.name = thread,
             exception.type = "panic",
-            exception.message = panic_message(panic.payload()),
+            exception.message = message,
             exception.stacktrace = (stack.status() == BacktraceStatus::Captured).then(|| stack.to_string()),
             "panicked"
         );
+        if thread == Some("main") || cfg!(panic = "abort") {
+            flush_output(FLUSH_TIMEOUT);
+        }
     }));
 }
 

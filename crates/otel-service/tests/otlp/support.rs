@@ -29,7 +29,7 @@ use crate::declared;
 pub use certificates::Certificates;
 pub use collector::Collector;
 pub use grpc::GrpcCollector;
-pub use process::{gate, run_prepared, wait_at};
+pub use process::{child, gate, is_child, run_prepared, wait_at};
 
 pub const SERVICE: otel_service::Service = otel_service::Service::new("test-service", "9.8.7");
 

@@ -26,7 +26,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
 };
-use url::Position;
+use url::{Position, Url};
 
 pub(crate) use self::progress::Status;
 pub use self::{
@@ -53,7 +53,7 @@ pub(crate) struct Forwarder(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Endpoint without its query, which may be a secret.
+    /// Endpoint as [`shown`] in the status.
     endpoint: String,
     environment: Option<String>,
     queues: Arc<[Arc<DiskQueue>]>,
@@ -105,7 +105,7 @@ impl Forwarder {
             deadline.subscribe(),
         ));
         Ok(Self(Arc::new(Shared {
-            endpoint: forwarding.endpoint[..Position::AfterPath].to_owned(),
+            endpoint: shown(&forwarding.endpoint),
             environment: forwarding.environment.clone(),
             queues,
             budget,
@@ -169,4 +169,11 @@ impl Forwarder {
     fn queued_bytes(&self) -> u64 {
         self.0.queues.iter().map(|queue| queue.pending()).sum()
     }
+}
+
+/// Returns an endpoint without its user, path and query, which may contain a secret.
+fn shown(endpoint: &Url) -> String {
+    let address = &endpoint[Position::BeforeHost..Position::AfterPort];
+    let path = if endpoint.path() == "/" { "/" } else { "/***" };
+    format!("{}://{address}{path}", endpoint.scheme())
 }

@@ -7,7 +7,12 @@
 //! [`ApiError::validation`] for invalid fields. An unavailable database results in 503, never 500.
 //! [`ApiError::internal_error`] is for defects of this program; the cause is logged but not sent.
 
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -20,11 +25,19 @@ use utoipa::ToSchema;
 use crate::{
     accounts::{AccountError, InvalidToken, TooManyAttempts},
     articles::ArticleError,
+    outage::OutageLog,
     store::{Constraint, StoreError},
 };
 
 /// Value of `Retry-After` if the service is unavailable, in seconds.
 const UNAVAILABLE_FOR: NonZeroU32 = NonZeroU32::MIN;
+
+static OVERLOADED_HASHING: LazyLock<Arc<OutageLog>> = LazyLock::new(|| {
+    OutageLog::without_successes(
+        "requests are rejected because password hashing is overloaded",
+        "password hashing is no longer overloaded",
+    )
+});
 
 /// All validation errors of a request, by field name.
 pub type FieldErrors = BTreeMap<String, Vec<String>>;
@@ -34,12 +47,12 @@ pub type FieldErrors = BTreeMap<String, Vec<String>>;
 pub struct ApiError {
     status: StatusCode,
     code: &'static str,
-    message: &'static str,
+    message: Cow<'static, str>,
     fields: Option<FieldErrors>,
     /// Value of `Retry-After`, in seconds.
     retry_after: Option<NonZeroU32>,
     /// Internal cause, recorded on the server span but not sent.
-    cause: Option<ServerError>,
+    cause: Option<Box<ServerError>>,
 }
 
 /// The body of an error response.
@@ -55,7 +68,7 @@ struct ErrorDetail {
     code: &'static str,
     /// Human-readable description.
     #[schema(example = "Article not found")]
-    message: &'static str,
+    message: Cow<'static, str>,
     #[schema(example = 404)]
     status_code: u16,
     /// Trace id of this request, 32 hexadecimal digits; null if telemetry is turned off.
@@ -109,7 +122,7 @@ impl ApiError {
         Self {
             status,
             code,
-            message,
+            message: Cow::Borrowed(message),
             fields: None,
             retry_after: None,
             cause: None,
@@ -128,9 +141,15 @@ impl ApiError {
         Self::validation([(name.to_owned(), vec![message.to_owned()])].into())
     }
 
+    /// Returns the error with another message.
+    pub(super) fn with_message(self, message: String) -> Self {
+        let message = Cow::Owned(message);
+        Self { message, ..self }
+    }
+
     pub(super) fn caused_by(self, error_type: &'static str, message: impl Into<String>) -> Self {
         let (error_type, message) = (error_type.into(), message.into());
-        let cause = Some(ServerError { error_type, message });
+        let cause = Some(Box::new(ServerError { error_type, message }));
         Self { cause, ..self }
     }
 }
@@ -138,8 +157,8 @@ impl ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
+            // The store logs its outages.
             StoreError::Unavailable(reason) => {
-                telemetry::warn!(reason, "database unavailable");
                 Self::service_unavailable().caused_by("database_unavailable", reason)
             }
             StoreError::UnsuitableValue(reason) => {
@@ -172,7 +191,7 @@ impl From<AccountError> for ApiError {
                 }
             }
             AccountError::Overloaded(error) => {
-                telemetry::warn!(%error, "request rejected because password hashing is overloaded");
+                OVERLOADED_HASHING.record_failure("hash", &error.to_string());
                 Self::service_unavailable().caused_by("overloaded", error.to_string())
             }
             AccountError::Store(error) => error.into(),
@@ -208,7 +227,7 @@ impl IntoResponse for ApiError {
         let body = serde_json::to_vec(&body).expect("text and a number always serialise");
         let mut response = (self.status, json_response(body)).into_response();
         if let Some(cause) = self.cause {
-            response.extensions_mut().insert(cause);
+            response.extensions_mut().insert(*cause);
         }
         let headers = response.headers_mut();
         let unavailable = self.status == StatusCode::SERVICE_UNAVAILABLE;

@@ -13,7 +13,7 @@ use super::{
     error::{ApiError, ErrorBody},
     json::Json,
 };
-use crate::health::{ComponentStatus, Report};
+use crate::health::{Checked, ComponentStatus, Report};
 
 /// Overall status of the service.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -31,6 +31,10 @@ pub struct HealthView {
     status: Status,
     components: Report,
     service: Service,
+    /// Reasons and remedies for components that are not healthy, and notices; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    messages: Vec<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -44,6 +48,10 @@ struct Service {
 pub struct Probe {
     #[schema(example = "ok")]
     status: &'static str,
+    /// Notice about the schema; absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    message: Option<String>,
 }
 
 /// Health of the service and its components
@@ -52,11 +60,14 @@ pub struct Probe {
     responses(
         (status = OK, body = HealthView, description = "Healthy or degraded"),
         (status = SERVICE_UNAVAILABLE, body = HealthView,
-            description = "The database or Redis is unavailable"),
+            description = "The database or Redis is unavailable, or the database cannot serve requests"),
     )
 )]
 pub async fn health(State(app): AppState) -> Response {
-    let report = app.health.check().await;
+    let Checked {
+        components: report,
+        messages,
+    } = app.health.check().await;
     let required = [report.database, report.redis];
     let (status, code) = if required.contains(&ComponentStatus::Unhealthy) {
         (Status::Unhealthy, StatusCode::SERVICE_UNAVAILABLE)
@@ -72,6 +83,7 @@ pub async fn health(State(app): AppState) -> Response {
             name: app.health.service_name().to_owned(),
             version: env!("CARGO_PKG_VERSION"),
         },
+        messages,
     };
     (code, Json(view)).into_response()
 }
@@ -79,10 +91,13 @@ pub async fn health(State(app): AppState) -> Response {
 /// Liveness: the process is running
 #[utoipa::path(get, path = "/api/health/live", tag = "health", responses((status = OK, body = Probe, description = "The process is running")))]
 pub async fn live() -> Json<Probe> {
-    Json(Probe { status: "ok" })
+    Json(Probe {
+        status: "ok",
+        message: None,
+    })
 }
 
-/// Readiness: the database is reachable, its schema is current, and the server is not shutting down
+/// Readiness: the database accepts writes, its schema is current, and the server is not shutting down
 #[utoipa::path(
     get, path = "/api/health/ready", tag = "health",
     responses(
@@ -91,9 +106,11 @@ pub async fn live() -> Json<Probe> {
     )
 )]
 pub async fn ready(State(app): AppState) -> Result<Json<Probe>, ApiError> {
-    if app.health.is_ready().await {
-        Ok(Json(Probe { status: "ok" }))
-    } else {
-        Err(ApiError::service_unavailable())
+    match app.health.readiness().await {
+        Ok(message) => Ok(Json(Probe {
+            status: "ok",
+            message,
+        })),
+        Err(reason) => Err(ApiError::service_unavailable().with_message(reason)),
     }
 }

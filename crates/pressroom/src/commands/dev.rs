@@ -5,7 +5,7 @@ use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::A
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
 
-use super::{Service, channels, listen, print, with_telemetry, worker};
+use super::{Service, channels, listen, with_telemetry, worker};
 use crate::{
     accounts::{RateLimiter, SecretKey},
     clock::SystemClock,
@@ -29,7 +29,8 @@ const QUEUE_CAPACITY: usize = 1000;
 #[cfg(feature = "observatory")]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
     let observatory = super::observatory::Embedded::start(config.observatory.0.clone())?;
-    let result = with_telemetry(NAME, observatory.export(), |name| {
+    let log = config.log.clone();
+    let result = with_telemetry(NAME, observatory.export(), &log, |name| {
         run(config, name, observatory.introduce())
     });
     // The last telemetry has been exported.
@@ -47,7 +48,8 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
         Some(variable) => format!("set by {variable}; this build has no observatory"),
         None => "off; this build has no observatory, set OTEL_EXPORTER_OTLP_ENDPOINT to export".to_owned(),
     };
-    with_telemetry(NAME, telemetry::Export::WhenConfigured, |name| {
+    let log = config.log.clone();
+    with_telemetry(NAME, telemetry::Export::WhenConfigured, &log, |name| {
         run(config, name, telemetry)
     })
 }
@@ -98,7 +100,7 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
         shutdown_grace: grace,
     };
     service.spawn(&mut lifecycle);
-    welcome(address.port(), &config.database, &telemetry)?;
+    welcome(address.port(), &config.database, &telemetry);
     lifecycle.run(grace, || health.drain()).await
 }
 
@@ -139,8 +141,8 @@ fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
 }
 
 /// Prints the addresses and a first request.
-fn welcome(port: u16, database: &str, telemetry: &str) -> anyhow::Result<()> {
-    print(&format!(
+fn welcome(port: u16, database: &str, telemetry: &str) {
+    telemetry::print(format!(
         r#"
 Pressroom is running: API, worker and database in one process.
 
@@ -158,5 +160,5 @@ Try it:
 Stop with Ctrl-C.
 
 "#,
-    ))
+    ));
 }

@@ -11,12 +11,17 @@ use crate::config::HealthcheckConfig;
 /// Time limit of the request.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Succeeds if the API is healthy or degraded.
+/// Succeeds if the API is healthy or degraded, or with `ready` if it accepts requests.
 ///
 /// # Errors
-/// Returns an error if the API does not respond or is unhealthy.
-pub fn healthcheck(config: HealthcheckConfig) -> anyhow::Result<()> {
-    let url = format!("http://{}/api/health", reachable(config.api));
+/// Returns an error if the API does not respond, is unhealthy, or is not ready.
+pub fn healthcheck(config: HealthcheckConfig, ready: bool) -> anyhow::Result<()> {
+    let (path, problem) = if ready {
+        ("/api/health/ready", "not ready")
+    } else {
+        ("/api/health", "unhealthy")
+    };
+    let url = format!("http://{}{path}", reachable(config.api));
     block_on(async {
         let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
         let response = client.get(&url).send().await.map_err(reqwest::Error::without_url);
@@ -25,7 +30,7 @@ pub fn healthcheck(config: HealthcheckConfig) -> anyhow::Result<()> {
         })?;
         let status = response.status();
         let printed = writeln!(std::io::stdout(), "{}", response.text().await?);
-        anyhow::ensure!(status.is_success(), "the API at {url} is unhealthy");
+        anyhow::ensure!(status.is_success(), "the API at {url} is {problem}");
         Ok(printed?)
     })
 }

@@ -14,27 +14,33 @@ use crate::{
 };
 
 /// Applies the missing migrations and prints their names. On PostgreSQL, also builds the index for searches
-/// if possible.
+/// if possible. A schema that is newer than this release is left unchanged, so that the previous release can
+/// be started again.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable or a migration fails; a failed migration has no effect.
 pub fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
     block_on(async {
-        let (applied, database, postgres) = match config.database {
+        let (migrated, database, postgres) = match config.database {
             MigrateDatabase::Sqlite(path) => (sqlite::migrate(&path), path, None),
             MigrateDatabase::Postgres { config, masked_url } => {
                 (postgres::migrate(&config).await, masked_url, Some(config))
             }
         };
-        let applied = applied.with_context(|| format!("DATABASE_URL: cannot migrate {database}"))?;
+        let migrated = migrated.with_context(|| format!("DATABASE_URL: cannot migrate {database}"))?;
         let mut stdout = std::io::stdout().lock();
-        if applied.is_empty() {
+        if let Some(newer) = migrated.newer {
+            writeln!(
+                stdout,
+                "the schema is newer (V{newer}) than this release; nothing to do"
+            )?;
+        } else if migrated.applied.is_empty() {
             writeln!(stdout, "The schema is current.")?;
         }
-        for migration in applied {
+        for migration in migrated.applied {
             writeln!(stdout, "Applied {migration}.")?;
         }
-        let Some(config) = postgres else {
+        let Some(config) = postgres.filter(|_| migrated.newer.is_none()) else {
             return Ok(());
         };
         stdout.flush()?;

@@ -21,7 +21,7 @@ use std::{
 use anyhow::Context as _;
 use celeriac::Client;
 use futures_util::FutureExt as _;
-use telemetry::Export;
+use telemetry::{Export, LogOutput};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -41,11 +41,11 @@ use crate::{
     api::{self, App, Limits},
     articles::Articles,
     clock::{Clock, SystemClock},
-    config::{ApiConfig, NotifyConfig},
+    config::{ApiConfig, LogConfig, NotifyConfig},
     domain::keys_expired_by,
-    health::Health,
+    health::{Health, watch_database},
     ids::{IdSource, RandomIds},
-    lifecycle::Lifecycle,
+    lifecycle::{Lifecycle, ignore_signals},
     server::server,
     store::{Store, StoreError},
     tasks::{
@@ -58,17 +58,22 @@ use crate::{
 /// Maximum time to export the remaining telemetry when the process ends.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Default of `RUST_LOG`: without the server's notices, of which each connection receives one at a restart, and the
+/// progress of migrations.
+const LOG_LEVELS: &str = "info,tokio_postgres=warn,refinery_core=warn";
+
 /// Time between two deletions of expired rows.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Time between two attempts to sum up changes of the number of articles.
 const FOLD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Sets up telemetry, runs a command with the effective name of the service, and flushes telemetry even if the
-/// command fails.
+/// Sets up telemetry and signals, runs a command with the effective name of the service, and flushes telemetry even
+/// if the command fails. An error that is a [`Logged`](crate::lifecycle::Logged) has been written to the log.
 fn with_telemetry<F>(
     name: &'static str,
     export: Export,
+    log: &LogConfig,
     command: impl FnOnce(String) -> F,
 ) -> anyhow::Result<()>
 where
@@ -79,26 +84,32 @@ where
         name,
         version: env!("CARGO_PKG_VERSION"),
         export,
+        log_output: log.output,
+        log_format: log.format,
+        log_levels: LOG_LEVELS,
     })?;
+    let is_written = log.output != LogOutput::Off && telemetry::error_enabled!();
     let runtime = Runtime::new().context("cannot start the async runtime")?;
     telemetry::observe_runtime(runtime.handle());
-    let result = runtime.block_on(command(telemetry.service_name().to_owned()));
-    if let Err(error) = &result {
-        telemetry::error!(error = format!("{error:#}"), "the command failed");
-    }
+    let service_name = telemetry.service_name().to_owned();
+    let result = runtime.block_on(async {
+        ignore_signals().context("cannot install signal handlers")?;
+        command(service_name).await
+    });
     // Abandons work that outlived the grace period.
     runtime.shutdown_timeout(Duration::from_millis(100));
     if let Err(error) = telemetry.shutdown(FLUSH_DEADLINE) {
-        // Logging has been shut down as well.
-        let _ = writeln!(std::io::stderr(), "pressroom: {error}");
+        // The export has ended, so the error cannot be logged.
+        telemetry::print_error(format!("pressroom: {error}\n"));
     }
-    result.map_err(|error| Logged(error).into())
+    result.map_err(|error| {
+        if is_written {
+            error
+        } else {
+            anyhow::anyhow!("{error:#}")
+        }
+    })
 }
-
-/// Error of a command that has already been logged.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:#}")]
-pub struct Logged(anyhow::Error);
 
 /// Runs a short command on the current thread.
 fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
@@ -112,7 +123,7 @@ fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
     })
 }
 
-/// Prints text and flushes standard output.
+/// Prints the output of a short command and flushes standard output. Waits for the reader of a pipe.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
@@ -188,6 +199,8 @@ impl Service {
             wake: outbox.clone(),
         };
         lifecycle.spawn("dispatcher", dispatcher.run(lifecycle.shutdown()).map(Ok));
+        let watching = watch_database(store.clone(), lifecycle.shutdown());
+        lifecycle.spawn("database check", watching.map(Ok));
         let watching = watch_backlog(store.clone(), clock.clone(), lifecycle.shutdown());
         lifecycle.spawn("outbox metrics", watching.map(Ok));
         let folding = fold_article_count(store.clone(), lifecycle.shutdown());

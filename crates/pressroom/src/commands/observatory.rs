@@ -9,8 +9,11 @@ use observatory::{Addresses, BindError, Observatory};
 use telemetry::Export;
 
 pub(super) use self::embedded::Embedded;
-use super::{print, with_telemetry};
-use crate::{config::ObservatoryConfig, lifecycle::Lifecycle};
+use super::with_telemetry;
+use crate::{
+    config::{ObservatoryConfig, masked_url},
+    lifecycle::Lifecycle,
+};
 
 const NAME: &str = "pressroom-observatory";
 
@@ -19,7 +22,8 @@ const NAME: &str = "pressroom-observatory";
 /// # Errors
 /// Returns an error if the observatory cannot listen or a component fails.
 pub fn observatory(config: ObservatoryConfig) -> anyhow::Result<()> {
-    with_telemetry(NAME, Export::Never, |_| run(config))
+    let log = config.log.clone();
+    with_telemetry(NAME, Export::Never, &log, |_| run(config))
 }
 
 async fn run(config: ObservatoryConfig) -> anyhow::Result<()> {
@@ -33,7 +37,7 @@ async fn run(config: ObservatoryConfig) -> anyhow::Result<()> {
     let mut lifecycle = Lifecycle::new();
     let shutdown = lifecycle.shutdown();
     lifecycle.spawn("observatory", async move { Ok(observatory.run(shutdown).await?) });
-    welcome(addresses, destination)?;
+    welcome(addresses, destination);
     lifecycle.run(config.shutdown_grace, || {}).await
 }
 
@@ -71,9 +75,9 @@ fn url(address: SocketAddr) -> String {
 }
 
 /// Prints the addresses and how to send telemetry.
-fn welcome(addresses: Addresses, destination: Option<url::Url>) -> anyhow::Result<()> {
+fn welcome(addresses: Addresses, destination: Option<url::Url>) {
     let optional = |address: Option<SocketAddr>| address.map_or("off".to_owned(), url);
-    print(&format!(
+    telemetry::print(format!(
         r"
 The observatory is running.
 
@@ -93,6 +97,6 @@ Stop with Ctrl-C.
         http = url(addresses.http),
         grpc = optional(addresses.grpc),
         health = optional(addresses.health),
-        destination = destination.map_or("off".to_owned(), |url| format!("to {url}")),
-    ))
+        destination = destination.map_or("off".to_owned(), |url| format!("to {}", masked_url(&url))),
+    ));
 }

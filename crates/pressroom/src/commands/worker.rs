@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use celeriac::{Broker, RedisBroker, Worker, WorkerBuilder, otel::OtelObserver};
+use futures_util::FutureExt as _;
 use telemetry::Export;
 
 use super::{channels, with_telemetry};
 use crate::{
     clock::SystemClock,
     config::{WorkConfig, WorkerConfig},
+    health::watch_database,
     lifecycle::Lifecycle,
     store::postgres::PostgresStore,
     tasks::NotificationTask,
@@ -21,14 +23,16 @@ const NAME: &str = "pressroom-worker";
 /// # Errors
 /// Returns an error if the worker cannot start or shutdown returns unfinished tasks to the queue.
 pub fn worker(config: WorkerConfig) -> anyhow::Result<()> {
-    with_telemetry(NAME, Export::Always, |_| run(config))
+    let log = config.log.clone();
+    with_telemetry(NAME, Export::Always, &log, |_| run(config))
 }
 
 async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let observer = Arc::new(OtelObserver::new(config.hostname.as_str()).with_redis(&config.redis));
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config.redis)?.observer(observer.clone()));
+    let store = Arc::new(PostgresStore::connect(&config.database)?);
     let task = NotificationTask {
-        store: Arc::new(PostgresStore::connect(&config.database)?),
+        store: store.clone(),
         clock: Arc::new(SystemClock),
         channels: channels(&config.work.notify)?,
     };
@@ -44,6 +48,7 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
         concurrency = config.work.concurrency,
         "Working"
     );
+    lifecycle.spawn("database check", watch_database(store, shutdown.clone()).map(Ok));
     lifecycle.spawn("worker", async move {
         let ended = worker.run(shutdown.clone(), grace).await;
         // Remote control can stop the worker, which stops the process.

@@ -10,8 +10,8 @@ use super::{
     error::{ConfigError, Result},
     given::{Configuration, configuration},
     parts::{
-        ApiConfig, WorkConfig, address, data_dir, database, environment, postgres, queues, redis, replica,
-        required_secret_key, secret_key,
+        ApiConfig, LogConfig, WorkConfig, address, data_dir, database, environment, postgres, queues, redis,
+        replica, required_secret_key, secret_key,
     },
     reader::{Reader, shown},
     setting::Setting,
@@ -35,6 +35,7 @@ configuration! {
         shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
         /// Time between failing readiness checks and closing the listener; may be zero.
         shutdown_delay: Duration = Reader::delay[SHUTDOWN_DELAY];
+        log: LogConfig;
     }
 }
 
@@ -47,6 +48,7 @@ configuration! {
         /// Node name of the worker.
         hostname: String = hostname[CELERY_HOSTNAME];
         shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
+        log: LogConfig;
     }
 }
 
@@ -82,6 +84,7 @@ configuration! {
         api: ApiConfig;
         work: WorkConfig;
         shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
+        log: LogConfig;
         observatory if "observatory": EmbeddedObservatory;
     }
 }

@@ -10,8 +10,9 @@ use url::{Host, Url};
 use super::{
     error::{ConfigError, Result},
     given::{Configuration, configuration},
-    parts::{address, data_dir},
+    parts::{LogConfig, address, data_dir},
     reader::Reader,
+    secret::masked_url,
     setting::{
         Fallback::{self, Fixed},
         Setting,
@@ -58,6 +59,7 @@ configuration! {
     ObservatoryConfig {
         observatory: Config;
         shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
+        log: LogConfig;
     }
 }
 
@@ -110,7 +112,12 @@ fn read(reader: &mut Reader, memory: Setting) -> Result<Config> {
 }
 
 fn forwarding(reader: &mut Reader) -> Result<Option<Forwarding>> {
-    let url = |text: &str| http_url(text).map(|url| (url.clone(), url.to_string()));
+    let url = |text: &str| {
+        http_url(text).map(|url| {
+            let shown = masked_url(&url);
+            (url, shown)
+        })
+    };
     let endpoint = reader.optional(OBSERVATORY_FORWARD_ENDPOINT, url)?;
     let headers = reader.optional(OBSERVATORY_FORWARD_HEADERS, headers)?;
     let queue_limit = size(reader, OBSERVATORY_QUEUE_LIMIT, MIN_QUEUE)?;

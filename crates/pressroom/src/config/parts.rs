@@ -8,6 +8,7 @@ use std::{
 };
 
 use celeriac::RedisConfig;
+use telemetry::{LogFormat, LogOutput};
 use url::Url;
 
 use super::{
@@ -109,6 +110,32 @@ pub(super) fn redis(reader: &mut Reader, url: Setting, visibility_timeout: Setti
 
 pub(super) fn data_dir(reader: &mut Reader, setting: Setting) -> Result<PathBuf> {
     Ok(reader.text(setting).unwrap_or_default().into())
+}
+
+configuration! {
+    /// Settings of log lines.
+    LogConfig {
+        output: LogOutput = log_output[LOG_OUTPUT];
+        format: LogFormat = log_format[LOG_FORMAT];
+    }
+}
+
+fn log_output(reader: &mut Reader, setting: Setting) -> Result<LogOutput> {
+    let outputs = [
+        ("stdout", LogOutput::Stdout),
+        ("stderr", LogOutput::Stderr),
+        ("off", LogOutput::Off),
+    ];
+    reader.choice(setting, &outputs)
+}
+
+fn log_format(reader: &mut Reader, setting: Setting) -> Result<LogFormat> {
+    let formats = [
+        ("auto", LogFormat::Auto),
+        ("text", LogFormat::Text),
+        ("json", LogFormat::Json),
+    ];
+    reader.choice(setting, &formats)
 }
 
 configuration! {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use url::Url;
+use url::{Position, Url};
 
 /// A secret, or a URL that contains a secret. Printed as `***`.
 #[derive(Clone, PartialEq, Eq)]
@@ -20,24 +20,31 @@ impl Secret {
         &self.0
     }
 
-    /// Returns the URL with its password and query masked, or `***` if they cannot be located reliably.
+    /// Returns the URL as [`masked_url`] does, or `***` if the text is not a URL.
     #[must_use]
     pub fn masked_url(&self) -> String {
-        let Ok(mut url) = Url::parse(&self.0) else {
-            return self.to_string();
-        };
-        // Celery joins the URLs of several sentinels in one string; `Url` parses all but the first as a path.
-        if url.path().contains('@') {
-            return self.to_string();
+        match Url::parse(&self.0) {
+            Ok(url) => masked_url(&url),
+            Err(_) => self.to_string(),
         }
-        if url.password().is_some() && url.set_password(Some("***")).is_err() {
-            return self.to_string();
-        }
-        if url.query().is_some() {
-            url.set_query(Some("***"));
-        }
-        url.into()
     }
+}
+
+/// Returns the scheme, user, host and port of a URL. The rest is masked: the password, a user without a password,
+/// and everything after the host, because paths and queries may also contain keys.
+#[must_use]
+pub fn masked_url(url: &Url) -> String {
+    let user = match (url.username(), url.password()) {
+        ("", None) => String::new(),
+        (_, None) => "***@".to_owned(),
+        (user, Some(_)) => format!("{user}:***@"),
+    };
+    let address = &url[Position::BeforeHost..Position::AfterPort];
+    let rest = match &url[Position::BeforePath..] {
+        rest @ ("" | "/") => rest,
+        _ => "/***",
+    };
+    format!("{}://{user}{address}{rest}", url.scheme())
 }
 
 impl fmt::Display for Secret {
@@ -49,5 +56,49 @@ impl fmt::Display for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(***)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_after_the_host_of_a_url_is_shown() {
+        for (url, shown) in [
+            (
+                "https://u:p@hooks.partner.example/p/s3cretI?k=1",
+                "https://u:***@hooks.partner.example/***",
+            ),
+            ("https://hooks.example/#s3cret", "https://hooks.example/***"),
+            ("https://hooks.example?s3cret", "https://hooks.example/***"),
+            ("https://hooks.example:8443/", "https://hooks.example:8443/"),
+            ("https://s3cret@hooks.example/", "https://***@hooks.example/"),
+            (
+                "postgresql://app:s3cret@db:6432/press",
+                "postgresql://app:***@db:6432/***",
+            ),
+            ("postgresql://db", "postgresql://db"),
+            (
+                "postgresql:///press?host=/run&password=s3cret",
+                "postgresql:///***",
+            ),
+            ("redis://:s3cret@[::1]:6379/0", "redis://:***@[::1]:6379/***"),
+            ("unix:///run/redis.sock?pass=s3cret", "unix:///***"),
+            ("smtps://a%40b:s3cret@mail", "smtps://a%40b:***@mail"),
+            (
+                "sentinel://:s3cret@one:26379/0;sentinel://:s3cret@two:26379/0?master=news",
+                "sentinel://:***@one:26379/***",
+            ),
+            (
+                "sentinel://:s3cret@one:26379;sentinel://:s3cret@two:26379/0",
+                "***",
+            ),
+            ("postgresql://app:s3cret@a:5432,b:5432/press", "***"),
+            ("s3cret", "***"),
+            ("mailto:s3cret", "mailto:///***"),
+        ] {
+            assert_eq!(Secret::new(url).masked_url(), shown, "{url}");
+        }
     }
 }

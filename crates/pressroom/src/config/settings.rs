@@ -87,6 +87,10 @@ settings! {
     CELERY_VISIBILITY_TIMEOUT, "celery-visibility-timeout", "SECONDS", Fixed("3600"),
         "Time after which an unacknowledged task is redelivered, in seconds; must equal that of Celery \
         workers on the same Redis";
+    LOG_OUTPUT, "log-output", "NAME", Fixed("stdout"),
+        "Stream for log lines: stdout, stderr or off; log records are also exported over OTLP";
+    LOG_FORMAT, "log-format", "NAME", Fixed("auto"),
+        "Format of log lines: text, json, or auto for text on a terminal and JSON otherwise";
     OBSERVATORY_HOST, "observatory-host", "IP", Fixed("127.0.0.1"),
         "Address that the observatory listens on; it has no login";
     OBSERVATORY_PORT, "observatory-port", "PORT", Fixed("4319"),

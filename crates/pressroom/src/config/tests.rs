@@ -51,7 +51,7 @@ fn sqlalchemys_form_of_the_database_url_is_accepted() {
     assert!(
         reader
             .to_string()
-            .contains("DATABASE_URL=postgresql://app:***@db/press\n")
+            .contains("DATABASE_URL=postgresql://app:***@db/***\n")
     );
     assert_eq!(config.listen.to_string(), "0.0.0.0:8000");
 }
@@ -61,7 +61,7 @@ fn only_serve_reads_from_a_replica() {
     let replica = "postgresql+psycopg://app:hunter2@replica/press?pool_mode=transaction";
     let (config, reader) = load::<ServeConfig>(&[PRODUCTION, &[("DATABASE_READ_URL", replica)]]).unwrap();
     assert!(config.replica.is_some());
-    let shown = "DATABASE_READ_URL=postgresql://app:***@replica/press?***\n";
+    let shown = "DATABASE_READ_URL=postgresql://app:***@replica/***\n";
     assert!(reader.to_string().contains(shown), "{reader}");
     for url in [
         "sqlite://replica.db",

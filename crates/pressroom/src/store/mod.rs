@@ -22,7 +22,7 @@ pub use self::{
     articles::ArticleStore,
     deliveries::DeliveryStore,
     error::{Constraint, Result, StoreError},
-    health::HealthStore,
+    health::{Access, DatabaseState, HealthStore, Migrated, SchemaVersion},
     outbox::OutboxStore,
     published::PublishedTaskStore,
 };

@@ -23,7 +23,7 @@ use crate::{
     domain::{OutboxTask, PublishedBatch},
     ids::IdSource,
     names::span,
-    store::{OutboxStore, PublishedTaskStore},
+    store::{OutboxStore, PublishedTaskStore, StoreError},
 };
 
 /// Maximum number of tasks in a claim, which are published as one batch.
@@ -158,7 +158,8 @@ impl Dispatcher {
                     }));
                 }
                 Err(error) => {
-                    if failed_claims == 0 {
+                    // The store logs its outages.
+                    if failed_claims == 0 && !matches!(error, StoreError::Unavailable(_)) {
                         telemetry::warn!(%error, "cannot read the outbox; retrying");
                     }
                     failed_claims += 1;

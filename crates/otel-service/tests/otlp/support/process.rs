@@ -19,17 +19,13 @@ pub fn run_prepared<P>(
     prepare: impl FnOnce() -> (P, Vec<(String, String)>),
     scenario: impl FnOnce(),
 ) -> Option<(P, String)> {
-    if std::env::var_os(CHILD).is_some() {
+    if is_child() {
         scenario();
         return None;
     }
     let (prepared, environment) = prepare();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env_clear()
-        .env(CHILD, "1")
+    let mut child = child(test)
         .envs(environment)
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -53,6 +49,22 @@ pub fn run_prepared<P>(
     assert!(status.success(), "{test}: the scenario failed\n{stdout}");
     assert!(stdout.contains("1 passed"), "{test} did not run\n{stdout}");
     Some((prepared, stdout))
+}
+
+/// Whether this process runs the scenario of a test.
+pub fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// Returns the command that runs the scenario of `test`, without the environment of this process.
+pub fn child(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env_clear()
+        .env(CHILD, "1")
+        .stdin(Stdio::null());
+    command
 }
 
 /// Creates a gate in the process of the test and returns its address, at which [`wait_at`] blocks until

@@ -267,3 +267,20 @@ async fn secrets_are_not_shown() {
     let status = forwarder.status();
     assert_eq!(status.endpoint, backend.url("/").to_string());
 }
+
+#[test]
+fn only_the_address_of_an_endpoint_is_shown() {
+    for (endpoint, expected) in [
+        (
+            "https://s3cret@otlp.example.com:4318/",
+            "https://otlp.example.com:4318/",
+        ),
+        ("https://otlp.example.com/s3cret", "https://otlp.example.com/***"),
+        (
+            "https://otlp.example.com/s3cret?s3cret",
+            "https://otlp.example.com/***",
+        ),
+    ] {
+        assert_eq!(shown(&endpoint.parse().unwrap()), expected);
+    }
+}

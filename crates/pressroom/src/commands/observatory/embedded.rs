@@ -13,7 +13,10 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::{cannot_listen, url, warn_without_login};
-use crate::commands::{current_thread, install_cryptography, reachable};
+use crate::{
+    commands::{current_thread, install_cryptography, reachable},
+    config::masked_url,
+};
 
 /// Destination of the telemetry of the service in this process.
 pub(in crate::commands) enum Embedded {
@@ -83,7 +86,7 @@ impl Embedded {
                 warn_without_login(running.addresses.pages);
                 let pages = url(running.addresses.pages);
                 match &running.destination {
-                    Some(destination) => format!("{pages}, forwarded to {destination}"),
+                    Some(destination) => format!("{pages}, forwarded to {}", masked_url(destination)),
                     None => pages,
                 }
             }

@@ -67,7 +67,7 @@ const POOLER_HINT: &str =
     " (behind a pooler in transaction mode, add pool_mode=transaction to the database URL)";
 
 /// Hint in errors that a missing or outdated schema causes.
-const SCHEMA_HINT: &str = " (run `pressroom migrate`)";
+const SCHEMA_HINT: &str = " (run pressroom migrate)";
 
 /// Maps the server's error response.
 fn rejected(response: &DbError) -> StoreError {

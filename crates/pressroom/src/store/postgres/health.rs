@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{PostgresStore, migrations};
-use crate::store::{HealthStore, Result, sql::PING};
+use crate::store::{DatabaseState, HealthStore, Result, sql::PING};
 
 #[async_trait]
 impl HealthStore for PostgresStore {
@@ -12,7 +12,7 @@ impl HealthStore for PostgresStore {
         Ok(())
     }
 
-    async fn schema_is_current(&self) -> Result<bool> {
-        Ok(migrations::schema_is_current(&self.primary).await?)
+    async fn state(&self) -> Result<DatabaseState> {
+        Ok(migrations::database_state(&self.primary).await?)
     }
 }

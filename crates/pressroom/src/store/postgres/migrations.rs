@@ -1,4 +1,4 @@
-//! Migrates the schema, and checks whether it is current.
+//! Migrates the schema, and reads its version.
 
 use std::{error::Error as _, time::Duration};
 
@@ -7,15 +7,16 @@ use refinery_core::{
     AsyncMigrate, Migration,
     traits::r#async::{AsyncQuery, AsyncTransaction},
 };
+use telemetry::Statement;
 use tokio::time::timeout;
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
 
 use super::{
     config::{PostgresConfig, Role},
     connections::{Connections, Connector, Timeouts},
     error::StatementError,
 };
-use crate::store::{StoreError, sql::NEWEST_MIGRATION};
+use crate::store::{Access, DatabaseState, Migrated, SchemaVersion, StoreError, sql::NEWEST_MIGRATION};
 
 mod embedded {
     refinery::embed_migrations!("migrations/postgres");
@@ -33,9 +34,8 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Creates the schema, adopts the reference implementation's schema, or upgrades an earlier one.
 ///
-/// Returns the names of the applied migrations, or none if the schema was current. If several processes start
-/// together, one migrates and the others wait. While an index is built on a table in use, reads of the table
-/// continue and writes wait.
+/// Leaves a schema that is newer than this release unchanged. If several processes start together, one migrates
+/// and the others wait. While an index is built on a table in use, reads of the table continue and writes wait.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] if the database is unreachable or a table remains locked for five seconds;
@@ -44,7 +44,8 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
     clippy::disallowed_methods,
     reason = "no request waits for a migration, and the statements come from the migration files"
 )]
-pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError> {
+pub async fn migrate(config: &PostgresConfig) -> Result<Migrated, StoreError> {
+    config.log_ignored_parameters();
     let timeouts = Timeouts {
         statement: STATEMENT_TIMEOUT,
         lock: TABLE_LOCK_TIMEOUT,
@@ -66,25 +67,47 @@ pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError>
             timeout = LOCK_TIMEOUT.as_secs()
         );
         lock.batch_execute(&wait).await?;
+        let newer = applied_version(&client).await?;
+        let newer = newer.filter(|applied| *applied > newest());
+        if newer.is_some() {
+            let applied = Vec::new();
+            return Ok(Migrated { applied, newer });
+        }
         let report = embedded::migrations::runner()
             .run_async(&mut Target(client))
             .await;
         let report = report.map_err(|error| store_error(&error))?;
         lock.batch_execute("COMMIT").await?;
-        Ok(report
-            .applied_migrations()
-            .iter()
-            .map(ToString::to_string)
-            .collect())
+        let applied = report.applied_migrations().iter().map(ToString::to_string);
+        Ok(Migrated {
+            applied: applied.collect(),
+            newer,
+        })
     };
-    let applied = timeout(TIMEOUT, work).await.unwrap_or_else(|_elapsed| {
+    let migrated = timeout(TIMEOUT, work).await.unwrap_or_else(|_elapsed| {
         Err(StoreError::Unavailable(
             "the migrations did not finish within an hour".to_owned(),
         ))
     });
     driver.abort();
     lock_driver.abort();
-    applied
+    migrated
+}
+
+/// Returns the version of the newest applied migration, or `None` without a schema.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no request waits for a migration, and the statement is a constant"
+)]
+async fn applied_version(client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
+    let messages = match client.simple_query(NEWEST_MIGRATION.text).await {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => return Ok(None),
+        messages => messages?,
+    };
+    Ok(messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None,
+    }))
 }
 
 /// Connection for the migrations, each of which runs in a transaction with its own settings.
@@ -139,20 +162,43 @@ fn store_error(error: &refinery::Error) -> StoreError {
     }
 }
 
-/// Returns whether the schema has every migration that this program needs.
-///
-/// A newer schema is also current: migrations only add to it, and the previous release must remain ready
-/// during a roll-out.
-pub(super) async fn schema_is_current(store: &Connections) -> Result<bool, StatementError> {
-    let newest = match store.read(&NEWEST_MIGRATION, &[]).await {
-        Err(error) if error.is(&SqlState::UNDEFINED_TABLE) => return Ok(false),
-        newest => newest?,
+/// Returns the version of the newest migration in this release.
+fn newest() -> i64 {
+    let runner = embedded::migrations::runner();
+    let versions = runner.get_migrations().iter().map(refinery::Migration::version);
+    versions.max().map_or(0, i64::from)
+}
+
+const DATABASE_STATE: Statement = Statement::new(
+    "SELECT",
+    "",
+    "SELECT transaction_read_only",
+    "SELECT to_regclass('refinery_schema_history') IS NOT NULL AS has_schema,
+        current_setting('transaction_read_only') = 'on' AS read_only,
+        pg_is_in_recovery() AS standby",
+);
+
+/// Reads the version of the schema, and whether the database accepts writes.
+pub(super) async fn database_state(store: &Connections) -> Result<DatabaseState, StatementError> {
+    let state = store.read(&DATABASE_STATE, &[]).await?;
+    let state = state.first(|row| {
+        let access = match (row.try_get("standby")?, row.try_get("read_only")?) {
+            (true, _) => Access::Standby,
+            (false, true) => Access::ReadOnly,
+            (false, false) => Access::ReadWrite,
+        };
+        Ok((row.try_get("has_schema")?, access))
+    })?;
+    let (has_schema, access) = state.ok_or_else(StoreError::no_row)?;
+    let applied: Option<Option<i32>> = if has_schema {
+        let newest = store.read(&NEWEST_MIGRATION, &[]).await?;
+        newest.first(|row| row.try_get("version"))?
+    } else {
+        None
     };
-    let applied: Option<Option<i32>> = newest.first(|row| row.try_get("version"))?;
-    let newest = embedded::migrations::runner()
-        .get_migrations()
-        .iter()
-        .map(refinery::Migration::version)
-        .max();
-    Ok(applied.flatten().map(i64::from) >= newest.map(i64::from))
+    let schema = SchemaVersion {
+        applied: applied.flatten().map(i64::from),
+        needed: newest(),
+    };
+    Ok(DatabaseState { schema, access })
 }

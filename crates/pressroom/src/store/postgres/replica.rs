@@ -27,7 +27,7 @@ use super::{
     config::{PostgresConfig, Role},
     connections::{Connections, Primary, SetupError},
     error::StatementError,
-    migrations::schema_is_current,
+    migrations::database_state,
 };
 
 /// Interval between checks of the replica.
@@ -140,8 +140,8 @@ async fn watch(primary: Arc<Primary>, replica: Arc<Connections>, usable: Arc<Ato
 
 /// Succeeds when the replica responds, has the current schema, and does not lag too far behind.
 async fn check(primary: &Connections, replica: &Connections, lag: &mut Lag) -> Result<(), String> {
-    let is_current = schema_is_current(replica).await;
-    if !is_current.map_err(|error| error.message())? {
+    let state = database_state(replica).await.map_err(|error| error.message())?;
+    if !state.schema.is_current() {
         return Err("its schema is older than this program".to_owned());
     }
     let replayed = position(replica, &REPLAYED).await;

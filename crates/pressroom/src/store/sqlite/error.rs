@@ -14,6 +14,7 @@ impl From<rusqlite::Error> for StatementError {
                 ErrorCode::DatabaseBusy
                     | ErrorCode::DatabaseLocked
                     | ErrorCode::DiskFull
+                    | ErrorCode::ReadOnly
                     | ErrorCode::SystemIoFailure
                     | ErrorCode::CannotOpen
                     | ErrorCode::OperationInterrupted

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{SqliteStore, migrations};
 use crate::store::{
-    HealthStore, Result,
+    Access, DatabaseState, HealthStore, Result, SchemaVersion,
     sql::{NEWEST_MIGRATION, PING},
 };
 
@@ -15,8 +15,14 @@ impl HealthStore for SqliteStore {
         Ok(())
     }
 
-    async fn schema_is_current(&self) -> Result<bool> {
+    async fn state(&self) -> Result<DatabaseState> {
         let applied: Option<Option<i64>> = self.row(&NEWEST_MIGRATION, (), |row| row.get("version")).await?;
-        Ok(applied.flatten() >= migrations::newest())
+        let schema = SchemaVersion {
+            applied: applied.flatten(),
+            needed: migrations::newest(),
+        };
+        // A file that cannot be written is reported by its first write.
+        let access = Access::ReadWrite;
+        Ok(DatabaseState { schema, access })
     }
 }

@@ -67,7 +67,7 @@ fn the_settings_in_effect_are_printed_without_secrets() {
     assert!(output.status.success());
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(
-        printed.contains("DATABASE_URL=postgresql://app:***@localhost/press\n"),
+        printed.contains("DATABASE_URL=postgresql://app:***@localhost/***\n"),
         "{printed}"
     );
     assert!(printed.contains("SECRET_KEY=***\n"), "{printed}");

@@ -29,9 +29,25 @@ async fn committed_rows_survive_reopening() {
 #[tokio::test]
 async fn a_file_is_migrated_once() {
     let file = File::new();
-    assert_eq!(migrate(&file.url()).unwrap().len(), 4);
-    assert!(migrate(&file.url()).unwrap().is_empty());
-    assert!(file.store().schema_is_current().await.unwrap());
+    assert_eq!(migrate(&file.url()).unwrap().applied.len(), 4);
+    assert!(migrate(&file.url()).unwrap().applied.is_empty());
+    assert!(file.store().state().await.unwrap().schema.is_current());
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_release_is_left_unchanged_and_can_be_used() {
+    let file = File::new();
+    migrate(&file.url()).unwrap();
+    let newer = "INSERT INTO refinery_schema_history VALUES (999, 'later', '', '0')";
+    let connection = rusqlite::Connection::open(file.path()).unwrap();
+    connection.execute(newer, []).unwrap();
+    let migrated = migrate(&file.url()).unwrap();
+    assert_eq!((migrated.applied.len(), migrated.newer), (0, Some(999)));
+    let store = file.store();
+    let state = store.state().await.unwrap();
+    assert_eq!(state.problem(), None);
+    assert!(state.notice().unwrap().contains("V999"));
+    store.insert_user(new_user("ann@example.com")).await.unwrap();
 }
 
 #[tokio::test]

@@ -114,11 +114,11 @@ async fn a_fresh_schema_equals_the_schema_of_flask() {
 async fn a_database_of_flask_is_adopted_with_its_rows() {
     let database = flask_database().await;
     let store = database.store();
-    assert!(!store.schema_is_current().await.unwrap());
-    let applied = migrate(&database.config()).await.unwrap();
+    assert_eq!(store.state().await.unwrap().schema.applied, None);
+    let applied = migrate(&database.config()).await.unwrap().applied;
     assert_eq!(applied.len(), MIGRATIONS.len(), "{applied:?}");
-    assert!(store.schema_is_current().await.unwrap());
-    assert!(migrate(&database.config()).await.unwrap().is_empty());
+    assert!(store.state().await.unwrap().schema.is_current());
+    assert!(migrate(&database.config()).await.unwrap().applied.is_empty());
 
     let article = store
         .find_article("one-1", Some(UserId(2)))
@@ -249,7 +249,7 @@ async fn concurrent_migrations_are_applied_once() {
     let applied = join_all((0..5).map(|_| migrate(&config))).await;
     let mut counts: Vec<_> = applied
         .into_iter()
-        .map(|applied| applied.unwrap().len())
+        .map(|migrated| migrated.unwrap().applied.len())
         .collect();
     counts.sort_unstable();
     assert_eq!(counts, [0, 0, 0, 0, MIGRATIONS.len()]);
@@ -260,16 +260,29 @@ async fn a_newer_schema_is_current_and_an_older_one_is_not() {
     let database = Database::migrated().await;
     let store = database.store();
     let client = database.client().await;
+    let needed = store.state().await.unwrap().schema.needed;
     client
         .batch_execute("INSERT INTO refinery_schema_history VALUES (999, 'later', '', '0')")
         .await
         .unwrap();
-    assert!(store.schema_is_current().await.unwrap());
+    let state = store.state().await.unwrap();
+    assert_eq!(state.problem(), None);
+    assert_eq!(
+        state.notice(),
+        Some(format!("schema is newer (V999) than this release (V{needed})"))
+    );
+    let migrated = migrate(&database.config()).await.unwrap();
+    assert_eq!((migrated.applied.len(), migrated.newer), (0, Some(999)));
     client
         .batch_execute("DELETE FROM refinery_schema_history WHERE version > 1")
         .await
         .unwrap();
-    assert!(!store.schema_is_current().await.unwrap());
+    assert_eq!(
+        store.state().await.unwrap().problem(),
+        Some(format!(
+            "schema is at V1, this release needs V{needed}: run pressroom migrate"
+        ))
+    );
 }
 
 #[tokio::test]
@@ -287,5 +300,8 @@ async fn a_migration_fails_as_unavailable_while_a_table_is_locked() {
     );
     long.commit().await.unwrap();
     // Checking for an existing index already waits for the table, so no migration was applied.
-    assert_eq!(migrate(&database.config()).await.unwrap().len(), MIGRATIONS.len());
+    assert_eq!(
+        migrate(&database.config()).await.unwrap().applied.len(),
+        MIGRATIONS.len()
+    );
 }

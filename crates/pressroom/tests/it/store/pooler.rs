@@ -30,7 +30,10 @@ async fn concurrent_migrations_through_a_pooler_are_applied_once_and_release_the
     // The second round would block on locks that remain on the pooler's connections.
     for first in [true, false] {
         let applied = join_all((0..2).map(|_| migrate(&config))).await;
-        let mut counts: Vec<_> = applied.into_iter().map(|names| names.unwrap().len()).collect();
+        let mut counts: Vec<_> = applied
+            .into_iter()
+            .map(|migrated| migrated.unwrap().applied.len())
+            .collect();
         counts.sort_unstable();
         assert_eq!((counts[0], counts[1] > 0), (0, first), "{counts:?}");
     }
@@ -41,12 +44,8 @@ async fn concurrent_migrations_through_a_pooler_are_applied_once_and_release_the
         client.query(locks, &[]).await.unwrap().is_empty().then_some(())
     })
     .await;
-    assert!(
-        connect(&pooler.url(&database.url))
-            .schema_is_current()
-            .await
-            .unwrap()
-    );
+    let state = connect(&pooler.url(&database.url)).state().await.unwrap();
+    assert_eq!(state.problem(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,13 +113,9 @@ async fn statements_are_prepared_on_a_pooler_that_supports_it() {
     let url = pooler.url(&database.url);
     let stores: Vec<_> = (0..4).map(|_| connect(&url)).collect();
     for _ in 0..5 {
-        let calls = stores
-            .iter()
-            .cycle()
-            .take(40)
-            .map(|store| store.schema_is_current());
-        for current in join_all(calls).await {
-            assert!(current.unwrap());
+        let calls = stores.iter().cycle().take(40).map(|store| store.state());
+        for state in join_all(calls).await {
+            assert_eq!(state.unwrap().problem(), None);
         }
     }
     let other = postgres::client(&pooler.url_without_settings(&database.url)).await;
@@ -161,7 +156,7 @@ async fn an_undeclared_pooler_is_reported_with_the_missing_setting() {
     let pooler = PgBouncer::without_prepared_statements(&database.url);
     let store = connect(&pooler.url_without_settings(&database.url));
     let hint = eventually("a failed call", async || {
-        let results = join_all((0..50).map(|_| store.schema_is_current())).await;
+        let results = join_all((0..50).map(|_| store.state())).await;
         results.into_iter().find_map(|result| match result {
             Err(StoreError::Failed(reason)) => Some(reason),
             _ => None,

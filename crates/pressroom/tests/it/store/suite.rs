@@ -111,7 +111,9 @@ fn is_conflict<T>(result: &Result<T, StoreError>, constraint: Constraint) -> boo
 
 async fn the_store_responds_and_its_schema_is_current(fixture: Fixture) {
     fixture.store.ping().await.unwrap();
-    assert!(fixture.store.schema_is_current().await.unwrap());
+    let state = fixture.store.state().await.unwrap();
+    assert_eq!(state.problem(), None);
+    assert_eq!(state.notice(), None);
 }
 
 async fn an_account_is_found_in_any_letter_case(fixture: Fixture) {

@@ -62,6 +62,22 @@ pub fn start_command(name: &str, mut command: Command, folder: &Path) -> Process
     Process { child, log }
 }
 
+/// Starts the program with both output streams on one pipe, and returns the end to read from.
+pub fn start_piped(
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    folder: &Path,
+) -> (Process, std::io::PipeReader) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = pressroom(arguments, variables, folder);
+    let child = command
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    (Process::of(child), reader)
+}
+
 /// Starts the API and waits until it is ready.
 pub async fn start_api(
     arguments: &[&str],
@@ -79,6 +95,12 @@ pub async fn start_api(
 }
 
 impl Process {
+    /// Returns the process of a child whose output the test reads itself.
+    pub fn of(child: Child) -> Self {
+        let log = PathBuf::new();
+        Self { child, log }
+    }
+
     /// Waits until a GET of `target` returns 200.
     pub async fn wait_for_ok(&mut self, address: SocketAddr, target: &str) {
         eventually("the service to respond", async || {
@@ -121,10 +143,15 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn send_sigterm(&self) {
-        let signal = Command::new("kill")
-            .args(["-TERM", &self.child.id().to_string()])
+        self.send("TERM");
+    }
+
+    /// Sends the signal with this name, without `SIG`.
+    pub fn send(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &self.child.id().to_string()])
             .status();
-        assert!(signal.unwrap().success());
+        assert!(sent.unwrap().success());
     }
 
     /// Waits for the process to exit.

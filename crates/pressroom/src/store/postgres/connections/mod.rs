@@ -57,8 +57,9 @@ use self::{
 };
 use super::{
     config::{PostgresConfig, Role},
-    error::Result,
+    error::{Result, StatementError},
 };
+use crate::{outage::OutageLog, store::StoreError};
 
 /// Time-outs of lists and searches.
 const READ_TIMEOUTS: Timeouts = Timeouts {
@@ -91,6 +92,8 @@ pub(super) struct Connections {
     searches: Pool,
     /// Rows and tables that statements met locked.
     locked: LockedRows,
+    /// `None` for a replica, whose outages are logged by the task that watches it.
+    outages: Option<Arc<OutageLog>>,
 }
 
 impl Connections {
@@ -126,6 +129,10 @@ impl Connections {
             lists: pool(lists_name, config.sizes.lists, 256).open_early(),
             searches: pool(searches_name, config.sizes.searches, 32).open_early(),
             locked: LockedRows::default(),
+            outages: match role {
+                Role::Primary => Some(OutageLog::new("database unavailable", "database available again")),
+                Role::Replica => None,
+            },
             database,
             connector,
             types,
@@ -157,19 +164,38 @@ impl Connections {
             }
             result
         });
-        self.database.observe(statement, result).await
+        self.observe(statement, result).await
     }
 
     /// Runs a read of many rows in a known order, as a list does.
     pub(super) async fn list(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let result = pin!(self.lists.run(&self.database, statement, params));
-        self.database.observe(statement, result).await
+        self.observe(statement, result).await
     }
 
     /// Runs a read that may scan a table.
     pub(super) async fn search(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let result = pin!(self.searches.run(&self.database, statement, params));
-        self.database.observe(statement, result).await
+        self.observe(statement, result).await
+    }
+
+    /// Records a statement's span and duration, and whether the database was available.
+    async fn observe(
+        &self,
+        statement: &Statement,
+        work: impl Future<Output = Result<StatementResult>>,
+    ) -> Result<StatementResult> {
+        let result = self.database.observe(statement, work).await;
+        if let Some(outages) = &self.outages {
+            match &result {
+                Err(StatementError {
+                    error: StoreError::Unavailable(reason),
+                    ..
+                }) => outages.record_failure(statement.summary, reason),
+                _ => outages.record_success(statement.summary),
+            }
+        }
+        result
     }
 
     fn reconnect(&self) {
@@ -253,7 +279,7 @@ impl Primary {
     ) -> Result<StatementResult> {
         let row = self.locked.row(last.0, row);
         let result = pin!(self.run_write(row, before, last));
-        self.database.observe(last.0, result).await
+        self.observe(last.0, result).await
     }
 
     /// Runs a statement that no request waits for.
@@ -269,7 +295,7 @@ impl Primary {
             }
             result
         });
-        self.database.observe(statement, result).await
+        self.observe(statement, result).await
     }
 
     async fn run_write(&self, row: Row, before: &[Step<'_>], last: Step<'_>) -> Result<StatementResult> {

@@ -204,7 +204,7 @@ async fn opened(mut link: watch::Receiver<Link>, deadline: Instant) -> Option<Re
     None
 }
 
-/// Keeps one connection open. Logs once when the connection is lost and once when it is open again.
+/// Keeps one connection open. [`Connections`](super::Connections) logs outages, for all connections together.
 ///
 /// `pool` and `connection` name the connection in the log.
 async fn supervise(
@@ -220,7 +220,7 @@ async fn supervise(
         match connector.open_in_time().await {
             Ok((client, mut driver)) => {
                 if reported {
-                    telemetry::info!(pool, connection, "the database connection is open again");
+                    telemetry::debug!(pool, connection, "the database connection is open again");
                 }
                 let opened = Instant::now();
                 let opened_connection = Arc::new(Connection::new(client, types.clone()));
@@ -234,7 +234,7 @@ async fn supervise(
                 // Fails all statements that are waiting for a response.
                 driver.abort();
                 publish.send_replace(Link::Opening);
-                telemetry::warn!(
+                telemetry::debug!(
                     pool,
                     connection,
                     reason,
@@ -248,7 +248,7 @@ async fn supervise(
             }
             Err(reason) => {
                 if !reported {
-                    telemetry::warn!(
+                    telemetry::debug!(
                         pool,
                         connection,
                         reason,

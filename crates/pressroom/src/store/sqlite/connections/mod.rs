@@ -13,7 +13,7 @@ pub(super) mod connect;
 mod threads;
 mod transaction;
 
-use std::{path::Path, pin::pin};
+use std::{path::Path, pin::pin, sync::Arc};
 
 use rusqlite::{Connection, Params, Row, TransactionBehavior};
 use telemetry::{Context, Database, Returned, Statement};
@@ -24,7 +24,7 @@ use self::{
     threads::Threads,
 };
 use super::{error::StatementError, migrations};
-use crate::store::StoreError;
+use crate::{outage::OutageLog, store::StoreError};
 
 /// Number of connections for reads.
 const READERS: usize = 4;
@@ -34,6 +34,7 @@ pub struct SqliteStore {
     database: Database,
     writer: Threads,
     readers: Threads,
+    outages: Arc<OutageLog>,
 }
 
 impl SqliteStore {
@@ -61,6 +62,7 @@ impl SqliteStore {
             // An in-memory database exists only on the connection that created it.
             readers: readers.unwrap_or_else(|| writer.clone()),
             writer,
+            outages: OutageLog::new("database unavailable", "database available again"),
         })
     }
 
@@ -130,7 +132,15 @@ impl SqliteStore {
             };
             threads.run(run).await
         });
-        Ok(self.database.observe(statement, running).await?)
+        let result = self.database.observe(statement, running).await;
+        match &result {
+            Err(StatementError {
+                error: StoreError::Unavailable(reason),
+                ..
+            }) => self.outages.record_failure(statement.summary, reason),
+            _ => self.outages.record_success(statement.summary),
+        }
+        Ok(result?)
     }
 }
 

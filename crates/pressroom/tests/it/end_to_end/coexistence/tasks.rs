@@ -174,7 +174,7 @@ async fn tasks_that_celery_runs_are_sent_again_only_if_they_are_lost() {
     sides.installation.redis.command(&["FLUSHALL"]).unwrap();
 
     let celery = Celery::start(&sides.installation).await;
-    let ran = eventually("the run", async || ran_by_celery(&sides.installation).pop()).await;
+    let ran = eventually("the run", async || run_by_celery(&sides.installation).pop()).await;
     assert_eq!(ran["title"], "Lost");
     eventually("the task to be forgotten", async || {
         (published().await == 0).then_some(())
@@ -185,11 +185,11 @@ async fn tasks_that_celery_runs_are_sent_again_only_if_they_are_lost() {
     sides.installation.redis.command(&["FLUSHALL"]).unwrap();
     create(sides.new, &alice, "After the second flush").await;
     eventually("the task to be run and forgotten", async || {
-        let ran = !ran_by_celery(&sides.installation).is_empty();
+        let ran = !run_by_celery(&sides.installation).is_empty();
         (ran && published().await == 0).then_some(())
     })
     .await;
-    let ran = ran_by_celery(&sides.installation);
+    let ran = run_by_celery(&sides.installation);
     assert_eq!(ran.len(), 1, "{ran:?}");
     assert_eq!(ran[0]["title"], "After the second flush");
     celery.stop().await;

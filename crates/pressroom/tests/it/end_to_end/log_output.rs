@@ -1,0 +1,226 @@
+//! The log output: a reader that stalls affects neither requests nor shutdown, and repeated failures are logged
+//! once.
+
+use std::{
+    io::{BufRead as _, BufReader, PipeReader},
+    net::{SocketAddr, TcpListener},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::installation::{Installation, create};
+use crate::support::{
+    eventually,
+    postgres_server::{Server, free_port},
+    process::{self, Process},
+    raw,
+};
+
+/// Number of requests whose log lines exceed the pipe and the queue at the level `trace`.
+const REQUESTS: usize = 400;
+
+/// Maximum time for a process to exit although the reader of its log stalls; the grace period is much longer.
+const EXIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Starts the API with a log that nobody reads yet.
+async fn start(installation: &Installation, more: &[(&str, &str)]) -> (Process, PipeReader, SocketAddr) {
+    let port = free_port();
+    let text = port.to_string();
+    let variables = installation.variables();
+    let variables: Vec<_> = variables
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .chain([("HOST", "127.0.0.1"), ("PORT", &text), ("RUST_LOG", "trace")])
+        .chain(more.iter().copied())
+        .collect();
+    let (mut process, log) = process::start_piped(&["serve"], &variables, installation.folder());
+    let api = SocketAddr::from(([127, 0, 0, 1], port));
+    process.wait_for_ok(api, "/api/health/ready").await;
+    (process, log, api)
+}
+
+/// Sends requests until the pipe and the queue are full, and asserts that all endpoints respond.
+async fn fill(api: SocketAddr, token: &str) {
+    for number in 0..REQUESTS {
+        create(api, token, &format!("Article {number}"), None).await;
+    }
+    for target in ["/api/health/live", "/api/health/ready", "/api/articles/"] {
+        let sent = Instant::now();
+        assert_eq!(raw::request(api, "GET", target, None, None).await.status, 200);
+        assert!(sent.elapsed() < Duration::from_secs(1), "{target}");
+    }
+}
+
+/// Reads the log up to the report of dropped lines, and returns their number and the reader.
+async fn read_to_report(log: PipeReader) -> (i64, BufReader<PipeReader>) {
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut log = BufReader::new(log);
+        loop {
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log ended");
+            let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            if let Some(dropped) = line["fields"]["dropped"].as_i64() {
+                assert_eq!(line["level"], "WARN");
+                return (dropped, log);
+            }
+        }
+    });
+    reading.await.unwrap()
+}
+
+async fn stalled_reader(telemetry: &str) {
+    let installation = Installation::new().await;
+    let (mut serve, log, api) = start(&installation, &[("OTEL_SDK_DISABLED", telemetry)]).await;
+    let token = raw::register(api, "alice@example.com").await;
+    fill(api, &token).await;
+    let (dropped, log) = read_to_report(log).await;
+    assert!(dropped > 0);
+
+    fill(api, &token).await;
+    let signalled = Instant::now();
+    assert!(serve.terminate().await.success());
+    assert!(signalled.elapsed() < EXIT_LIMIT, "{:?}", signalled.elapsed());
+    drop(log);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_reader_that_stalls_affects_neither_requests_nor_shutdown() {
+    stalled_reader("false").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_reader_that_stalls_affects_nothing_without_telemetry() {
+    stalled_reader("true").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_aborts_although_the_log_reader_stalls() {
+    let installation = Installation::new().await;
+    let (mut serve, _log, api) = start(&installation, &[("SHUTDOWN_DELAY", "3600")]).await;
+    let token = raw::register(api, "alice@example.com").await;
+    fill(api, &token).await;
+    serve.send_sigterm();
+    eventually("readiness to turn 503", async || {
+        let ready = raw::request(api, "GET", "/api/health/ready", None, None).await;
+        (ready.status == 503).then_some(())
+    })
+    .await;
+    let signalled = Instant::now();
+    assert_eq!(serve.terminate().await.code(), Some(143));
+    assert!(signalled.elapsed() < EXIT_LIMIT, "{:?}", signalled.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_log_does_not_affect_requests() {
+    let installation = Installation::new().await;
+    let (mut serve, log, api) = start(&installation, &[]).await;
+    drop(log);
+    let token = raw::register(api, "alice@example.com").await;
+    for number in 0..20 {
+        create(api, &token, &format!("Article {number}"), None).await;
+    }
+    assert!(serve.terminate().await.success());
+}
+
+/// Returns the log lines with `message`.
+fn lines(output: &str, message: &str) -> Vec<Value> {
+    let lines = output.lines().filter_map(|line| serde_json::from_str(line).ok());
+    lines.filter(|line: &Value| line["message"] == message).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_the_database_is_logged_once_with_the_number_of_failures() {
+    let server = Server::start();
+    let installation = Installation::on(server.url(), None).await;
+    let (serve, api) = installation.serve().await;
+    let token = raw::register(api, "alice@example.com").await;
+    let before = serve.output().len();
+
+    server.stop();
+    for _ in 0..50 {
+        let response = raw::request(api, "GET", "/api/user", Some(&token), None).await;
+        assert_eq!(response.status, 503);
+    }
+    let during = serve.output()[before..].to_owned();
+    assert_eq!(lines(&during, "database unavailable").len(), 1, "{during}");
+    assert_eq!(during.lines().count(), 1, "{during}");
+
+    server.resume();
+    serve.wait_for_output("database available again").await;
+    let whole = serve.output()[before..].to_owned();
+    assert_eq!(lines(&whole, "database unavailable").len(), 1, "{whole}");
+    let ended = lines(&whole, "database available again");
+    assert_eq!(ended.len(), 1, "{whole}");
+    assert!(ended[0]["fields"]["failures"].as_i64().unwrap() >= 50, "{whole}");
+}
+
+#[test]
+fn an_error_at_the_start_is_printed_once() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let variables = [
+        ("DATABASE_URL", "postgresql://127.0.0.1:9/press"),
+        ("SECRET_KEY", "0123456789abcdef0123456789abcdef"),
+        ("HOST", "127.0.0.1"),
+        ("PORT", port.as_str()),
+        ("OTEL_SDK_DISABLED", "true"),
+    ];
+    let output = process::run(&["serve"], &variables);
+    assert_eq!(output.status.code(), Some(1));
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8(printed).unwrap();
+    assert_eq!(printed.matches("already in use").count(), 1, "{printed}");
+    assert!(printed.contains("PORT: port "), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_lines_go_to_the_chosen_stream_in_the_chosen_format() {
+    let installation = Installation::new().await;
+    for (stream, format) in [
+        ("stdout", "json"),
+        ("stdout", "text"),
+        ("stderr", "json"),
+        ("stderr", "text"),
+        ("off", "auto"),
+    ] {
+        let port = free_port().to_string();
+        let variables = installation.variables();
+        let mut variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        variables.extend([("HOST", "127.0.0.1"), ("PORT", &port)]);
+        variables.extend([("LOG_OUTPUT", stream), ("LOG_FORMAT", format)]);
+        let mut command = process::pressroom(&["serve"], &variables, installation.folder());
+        let files =
+            ["stdout", "stderr"].map(|name| installation.folder().join(format!("{stream}-{format}-{name}")));
+        let [stdout, stderr] = files.each_ref().map(|path| std::fs::File::create(path).unwrap());
+        let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+        let mut serve = Process::of(child);
+        let api = format!("127.0.0.1:{port}").parse().unwrap();
+        serve.wait_for_ok(api, "/api/health/ready").await;
+        assert!(serve.terminate().await.success());
+
+        let [stdout, stderr] = files.map(|path| std::fs::read_to_string(path).unwrap());
+        let (written, empty) = match stream {
+            "stdout" => (stdout, stderr),
+            "stderr" => (stderr, stdout),
+            _ => (String::new(), stdout + &stderr),
+        };
+        assert_eq!(empty, "", "{stream} {format}");
+        if stream != "off" {
+            assert!(written.contains("Serving"), "{written}");
+            let is_json = |line: &str| serde_json::from_str::<Value>(line).is_ok();
+            assert!(
+                written.lines().all(|line| is_json(line) == (format == "json")),
+                "{written}"
+            );
+            assert!(!written.contains('\u{1b}'), "{written}");
+        }
+        assert!(
+            installation.otlp.all_logs().len() > 1,
+            "records are exported in any case"
+        );
+    }
+}

@@ -1,0 +1,31 @@
+//! Signals that operators' tools send: only SIGTERM and SIGINT stop a process.
+
+use super::installation::{Installation, People, create};
+use crate::support::raw;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_that_reload_other_programs_are_ignored() {
+    let installation = Installation::new().await;
+    let (mut serve, api) = installation.serve().await;
+    let people = People::new(api, &installation).await;
+    let mut worker = installation.worker();
+    worker.wait_for_output("Working").await;
+    for signal in ["HUP", "USR1", "USR2"] {
+        for process in [&serve, &worker] {
+            process.send(signal);
+            let logged = format!("SIG{signal} received and ignored");
+            process.wait_for_output(&logged).await;
+            process.send(signal);
+        }
+    }
+    create(api, &people.alice, "Second", None).await;
+    installation.mails(1).await;
+    assert_eq!(
+        raw::request(api, "GET", "/api/health/live", None, None)
+            .await
+            .status,
+        200
+    );
+    assert!(worker.terminate().await.success(), "{}", worker.output());
+    assert!(serve.terminate().await.success(), "{}", serve.output());
+}
