@@ -7,7 +7,9 @@ use std::{fmt, path::PathBuf, time::Duration};
 use rustls::SupportedProtocolVersion;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
+pub use self::parameters::InvalidUrl;
 use self::parameters::Parameters;
+pub(super) use self::parameters::PoolMode;
 
 /// Maximum time to connect to one host, including the handshake, unless the URL sets it. TLS and authentication
 /// take up to eight round trips.
@@ -91,27 +93,6 @@ pub(super) enum Certificates {
     System,
     /// Certificates for this host name that are signed by a certificate in this PEM file.
     File(PathBuf),
-}
-
-/// State that a connection keeps from one transaction to the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PoolMode {
-    /// All state: the connection is one session of the server.
-    Session,
-    /// No state: a pooler sends each transaction over any of its connections to the server.
-    Transaction,
-}
-
-/// Reason a database URL is rejected. Names parameters, but does not quote their values or the rest of the URL,
-/// which may contain a password.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidUrl(String);
-
-impl InvalidUrl {
-    fn scheme() -> Self {
-        Self("not a postgres://, postgresql:// or postgresql+psycopg:// URL".to_owned())
-    }
 }
 
 impl PostgresConfig {

@@ -93,6 +93,21 @@ async fn anonymous_reads_use_the_replica_while_it_is_available() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parameters_without_effect_are_logged_once() {
+    let database = Database::empty().await;
+    let url = format!("{}?statement_cache_size=0&connection_limit=3", database.url);
+    let installation = Installation::on(url, Some(database)).await;
+    let (mut serve, _api) = installation.serve().await;
+    assert!(serve.terminate().await.success());
+    let logged = serve.output();
+    assert_eq!(
+        logged.matches("statement_cache_size, connection_limit").count(),
+        1,
+        "{logged}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_features_work_through_pgbouncer_in_transaction_mode() {
     all_features_work_through(PgBouncer::without_prepared_statements).await;
 }

@@ -157,8 +157,8 @@ async fn calls_fail_quickly_when_new_connections_stall() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn terminated_connections_are_replaced() {
-    /// Two for reads by key, and one each for lists, writes and maintenance.
-    const OPEN: i64 = 5;
+    /// Two for reads by key, and one each for lists, searches, writes and maintenance.
+    const OPEN: i64 = 6;
     let database = Database::migrated().await;
     let admin = database.client().await;
     let mut config = database.config();

@@ -14,8 +14,6 @@ use tokio_postgres::{
     config::{ChannelBinding, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs},
 };
 
-use super::{InvalidUrl, PoolMode};
-
 /// Both TLS versions that rustls supports.
 const TLS_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 const ONLY_TLS12: &[&SupportedProtocolVersion] = &[&TLS12];
@@ -116,7 +114,28 @@ const REJECTED: &[(&str, &str)] = &[
     ("sslpassword", "use a key without a passphrase"),
 ];
 
-/// What the parameters of a URL say.
+/// State that a connection keeps from one transaction to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::postgres) enum PoolMode {
+    /// All state: the connection is one session of the server.
+    Session,
+    /// No state: a pooler sends each transaction over any of its connections to the server.
+    Transaction,
+}
+
+/// Reason a database URL is rejected. Names parameters, but does not quote their values or the rest of the URL,
+/// which may contain a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidUrl(pub(super) String);
+
+impl InvalidUrl {
+    pub(super) fn scheme() -> Self {
+        Self("not a postgres://, postgresql:// or postgresql+psycopg:// URL".to_owned())
+    }
+}
+
+/// Settings from the parameters of a URL.
 pub(super) struct Parameters {
     pub(super) driver: Config,
     pub(super) ssl_mode: SslMode,

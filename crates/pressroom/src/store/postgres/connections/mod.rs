@@ -15,13 +15,14 @@
 
 mod connection;
 mod connector;
-mod lease;
 mod locked_rows;
+mod members;
 mod pipeline;
 mod pool;
 mod result;
 mod retry;
 mod statement;
+mod transaction;
 mod types;
 
 use std::{
@@ -46,11 +47,12 @@ pub(super) use self::{
     statement::Params,
 };
 use self::{
-    lease::Step,
     locked_rows::{LockedRows, Row},
+    members::Share,
     pipeline::Pipeline,
-    pool::{Pool, Share},
+    pool::Pool,
     retry::record_retry,
+    transaction::Step,
     types::TypeCache,
 };
 use super::{
@@ -125,7 +127,7 @@ impl Connections {
         let connections = Self {
             reads: Arc::new(reads),
             lists: pool(lists_name, config.sizes.lists, 256).open_early(),
-            searches: pool(searches_name, config.sizes.searches, 32),
+            searches: pool(searches_name, config.sizes.searches, 32).open_early(),
             locked: LockedRows::default(),
             outages: match role {
                 Role::Primary => Some(OutageLog::new("database unavailable", "database available again")),
