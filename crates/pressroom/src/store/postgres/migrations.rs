@@ -45,7 +45,6 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
     reason = "no request waits for a migration, and the statements come from the migration files"
 )]
 pub async fn migrate(config: &PostgresConfig) -> Result<Migrated, StoreError> {
-    config.log_ignored_parameters();
     let timeouts = Timeouts {
         statement: STATEMENT_TIMEOUT,
         lock: TABLE_LOCK_TIMEOUT,
