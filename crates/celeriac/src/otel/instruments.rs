@@ -138,7 +138,7 @@ impl TaskInstruments {
                 succeeded.process.record(seconds, span);
             }
             _ => {
-                let [name, status] = total_attributes(task.task, outcome.state().to_ascii_lowercase());
+                let [name, status] = total_attributes(task.task, status(outcome));
                 self.total.add(1, &[name.clone(), status]);
                 self.seconds.record(seconds, &[name], span);
                 let attributes = message_attributes(task.queue, RUN, error_type);
@@ -148,7 +148,7 @@ impl TaskInstruments {
     }
 
     fn succeeded(&self, task: &TaskInfo<'_>) -> SuccessSeries {
-        let attributes = total_attributes(task.task, "success".to_owned());
+        let attributes = total_attributes(task.task, "success");
         SuccessSeries {
             total: self.total.bind(&attributes),
             seconds: self.seconds.series(&attributes[..1]),
@@ -192,9 +192,19 @@ struct SuccessSeries {
     process: DurationSeries,
 }
 
+/// Returns the value of the `status` attribute.
+fn status(outcome: &TaskOutcome) -> &'static str {
+    match outcome {
+        TaskOutcome::Success(_) => "success",
+        TaskOutcome::Retry { .. } => "retry",
+        TaskOutcome::Failure(_) | TaskOutcome::Rejected(..) => "failure",
+        TaskOutcome::Revoked(_) => "revoked",
+    }
+}
+
 /// Returns the attributes of `celery_tasks_total`. The first is also the only attribute of
 /// `celery_task_duration_seconds`.
-fn total_attributes(task: &str, status: String) -> [KeyValue; 2] {
+fn total_attributes(task: &str, status: &'static str) -> [KeyValue; 2] {
     [
         KeyValue::new(attribute::NAME, task.to_owned()),
         KeyValue::new(shared::STATUS, status),

@@ -147,7 +147,7 @@ impl Scheduler {
                 ),
                 Some(stored) => warn!(
                     entry = entry.name,
-                    %stored,
+                    tick = %stored,
                     "ignored an invalid or future last tick; the periodic task starts from the current time"
                 ),
             }
