@@ -2,8 +2,8 @@
 //! responses.
 //!
 //! Each route is registered together with its description in the OpenAPI document. The layers around the
-//! routes are, from the outside in: client address, telemetry, CORS, compression, and the guard, which checks
-//! request sizes and turns panics and time-outs into error responses.
+//! routes are, from the outside in: client address, telemetry, CORS, the guard, which checks request sizes and
+//! turns panics and time-outs into error responses, and compression.
 
 mod accounts;
 mod app;
@@ -63,8 +63,8 @@ pub fn service(app: App) -> ApiService {
         .method_not_allowed_fallback(method_not_allowed)
         // axum clones the state twice per request.
         .with_state(Arc::new(app))
-        .layer(axum::middleware::from_fn_with_state(limits, middleware::guard))
-        .layer(axum::middleware::from_fn(compression::compress));
+        .layer(axum::middleware::from_fn(compression::compress))
+        .layer(axum::middleware::from_fn_with_state(limits, middleware::guard));
     let router = if origins.is_empty() {
         router
     } else {
