@@ -25,12 +25,19 @@ await_beside() {
     beside_failed=${beside_failed:-0}
 }
 
-# `round_beside <name> <clients> <script> <path>`: reads alone, then reads beside another load.
+# `round_beside <name> <clients> <script> <path> [lock]`: reads alone, then reads beside another load, for which another
+# transaction may hold a lock.
 round_beside() {
+    local holder=""
     load "$seconds" "$mixed_port" "$1.alone"
+    if [ -n "${5:-}" ]; then
+        sql "BEGIN; $5; SELECT pg_sleep($((seconds + 2))); ROLLBACK" >/dev/null &
+        holder=$!
+    fi
     start_beside "$2" "$3" "$4"
     load "$seconds" "$mixed_port" "$1.beside"
     await_beside
+    [ -z "$holder" ] || wait "$holder" || fail "the lock was not held"
     say "$beside_count" >"$work/round/$1.others"
     say "$beside_failed" >"$work/round/$1.failed"
     figures="reads $(cat "$work/round/$1.alone")/s alone, $(cat "$work/round/$1.beside")/s beside $beside_count requests"
@@ -49,6 +56,10 @@ sum() { awk '{ sum += $1 } END { print sum }' "$work/$1"; }
 
 round_with_creation() { round_beside creation 32 create /articles/; }
 round_in_storm() { round_beside storm 64 login /login; }
+round_with_row_locked() {
+    round_beside row-locked 16 favorite "/articles/$locked/favorite" "SELECT FROM articles WHERE slug = '$locked' FOR UPDATE"
+}
+round_with_table_locked() { round_beside table-locked 16 create /articles/ "LOCK TABLE articles IN SHARE MODE"; }
 
 is_published() { outbox_is_empty; }
 is_finished() { outbox_is_empty && queue_is_empty && [ "$("$redis_cli" -u "$REDIS_URL" HLEN unacked)" = 0 ]; }
@@ -115,7 +126,10 @@ serve_mixed() {
     serve mixed RATE_LIMIT=off
     mixed=$pid mixed_port=$port
     request_logins
-    request_creation "$(log_in "$mixed_port")"
+    token=$(log_in "$mixed_port")
+    request_creation "$token"
+    request favorite "wrk.method = 'POST'; wrk.headers[\"authorization\"] = \"Bearer $token\""
+    locked=$(sql "SELECT slug FROM articles WHERE slug <> '$slug' LIMIT 1")
     load 2 "$mixed_port" warm-up
 }
 
@@ -128,6 +142,13 @@ measure_mixed() {
     reset_peak "$mixed"
     measured_rounds "$rounds" round_in_storm
     row_beside storm "reads while 64 clients log in"
+    reset_peak "$mixed"
+    measured_rounds "$rounds" round_with_row_locked
+    row_beside row-locked "reads while 16 clients wait for a row"
+    reset_peak "$mixed"
+    measured_rounds "$rounds" round_with_table_locked
+    row_beside table-locked "reads while 16 clients wait for a table"
+    wait_until 300 outbox_is_empty || fail "tasks are left in the outbox"
     reset_peak "$mixed"
     measured_rounds "$rounds" round_published
     row_of_creation published "article created, its task published"
@@ -175,6 +196,30 @@ describe() {
     [ "$failed" = 0 ] || printf ', %s %% failed' "$failed"
 }
 
+# `measure_searches <size>`: reads an article, registers users and deletes articles while 64 clients search.
+measure_searches() {
+    local mixed_port=$lists_port token slug_to_delete number worst failed
+    token=$(log_in "$lists_port")
+    start_beside 64 search /
+    load "$seconds" "$lists_port" searches
+    await_beside
+    row "reads while 64 search $1 articles" "$(cat "$work/round/searches") per second, p99 $(cat "$work/round/searches.p99") ms"
+    row "" "$beside_count searches, $beside_failed of them failed; memory $(memory_mib "$lists")"
+    start_beside 64 search /
+    for number in $(seq 20); do
+        slug_to_delete=more-$((number + 100))
+        curl -sS -o /dev/null -w '%{http_code} %{time_total}\n' -H 'content-type: application/json' \
+            "http://127.0.0.1:$lists_port/api/register" \
+            -d "{\"email\":\"user-$number@example.com\",\"password\":\"correct horse battery\",\"name\":\"User\"}"
+        curl -sS -o /dev/null -w '%{http_code} %{time_total}\n' -X DELETE -H "authorization: Bearer $token" \
+            "http://127.0.0.1:$lists_port/api/articles/$slug_to_delete"
+    done >"$work/writes"
+    await_beside
+    worst=$(awk '{ print $2 * 1000 }' "$work/writes" | sort -n | tail -n 1)
+    failed=$(grep -cv '^20[14] ' "$work/writes")
+    row "writes while 64 search $1 articles" "20 registrations, 20 deletions, $failed of them failed; longest $worst ms"
+}
+
 # Measures lists of 20 in a database of their own. Every title contains a word that nineteen other titles contain.
 measure_lists() {
     local POSTGRES_URL=${POSTGRES_URL%/*}/lists size cursor slug
@@ -204,5 +249,6 @@ measure_lists() {
         row "list of 20 of $size articles, p50" "$(describe first "$size"), $(describe cursor "$size"), $(describe search "$size")"
         row "" "memory $(memory_mib "$lists")"
     done
+    measure_searches "${sizes##* }"
     stop_process "$lists" serve TERM
 }
