@@ -144,10 +144,10 @@ measure_mixed() {
     row_beside storm "reads while 64 clients log in"
     reset_peak "$mixed"
     measured_rounds "$rounds" round_with_row_locked
-    row_beside row-locked "reads while 16 clients wait for a row"
+    row_beside row-locked "reads while 16 wait for a row"
     reset_peak "$mixed"
     measured_rounds "$rounds" round_with_table_locked
-    row_beside table-locked "reads while 16 clients wait for a table"
+    row_beside table-locked "reads while 16 wait for a table"
     wait_until 300 outbox_is_empty || fail "tasks are left in the outbox"
     reset_peak "$mixed"
     measured_rounds "$rounds" round_published
