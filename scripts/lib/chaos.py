@@ -8,8 +8,9 @@ The output depends only on the arguments.
 
 `run` sends mixed load until SIGTERM, while scripts/chaos injects the faults. The file `fault` in the folder names the current
 fault and its phase, `active` or `healed`; the file `serve.pid` has the id of the server's process. After the first write that
-succeeds in the phase `healed`, `run` creates the file `recovered`. At the end it reads back every acknowledged write, waits
-for the notifications, prints the figures, and exits with 1 if a promise was broken.
+succeeds in the phase `healed`, `run` creates the file `recovered`. At the end it waits for the notifications of all articles,
+creates the file `notified`, receives further notifications until the file `drained` exists, reads back every acknowledged
+write, prints the figures, and exits with 1 if a promise was broken.
 """
 
 import concurrent.futures
@@ -119,6 +120,9 @@ def notifications(load, watch):
     waited = time.monotonic() - started
     for slug in missing():
         watch.violation("a notification was not delivered", "none", slug)
+    (watch.folder / "notified").touch()
+    while not (watch.folder / "drained").exists():
+        time.sleep(0.1)
     with lock:
         for (event, slug, reader), ids in received.items():
             if event == "article.created" and len(ids) > 1:
@@ -166,6 +170,8 @@ def report(watch, lines):
 
 def main():
     if sys.argv[1] == "schedule":
+        if unknown := set(sys.argv[4:]) - set(FAULTS):
+            sys.exit(f"unknown: {', '.join(unknown)}; the faults are {', '.join(FAULTS)}")
         for fault in schedule(int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:] or list(FAULTS)):
             print(*fault)
         return 0
@@ -199,7 +205,7 @@ def main():
     lasted = time.monotonic() - started
 
     lines = [f"{sum(f.requests for f in watch.figures.values()) / lasted:.0f} requests per second for {lasted:.0f} s"]
-    for check in read_back, notifications:
+    for check in notifications, read_back:
         try:
             lines.append(check(load, watch))
         except Exception as error:
