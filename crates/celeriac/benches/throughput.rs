@@ -1,5 +1,5 @@
 //! The Rust side of `bench/tasks`: commands that fill a queue, run a worker and send tasks. Each command prints
-//! its measurement as one JSON line. Clients and workers are measured as a whole, on a real Redis.
+//! its measurement as one JSON line. Clients and workers are measured end to end, against a real Redis.
 //!
 //! ```text
 //! throughput fill <url> <count> [ignore [<task> <arguments>]]
@@ -7,7 +7,7 @@
 //! throughput work <url> <concurrency> [observed]
 //!     runs a worker until SIGTERM; `observed` records spans and metrics of its tasks (feature `telemetry`)
 //! throughput drain <url> <count>
-//!     measures the time in which a worker empties the queue
+//!     measures how long a worker takes to empty the queue
 //! throughput send <url> <count> <parallel>
 //!     sends one message per call, as `.delay()` does
 //! throughput roundtrip <url> <count>
@@ -156,8 +156,8 @@ async fn run(worker: WorkerBuilder, concurrency: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Measures the time from the first acknowledgement to the last. Fill the queue before starting a worker, to
-/// exclude the worker's start.
+/// Measures the time from the first acknowledgement to the last. Fill the queue before starting a worker, so
+/// that the worker's start-up time is not measured.
 async fn drain(url: &str, count: u64) -> Result<(), Error> {
     let broker = broker(url)?;
     let mut begin = None;

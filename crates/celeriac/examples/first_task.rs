@@ -13,7 +13,7 @@ use celeriac::{
     TaskError, TaskOptions, Worker,
 };
 
-/// Counts words. A text without words is a permanent failure; a transient failure would be a `TaskError::retry`.
+/// Counts words. Text without words fails permanently; a temporary error would be a `TaskError::retry`.
 async fn count_words(_: TaskContext, (text,): (String,)) -> Result<usize, TaskError> {
     match text.split_whitespace().count() {
         0 => Err(Exception::new("ValueError", "there are no words").into()),

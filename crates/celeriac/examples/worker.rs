@@ -36,7 +36,7 @@ async fn invoice(_: TaskContext, (order, currency): (Order, Option<String>)) -> 
     })
 }
 
-/// Fails twice, as a task that uses the network might, and succeeds at the third attempt.
+/// Fails twice, as a task that uses the network might, and succeeds on the third attempt.
 async fn flaky(context: TaskContext, (): ()) -> Result<u32, TaskError> {
     if context.retries < 2 {
         return Err(TaskError::retry_in(

@@ -42,7 +42,7 @@ impl Exception {
         self
     }
 
-    /// Creates an exception from a Rust error: named after its type, with the texts of the error and its
+    /// Creates an exception from a Rust error: named after its type, with the messages of the error and its
     /// sources.
     ///
     /// An `Exception` is returned unchanged. An error without its own type, such as a string, becomes Python's
@@ -65,7 +65,7 @@ impl Exception {
         }
     }
 
-    /// Returns a text in the format of Python's traceback, without frames, because Rust errors have none.
+    /// Formats the exception as a Python traceback, without frames, because Rust errors have none.
     pub(crate) fn traceback(&self) -> String {
         let module = match self.module.as_str() {
             "" | "builtins" => String::new(),
@@ -94,7 +94,7 @@ fn python_class(rust_type: &str) -> (String, &str) {
     }
 }
 
-/// Returns the error's text, followed by the texts of its sources unless it already contains them.
+/// Returns the error's message, followed by the messages of its sources unless it already contains them.
 fn text_with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exception_and_a_text_keep_their_message() {
+    fn an_exception_and_a_string_keep_their_message() {
         let exception = Exception::new("ValueError", "no words").module("app");
         assert_eq!(Exception::from_error(exception.clone()), exception);
         let boxed: BoxError = exception.clone().into();

@@ -29,7 +29,7 @@ use crate::{
 pub struct Signature(Node);
 
 impl Signature {
-    /// Creates a call of the task registered under this name, on the queue `celery`.
+    /// Creates a call to the task registered under this name, on the queue `celery`.
     pub fn new(task: impl Into<String>) -> Self {
         Self(Node::new(task, Kind::Task))
     }

@@ -178,7 +178,7 @@ impl TaskContext {
     /// Resolves when the soft time limit has passed. The task can then clean up before the hard limit.
     ///
     /// A task that never calls this method is stopped at the soft limit with `SoftTimeLimitExceeded`. A task
-    /// that has called it continues until it returns or the hard limit stops it.
+    /// that has called this method continues until it returns or the hard limit stops it.
     pub fn soft_time_limit(&self) -> impl Future<Output = ()> + Send + 'static {
         self.soft.watched.store(true, Ordering::Release);
         self.soft.passed.clone().cancelled_owned()

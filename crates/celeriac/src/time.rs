@@ -19,7 +19,7 @@ pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     naive.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 
-/// Returns `now` plus a duration, or the latest possible time if the sum is beyond it.
+/// Returns `now` plus a duration, or the latest possible time if the sum overflows.
 pub(crate) fn later(now: Timestamp, duration: Duration) -> Timestamp {
     now.checked_add(duration).unwrap_or(Timestamp::MAX)
 }

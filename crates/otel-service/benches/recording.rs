@@ -2,8 +2,8 @@
 //! measurement, with all signals exported to a receiver that discards them, and with
 //! `OTEL_SDK_DISABLED=true`.
 //!
-//! `cargo bench -p otel-service --bench recording` starts itself twice, because telemetry is set up once per
-//! process, and prints one table. The export thread runs concurrently; its cost is not included.
+//! `cargo bench -p otel-service --bench recording` measures in two child processes, because telemetry is set
+//! up once per process, and prints one table. The export thread runs concurrently; its cost is not included.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -26,12 +26,13 @@ use otel_service::{
 use tower::Layer;
 use tower::Service as _;
 
-/// Argument of the measuring processes.
+/// Argument that makes a process measure instead of starting the child processes.
 const MEASURE: &str = "measure";
 const ROUNDS: usize = 60;
-/// Calls per round. The queue has room for two spans per call; no spans are dropped.
+/// Calls per round. The queue has room for two spans per call, so no spans are dropped.
 const ITERATIONS: usize = 512;
-/// Pause between rounds, in which the recorded items are exported and their memory is freed, as in a service.
+/// Pause between rounds, during which the recorded items are exported and their memory is freed, as in a
+/// service.
 const PAUSE: Duration = Duration::from_millis(10);
 
 type BenchResult<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -46,13 +47,13 @@ fn main() -> BenchResult {
     }
 }
 
-/// Runs two measuring processes and prints their figures side by side.
+/// Measures in two child processes and prints their figures side by side.
 fn compare() -> BenchResult {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let endpoint = format!("http://{}", listener.local_addr()?);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // After a connection error, the exporter reconnects.
+            // Errors are ignored: the exporter reconnects.
             thread::spawn(move || discard(&stream));
         }
     });
@@ -82,7 +83,7 @@ fn columns(figures: Option<&Vec<String>>) -> String {
     format!("{:>8} {:>7} {:>7}", shown(0), shown(1), shown(2))
 }
 
-/// Runs a measuring process; returns the name and figures of each case.
+/// Measures in a child process; returns the name and figures of each case.
 fn figures(variables: &[(&str, &str)]) -> BenchResult<Vec<(String, Vec<String>)>> {
     let output = Command::new(std::env::current_exe()?)
         .arg(MEASURE)
@@ -102,7 +103,7 @@ fn figures(variables: &[(&str, &str)]) -> BenchResult<Vec<(String, Vec<String>)>
     Ok(lines.collect())
 }
 
-/// Responds to every request of a connection and discards the bodies.
+/// Responds to every request on a connection and discards the bodies.
 fn discard(stream: &TcpStream) -> BenchResult {
     let mut reader = BufReader::new(stream);
     let mut writer = stream;
@@ -159,11 +160,11 @@ fn spans() {
         |()| {
             let span = Span::internal("article.create")
                 .attribute(KeyValue::new("a.number", 1))
-                .attribute(KeyValue::new("a.truth", true))
-                .attribute(KeyValue::new("a.share", 0.5))
+                .attribute(KeyValue::new("a.valid", true))
+                .attribute(KeyValue::new("a.ratio", 0.5))
                 .attribute(KeyValue::new("a.text", "static"))
-                .attribute(KeyValue::new("b.text", "of its own".to_owned()))
-                .attribute(KeyValue::new("c.text", "of its own too".to_owned()));
+                .attribute(KeyValue::new("b.text", "owned text".to_owned()))
+                .attribute(KeyValue::new("c.text", "owned text too".to_owned()));
             black_box(now(span.run(ready(Ok::<_, Infallible>(1))))).ok();
         },
     );
@@ -266,7 +267,7 @@ fn case<I>(name: &str, mut prepare: impl FnMut() -> I, mut work: impl FnMut(I)) 
     let fastest = rounds.min().unwrap_or_default();
     let nanoseconds = fastest.as_nanos() / ITERATIONS as u128;
     thread::sleep(PAUSE);
-    // Counting allocations takes time, so it has a separate round.
+    // Counting takes time, so allocations are counted in a separate round.
     let inputs = inputs(ITERATIONS);
     let counted = allocation_counter::measure(|| inputs.into_iter().for_each(&mut work));
     let each = |total: u64| total as f64 / ITERATIONS as f64;
@@ -288,7 +289,7 @@ fn now<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// An error that never happens.
+/// An error that never occurs.
 #[derive(Debug)]
 struct NoError;
 

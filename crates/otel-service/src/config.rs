@@ -1,6 +1,6 @@
-//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. Only this module reads
-//! variables, and reads them once; its settings override what the SDK reads. An invalid value causes a
-//! warning and is replaced by the default.
+//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. No other module of this
+//! crate reads environment variables, and the settings override the values that the SDK reads itself. An
+//! invalid value is replaced by the default, with a warning.
 
 mod destination;
 mod endpoint;
@@ -59,11 +59,11 @@ pub(crate) struct Config {
     pub(crate) masking: bool,
     /// Maximum numbers of attributes, events and links of a span.
     pub(crate) span_limits: SpanLimits,
-    /// Maximum length of a text attribute of a span in characters.
+    /// Maximum length of a string attribute of a span, in characters.
     pub(crate) span_value_limit: Option<usize>,
     /// Maximum number of attributes of a log record.
     pub(crate) log_attribute_limit: usize,
-    /// Maximum length of a text attribute of a log record in characters.
+    /// Maximum length of a string attribute of a log record, in characters.
     pub(crate) log_value_limit: Option<usize>,
     /// Messages about invalid variables.
     pub(crate) warnings: Vec<String>,
@@ -267,7 +267,7 @@ mod tests {
     fn the_sample_environment_file_has_every_variable_with_a_valid_value() {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let Ok(sample) = std::fs::read_to_string(workspace.join(".env.example")) else {
-            // The published package comes without the file; the workspace must not.
+            // The published package does not contain the file, but the workspace must.
             assert!(!workspace.join("clippy.toml").exists(), ".env.example is missing");
             return;
         };

@@ -127,7 +127,7 @@ pub fn set_attribute(attribute: KeyValue) {
 
 /// Sets an attribute, such as `user.id`, on the server span of the current request.
 ///
-/// Works from any code on the task of the request. Does nothing on other tasks and outside of a request.
+/// Works anywhere on the task that serves the request. Has no effect on other tasks or outside a request.
 pub fn set_server_attribute(attribute: KeyValue) {
     SERVER.with_borrow(|server| {
         if let Some(server) = server {

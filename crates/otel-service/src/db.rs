@@ -20,7 +20,7 @@ use crate::names::event;
 pub(crate) use call::{Call, Target};
 pub use connections::{ConnectionCounts, ConnectionTimes};
 
-/// A statement, defined as a constant of the program.
+/// A database statement, declared as a constant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Statement {
     /// `db.operation.name`, such as `SELECT`.

@@ -32,7 +32,7 @@ use exchange::Exchange;
 
 /// A [`Layer`] that gives every request a server span, metrics and a `traceresponse` header.
 ///
-/// Place it outside of layers that respond by themselves (time-outs, limits), to record their responses too.
+/// Place it outside of layers that respond on their own (time-outs, limits), to record their responses too.
 ///
 /// A request ends when its response has been sent completely, fails, or is dropped. In each case its span
 /// ends once, its duration is recorded once, and `http.server.active_requests` is decremented. When the

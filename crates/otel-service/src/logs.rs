@@ -70,7 +70,7 @@ pub(crate) struct LogLayer {
     pub(crate) logger: Option<SdkLogger>,
     pub(crate) format: Format,
     pub(crate) masking: bool,
-    /// Maximum length of a text attribute in characters.
+    /// Maximum length of a string attribute, in characters.
     pub(crate) value_limit: Option<usize>,
 }
 

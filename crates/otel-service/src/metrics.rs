@@ -115,7 +115,7 @@ impl<T> Instruments<T> {
         Self(OnceLock::new())
     }
 
-    /// Returns the instruments, which `make` creates at the first call after [`crate::init`], or `None` while
+    /// Returns the instruments, which `make` creates on the first call after [`crate::init`], or `None` while
     /// metrics are disabled.
     pub fn get(
         &self,

@@ -16,14 +16,14 @@ pub mod attribute {
     /// instrumentation. Type: string.
     pub const OTEL_TRACE_ID: &str = "otelTraceID";
 
-    /// Reason, a keyword or a sentence defined by the program. Type: string.
+    /// Reason for a result or an event, as a keyword or a sentence that the program defines. Type: string.
     pub const REASON: &str = "reason";
 
     /// Template of the route; `unmatched` for a path that no route matches. Type: string.
     pub const ROUTE: &str = "route";
 
-    /// Result of an operation, an integer for requests and a string otherwise; each metric defines the
-    /// values. Type: any.
+    /// Result of an operation: an integer for requests, otherwise a string. Each metric defines the values.
+    /// Type: any.
     pub const STATUS: &str = "status";
 
     /// Index of a worker thread of the runtime, starting at 0. Type: int.

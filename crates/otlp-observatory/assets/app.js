@@ -33,7 +33,7 @@ class Boundary extends Component {
   /** @param {{children?: any}} props @param {{failed: boolean}} state */
   render({ children }, { failed }) {
     if (!failed) return children;
-    return html`<${Empty} title="This page could not be displayed."><p>The browser's console has the error.</p><//>`;
+    return html`<${Empty} title="This page could not be displayed."><p>See the browser console for the error.</p><//>`;
   }
 }
 

@@ -20,7 +20,7 @@ export function readFilters(query) {
 }
 
 /**
- * Returns the filters with one changed; an empty value removes it.
+ * Returns the filters with the filter `name` changed; an empty `value` removes the filter.
  *
  * @param {Filters} filters
  * @param {string} name

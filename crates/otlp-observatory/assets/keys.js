@@ -1,4 +1,4 @@
-// Keyboard shortcuts. Components register bindings; the innermost component has precedence. Bindings are inactive while
+// Keyboard shortcuts. Components register bindings; the innermost component takes precedence. Bindings are inactive while
 // the user types, presses a modifier key, or has a dialog open.
 import { useEffect, useRef } from './html.js';
 
@@ -30,7 +30,7 @@ export function useKeys(keys) {
   }, []);
 }
 
-/** Starts to handle key events. */
+/** Starts handling key events. */
 export function start() {
   document.addEventListener('keydown', (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;

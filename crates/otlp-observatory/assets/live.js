@@ -13,7 +13,7 @@ export const paused = cell(false);
 export const connection = cell(/** @type {string | null} */ (null));
 
 /**
- * Errors of the pollers that currently fail. They stay visible when another poller succeeds.
+ * Errors of the pollers that are failing. An error stays visible when another poller succeeds.
  *
  * @type {Map<AbortSignal, string>}
  */
@@ -64,7 +64,7 @@ function untilActive(signal) {
 /**
  * Polls `address()` until the returned function is called.
  *
- * @param {() => string} may return a different address for each request
+ * @param {() => string} address may return a different address for each request
  * @param {number} every milliseconds between requests
  * @param {(body: any) => void} onChange called with changed responses
  * @param {(error: Rejected) => void} onError
@@ -117,7 +117,7 @@ export function follow(address, every, onChange, onError) {
 /**
  * Returns the newest JSON of an address. While a new address loads, the JSON of the old one is returned as `stale`.
  *
- * @param {string | null} address null if nothing is to be requested
+ * @param {string | null} address null to request nothing
  * @param {{every?: number}} [options]
  * @returns {{body: any, error: Rejected | null, stale: boolean}}
  */

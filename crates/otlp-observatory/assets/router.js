@@ -36,7 +36,7 @@ export function back(fallback) {
   else navigate(fallback);
 }
 
-/** Starts to handle the history and clicks on links. */
+/** Starts handling the history and clicks on links. */
 export function start() {
   addEventListener('popstate', () => current.set(read()));
   addEventListener('hashchange', () => current.set(read()));

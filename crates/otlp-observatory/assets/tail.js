@@ -1,4 +1,4 @@
-// The live log: polls for records that are newer than the newest known one.
+// The live log: polls for records newer than the newest known record.
 import { useEffect, useState } from './html.js';
 import { filterAddress, withFilter } from './filters.js';
 import { follow } from './live.js';
@@ -10,8 +10,8 @@ const PAGE = 200;
 const MAX_NEW = 500;
 
 /**
- * Adds new records to the shown ones. If records are missing in between, the new ones replace the shown ones, to avoid
- * an invisible gap. Pure.
+ * Adds new records to the shown records. If records are missing in between, the new records replace the shown records,
+ * because a gap would be invisible. Pure.
  *
  * @param {any[]} shown newest first
  * @param {any[]} added newest first

@@ -1,5 +1,5 @@
-// Prepares untrusted text for display: separates invisible characters, and characters that change the direction of
-// surrounding text, and shows them by their code point. Pure functions.
+// Prepares untrusted text for display: shows invisible characters, and characters that change the direction of the
+// surrounding text, as code points. Pure functions.
 
 // Control characters except tab and line breaks, zero-width characters, and direction marks.
 const INVISIBLE =
@@ -8,7 +8,7 @@ const INVISIBLE =
 /** @typedef {{text: string, invisible: boolean}} Piece */
 
 /**
- * Splits a text into pieces. An invisible character becomes a piece with its code point, like `U+202E`.
+ * Splits text into pieces. An invisible character becomes a piece with its code point, like `U+202E`.
  *
  * @param {string} text
  * @returns {Piece[]}

@@ -1,4 +1,4 @@
-// The theme: that of the system, or the user's stored choice. Canvases do not support CSS variables, so charts resolve
+// The theme: the system's, or the user's stored choice. Canvases do not support CSS variables, so charts resolve
 // colours here and redraw when the theme changes.
 import { cell } from './cell.js';
 
@@ -24,7 +24,7 @@ export function choose(next) {
     if (next === 'system') localStorage.removeItem('theme');
     else localStorage.setItem('theme', next);
   } catch {
-    // Storage may be unavailable; the choice is lost when the page is closed in this case.
+    // Without storage, the choice is lost when the page is closed.
   }
   theme.set(next);
   changed();

@@ -1,9 +1,9 @@
 //! Queues exports from the receivers in a bounded queue, and masks, forwards and stores them on a separate
 //! thread.
 //!
-//! The queue is bounded by encoded length, which is known without measuring allocations; the memory use of a
-//! typical request is a small multiple of it. Masking runs on that thread, so that every export is
-//! masked and no request waits for it.
+//! The queue is bounded by encoded length, which is known without measuring allocations; a typical request
+//! uses a small multiple of its encoded length in memory. Exports are masked on the separate thread, so that
+//! every export is masked and no request waits for masking.
 
 mod export_queue;
 mod received;
@@ -42,7 +42,7 @@ impl Ingest {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The system cannot start another thread.
+    /// Fails if the system cannot start another thread.
     pub(crate) fn start(
         store: Arc<Store>,
         forwarder: Option<Forwarder>,

@@ -1,5 +1,5 @@
 //! Masks e-mail addresses in received telemetry, like `transform/pii` in the collector's configuration, but in every
-//! text, including keys, at any depth.
+//! string, including keys, at any depth.
 //!
 //! The decoders limit the nesting of values, and therefore the recursion: `prost` to 100 messages, `serde_json` to 128
 //! brackets.
@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::{
 
 use crate::export::{Export, for_each_point};
 
-/// Masks every text in `export`: names, bodies, messages, keys and values.
+/// Masks every string in `export`: names, bodies, messages, keys and values.
 pub(crate) fn mask(export: &mut Export) {
     match export {
         Export::Traces(request) => {

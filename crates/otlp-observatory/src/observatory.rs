@@ -1,7 +1,7 @@
-//! Binds the sockets, runs the servers, and ends them in order.
+//! Binds the sockets, runs the servers, and stops them in order.
 //!
-//! Sockets are bound first, so a port in use is reported before anything runs. At shutdown, the servers end before
-//! ingestion, and ingestion ends before forwarding, so everything accepted is stored and queued.
+//! Sockets are bound first, so a port in use is reported before anything runs. At shutdown, the servers stop
+//! first, then ingestion, then forwarding, so all accepted telemetry is stored and queued.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Maximum number of open connections of each server.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Error for an address that cannot be listened on.
+/// Error binding a listen address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for {purpose}: {source}")]
 #[non_exhaustive]
@@ -45,7 +45,7 @@ impl BindError {
     }
 }
 
-/// An observatory with bound sockets, which serves when it [runs](Self::run).
+/// An observatory whose sockets are bound; [`run`](Self::run) starts serving.
 #[derive(Debug)]
 pub struct Observatory {
     http: Socket,
@@ -103,7 +103,8 @@ impl Observatory {
         }
     }
 
-    /// Serves until `shutdown` is cancelled. Accepted telemetry is stored, and forwarded or queued on disk.
+    /// Serves until `shutdown` is cancelled. Before it returns, all accepted telemetry is stored, and forwarded
+    /// or queued on disk.
     ///
     /// # Errors
     /// Fails if forwarding cannot start (the error wraps a `StartError`), a thread cannot be started, or a server panicked.
@@ -176,7 +177,7 @@ impl Servers {
     /// Waits until every server has ended. When one ends, the others are shut down.
     ///
     /// # Errors
-    /// A server panicked.
+    /// Fails if a server panicked.
     async fn finish(mut self) -> io::Result<()> {
         let mut result = Ok(());
         while let Some(ended) = self.running.join_next().await {

@@ -26,7 +26,7 @@ use prost::Message as _;
 
 use crate::export::Export;
 
-/// Returns a request of each signal, in which every text ends with `text`.
+/// Returns a request of each signal, in which every string ends with `text`.
 pub(crate) fn exports(text: &str) -> [Export; 3] {
     [
         Export::Traces(traces(text)),

@@ -145,7 +145,7 @@ impl PipelineBuilder {
         self
     }
 
-    /// Sets the maximum length of a text attribute of a span in characters.
+    /// Sets the maximum length of a string attribute of a span, in characters.
     pub fn span_value_limit(mut self, span_value_limit: Option<usize>) -> Self {
         self.span_value_limit = span_value_limit;
         self

@@ -179,7 +179,8 @@ impl<B: Entries> Queue<B> {
         Some(dropped - std::mem::replace(&mut batches.dropped_before, dropped))
     }
 
-    /// Ignores poisoning: only the allocator can panic under the lock, and it leaves the batches consistent.
+    /// Locks the batches. Poisoning is ignored, because only the allocator can panic under the lock, and such
+    /// a panic leaves the batches consistent.
     fn lock(&self) -> MutexGuard<'_, Batches<B>> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -51,7 +51,7 @@ impl Recorder {
         }
     }
 
-    /// Whether spans are exported. Otherwise they have only ids.
+    /// Whether spans are exported. If not, they only have ids.
     #[must_use]
     pub fn is_exporting(&self) -> bool {
         self.0.queue.is_some()
@@ -84,7 +84,7 @@ pub struct SpanStart<'a> {
 impl<'a> SpanStart<'a> {
     /// Describes a span that starts now.
     ///
-    /// A borrowed `name` counts as a constant of the program and is not redacted.
+    /// A borrowed `name` is treated as a constant and is not redacted.
     pub fn new(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
         Self {
             name: name.into(),
@@ -354,7 +354,7 @@ mod tests {
         span.set_attribute(noise().remove(0));
         span.add_event("event", noise());
         span.add_link(span.context.clone(), noise());
-        span.update_name("of its own".to_owned());
+        span.update_name("owned".to_owned());
         span.set_status(Status::error("failed"));
         span
     }
@@ -376,7 +376,7 @@ mod tests {
         full(&tracer).end();
         start(&tracer, "plain").end();
         let mut spans = received(&tracer);
-        assert_eq!(spans[1].name, "of its own");
+        assert_eq!(spans[1].name, "owned");
         assert_eq!((spans[1].events.len(), spans[1].links.len()), (1, 1));
         let mut last = spans.remove(2);
         let first = &spans[0];

@@ -10,17 +10,17 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::points::{metrics_of, visit_points};
 
-/// A function that removes confidential parts of a text, such as e-mail addresses.
+/// A function that removes confidential parts, such as e-mail addresses, from a string.
 ///
-/// Runs for every recorded text value, on the recording thread. Should return `Cow::Borrowed` for a text with
-/// nothing to remove.
+/// Runs for every recorded string, on the recording thread. Should return `Cow::Borrowed` if there is nothing
+/// to remove.
 pub type Redact = fn(&str) -> Cow<'_, str>;
 
 /// The text rules of one signal.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TextRules {
     pub(crate) redact: Option<Redact>,
-    /// Maximum length of a text attribute in characters.
+    /// Maximum length of a string attribute, in characters.
     pub(crate) value_limit: Option<usize>,
 }
 
@@ -50,7 +50,6 @@ impl TextRules {
         }
     }
 
-    /// Redacts `text`.
     pub(crate) fn redacted(self, text: &str) -> Cow<'_, str> {
         self.redact.map_or(Cow::Borrowed(text), |redact| redact(text))
     }

@@ -57,7 +57,7 @@ fn run() -> anyhow::Result<()> {
     }
 }
 
-/// Sets the variables of the file `.env` in the working directory or the nearest folder above it that has one.
+/// Loads `.env` from the working directory or its nearest ancestor that has such a file.
 fn load_dotenv() -> anyhow::Result<()> {
     let folder = std::env::current_dir().context("cannot read the path of the working directory")?;
     let mut paths = folder.ancestors().map(|folder| folder.join(".env"));
@@ -82,7 +82,7 @@ fn load_dotenv() -> anyhow::Result<()> {
 
 fn print(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{}", text.trim_end()) {
-        // The reader of the pipe has closed it.
+        // The reader closed the pipe, as `head` does.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }

@@ -56,7 +56,7 @@ impl ServerInfo {
     }
 }
 
-/// Fan-out and replies. The texts are kombu's envelopes, which a bus does not decode.
+/// Fan-out and replies. Messages are kombu's envelopes, which a bus does not decode.
 ///
 /// This trait is sealed: only the brokers of this crate implement it, so methods can be added without
 /// breaking users.

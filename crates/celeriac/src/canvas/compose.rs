@@ -48,8 +48,9 @@ impl Canvas {
         Self(Node::chain(tasks))
     }
 
-    /// Adds a task that runs with the id of a failed task, like Celery's `link_error`. In a chain, any task
-    /// may be the failed one; in a chord, it is the body, which fails when a part of the header fails.
+    /// Adds a task that runs with the id of a failed task, like Celery's `link_error`. For a chain, it runs
+    /// when any task fails; for a chord, when the body fails, as it also does when a part of the header
+    /// fails.
     pub fn on_error(mut self, errback: impl Into<Self>) -> Self {
         self.0.link_errors(&[errback.into().0.encode()]);
         self

@@ -1,6 +1,6 @@
-//! Canvases: tasks that run one after another ([`chain`]), concurrently ([`group`]), or concurrently with
-//! another task for their results ([`chord`]). They are sent in Celery's format, which Python and Rust
-//! workers share. `worker::follow` settles their tasks.
+//! Canvases: tasks that run one after another ([`chain`]), concurrently ([`group`]), or concurrently and
+//! followed by a task that receives their results ([`chord`]). Canvases are sent in Celery's format, which
+//! Python and Rust workers share. `worker::follow` settles their tasks.
 
 mod compose;
 mod freeze;

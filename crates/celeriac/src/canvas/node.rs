@@ -26,7 +26,7 @@ pub(crate) enum Kind {
     Chord(Chord),
 }
 
-/// Tasks that run concurrently, and a task for their results.
+/// Tasks that run concurrently, and a task that receives their results.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Chord {
     pub header: Vec<Node>,

@@ -7,7 +7,8 @@ use super::node::list;
 
 pub(super) type Options = Map<String, Value>;
 
-/// Options that a call does not override, because their waiters would never get a result.
+/// Options that a call does not override, because clients that wait for the signature's own group or stamps
+/// would never get a result.
 const FIXED: [&str; 2] = ["group_id", "stamped_headers"];
 
 /// Returns the signature's options, overridden by the options of the call.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{broker::Publication, json, result_tree::ResultTree};
 
-/// Maximum total size of the copies of a chord's body. Each part of the header contains one.
+/// Maximum total size in bytes of the copies of a chord's body; each part of the header contains a copy.
 const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
 
 /// Results of the tasks that were added, or the reason that they cannot be sent.
@@ -55,7 +55,7 @@ impl Sender<'_> {
             chord: take(&mut options, "chord"),
             root: take(&mut options, "root_id"),
         };
-        // The running task is the parent of every signature without one.
+        // A signature without a parent id becomes a child of the running task.
         take(&mut options, "parent_id");
         let link = list(options.shift_remove("link"));
         let link_error = list(options.shift_remove("link_error"));

@@ -15,7 +15,7 @@ impl Clock {
         self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// Advances the clock past the time of a received message, which may have none.
+    /// Advances the clock to the time of a received message, if the message has one.
     pub(crate) fn adjust(&self, received: Option<u64>) {
         // A time close to overflow is invalid.
         if let Some(time) = received.filter(|time| *time < u64::MAX / 2) {

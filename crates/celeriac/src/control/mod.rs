@@ -223,7 +223,7 @@ impl Control {
         }
         drop(replies);
         if let Err(error) = self.broker.close_replies(to).await {
-            debug!(%error, "failed to close a reply queue; it expires by itself");
+            debug!(%error, "failed to close a reply queue; it will expire on its own");
         }
     }
 

@@ -1,7 +1,7 @@
-//! An [`Observer`] that records OpenTelemetry through the crate `otel-service`: the spans `celery.send_task`
-//! and `celery.run` in one trace across the queue, their metrics, and client spans of Redis commands within
-//! other spans. The trace context is propagated in top-level message headers, where the Celery
-//! instrumentation of Python reads it.
+//! An [`Observer`] that records OpenTelemetry data through the crate `otel-service`: the spans
+//! `celery.send_task` and `celery.run` in one trace across the queue, their metrics, and client spans for
+//! Redis commands that run within another span. The trace context is propagated in top-level message headers,
+//! where Python's Celery instrumentation reads it.
 
 mod instruments;
 mod names;
@@ -51,7 +51,7 @@ impl OtelObserver {
         }
     }
 
-    /// Sets the Redis server whose address the spans of commands contain.
+    /// Adds the address of the Redis server to the spans of Redis commands.
     #[must_use]
     pub fn with_redis(self, config: &RedisConfig) -> Self {
         match config.server() {

@@ -86,7 +86,7 @@ impl ResultBackend for RedisBroker {
     }
 }
 
-/// Parses the JSON text in a reply; an empty text results in `None`.
+/// Parses the JSON in a reply; returns `None` for an empty string.
 fn read(reply: redis::Value) -> Option<Value> {
     match reply {
         redis::Value::BulkString(text) if !text.is_empty() => serde_json::from_slice(&text)

@@ -1,4 +1,4 @@
-//! The address to connect to: a fixed one, or the current primary according to the sentinels.
+//! The Redis server to connect to: a fixed address, or the current primary according to the sentinels.
 //!
 //! The sentinels are queried for every connection, so a fail-over appears as a broken connection. redis-rs
 //! supports sentinels, but opens further connections without time-outs and assumes complete replies; the
@@ -35,7 +35,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
 pub(super) struct Endpoint {
-    /// Client with the settings of the server. With sentinels, its address is that of a sentinel.
+    /// Client with the settings of the server. With sentinels, its address is the first sentinel's and is
+    /// replaced by the primary's.
     server: Client,
     certificates: Option<TlsCertificates>,
     sentinels: Option<Sentinels>,
@@ -43,8 +44,8 @@ pub(super) struct Endpoint {
 
 struct Sentinels {
     clients: Vec<Client>,
-    /// Rotates the sentinel that is queried first, because a sentinel that is cut off from the others may be
-    /// wrong.
+    /// Counter that rotates which sentinel is queried first, because a sentinel that is cut off from the
+    /// others may be wrong.
     rotation: AtomicUsize,
     master: String,
 }
@@ -54,9 +55,9 @@ impl Endpoint {
         let mut location = Location::parse(&config.url)?;
         let certificates = certificates(config, &location)?;
         let first = location.addresses.first().ok_or(ConfigError::Url)?.clone();
-        // rustls panics at the first TLS connection of a process without a default cryptography provider.
+        // Without a default crypto provider, rustls panics on the first TLS connection of the process.
         if is_tls(&first) && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Fails if another thread has just installed a provider, which is as good.
+            // Fails if another thread has just installed a provider, which is just as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let client = |info| client(info, certificates.as_ref()).map_err(|_| ConfigError::Certificates);
@@ -129,7 +130,7 @@ impl Sentinels {
         for sentinel in after.iter().chain(before) {
             causes.insert(match timeout(SENTINEL_TIMEOUT, self.query(sentinel)).await {
                 Ok(Ok(Some(address))) => return Ok(address),
-                Ok(Ok(None)) => "a sentinel does not know the name".to_owned(),
+                Ok(Ok(None)) => "a sentinel does not know the master name".to_owned(),
                 Ok(Err(error)) => ErrorScope::of(&error).1,
                 Err(_) => "a sentinel did not reply in time".to_owned(),
             });

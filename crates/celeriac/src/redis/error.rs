@@ -15,7 +15,7 @@ pub enum ConfigError {
     /// The URL lists sentinels but does not name the server that they watch.
     #[error("the URL of sentinels must name the server they watch: ?master=<name>")]
     Master,
-    /// The URL asks for TLS without verified certificates.
+    /// The URL requests TLS without certificate verification.
     #[error("the server's certificate is always verified: set ssl_cert_reqs to required, or remove it")]
     Unverified,
     /// A certificate or key file cannot be read, or is not PEM.

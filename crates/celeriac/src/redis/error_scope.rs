@@ -25,7 +25,7 @@ const OF_CONNECTION: [&str; 7] = [
     "CLUSTERDOWN",
 ];
 /// Error codes of a server with an endless script, no free memory, a read-only disk or too few replicas, and
-/// of an account without the permission.
+/// of an account that lacks permission.
 const OF_SERVER: [&str; 6] = ["BUSY", "OOM", "MISCONF", "NOREPLICAS", "NOPERM", "TRYAGAIN"];
 
 /// Error code of a transaction that another error has aborted.

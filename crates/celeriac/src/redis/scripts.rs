@@ -76,7 +76,7 @@ redis.call('LTRIM', KEYS[3], 0, capacity - 1)
 return length - capacity
 "].concat();
 
-    /// Removes a letter from the dead-letter list, the oldest of several equal letters, and optionally
+    /// Removes a letter from the dead-letter list (the oldest, if several are equal), and optionally
     /// publishes a message in its place.
     ///
     /// KEYS: dead; with a message also binding, list. ARGV: dead letter; with a message also binding's
@@ -118,7 +118,7 @@ return 1
 "#;
 }
 
-/// Returns -1 if another worker's delivery has been renewed.
+/// Start of a script, which returns -1 if another worker's delivery has been renewed.
 const UNLESS_RENEWED: &str = r"
 if ARGV[4] then
     local renewed = redis.call('ZSCORE', KEYS[1], ARGV[1])

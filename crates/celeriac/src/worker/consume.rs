@@ -21,8 +21,8 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Maximum time that a task sleeps before it compares its `eta` with the wall clock again, which may have been
-/// set.
+/// Maximum time that a task sleeps before it compares its `eta` with the wall clock again, in case the clock
+/// was changed.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
 /// Receives messages until the worker stops. Returns the tasks still in progress.

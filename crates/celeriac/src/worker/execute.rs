@@ -1,5 +1,5 @@
-//! Executes one task: decides whether it may run, runs it within its limits, and reports the outcome. A task's
-//! code cannot affect other tasks or the worker, even if it panics.
+//! Executes one task: decides whether it may run, runs it within its limits, and reports the outcome. A panic
+//! in a task's code does not affect other tasks or the worker.
 
 use std::{
     any::Any,
@@ -36,7 +36,7 @@ use crate::{
 
 /// Executes the task of a delivery.
 ///
-/// `slot` is released when the task's code has finished, before the outcome is reported: the next task can
+/// `slot` is released when the task's code has finished, before the outcome is reported, so the next task can
 /// run in the meantime, and the acknowledgements of many tasks are sent together. A task that must not run
 /// needs no slot.
 pub(super) async fn execute(
@@ -139,7 +139,8 @@ impl Attempt<'_> {
             hard: headers.timelimit.hard.or(defaults.hard),
             soft: headers.timelimit.soft.or(defaults.soft),
         };
-        // Arguments are deserialised inside the future, where a panic of their `Deserialize` is caught too.
+        // Arguments are deserialised inside the future, so a panic in a `Deserialize` implementation is
+        // caught too.
         let call = async {
             registered
                 .call(context, args, kwargs)
@@ -188,13 +189,14 @@ impl Attempt<'_> {
     async fn store_started(&self) {
         let meta = ResultMeta::started(&self.message.headers, std::process::id(), &self.shared.hostname);
         if let Err(error) = self.shared.broker.store_result(&meta).await {
-            // There is no retry: the final state replaces `STARTED`, and is stored until it is confirmed.
+            // Not retried: the final state replaces `STARTED`, and storing the final state is retried.
             FailureLog::new("storing STARTED").failed(&error);
         }
     }
 
-    /// Polls `call` until it ends, a time limit passes, or the task is terminated. The error is the outcome of
-    /// code that panicked or was dropped.
+    /// Polls `call` until it ends, a time limit passes, or the task is terminated.
+    ///
+    /// Returns the outcome as `Err` if the call panicked or was stopped before it ended.
     async fn within(
         &self,
         limits: TimeLimit,
@@ -224,7 +226,7 @@ impl Attempt<'_> {
 
     fn not_registered(&self) -> TaskOutcome {
         let headers = &self.message.headers;
-        // The arguments are omitted, because they may be personal data.
+        // The arguments are omitted, because they may contain personal data.
         error!(
             task = headers.task,
             task_id = headers.id.as_str(),
@@ -279,14 +281,14 @@ fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
     TaskOutcome::Rejected(exception, arguments)
 }
 
-/// Returns the failure of a task that panicked, with the panic's message if it is a constant of the program.
+/// Returns the failure of a task that panicked, with the panic's message if it is a string literal.
 ///
-/// A formatted message may contain any value of the task, and results and logs have more readers than the
-/// task's data.
+/// A formatted message may contain any value that the task handles, and more people can read results and logs
+/// than the task's data.
 fn panicked(panic: &(dyn Any + Send)) -> TaskOutcome {
     let text = panic
         .downcast_ref::<&'static str>()
         .copied()
-        .unwrap_or("with a message that may hold values, and is withheld");
+        .unwrap_or("message withheld because it may contain sensitive values");
     TaskOutcome::Failure(Exception::new("Panic", text).module("celeriac"))
 }

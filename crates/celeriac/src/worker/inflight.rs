@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Maximum number of held tasks with an `eta` in the future: AMQP's largest prefetch count. At the maximum,
-/// nothing is received.
+/// the worker receives no messages.
 const MAX_DEFERRED: usize = 65_535;
 
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ pub(super) struct Entry {
     pub delivery: Delivery,
     /// Id of the task; empty if the message cannot be run.
     pub id: TaskId,
-    /// Orders of remote control for this delivery.
+    /// Remote-control orders for this delivery.
     pub orders: Orders,
     arrival: u64,
     stage: AtomicU8,
@@ -50,7 +50,7 @@ pub(super) struct Entry {
 const WAITING: u8 = 0;
 const RUNNING: u8 = 1;
 const RETURNED: u8 = 2;
-/// Running, but acknowledged before the start: the delivery is neither renewed nor returned.
+/// Running, but acknowledged before the start: its lease is not renewed, and a shutdown does not return it.
 const ACKNOWLEDGED: u8 = 3;
 
 impl Entry {
@@ -99,8 +99,8 @@ impl Inflight {
 
     /// Returns the number of messages that may be received; deferred tasks do not count.
     ///
-    /// Returns 0 while more than half of the prefetched tasks wait for a slot, because receiving messages in
-    /// batches is cheaper than one by one.
+    /// Returns 0 while more than half of the prefetched tasks are waiting for a slot, because receiving
+    /// messages in batches is cheaper than one by one.
     pub(super) fn room(&self, prefetch: usize, concurrency: usize, running: usize) -> usize {
         if self.is_full() {
             return 0;
@@ -120,7 +120,7 @@ impl Inflight {
         self.deferred.load(Ordering::Acquire) >= MAX_DEFERRED
     }
 
-    /// Marks the task as running. Returns false if it was returned to its queue before.
+    /// Marks the task as running; returns false if it has already been returned to its queue.
     pub(super) fn start(&self, entry: &Entry) -> bool {
         let starts = entry.leave_waiting(RUNNING);
         if starts {
@@ -156,13 +156,13 @@ impl Inflight {
         self.entries.lock().contains_key(tag)
     }
 
-    /// Removes and returns the deliveries whose tasks have not started, newest first: if they return to the
-    /// queue in this order, the oldest is at its head.
+    /// Removes and returns the deliveries whose tasks have not started, newest first: returned to the
+    /// queue in this order, the oldest ends up at its head.
     pub(super) fn take_waiting(&self) -> Vec<Delivery> {
         self.take(|entry| entry.leave_waiting(RETURNED))
     }
 
-    /// Removes and returns all reserved deliveries, in the same order.
+    /// Removes and returns all reserved deliveries, newest first.
     pub(super) fn take_all(&self) -> Vec<Delivery> {
         self.take(Entry::is_reserved)
     }
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_tasks_are_returned_latest_first_and_running_ones_are_not() {
+    fn waiting_tasks_are_returned_newest_first_and_running_ones_are_not() {
         let inflight = Inflight::default();
         let entries: Vec<_> = (0..4).map(|number| hold(&inflight, number)).collect();
         assert!(inflight.start(&entries[1]));

@@ -115,7 +115,7 @@ impl Rate {
 /// Maximum interval between two runs: one day, in seconds.
 const MAX_INTERVAL: f64 = 86_400.0;
 
-/// Error of a text that is not a rate.
+/// Error for a string that is not a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InvalidRate;
 

@@ -174,8 +174,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the queue of follow-up tasks that name no queue; `celery` by default. Celery's
-    /// `task_default_queue`.
+    /// Sets the queue of follow-up tasks that name no queue; `celery` by default. Equivalent to
+    /// Celery's `task_default_queue`.
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
         self.shared.default_queue = queue.into();
         self
@@ -196,8 +196,8 @@ impl WorkerBuilder {
     }
 
     /// Sets whether task events are sent from the start, as with Celery's `-E`; off by default. Remote
-    /// control can change it, as Flower does. Events show arguments and results, shortened, to anyone with
-    /// access to the broker.
+    /// control can change this setting, as Flower does. Events show arguments and results, shortened, to
+    /// anyone with access to the broker.
     pub fn events(mut self, enabled: bool) -> Self {
         self.shared.events = EventBuffer::new(enabled);
         self

@@ -1,5 +1,5 @@
 //! Registered tasks by name. Deserialises JSON arguments into the types that a task declares; arguments of
-//! other types are a `TypeError`, whose text contains no values.
+//! other types cause a `TypeError`, whose message contains no values.
 
 use std::{collections::HashMap, fmt, sync::atomic::Ordering};
 
@@ -14,7 +14,7 @@ use crate::{
     task::{TaskContext, TaskError, TaskOptions},
 };
 
-/// Code of a task; returns `None` if the arguments have other types than the task declares.
+/// Code of a task; returns `None` if the arguments do not have the types that the task declares.
 pub(super) type Handler =
     dyn Fn(TaskContext, Vec<Value>) -> Option<BoxFuture<'static, Result<Value, TaskError>>> + Send + Sync;
 
@@ -82,7 +82,7 @@ impl Registered {
     /// Starts a run of the task.
     ///
     /// # Errors
-    /// Returns a `TypeError` if the arguments have other types than the task declares.
+    /// Returns a `TypeError` if the arguments do not have the types that the task declares.
     pub(super) fn call(
         &self,
         context: TaskContext,

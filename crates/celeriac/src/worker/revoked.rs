@@ -16,10 +16,10 @@ use crate::{lock::Lock, message::Headers};
 const MAX_IDS: usize = 50_000;
 /// Time for which an id is remembered, as in Celery.
 const RETENTION: Duration = Duration::from_secs(3 * 3600);
-/// Maximum number of remembered stamp values; further ones are rejected.
+/// Maximum number of remembered stamp values; further values are rejected.
 const MAX_STAMPS: usize = 10_000;
 
-/// Values of stamps by name, as JSON texts.
+/// Values of stamps by name, encoded as JSON.
 pub(super) type Stamps = HashMap<String, HashSet<String>>;
 
 /// Revoked ids and stamps.
@@ -121,13 +121,13 @@ pub(super) struct Orders {
 }
 
 impl Orders {
-    /// Orders that the task must not start.
+    /// Prevents the task from starting.
     pub(super) fn revoke(&self) {
         self.revoked.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 
-    /// Orders that the task must be terminated even if it is running.
+    /// Terminates the task even if it is running.
     pub(super) fn terminate(&self, signal: i32) {
         self.signal.store(signal, Ordering::Release);
         self.changed.notify_one();

@@ -26,7 +26,7 @@ pub(super) struct FinishedRun {
     pub(super) acked_early: bool,
     /// Headers with the trace context of the run; empty without follow-up tasks.
     pub(super) trace: Map<String, Value>,
-    /// Span of the run. The broker commands of its settlement belong to it.
+    /// Span of the run, the parent of the settlement's broker commands.
     pub(super) span: SpanHandle,
 }
 

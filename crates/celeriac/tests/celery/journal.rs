@@ -6,14 +6,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Milliseconds since 1970.
+/// Milliseconds since the Unix epoch.
 pub type Millis = u128;
 
 pub fn now() -> Millis {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
 }
 
-/// One attempt of a worker at a task.
+/// One attempt by a worker to run a task.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub worker: String,
@@ -34,7 +34,7 @@ impl Journal {
         &self.0
     }
 
-    /// Returns the runs of each task, in order of their start.
+    /// Returns the runs of each task, in the order they started.
     pub fn runs(&self) -> HashMap<String, Vec<Run>> {
         let mut runs: HashMap<String, Vec<Run>> = HashMap::new();
         let text = std::fs::read_to_string(&self.0).unwrap_or_default();

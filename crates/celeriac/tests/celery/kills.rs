@@ -116,7 +116,7 @@ async fn every_task_finishes_although_workers_and_the_server_are_killed() {
     let tasks_started = journal.runs().len();
     assert!(
         tasks_started > TASKS / 10 && tasks_started < TASKS,
-        "{tasks_started} tasks had started: the kills did not fall into the work"
+        "{tasks_started} of {TASKS} tasks had started: the kills did not happen while tasks were running"
     );
 
     let broker = patient_broker(&server);
@@ -150,6 +150,6 @@ async fn every_task_finishes_although_workers_and_the_server_are_killed() {
         }
         twice += usize::from(runs.iter().filter(|run| run.finished.is_some()).count() > 1);
     }
-    // Only tasks that a killed worker had finished before the server received their acknowledgement.
+    // A task finishes twice only if its worker was killed before the server received the acknowledgement.
     assert!(twice <= KILLS * HELD, "{twice} tasks finished twice");
 }

@@ -1,5 +1,5 @@
 //! Rust and real Celery on one Redis: each side runs the other's tasks, and the sender reads the results.
-//! Needs Python interpreters with Celery, see `support/celery.rs`.
+//! Needs Python interpreters with Celery; see `support/celery.rs`.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 #![expect(dead_code, reason = "each test crate uses only parts of `support`")]

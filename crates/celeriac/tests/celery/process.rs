@@ -70,7 +70,7 @@ impl WorkerProcess {
     pub fn kill(&mut self) -> Millis {
         assert!(
             self.child.try_wait().unwrap().is_none(),
-            "{} has exited by itself",
+            "{} had already exited",
             self.name
         );
         self.child.kill().unwrap();

@@ -35,7 +35,7 @@ async fn celery_events_shows_every_task(python: Python) {
     let mut next = async |wanted: &str| {
         let find = async {
             loop {
-                let line = lines.next_line().await.unwrap().expect("the monitor runs");
+                let line = lines.next_line().await.unwrap().expect("the monitor is running");
                 if line.contains(wanted) {
                     return line;
                 }
@@ -109,7 +109,7 @@ async fn flower_shows_the_worker_and_its_tasks_and_revokes_a_task(python: Python
         seen["registered"].as_array().unwrap().contains(&json!("add")),
         "{seen}"
     );
-    // Flower enables events by itself.
+    // Flower enables events when it starts.
     eventually("events are enabled", async || {
         let reply = fixture.query("enable_events", json!({})).await;
         (reply["ok"] == "task events already enabled").then_some(())

@@ -1,5 +1,5 @@
 //! Remote control: Celery's command line and Flower inspect and control a Rust worker, and this crate's
-//! client does the same with Rust and Python workers. Needs Python interpreters with Celery, see
+//! client does the same with Rust and Python workers. Needs Python interpreters with Celery; see
 //! `support/celery.rs`.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]

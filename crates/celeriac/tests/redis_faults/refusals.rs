@@ -141,7 +141,7 @@ async fn the_worker_waits_while_there_are_too_few_replicas() {
 }
 
 #[tokio::test]
-async fn the_worker_waits_while_the_server_cannot_write_its_disk() {
+async fn the_worker_waits_while_the_server_cannot_write_to_its_disk() {
     let server = Server::start();
     let (_, folder): (String, PathBuf) = cmd("CONFIG")
         .arg("GET")

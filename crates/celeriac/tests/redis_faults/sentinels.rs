@@ -236,7 +236,7 @@ async fn an_error_names_sentinels_that_fail_or_do_not_know_the_primary() {
     let error = unknown.ping().await.unwrap_err().to_string();
     assert!(error.contains("no sentinel names the primary"), "{error}");
     assert!(
-        error.contains("does not know the name") && !error.contains("s3cret"),
+        error.contains("does not know the master name") && !error.contains("s3cret"),
         "{error}"
     );
     let begin = Instant::now();

@@ -56,7 +56,7 @@ fn launch(mut command: Command, folder: &Path, port: u16) -> Child {
         .unwrap();
     let deadline = Instant::now() + PATIENCE;
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < deadline, "redis-server does not listen");
+        assert!(Instant::now() < deadline, "redis-server did not listen in time");
         std::thread::sleep(Duration::from_millis(20));
     }
     child

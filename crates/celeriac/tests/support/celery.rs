@@ -48,7 +48,7 @@ pub struct Python {
 }
 
 impl Python {
-    /// Returns the interpreter with this version of Celery (`5.6`).
+    /// Returns the interpreter that has this version of Celery installed, such as `5.6`.
     pub fn with_celery(version: &str) -> Self {
         static INTERPRETERS: OnceLock<Vec<Python>> = OnceLock::new();
         let known = INTERPRETERS.get_or_init(Self::all);
@@ -81,8 +81,8 @@ impl Python {
         interpreters.split(':').map(query).collect()
     }
 
-    /// Returns a command of this interpreter (`["-m", "celery", "-A", "app", "inspect", "ping"]`) for the
-    /// server at `url`.
+    /// Returns a command that runs this interpreter with `arguments`, such as
+    /// `["-m", "celery", "-A", "app", "inspect", "ping"]`. `url` is the broker of the application.
     pub fn command(&self, url: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.interpreter);
         command
@@ -100,11 +100,11 @@ impl Python {
         command
     }
 
-    /// Runs a command of this interpreter and returns its output.
+    /// Runs the interpreter with `arguments` and returns its standard output.
     pub async fn output(&self, url: &str, arguments: &[&str]) -> String {
         let output = timeout(PATIENCE, self.command(url, arguments).output())
             .await
-            .unwrap_or_else(|_| panic!("Celery {}: {arguments:?} does not exit", self.celery))
+            .unwrap_or_else(|_| panic!("Celery {}: {arguments:?} did not exit in time", self.celery))
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(
@@ -117,8 +117,8 @@ impl Python {
         text(&output.stdout)
     }
 
-    /// Starts a worker with one thread. `args` are arguments of `celery worker` (a later `--pool` or
-    /// `--concurrency` wins), `env` are variables that `app.py` reads.
+    /// Starts a worker with one thread. `args` are passed to `celery worker`, where they can override
+    /// `--pool` and `--concurrency`; `env` are variables that `app.py` reads.
     pub async fn worker(&self, url: &str, args: &[&str], env: &[(&str, &str)]) -> PythonWorker {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -167,7 +167,7 @@ impl Python {
     }
 }
 
-/// A `celery worker`, killed when dropped. Its log is printed if the test fails.
+/// A `celery worker` process, killed when dropped. Its log is printed if the test fails.
 pub struct PythonWorker {
     child: Child,
     /// Node name.
@@ -182,9 +182,9 @@ impl PythonWorker {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Returns the process id; the worker must be running.
+    /// Returns the process id. Panics if the worker has exited.
     pub fn pid(&self) -> u32 {
-        self.child.id().expect("the worker runs")
+        self.child.id().expect("the worker is running")
     }
 
     /// Kills the worker, as a crash would.
@@ -192,16 +192,16 @@ impl PythonWorker {
         self.child.kill().await.unwrap();
     }
 
-    /// Starts a warm shutdown, as Celery does at SIGTERM, and waits for its end.
+    /// Starts a warm shutdown, as Celery does on SIGTERM, and waits for the worker to exit.
     pub async fn stop(mut self) {
         self.signal("TERM").await;
         timeout(PATIENCE, self.child.wait())
             .await
-            .unwrap_or_else(|_| panic!("the worker of Celery {} does not stop", self.celery))
+            .unwrap_or_else(|_| panic!("the worker of Celery {} did not stop in time", self.celery))
             .unwrap();
     }
 
-    /// Sends a signal (`STOP`).
+    /// Sends the signal `name`, such as `STOP`.
     pub async fn signal(&self, name: &str) {
         let mut kill = Command::new("kill");
         let status = kill.args(["-s", name, &self.pid().to_string()]).status();
@@ -243,7 +243,7 @@ impl PythonClient {
             .await
             .unwrap_or_else(|_| panic!("Celery {}: timed out running: {code}", self.celery))
             .unwrap()
-            .unwrap_or_else(|| panic!("Celery {}: the client has exited at: {code}", self.celery));
+            .unwrap_or_else(|| panic!("Celery {}: the client exited while running: {code}", self.celery));
         let mut response: Value = serde_json::from_str(&line).unwrap();
         if let Some(error) = response["error"].as_str() {
             panic!("Celery {}: {code}\n{error}", self.celery);

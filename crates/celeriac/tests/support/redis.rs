@@ -118,7 +118,7 @@ fn launch(port: u16, folder: &PathBuf, password: Option<&str>, arguments: &[&str
         .is_err()
     {
         assert!(child.try_wait().unwrap().is_none(), "redis-server has exited");
-        assert!(Instant::now() < deadline, "redis-server does not respond");
+        assert!(Instant::now() < deadline, "redis-server did not respond in time");
         std::thread::sleep(Duration::from_millis(20));
     }
     child

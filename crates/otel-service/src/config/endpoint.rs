@@ -68,7 +68,8 @@ fn scheme(url: &Uri) -> String {
     url.scheme_str().unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Returns the URL with this path for the transport, and the user info; gRPC adds its own path.
+/// Returns the URL for the transport and the user info. The URL has this path, unless the protocol is gRPC,
+/// which adds its own.
 fn target(url: &Uri, protocol: Protocol, path: &str) -> (String, Option<String>) {
     let authority = url.authority().map_or("", Authority::as_str);
     let (user_info, host) = match authority.rsplit_once('@') {

@@ -46,7 +46,7 @@ pub(super) fn span_limits(variables: &mut Variables<'_>) -> SpanLimits {
     }
 }
 
-/// Reads the maximum length of a text attribute of a `SPAN` or `LOGRECORD` in characters.
+/// Reads the maximum length of a string attribute of a `SPAN` or `LOGRECORD`, in characters.
 pub(super) fn value_length(item: &str, variables: &mut Variables<'_>) -> Option<usize> {
     variables
         .limit(&format!("OTEL_{item}_ATTRIBUTE_VALUE_LENGTH_LIMIT"))

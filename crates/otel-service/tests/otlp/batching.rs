@@ -249,7 +249,7 @@ fn exceed_all_limits() {
     telemetry.shutdown(Duration::from_secs(10)).unwrap();
 }
 
-/// Returns the length of the longest text attribute.
+/// Returns the length of the longest string attribute.
 fn longest(attributes: &[KeyValue]) -> usize {
     attributes
         .iter()

@@ -1,4 +1,4 @@
-//! Masking of addresses in all texts of spans and metrics.
+//! Masking of addresses in all strings of spans and metrics.
 
 use std::time::Duration;
 
@@ -56,8 +56,8 @@ fn scenario() {
 }
 
 #[test]
-fn addresses_in_all_texts_of_spans_and_metrics_are_masked() {
-    let name = "masked::addresses_in_all_texts_of_spans_and_metrics_are_masked";
+fn addresses_in_all_strings_of_spans_and_metrics_are_masked() {
+    let name = "masked::addresses_in_all_strings_of_spans_and_metrics_are_masked";
     let Some(run) = support::run(name, Behaviour::Accepts, &[], scenario) else {
         return;
     };

@@ -1,4 +1,4 @@
-// The filter form above a list. Fields update the address while the user types, and are updated when it changes otherwise.
+// The filter form above a list. Fields update the address while the user types, and follow other changes to it.
 import { html, useEffect, useRef } from '../html.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
 import { useLive } from '../live.js';

@@ -56,7 +56,7 @@ export function Loading() {
   return html`<div class="loading" role="status" aria-label="loading"><i></i><i></i><i></i></div>`;
 }
 
-/** The used part of a limit. @param {{used: number, limit: number, label: string}} props */
+/** A meter that shows how much of a limit is used. @param {{used: number, limit: number, label: string}} props */
 export function Meter({ used, limit, label }) {
   const fraction = limit > 0 ? Math.min(1, used / limit) : 0;
   return html`<span class="meter" role="meter" aria-label=${label} aria-valuemin="0" aria-valuemax=${limit} aria-valuenow=${used}>

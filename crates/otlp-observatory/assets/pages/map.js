@@ -18,7 +18,7 @@ const WINDOWS = [
   ['1h', '1 h'],
 ];
 
-/** Minimum scale of a map that is wider than the page; an even wider one scrolls. */
+/** Minimum scale of a map that is wider than the page; a map that does not fit at this scale scrolls. */
 const LEAST_SCALE = 0.7;
 
 /** Maximum number of edges that are drawn; the table lists all. */

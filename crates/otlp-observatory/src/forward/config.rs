@@ -6,7 +6,7 @@ use url::Url;
 
 use super::queue::FolderError;
 
-/// Text that `Debug` does not show.
+/// A secret string, shown as `***` in `Debug` output.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Secret(String);
 
@@ -66,7 +66,7 @@ impl Forwarding {
         self
     }
 
-    /// Authenticates every request with a token, which is requested with `credentials`.
+    /// Authenticates every request with a token obtained with `credentials`.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self
@@ -135,7 +135,7 @@ pub enum StartError {
         /// Setting that contains the address: `endpoint` or `token URL`.
         purpose: &'static str,
     },
-    /// A header name or value is invalid in HTTP.
+    /// A header name or value is not valid in HTTP.
     #[error("the header {name:?} for forwarding has an invalid name or value")]
     Header {
         /// Name of the header.

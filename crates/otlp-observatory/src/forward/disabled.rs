@@ -1,5 +1,5 @@
-//! Uninhabited replacements for the types of `forward`, used without the feature `forward`. Other modules are the same
-//! with and without the feature.
+//! Uninhabited stand-ins for the types of `forward`, compiled when the `forward` feature is off, so that
+//! other modules need no conditional code.
 
 use std::{convert::Infallible, time::Duration};
 

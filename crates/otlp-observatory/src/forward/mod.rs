@@ -64,7 +64,7 @@ struct Shared {
 }
 
 impl Forwarder {
-    /// Opens the queue and starts to send its contents, on the current Tokio runtime.
+    /// Opens the queue and starts sending its contents, on the current Tokio runtime.
     ///
     /// # Errors
     /// Fails if an address or a header is not allowed, or if the folder cannot be written or is used by another process.

@@ -97,7 +97,7 @@ impl SignalProgress {
                 "forwarding works again",
             ),
             drops: failures(
-                "dropped telemetry that the backend rejects",
+                "dropped telemetry that the backend rejected",
                 "the backend accepts telemetry again",
             ),
             rejections: failures(

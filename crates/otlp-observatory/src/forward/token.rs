@@ -46,7 +46,7 @@ pub(super) struct Tokens {
 #[derive(Debug)]
 struct TokenCache {
     token: Option<Token>,
-    /// Part of the request in which the endpoint accepts the secret; `None` until a request succeeded.
+    /// Part of the request in which the endpoint accepts the secret; `None` until a request has succeeded.
     auth_type: Option<AuthType>,
     /// Last failure, and the time of the next request.
     failure: Option<(RequestError, Instant)>,
@@ -83,7 +83,7 @@ impl Tokens {
     /// Returns the value of the `Authorization` header. Concurrent callers wait for the same request.
     ///
     /// # Errors
-    /// There is no valid token. The duration is the time until the next request for one.
+    /// Returns an error if there is no valid token, with the time until the next request for a token.
     pub(super) async fn authorization(&self) -> Result<HeaderValue, (RequestError, Duration)> {
         let mut cache = self.cache.lock().await;
         if let Some(token) = &cache.token
@@ -171,7 +171,7 @@ impl<'a> AsyncHttpClient<'a> for Tokens {
     }
 }
 
-/// Whether the request itself was rejected, so a different one may be accepted.
+/// Whether the request itself was rejected; a different request may be accepted.
 fn concerns_request(error: &RequestError) -> bool {
     match error {
         RequestError::Rejected(..) | RequestError::NoToken(_) => true,

@@ -15,7 +15,7 @@ fn masked(mut export: Export) -> Export {
 }
 
 #[test]
-fn every_text_of_every_signal_is_masked() {
+fn every_string_of_every_signal_is_masked() {
     for export in samples::exports("alice.smith@example.com") {
         let texts = count(&export, "alice.smith");
         assert!(texts > 10);
@@ -104,7 +104,7 @@ fn a_value_nested_as_deeply_as_the_decoder_allows_is_masked() {
     );
 }
 
-/// Xorshift generator, which returns the same texts in every run.
+/// Xorshift generator, which returns the same strings in every run.
 struct Random(u64);
 
 impl Random {

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-/// Reason a request gets no page.
+/// Reason a request gets an error response.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum PageError {
     #[error("parameter `{name}`: {problem}")]

@@ -44,7 +44,7 @@ impl Compression {
 /// Returns the declared length of `body`, or the maximum if the length is unknown.
 ///
 /// # Errors
-/// The declared length exceeds [`MAX_HTTP_BODY`].
+/// Fails if the declared length exceeds [`MAX_HTTP_BODY`].
 pub(super) fn declared_length(body: &Body) -> Result<u32, Rejection> {
     let length = body.size_hint().exact().unwrap_or(MAX_HTTP_BODY as u64);
     let length = u32::try_from(length).map_err(|_| TOO_LARGE)?;

@@ -1,4 +1,4 @@
-//! Builders of telemetry for tests.
+//! Builders for the telemetry that tests use.
 
 use opentelemetry_proto::tonic::{
     collector::{
@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::{
 
 use crate::export::Export;
 
-/// Fixed current time of the tests.
+/// Current time in tests, in nanoseconds since 1970.
 pub(crate) const NOW: u64 = 1_800_000_000_000_000_000;
 
 /// One millisecond in nanoseconds.

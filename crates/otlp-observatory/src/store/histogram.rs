@@ -167,7 +167,8 @@ impl Exponential {
         Self { scale, counts }
     }
 
-    /// Returns the buckets without the observations of `before`; `None` if they do not contain all of these.
+    /// Returns the buckets without the observations of `before`; `None` if an observation of `before` is
+    /// missing.
     fn since(&self, before: &Self) -> Option<Self> {
         let scale = self.scale.min(before.scale);
         let mut rest = self.at_scale(scale);

@@ -267,7 +267,7 @@ impl Loops<'_> {
         let delivery = Arc::new(Delivery::new(signal, self.redact));
         self.set.spawn(async move {
             let delivered = supervised(signal, shutdown.clone(), move || {
-                // The warnings were reported at the first start.
+                // The warnings were reported on the first start.
                 let again = || Sender::new(&target.destination, &mut Vec::new()).ok();
                 let sender = first.take().or_else(again)?;
                 let (delivery, shutdown) = (Arc::clone(&delivery), shutdown.clone());

@@ -81,7 +81,7 @@ impl Grpc {
     }
 }
 
-/// Returns a client that connects at its first call.
+/// Returns a client that connects on its first call.
 fn client(endpoint: &Endpoint, compression: Compression) -> client::Grpc<Channel> {
     let client = client::Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_RESPONSE);
     match compression {

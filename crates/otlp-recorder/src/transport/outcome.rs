@@ -36,7 +36,7 @@ pub(crate) struct SendError {
 pub(crate) enum Retry {
     Never,
     AfterBackoff,
-    /// After the delay that the collector requests, or later.
+    /// Retry no earlier than after the delay that the collector requests.
     After(Duration),
 }
 

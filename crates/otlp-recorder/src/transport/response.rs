@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::outcome::Accepted;
 
-/// Minimum length of a header value that is hidden in messages. Shorter values are hardly secrets and occur
-/// in ordinary text.
+/// Minimum length of a header value that is hidden in messages. Shorter values are unlikely to be secrets
+/// and occur in ordinary text.
 const MIN_SECRET: usize = 6;
 
 /// Parses a protobuf response. The responses of the three signals differ in field names only.

@@ -180,7 +180,7 @@ pub async fn update_profile(
     Ok(Json(updated.await?.into()))
 }
 
-/// Log out, which revokes the token
+/// Log out and revoke the token
 #[utoipa::path(
     post, path = "/api/logout", tag = "accounts", security(("bearer" = [])),
     responses((status = OK, body = Message))

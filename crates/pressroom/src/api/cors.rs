@@ -1,7 +1,7 @@
 //! Cross-Origin Resource Sharing (WHATWG Fetch standard): lets pages of the configured origins read
 //! responses. By default no origin is allowed.
 //!
-//! Callers authenticate with a bearer token, which browsers do not send by themselves. Therefore
+//! Callers authenticate with a bearer token, which browsers do not send on their own. Therefore
 //! `Access-Control-Allow-Credentials` is never sent, and allowing `*` is safe. tower-http's layer is not used,
 //! because it responds to every OPTIONS request itself, without `Allow`.
 

@@ -1,10 +1,10 @@
 //! Entity tags of articles (RFC 9110, section 8.8.3).
 //!
-//! A tag has the form `"<version>-<view>"`. The version is the article's `updated_at`, which increases with every
-//! update. The view is a digest of the other variable parts of the response: the number of favourites, whether the
-//! reader has favourited the article, and the author's id, name and e-mail address. The tag changes whenever the
-//! response changes, so it is a strong validator although the text of the article is not hashed. Its cost does not
-//! depend on the length of the article.
+//! A tag has the form `"<version>-<view>"`. The version is the article's `updated_at`, which increases with
+//! every update. The view is a digest of the other variable parts of the response: the number of favourites,
+//! whether the reader has favourited the article, and the author's id, name and e-mail address. The tag
+//! changes whenever the response changes, so it is a strong validator even though the text of the article is
+//! not hashed. The cost of a tag does not depend on the length of the article.
 
 use axum::http::HeaderValue;
 use jiff::Timestamp;

@@ -48,7 +48,7 @@ impl Clients {
     /// Returns the client address of a request whose connection comes from `peer`.
     ///
     /// Logs a warning, once per process, if an untrusted peer sends `X-Forwarded-For`: the peer may be a proxy
-    /// that is missing in the configuration, and the rate limits would treat all of its clients as one.
+    /// that is missing from the configuration, and the rate limits would treat all of its clients as one.
     pub(super) fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         if self.proxies.contains(peer.ip()) {
             return self.proxies.client(peer, headers);

@@ -44,7 +44,7 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
 #[cfg(not(feature = "observatory"))]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
     let telemetry = match telemetry::destination_variable() {
-        Some(variable) => format!("as {variable} sets; this build has no observatory"),
+        Some(variable) => format!("set by {variable}; this build has no observatory"),
         None => "off; this build has no observatory, set OTEL_EXPORTER_OTLP_ENDPOINT to export".to_owned(),
     };
     with_telemetry(NAME, telemetry::Export::WhenConfigured, |name| {

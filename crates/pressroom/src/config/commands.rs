@@ -168,7 +168,7 @@ configuration! {
 
 /// The settings of all commands, for options before a command and for `pressroom config`.
 ///
-/// Reading it reads the configurations of `serve` and `worker`.
+/// [`Configuration::read`] reads the configurations of `serve` and `worker`.
 #[derive(Debug, Clone)]
 pub struct EverySetting;
 

@@ -8,7 +8,7 @@ use super::{error::Result, reader::Reader, setting::Setting};
 
 /// The configuration of a command.
 pub trait Configuration: Sized {
-    /// Whether the options may also follow a command below this one.
+    /// Whether the options may also follow a subcommand of this command.
     const BELOW: bool = true;
 
     /// The settings that [`Self::read`] reads, and that the command's `--help` shows.

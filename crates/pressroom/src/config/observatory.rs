@@ -25,7 +25,7 @@ settings! { OWN:
     OBSERVATORY_OTLP_GRPC_PORT, "observatory-otlp-grpc-port", "PORT", Fixed("4317"),
         "Port that receives OTLP over gRPC";
     OBSERVATORY_HEALTH_PORT, "observatory-health-port", "PORT", Fixed("13133"),
-        "Port of the health check; the default is that of the OpenTelemetry Collector";
+        "Port of the health check; the default is the OpenTelemetry Collector's";
     OBSERVATORY_MEMORY, "observatory-memory", "SIZE", Fixed("256MiB"),
         "Memory for telemetry, for example 64MiB or 1GiB";
     OBSERVATORY_FORWARD_ENDPOINT, "observatory-forward-endpoint", "URL", Fallback::None,

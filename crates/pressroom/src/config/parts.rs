@@ -65,7 +65,7 @@ pub(super) fn secret_key(reader: &mut Reader, setting: Setting) -> Result<Option
     })
 }
 
-/// Reads the key that signs tokens, which must not be a published one.
+/// Reads the key that signs tokens, which must not be a published sample key.
 pub(super) fn required_secret_key(reader: &mut Reader, setting: Setting) -> Result<SecretKey> {
     let error = |problem| ConfigError::new(setting.variable, format!("{problem}; {SECRET_KEY_HINT}"));
     let key = secret_key(reader, setting)?.ok_or_else(|| error("is required"))?;
@@ -148,7 +148,7 @@ fn rate_limit(reader: &mut Reader, setting: Setting) -> Result<Option<NonZeroU32
         let limit = match text.trim() {
             "off" => None,
             number => Some(number.parse().map_err(|_| {
-                format!("{number:?} is neither off nor a number of attempts per minute, from 1")
+                format!("{number:?} is neither off nor a positive number of attempts per minute")
             })?),
         };
         Ok::<_, String>((limit, rate(limit)))

@@ -88,7 +88,7 @@ impl Reader {
         })
     }
 
-    /// Reads a number from 1.
+    /// Reads a number of at least 1.
     pub(super) fn count(&mut self, setting: Setting) -> Result<NonZeroUsize> {
         self.parse(setting, "a whole number above 0")
     }

@@ -20,13 +20,13 @@ impl Secret {
         &self.0
     }
 
-    /// Returns a URL with its password and query masked.
+    /// Returns the URL with its password and query masked, or `***` if they cannot be located reliably.
     #[must_use]
     pub fn masked_url(&self) -> String {
         let Ok(mut url) = Url::parse(&self.0) else {
             return self.to_string();
         };
-        // Celery lists the URLs of sentinels in one text; all but the first are parsed as a path.
+        // Celery joins the URLs of several sentinels in one string; `Url` parses all but the first as a path.
         if url.path().contains('@') {
             return self.to_string();
         }

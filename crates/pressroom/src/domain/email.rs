@@ -13,7 +13,7 @@ const ATOM_SYMBOLS: &str = "-!#$%&'*+/=?^`{}|~";
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Email(String);
 
-/// Reason a text is not a valid address.
+/// Reason a string is not a valid address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEmail {
     /// The text is not an address.

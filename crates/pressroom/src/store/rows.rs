@@ -28,11 +28,11 @@ impl<T: for<'a> tokio_postgres::types::FromSql<'a> + rusqlite::types::FromSql> C
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Utc(pub(super) Timestamp);
 
-/// A UUID: a PostgreSQL `uuid`, or an SQLite text.
+/// A UUID: a PostgreSQL `uuid`, or a string in SQLite.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Id(pub(super) Uuid);
 
-/// A JSON value: a PostgreSQL `jsonb`, or an SQLite text.
+/// A JSON value: a PostgreSQL `jsonb`, or a string in SQLite.
 #[derive(Debug)]
 pub(super) struct Json(pub(super) Value);
 

@@ -35,7 +35,7 @@ async function post(url, body, headers = {}) {
   return response;
 }
 
-/** Sends a failed span with a log record and a metric, with HTML in every text. Returns the trace id. */
+/** Sends a failed span with a log record and a metric, with HTML in every string. Returns the trace id. */
 async function sendHostileTelemetry() {
   const text = (value) => ({ stringValue: value });
   const now = BigInt(Date.now()) * 1_000_000n;

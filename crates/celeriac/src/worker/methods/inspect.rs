@@ -1,5 +1,5 @@
-//! Queries about the worker and the tasks it holds. Messages are decoded only when a query arrives, without a
-//! cost for running tasks.
+//! Queries about the worker and the tasks it holds. Messages are decoded only when a query arrives, so
+//! queries cost running tasks nothing.
 
 use std::{collections::BTreeSet, process, sync::Arc};
 

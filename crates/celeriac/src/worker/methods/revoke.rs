@@ -43,7 +43,7 @@ pub(super) struct Termination {
 }
 
 impl Termination {
-    /// Orders that the task must not start; if `terminate` is set, that it must be terminated.
+    /// Prevents the task from starting and, if `terminate` is set, terminates it if it is running.
     fn order(&self, entry: &Entry) {
         entry.orders.revoke();
         if self.terminate {
@@ -112,8 +112,8 @@ pub(super) async fn revoke(shared: &Shared, order: Revoke) -> MethodResult {
     }
 }
 
-/// Stores `REVOKED` for tasks that have not started, which ends the wait of their clients before a worker
-/// receives the tasks.
+/// Stores `REVOKED` for tasks that have not started, so that waiting clients do not have to wait until a
+/// worker receives the tasks.
 async fn store_revoked(shared: &Shared, ids: impl IntoIterator<Item = String>) {
     let now = system::now();
     let stores = ids.into_iter().map(|id| async move {

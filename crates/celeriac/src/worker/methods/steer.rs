@@ -80,7 +80,7 @@ pub(super) struct Consumer {
 pub(super) fn add_consumer(shared: &Shared, order: &Consumer) -> MethodResult {
     let queue = &order.queue;
     if queue.is_empty() || queue.len() > MAX_QUEUE_NAME {
-        let message = format!("a queue's name must have 1 to {MAX_QUEUE_NAME} bytes");
+        let message = format!("a queue's name must be 1 to {MAX_QUEUE_NAME} bytes long");
         return Err(Failure::Other(message));
     }
     let queues = shared.queues();

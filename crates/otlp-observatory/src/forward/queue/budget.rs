@@ -1,4 +1,4 @@
-//! Limit on the disk space of the queues of all signals together.
+//! Limit on the disk space shared by the queues of all signals.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +6,8 @@ use crate::export::Signal;
 
 /// Disk space shared by the queues, in bytes.
 ///
-/// An eighth is reserved for each signal. A signal that the backend does not accept thus leaves space for the others.
+/// An eighth of the limit is reserved for each signal, so a signal that the backend rejects cannot fill the
+/// disk space of the others.
 #[derive(Debug)]
 pub(in crate::forward) struct Budget {
     pub(in crate::forward) limit: u64,
@@ -48,7 +49,7 @@ impl Budget {
         *own = own.saturating_sub(bytes);
     }
 
-    /// Ignores poisoning: a panic cannot leave a number partially changed.
+    /// Locks the counts. Poisoning is ignored, because a panic cannot leave a count half-updated.
     fn used(&self) -> MutexGuard<'_, [u64; Signal::ALL.len()]> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,8 +22,9 @@ pub(super) fn read(folder: &Path) -> io::Result<Option<Position>> {
     }
 }
 
-/// Replaces the cursor atomically: after a crash, it is either the old or the new one. Only the owner can read
-/// the file.
+/// Replaces the cursor atomically: after a crash, the file contains either the old or the new position.
+///
+/// Only the owner can read the file.
 pub(super) fn write(folder: &Path, sent: Position) -> io::Result<()> {
     let mut bytes = [sent.segment.to_le_bytes(), sent.offset.to_le_bytes()].concat();
     bytes.extend_from_slice(&crc(&[&bytes]).to_le_bytes());

@@ -167,7 +167,7 @@ impl DiskQueue {
                 Entry::Damaged(bytes) => batch.damaged += bytes,
                 Entry::TooLong => break,
                 Entry::EndOfSegment => {
-                    // The file may have been truncated from outside.
+                    // Another program may have truncated the file.
                     batch.damaged += end.offset - reader.position.offset.min(end.offset);
                     batch.end = end;
                     return Ok(Some(batch));
@@ -243,7 +243,7 @@ impl DiskQueue {
         }
     }
 
-    /// Ignores poisoning: a panic leaves the index unchanged.
+    /// Locks the index. Poisoning is ignored, because a panic leaves the index unchanged.
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,8 +8,8 @@
 //! | 12..16 | CRC-32 of the request |
 //! | 16..20 | CRC-32 of bytes 0..16 and of the record's position |
 //!
-//! Numbers are little-endian. The second checksum includes the position, so received text in the form of a record is not
-//! mistaken for one when the next record of a damaged file is searched.
+//! Numbers are little-endian. The second checksum includes the position, so that received data that looks
+//! like a record is not mistaken for one while a damaged file is searched for the next record.
 
 use flate2::Crc;
 
@@ -18,7 +18,7 @@ const MAGIC: [u8; 4] = *b"PRq1";
 /// Length of a header, in bytes.
 pub(in crate::forward) const HEADER: usize = 20;
 
-/// Position in a queue: the id of a segment, and an offset in it in bytes.
+/// Position in a queue: the id of a segment, and a byte offset within the segment.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Position {
     pub(super) segment: u64,

@@ -15,7 +15,7 @@ use super::{
 
 /// Lists the segments in `folder`, and deletes those that have been sent.
 ///
-/// An incompletely written record at the end is cut off. Damage elsewhere is detected by the reader.
+/// A partially written record at the end is cut off. The reader detects damage elsewhere.
 pub(super) fn recover(folder: &Path) -> io::Result<Index> {
     let cursor = cursor::read(folder)?.unwrap_or_default();
     let mut segments = Vec::new();

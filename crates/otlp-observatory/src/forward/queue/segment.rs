@@ -35,7 +35,7 @@ pub(super) fn create(folder: &Path, id: u64) -> io::Result<File> {
 
 /// Reads the records of a segment.
 ///
-/// The rest of the segment is in memory: it is at most one record longer than the limit for segments.
+/// The rest of the segment is held in memory; a segment is at most one record longer than the limit.
 #[derive(Debug)]
 pub(super) struct Reader {
     unread: Bytes,

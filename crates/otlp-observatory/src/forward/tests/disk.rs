@@ -131,7 +131,7 @@ async fn a_full_queue_rejects_requests_and_loses_none() {
     assert_eq!(backend.accepted(), accepted);
     // There is space again.
     forwarder.accept(&one(1000));
-    until("it is accepted", || backend.accepted().contains(&1000)).await;
+    until("the request is accepted", || backend.accepted().contains(&1000)).await;
     assert_eq!(forwarder.status().dropped_requests, 0);
 }
 
@@ -175,7 +175,7 @@ fn a_record_after_a_long_damaged_one_is_found_at_any_offset() {
 }
 
 #[test]
-fn text_in_the_form_of_a_record_is_not_mistaken_for_one() {
+fn text_that_looks_like_a_record_is_not_mistaken_for_one() {
     let scratch = Scratch::new();
     {
         let queue = queue(&scratch, 1 << 20);
@@ -200,7 +200,7 @@ fn a_segment_of_noise_is_skipped() {
     for id in 1..=3 {
         fs::write(scratch.queue().join(format!("traces/{id:016x}.segment")), &noise).unwrap();
     }
-    fs::write(scratch.queue().join("traces/notes.txt"), "not of the queue").unwrap();
+    fs::write(scratch.queue().join("traces/notes.txt"), "not a segment").unwrap();
     let queue = queue(&scratch, 8 << 20);
     append(&queue, b"real").unwrap();
     assert_eq!(drain(&queue), [b"real"]);
@@ -222,7 +222,7 @@ fn a_missing_segment_is_skipped() {
 }
 
 #[test]
-fn after_damage_to_the_cursor_everything_is_sent_again() {
+fn a_damaged_cursor_causes_everything_to_be_sent_again() {
     let scratch = Scratch::new();
     {
         let queue = queue(&scratch, 1 << 20);
@@ -285,7 +285,7 @@ async fn a_deleted_folder_is_reported_and_works_again_once_recreated() {
     assert_eq!(forwarder.status().queued_bytes, 0);
     fs::create_dir(&traces).unwrap();
     forwarder.accept(&one(3));
-    until("it is accepted", || backend.accepted() == set([3])).await;
+    until("the request is accepted", || backend.accepted() == set([3])).await;
     assert_eq!(forwarder.status().dropped_requests, 2);
 }
 
@@ -304,7 +304,7 @@ async fn a_folder_is_used_by_one_process_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_created_is_an_error_at_the_start() {
+async fn a_folder_that_cannot_be_created_is_an_error_at_start() {
     let (backend, scratch) = (Backend::down().await, Scratch::new());
     fs::write(scratch.queue(), "a file").unwrap();
     let error = Forwarder::start(&forwarding_to(&backend, &scratch)).unwrap_err();
@@ -316,7 +316,7 @@ async fn only_the_owner_can_read_the_queue() {
     let scratch = unsent(1).await;
     let backend = Backend::start().await;
     let forwarder = start(&forwarding_to(&backend, &scratch));
-    until("it is accepted", || forwarder.status().queued_bytes == 0).await;
+    until("the request is accepted", || forwarder.status().queued_bytes == 0).await;
     forwarder.finish(Duration::ZERO).await;
     drop(forwarder);
     let forwarder = start(&forwarding_to(&Backend::down().await, &scratch));

@@ -78,7 +78,7 @@ async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
     }
     let forwarder = start(&forwarding_to(&backend, &scratch));
     forwarder.accept(&one(1));
-    until("it is accepted", || forwarder.status().sent.spans == 1).await;
+    until("the request is accepted", || forwarder.status().sent.spans == 1).await;
     let all = lines.all();
     assert_eq!(all.len(), 2, "{all:?}");
     assert!(
@@ -100,13 +100,16 @@ async fn recurring_outages_are_logged_once() {
         backend.reply(Reply::status(400));
         backend.reply(Reply::status(503));
         forwarder.accept(&one(2 * id));
-        until("it is dropped", || forwarder.status().dropped_requests == id).await;
+        until("the request is dropped", || {
+            forwarder.status().dropped_requests == id
+        })
+        .await;
         forwarder.accept(&one(2 * id + 1));
-        until("it is accepted", || forwarder.status().sent.spans == id).await;
+        until("the request is accepted", || forwarder.status().sent.spans == id).await;
     }
     // Each of the two problems is logged when it begins and when it ends.
     assert_eq!(lines.all().len(), 4, "{:?}", lines.all());
-    assert_eq!(lines.with("dropped telemetry that the backend rejects"), 1);
+    assert_eq!(lines.with("dropped telemetry that the backend rejected"), 1);
     assert_eq!(lines.with("it is kept on disk and sent later"), 1);
 }
 
@@ -172,9 +175,12 @@ async fn neither_secrets_nor_content_are_logged() {
         ..with_tokens(&backend, &scratch)
     });
     forwarder.accept(&one(1));
-    until("it is dropped", || forwarder.status().dropped_requests == 1).await;
+    until("the request is dropped", || {
+        forwarder.status().dropped_requests == 1
+    })
+    .await;
     forwarder.accept(&one(2));
-    until("it is accepted", || forwarder.status().sent.spans == 1).await;
+    until("the request is accepted", || forwarder.status().sent.spans == 1).await;
     forwarder.finish(ENOUGH).await;
     let all = lines.all().join("\n");
     assert!(

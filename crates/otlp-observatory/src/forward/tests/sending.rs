@@ -95,7 +95,7 @@ async fn retry_after_is_respected() {
         backend.reply(busy);
         let forwarder = start(&forwarding_to(&backend, &scratch));
         forwarder.accept(&one(1));
-        until("it is accepted", || backend.accepted() == set([1])).await;
+        until("the request is accepted", || backend.accepted() == set([1])).await;
         let requests = backend.requests_to("/v1/traces");
         let waited = requests[1].at - requests[0].at;
         assert!(
@@ -117,7 +117,7 @@ async fn retry_after_is_limited() {
         };
         let forwarder = Forwarder::start_with(&forwarding_to(&backend, &scratch), timing).unwrap();
         forwarder.accept(&one(1));
-        until("it is accepted", || backend.accepted() == set([1])).await;
+        until("the request is accepted", || backend.accepted() == set([1])).await;
     }
 }
 
@@ -136,7 +136,7 @@ async fn temporary_failures_are_retried_and_reported_meanwhile() {
         })
         .await;
         assert!(forwarder.status().failing_since_unix_nano.is_some());
-        until("it is accepted", || forwarder.status().sent.spans == 1).await;
+        until("the request is accepted", || forwarder.status().sent.spans == 1).await;
         assert_eq!(backend.requests_to("/v1/traces").len(), 5, "{status}");
         assert_eq!(backend.requests_to("/elsewhere").len(), 0);
         let after = forwarder.status();
@@ -157,7 +157,7 @@ async fn a_backend_that_is_down_is_retried_until_it_is_up() {
     let error = forwarder.status().last_error.unwrap();
     assert!(error.starts_with("cannot reach the backend: "), "{error}");
     backend.up().await;
-    until("it is accepted", || backend.accepted() == set([1])).await;
+    until("the request is accepted", || backend.accepted() == set([1])).await;
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn a_success_with_an_unreadable_body_is_a_success() {
     let forwarder = start(&forwarding_to(&backend, &scratch));
     for id in 1..=2 {
         forwarder.accept(&one(id));
-        until("it is accepted", || forwarder.status().sent.spans == id).await;
+        until("the request is accepted", || forwarder.status().sent.spans == id).await;
     }
     assert_eq!(backend.requests_to("/v1/traces").len(), 2);
 }
@@ -236,7 +236,7 @@ async fn items_that_the_backend_rejects_are_counted() {
     backend.reply(Reply::status(200).body(partial.encode_to_vec()));
     let forwarder = start(&forwarding_to(&backend, &scratch));
     forwarder.accept(&spans((0..5).map(span).collect()));
-    until("it is accepted", || forwarder.status().sent.spans == 3).await;
+    until("the request is accepted", || forwarder.status().sent.spans == 3).await;
     assert_eq!(forwarder.status().rejected_items, 2);
     forwarder.finish(ENOUGH).await;
     assert_eq!(backend.requests_to("/v1/traces").len(), 1);
@@ -249,11 +249,17 @@ async fn rejected_requests_are_dropped_and_counted() {
         backend.reply(Reply::status(status));
         let forwarder = start(&forwarding_to(&backend, &scratch));
         forwarder.accept(&one(1));
-        until("it is dropped", || forwarder.status().dropped_requests == 1).await;
+        until("the request is dropped", || {
+            forwarder.status().dropped_requests == 1
+        })
+        .await;
         let error = forwarder.status().last_error;
         assert_eq!(error, Some(format!("the backend responded with HTTP {status}")));
         forwarder.accept(&one(2));
-        until("the next is accepted", || forwarder.status().sent.spans == 1).await;
+        until("the next request is accepted", || {
+            forwarder.status().sent.spans == 1
+        })
+        .await;
         assert_eq!(backend.accepted(), set([2]));
         assert_eq!(forwarder.status().last_error, None);
     }
@@ -270,7 +276,10 @@ async fn rejected_requests_slow_down_sending() {
     let forwarder = Forwarder::start_with(&forwarding_to(&backend, &scratch), timing).unwrap();
     for dropped in 1..=2 {
         forwarder.accept(&one(dropped));
-        until("it is dropped", || forwarder.status().dropped_requests == dropped).await;
+        until("the request is dropped", || {
+            forwarder.status().dropped_requests == dropped
+        })
+        .await;
     }
     let requests = backend.requests_to("/v1/traces");
     let waited = requests[1].at - requests[0].at;
@@ -303,7 +312,7 @@ async fn without_failures_nothing_is_sent_twice() {
     for id in 0..200 {
         forwarder.accept(&one(id));
         if id % 20 == 0 {
-            until("it is accepted", || backend.accepted().contains(&id)).await;
+            until("the request is accepted", || backend.accepted().contains(&id)).await;
         }
     }
     forwarder.finish(ENOUGH).await;
@@ -364,7 +373,7 @@ async fn nothing_is_sent_to_https_before_the_server_is_verified() {
 }
 
 #[tokio::test]
-async fn an_unsafe_address_is_an_error_at_the_start() {
+async fn an_unsafe_address_is_an_error_at_start() {
     let (backend, scratch) = (Backend::down().await, Scratch::new());
     let endpoint = |url: &str| Forwarding {
         endpoint: url.parse().unwrap(),

@@ -72,11 +72,11 @@ async fn a_token_endpoint_that_is_down_is_retried_until_it_is_up() {
     assert!(error.starts_with("cannot reach the token endpoint: "), "{error}");
     assert_eq!(backend.requests_to("/v1/traces").len(), 0);
     issuer.up().await;
-    until("it is accepted", || backend.accepted() == set([1])).await;
+    until("the request is accepted", || backend.accepted() == set([1])).await;
 }
 
 #[tokio::test]
-async fn no_reply_of_a_token_endpoint_loses_requests() {
+async fn no_reply_from_a_token_endpoint_loses_requests() {
     let text = |text: &'static str| {
         Reply::status(200)
             .header("content-type", "application/json")
@@ -128,7 +128,7 @@ async fn no_reply_of_a_token_endpoint_loses_requests() {
         })
         .await;
         assert_eq!(forwarder.status().last_error.as_deref(), Some(error), "{reply:?}");
-        until("it is accepted", || backend.accepted() == set([1])).await;
+        until("the request is accepted", || backend.accepted() == set([1])).await;
         assert_eq!(backend.requests_to("/elsewhere").len(), 0);
     }
 }
@@ -142,7 +142,7 @@ async fn a_secret_accepted_only_in_the_body_is_sent_there() {
     let forwarder = start(&with_tokens(&backend, &scratch));
     for id in 1..=2 {
         forwarder.accept(&one(id));
-        until("it is accepted", || forwarder.status().sent.spans == id).await;
+        until("the request is accepted", || forwarder.status().sent.spans == id).await;
     }
     let requests = backend.requests_to("/token");
     let in_body: Vec<bool> = requests
@@ -170,7 +170,7 @@ async fn a_rejected_token_is_renewed_immediately() {
         };
         let forwarder = Forwarder::start_with(&with_tokens(&backend, &scratch), timing).unwrap();
         forwarder.accept(&one(1));
-        until("it is accepted", || backend.accepted() == set([1])).await;
+        until("the request is accepted", || backend.accepted() == set([1])).await;
         let used: Vec<String> = backend
             .requests_to("/v1/traces")
             .iter()
@@ -188,7 +188,7 @@ async fn a_backend_that_rejects_every_token_is_retried() {
     }
     let forwarder = start(&with_tokens(&backend, &scratch));
     forwarder.accept(&one(1));
-    until("it is accepted", || backend.accepted() == set([1])).await;
+    until("the request is accepted", || backend.accepted() == set([1])).await;
     assert_eq!(backend.requests_to("/v1/traces").len(), 7);
     assert_eq!(backend.requests_to("/token").len(), 7);
     assert_eq!(forwarder.status().dropped_requests, 0);
@@ -204,7 +204,7 @@ async fn a_token_is_used_until_it_is_renewed() {
     while backend.requests_to("/token").len() < 2 {
         forwarder.accept(&one(id));
         id += 1;
-        until("it is accepted", || forwarder.status().sent.spans == id).await;
+        until("the request is accepted", || forwarder.status().sent.spans == id).await;
     }
     let tokens = backend.requests_to("/token");
     let life = tokens[1].at - tokens[0].at;
@@ -231,7 +231,7 @@ async fn a_token_that_cannot_be_renewed_is_used_until_it_expires() {
     while backend.requests_to("/token").len() < 2 {
         forwarder.accept(&one(id));
         id += 1;
-        until("it is accepted", || forwarder.status().sent.spans == id).await;
+        until("the request is accepted", || forwarder.status().sent.spans == id).await;
     }
     assert_eq!(forwarder.status().last_error, None);
     let tokens = backend.requests_to("/token");
@@ -250,7 +250,7 @@ async fn secrets_are_not_shown() {
     };
     let forwarder = start(&forwarding);
     forwarder.accept(&one(1));
-    until("it is accepted", || forwarder.status().sent.spans == 1).await;
+    until("the request is accepted", || forwarder.status().sent.spans == 1).await;
     let status = serde_json::to_string(&forwarder.status()).unwrap();
     let exchange = exchange::Exchange::new(&forwarding, &quick_timing()).unwrap();
     for shown in [

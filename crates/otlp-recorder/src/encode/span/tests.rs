@@ -135,7 +135,7 @@ fn the_last_value_of_a_key_is_kept() {
 }
 
 #[test]
-fn every_text_of_a_span_is_redacted() {
+fn every_string_of_a_span_is_redacted() {
     let mail = "alice@example.com";
     let state = || TraceState::from_key_value([("tenant", "alice@example.com")]).unwrap();
     let of = |id: u64| {

@@ -16,11 +16,11 @@ pub(crate) enum Roots {
     None,
     /// The certificates of the system.
     System,
-    /// Only the certificates in this PEM text.
+    /// PEM-encoded certificates, trusted instead of the system's.
     Own(Vec<u8>),
 }
 
-/// A client certificate with its chain, and its key, as PEM texts.
+/// A client certificate with its chain, and its key, both PEM-encoded.
 pub(crate) struct ClientPem {
     pub(crate) certificate: Vec<u8>,
     pub(crate) key: Vec<u8>,

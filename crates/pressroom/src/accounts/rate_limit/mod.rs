@@ -139,7 +139,7 @@ impl RateLimiter {
                     if !self.shared_unavailable.swap(true, Ordering::Relaxed) {
                         telemetry::warn!(
                             %error,
-                            "this process counts rate limits by itself until Redis is available again"
+                            "this process enforces rate limits on its own until Redis is available again"
                         );
                     }
                 }

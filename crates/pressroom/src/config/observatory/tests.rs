@@ -21,7 +21,7 @@ fn rejection(values: &[Values<'_>]) -> String {
 }
 
 #[test]
-fn by_default_it_listens_on_loopback_and_forwards_nothing() {
+fn the_observatory_listens_on_loopback_and_forwards_nothing_by_default() {
     let embedded = load::<DevConfig>(&[]).unwrap().0.observatory.0;
     for (settings, memory) in [(embedded, 64 << 20), (settings(&[]), 256 << 20)] {
         let usual = Config::default();

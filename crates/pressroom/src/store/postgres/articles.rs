@@ -306,7 +306,7 @@ impl ArticleStore for PostgresStore {
     }
 
     /// Runs three statements instead of one, because each sees everything committed before it started: a
-    /// favourite that is added while the first one waits for the lock is also deleted.
+    /// favourite that is added while the first statement waits for the lock is also deleted.
     async fn delete_article(&self, id: ArticleId, precondition: Precondition) -> Result<bool> {
         let one_of = precondition.one_of.as_deref().map(versions);
         let none_of = versions(&precondition.none_of);
@@ -333,7 +333,7 @@ impl ArticleStore for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Runs a statement that inserts an article and its task. `more` are the parameters after theirs.
+    /// Runs a statement that inserts an article and its task. `more` holds any further parameters.
     async fn insert(
         &self,
         statement: &Statement,

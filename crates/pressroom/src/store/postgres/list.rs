@@ -93,7 +93,7 @@ pub(super) async fn list_articles(
     Ok(ArticlePage::new(query, articles, total))
 }
 
-/// Returns the LIKE pattern of the texts that contain `text`, with its wildcards escaped.
+/// Returns a LIKE pattern that matches strings containing `text`, with the wildcards in `text` escaped.
 fn containing(text: &str) -> String {
     let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
     format!("%{escaped}%")

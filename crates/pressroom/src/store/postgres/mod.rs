@@ -40,7 +40,7 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Starts to connect, without waiting. While the database is down, methods fail with
+    /// Starts connecting in the background. While the database is down, methods fail with
     /// [`StoreError::Unavailable`](super::StoreError::Unavailable). Must be called within a Tokio runtime.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// Starts to connect and to watch, without waiting. Must be called within a Tokio runtime.
+    /// Starts connecting and watching in the background. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
@@ -129,7 +129,7 @@ async fn watch(primary: Arc<Connections>, replica: Arc<Connections>, usable: Arc
             Ok(status) => status,
             Err(_elapsed) => {
                 update(Err("no response in time".to_owned()));
-                // Continues until its own time-out, which replaces a silent connection.
+                // The check continues until its statement times out, which replaces a silent connection.
                 check.await
             }
         };

@@ -1,4 +1,4 @@
-//! The list of articles, read by two statements that see the same snapshot.
+//! Lists articles: one statement reads the page, another counts all matches in the same snapshot.
 
 use rusqlite::params;
 use telemetry::{Returned, Statement};
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// `?1` is the folded search text or null, `?2` the viewer, and `?3` the number of articles.
+/// `?1` is the folded search text or null, `?2` the viewer's id, and `?3` the maximum number of articles.
 macro_rules! page {
     ($start:literal, $skip:literal) => {
         statement!(
@@ -66,7 +66,7 @@ pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Resu
     page.await
 }
 
-/// Counts the articles, including the one that was read to see whether more follow.
+/// Counts the articles of the page, and the extra article read to find out whether more follow.
 impl Returned for ArticlePage {
     fn returned_rows(&self) -> Option<i64> {
         i64::try_from(self.articles.len() + usize::from(self.more)).ok()

@@ -9,7 +9,7 @@ use super::installation::Installation;
 use crate::support::{eventually, otlp::text, raw};
 
 async fn login(address: SocketAddr, email: &str) -> u16 {
-    let body = json!({"email": email, "password": "a wrong one"});
+    let body = json!({"email": email, "password": "a wrong password"});
     raw::request(address, "POST", "/api/login", None, Some(&body))
         .await
         .status
@@ -17,7 +17,7 @@ async fn login(address: SocketAddr, email: &str) -> u16 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_share_rate_limits_and_log_once_when_they_cannot() {
-    const ALONE: &str = "this process counts rate limits by itself until Redis is available again";
+    const ALONE: &str = "this process enforces rate limits on its own until Redis is available again";
     let installation = Installation::new().await;
     let (one, first) = installation.serve().await;
     let (_other, second) = installation.serve().await;

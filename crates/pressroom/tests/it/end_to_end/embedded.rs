@@ -82,7 +82,7 @@ async fn errors_carry_the_callers_trace_id_whether_sampled_or_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_is_delivered_to_the_webhook_as_a_signed_request() {
-    const SECRET: &str = "a secret of the receiver's";
+    const SECRET: &str = "the receiver's secret";
     let webhook = Webhook::start().await;
     let folder = process::Folder::new();
     let url = webhook.url();
@@ -111,7 +111,7 @@ async fn an_update_is_delivered_to_the_webhook_as_a_signed_request() {
     .await;
     assert_eq!(response.status, 200);
 
-    let received = eventually("the repeated request", async || {
+    let received = eventually("the second attempt", async || {
         let received = webhook.received();
         (received.len() >= 2).then_some(received)
     })
@@ -170,7 +170,7 @@ async fn the_log_of_a_failed_task_has_the_trace_id_of_its_request() {
     ];
     let (process, api) = process::start_api(&[], &variables, folder.path()).await;
     let alice = raw::register(api, "alice@example.com").await;
-    // The API accepts this address as the reference implementation does, but no mail can be sent to it.
+    // Like the reference implementation, the API accepts this address, but no mail can be sent to it.
     let bob = raw::register(api, "bob@b.com\u{2028}").await;
     let create = async |title: &str| {
         let body = json!({"title": title, "body": "x"});

@@ -133,7 +133,7 @@ async fn a_preflight_returns_cors_headers_and_a_plain_options_request_returns_al
 }
 
 #[tokio::test]
-async fn a_star_allows_every_origin_without_credentials() {
+async fn a_wildcard_allows_every_origin_without_credentials() {
     let running = start(|setup| setup.origins = "*".parse().unwrap()).await;
     let response = ask(running.api.address, "GET", "/api/articles/", &[("Origin", APP)]).await;
     assert_eq!(response.header("access-control-allow-origin"), Some("*"));

@@ -45,14 +45,15 @@ async fn a_repeated_request_gets_the_first_response(store: Arc<dyn Store>) {
     let body = json!({"title": "Once", "description": "d", "body": "x"});
     let first = create(api.address, &alice, "key-1", &body).await;
     assert_eq!(first.status, 201);
-    // The same request with another JSON syntax.
+    // The same JSON value, written differently.
     let same = "{\"body\":\"\\u0078\",  \"title\":\"Once\", \"description\":\"d\"}";
     let again = format!(
         "POST /api/articles/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice}\r\nIdempotency-Key: key-1\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{same}",
         same.len()
     );
-    // The first response is repeated even after the article and its author change or are deleted.
+    // The first response is repeated even after the article or its author changes, and after the article is
+    // deleted.
     let target = first.header("location").unwrap().to_owned();
     let changes = [
         ("GET", target.as_str(), None),

@@ -125,6 +125,6 @@ async fn a_redis_outage_affects_only_the_health_endpoint() {
         .json()["components"]["redis"]
         != "healthy"
     {
-        assert!(back.elapsed() < PATIENCE, "Redis is not healthy again");
+        assert!(back.elapsed() < PATIENCE, "Redis did not become healthy in time");
     }
 }

@@ -36,7 +36,7 @@ fn only_accounts(limit: u32) -> Rates {
 }
 
 async fn login(address: SocketAddr, email: &str, forwarded: &str) -> raw::Response {
-    let body = json!({"email": email, "password": "a wrong one"});
+    let body = json!({"email": email, "password": "a wrong password"});
     let fields = [("X-Forwarded-For", forwarded)];
     raw::request_with(address, "POST", "/api/login", None, &fields, Some(&body)).await
 }

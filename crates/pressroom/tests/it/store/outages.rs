@@ -1,5 +1,5 @@
 //! Outages of PostgreSQL: stopped, stalled, slow or restarted servers and terminated connections. Calls
-//! fail quickly, and the store recovers by itself.
+//! fail quickly, and the store recovers on its own.
 
 use std::time::{Duration, Instant};
 

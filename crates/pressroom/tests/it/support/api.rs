@@ -16,7 +16,7 @@ use pressroom::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Key of the recorded tokens.
+/// Key that signed the recorded tokens.
 pub const SECRET_KEY: &str = "dev-secret-key-change-in-production";
 
 /// A fixed clock, set shortly after the recording of the reference implementation.

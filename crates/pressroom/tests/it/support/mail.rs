@@ -1,4 +1,4 @@
-//! A mail server that stores received mails; implements the part of RFC 5321 that clients need.
+//! A mail server that stores the messages it receives. It implements the part of RFC 5321 that clients need.
 
 use std::{
     net::SocketAddr,
@@ -11,7 +11,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-/// One message with its envelope.
+/// A message and its recipient.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mail {
     pub recipient: String,

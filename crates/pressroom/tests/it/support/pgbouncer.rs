@@ -28,7 +28,7 @@ impl PgBouncer {
     /// Starts a PgBouncer without support for prepared statements, like versions before 1.21.
     ///
     /// # Panics
-    /// When PgBouncer is not installed.
+    /// Panics if PgBouncer is not installed.
     pub fn without_prepared_statements(url: &str) -> Self {
         Self::start(url, 0)
     }

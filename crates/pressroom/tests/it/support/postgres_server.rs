@@ -43,7 +43,7 @@ impl Server {
     /// Creates a cluster and starts a server on it.
     ///
     /// # Panics
-    /// When PostgreSQL is not installed.
+    /// Panics if PostgreSQL is not installed.
     pub fn start() -> Self {
         Self::start_with(|_folder| Vec::new())
     }
@@ -151,7 +151,12 @@ impl Server {
 
     /// Stops the server immediately and closes all connections.
     pub fn stop(&self) {
-        let mut child = self.postgres.lock().unwrap().take().expect("the server runs");
+        let mut child = self
+            .postgres
+            .lock()
+            .unwrap()
+            .take()
+            .expect("the server is running");
         let stopped = Command::new("kill")
             .args(["-INT", &child.id().to_string()])
             .status()

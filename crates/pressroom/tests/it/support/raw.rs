@@ -109,7 +109,7 @@ pub async fn read_response(stream: &mut TcpStream, head_only: bool) -> Response 
         assert_ne!(
             stream.read_buf(&mut bytes).await.unwrap_or(0),
             0,
-            "the connection was closed within the head: {bytes:?}"
+            "the connection was closed before the end of the head: {bytes:?}"
         );
     };
     let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap();
@@ -125,7 +125,7 @@ pub async fn read_response(stream: &mut TcpStream, head_only: bool) -> Response 
         assert_ne!(
             stream.read_buf(&mut response.body).await.unwrap_or(0),
             0,
-            "the connection was closed within the body"
+            "the connection was closed before the end of the body"
         );
     }
     response

@@ -24,7 +24,7 @@ impl RedisServer {
     /// Starts a server.
     ///
     /// # Panics
-    /// When Redis is not installed.
+    /// Panics if Redis is not installed.
     pub fn start() -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("pressroom-redis-{}-{port}", std::process::id()));
@@ -44,7 +44,7 @@ impl RedisServer {
 
     /// Kills the server; its append-only file stays.
     pub fn stop(&self) {
-        let mut child = self.child.lock().unwrap().take().expect("the server runs");
+        let mut child = self.child.lock().unwrap().take().expect("the server is running");
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -77,12 +77,15 @@ impl RedisServer {
             .command(&["PING"])
             .is_none_or(|reply| !reply.starts_with("+PONG"))
         {
-            assert!(start.elapsed() < START_TIMEOUT, "redis-server does not respond");
+            assert!(
+                start.elapsed() < START_TIMEOUT,
+                "redis-server did not respond in time"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Sends a command and returns the raw reply (RESP2), as far as a single read returns it.
+    /// Sends a command and returns as much of the raw reply (RESP2) as a single read receives.
     pub fn command(&self, words: &[&str]) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;

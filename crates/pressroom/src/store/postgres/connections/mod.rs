@@ -56,7 +56,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Starts to connect, without waiting. Must be called within a Tokio runtime.
+    /// Starts connecting in the background. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.

@@ -99,7 +99,7 @@ impl Pool {
         }
     }
 
-    /// Does `work` on a connection of the pool, with one retry if it loses a race or the schema changed.
+    /// Runs `work` on a connection of the pool, with one retry if it loses a race or the schema changed.
     /// Time-outs count from `start`.
     async fn run(&self, work: Work<'_>, start: Instant) -> Result<StatementResult> {
         let lease = self.borrow(start).await?;

@@ -39,7 +39,7 @@ impl StatementResult {
         self.rows.iter().map(read).collect()
     }
 
-    /// Runs a statement. Sends everything at the first poll, so that statements polled one after another are
+    /// Runs a statement. Sends everything on the first poll, so that statements polled one after another are
     /// pipelined in that order.
     pub(super) async fn fetch(
         client: &Client,

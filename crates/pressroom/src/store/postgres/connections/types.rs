@@ -2,7 +2,7 @@
 //!
 //! Such a pooler may send the next transaction over another connection to the server, where earlier prepared
 //! statements do not exist unless the pooler tracks them. Therefore a statement's text is sent each time,
-//! together with the types of its parameters, which the server is asked for once.
+//! together with the types of its parameters, which are queried once.
 
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ impl TypeCache {
         }
     }
 
-    /// Returns the types of `statement`, and asks the server if they are not known. The caller must limit the
-    /// time.
+    /// Returns the types of `statement`, and queries the server if they are not known. The caller must set a
+    /// time-out.
     pub(super) async fn of(&self, statement: &Statement) -> Result<Arc<StatementTypes>> {
         if let Some(known) = self.known.get(statement) {
             return Ok(known);
@@ -42,7 +42,7 @@ impl TypeCache {
     }
 
     /// Prepares and deallocates the statement in one transaction, which the pooler sends over one connection
-    /// to the server. Uses a separate connection, so that no statement of another caller comes in between.
+    /// to the server. Uses a separate connection, so that no other caller's statement interferes.
     async fn ask(&self, statement: &Statement) -> Result<StatementTypes> {
         let (client, driver) = self
             .connector

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// Maximum number of recorded positions: at one per second, those of more than a minute.
+/// Maximum number of recorded positions: at one per second, more than a minute's worth.
 const MAX_POSITIONS: usize = 100;
 
 /// Positions that the primary has reached and the replica has not, the oldest first.

@@ -51,7 +51,7 @@ impl Threads {
         Ok(Self { queue })
     }
 
-    /// Does `work` on one of the threads, or skips it if the caller is dropped before `work` starts.
+    /// Runs `work` on one of the threads, or skips it if the caller is dropped before `work` starts.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StatementError> + Send + 'static,

@@ -52,7 +52,7 @@ async fn both_reject_a_token_with_a_wrong_signature() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_changed_at_pressroom_is_valid_at_flask() {
+async fn a_password_changed_in_pressroom_is_valid_in_flask() {
     let sides = SideBySide::start().await;
     let token = raw::register(sides.old, "alice@example.com").await;
     let change = json!({"password": "another secret"});
@@ -97,7 +97,7 @@ async fn flask_verifies_a_hash_that_pressroom_has_upgraded() {
 
 /// Demonstrates the need for `PASSWORD_SCHEME` while both sides run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_password_scheme_a_login_at_pressroom_locks_the_user_out_of_flask() {
+async fn without_password_scheme_a_login_to_pressroom_locks_the_user_out_of_flask() {
     let sides = SideBySide::with(&[]).await;
     raw::register(sides.old, "alice@example.com").await;
     login(200, sides.new, "alice@example.com", PASSWORD).await;

@@ -81,7 +81,7 @@ impl Celery {
 }
 
 /// Returns the tasks that Celery has run so far, each with `task`, `article`, `event`, `title` and `trace`.
-pub(super) fn ran_by_celery(installation: &Installation) -> Vec<Value> {
+pub(super) fn run_by_celery(installation: &Installation) -> Vec<Value> {
     let reply = installation.redis.command(&["LRANGE", RUNS, "0", "-1"]).unwrap();
     let lines = reply.lines().filter(|line| line.starts_with('{'));
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -93,7 +93,7 @@ pub(super) fn flask_url(url: &str) -> String {
     format!("postgresql+psycopg://{rest}")
 }
 
-/// Returns a command of the Python interpreter with Flask, with the installation's database and Redis.
+/// Returns a command for the Python interpreter with Flask, set up for the installation's database and Redis.
 pub(super) fn python(installation: &Installation, arguments: &[&str]) -> Command {
     let mut command = Command::new(interpreter());
     command

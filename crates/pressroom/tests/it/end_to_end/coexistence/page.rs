@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Database, Flask, Installation, PASSWORD,
-    flask::{Celery, flask_url, ran_by_celery},
+    flask::{Celery, flask_url, run_by_celery},
     login,
 };
 use crate::support::{eventually, postgres_server::free_port, raw};
@@ -73,7 +73,7 @@ async fn the_commands_of_the_page_migrate_and_roll_back() {
     );
 
     login(200, flask.address, "alice@example.com", PASSWORD).await;
-    // The page creates an article at Pressroom while only Celery runs tasks.
-    eventually("the article's task", async || ran_by_celery(&installation).pop()).await;
+    // The page creates an article through Pressroom while only Celery runs tasks.
+    eventually("the article's task", async || run_by_celery(&installation).pop()).await;
     celery.stop().await;
 }

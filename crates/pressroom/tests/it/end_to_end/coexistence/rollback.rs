@@ -2,7 +2,7 @@
 
 use super::{
     PASSWORD, SideBySide, create, expect,
-    flask::{Celery, ran_by_celery},
+    flask::{Celery, run_by_celery},
     login, shown, slug,
 };
 use crate::support::{eventually, raw};
@@ -30,7 +30,7 @@ async fn after_pressroom_is_stopped_flask_continues_with_everything_it_created()
     // A Celery worker of Flask runs the task that Pressroom has sent.
     let celery = Celery::start(&sides.installation).await;
     let ran = eventually("the task left behind", async || {
-        ran_by_celery(&sides.installation).pop()
+        run_by_celery(&sides.installation).pop()
     })
     .await;
     assert_eq!(ran["title"], "Made meanwhile");
@@ -45,12 +45,12 @@ async fn after_pressroom_is_stopped_flask_continues_with_everything_it_created()
         None,
     )
     .await;
-    let change = serde_json::json!({"body": "edited after the way back"});
+    let change = serde_json::json!({"body": "edited after the rollback"});
     expect(200, sides.old, ("PUT", &path), Some(&alice), Some(change)).await;
     expect(204, sides.old, ("DELETE", &path), Some(&alice), None).await;
     create(sides.old, &alice, "Made afterwards").await;
     eventually("the next task", async || {
-        (ran_by_celery(&sides.installation).len() == 2).then_some(())
+        (run_by_celery(&sides.installation).len() == 2).then_some(())
     })
     .await;
     celery.stop().await;

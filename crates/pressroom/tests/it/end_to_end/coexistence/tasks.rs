@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     SideBySide, create, expect,
-    flask::{Celery, ran_by_celery},
+    flask::{Celery, run_by_celery},
     slug,
 };
 use crate::{
@@ -76,7 +76,7 @@ async fn pressroom_runs_a_task_from_flask_in_the_same_trace() {
     assert_eq!((article, trace.as_str()), (2, TRACE_ID));
     let result = result_of(&sides, &task).await;
     assert_eq!(result["result"], json!({"status": "success", "article_id": 2}));
-    assert_eq!(ran_by_celery(&sides.installation), [] as [Value; 0]);
+    assert_eq!(run_by_celery(&sides.installation), [] as [Value; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,7 +86,7 @@ async fn celery_runs_a_task_from_pressroom_in_the_same_trace() {
     let celery = Celery::start(&sides.installation).await;
     create_traced(sides.new, &alice, "From Pressroom", Some(TRACEPARENT)).await;
 
-    let ran = eventually("the run", async || ran_by_celery(&sides.installation).pop()).await;
+    let ran = eventually("the run", async || run_by_celery(&sides.installation).pop()).await;
     assert_eq!(ran["article"], 2);
     assert_eq!(ran["event"], "created");
     assert_eq!(
@@ -126,7 +126,7 @@ async fn each_task_runs_once_while_workers_of_both_sides_start_and_stop() {
     let mut worker = sides.installation.worker_with(&[("CELERY_CONCURRENCY", "1")]);
     send(1).await;
     eventually("both sides to run tasks", async || {
-        let both = !ran_by_celery(&sides.installation).is_empty()
+        let both = !run_by_celery(&sides.installation).is_empty()
             && !run_by_pressroom(&sides.installation).is_empty();
         both.then_some(())
     })
@@ -138,7 +138,7 @@ async fn each_task_runs_once_while_workers_of_both_sides_start_and_stop() {
     send(3).await;
 
     let ran = eventually("every task to run", async || {
-        let by_celery = ran_by_celery(&sides.installation);
+        let by_celery = run_by_celery(&sides.installation);
         let by_celery = by_celery.iter().map(|run| run["article"].as_i64().unwrap());
         let by_pressroom = run_by_pressroom(&sides.installation);
         let mut ran: Vec<_> = by_celery

@@ -1,5 +1,5 @@
-//! Logs: every event is written once to standard output and once by OTLP, with its trace and its location in
-//! the code.
+//! Logs: every event is written once to standard output and exported once over OTLP, with its trace and its
+//! location in the code.
 
 use std::collections::BTreeMap;
 

@@ -233,7 +233,7 @@ fn send_tasks(installation: &Installation, random: &mut Random) {
     }
 }
 
-/// Asserts that a text has no unmasked address and no secret.
+/// Asserts that `found` contains no unmasked address and no secret.
 fn assert_nothing_leaks(found: &str) {
     let lower = found.to_lowercase();
     for text in [
