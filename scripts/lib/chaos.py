@@ -3,14 +3,14 @@
     chaos.py schedule <seed> <seconds> <fault>...
     chaos.py run <url of the API> <port of the webhook receiver> <folder>
 
-`schedule` prints the given faults, by default all, one per line: name, seconds, and a number that chooses between variants.
-The output depends only on the arguments.
+`schedule` prints the given faults, by default all, one per line: name, seconds, and a number that chooses between
+variants. The output depends only on the arguments.
 
-`run` sends mixed load until SIGTERM, while scripts/chaos injects the faults. The file `fault` in the folder names the current
-fault and its phase, `active` or `healed`; the file `serve.pid` has the id of the server's process. After the first write that
-succeeds in the phase `healed`, `run` creates the file `recovered`. At the end it waits for the notifications of all articles,
-creates the file `notified`, receives further notifications until the file `drained` exists, reads back every acknowledged
-write, prints the figures, and exits with 1 if a promise was broken.
+`run` sends mixed load until SIGTERM, while scripts/chaos injects the faults. The file `fault` in the folder names the
+current fault and its phase, `active` or `healed`; the file `serve.pid` has the id of the server's process. After the first
+write that succeeds in the phase `healed`, `run` creates the file `recovered`. At the end it waits for the notifications of
+all articles, creates the file `notified`, receives further notifications until the file `drained` exists, reads back every
+acknowledged write, prints the figures, and exits with 1 if a promise was broken.
 """
 
 import concurrent.futures
@@ -143,7 +143,8 @@ def label(fault):
 
 def report(watch, lines):
     """Prints the figures and the violations; returns the exit code."""
-    print(f"{'fault':<20} {'times':>5} {'requests':>8} {'2xx':>7} {'503':>6} {'read p99':>9} {'longest':>9} {'recovery':>9} {'memory':>8}")
+    print(f"{'fault':<20} {'times':>5} {'requests':>8} {'2xx':>7} {'503':>6}", end="")
+    print(f" {'read p99':>9} {'longest':>9} {'recovery':>9} {'memory':>8}")
     for name in ["none", *FAULTS]:
         f = watch.figures.get(name)
         if not f or not f.times:
@@ -210,6 +211,7 @@ def main():
             lines.append(check(load, watch))
         except Exception as error:
             watch.violation(f"{check.__name__.replace('_', ' ')} failed", "none", f"{type(error).__name__}: {error}")
+            (folder / "notified").touch()
     return report(watch, lines)
 
 

@@ -19,8 +19,16 @@ CONNECTIONS = int(os.environ.get("CONNECTIONS", "32"))
 REQUESTS = int(os.environ.get("REQUESTS", "100"))
 # Shares of the load.
 OPERATIONS = {
-    "read": 40, "list": 12, "search": 8, "create": 5, "update": 6, "favourite": 12, "contend": 8, "register": 4, "login": 5,
-}  # fmt: skip
+    "read": 40,
+    "list": 12,
+    "search": 8,
+    "create": 5,
+    "update": 6,
+    "favourite": 12,
+    "contend": 8,
+    "register": 4,
+    "login": 5,
+}
 AUTHORS = 16
 READERS = 8
 LARGE_ARTICLES = 40
@@ -81,8 +89,9 @@ class Load:
         self.authors = [traffic.sign_up(client, f"author-{n}") for n in range(AUTHORS)]
         self.readers = [traffic.sign_up(client, f"reader-{n}") for n in range(READERS)]
         large = [self.post(client, 0, f"Large {n}", "x" * 900_000) for n in range(LARGE_ARTICLES)]
-        # Paths of large responses.
-        self.large = [f"/api/articles/{slug}" for slug in large] + ["/api/articles/?search=Large&per_page=100"] * len(large)
+        # Paths of large responses: articles and, as often, a list.
+        self.large = [f"/api/articles/{slug}" for slug in large]
+        self.large += ["/api/articles/?search=Large&per_page=100"] * len(large)
         # The first reader is notified of each later article. The other readers favour and unfavour these articles.
         self.contested = [self.post(client, n, f"First {n}") for n in range(1, AUTHORS)]
         for slug in self.contested:
