@@ -33,6 +33,21 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' HUP TERM
 
+# `launch <name> <word in its command line> <command...>`: starts the command in the background, with its output in a file;
+# sets `launched` to its process id.
+launch() {
+    local name=$1 word=$2
+    shift 2
+    "$@" </dev/null >>"$work/$name.log" 2>&1 &
+    launched=$!
+    say "$launched $word" >>"$work/started"
+}
+
+show_log() {
+    say "--- the last lines of $1" >&2
+    tail -n 20 "$work/$1.log" >&2
+}
+
 # --- statistics
 
 median() { sort -n | awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
@@ -50,6 +65,14 @@ mean_ratio() {
 }
 
 median_ratio() { paste "$1" "$2" | awk '{ print $1 / $2 }' | median; }
+
+# `reset_peak <pid>`: starts a new measurement of the peak that memory_mib prints.
+reset_peak() { { say 5 >"/proc/$1/clear_refs"; } 2>/dev/null; }
+
+# Prints the present and the peak VmRSS of a process.
+memory_mib() {
+    awk '/^VmHWM:/ { peak = $2 / 1024 } /^VmRSS:/ { printf "%.0f MiB, at most %.0f", $2 / 1024, peak }' "/proc/$1/status"
+}
 
 resident_mib() { awk '/^VmRSS:/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status"; }
 
@@ -79,12 +102,13 @@ machine() { say "$(grep -m 1 '^model name' /proc/cpuinfo | sed 's/.*: //'), $(np
 
 # --- programs
 
-# Sets postgres_bin and redis_bin; installs missing programs.
+# Sets postgres_bin, redis_bin and redis_cli; installs missing programs.
 find_servers() {
     command -v curl >/dev/null 2>&1 || install_packages curl curl
     command -v wrk >/dev/null 2>&1 || install_packages wrk wrk
     require_postgres
     require_redis
+    redis_cli=$(dirname "$redis_bin")/redis-cli
 }
 
 # Sets pressroom to BINARY, or builds it with the `dist` profile.
@@ -189,6 +213,25 @@ create_articles() {
     sql 'VACUUM ANALYZE' || fail "the tables could not be analysed"
 }
 
+# `log_in <port>`: prints a token of the user that create_articles created.
+log_in() {
+    curl -fsS -H 'content-type: application/json' "http://127.0.0.1:$1/api/login" -d "$login" | field access_token ||
+        fail "the login failed"
+}
+login='{"email":"ann@example.com","password":"correct horse battery"}'
+
+# `request <name> <headers and body in Lua>`: writes a script for wrk.
+request() { printf '%s\n' "wrk.headers[\"content-type\"] = \"application/json\"" "$2" >"$work/$1.lua"; }
+request_logins() { request login "wrk.method = 'POST'; wrk.body = '$login'"; }
+request_creation() {
+    request create "wrk.method = 'POST'; wrk.headers[\"authorization\"] = \"Bearer $1\"
+wrk.body = '{\"title\": \"Article\", \"description\": \"One\", \"body\": \"' .. string.rep('The quick brown fox. ', 43) .. '\"}'"
+}
+
+queue_length() { "$redis_cli" -u "$REDIS_URL" LLEN celery; }
+queue_is_empty() { [ "$(queue_length)" = 0 ]; }
+outbox_is_empty() { [ "$(sql 'SELECT count(*) FROM outbox')" = 0 ]; }
+
 # Prints the value of a string field in the JSON on standard input.
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" | grep .; }
 
@@ -204,11 +247,14 @@ load() {
     awk '/^Requests\/sec:/ { print $2 }' "$work/wrk.log" | grep . >"$work/round/$3" || fail "wrk printed no figure"
     awk '/requests in/ { print $1 }' "$work/wrk.log" >"$work/round/$3.requests"
     local percent
-    for percent in 50 99; do
-        awk -v percent="$percent%" '$1 == percent { ms = $2 + 0
-            if ($2 ~ /us$/) ms /= 1000; else if ($2 !~ /ms$/) ms *= 1000
-            print ms }' "$work/wrk.log" >"$work/round/$3.p$percent"
-    done
+    for percent in 50 99; do latency "$percent" >"$work/round/$3.p$percent"; done
+}
+
+# `latency <percent>`: prints the percentile in milliseconds from the output of wrk.
+latency() {
+    awk -v percent="$1%" '$1 == percent { ms = $2 + 0
+        if ($2 ~ /us$/) ms /= 1000; else if ($2 ~ /m$/) ms *= 60000; else if ($2 !~ /ms$/) ms *= 1000
+        print ms }' "$work/wrk.log"
 }
 
 # --- load from other programs

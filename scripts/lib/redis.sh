@@ -36,14 +36,19 @@ start_redis() {
     for attempt in 1 2 3 4 5; do
         port=$(free_port)
         REDIS_URL="redis://127.0.0.1:$port/0"
-        rm -f "$home/redis.pid"
-        "$server" --port "$port" --bind 127.0.0.1 --save "" --appendonly no --dir "$home" \
-            --daemonize yes --pidfile "$home/redis.pid" --logfile "$home/log" >/dev/null 2>&1
-        wait_until 10 redis_is_ours "$server" "$home" && return 0
+        run_redis "$server" "$home" "$port" && return 0
         say "Redis did not start on port $port (attempt $attempt of 5)"
     done
     cat "$home/log" >&2
     fail "$server did not start"
+}
+
+# `run_redis <redis-server> <folder> <port>`: runs a server, which must be the one at REDIS_URL, without saved data.
+run_redis() {
+    rm -f "$2/redis.pid"
+    "$1" --port "$3" --bind 127.0.0.1 --save "" --appendonly no --dir "$2" \
+        --daemonize yes --pidfile "$2/redis.pid" --logfile "$2/log" >/dev/null 2>&1
+    wait_until 10 redis_is_ours "$1" "$2"
 }
 
 # Whether the responding server wrote the pid file; another server could have taken the port.

@@ -61,10 +61,11 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Client:
-    """A client with one keep-alive connection."""
+    """A client with one keep-alive connection, from the given local address."""
 
-    def __init__(self, url):
+    def __init__(self, url, address="127.0.0.1"):
         self.url = urllib.parse.urlsplit(url)
+        self.address = address
         self.connection = None
 
     def request(self, method, path, token=None, body=None):
@@ -73,7 +74,9 @@ class Client:
         if token:
             headers["Authorization"] = f"Bearer {token}"
         if self.connection is None:
-            self.connection = http.client.HTTPConnection(self.url.hostname, self.url.port, timeout=TIMEOUT)
+            self.connection = http.client.HTTPConnection(
+                self.url.hostname, self.url.port, timeout=TIMEOUT, source_address=(self.address, 0)
+            )
         try:
             self.connection.request(method, path, body and json.dumps(body), headers)
             response = self.connection.getresponse()
@@ -83,12 +86,14 @@ class Client:
             self.connection = None
             raise
         if not 200 <= response.status < 300:
-            raise UnexpectedStatus(f"{response.status} {content[:200]!r}")
+            raise UnexpectedStatus(response.status, content)
         return json.loads(content or "null")
 
 
 class UnexpectedStatus(Exception):
-    pass
+    def __init__(self, status, content):
+        super().__init__(f"{status} {content[:200]!r}")
+        self.status = status
 
 
 def one_request(client, token, number):
@@ -182,4 +187,5 @@ def main():
     sys.exit(1 if failures or missing or twice or not created else 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

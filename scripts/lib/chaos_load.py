@@ -1,0 +1,202 @@
+"""The load of a chaos run: mixed requests, whose acknowledged writes are remembered, health probes, and the receiver of the
+notifications.
+"""
+
+import collections
+import http.server
+import json
+import os
+import random
+import threading
+import time
+import urllib.parse
+
+import traffic
+from chaos_watch import WAIT_LIMIT, WITHOUT_POSTGRES, lock
+
+CONNECTIONS = int(os.environ.get("CONNECTIONS", "32"))
+# Total per second, over all connections.
+REQUESTS = int(os.environ.get("REQUESTS", "100"))
+# Shares of the load.
+OPERATIONS = {
+    "read": 40,
+    "list": 12,
+    "search": 8,
+    "create": 5,
+    "update": 6,
+    "favourite": 12,
+    "contend": 8,
+    "register": 4,
+    "login": 5,
+}
+AUTHORS = 16
+READERS = 8
+LARGE_ARTICLES = 40
+PASSWORD = "correct horse battery"
+
+stopping = threading.Event()
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Counts notifications by event, article and recipient, and the ids under which each arrived."""
+
+    protocol_version = "HTTP/1.1"
+    received = collections.defaultdict(collections.Counter)
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        key = body["type"], body["data"]["article"]["slug"], body["data"]["recipient"]["id"]
+        with lock:
+            self.received[key][self.headers["webhook-id"]] += 1
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(traffic.Server):
+    def handle_error(self, *_):
+        """Ignores connections that a worker closed or lost."""
+
+
+class Article:
+    """An article whose creation was acknowledged."""
+
+    def __init__(self, slug, author):
+        self.slug = slug
+        self.author = author
+        # Descriptions that it may have: of the last acknowledged change, and of changes without an acknowledgement.
+        self.acknowledged = "0"
+        self.possible = set()
+
+
+class Load:
+    """Mixed requests, and what the server acknowledged."""
+
+    def __init__(self, url, watch, seed):
+        self.url = url
+        self.watch = watch
+        self.seed = seed
+        self.numbers = iter(range(1, 1 << 60))
+        self.articles = []
+        # Articles that no thread is changing.
+        self.idle = collections.deque()
+        self.favourites = set()
+        self.registered = []
+        self.cursor = None
+        client = traffic.Client(url)
+        self.authors = [traffic.sign_up(client, f"author-{n}") for n in range(AUTHORS)]
+        self.readers = [traffic.sign_up(client, f"reader-{n}") for n in range(READERS)]
+        large = [self.post(client, 0, f"Large {n}", "x" * 900_000) for n in range(LARGE_ARTICLES)]
+        # Paths of large responses: articles and, as often, a list.
+        self.large = [f"/api/articles/{slug}" for slug in large]
+        self.large += ["/api/articles/?search=Large&per_page=100"] * len(large)
+        # The first reader is notified of each later article. The other readers favour and unfavour these articles.
+        self.contested = [self.post(client, n, f"First {n}") for n in range(1, AUTHORS)]
+        for slug in self.contested:
+            client.request("POST", f"/api/articles/{slug}/favorite", self.readers[0])
+        self.fan = client.request("GET", "/api/user", self.readers[0])["id"]
+        # Enough for the lists to contain no large article.
+        for _ in range(60):
+            self.create(client, random.Random(0))
+
+    def post(self, client, author, title, body="x" * 1000):
+        article = {"title": title, "description": "0", "body": body}
+        return client.request("POST", "/api/articles/", self.authors[author], article)["slug"]
+
+    def run(self, number):
+        chance = random.Random(f"{self.seed}/{number}")
+        client = traffic.Client(self.url)
+        operations, weights = list(OPERATIONS), list(OPERATIONS.values())
+        due = time.monotonic()
+        while not stopping.is_set():
+            # Requests that were due during a stall are not made up for.
+            due = max(due + CONNECTIONS / REQUESTS, time.monotonic() - 1)
+            time.sleep(max(0.0, due - time.monotonic()))
+            (operation,) = chance.choices(operations, weights)
+            started, fault = time.monotonic(), self.watch.fault
+            try:
+                getattr(self, operation)(client, chance)
+                status, detail = 200, ""
+            except traffic.UnexpectedStatus as error:
+                status, detail = error.status, str(error)
+            except Exception as error:  # every other exception is a request without a valid response
+                status, detail = None, f"{type(error).__name__}: {error}"
+            self.watch.record(operation, status, started, fault, detail)
+
+    def read(self, client, chance):
+        slug = chance.choice(self.articles).slug
+        client.request("GET", f"/api/articles/{slug}", chance.choice([None, *self.readers]))
+
+    def list(self, client, chance):
+        if self.cursor and chance.random() < 0.5:
+            client.request("GET", f"/api/articles/?cursor={urllib.parse.quote(self.cursor)}")
+        else:
+            page = client.request("GET", "/api/articles/", chance.choice([None, *self.readers]))
+            self.cursor = page["next_cursor"]
+
+    def search(self, client, chance):
+        client.request("GET", f"/api/articles/?search=article+{chance.randrange(10, 100)}")
+
+    def create(self, client, chance):
+        author = chance.randrange(1, AUTHORS)
+        article = Article(self.post(client, author, f"Article {next(self.numbers)}"), author)
+        self.articles.append(article)
+        self.idle.append(article)
+
+    def update(self, client, chance):
+        try:
+            article = self.idle.popleft()
+        except IndexError:
+            return
+        description = str(next(self.numbers))
+        # It may take effect even if there is no acknowledgement.
+        article.possible.add(description)
+        try:
+            path = f"/api/articles/{article.slug}"
+            client.request("PUT", path, self.authors[article.author], {"description": description})
+            article.possible.discard(description)
+            article.acknowledged = description
+        finally:
+            self.idle.append(article)
+
+    def favourite(self, client, chance):
+        article, reader = chance.choice(self.articles), chance.randrange(READERS)
+        client.request("POST", f"/api/articles/{article.slug}/favorite", self.readers[reader])
+        self.favourites.add((article.slug, reader))
+
+    def contend(self, client, chance):
+        method, reader = chance.choice(["POST", "DELETE"]), chance.choice(self.readers[1:])
+        client.request(method, f"/api/articles/{chance.choice(self.contested)}/favorite", reader)
+
+    def register(self, client, _chance):
+        name = f"user-{next(self.numbers)}"
+        self.registered.append((f"{name}@example.com", traffic.sign_up(client, name)))
+
+    def login(self, client, chance):
+        email = f"reader-{chance.randrange(READERS)}@example.com"
+        client.request("POST", "/api/login", body={"email": email, "password": PASSWORD})
+
+
+def probe(url, watch):
+    """Requests liveness and readiness four times a second."""
+    client = traffic.Client(url, "127.0.0.10")
+    while not stopping.is_set():
+        for endpoint in ("live", "ready"):
+            started = time.monotonic()
+            fault = watch.fault
+            excused = endpoint == "ready" and fault in WITHOUT_POSTGRES
+            try:
+                client.request("GET", f"/api/health/{endpoint}")
+                status = 200
+            except traffic.UnexpectedStatus as error:
+                status = error.status
+            except Exception as error:
+                status = f"{type(error).__name__}: {error}"
+            wait = time.monotonic() - started
+            if status != 200 and not excused:
+                watch.violation(f"health: not {endpoint}", fault, str(status))
+            if wait > WAIT_LIMIT:
+                watch.violation("wait too long", fault, f"health/{endpoint}: {wait:.1f} s")
+        time.sleep(0.25)
