@@ -1,9 +1,8 @@
-//! Crafted values that clients can hand back: cursors, entity tags and propagation headers. Both stores reject or
-//! ignore the same ones, and none is an internal error.
+//! Crafted values that clients can hand back: entity tags and propagation headers. Both stores reject or ignore the
+//! same ones, and none is an internal error. [`lists`](super::lists) has crafted cursors.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use pressroom::store::Store;
 use serde_json::json;
 
@@ -11,7 +10,6 @@ use super::over_both_stores;
 use crate::support::{api, raw};
 
 over_both_stores! {
-    crafted_cursors_are_rejected
     crafted_entity_tags_match_no_version
     crafted_trace_headers_are_stored_or_ignored
 }
@@ -27,32 +25,6 @@ const TIMES: [i64; 8] = [
     253_402_207_201_000_000,
     i64::MAX,
 ];
-
-async fn status(address: SocketAddr, target: &str) -> u16 {
-    raw::request(address, "GET", target, None, None).await.status
-}
-
-async fn crafted_cursors_are_rejected(store: Arc<dyn Store>) {
-    let api = api::start(store).await;
-    for (time, expected) in TIMES.into_iter().zip([400, 400, 400, 400, 200, 200, 400, 400]) {
-        for (id, expected) in [
-            ("1", expected),
-            ("-1", expected),
-            ("2147483647", expected),
-            ("2147483648", 400),
-            ("", 400),
-        ] {
-            let cursor = URL_SAFE_NO_PAD.encode(format!("{time}.{id}"));
-            for more in ["", "&search=x", "&per_page=1"] {
-                let target = format!("/api/articles/?cursor={cursor}{more}");
-                assert_eq!(status(api.address, &target).await, expected, "{time}.{id}{more}");
-            }
-        }
-    }
-    // The year -9999, as reported.
-    let target = "/api/articles/?cursor=LTM3NzcwNTAyMzIwMTAwMDAwMC4x";
-    assert_eq!(status(api.address, target).await, 400);
-}
 
 async fn crafted_entity_tags_match_no_version(store: Arc<dyn Store>) {
     let api = api::start(store).await;

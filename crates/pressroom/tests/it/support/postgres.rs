@@ -23,10 +23,10 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/V1__reference_tables.sql"),
     include_str!("../../../migrations/postgres/V2__outbox_revocations_deliveries.sql"),
     include_str!("../../../migrations/postgres/V3__idempotency_keys.sql"),
-    include_str!("../../../migrations/postgres/V5__published_tasks.sql"),
-    include_str!("../../../migrations/postgres/V6__articles_by_author.sql"),
-    include_str!("../../../migrations/postgres/V7__article_count.sql"),
-    include_str!("../../../migrations/postgres/V8__existing_articles.sql"),
+    include_str!("../../../migrations/postgres/V4__published_tasks.sql"),
+    include_str!("../../../migrations/postgres/V5__articles_by_author.sql"),
+    include_str!("../../../migrations/postgres/V6__article_count.sql"),
+    include_str!("../../../migrations/postgres/V7__existing_articles.sql"),
 ];
 
 /// A database for one test, dropped at its end.
