@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{
     app::AppState,
-    auth::Caller,
+    auth::{Caller, Writer},
     conditions::Conditions,
     entity_tag::entity_tag,
     error::{ApiError, ErrorBody},
@@ -171,7 +171,7 @@ pub async fn list(
 )]
 pub async fn create(
     State(app): AppState,
-    caller: Caller,
+    Writer(caller): Writer,
     Keyed(key): Keyed,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
@@ -243,7 +243,7 @@ pub async fn get(
 )]
 pub async fn update(
     State(app): AppState,
-    caller: Caller,
+    Writer(caller): Writer,
     Slug(slug): Slug,
     uri: Uri,
     conditions: Conditions,
@@ -288,7 +288,7 @@ fn path(path: String) -> Result<HeaderValue, ApiError> {
 )]
 pub async fn delete(
     State(app): AppState,
-    caller: Caller,
+    Writer(caller): Writer,
     Slug(slug): Slug,
     conditions: Conditions,
 ) -> Result<StatusCode, ApiError> {
@@ -305,7 +305,7 @@ pub async fn delete(
 )]
 pub async fn favorite(
     State(app): AppState,
-    caller: Caller,
+    Writer(caller): Writer,
     Slug(slug): Slug,
 ) -> Result<Json<ArticleView>, ApiError> {
     Ok(Json(app.articles.favorite(&slug, &caller.user).await?.into()))
@@ -319,7 +319,7 @@ pub async fn favorite(
 )]
 pub async fn unfavorite(
     State(app): AppState,
-    caller: Caller,
+    Writer(caller): Writer,
     Slug(slug): Slug,
 ) -> Result<Json<ArticleView>, ApiError> {
     Ok(Json(app.articles.unfavorite(&slug, &caller.user).await?.into()))

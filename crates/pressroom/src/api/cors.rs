@@ -20,8 +20,9 @@ const REQUEST_FIELDS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, traceparent, tracestate, baggage",
 );
 /// Response fields that a page may read in addition to the CORS-safelisted ones.
-const RESPONSE_FIELDS: HeaderValue =
-    HeaderValue::from_static("ETag, Location, Content-Location, Retry-After, traceresponse");
+const RESPONSE_FIELDS: HeaderValue = HeaderValue::from_static(
+    "ETag, Location, Content-Location, RateLimit, RateLimit-Policy, Retry-After, traceresponse",
+);
 /// Time that a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 

@@ -17,6 +17,8 @@ use serde::Serialize;
 use telemetry::ServerError;
 use utoipa::ToSchema;
 
+use super::rate_limit;
+
 use crate::{
     accounts::{AccountError, InvalidToken, TooManyAttempts},
     articles::ArticleError,
@@ -38,6 +40,8 @@ pub struct ApiError {
     fields: Option<FieldErrors>,
     /// Value of `Retry-After`, in seconds.
     retry_after: Option<NonZeroU32>,
+    /// Exceeded quota.
+    exceeded: Option<TooManyAttempts>,
     /// Internal cause, recorded on the server span but not sent.
     cause: Option<ServerError>,
 }
@@ -83,6 +87,7 @@ errors! {
         "Idempotency-Key must be a single value of 1 to 255 printable ASCII characters";
     missing_token: UNAUTHORIZED, "Missing or invalid authorization header";
     invalid_credentials: UNAUTHORIZED, "Invalid credentials";
+    wrong_password: FORBIDDEN, "Current password is incorrect";
     invalid_token: UNAUTHORIZED, "Invalid or expired token";
     invalid_token_payload: UNAUTHORIZED, "Invalid token payload";
     user_not_found: UNAUTHORIZED, "User not found";
@@ -110,6 +115,7 @@ impl ApiError {
             message,
             fields: None,
             retry_after: None,
+            exceeded: None,
             cause: None,
         }
     }
@@ -155,16 +161,15 @@ impl From<AccountError> for ApiError {
         match error {
             AccountError::EmailTaken => Self::email_taken(),
             AccountError::InvalidCredentials => Self::invalid_credentials(),
+            AccountError::WrongPassword => Self::wrong_password(),
             AccountError::InvalidToken(InvalidToken::Untrusted) => Self::invalid_token(),
             AccountError::InvalidToken(InvalidToken::NoUser) => Self::invalid_token_payload(),
             AccountError::UserNotFound => Self::user_not_found(),
-            AccountError::TooManyAttempts(TooManyAttempts { retry_after }) => {
-                let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
-                Self {
-                    retry_after: NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX)),
-                    ..Self::too_many_attempts()
-                }
-            }
+            AccountError::TooManyAttempts(exceeded) => Self {
+                retry_after: NonZeroU32::new(rate_limit::seconds(exceeded.retry_after)),
+                exceeded: Some(exceeded),
+                ..Self::too_many_attempts()
+            },
             AccountError::Overloaded(error) => {
                 telemetry::warn!(%error, "request rejected because password hashing is overloaded");
                 Self::service_unavailable().caused_by("overloaded", error.to_string())
@@ -208,6 +213,9 @@ impl IntoResponse for ApiError {
         let unavailable = self.status == StatusCode::SERVICE_UNAVAILABLE;
         if let Some(wait) = self.retry_after.or(unavailable.then_some(UNAVAILABLE_FOR)) {
             headers.insert(header::RETRY_AFTER, wait.get().into());
+        }
+        if let Some(exceeded) = self.exceeded {
+            rate_limit::write_exceeded(headers, exceeded);
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

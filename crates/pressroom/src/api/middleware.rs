@@ -25,6 +25,7 @@ use super::{
     error::ApiError,
     limits::Limits,
     proxies::{Clients, TrustedProxies},
+    rate_limit::RequestQuota,
 };
 
 /// Maximum length of a request target, in bytes; the default of gunicorn, which the reference implementation
@@ -34,7 +35,7 @@ const MAX_TARGET_BYTES: usize = 4094;
 const MAX_FIELD_BYTES: usize = 8190;
 
 /// Rejects requests that exceed a limit, and turns panics and time-outs of handlers into error responses.
-pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(limits): State<Limits>, mut request: Request, next: Next) -> Response {
     let headers = request.headers();
     let target = request.uri().path_and_query();
     if request.extensions().get::<AmbiguousFraming>().is_some()
@@ -53,6 +54,10 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
         .is_some_and(|length| length > limits.body as u64);
 
+    let quota = (!request.method().is_safe()).then(RequestQuota::default);
+    if let Some(quota) = &quota {
+        request.extensions_mut().insert(quota.clone());
+    }
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(limits.request, handled).await {
         Ok(Ok(response)) => response,
@@ -74,6 +79,9 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
+    if let Some(quota) = quota {
+        quota.write_fields(headers);
+    }
     if too_large {
         // The rest of the body is not read, so the connection cannot be reused.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -153,7 +153,8 @@ impl Articles {
         Ok(OwnArticle(article))
     }
 
-    /// Changes an article if its version meets `precondition`.
+    /// Changes an article if its version meets `precondition`. An update that changes nothing creates no version and
+    /// notifies nobody.
     ///
     /// # Errors
     /// [`ArticleError::NotFound`] if the article was deleted meanwhile, [`ArticleError::PreconditionFailed`], or a
@@ -165,6 +166,13 @@ impl Articles {
         precondition: Precondition,
     ) -> Result<Article, ArticleError> {
         let OwnArticle(article) = article;
+        if !changes.alter(article) {
+            return if precondition.holds(article.updated_at) {
+                Ok(article.clone())
+            } else {
+                Err(ArticleError::PreconditionFailed)
+            };
+        }
         change(span::ARTICLE_UPDATE, article.author.id, &article.slug)
             .run(async {
                 let task = self.task(ArticleEvent::Updated);

@@ -57,6 +57,17 @@ pub struct ArticleChanges {
     pub body: Option<String>,
 }
 
+impl ArticleChanges {
+    /// Whether the article differs after these changes.
+    #[must_use]
+    pub fn alter(&self, article: &Article) -> bool {
+        let differs = |new: &Option<String>, old: &String| new.as_ref().is_some_and(|new| new != old);
+        differs(&self.title, &article.title)
+            || differs(&self.description, &article.description)
+            || differs(&self.body, &article.body)
+    }
+}
+
 /// The versions of an article that a change may replace.
 ///
 /// A version is the article's `updated_at`, which every change increases.

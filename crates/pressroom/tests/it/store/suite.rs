@@ -191,6 +191,7 @@ async fn a_profile_update_changes_only_the_given_fields(fixture: Fixture) {
         name: Some("Ann Other".to_owned()),
         bio: None,
         image: Some("http://img.example/a.png".to_owned()),
+        ..UserChanges::default()
     };
     let updated = store.update_user(user.id, changes, at(6)).await.unwrap().unwrap();
     assert_eq!(updated.name, "Ann Other");
