@@ -108,35 +108,38 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
 
     use super::*;
+
+    /// Occupies the only thread of `queue` until the returned sender is used.
+    async fn block(queue: &HashQueue) -> Sender<()> {
+        let (release, released) = channel::<()>();
+        let (started, has_started) = oneshot::channel();
+        let job = move |_: &mut Memory| {
+            let _ = started.send(());
+            let _ = released.recv();
+        };
+        queue.jobs.try_send(Box::new(job)).unwrap();
+        has_started.await.unwrap();
+        release
+    }
 
     #[tokio::test]
     async fn a_request_is_rejected_if_too_many_requests_wait() {
         let queue = HashQueue::start(1, 1);
-        let (release, blocked) = channel::<()>();
-        let (started, has_started) = oneshot::channel();
-        let running = tokio::spawn({
-            let queue = queue.clone();
-            async move {
-                let work = move |_: &mut Memory| {
-                    let _ = started.send(());
-                    blocked.recv()
-                };
-                queue.compute(work).await
-            }
-        });
-        has_started.await.unwrap();
-        let waiting = queue.clone();
-        let waiting = tokio::spawn(async move { waiting.compute(|_| 1).await });
-        while queue.jobs.try_send(Box::new(|_| ())).is_ok() {
+        let release = block(&queue).await;
+        queue.jobs.try_send(Box::new(|_| ())).unwrap();
+        assert_eq!(queue.compute(|_| 1).await, Err(Overloaded));
+        release.send(()).unwrap();
+        until_computed(&queue).await;
+    }
+
+    /// Waits until the queue has room.
+    async fn until_computed(queue: &HashQueue) {
+        while queue.compute(|_| ()).await.is_err() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(queue.compute(|_| 2).await, Err(Overloaded));
-        release.send(()).unwrap();
-        running.await.unwrap().unwrap().unwrap();
-        let _ = waiting.await.unwrap();
     }
 
     #[tokio::test]
@@ -152,16 +155,11 @@ mod tests {
     #[tokio::test]
     async fn work_of_a_dropped_caller_is_skipped() {
         let queue = HashQueue::start(1, 8);
-        let (release, blocked) = channel::<()>();
-        let running = tokio::spawn({
-            let queue = queue.clone();
-            async move { queue.compute(move |_| blocked.recv()).await }
-        });
+        let release = block(&queue).await;
         let (ran, has_run) = channel();
         let dropped = queue.compute(move |_| ran.send(()));
-        assert!(timeout(Duration::from_millis(1), dropped).await.is_err());
+        assert!(timeout(Duration::ZERO, dropped).await.is_err());
         release.send(()).unwrap();
-        running.await.unwrap().unwrap().unwrap();
         assert_eq!(queue.compute(|_| 7).await, Ok(7));
         assert!(has_run.recv().is_err());
     }
