@@ -28,8 +28,11 @@ const ARGON2ID: &str = "$argon2id$v=19$m=12288,t=3,p=1";
 /// Maximum memory of an argon2 hash, in blocks of 1 KiB, because other programs may have written the hash.
 const MAX_ARGON2_BLOCKS: usize = 256 << 10;
 
-/// Number of measurements of a scheme's cost, of which the least counts.
+/// Maximum number of measurements of a scheme's cost, of which the least counts.
 const MEASUREMENTS: usize = 3;
+
+/// Time after which a scheme is not measured again.
+const MEASURING: Duration = Duration::from_millis(500);
 
 /// A password in plain text. Never printed.
 #[derive(Clone)]
@@ -154,11 +157,9 @@ impl Passwords {
     }
 
     /// Waits until a failed login has taken as long as one with the costliest of `schemes`, which are those of the
-    /// stored hashes. Measures the cost of schemes that were not measured before.
-    ///
-    /// # Errors
-    /// [`Overloaded`] when too many requests wait or a measurement does not end in time.
-    pub async fn disguise(&self, wrong: Computation, schemes: &[String]) -> Result<(), Overloaded> {
+    /// stored hashes. Measures the cost of schemes that were not measured before; those that cannot be measured now do
+    /// not count.
+    pub async fn disguise(&self, wrong: Computation, schemes: &[String]) {
         // A login to an account that does not exist uses the configured scheme.
         let schemes = || {
             let own = std::iter::once(self.scheme.label());
@@ -167,8 +168,10 @@ impl Passwords {
         if schemes().any(|scheme| !self.costs.contains(scheme)) {
             let _measuring = self.measuring.lock().await;
             for scheme in schemes() {
-                if !self.costs.contains(scheme) {
-                    self.measure(scheme).await?;
+                if !self.costs.contains(scheme)
+                    && let Some(cost) = self.measure(scheme).await
+                {
+                    self.costs.record(scheme, cost);
                 }
             }
         }
@@ -176,11 +179,11 @@ impl Passwords {
             .costs
             .duration(schemes(), wrong.scheme.as_deref(), wrong.took);
         tokio::time::sleep_until((wrong.started + duration).into()).await;
-        Ok(())
     }
 
-    async fn measure(&self, scheme: &str) -> Result<(), Overloaded> {
-        let mut least = Duration::MAX;
+    async fn measure(&self, scheme: &str) -> Option<Duration> {
+        let begun = Instant::now();
+        let mut least = None;
         for _ in 0..MEASUREMENTS {
             let stored = hash_of_nothing(scheme);
             let work = move |memory: &mut Memory| {
@@ -188,10 +191,13 @@ impl Passwords {
                 verify(b"any password", &stored, memory);
                 started.elapsed()
             };
-            least = least.min(self.queue.compute(work).await?);
+            let cost = self.queue.compute(work).await.ok()?;
+            least = Some(least.map_or(cost, |least: Duration| least.min(cost)));
+            if begun.elapsed() > MEASURING {
+                break;
+            }
         }
-        self.costs.record(scheme, least);
-        Ok(())
+        least
     }
 }
 

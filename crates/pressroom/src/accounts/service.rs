@@ -313,7 +313,7 @@ impl Accounts {
         let verdict = self.passwords.verify(password, stored).await?;
         if let Verdict::Wrong(computation) = verdict {
             let schemes = self.store.password_schemes(MAX_SCHEMES).await?;
-            self.passwords.disguise(computation, &schemes).await?;
+            self.passwords.disguise(computation, &schemes).await;
             return Err(AccountError::InvalidCredentials);
         }
         let Credentials {

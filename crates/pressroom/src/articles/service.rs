@@ -153,7 +153,7 @@ impl Articles {
         Ok(OwnArticle(article))
     }
 
-    /// Changes an article if its version meets `precondition`. An update that changes nothing creates no version and
+    /// Changes an article if its version meets `precondition`. An update that changes nothing creates a version but
     /// notifies nobody.
     ///
     /// # Errors
@@ -166,13 +166,11 @@ impl Articles {
         precondition: Precondition,
     ) -> Result<Article, ArticleError> {
         let OwnArticle(article) = article;
-        if !changes.alter(article) {
-            return if precondition.holds(article.updated_at) {
-                Ok(article.clone())
-            } else {
-                Err(ArticleError::PreconditionFailed)
-            };
-        }
+        let changes = if changes.alter(article) {
+            changes
+        } else {
+            ArticleChanges::default()
+        };
         change(span::ARTICLE_UPDATE, article.author.id, &article.slug)
             .run(async {
                 let task = self.task(ArticleEvent::Updated);

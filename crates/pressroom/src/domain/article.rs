@@ -50,7 +50,7 @@ pub struct NewArticle {
 }
 
 /// Changes to an article; `None` leaves a column unchanged. The slug never changes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArticleChanges {
     pub title: Option<String>,
     pub description: Option<String>,

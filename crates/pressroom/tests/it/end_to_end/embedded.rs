@@ -176,16 +176,13 @@ async fn readers_are_notified_of_one_edit_an_hour_and_of_few_articles_of_one_aut
     let edit = async |body: Value| {
         let response = raw::request(api, "PUT", &target, Some(&alice), Some(&body)).await;
         assert_eq!(response.status, 200);
-        response.header("etag").unwrap().to_owned()
     };
-    let version = |tag: &str| tag.split('-').next().unwrap().to_owned();
     for _ in 0..5 {
         for same in [
             json!({}),
             json!({"title": "Liked", "description": "", "body": "x"}),
         ] {
-            let unchanged = edit(same).await;
-            assert_eq!(version(&unchanged), version(created.header("etag").unwrap()));
+            edit(same).await;
         }
     }
     for i in 0..10 {

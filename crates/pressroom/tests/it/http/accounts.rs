@@ -145,12 +145,18 @@ async fn new_credentials_end_all_other_sessions_in_every_process(store: Arc<dyn 
     let mut email = "alice@example.com".to_owned();
     let mut password = "password123".to_owned();
     let mut kept = registered;
+    let mut flask_is_valid = true;
     for (new_email, new_password) in [(None, Some("password 2")), (Some("a@example.com"), None)] {
         let ended = [
             log_in(one, &email, &password).await,
             log_in(other, &email, &password).await,
         ];
-        let flask = [flask_token(-60), flask_token(0)];
+        let flask = if flask_is_valid {
+            vec![flask_token(-60), flask_token(0)]
+        } else {
+            Vec::new()
+        };
+        flask_is_valid = false;
         for token in ended.iter().chain(&flask) {
             assert_eq!(status(other, token).await, 200);
         }
@@ -226,11 +232,11 @@ async fn a_logout_can_end_all_sessions(store: Arc<dyn Store>) {
     assert_eq!(status(api.address, &again).await, 200);
 }
 
-/// Hashes of other programs, which no password has.
+/// Hashes of other programs, which no password has. PBKDF2 is slow without optimisation, so it has few rounds.
 const HASHES: [(&str, &str); 4] = [
     ("scrypt@example.com", "scrypt:32768:8:1$salt$00"),
-    ("pbkdf2@example.com", "pbkdf2:sha256:200000$salt$00"),
-    ("costlier@example.com", "pbkdf2:sha256:600000$salt$00"),
+    ("pbkdf2@example.com", "pbkdf2:sha256:1000$salt$00"),
+    ("costlier@example.com", "pbkdf2:sha256:20000$salt$00"),
     ("broken@example.com", "no hash at all"),
 ];
 
