@@ -273,13 +273,9 @@ async fn a_failed_login_takes_as_long_for_every_account(store: Arc<dyn Store>) {
             durations.push(sent.elapsed());
         }
     }
-    let medians: Vec<Duration> = durations
-        .iter_mut()
-        .map(|durations| {
-            durations.sort();
-            durations[durations.len() / 2]
-        })
-        .collect();
-    let (least, most) = (medians.iter().min().unwrap(), medians.iter().max().unwrap());
-    assert!(*most < least.mul_f64(1.2), "{emails:?} {medians:?}");
+    // The least duration of each account, because other work on the machine prolongs the others.
+    let least = durations.iter().map(|durations| *durations.iter().min().unwrap());
+    let least: Vec<Duration> = least.collect();
+    let (fastest, slowest) = (least.iter().min().unwrap(), least.iter().max().unwrap());
+    assert!(*slowest < fastest.mul_f64(1.2), "{emails:?} {durations:?}");
 }
