@@ -128,7 +128,7 @@ impl Tokens {
         }
     }
 
-    /// Also accepts tokens signed with this key.
+    /// Accepts tokens signed with this key as well.
     #[must_use]
     pub fn also_accepting(self, previous: Option<SecretKey>) -> Self {
         Self { previous, ..self }

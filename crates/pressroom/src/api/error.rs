@@ -43,7 +43,7 @@ pub struct ApiError {
     /// Exceeded quota.
     exceeded: Option<TooManyAttempts>,
     /// Internal cause, recorded on the server span but not sent.
-    cause: Option<ServerError>,
+    cause: Option<Box<ServerError>>,
 }
 
 /// The body of an error response.
@@ -134,7 +134,7 @@ impl ApiError {
 
     pub(super) fn caused_by(self, error_type: &'static str, message: impl Into<String>) -> Self {
         let (error_type, message) = (error_type.into(), message.into());
-        let cause = Some(ServerError { error_type, message });
+        let cause = Some(Box::new(ServerError { error_type, message }));
         Self { cause, ..self }
     }
 }
@@ -207,7 +207,7 @@ impl IntoResponse for ApiError {
         let body = serde_json::to_vec(&body).expect("text and a number always serialise");
         let mut response = (self.status, json_response(body)).into_response();
         if let Some(cause) = self.cause {
-            response.extensions_mut().insert(cause);
+            response.extensions_mut().insert(*cause);
         }
         let headers = response.headers_mut();
         let unavailable = self.status == StatusCode::SERVICE_UNAVAILABLE;

@@ -1,4 +1,5 @@
 //! Embedded mode: a single process without other servers.
+#![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
