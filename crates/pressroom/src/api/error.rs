@@ -17,6 +17,8 @@ use serde::Serialize;
 use telemetry::ServerError;
 use utoipa::ToSchema;
 
+use super::rate_limit;
+
 use crate::{
     accounts::{AccountError, InvalidToken, TooManyAttempts},
     articles::ArticleError,
@@ -38,8 +40,10 @@ pub struct ApiError {
     fields: Option<FieldErrors>,
     /// Value of `Retry-After`, in seconds.
     retry_after: Option<NonZeroU32>,
+    /// Exceeded quota.
+    exceeded: Option<TooManyAttempts>,
     /// Internal cause, recorded on the server span but not sent.
-    cause: Option<ServerError>,
+    cause: Option<Box<ServerError>>,
 }
 
 /// The body of an error response.
@@ -84,6 +88,7 @@ errors! {
         "Idempotency-Key must be a single value of 1 to 255 printable ASCII characters";
     missing_token: UNAUTHORIZED, "Missing or invalid authorization header";
     invalid_credentials: UNAUTHORIZED, "Invalid credentials";
+    wrong_password: FORBIDDEN, "Current password is incorrect";
     invalid_token: UNAUTHORIZED, "Invalid or expired token";
     invalid_token_payload: UNAUTHORIZED, "Invalid token payload";
     user_not_found: UNAUTHORIZED, "User not found";
@@ -111,6 +116,7 @@ impl ApiError {
             message,
             fields: None,
             retry_after: None,
+            exceeded: None,
             cause: None,
         }
     }
@@ -129,7 +135,7 @@ impl ApiError {
 
     pub(super) fn caused_by(self, error_type: &'static str, message: impl Into<String>) -> Self {
         let (error_type, message) = (error_type.into(), message.into());
-        let cause = Some(ServerError { error_type, message });
+        let cause = Some(Box::new(ServerError { error_type, message }));
         Self { cause, ..self }
     }
 }
@@ -156,16 +162,15 @@ impl From<AccountError> for ApiError {
         match error {
             AccountError::EmailTaken => Self::email_taken(),
             AccountError::InvalidCredentials => Self::invalid_credentials(),
+            AccountError::WrongPassword => Self::wrong_password(),
             AccountError::InvalidToken(InvalidToken::Untrusted) => Self::invalid_token(),
             AccountError::InvalidToken(InvalidToken::NoUser) => Self::invalid_token_payload(),
             AccountError::UserNotFound => Self::user_not_found(),
-            AccountError::TooManyAttempts(TooManyAttempts { retry_after }) => {
-                let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
-                Self {
-                    retry_after: NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX)),
-                    ..Self::too_many_attempts()
-                }
-            }
+            AccountError::TooManyAttempts(exceeded) => Self {
+                retry_after: NonZeroU32::new(rate_limit::seconds(exceeded.retry_after)),
+                exceeded: Some(exceeded),
+                ..Self::too_many_attempts()
+            },
             AccountError::Overloaded(error) => {
                 telemetry::warn!(%error, "request rejected because password hashing is overloaded");
                 Self::service_unavailable().caused_by("overloaded", error.to_string())
@@ -203,12 +208,15 @@ impl IntoResponse for ApiError {
         let body = serde_json::to_vec(&body).expect("text and a number always serialise");
         let mut response = (self.status, json_response(body)).into_response();
         if let Some(cause) = self.cause {
-            response.extensions_mut().insert(cause);
+            response.extensions_mut().insert(*cause);
         }
         let headers = response.headers_mut();
         let unavailable = self.status == StatusCode::SERVICE_UNAVAILABLE;
         if let Some(wait) = self.retry_after.or(unavailable.then_some(UNAVAILABLE_FOR)) {
             headers.insert(header::RETRY_AFTER, wait.get().into());
+        }
+        if let Some(exceeded) = self.exceeded {
+            rate_limit::write_exceeded(headers, exceeded);
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

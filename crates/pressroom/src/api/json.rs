@@ -115,13 +115,15 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// Declares a type for a request body, with a method that parses the body and a description for the OpenAPI
 /// document.
 ///
-/// A field has a type, a type in the document, `required` or `optional`, the name of the [`Form`] method that
-/// takes the field, and properties for the document. Parsing enforces `min_length` and `max_length`.
+/// A field has a type, a type in the document, `required`, `optional` or `confirming` (required with a new e-mail
+/// address or password, and declared before them), the name of the [`Form`] method that takes the field, and
+/// properties for the document. Parsing enforces `min_length` and `max_length`.
 macro_rules! request_body {
     (
         $(#[$meta:meta])*
         $name:ident {
             $(
+                $(#[$about:meta])*
                 $field:ident: $type:ty as $described:ty = $need:ident $take:ident {
                     $($key:ident = $value:tt),*
                 },
@@ -131,7 +133,7 @@ macro_rules! request_body {
         $(#[$meta])*
         #[derive(Debug, utoipa::ToSchema)]
         pub struct $name {
-            $(#[schema(value_type = $described, $($key = $value),*)] $field: $type,)*
+            $($(#[$about])* #[schema(value_type = $described, $($key = $value),*)] $field: $type,)*
         }
 
         impl $name {
@@ -164,6 +166,10 @@ macro_rules! request_body {
     (@required $form:ident $field:ident $take:ident $length:ident) => {{
         $form.require(stringify!($field));
         $form.$take(stringify!($field), $length)
+    }};
+    (@confirming $form:ident $field:ident $take:ident $length:ident) => {{
+        $form.require_with(stringify!($field), &["email", "password"]);
+        Some($form.$take(stringify!($field), $length))
     }};
     (@optional $form:ident $field:ident $take:ident $length:ident) => {
         Some($form.$take(stringify!($field), $length))
@@ -271,6 +277,13 @@ impl Form {
     pub(super) fn require(&mut self, name: &str) {
         if !self.fields.contains_key(name) {
             self.add_error(name, "Missing data for required field.");
+        }
+    }
+
+    /// Adds an error if the field is missing although one of `others` is present.
+    pub(super) fn require_with(&mut self, name: &str, others: &[&str]) {
+        if others.iter().any(|other| self.fields.contains_key(*other)) {
+            self.require(name);
         }
     }
 

@@ -25,6 +25,7 @@ use super::{
     error::ApiError,
     limits::Limits,
     proxies::{Clients, TrustedProxies},
+    rate_limit::RequestQuota,
 };
 
 /// Maximum length of a request target, in bytes; the default of gunicorn, which the reference implementation
@@ -55,7 +56,7 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
     response
 }
 
-async fn guarded(limits: Limits, request: Request, next: Next) -> Response {
+async fn guarded(limits: Limits, mut request: Request, next: Next) -> Response {
     let headers = request.headers();
     let target = request.uri().path_and_query();
     if request.extensions().get::<AmbiguousFraming>().is_some()
@@ -74,6 +75,10 @@ async fn guarded(limits: Limits, request: Request, next: Next) -> Response {
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
         .is_some_and(|length| length > limits.body as u64);
 
+    let quota = (!request.method().is_safe()).then(RequestQuota::default);
+    if let Some(quota) = &quota {
+        request.extensions_mut().insert(quota.clone());
+    }
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(limits.request, handled).await {
         Ok(Ok(response)) => response,
@@ -90,6 +95,9 @@ async fn guarded(limits: Limits, request: Request, next: Next) -> Response {
             error.into_response()
         }
     };
+    if let Some(quota) = quota {
+        quota.write_fields(response.headers_mut());
+    }
     if too_large {
         // The rest of the body is not read, so the connection cannot be reused.
         let headers = response.headers_mut();

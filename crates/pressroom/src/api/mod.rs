@@ -22,6 +22,7 @@ mod limits;
 mod middleware;
 mod paging;
 mod proxies;
+mod rate_limit;
 
 use std::sync::Arc;
 

@@ -72,6 +72,7 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
         store: store.clone(),
         clock: Arc::new(SystemClock),
         channels: channels(&config.work.notify)?,
+        author_limit: config.work.notify_limit,
     };
     let task_worker = task
         .register(worker::builder(&config.work, broker.clone()).observer(observer.clone()))

@@ -193,7 +193,8 @@ impl Service {
         // Half of the processors remain for requests without passwords.
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let passwords = Passwords::new(config.password_scheme, processors.div_ceil(2), ids.clone());
-        let tokens = Tokens::new(self.secret_key, config.token_lifetime, clock.clone(), ids.clone());
+        let tokens = Tokens::new(self.secret_key, config.token_lifetime, clock.clone(), ids.clone())
+            .also_accepting(config.secret_key_previous);
         let app = App {
             accounts: Accounts::new(store.clone(), passwords, tokens, self.limiter, clock.clone()),
             articles: Articles::new(store, clock, ids, outbox),

@@ -31,6 +31,7 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
         store: Arc::new(PostgresStore::connect(&config.database)?),
         clock: Arc::new(SystemClock),
         channels: channels(&config.work.notify)?,
+        author_limit: config.work.notify_limit,
     };
     let builder = builder(&config.work, broker)
         .hostname(config.hostname.as_str())

@@ -50,11 +50,22 @@ pub struct NewArticle {
 }
 
 /// Changes to an article; `None` leaves a column unchanged. The slug never changes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArticleChanges {
     pub title: Option<String>,
     pub description: Option<String>,
     pub body: Option<String>,
+}
+
+impl ArticleChanges {
+    /// Whether the article differs after these changes.
+    #[must_use]
+    pub fn alter(&self, article: &Article) -> bool {
+        let differs = |new: &Option<String>, old: &String| new.as_ref().is_some_and(|new| new != old);
+        differs(&self.title, &article.title)
+            || differs(&self.description, &article.description)
+            || differs(&self.body, &article.body)
+    }
 }
 
 /// The versions of an article that a change may replace.

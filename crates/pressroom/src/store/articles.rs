@@ -54,7 +54,7 @@ pub trait ArticleStore: Debug + Send + Sync + 'static {
     /// old.
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage>;
 
-    /// Changes an article and inserts its task in one transaction. Returns `None` if the article does not
+    /// Changes an article and, unless all `changes` are `None`, inserts its task in one transaction. Returns `None` if the article does not
     /// exist or `precondition` does not allow its version.
     ///
     /// `updated_at` becomes the task's creation time, or one microsecond after the current version if that is

@@ -9,6 +9,7 @@ mod dead_letters;
 mod draining;
 mod embedded;
 mod installation;
+mod login_storm;
 mod observatory;
 mod openapi;
 mod production;

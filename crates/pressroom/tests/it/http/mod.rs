@@ -1,5 +1,6 @@
 //! Tests of the HTTP API over both stores.
 
+mod accounts;
 mod behaviour;
 mod compression;
 mod conditions;

@@ -19,10 +19,11 @@ use tokio_postgres::{Client, NoTls};
 
 use super::postgres_server::Server;
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/postgres/V1__reference_tables.sql"),
     include_str!("../../../migrations/postgres/V2__outbox_revocations_deliveries.sql"),
     include_str!("../../../migrations/postgres/V3__idempotency_keys.sql"),
+    include_str!("../../../migrations/postgres/V4__sessions_and_limits.sql"),
 ];
 
 /// A database for one test, dropped at its end.
@@ -40,6 +41,14 @@ impl Database {
     /// Creates an empty database.
     pub async fn empty() -> Self {
         Self::create(None).await
+    }
+
+    /// Creates an empty UTF-8 database with the collation C.UTF-8, in which `lower` folds all of Unicode.
+    pub async fn empty_unicode() -> Self {
+        Self::create(Some(
+            "template0 ENCODING 'UTF8' LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'",
+        ))
+        .await
     }
 
     async fn create(template: Option<&str>) -> Self {
