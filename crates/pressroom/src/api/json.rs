@@ -78,8 +78,11 @@ impl JsonBody {
             Value::Array(items) if items.is_empty() => Map::new(),
             _ => return Err(ApiError::invalid_field("_schema", "Invalid input type.")),
         };
-        let errors = FieldErrors::new();
-        Ok(Form { fields, errors })
+        Ok(Form {
+            fields,
+            errors: FieldErrors::new(),
+            error_bytes: 0,
+        })
     }
 }
 
@@ -180,7 +183,13 @@ impl Length {
 pub struct Form {
     fields: Map<String, Value>,
     errors: FieldErrors,
+    /// Size of the errors in the response, at most [`MAX_ERROR_BYTES`].
+    error_bytes: usize,
 }
+
+/// Maximum size of all validation errors in a response, in bytes. Further errors are omitted, because a client
+/// chooses the names of unknown fields, and thereby the size of the response.
+const MAX_ERROR_BYTES: usize = 32 * 1024;
 
 impl Form {
     /// Takes text; `length` is in characters.
@@ -259,6 +268,14 @@ impl Form {
     }
 
     fn add_error(&mut self, name: &str, message: &str) {
+        let escaped = serde_json::to_string(name).map_or(usize::MAX, |name| name.len());
+        let bytes = escaped.saturating_add(message.len() + r#":[""],"#.len());
+        if self.error_bytes.saturating_add(bytes) > MAX_ERROR_BYTES {
+            let omitted = vec!["Further errors are omitted.".to_owned()];
+            self.errors.entry("_schema".to_owned()).or_insert(omitted);
+            return;
+        }
+        self.error_bytes += bytes;
         let errors = self.errors.entry(name.to_owned()).or_default();
         errors.push(message.to_owned());
     }

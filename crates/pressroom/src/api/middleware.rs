@@ -11,11 +11,11 @@ use axum::{
     BoxError, Router,
     body::HttpBody,
     extract::{Request, State},
-    http::{HeaderValue, Uri, header, uri::PathAndQuery},
+    http::{HeaderValue, StatusCode, Uri, header, uri::PathAndQuery},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use bounded_server::{AmbiguousFraming, PeerAddress};
+use bounded_server::{InvalidRequest, PeerAddress, ReservedConnection};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use telemetry::ClientAddress;
@@ -25,6 +25,7 @@ use super::{
     error::ApiError,
     limits::Limits,
     proxies::{Clients, TrustedProxies},
+    response_memory::ResponseMemory,
 };
 
 /// Maximum length of a request target, in bytes; the default of gunicorn, which the reference implementation
@@ -33,28 +34,77 @@ const MAX_TARGET_BYTES: usize = 4094;
 /// Maximum length of a header field, in bytes; gunicorn's default too.
 const MAX_FIELD_BYTES: usize = 8190;
 
-/// Rejects requests that exceed a limit, and turns panics and time-outs of handlers into error responses.
-pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+/// Rejects requests that are invalid or exceed a limit, turns panics and time-outs of handlers into error
+/// responses, and limits the memory of responses.
+pub(super) async fn guard(
+    State((limits, memory)): State<(Limits, ResponseMemory)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = match rejection(&limits, &request) {
+        Some((error, connection)) => {
+            let mut response = error.into_response();
+            if let Connection::Close = connection {
+                close(&mut response);
+            }
+            response
+        }
+        None => memory.admit(handle(&limits, request, next).await).await,
+    };
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        // The rest of the body is not read, so the connection cannot be reused.
+        close(&mut response);
+    }
+    let nosniff = HeaderValue::from_static("nosniff");
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}
+
+/// What happens to the connection after a rejected request.
+enum Connection {
+    KeepAlive,
+    Close,
+}
+
+/// Returns the error for a request that is rejected because of its head, without reading its body.
+fn rejection(limits: &Limits, request: &Request) -> Option<(ApiError, Connection)> {
+    if let Some(&problem) = request.extensions().get::<InvalidRequest>() {
+        return Some((problem.into(), Connection::Close));
+    }
     let headers = request.headers();
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limits.body as u64) {
+        return Some((ApiError::body_too_large(), Connection::Close));
+    }
     let target = request.uri().path_and_query();
-    if request.extensions().get::<AmbiguousFraming>().is_some()
-        || target.is_some_and(|target| target.as_str().len() > MAX_TARGET_BYTES)
-    {
-        return ApiError::bad_request().into_response();
+    if target.is_some_and(|target| target.as_str().len() > MAX_TARGET_BYTES) {
+        return Some((ApiError::bad_request(), Connection::KeepAlive));
     }
     let mut lengths = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len());
     if lengths.any(|length| length > MAX_FIELD_BYTES) {
-        return ApiError::header_too_large().into_response();
+        return Some((ApiError::header_too_large(), Connection::KeepAlive));
     }
-    let too_large = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
-        .is_some_and(|length| length > limits.body as u64);
+    let is_probe = request.uri().path().starts_with("/api/health");
+    if request.extensions().get::<ReservedConnection>().is_some() && !is_probe {
+        return Some((ApiError::service_unavailable(), Connection::Close));
+    }
+    None
+}
 
+fn close(response: &mut Response) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+}
+
+/// Returns the handler's response, or the response to its panic or time-out.
+async fn handle(limits: &Limits, request: Request, next: Next) -> Response {
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let mut response = match tokio::time::timeout(limits.request, handled).await {
+    match tokio::time::timeout(limits.request, handled).await {
         Ok(Ok(response)) => response,
         // The panic hook has logged the panic.
         Ok(Err(panic)) => {
@@ -68,17 +118,7 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
             let error = ApiError::request_timeout().caused_by("timeout", message);
             error.into_response()
         }
-    };
-    let headers = response.headers_mut();
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    if too_large {
-        // The rest of the body is not read, so the connection cannot be reused.
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
 }
 
 /// The router, preceded by the steps that routing and telemetry depend on: the service normalises the request
@@ -140,7 +180,6 @@ mod tests {
 
     use axum::{
         body::{Body, to_bytes},
-        http::StatusCode,
         routing::get,
     };
     use tower::ServiceExt as _;
@@ -152,7 +191,8 @@ mod tests {
             body: 1024,
             request: Duration::from_millis(50),
         };
-        let guarded = router.layer(axum::middleware::from_fn_with_state(limits, guard));
+        let state = (limits, ResponseMemory::default());
+        let guarded = router.layer(axum::middleware::from_fn_with_state(state, guard));
         let response = guarded.oneshot(Request::new(Body::empty())).await.unwrap();
         let status = response.status();
         let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();

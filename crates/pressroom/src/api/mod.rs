@@ -20,6 +20,7 @@ mod limits;
 mod middleware;
 mod paging;
 mod proxies;
+mod response_memory;
 
 use std::sync::Arc;
 
@@ -40,12 +41,14 @@ pub use self::{
     limits::Limits,
     middleware::ApiService,
     proxies::{InvalidNetwork, TrustedProxies},
+    response_memory::ResponseMemory,
 };
 
 /// Builds the service that a server passes requests to.
 #[must_use]
 pub fn service(app: App) -> ApiService {
     let (limits, proxies, origins) = (app.limits, app.proxies.clone(), app.origins.clone());
+    let memory = app.memory.clone();
     let (router, document) = described_routes();
     let document = bytes::Bytes::from(to_json(&document));
     let document = || async { ([(header::CONTENT_TYPE, "application/json")], document) };
@@ -57,7 +60,10 @@ pub fn service(app: App) -> ApiService {
         .method_not_allowed_fallback(method_not_allowed)
         // axum clones the state twice per request.
         .with_state(Arc::new(app))
-        .layer(axum::middleware::from_fn_with_state(limits, middleware::guard));
+        .layer(axum::middleware::from_fn_with_state(
+            (limits, memory),
+            middleware::guard,
+        ));
     let router = if origins.is_empty() {
         router
     } else {

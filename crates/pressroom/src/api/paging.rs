@@ -22,7 +22,7 @@ pub(super) struct Paging {
     /// Page number, starting at 1.
     #[param(value_type = Option<i64>, minimum = 1, default = 1)]
     pub page: i64,
-    /// Number of articles per page.
+    /// Maximum number of articles on a page, which has fewer if their texts exceed 2 MiB.
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 20)]
     pub per_page: i64,
     /// Substring of the title, ignoring case.

@@ -122,6 +122,12 @@ configuration! {
         /// Maximum size of a request body, in bytes.
         body_limit: NonZeroUsize = Reader::count[BODY_LIMIT];
         request_timeout: Duration = Reader::seconds[REQUEST_TIMEOUT];
+        header_timeout: Duration = Reader::seconds[HEADER_TIMEOUT];
+        keep_alive_timeout: Duration = Reader::seconds[KEEP_ALIVE_TIMEOUT];
+        /// Maximum number of connections; `None` for the default.
+        max_connections: Option<NonZeroUsize> = Reader::optional_count[MAX_CONNECTIONS];
+        max_connections_per_address: Option<NonZeroUsize> =
+            Reader::optional_count[MAX_CONNECTIONS_PER_ADDRESS];
         token_lifetime: Duration = Reader::hours[JWT_EXPIRATION_HOURS];
         password_scheme: PasswordScheme = password_scheme[PASSWORD_SCHEME];
     }

@@ -15,15 +15,25 @@ use crate::{
     },
 };
 
+/// Maximum size of the texts on a page, in SQL; equals [`ListQuery::MAX_BYTES`].
+macro_rules! max_bytes {
+    () => {
+        "2097152"
+    };
+}
+
 /// `$filter` selects the articles of the list, `$from` limits them to the articles after the cursor, and
 /// `$skip` skips an offset. `$1` is the number of articles, and `$2` the viewer. An empty page is a single
 /// row with nulls and the total.
+///
+/// The articles after those that fit into the maximum size stay on the server, which knows the size of a text
+/// without reading it.
 macro_rules! list {
     ($filter:literal, $from:literal, $skip:literal) => {
         statement!(
             "SELECT articles",
             "
-        WITH article AS (
+        WITH candidate AS (
             SELECT *
             FROM articles
             WHERE ",
@@ -35,16 +45,27 @@ macro_rules! list {
             LIMIT $1 ",
             $skip,
             "
+        ), article AS (
+            SELECT *,
+                count(*) OVER () AS found,
+                row_number() OVER newest AS position,
+                sum(octet_length(title) + octet_length(description) + octet_length(body))
+                    OVER newest AS bytes
+            FROM candidate
+            WINDOW newest AS (ORDER BY created_at DESC, id DESC ROWS UNBOUNDED PRECEDING)
         )
         SELECT ",
             article_columns!(),
             ",
             EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $2) AS favorited,
+            article.found,
             total.count AS total
         FROM (SELECT count(*) FROM articles WHERE ",
             $filter,
             ") AS total
-        LEFT JOIN article ON true
+        LEFT JOIN article ON article.position = 1 OR article.bytes <= ",
+            max_bytes!(),
+            "
         LEFT JOIN users AS author ON author.id = article.author_id
         ORDER BY article.created_at DESC, article.id DESC",
         )
@@ -85,16 +106,27 @@ pub(super) async fn list_articles(
     params.extend(pattern.iter().map(|pattern| pattern as &(dyn ToSql + Sync)));
     let result = server.run_slow(statement, &params).await?;
     let total = result.first(|row| row.try_get("total"))?.unwrap_or_default();
-    let first: Option<Option<i32>> = result.first(|row| row.try_get("id"))?;
-    let articles = match first.flatten() {
-        Some(_) => result.all(rows::article)?,
-        None => Vec::new(),
+    let found: Option<Option<i64>> = result.first(|row| row.try_get("found"))?;
+    let Some(found) = found.flatten() else {
+        return Ok(ArticlePage::new(query, Vec::new(), 0, total));
     };
-    Ok(ArticlePage::new(query, articles, total))
+    let articles = result.all(rows::article)?;
+    let found = usize::try_from(found).unwrap_or_default();
+    Ok(ArticlePage::new(query, articles, found, total))
 }
 
 /// Returns the LIKE pattern of the texts that contain `text`, with its wildcards escaped.
 fn containing(text: &str) -> String {
     let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
     format!("%{escaped}%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statements_have_the_maximum_size_of_a_page() {
+        assert_eq!(max_bytes!(), ListQuery::MAX_BYTES.to_string());
+    }
 }

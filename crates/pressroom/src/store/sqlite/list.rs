@@ -1,6 +1,6 @@
 //! The list of articles, read by two statements that see the same snapshot.
 
-use rusqlite::params;
+use rusqlite::{Row, params};
 use telemetry::{Returned, Statement};
 
 use super::{SqliteStore, value::folded};
@@ -50,18 +50,31 @@ pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Resu
     let page = store.read(statement, move |db| {
         let search = query.search.as_deref().map(folded);
         let (viewer, fetched) = (query.viewer.map(|viewer| viewer.0), query.fetched());
+        let (mut found, mut bytes) = (0, 0);
+        // The articles after those that fit into the maximum size are not read.
+        let fits = |row: &Row<'_>| {
+            let article = rows::article(row)?;
+            found += 1;
+            bytes += article.text_bytes();
+            Ok((found == 1 || bytes <= ListQuery::MAX_BYTES).then_some(article))
+        };
         let articles = match query.start {
             PageStart::Offset(offset) => {
                 let params = params![search, viewer, fetched, offset.max(0)];
-                db.rows(statement, params, |row| rows::article(row))?
+                db.rows_while(statement, params, fits)?
             }
             PageStart::After(last) => {
                 let params = params![search, viewer, fetched, Utc(last.created_at), last.id.0];
-                db.rows(statement, params, |row| rows::article(row))?
+                db.rows_while(statement, params, fits)?
             }
         };
         let total = db.row(&COUNT, [search], |row| row.get(0))?;
-        Ok(ArticlePage::new(&query, articles, total.unwrap_or_default()))
+        Ok(ArticlePage::new(
+            &query,
+            articles,
+            found,
+            total.unwrap_or_default(),
+        ))
     });
     page.await
 }

@@ -5,6 +5,7 @@ mod conditions;
 mod contract;
 mod hardening;
 mod idempotency;
+mod limits;
 mod outages;
 mod races;
 mod rate_limits;
