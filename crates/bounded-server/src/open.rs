@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -24,12 +25,20 @@ pub(crate) struct ConnectionLimits {
     pub(crate) per_address: usize,
 }
 
+/// Minimum time between two warnings about a limit.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Minimum time for a new connection to send a request before another one can replace it.
+const MIN_WAITING: Duration = Duration::from_millis(100);
+
 /// What to do with a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     Serve,
     /// Serve health probes only.
     Reserve,
+    /// Decide again shortly.
+    Wait,
     Close,
 }
 
@@ -50,6 +59,7 @@ pub(crate) struct OpenConnections {
     reserved: usize,
     /// Number of connections of each address.
     addresses: HashMap<IpAddr, usize>,
+    full: Warning,
 }
 
 impl OpenConnections {
@@ -59,12 +69,8 @@ impl OpenConnections {
             open: HashMap::new(),
             reserved: 0,
             addresses: HashMap::new(),
+            full: Warning::default(),
         }
-    }
-
-    /// Whether a new connection can be accepted.
-    pub(crate) fn has_room(&self) -> bool {
-        self.open.len() < self.limits.all || self.longest_waiting(None).is_some()
     }
 
     /// Decides about a new connection. If a limit is reached, it takes the place of the connection that has waited
@@ -74,19 +80,22 @@ impl OpenConnections {
     pub(crate) fn admit(&mut self, address: IpAddr, is_proxy: bool) -> Admission {
         let address = network(address);
         let of_address = self.addresses.get(&address).copied().unwrap_or(0);
-        let replaced = if !is_proxy && of_address >= self.limits.per_address {
-            self.close_waiting(Some(address))
-        } else if self.open.len() - self.reserved < self.limits.all.saturating_sub(self.limits.reserved) {
+        let is_address_full = !is_proxy && of_address >= self.limits.per_address;
+        let served = self.open.len() - self.reserved;
+        if !is_address_full && served < self.limits.all.saturating_sub(self.limits.reserved) {
             return Admission::Serve;
-        } else {
-            self.close_waiting(None)
-        };
-        let can_reserve = self.reserved < self.limits.reserved && self.open.len() < self.limits.all;
-        replaced.unwrap_or(if can_reserve {
-            Admission::Reserve
-        } else {
-            Admission::Close
-        })
+        }
+        self.full
+            .log("a limit of connections is reached; a new one replaces one without a request, or waits");
+        match self.longest_waiting(is_address_full.then_some(address)) {
+            Some((since, _)) if since.elapsed() < MIN_WAITING => Admission::Wait,
+            Some((_, id)) => self.close(id),
+            None if self.reserved < self.limits.reserved && self.open.len() < self.limits.all => {
+                Admission::Reserve
+            }
+            None if is_address_full => Admission::Close,
+            None => Admission::Wait,
+        }
     }
 
     pub(crate) fn insert(
@@ -121,25 +130,47 @@ impl OpenConnections {
         }
     }
 
-    /// Closes the connection that has waited longest for a request, and returns its admission.
-    fn close_waiting(&mut self, address: Option<IpAddr>) -> Option<Admission> {
-        let id = self.longest_waiting(address)?;
-        let open = self.open.get(&id)?;
+    /// Closes a connection, and returns its admission for the one that replaces it.
+    fn close(&mut self, id: Id) -> Admission {
+        let Some(open) = self.open.get(&id) else {
+            return Admission::Wait;
+        };
         open.task.abort();
         let admission = open.admission;
         self.remove(id);
-        Some(admission)
+        admission
     }
 
-    fn longest_waiting(&self, address: Option<IpAddr>) -> Option<Id> {
+    /// Returns the connection that has waited longest for a request, and since when.
+    fn longest_waiting(&self, address: Option<IpAddr>) -> Option<(Instant, Id)> {
         let candidates = self.open.iter().filter_map(|(id, open)| {
-            let since = open.state.waiting_since()?;
-            address
-                .is_none_or(|address| address == open.address)
-                .then_some((since, *id))
+            let is_candidate = address.is_none_or(|address| address == open.address);
+            is_candidate.then(|| Some((open.state.waiting_since()?, *id)))?
         });
-        let longest: Option<(Instant, Id)> = candidates.min_by_key(|(since, _)| *since);
-        longest.map(|(_, id)| id)
+        candidates.min_by_key(|(since, _)| *since)
+    }
+}
+
+/// A warning that is logged at most once per [`WARNING_INTERVAL`].
+#[derive(Debug, Default)]
+struct Warning {
+    logged: Option<Instant>,
+    /// Occurrences since it was logged.
+    suppressed: u64,
+}
+
+impl Warning {
+    fn log(&mut self, message: &str) {
+        if self
+            .logged
+            .is_some_and(|logged| logged.elapsed() < WARNING_INTERVAL)
+        {
+            self.suppressed += 1;
+            return;
+        }
+        let suppressed = std::mem::take(&mut self.suppressed);
+        tracing::warn!(suppressed, "{message}");
+        self.logged = Some(Instant::now());
     }
 }
 

@@ -16,7 +16,11 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulConnection, GracefulShutdown},
 };
-use tokio::{net::TcpStream, task::JoinSet, time::Instant};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -30,15 +34,12 @@ use crate::{
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Time after which a server at its limit looks again for a connection that it can replace.
-const FULL_CHECK: Duration = Duration::from_millis(50);
+/// Time after which a server at a limit looks again for a connection that it can replace.
+const HELD_CHECK: Duration = Duration::from_millis(10);
 
 /// Maximum number of bytes of a response in the system's buffer that have not been sent.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MAX_UNSENT: u32 = 128 * 1024;
-
-/// Minimum time between two warnings about a limit.
-const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Bytes by which hyper's buffer exceeds the largest head, which hyper must be able to parse.
 const BUFFER_MARGIN: usize = 8 * 1024;
@@ -265,38 +266,33 @@ impl Server {
         // Dropping the set aborts its tasks.
         let mut connections = JoinSet::new();
         let mut open = OpenConnections::new(self.connections.clone());
-        let mut full = Warning::default();
         let mut shutdown = std::pin::pin!(shutdown);
-        // A connection that was accepted while all others had requests in progress.
-        let mut held = None;
+        // An accepted connection that waits for another one to end.
+        let mut held: Option<(TcpStream, SocketAddr)> = None;
+        let mut held_check = Instant::now();
         loop {
-            let next = if open.has_room() { held.take() } else { None };
-            let (stream, peer) = match next {
-                Some(held) => held,
-                None => tokio::select! {
-                    () = &mut shutdown => break,
-                    Some(ended) = connections.join_next_with_id() => {
-                        open.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
-                        continue;
-                    }
-                    accepted = listeners.accept(), if held.is_none() => accepted,
-                    () = tokio::time::sleep(FULL_CHECK), if held.is_some() => continue,
+            let (stream, peer) = tokio::select! {
+                () = &mut shutdown => break,
+                Some(ended) = connections.join_next_with_id() => {
+                    open.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
+                    continue;
+                }
+                accepted = listeners.accept(), if held.is_none() => accepted,
+                () = sleep_until(held_check), if held.is_some() => match held.take() {
+                    Some(held) => held,
+                    None => continue,
                 },
             };
-            if !open.has_room() {
-                full.log("all connections have requests in progress; new ones wait");
-                held = Some((stream, peer));
-                continue;
-            }
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
             let admission = open.admit(peer.ip(), (self.is_proxy)(peer.ip()));
-            if admission != Admission::Serve {
-                full.log(
-                    "a limit of connections is reached; new ones serve health probes only, or are closed",
-                );
-            }
-            if admission == Admission::Close {
-                continue;
+            match admission {
+                Admission::Serve | Admission::Reserve => {}
+                Admission::Close => continue,
+                Admission::Wait => {
+                    held = Some((stream, peer));
+                    held_check = Instant::now() + HELD_CHECK;
+                    continue;
+                }
             }
             let connection = Connection {
                 peer,
@@ -369,28 +365,5 @@ where
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection failed");
         }
-    }
-}
-
-/// A warning that is logged at most once per [`WARNING_INTERVAL`].
-#[derive(Debug, Default)]
-struct Warning {
-    logged: Option<Instant>,
-    /// Occurrences since it was logged.
-    suppressed: u64,
-}
-
-impl Warning {
-    fn log(&mut self, message: &str) {
-        if self
-            .logged
-            .is_some_and(|logged| logged.elapsed() < WARNING_INTERVAL)
-        {
-            self.suppressed += 1;
-            return;
-        }
-        let suppressed = std::mem::take(&mut self.suppressed);
-        tracing::warn!(suppressed, "{message}");
-        self.logged = Some(Instant::now());
     }
 }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, num::NonZeroUsize, time::Duration};
 
 use bounded_server::Server;
 
-use crate::api::{ResponseMemory, TrustedProxies};
+use crate::api::{BodyMemory, TrustedProxies};
 
 /// Maximum number of connections by default, if the limit of open files allows them.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -31,7 +31,7 @@ pub fn server(
     limits: &ServerLimits,
     descriptors: usize,
     proxies: TrustedProxies,
-    memory: ResponseMemory,
+    memory: BodyMemory,
 ) -> Server {
     let wanted = limits.connections.map_or(MAX_CONNECTIONS, NonZeroUsize::get);
     let connections = wanted.min(descriptors);

@@ -24,8 +24,8 @@ use tower::Service;
 use super::{
     error::ApiError,
     limits::Limits,
+    memory::BodyMemory,
     proxies::{Clients, TrustedProxies},
-    response_memory::ResponseMemory,
 };
 
 /// Maximum length of a request target, in bytes; the default of gunicorn, which the reference implementation
@@ -37,7 +37,7 @@ const MAX_FIELD_BYTES: usize = 8190;
 /// Rejects requests that are invalid or exceed a limit, turns panics and time-outs of handlers into error
 /// responses, and limits the memory of responses.
 pub(super) async fn guard(
-    State((limits, memory)): State<(Limits, ResponseMemory)>,
+    State((limits, memory)): State<(Limits, BodyMemory)>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -191,7 +191,7 @@ mod tests {
             body: 1024,
             request: Duration::from_millis(50),
         };
-        let state = (limits, ResponseMemory::default());
+        let state = (limits, BodyMemory::default());
         let guarded = router.layer(axum::middleware::from_fn_with_state(state, guard));
         let response = guarded.oneshot(Request::new(Body::empty())).await.unwrap();
         let status = response.status();

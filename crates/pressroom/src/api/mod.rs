@@ -17,10 +17,10 @@ mod health;
 mod idempotency_key;
 mod json;
 mod limits;
+mod memory;
 mod middleware;
 mod paging;
 mod proxies;
-mod response_memory;
 
 use std::sync::Arc;
 
@@ -39,9 +39,9 @@ pub use self::{
     app::App,
     cors::{AllowedOrigins, InvalidOrigin},
     limits::Limits,
+    memory::BodyMemory,
     middleware::ApiService,
     proxies::{InvalidNetwork, TrustedProxies},
-    response_memory::ResponseMemory,
 };
 
 /// Builds the service that a server passes requests to.

@@ -40,7 +40,7 @@ pub use self::{
 };
 use crate::{
     accounts::{Accounts, Passwords, RateLimiter, SecretKey, Tokens},
-    api::{self, App, Limits, ResponseMemory},
+    api::{self, App, BodyMemory, Limits},
     articles::Articles,
     clock::{Clock, SystemClock},
     config::{ApiConfig, NotifyConfig},
@@ -195,7 +195,7 @@ impl Service {
             },
             proxies: config.trusted_proxies,
             origins: config.cors_allowed_origins,
-            memory: ResponseMemory::default(),
+            memory: BodyMemory::default(),
         };
         let limits = ServerLimits {
             connections: config.max_connections,

@@ -126,7 +126,7 @@ async fn a_large_article_has_a_page_of_its_own(store: Arc<dyn Store>) {
 #[tokio::test]
 async fn the_response_to_many_invalid_fields_is_bounded() {
     let running = start_with(|_| ()).await;
-    let unknown: serde_json::Map<String, Value> = (0..40_000)
+    let unknown: serde_json::Map<String, Value> = (0..30_000)
         .map(|i| (format!("unknown field {i}"), Value::Null))
         .collect();
     let long = json!({"a\u{1}".repeat(100_000): 1, "email": 1});
@@ -328,4 +328,29 @@ async fn heads_and_idle_connections_have_separate_time_outs() {
         .await
         .unwrap();
     assert_eq!(rest(&mut half).await, "");
+}
+
+/// Bodies that are announced but never complete must not use up the memory.
+#[tokio::test]
+async fn large_bodies_that_never_complete_do_not_keep_out_small_ones() {
+    let running = start_with(|_| ()).await;
+    let address = running.api.address;
+    let mut responses = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = "POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+        let request = format!("{head}Content-Length: 1000000\r\n\r\n{}", "x".repeat(100_000));
+        stream.write_all(request.as_bytes()).await.unwrap();
+        responses.spawn(async move { raw::read_response(&mut stream, false).await });
+    }
+    // Sixteen have memory, and the others are rejected, at the latest after they have waited.
+    for _ in 0..20 {
+        let response = timeout(Duration::from_secs(20), responses.join_next()).await;
+        let response = response.expect("too few are rejected").unwrap().unwrap();
+        assert_eq!(
+            (response.status, response.header("retry-after")),
+            (503, Some("1"))
+        );
+    }
+    raw::register(address, "alice@example.com").await;
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use pressroom::{
     accounts::{Accounts, PasswordScheme, Passwords, RateLimiter, Rates, SecretKey, Tokens},
-    api::{self, AllowedOrigins, App, Limits, ResponseMemory, TrustedProxies},
+    api::{self, AllowedOrigins, App, BodyMemory, Limits, TrustedProxies},
     articles::Articles,
     clock::Clock,
     health::{Health, TaskQueue},
@@ -92,7 +92,7 @@ pub async fn start_with_setup(
         },
         proxies: setup.proxies,
         origins: setup.origins,
-        memory: ResponseMemory::default(),
+        memory: BodyMemory::default(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
