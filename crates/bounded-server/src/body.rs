@@ -28,7 +28,7 @@ enum State {
     Data,
     DataCr,
     DataLf,
-    /// At the beginning of a trailer line, or of the empty line at the end.
+    /// Beginning of a trailer line, or of the empty line at the end.
     TrailerStart,
     Trailer,
     TrailerLf,

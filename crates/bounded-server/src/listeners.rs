@@ -104,7 +104,7 @@ impl AcceptErrors {
     fn end(&mut self) {
         let Self { number, .. } = std::mem::take(self);
         if number > 0 {
-            tracing::info!(errors = number, "accepting connections again");
+            tracing::info!("accepting connections again after {number} errors");
         }
     }
 }

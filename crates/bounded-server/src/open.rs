@@ -31,7 +31,7 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Minimum time for a new connection to send a request before another one can replace it.
 const MIN_WAITING: Duration = Duration::from_millis(100);
 
-/// What to do with a new connection.
+/// Decision about a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     Serve,
@@ -169,7 +169,7 @@ impl Warning {
             return;
         }
         let suppressed = std::mem::take(&mut self.suppressed);
-        tracing::warn!(suppressed, "{message}");
+        tracing::warn!("{message} ({suppressed} earlier warnings were suppressed)");
         self.logged = Some(Instant::now());
     }
 }

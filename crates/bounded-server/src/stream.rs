@@ -64,12 +64,12 @@ impl fmt::Debug for StreamLimits {
 enum Reading {
     /// Requests are not checked (HTTP/2).
     Unchecked,
-    /// Before or within a head.
+    /// Position before or within a head.
     Head,
     Body(BodyFraming),
-    /// After an invalid head, whose replacement is handed over. Further bytes are discarded.
+    /// Replacement of an invalid head, which is handed over. Further bytes are discarded.
     Refused(Vec<u8>),
-    /// Nothing more is read.
+    /// End of what is read.
     Ended,
 }
 

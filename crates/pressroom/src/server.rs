@@ -37,8 +37,8 @@ pub fn server(
     let connections = wanted.min(descriptors);
     if connections < wanted {
         telemetry::warn!(
-            connections,
-            "the limit of open files allows fewer connections than MAX_CONNECTIONS; raise the hard limit (ulimit -Hn)"
+            "the limit of open files allows only {connections} connections; raise the hard limit (ulimit -Hn), \
+             or lower MAX_CONNECTIONS"
         );
     }
     let per_address = limits.connections_per_address;

@@ -91,7 +91,7 @@ pub(super) type Reserved = OwnedSemaphorePermit;
 
 #[derive(Debug)]
 struct State {
-    /// What the memory is for.
+    /// Purpose of the memory, for the log.
     purpose: &'static str,
     total_kib: u32,
     free_kib: Arc<Semaphore>,
@@ -128,10 +128,9 @@ impl Memory {
             return Some(reserved);
         }
         if !state.logged.swap(true, Relaxed) {
-            let purpose = state.purpose;
             telemetry::warn!(
-                purpose,
-                "the memory for large bodies is used up; they wait, or are rejected"
+                "the memory for large {} is used up; they wait, or are rejected",
+                state.purpose
             );
         }
         // Bodies that wait are in memory too.

@@ -62,7 +62,7 @@ pub(super) async fn guard(
     response
 }
 
-/// What happens to the connection after a rejected request.
+/// Use of the connection after a rejected request.
 enum Connection {
     KeepAlive,
     Close,

@@ -1,17 +1,23 @@
 //! The list of articles, read by two statements that see the same snapshot.
 
+use std::time::Duration;
+
 use rusqlite::{Row, params};
 use telemetry::{Returned, Statement};
+use tokio::time::timeout;
 
 use super::{SqliteStore, value::folded};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
-        Result,
+        Result, StoreError,
         rows::{self, Utc},
         sql::{article_columns, statement},
     },
 };
+
+/// Maximum wait for other pages.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// `?1` is the folded search text or null, `?2` the viewer, and `?3` the number of articles.
 macro_rules! page {
@@ -43,6 +49,10 @@ const COUNT: Statement = statement!(
 );
 
 pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Result<ArticlePage> {
+    let Ok(Ok(_permit)) = timeout(MAX_WAIT, store.pages.acquire()).await else {
+        let reason = "too many pages of the list are read";
+        return Err(StoreError::Unavailable(reason.to_owned()));
+    };
     let statement = match query.start {
         PageStart::Offset(_) => &FROM_OFFSET,
         PageStart::After(_) => &AFTER,
