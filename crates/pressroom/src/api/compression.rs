@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 const UNCOMPRESSED: u64 = 1024;
 /// Number of bytes after which other requests get a turn.
 const CHUNK: usize = 64 << 10;
-/// Bounds the memory of the encoders.
+/// Bounds the memory of the encoders. A response for which none is free is sent unchanged.
 static ENCODERS: Semaphore = Semaphore::const_new(8);
 
 /// Compresses the response if the client prefers that and the body is large enough.
@@ -33,6 +33,9 @@ pub(super) async fn compress(request: Request, next: Next) -> Response {
     if !accepted || size <= UNCOMPRESSED || response.headers().contains_key(header::CONTENT_ENCODING) {
         return response;
     }
+    let Ok(_permit) = ENCODERS.try_acquire() else {
+        return response;
+    };
     let (mut parts, body) = response.into_parts();
     // The body is in memory, so it is complete.
     let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
@@ -48,7 +51,6 @@ pub(super) async fn compress(request: Request, next: Next) -> Response {
 }
 
 async fn gzip(body: &Bytes) -> Vec<u8> {
-    let _permit = ENCODERS.acquire().await;
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     for (i, chunk) in body.chunks(CHUNK).enumerate() {
         if i > 0 {

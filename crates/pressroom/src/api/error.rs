@@ -13,6 +13,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bounded_server::InvalidRequest;
 use serde::Serialize;
 use telemetry::ServerError;
 use utoipa::ToSchema;
@@ -102,8 +103,10 @@ errors! {
     unsupported_media_type: UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json";
     idempotency_key_reused: UNPROCESSABLE_ENTITY, "Idempotency-Key was already used for a different request";
     too_many_attempts: TOO_MANY_REQUESTS, "Too many attempts, try again later";
+    target_too_long: URI_TOO_LONG, "Request target too long";
     header_too_large: REQUEST_HEADER_FIELDS_TOO_LARGE, "Request header field too large";
     internal_error: INTERNAL_SERVER_ERROR, "Internal server error";
+    unknown_transfer_coding: NOT_IMPLEMENTED, "Transfer-Encoding must be chunked";
     request_timeout: SERVICE_UNAVAILABLE, "Request timed out";
     service_unavailable: SERVICE_UNAVAILABLE, "Service temporarily unavailable";
 }
@@ -137,6 +140,18 @@ impl ApiError {
         let (error_type, message) = (error_type.into(), message.into());
         let cause = Some(Box::new(ServerError { error_type, message }));
         Self { cause, ..self }
+    }
+}
+
+impl From<InvalidRequest> for ApiError {
+    fn from(problem: InvalidRequest) -> Self {
+        match problem {
+            InvalidRequest::TargetTooLong => Self::target_too_long(),
+            InvalidRequest::HeadTooLarge => Self::header_too_large(),
+            InvalidRequest::BodyTooLarge => Self::body_too_large(),
+            InvalidRequest::TransferCoding => Self::unknown_transfer_coding(),
+            _ => Self::bad_request(),
+        }
     }
 }
 

@@ -7,18 +7,19 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    body::Bytes,
+    body::{Body, HttpBody as _},
     extract::{FromRequest, Request},
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
     app::App,
     error::{ApiError, FieldErrors, json_response},
+    memory::{Memory, Reserved},
 };
 use crate::{
     accounts::Password,
@@ -56,7 +57,14 @@ pub(super) fn timestamp<S: serde::Serializer>(
 
 /// A request body within the size limit, not yet parsed.
 #[derive(Debug)]
-pub struct JsonBody(Result<Bytes, ApiError>);
+pub struct JsonBody(Result<Received, ApiError>);
+
+#[derive(Debug)]
+struct Received {
+    bytes: Vec<u8>,
+    /// Memory of a large body.
+    _reserved: Option<Reserved>,
+}
 
 impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = Infallible;
@@ -65,13 +73,36 @@ impl FromRequest<Arc<App>> for JsonBody {
         if !is_json(request.headers()) {
             return Ok(Self(Err(ApiError::unsupported_media_type())));
         }
-        let body = Limited::new(request.into_body(), app.limits.body).collect().await;
-        Ok(Self(match body {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(ApiError::body_too_large()),
-            Err(_) => Err(ApiError::bad_request()),
-        }))
+        Ok(Self(receive(request.into_body(), app).await))
     }
+}
+
+/// Receives a body within the size limit. The memory of a large body is reserved before its rest is received.
+async fn receive(mut body: Body, app: &App) -> Result<Received, ApiError> {
+    let expected = body.size_hint().exact().unwrap_or(app.limits.body as u64);
+    let mut bytes = Vec::new();
+    let mut reserved = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::bad_request())?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        let length = bytes.len() + data.len();
+        if length > app.limits.body {
+            return Err(ApiError::body_too_large());
+        }
+        if reserved.is_none() && Memory::is_large(length as u64) {
+            let memory = app.memory.requests.reserve(expected).await;
+            let unavailable =
+                || ApiError::service_unavailable().caused_by("overloaded", "too many large requests");
+            reserved = Some(memory.ok_or_else(unavailable)?);
+        }
+        bytes.extend_from_slice(data);
+    }
+    Ok(Received {
+        bytes,
+        _reserved: reserved,
+    })
 }
 
 impl JsonBody {
@@ -81,9 +112,12 @@ impl JsonBody {
     /// 415 when the content type is not JSON, 413 when the body is too large, 400 when the body is not a
     /// JSON object.
     pub fn into_form(self) -> Result<Form, ApiError> {
-        let body = self.0?;
+        let received = self.0?;
         // The reference implementation ignores a byte order mark, which PowerShell and .NET write.
-        let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&body);
+        let text = received
+            .bytes
+            .strip_prefix(BYTE_ORDER_MARK)
+            .unwrap_or(&received.bytes);
         let value: Value = serde_json::from_slice(text).map_err(|_| ApiError::bad_request())?;
         let fields = match value {
             Value::Object(fields) => fields,

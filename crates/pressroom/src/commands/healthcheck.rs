@@ -5,7 +5,7 @@ use std::{io::Write as _, time::Duration};
 
 use anyhow::Context as _;
 
-use super::{block_on, reachable};
+use super::block_on;
 use crate::config::HealthcheckConfig;
 
 /// Time limit of the request.
@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// # Errors
 /// Returns an error if the API does not respond or is unhealthy.
 pub fn healthcheck(config: HealthcheckConfig) -> anyhow::Result<()> {
-    let url = format!("http://{}/api/health", reachable(config.api));
+    let url = format!("http://{}/api/health", config.api.reachable());
     block_on(async {
         let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
         let response = client.get(&url).send().await.map_err(reqwest::Error::without_url);

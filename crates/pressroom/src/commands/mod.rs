@@ -3,6 +3,7 @@
 mod dev;
 mod explore;
 mod healthcheck;
+mod listen;
 mod migrate;
 #[cfg(feature = "observatory")]
 mod observatory;
@@ -39,15 +40,16 @@ pub use self::{
 };
 use crate::{
     accounts::{Accounts, Passwords, RateLimiter, SecretKey, Tokens},
-    api::{self, App, Limits},
+    api::{self, App, BodyMemory, Limits},
     articles::Articles,
     clock::{Clock, SystemClock},
     config::{ApiConfig, NotifyConfig},
+    descriptors,
     domain::keys_expired_by,
     health::Health,
     ids::{IdSource, RandomIds},
     lifecycle::Lifecycle,
-    server::server,
+    server::{ServerLimits, server},
     store::{Store, StoreError},
     tasks::{
         Dispatcher, Durability, deliveries_expired_by,
@@ -140,20 +142,9 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    match TcpListener::bind(address).await {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => anyhow::bail!(
-            "PORT: port {} of {} is already in use; set PORT to another one",
-            address.port(),
-            address.ip()
-        ),
-        listener => listener.with_context(|| format!("HOST, PORT: cannot listen on {address}")),
-    }
-}
-
 /// Parts of the API's process: the server and its background work.
 struct Service {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     api: ApiConfig,
     store: Arc<dyn Store>,
     secret_key: SecretKey,
@@ -205,11 +196,21 @@ impl Service {
             },
             proxies: config.trusted_proxies,
             origins: config.cors_allowed_origins,
+            memory: BodyMemory::default(),
         };
-        let server = server().drain_on(self.draining).grace_period(self.shutdown_grace);
+        let limits = ServerLimits {
+            connections: config.max_connections,
+            connections_per_address: config.max_connections_per_address,
+            header_read_timeout: config.header_timeout,
+            keep_alive_timeout: config.keep_alive_timeout,
+            write_timeout: config.request_timeout,
+        };
+        let descriptors = descriptors::for_clients();
+        let server = server(&limits, descriptors, app.proxies.clone(), app.memory.clone());
+        let server = server.drain_on(self.draining).grace_period(self.shutdown_grace);
         let shutdown = lifecycle.shutdown().cancelled_owned();
         lifecycle.spawn("server", async move {
-            Ok(server.serve(self.listener, api::service(app), shutdown).await?)
+            Ok(server.serve(self.listeners, api::service(app), shutdown).await?)
         });
     }
 }

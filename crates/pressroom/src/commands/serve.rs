@@ -6,7 +6,7 @@ use celeriac::{Broker, Client, RedisBroker, default_node_name, otel::OtelObserve
 use telemetry::Export;
 use tokio_util::sync::CancellationToken;
 
-use super::{Service, listen, with_telemetry};
+use super::{Service, listen::listen, with_telemetry};
 use crate::{
     accounts::RateLimiter,
     config::ServeConfig,
@@ -27,7 +27,7 @@ pub fn serve(config: ServeConfig) -> anyhow::Result<()> {
 }
 
 async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
-    let listener = listen(config.listen).await?;
+    let listeners = listen(&config.listen).await?;
     let mut store = PostgresStore::connect(&config.database)?;
     if let Some(replica) = &config.replica {
         store = store.reading_from(replica)?;
@@ -42,9 +42,11 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
 
     let health = Health::new(service_name, store.clone(), TaskQueue::through(broker.clone()));
     let draining = CancellationToken::new();
-    telemetry::info!(address = %listener.local_addr()?, "Serving");
+    for listener in &listeners {
+        telemetry::info!(address = %listener.local_addr()?, "Serving");
+    }
     let service = Service {
-        listener,
+        listeners,
         api: config.api,
         store,
         secret_key: config.secret_key,

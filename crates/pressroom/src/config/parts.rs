@@ -125,6 +125,12 @@ configuration! {
         request_timeout: Duration = Reader::seconds[REQUEST_TIMEOUT];
         /// Key that verifies tokens but signs none.
         secret_key_previous: Option<SecretKey> = secret_key[SECRET_KEY_PREVIOUS];
+        header_timeout: Duration = Reader::seconds[HEADER_TIMEOUT];
+        keep_alive_timeout: Duration = Reader::seconds[KEEP_ALIVE_TIMEOUT];
+        /// Maximum number of connections; `None` for the default.
+        max_connections: Option<NonZeroUsize> = Reader::optional_count[MAX_CONNECTIONS];
+        max_connections_per_address: Option<NonZeroUsize> =
+            Reader::optional_count[MAX_CONNECTIONS_PER_ADDRESS];
         token_lifetime: Duration = Reader::hours[JWT_EXPIRATION_HOURS];
         password_scheme: PasswordScheme = password_scheme[PASSWORD_SCHEME];
     }

@@ -30,7 +30,8 @@ settings! {
     APP_ENV, "app-env", "NAME", Fixed("development"),
         "development, testing or production; embedded mode does not start in production";
     FLASK_ENV, "flask-env", "NAME", None, "Flask's name for APP_ENV; only production has an effect";
-    HOST, "host", "IP", Fixed("0.0.0.0"), "Address to listen on";
+    HOST, "host", "HOST", Fixed("::"),
+        "Address or name to listen on; :: is all addresses, IPv4 included, and 0.0.0.0 those of IPv4";
     PORT, "port", "PORT", Fixed("8000"), "Port to listen on";
     SECRET_KEY, "secret-key", "TEXT", None,
         "Key that signs tokens, at least 32 characters. Flask and Pressroom accept each other's tokens when \
@@ -77,6 +78,16 @@ settings! {
         "Comma-separated origins (https://app.example.com) whose pages may read responses, or *";
     BODY_LIMIT, "body-limit", "BYTES", Fixed("1048576"), "Maximum size of a request body, in bytes";
     REQUEST_TIMEOUT, "request-timeout", "SECONDS", Fixed("30"), "Maximum duration of a request, in seconds";
+    HEADER_TIMEOUT, "header-timeout", "SECONDS", Fixed("30"),
+        "Maximum time for a client to send the head of a request, in seconds";
+    KEEP_ALIVE_TIMEOUT, "keep-alive-timeout", "SECONDS", Fixed("75"),
+        "Time after which a connection without requests is closed, in seconds; should exceed that of a load \
+        balancer in front";
+    MAX_CONNECTIONS, "max-connections", "NUMBER", None,
+        "Maximum number of client connections [default: the limit of open files less 64, at most 10000]";
+    MAX_CONNECTIONS_PER_ADDRESS, "max-connections-per-address", "NUMBER", None,
+        "Maximum number of connections of one client address, except trusted proxies [default: half of \
+        MAX_CONNECTIONS]";
     SHUTDOWN_GRACE, "shutdown-grace", "SECONDS", Fixed("25"),
         "Grace period for requests and tasks in progress at shutdown, in seconds";
     SHUTDOWN_DELAY, "shutdown-delay", "SECONDS", Fixed("0"),

@@ -32,6 +32,14 @@ pub struct Article {
     pub updated_at: Timestamp,
 }
 
+impl Article {
+    /// Returns the size of the texts that count towards [`ListQuery::MAX_BYTES`].
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.title.len() + self.description.len() + self.body.len()
+    }
+}
+
 /// Text of an article, as submitted by its author.
 #[derive(Debug, Clone)]
 pub struct Draft {
@@ -140,6 +148,10 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
+    /// Maximum size of the texts on a page, in bytes, unless a single article exceeds it. A page of large articles
+    /// ends early.
+    pub const MAX_BYTES: usize = 2 << 20;
+
     /// Returns the number of articles to read: one more than the page can contain, to find out whether more
     /// follow.
     #[must_use]
@@ -159,12 +171,12 @@ pub struct ArticlePage {
 }
 
 impl ArticlePage {
-    /// Builds the page from up to [`ListQuery::fetched`] articles.
+    /// Builds the page from the first of `found` articles, which are up to [`ListQuery::fetched`].
     #[must_use]
-    pub fn new(query: &ListQuery, mut articles: Vec<Article>, total: i64) -> Self {
+    pub fn new(query: &ListQuery, mut articles: Vec<Article>, found: usize, total: i64) -> Self {
         let limit = usize::try_from(query.limit.max(0)).unwrap_or(usize::MAX);
-        let more = articles.len() > limit;
         articles.truncate(limit);
+        let more = found > articles.len();
         Self {
             articles,
             total,

@@ -17,6 +17,9 @@ static LIST: Statements = Statements::new(text);
 /// Returns the text of a statement. `$1` is the number of articles, and `$2` the viewer; the start of the
 /// page, the search pattern and the author follow, if there are any. An empty page is a single row with nulls
 /// and the total.
+///
+/// The articles after those that fit into the maximum size stay on the server, which knows the size of a text
+/// without reading it.
 fn text(shape: Shape) -> String {
     let mut last = 2;
     let mut next = || {
@@ -45,21 +48,31 @@ fn text(shape: Shape) -> String {
     let direction = shape.direction();
     format!(
         "
-        WITH article AS (
+        WITH candidate AS (
             SELECT *
             FROM articles
             WHERE {filter} AND {start}
             ORDER BY created_at {direction}, id {direction}
             LIMIT $1 {skip}
+        ), article AS (
+            SELECT *,
+                count(*) OVER () AS found,
+                row_number() OVER listed AS position,
+                sum(octet_length(title) + octet_length(description) + octet_length(body))
+                    OVER listed AS bytes
+            FROM candidate
+            WINDOW listed AS (ORDER BY created_at {direction}, id {direction} ROWS UNBOUNDED PRECEDING)
         )
         SELECT {columns},
             EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $2) AS favorited,
+            article.found,
             total.count AS total
         FROM (SELECT count(*) FROM articles WHERE {filter}) AS total
-        LEFT JOIN article ON true
+        LEFT JOIN article ON article.position = 1 OR article.bytes <= {max_bytes}
         LEFT JOIN users AS author ON author.id = article.author_id
         ORDER BY article.created_at {direction}, article.id {direction}",
         columns = article_columns!(),
+        max_bytes = ListQuery::MAX_BYTES,
     )
 }
 
@@ -88,12 +101,13 @@ pub(super) async fn list_articles(
     params.extend(author.iter().map(|author| author as &(dyn ToSql + Sync)));
     let result = server.run_slow(LIST.get(Shape::of(query)), &params).await?;
     let total = result.first(|row| row.try_get("total"))?.unwrap_or_default();
-    let first: Option<Option<i32>> = result.first(|row| row.try_get("id"))?;
-    let articles = match first.flatten() {
-        Some(_) => result.all(rows::article)?,
-        None => Vec::new(),
+    let found: Option<Option<i64>> = result.first(|row| row.try_get("found"))?;
+    let Some(found) = found.flatten() else {
+        return Ok(ArticlePage::new(query, Vec::new(), 0, total));
     };
-    Ok(ArticlePage::new(query, articles, total))
+    let articles = result.all(rows::article)?;
+    let found = usize::try_from(found).unwrap_or_default();
+    Ok(ArticlePage::new(query, articles, found, total))
 }
 
 /// Returns the LIKE pattern of the texts that contain `text`, with its wildcards escaped.

@@ -1,18 +1,24 @@
 //! The list of articles, read by two statements that see the same snapshot.
 
-use rusqlite::{params_from_iter, types::Value};
+use std::time::Duration;
+
+use rusqlite::{Row, params_from_iter, types::Value};
 use telemetry::Returned;
+use tokio::time::timeout;
 
 use super::{SqliteStore, value::folded};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
-        Result,
+        Result, StoreError,
         list::{Shape, Statements},
         rows,
         sql::article_columns,
     },
 };
+
+/// Maximum wait for other pages.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 static PAGE: Statements = Statements::new(page);
 static COUNT: Statements = Statements::new(count);
@@ -62,6 +68,10 @@ fn filter(shape: Shape) -> String {
 }
 
 pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Result<ArticlePage> {
+    let Ok(Ok(_permit)) = timeout(MAX_WAIT, store.pages.acquire()).await else {
+        let reason = "too many pages of the list are read";
+        return Err(StoreError::Unavailable(reason.to_owned()));
+    };
     let shape = Shape::of(&query);
     let statement = PAGE.get(shape);
     let page = store.read(statement, move |db| {
@@ -80,9 +90,22 @@ pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Resu
                 query.fetched().into(),
             ]),
         }
-        let articles = db.rows(statement, params_from_iter(params), |row| rows::article(row))?;
+        let (mut found, mut bytes) = (0, 0);
+        // The articles after those that fit into the maximum size are not read.
+        let fits = |row: &Row<'_>| {
+            let article = rows::article(row)?;
+            found += 1;
+            bytes += article.text_bytes();
+            Ok((found == 1 || bytes <= ListQuery::MAX_BYTES).then_some(article))
+        };
+        let articles = db.rows_while(statement, params_from_iter(params), fits)?;
         let total = db.row(COUNT.get(shape), params_from_iter(filter), |row| row.get(0))?;
-        Ok(ArticlePage::new(&query, articles, total.unwrap_or_default()))
+        Ok(ArticlePage::new(
+            &query,
+            articles,
+            found,
+            total.unwrap_or_default(),
+        ))
     });
     page.await
 }

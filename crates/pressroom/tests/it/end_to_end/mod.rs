@@ -4,6 +4,7 @@ mod browser;
 mod clients;
 mod coexistence;
 mod command_line;
+mod connections;
 mod databases;
 mod dead_letters;
 mod draining;

@@ -167,7 +167,7 @@ async fn a_body_over_the_limit_is_rejected_with_content_length_and_chunked() {
     assert_eq!(raw::send(address, chunked.as_bytes()).await.status, 413);
 
     let anonymous = raw::request(address, "POST", "/api/articles/", None, Some(&body)).await;
-    assert_eq!(anonymous.status, 401, "authentication comes first");
+    assert_eq!(anonymous.status, 413, "the size is known before the caller");
 }
 
 #[tokio::test]

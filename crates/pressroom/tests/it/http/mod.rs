@@ -7,6 +7,7 @@ mod conditions;
 mod contract;
 mod hardening;
 mod idempotency;
+mod limits;
 mod lists;
 mod outages;
 mod races;

@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
 mod durability;
-mod fixture;
+pub mod fixture;
 mod migrations;
 mod outages;
 mod pooler;

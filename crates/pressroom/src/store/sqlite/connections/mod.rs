@@ -17,6 +17,7 @@ use std::{path::Path, pin::pin};
 
 use rusqlite::{Connection, Params, Row, TransactionBehavior};
 use telemetry::{Context, Database, Returned, Statement};
+use tokio::sync::Semaphore;
 
 pub(super) use self::transaction::Transaction;
 use self::{
@@ -34,6 +35,8 @@ pub struct SqliteStore {
     database: Database,
     writer: Threads,
     readers: Threads,
+    /// Permits for pages of the list, so that few of them wait for their callers in memory.
+    pub(super) pages: Semaphore,
 }
 
 impl SqliteStore {
@@ -61,6 +64,7 @@ impl SqliteStore {
             // An in-memory database exists only on the connection that created it.
             readers: readers.unwrap_or_else(|| writer.clone()),
             writer,
+            pages: Semaphore::new(READERS),
         })
     }
 
