@@ -2,8 +2,8 @@
 //! responses.
 //!
 //! Each route is registered together with its description in the OpenAPI document. The layers around the
-//! routes are, from the outside in: client address, telemetry, CORS, compression, and the guard, which checks
-//! request sizes and turns panics and time-outs into error responses.
+//! routes are, from the outside in: client address, telemetry, CORS, the guard, which checks request sizes and
+//! turns panics and time-outs into error responses, and compression.
 
 mod accounts;
 mod app;
