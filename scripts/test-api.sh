@@ -217,8 +217,11 @@ request GET /api/user
 expect "the change is stored" 200 '"name":"Alice Again"' '"bio":"Writes."'
 request PUT /api/user '{"email": "nonsense", "name": "", "role": "admin"}'
 expect "an invalid change is rejected" 400 '"email":["Not a valid email address."]' \
-    '"name":["Length must be between 1 and 255."]' '"role":["Unknown field."]'
-request PUT /api/user "{\"email\": \"$bob\"}"
+    '"name":["Length must be between 1 and 255."]' '"role":["Unknown field."]' \
+    '"current_password":["Missing data for required field."]'
+request PUT /api/user '{"password": "password456", "current_password": "a wrong one"}'
+expect "a new password requires the current one" 403 '"message":"Current password is incorrect"'
+request PUT /api/user "{\"email\": \"$bob\", \"current_password\": \"password123\"}"
 expect "Alice cannot use Bob's e-mail" 409 '"message":"Email already registered"'
 token=""
 request PUT /api/user '{"name": "Nobody"}'

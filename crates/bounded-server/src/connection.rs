@@ -4,65 +4,144 @@
 use std::{
     future::poll_fn,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::{Context, Poll},
 };
 
 use http::{
     Request, Response, Version,
-    header::{CONNECTION, HeaderValue, TRANSFER_ENCODING},
+    header::{CONNECTION, HeaderValue},
 };
+use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
     service::{HttpService, service_fn},
 };
+use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::framing::AmbiguousFraming;
+use crate::state::{ConnectionState, InProgress};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Address of the peer, an extension of every request.
 ///
-/// Behind a proxy, this is the proxy's address.
+/// An IPv4 address on a listener for IPv6 is an IPv4 address. Behind a proxy, this is the proxy's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// Adapts `service` for one hyper connection.
-pub(crate) fn connection_service<S, B>(
-    service: S,
-    peer: SocketAddr,
-    ambiguous_head: Arc<AtomicBool>,
-    draining: CancellationToken,
-) -> impl HttpService<Incoming, ResBody = B, Error = S::Error, Future: Send> + Send
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: http_body::Body + Send,
-{
-    service_fn(move |mut request: Request<Incoming>| {
-        let is_ambiguous =
-            request.headers().contains_key(TRANSFER_ENCODING) && ambiguous_head.swap(false, Relaxed);
-        // HTTP/2 has no `Connection` header (RFC 9113, section 8.2.2).
-        let is_http1 = request.version() < Version::HTTP_2;
-        let extensions = request.extensions_mut();
-        extensions.insert(PeerAddress(peer));
-        if is_ambiguous {
-            extensions.insert(AmbiguousFraming);
-        }
-        let mut service = service.clone();
-        let draining = draining.clone();
-        async move {
-            poll_fn(|cx| service.poll_ready(cx)).await?;
-            let mut response = service.call(request).await?;
-            if is_http1 && draining.is_cancelled() {
-                response.headers_mut().insert(CONNECTION, CLOSE);
+/// Request extension that marks a connection above the limit, from
+/// [`Server::reserved_connections`](crate::Server::reserved_connections).
+///
+/// A service should respond to health probes only.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReservedConnection;
+
+/// One connection, for its service.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) peer: SocketAddr,
+    pub(crate) state: Arc<ConnectionState>,
+    pub(crate) is_reserved: bool,
+    pub(crate) passes_invalid_requests: bool,
+    pub(crate) draining: CancellationToken,
+}
+
+impl Connection {
+    /// Adapts `service` for the connection.
+    pub(crate) fn service<S, B>(
+        self,
+        service: S,
+    ) -> impl HttpService<Incoming, ResBody = ResponseBody<B>, Error = S::Error, Future: Send> + Send
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body + Send,
+    {
+        let requests = AtomicU64::new(0);
+        service_fn(move |mut request: Request<Incoming>| {
+            let in_progress = self.state.begin();
+            let refusal = self.state.refusal_of(requests.fetch_add(1, Relaxed));
+            // HTTP/2 has no `Connection` header (RFC 9113, section 8.2.2).
+            let is_http1 = request.version() < Version::HTTP_2;
+            let extensions = request.extensions_mut();
+            extensions.insert(PeerAddress(self.peer));
+            if self.is_reserved {
+                extensions.insert(ReservedConnection);
             }
-            Ok(response)
+            if let Some(refusal) = refusal {
+                extensions.insert(refusal);
+            }
+            let refused = refusal.filter(|_| !self.passes_invalid_requests);
+            let mut service = service.clone();
+            let draining = self.draining.clone();
+            async move {
+                if let Some(refusal) = refused {
+                    let mut response = Response::new(ResponseBody::empty(in_progress));
+                    *response.status_mut() = refusal.status();
+                    return Ok(response);
+                }
+                poll_fn(|cx| service.poll_ready(cx)).await?;
+                let mut response = service.call(request).await?;
+                if is_http1 && draining.is_cancelled() {
+                    response.headers_mut().insert(CONNECTION, CLOSE);
+                }
+                Ok(response.map(|body| ResponseBody::new(body, in_progress)))
+            }
+        })
+    }
+}
+
+pin_project! {
+    /// The body of a response, whose request is in progress until hyper drops the body.
+    pub(crate) struct ResponseBody<B> {
+        #[pin]
+        body: Option<B>,
+        in_progress: InProgress,
+    }
+}
+
+impl<B> ResponseBody<B> {
+    fn new(body: B, in_progress: InProgress) -> Self {
+        let body = Some(body);
+        Self { body, in_progress }
+    }
+
+    fn empty(in_progress: InProgress) -> Self {
+        Self {
+            body: None,
+            in_progress,
         }
-    })
+    }
+}
+
+impl<B: Body> Body for ResponseBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.project().body.as_pin_mut() {
+            Some(body) => body.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(B::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), B::size_hint)
+    }
 }

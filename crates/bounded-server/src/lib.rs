@@ -1,6 +1,6 @@
 //! An HTTP server for [tower](https://docs.rs/tower-service) services, on [hyper](https://docs.rs/hyper): an
-//! accept loop with a connection limit, a deadline for request heads, draining, and a grace period at
-//! shutdown.
+//! accept loop with limits on connections, deadlines for clients that do not send or read, strict request heads,
+//! draining, and a grace period at shutdown.
 //!
 //! [`Server`] has the limits and runs the loop. Routing, handler time-outs and limits on request bodies are
 //! the job of the service. Connections are plain TCP; a proxy in front of the server terminates TLS.
@@ -28,23 +28,31 @@
 //! ```
 //!
 //! # Request extensions
-//! Every request has a [`PeerAddress`]. With [`Server::detect_ambiguous_framing`], a request whose head
-//! contains both `Content-Length` and `Transfer-Encoding` also has an [`AmbiguousFraming`].
+//! Every request has a [`PeerAddress`]. With [`Server::pass_invalid_requests`], a request with an invalid head has
+//! an [`InvalidRequest`]. With [`Server::reserved_connections`], a request above the limit has a
+//! [`ReservedConnection`].
 //!
 //! # Features
 //! `http2` (off by default) adds `Server::http2`, which serves HTTP/2 without TLS by prior knowledge.
 //!
 //! # Logs
-//! The crate logs events with [`tracing`]: accept errors at level `ERROR`, errors of single connections at
-//! `DEBUG`.
+//! The crate logs events with [`tracing`]: the first of successive accept errors at level `ERROR` and their end at
+//! `INFO`, a reached limit at `WARN`, events of single connections at `DEBUG`.
 
+mod body;
 mod connection;
-mod framing;
+mod head;
+mod invalid;
+mod listeners;
+mod open;
 mod server;
+mod state;
+mod stream;
 
 pub use self::{
-    connection::PeerAddress,
-    framing::AmbiguousFraming,
+    connection::{PeerAddress, ReservedConnection},
+    invalid::InvalidRequest,
+    listeners::Listeners,
     server::{GraceExceeded, Server},
 };
 pub use tokio_util::sync::CancellationToken;

@@ -1,7 +1,13 @@
-//! The accept loop: accepts connections up to the limit, serves each on a separate task, and closes them at
+//! The accept loop: accepts connections up to the limits, serves each on a separate task, and closes them at
 //! shutdown.
 
-use std::{error::Error, io, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -10,16 +16,33 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulConnection, GracefulShutdown},
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::{connection::connection_service, framing::WatchedStream};
+use crate::{
+    connection::Connection,
+    listeners::Listeners,
+    open::{Admission, ConnectionLimits, OpenConnections},
+    state::ConnectionState,
+    stream::{CheckedStream, Pressure, StreamLimits},
+};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Delay before the next attempt to accept when the system lacks file descriptors or memory.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+/// Time after which a server at a limit looks again for a connection that it can replace.
+const HELD_CHECK: Duration = Duration::from_millis(10);
+
+/// Maximum number of bytes of a response in the system's buffer that have not been sent.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MAX_UNSENT: u32 = 128 * 1024;
+
+/// Bytes by which hyper's buffer exceeds the largest head, which hyper must be able to parse.
+const BUFFER_MARGIN: usize = 8 * 1024;
 
 /// Error of a shutdown that aborted requests at the end of the grace period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,20 +79,30 @@ enum Protocol {
 /// let server = Server::new()
 ///     .max_connections(500)
 ///     .header_read_timeout(Duration::from_secs(10))
+///     .keep_alive_timeout(Duration::from_secs(75))
 ///     .drain_on(draining.clone())
 ///     .grace_period(Duration::from_secs(20));
 /// # let _ = server;
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "a server does nothing until `serve` is called"]
 pub struct Server {
     protocol: Protocol,
-    max_connections: usize,
-    max_head_bytes: usize,
-    header_read_timeout: Duration,
+    connections: ConnectionLimits,
+    is_proxy: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    streams: StreamLimits,
     grace_period: Duration,
-    detect_ambiguous_framing: bool,
+    passes_invalid_requests: bool,
     draining: CancellationToken,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("protocol", &self.protocol)
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Server {
@@ -80,15 +113,26 @@ impl Default for Server {
 
 impl Server {
     /// Returns an HTTP/1 server with at most 10,000 connections, heads of at most 64 KiB, 30 seconds to read
-    /// a head, and a grace period of 30 seconds.
+    /// a head, 75 seconds between two requests, 30 seconds for a client that does not read, and a grace period of
+    /// 30 seconds.
     pub fn new() -> Self {
         Self {
             protocol: Protocol::Http1,
-            max_connections: 10_000,
-            max_head_bytes: 64 * 1024,
-            header_read_timeout: Duration::from_secs(30),
+            connections: ConnectionLimits {
+                all: 10_000,
+                reserved: 0,
+                per_address: usize::MAX,
+            },
+            is_proxy: Arc::new(|_| false),
+            streams: StreamLimits {
+                max_head_bytes: 64 * 1024,
+                header_read_timeout: Duration::from_secs(30),
+                keep_alive_timeout: Duration::from_secs(75),
+                write_timeout: Duration::from_secs(30),
+                pressure: None,
+            },
             grace_period: Duration::from_secs(30),
-            detect_ambiguous_framing: false,
+            passes_invalid_requests: false,
             draining: CancellationToken::new(),
         }
     }
@@ -106,24 +150,69 @@ impl Server {
         }
     }
 
-    /// Sets the maximum number of open connections. Further clients wait in the listener's backlog.
-    pub fn max_connections(mut self, connections: usize) -> Self {
-        self.max_connections = connections;
-        self
-    }
-
-    /// Sets the maximum size of a request head in bytes: request line and header fields.
+    /// Sets the maximum number of open connections, at least 1.
     ///
-    /// hyper's read buffer has the same limit, at least 8 KiB.
-    pub fn max_head_bytes(mut self, bytes: usize) -> Self {
-        self.max_head_bytes = bytes.max(8 * 1024);
+    /// At the limit, a new connection takes the place of the one that has waited longest for a request. If all
+    /// connections have requests in progress, further clients wait in the listener's backlog.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.connections.all = connections.max(1);
         self
     }
 
-    /// Sets the maximum time for a client to send a request head, which is also the maximum idle time of an
-    /// HTTP/1 connection. The server then closes the connection.
+    /// Sets how many of the connections are kept for health probes, none by default.
+    ///
+    /// If the others have requests in progress, requests on a further connection have the extension
+    /// [`ReservedConnection`](crate::ReservedConnection), for the service to reject everything but probes.
+    pub fn reserved_connections(mut self, connections: usize) -> Self {
+        self.connections.reserved = connections;
+        self
+    }
+
+    /// Sets the maximum number of connections of one client address, or network of 64 bits for IPv6, except
+    /// addresses for which `is_proxy` returns true. Unlimited by default.
+    pub fn max_connections_per_address(
+        mut self,
+        connections: usize,
+        is_proxy: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.connections.per_address = connections.max(1);
+        self.is_proxy = Arc::new(is_proxy);
+        self
+    }
+
+    /// Sets the maximum size of a request head in bytes: request line and header fields. At least 8 KiB.
+    pub fn max_head_bytes(mut self, bytes: usize) -> Self {
+        self.streams.max_head_bytes = bytes.max(8 * 1024);
+        self
+    }
+
+    /// Sets the maximum time for a client to send a request head, from its first byte, or from the connection for
+    /// the first head. The server then closes the connection. HTTP/1 only.
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
-        self.header_read_timeout = timeout;
+        self.streams.header_read_timeout = timeout;
+        self
+    }
+
+    /// Sets the maximum time between a response and the next request on an HTTP/1 connection. It should exceed
+    /// that of a load balancer in front of the server, which would otherwise send a request on a connection that
+    /// is being closed.
+    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.streams.keep_alive_timeout = timeout;
+        self
+    }
+
+    /// Sets the maximum time for a client to accept 16 KiB of a response, or its end. The server then closes the
+    /// connection.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.streams.write_timeout = timeout;
+        self
+    }
+
+    /// Reduces the write time-out to two seconds while `pressure` returns true, for example because many
+    /// responses wait for slow readers. It is called once per second and slow reader.
+    pub fn close_slow_readers_under(mut self, pressure: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        let pressure: Pressure = Arc::new(pressure);
+        self.streams.pressure = Some(pressure);
         self
     }
 
@@ -133,14 +222,11 @@ impl Server {
         self
     }
 
-    /// Sets whether requests whose head contains both `Content-Length` and `Transfer-Encoding` have the
-    /// extension [`AmbiguousFraming`](crate::AmbiguousFraming), for the service to reject them.
-    ///
-    /// Such requests may smuggle another request past a proxy (RFC 9112, section 6.3). hyper removes the
-    /// length before the service sees the request, so the server scans every byte that it reads. Off by
-    /// default.
-    pub fn detect_ambiguous_framing(mut self, detect: bool) -> Self {
-        self.detect_ambiguous_framing = detect;
+    /// Sets whether the service returns the response to a request with an invalid head, which has the extension
+    /// [`InvalidRequest`](crate::InvalidRequest). By default, the server responds with the status alone. Either
+    /// way, it closes the connection. HTTP/1 only.
+    pub fn pass_invalid_requests(mut self, pass: bool) -> Self {
+        self.passes_invalid_requests = pass;
         self
     }
 
@@ -154,16 +240,16 @@ impl Server {
         self
     }
 
-    /// Serves `service` on the connections of `listener` until `shutdown` completes, then closes the listener
-    /// and idle connections, and waits for the requests in progress.
+    /// Serves `service` on the connections of one or more listeners until `shutdown` completes, then closes the
+    /// listeners and idle connections, and waits for the requests in progress.
     ///
-    /// Dropping the returned future closes the listener and every connection.
+    /// Dropping the returned future closes the listeners and every connection.
     ///
     /// # Errors
     /// [`GraceExceeded`] if requests were still in progress after the grace period.
     pub async fn serve<S, B>(
         self,
-        listener: TcpListener,
+        listeners: impl Into<Listeners>,
         service: S,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), GraceExceeded>
@@ -175,44 +261,58 @@ impl Server {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        let mut listeners = listeners.into();
         let graceful = GracefulShutdown::new();
         // Dropping the set aborts its tasks.
         let mut connections = JoinSet::new();
+        let mut open = OpenConnections::new(self.connections.clone());
         let mut shutdown = std::pin::pin!(shutdown);
+        // An accepted connection that waits for another one to end.
+        let mut held: Option<(TcpStream, SocketAddr)> = None;
+        let mut held_check = Instant::now();
         loop {
-            let accepted = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 () = &mut shutdown => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = listener.accept(), if connections.len() < self.max_connections => accepted,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) if concerns_one_connection(&error) => {
-                    tracing::debug!(%error, "connection failed before it was accepted");
+                Some(ended) = connections.join_next_with_id() => {
+                    open.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
                     continue;
                 }
-                Err(error) => {
-                    tracing::error!(%error, "cannot accept connections; retrying in 100 ms");
-                    tokio::time::sleep(ACCEPT_BACK_OFF).await;
+                accepted = listeners.accept(), if held.is_none() => accepted,
+                () = sleep_until(held_check), if held.is_some() => match held.take() {
+                    Some(held) => held,
+                    None => continue,
+                },
+            };
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            let admission = open.admit(peer.ip(), (self.is_proxy)(peer.ip()));
+            match admission {
+                Admission::Serve | Admission::Reserve => {}
+                Admission::Close => continue,
+                Admission::Wait => {
+                    held = Some((stream, peer));
+                    held_check = Instant::now() + HELD_CHECK;
                     continue;
                 }
-            };
-            // Responses are small and written whole; waiting to fill a segment only delays them.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
-            let stream = WatchedStream::new(stream, self.detect_ambiguous_framing);
-            let ambiguous_head = stream.ambiguous_head();
-            let service = connection_service(service.clone(), peer, ambiguous_head, self.draining.clone());
-            let io = TokioIo::new(stream);
-            match self.protocol {
+            let connection = Connection {
+                peer,
+                state: ConnectionState::new(),
+                is_reserved: admission == Admission::Reserve,
+                passes_invalid_requests: self.passes_invalid_requests,
+                draining: self.draining.clone(),
+            };
+            let state = connection.state.clone();
+            let io = self.stream(stream, &state);
+            let service = connection.service(service.clone());
+            let task = match self.protocol {
                 Protocol::Http1 => {
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
-                        .header_read_timeout(self.header_read_timeout)
-                        .max_buf_size(self.max_head_bytes)
+                        // The stream has this time-out, which would include the time between requests.
+                        .header_read_timeout(None)
+                        .max_buf_size(self.streams.max_head_bytes + BUFFER_MARGIN)
                         .serve_connection(io, service);
-                    connections.spawn(run(&graceful, connection));
+                    connections.spawn(run(&graceful, connection))
                 }
                 #[cfg(feature = "http2")]
                 Protocol::Http2 => {
@@ -223,14 +323,35 @@ impl Server {
                             .keep_alive_interval(KEEP_ALIVE)
                             .keep_alive_timeout(KEEP_ALIVE)
                             .serve_connection(io, service);
-                    connections.spawn(run(&graceful, connection));
+                    connections.spawn(run(&graceful, connection))
                 }
-            }
+            };
+            open.insert(peer.ip(), admission, state, task);
         }
-        drop(listener);
+        drop(listeners);
         tokio::time::timeout(self.grace_period, graceful.shutdown())
             .await
             .map_err(|_| GraceExceeded)
+    }
+
+    fn stream(&self, stream: TcpStream, state: &Arc<ConnectionState>) -> TokioIo<CheckedStream> {
+        // Responses are small and written whole; waiting to fill a segment only delays them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        // Otherwise a client that does not read has megabytes in the system's buffer, and one that reads slowly seems
+        // to accept nothing for a long time.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT) {
+            tracing::debug!(%error, "cannot set TCP_NOTSENT_LOWAT");
+        }
+        let is_http1 = matches!(self.protocol, Protocol::Http1);
+        TokioIo::new(CheckedStream::new(
+            stream,
+            state.clone(),
+            self.streams.clone(),
+            is_http1,
+        ))
     }
 }
 
@@ -245,12 +366,4 @@ where
             tracing::debug!(%error, "connection failed");
         }
     }
-}
-
-/// Whether the error concerns the accepted connection only, not the listener.
-fn concerns_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
-    )
 }

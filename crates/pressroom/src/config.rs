@@ -7,6 +7,7 @@
 mod commands;
 mod error;
 mod given;
+mod listen;
 #[cfg(feature = "observatory")]
 mod observatory;
 mod parts;
@@ -24,6 +25,7 @@ pub use self::{
     },
     error::ConfigError,
     given::{Configuration, Given},
+    listen::{Host, ListenAddress},
     parts::{ApiConfig, LogConfig, NotifyConfig, Webhook, WorkConfig},
     reader::Reader,
     secret::{Secret, masked_url},

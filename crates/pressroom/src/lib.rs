@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod descriptors;
 pub mod domain;
 pub mod health;
 pub mod ids;

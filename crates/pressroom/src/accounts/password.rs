@@ -1,24 +1,38 @@
-//! Hashing and verification of passwords, on blocking threads and with bounded concurrency.
+//! Hashing and verification of passwords.
 //!
 //! New hashes use argon2id, or werkzeug's scrypt while a Flask process must verify them too. Stored hashes may use
 //! either scheme or werkzeug's PBKDF2. A login replaces a hash whose scheme is not the configured scheme.
 
-use std::{sync::Arc, time::Duration};
-
-use argon2::{
-    Algorithm, Argon2, Params, Version,
-    password_hash::{PasswordHasher as _, PasswordVerifier as _},
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
 };
-use tokio::sync::Semaphore;
 
-use super::werkzeug;
+use argon2::{Algorithm, Argon2, Params, Version};
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use subtle::ConstantTimeEq as _;
+
+use super::{
+    disguise::Costs,
+    hashing::{HashQueue, KEPT_BLOCKS, Memory, Overloaded},
+    werkzeug,
+};
 use crate::{domain::PasswordHash, ids::IdSource};
-
-/// Maximum time that a request waits for the computation of its hash to start.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of waiting requests.
 const MAX_WAITING: usize = 512;
+
+/// Scheme and cost of new argon2id hashes, as at the start of a hash.
+const ARGON2ID: &str = "$argon2id$v=19$m=12288,t=3,p=1";
+
+/// Maximum memory of an argon2 hash, in blocks of 1 KiB, because other programs may have written the hash.
+const MAX_ARGON2_BLOCKS: usize = 256 << 10;
+
+/// Maximum number of measurements of a scheme's cost, of which the least counts.
+const MEASUREMENTS: usize = 3;
+
+/// Time after which a scheme is not measured again.
+const MEASURING: Duration = Duration::from_millis(500);
 
 /// A password in plain text. Never printed.
 #[derive(Clone)]
@@ -34,154 +48,234 @@ impl std::fmt::Debug for Password {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordScheme {
     /// argon2id with 12 MiB and three passes. OWASP recommends several equally strong settings; this setting
-    /// uses little memory, which the allocator does not return to the system.
+    /// uses little memory.
     Argon2id,
     /// werkzeug's scrypt, which a Flask process can verify.
     WerkzeugScrypt,
+}
+
+impl PasswordScheme {
+    /// Returns the start of a hash: its scheme and cost.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Argon2id => ARGON2ID,
+            Self::WerkzeugScrypt => werkzeug::SCRYPT,
+        }
+    }
 }
 
 /// Result of verifying a password.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The password is wrong.
-    Wrong,
+    Wrong(Computation),
     /// The password is right.
     Right,
     /// The password is right, but the stored hash does not use the configured scheme; store this hash instead.
     Upgrade(PasswordHash),
 }
 
-/// Error if too many requests wait for hashes; a later retry may succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many passwords are being hashed")]
-pub struct Overloaded;
+/// The computation that found a password to be wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Computation {
+    /// Scheme and cost of the hash; `None` if this program cannot verify the hash.
+    scheme: Option<String>,
+    started: Instant,
+    took: Duration,
+}
 
-/// Hashes and verifies passwords with bounded concurrency.
+/// Hashes and verifies passwords on threads of its own.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     scheme: PasswordScheme,
-    /// One permit for each concurrent computation.
-    running: Arc<Semaphore>,
-    /// One permit for each running or waiting computation.
-    admitted: Arc<Semaphore>,
+    queue: HashQueue,
     ids: Arc<dyn IdSource>,
-    /// Hash to verify against if there is no account, because the response time must not reveal that.
-    decoy: PasswordHash,
+    costs: Arc<Costs>,
+    /// Held while a cost is measured, which concurrent requests need not repeat.
+    measuring: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Passwords {
-    /// Creates a hasher that computes at most `parallel` hashes concurrently. Blocks while it computes a hash.
+    /// Creates a hasher that computes at most `parallel` hashes concurrently.
     #[must_use]
     pub fn new(scheme: PasswordScheme, parallel: usize, ids: Arc<dyn IdSource>) -> Self {
-        let decoy = hash(scheme, b"nobody's password", ids.next().as_bytes());
         Self {
             scheme,
-            running: Arc::new(Semaphore::new(parallel.max(1))),
-            admitted: Arc::new(Semaphore::new(parallel.max(1) + MAX_WAITING)),
+            queue: HashQueue::start(parallel.max(1), MAX_WAITING),
             ids,
-            decoy,
+            costs: Arc::default(),
+            measuring: Arc::default(),
         }
     }
 
     /// Hashes a password with the configured scheme.
     ///
     /// # Errors
-    /// [`Overloaded`] when too many requests wait or the computation does not start in time.
+    /// [`Overloaded`] when too many requests wait or the result is not available in time.
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, Overloaded> {
         let (scheme, salt) = (self.scheme, self.ids.next());
-        let work = move || hash(scheme, password.0.as_bytes(), salt.as_bytes());
-        self.compute(work).await
+        let work = move |memory: &mut Memory| hash(scheme, password.0.as_bytes(), salt.as_bytes(), memory);
+        self.queue.compute(work).await
     }
 
-    /// Verifies a password against a stored hash. Without a stored hash, does the same work and returns
-    /// [`Verdict::Wrong`].
+    /// Verifies a password against a stored hash. Without a stored hash, computes one of the configured scheme and
+    /// returns [`Verdict::Wrong`].
     ///
     /// # Errors
-    /// [`Overloaded`] when too many requests wait or the computation does not start in time.
+    /// [`Overloaded`] when too many requests wait or the result is not available in time.
     pub async fn verify(
         &self,
         password: Password,
         stored: Option<PasswordHash>,
     ) -> Result<Verdict, Overloaded> {
-        let (scheme, salt) = (self.scheme, self.ids.next());
+        let (scheme, salt, costs) = (self.scheme, self.ids.next(), Arc::clone(&self.costs));
         let known = stored.is_some();
-        let stored = stored.unwrap_or_else(|| self.decoy.clone());
-        self.compute(move || {
+        let stored = stored.unwrap_or_else(|| hash_of_nothing(scheme.label()));
+        let work = move |memory: &mut Memory| {
             let password = password.0.as_bytes();
-            if !verify(password, &stored) || !known {
-                Verdict::Wrong
-            } else if scheme_of(&stored) == Some(scheme) {
+            let started = Instant::now();
+            let matches = verify(password, &stored, memory);
+            let took = started.elapsed();
+            let own = label(&stored);
+            if let Some(own) = own {
+                costs.record(own, took);
+            }
+            if !matches || !known {
+                let scheme = own.map(str::to_owned);
+                Verdict::Wrong(Computation {
+                    scheme,
+                    started,
+                    took,
+                })
+            } else if own == Some(scheme.label()) {
                 Verdict::Right
             } else {
-                Verdict::Upgrade(hash(scheme, password, salt.as_bytes()))
+                Verdict::Upgrade(hash(scheme, password, salt.as_bytes(), memory))
             }
-        })
-        .await
+        };
+        self.queue.compute(work).await
     }
 
-    async fn compute<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Overloaded> {
-        let admitted = self
-            .admitted
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Overloaded)?;
-        let running = tokio::time::timeout(QUEUE_TIMEOUT, self.running.clone().acquire_owned());
-        let Ok(Ok(running)) = running.await else {
-            return Err(Overloaded);
+    /// Waits until a failed login has taken as long as one with the costliest of `schemes`, which are those of the
+    /// stored hashes. Measures the cost of schemes that were not measured before; those that cannot be measured now do
+    /// not count.
+    pub async fn disguise(&self, wrong: Computation, schemes: &[String]) {
+        // A login to an account that does not exist uses the configured scheme.
+        let schemes = || {
+            let own = std::iter::once(self.scheme.label());
+            schemes.iter().map(String::as_str).chain(own)
         };
-        // The blocking task holds the permits, because it continues even if the caller is dropped.
-        let work = tokio::task::spawn_blocking(move || {
-            let _permits = (admitted, running);
-            work()
-        });
-        match work.await {
-            Ok(value) => Ok(value),
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(Overloaded),
+        if schemes().any(|scheme| !self.costs.contains(scheme)) {
+            let _measuring = self.measuring.lock().await;
+            for scheme in schemes() {
+                if !self.costs.contains(scheme)
+                    && let Some(cost) = self.measure(scheme).await
+                {
+                    self.costs.record(scheme, cost);
+                }
+            }
         }
+        let duration = self
+            .costs
+            .duration(schemes(), wrong.scheme.as_deref(), wrong.took);
+        tokio::time::sleep_until((wrong.started + duration).into()).await;
+    }
+
+    async fn measure(&self, scheme: &str) -> Option<Duration> {
+        let begun = Instant::now();
+        let mut least = None;
+        for _ in 0..MEASUREMENTS {
+            let stored = hash_of_nothing(scheme);
+            let work = move |memory: &mut Memory| {
+                let started = Instant::now();
+                verify(b"any password", &stored, memory);
+                started.elapsed()
+            };
+            let cost = self.queue.compute(work).await.ok()?;
+            least = Some(least.map_or(cost, |least: Duration| least.min(cost)));
+            if begun.elapsed() > MEASURING {
+                break;
+            }
+        }
+        least
     }
 }
 
-fn hash(scheme: PasswordScheme, password: &[u8], salt: &[u8; 16]) -> PasswordHash {
+fn hash(scheme: PasswordScheme, password: &[u8], salt: &[u8; 16], memory: &mut Memory) -> PasswordHash {
     PasswordHash(match scheme {
-        PasswordScheme::Argon2id => argon2id()
-            .hash_password_with_salt(password, salt)
-            .expect("argon2 accepts any password that fits into a request")
-            .to_string(),
+        PasswordScheme::Argon2id => {
+            let params = Params::new(12 * 1024, 3, 1, None).expect("the parameters are valid");
+            let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+            Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+                .hash_password_into_with_memory(password, salt, &mut output, memory.blocks(KEPT_BLOCKS))
+                .expect("argon2 accepts any password that fits into a request");
+            let [salt, output] = [&salt[..], &output].map(|bytes| STANDARD_NO_PAD.encode(bytes));
+            format!("{ARGON2ID}${salt}${output}")
+        }
         PasswordScheme::WerkzeugScrypt => werkzeug::hash(password, &werkzeug::hex(salt)),
     })
 }
 
-fn argon2id() -> Argon2<'static> {
-    let params = Params::new(12 * 1024, 3, 1, None).expect("the parameters are valid");
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-}
-
-fn verify(password: &[u8], stored: &PasswordHash) -> bool {
-    match scheme_of(stored) {
-        // Verification uses the parameters in the stored hash.
-        Some(PasswordScheme::Argon2id) => Argon2::default()
-            .verify_password(password, stored.0.as_str())
-            .is_ok(),
-        Some(PasswordScheme::WerkzeugScrypt) | None => werkzeug::verify(password, &stored.0),
-    }
-}
-
-fn scheme_of(stored: &PasswordHash) -> Option<PasswordScheme> {
+fn verify(password: &[u8], stored: &PasswordHash, memory: &mut Memory) -> bool {
     if stored.0.starts_with("$argon2id$") {
-        Some(PasswordScheme::Argon2id)
-    } else if stored.0.starts_with("scrypt:32768:8:1$") {
-        Some(PasswordScheme::WerkzeugScrypt)
+        verify_argon2(password, &stored.0, memory).unwrap_or(false)
     } else {
-        None
+        werkzeug::verify(password, &stored.0)
     }
+}
+
+/// Returns whether an argon2 hash is one of `password`, with the parameters in the hash; `None` for a malformed hash.
+fn verify_argon2(password: &[u8], stored: &str, memory: &mut Memory) -> Option<bool> {
+    let stored = argon2::PasswordHash::new(stored).ok()?;
+    let algorithm = Algorithm::try_from(stored.algorithm.as_str()).ok()?;
+    let version = stored.version.map(Version::try_from).transpose().ok()?;
+    let params = Params::try_from(&stored).ok()?;
+    let (salt, expected) = (stored.salt?, stored.hash?);
+    let blocks = params.block_count();
+    if blocks > MAX_ARGON2_BLOCKS {
+        return None;
+    }
+    let mut output = vec![0; expected.len()];
+    Argon2::new(algorithm, version.unwrap_or_default(), params)
+        .hash_password_into_with_memory(password, &salt, &mut output, memory.blocks(blocks))
+        .ok()?;
+    Some(output.ct_eq(expected.as_bytes()).into())
+}
+
+/// Returns a hash with this scheme and cost that no known password has.
+fn hash_of_nothing(scheme: &str) -> PasswordHash {
+    let rest = if scheme.starts_with("$argon2") {
+        format!(
+            "{}${}",
+            STANDARD_NO_PAD.encode([0; 16]),
+            STANDARD_NO_PAD.encode([0; 32])
+        )
+    } else {
+        "salt$00".to_owned()
+    };
+    PasswordHash(format!("{scheme}${rest}"))
+}
+
+/// Returns the start of a hash: its scheme and cost, as [`AccountStore::password_schemes`] does.
+///
+/// [`AccountStore::password_schemes`]: crate::store::AccountStore::password_schemes
+fn label(stored: &PasswordHash) -> Option<&str> {
+    let stored = stored.0.as_str();
+    let length = if stored.starts_with("$argon2id$v=19$") {
+        let (end, _) = stored.match_indices('$').nth(3)?;
+        end
+    } else if stored.starts_with("scrypt:") || stored.starts_with("pbkdf2:") {
+        stored.find('$')?
+    } else {
+        return None;
+    };
+    Some(&stored[..length])
 }
 
 #[cfg(test)]
 mod tests {
+    use argon2::PasswordHasher as _;
+
     use super::*;
     use crate::ids::RandomIds;
 
@@ -233,7 +327,7 @@ mod tests {
                 .verify(password("password124"), Some(new))
                 .await
                 .unwrap();
-            assert_eq!(wrong, Verdict::Wrong);
+            assert!(matches!(wrong, Verdict::Wrong(_)));
         }
     }
 
@@ -244,14 +338,44 @@ mod tests {
             .verify(password("nobody's password"), None)
             .await
             .unwrap();
-        assert_eq!(verdict, Verdict::Wrong);
+        assert!(matches!(verdict, Verdict::Wrong(_)));
     }
 
     #[tokio::test]
-    async fn a_request_is_rejected_if_too_many_requests_wait() {
-        let mut passwords = passwords(PasswordScheme::Argon2id);
-        passwords.admitted = Arc::new(Semaphore::new(0));
-        assert_eq!(passwords.hash(password("x")).await, Err(Overloaded));
+    async fn the_parameters_of_an_argon2_hash_are_those_in_the_hash() {
+        let params = Params::new(256, 2, 2, Some(24)).unwrap();
+        let stored = Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_with_salt(b"password123", b"some salt")
+            .unwrap()
+            .to_string();
+        let passwords = passwords(PasswordScheme::Argon2id);
+        let verify = async |text: &str| {
+            let stored = Some(PasswordHash(stored.clone()));
+            passwords.verify(password(text), stored).await.unwrap()
+        };
+        assert!(matches!(verify("password123").await, Verdict::Upgrade(_)));
+        assert!(matches!(verify("password124").await, Verdict::Wrong(_)));
+    }
+
+    #[test]
+    fn a_label_is_the_scheme_and_cost_of_a_hash() {
+        let labelled = [
+            ("$argon2id$v=19$m=12288,t=3,p=1$c2FsdA$aGFzaA", Some(ARGON2ID)),
+            ("scrypt:32768:8:1$salt$00", Some("scrypt:32768:8:1")),
+            ("pbkdf2:sha256:600000$salt$00", Some("pbkdf2:sha256:600000")),
+            ("$2b$12$bcrypt", None),
+            ("$argon2id$v=19$m=1", None),
+            ("scrypt:", None),
+            ("", None),
+        ];
+        for (hash, expected) in labelled {
+            assert_eq!(label(&PasswordHash(hash.to_owned())), expected, "{hash}");
+        }
+        for scheme in [PasswordScheme::Argon2id, PasswordScheme::WerkzeugScrypt] {
+            let hash = hash(scheme, b"password", &[7; 16], &mut Memory::default());
+            assert_eq!(label(&hash), Some(scheme.label()));
+            assert_eq!(label(&hash_of_nothing(scheme.label())), Some(scheme.label()));
+        }
     }
 
     fn werkzeug_pbkdf2() -> String {

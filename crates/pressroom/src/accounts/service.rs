@@ -8,13 +8,14 @@ use telemetry::{
 };
 
 use super::{
-    password::{Overloaded, Password, Passwords, Verdict},
-    rate_limit::{RateLimiter, TooManyAttempts},
+    hashing::Overloaded,
+    password::{Password, Passwords, Verdict},
+    rate_limit::{Account, Quota, RateLimiter, TooManyAttempts},
     token::{Claims, InvalidToken, Tokens},
 };
 use crate::{
     clock::Clock,
-    domain::{Credentials, Email, NewUser, User, UserChanges},
+    domain::{Credentials, Email, NewUser, SessionEnd, SessionGeneration, User, UserChanges, UserId},
     names::{attribute, metric, span},
     store::{AccountStore, Constraint, StoreError},
 };
@@ -25,6 +26,9 @@ static LOGIN_ATTEMPTS: telemetry::Counter = telemetry::counter(
     "Login attempts by result",
 );
 
+/// Maximum number of password schemes that the duration of a failed login takes into account.
+const MAX_SCHEMES: i64 = 32;
+
 /// Reason an operation on an account failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
@@ -32,6 +36,9 @@ pub enum AccountError {
     EmailTaken,
     #[error("Invalid credentials")]
     InvalidCredentials,
+    /// The password that confirms a change is wrong.
+    #[error("Current password is incorrect")]
+    WrongPassword,
     #[error(transparent)]
     InvalidToken(#[from] InvalidToken),
     /// The token's user no longer exists.
@@ -73,6 +80,14 @@ impl Failure for AccountError {
 pub struct SignedIn {
     pub user: User,
     pub token: String,
+}
+
+/// A new e-mail address or password, with the current password.
+#[derive(Debug)]
+pub struct NewCredentials {
+    pub email: Option<Email>,
+    pub password: Option<Password>,
+    pub current_password: Password,
 }
 
 /// Operations on accounts.
@@ -126,7 +141,7 @@ impl Accounts {
                 let user = self.store.insert_user(user).await?;
                 telemetry::set_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
                 telemetry::info!(user.id = user.id.0, "User registered: {}", user.email);
-                Ok(self.sign_in(user))
+                Ok(self.sign_in(user, SessionGeneration::default()))
             })
             .await
     }
@@ -156,15 +171,15 @@ impl Accounts {
                 attributes.extend(reason.map(|reason| KeyValue::new(REASON, reason)));
                 LOGIN_ATTEMPTS.add(1, &attributes);
 
-                let user = result?;
+                let (user, generation) = result?;
                 telemetry::set_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
                 telemetry::info!(user.id = user.id.0, "User logged in: {}", user.email);
-                Ok(self.sign_in(user))
+                Ok(self.sign_in(user, generation))
             })
             .await
     }
 
-    /// Finds the user of a token that is valid and not revoked.
+    /// Finds the user of a token that is valid, not revoked, and whose session has not ended.
     ///
     /// # Errors
     /// [`AccountError::InvalidToken`], [`AccountError::UserNotFound`], or a failure of the store.
@@ -172,42 +187,114 @@ impl Accounts {
         let claims = self.tokens.check(token)?;
         let session = self.store.find_session(claims.user, &claims.key).await?;
         let session = session.ok_or(AccountError::UserNotFound)?;
-        if session.revoked {
+        let ended = session.ended.is_some_and(|ended| claims.is_ended_by(&ended));
+        if session.revoked || ended {
             return Err(InvalidToken::Untrusted.into());
         }
         Ok((session.user, claims))
     }
 
-    /// Changes a user's profile and, with `password`, the password hash.
+    /// Counts a write of this user. Returns `None` if writes have no limit.
     ///
     /// # Errors
+    /// [`AccountError::TooManyAttempts`].
+    pub fn admit_write(&self, user: UserId) -> Result<Option<Quota>, AccountError> {
+        Ok(self.limiter.write(user)?)
+    }
+
+    /// Changes the profile of a user and, with `credentials`, the e-mail address and the password, which ends all
+    /// sessions of the user except that of `claims`.
+    ///
+    /// # Errors
+    /// [`AccountError::TooManyAttempts`] and [`AccountError::WrongPassword`] for the credentials,
     /// [`AccountError::EmailTaken`], [`AccountError::UserNotFound`], or a failure of the store or of hashing.
     pub async fn update(
         &self,
         user: &User,
+        claims: &Claims,
         mut changes: UserChanges,
-        password: Option<Password>,
+        credentials: Option<NewCredentials>,
+        client: Option<IpAddr>,
     ) -> Result<User, AccountError> {
-        if let Some(password) = password {
-            changes.password_hash = Some(self.passwords.hash(password).await?);
+        let confirmed = credentials.is_some();
+        if let Some(credentials) = credentials {
+            self.confirm(user, claims, &mut changes, credentials, client)
+                .await?;
         }
+        let ends_sessions = changes.session_end.is_some();
         let updated = self.store.update_user(user.id, changes, self.clock.now());
-        updated.await?.ok_or(AccountError::UserNotFound)
+        let updated = updated.await?.ok_or(if confirmed {
+            // The password has changed since it was verified.
+            AccountError::WrongPassword
+        } else {
+            AccountError::UserNotFound
+        })?;
+        if ends_sessions {
+            telemetry::info!(user.id = user.id.0, "Credentials changed, other sessions ended");
+        }
+        Ok(updated)
     }
 
-    /// Revokes a token. All processes reject the token from then on.
+    /// Revokes a token or, with `all`, ends all sessions of its user. All processes reject the tokens from then on.
     ///
     /// # Errors
     /// A failure of the store.
-    pub async fn logout(&self, user: &User, claims: &Claims) -> Result<(), AccountError> {
+    pub async fn logout(&self, user: &User, claims: &Claims, all: bool) -> Result<(), AccountError> {
         Span::internal(span::USER_LOGOUT)
             .attribute(KeyValue::new("user.id", i64::from(user.id.0)))
             .run(async {
-                self.store.revoke_token(&claims.key, claims.expires_at).await?;
+                if all {
+                    let now = self.clock.now();
+                    let end = SessionEnd {
+                        // The clock of the token's issuer may be ahead.
+                        at: claims.issued_at.map_or(now, |issued| issued.max(now)),
+                        kept: None,
+                    };
+                    self.store.end_sessions(user.id, end).await?;
+                } else {
+                    self.store.revoke_token(&claims.key, claims.expires_at).await?;
+                }
                 telemetry::info!(user.id = user.id.0, "User logged out");
                 Ok(())
             })
             .await
+    }
+
+    /// Verifies the current password, and adds the new credentials to `changes`.
+    async fn confirm(
+        &self,
+        user: &User,
+        claims: &Claims,
+        changes: &mut UserChanges,
+        new: NewCredentials,
+        client: Option<IpAddr>,
+    ) -> Result<(), AccountError> {
+        self.limiter.password(Account::Known(user.id), client).await?;
+        let found = self.store.find_credentials_by_id(user.id).await?;
+        let stored = found.ok_or(AccountError::UserNotFound)?.password_hash;
+        let verdict = self.passwords.verify(new.current_password, Some(stored.clone()));
+        let upgraded = match verdict.await? {
+            Verdict::Wrong(_) => return Err(AccountError::WrongPassword),
+            Verdict::Right => None,
+            Verdict::Upgrade(hash) => Some(hash),
+        };
+        let email_changes = new
+            .email
+            .as_ref()
+            .is_some_and(|email| email.as_str() != user.email);
+        if email_changes || new.password.is_some() {
+            changes.session_end = Some(SessionEnd {
+                at: self.clock.now(),
+                kept: Some(claims.key.clone()),
+            });
+        }
+        changes.email = new.email;
+        changes.password_hash = match new.password {
+            Some(password) => Some(self.passwords.hash(password).await?),
+            None => upgraded,
+        };
+        changes.verified_hash = Some(stored);
+        Ok(())
     }
 
     async fn verify_login(
@@ -215,28 +302,37 @@ impl Accounts {
         email: &Email,
         password: Password,
         client: Option<IpAddr>,
-    ) -> Result<User, AccountError> {
-        self.limiter.login(email, client).await?;
+    ) -> Result<(User, SessionGeneration), AccountError> {
         let found = self.store.find_credentials(email).await?;
+        let account = match &found {
+            Some(found) => Account::Known(found.user.id),
+            None => Account::Unknown(email),
+        };
+        self.limiter.password(account, client).await?;
         let stored = found.as_ref().map(|found| found.password_hash.clone());
         let verdict = self.passwords.verify(password, stored).await?;
-        let Credentials { user, password_hash } = found.ok_or(AccountError::InvalidCredentials)?;
-        match verdict {
-            Verdict::Wrong => return Err(AccountError::InvalidCredentials),
-            Verdict::Right => {}
-            Verdict::Upgrade(new) => {
-                let upgraded = self.store.upgrade_password_hash(user.id, &password_hash, &new);
-                // The login succeeds even if the upgrade fails; the next login retries the upgrade.
-                if let Err(error) = upgraded.await {
-                    telemetry::warn!(user.id = user.id.0, %error, "password hash not upgraded");
-                }
+        if let Verdict::Wrong(computation) = verdict {
+            let schemes = self.store.password_schemes(MAX_SCHEMES).await?;
+            self.passwords.disguise(computation, &schemes).await;
+            return Err(AccountError::InvalidCredentials);
+        }
+        let Credentials {
+            user,
+            password_hash,
+            generation,
+        } = found.ok_or(AccountError::InvalidCredentials)?;
+        if let Verdict::Upgrade(new) = verdict {
+            let upgraded = self.store.upgrade_password_hash(user.id, &password_hash, &new);
+            // The login succeeds even if the upgrade fails; the next login retries the upgrade.
+            if let Err(error) = upgraded.await {
+                telemetry::warn!(user.id = user.id.0, %error, "password hash not upgraded");
             }
         }
-        Ok(user)
+        Ok((user, generation))
     }
 
-    fn sign_in(&self, user: User) -> SignedIn {
-        let token = self.tokens.issue(&user);
+    fn sign_in(&self, user: User, generation: SessionGeneration) -> SignedIn {
+        let token = self.tokens.issue(&user, generation);
         SignedIn { user, token }
     }
 }

@@ -1,9 +1,12 @@
 //! JSON Web Tokens (RFC 7519) signed with HS256, compatible with PyJWT, which the reference implementation
 //! uses.
 //!
-//! The claims are `user_id`, `email`, `exp`, `iat`, and `jti`, which the reference implementation does not set. A
-//! token is valid if its signature is correct, it has not expired, and PyJWT accepts the types of its claims. The
-//! store contains the tokens that were revoked by a logout.
+//! The claims are `user_id`, `email`, `exp`, `iat`, and two that the reference implementation does not set: `jti`,
+//! and `generation`, the user's session generation. A token is valid if its signature is correct, it has not expired,
+//! and PyJWT accepts the types of its claims, except that `iat` may be [`IAT_LEEWAY`] ahead. The store contains the
+//! tokens that were revoked by a logout, and the users whose sessions have ended.
+//!
+//! While the key is rotated, tokens signed with the previous key are also valid.
 //!
 //! No JWT crate is used, because HS256 needs little code, and a crate would not provide the injected clock and
 //! PyJWT's rules for `iat`, `sub`, `jti`, `aud` and `crit`.
@@ -18,9 +21,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     clock::Clock,
-    domain::{TokenKey, User, UserId},
+    domain::{EndedSessions, SessionGeneration, TokenKey, User, UserId},
     ids::IdSource,
 };
+
+/// Maximum lead of the issuer's clock over this one, in seconds.
+const IAT_LEEWAY: i64 = 5;
 
 /// Key that signs tokens. Never printed.
 #[derive(Clone)]
@@ -64,6 +70,27 @@ pub struct Claims {
     /// Key of the token in the list of revoked tokens.
     pub key: TokenKey,
     pub expires_at: Timestamp,
+    /// Time at which the token was issued, in whole seconds; `None` if another issuer left it out.
+    pub issued_at: Option<Timestamp>,
+    /// Generation of the user's sessions; `None` if another issuer left it out.
+    pub generation: Option<SessionGeneration>,
+}
+
+impl Claims {
+    /// Whether the session of this token has ended.
+    ///
+    /// Without a generation, the time of issue decides. Its resolution is a second, so a token issued within the
+    /// second of the end is also rejected.
+    #[must_use]
+    pub fn is_ended_by(&self, ended: &EndedSessions) -> bool {
+        if ended.last.kept.as_ref() == Some(&self.key) {
+            return false;
+        }
+        match self.generation {
+            Some(generation) => generation < ended.generation,
+            None => self.issued_at.is_none_or(|issued| issued <= ended.last.at),
+        }
+    }
 }
 
 /// Reason a token is rejected.
@@ -81,6 +108,8 @@ pub enum InvalidToken {
 #[derive(Debug, Clone)]
 pub struct Tokens {
     secret: SecretKey,
+    /// Key that verifies tokens but signs none.
+    previous: Option<SecretKey>,
     lifetime: Duration,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
@@ -92,15 +121,22 @@ impl Tokens {
     pub fn new(secret: SecretKey, lifetime: Duration, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
         Self {
             secret,
+            previous: None,
             lifetime,
             clock,
             ids,
         }
     }
 
-    /// Returns a new token for `user`.
+    /// Accepts tokens signed with this key as well.
     #[must_use]
-    pub fn issue(&self, user: &User) -> String {
+    pub fn also_accepting(self, previous: Option<SecretKey>) -> Self {
+        Self { previous, ..self }
+    }
+
+    /// Returns a new token for `user`, whose sessions are in `generation`.
+    #[must_use]
+    pub fn issue(&self, user: &User, generation: SessionGeneration) -> String {
         let now = self.clock.now().as_second();
         let lifetime = i64::try_from(self.lifetime.as_secs()).unwrap_or(i64::MAX);
         self.sign(&json!({
@@ -109,6 +145,7 @@ impl Tokens {
             "exp": now.saturating_add(lifetime),
             "iat": now,
             "jti": self.ids.next().to_string(),
+            "generation": generation.0,
         }))
     }
 
@@ -134,6 +171,8 @@ impl Tokens {
             user: user_id(&claims).ok_or(InvalidToken::NoUser)?,
             key: key(&claims, signed),
             expires_at,
+            issued_at: claims.get("iat").and_then(seconds).map(saturated),
+            generation: generation(&claims),
         })
     }
 
@@ -141,7 +180,11 @@ impl Tokens {
     fn verified<'t>(&self, token: &'t str) -> Option<(&'t str, Map<String, Value>, Timestamp)> {
         let (signed, signature) = token.rsplit_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        self.secret.mac(signed).verify_slice(&signature).ok()?;
+        let keys = [Some(&self.secret), self.previous.as_ref()];
+        let signs = |key: &SecretKey| key.mac(signed).verify_slice(&signature).is_ok();
+        if !keys.into_iter().flatten().any(signs) {
+            return None;
+        }
         let (header, payload) = signed.split_once('.')?;
         let header = object(header)?;
         if header.get("alg").and_then(Value::as_str) != Some("HS256") || header.contains_key("crit") {
@@ -156,16 +199,18 @@ impl Tokens {
     fn check_registered(&self, claims: &Map<String, Value>) -> Option<Timestamp> {
         let now = self.clock.now().as_second();
         let expires = seconds(claims.get("exp")?)?;
-        let is_past = |value| seconds(value).is_some_and(|time| time <= now);
-        let not_ahead = |claim| claims.get(claim).is_none_or(is_past);
+        let not_after = |claim, latest| {
+            let is_past = |value| seconds(value).is_some_and(|time| time <= latest);
+            claims.get(claim).is_none_or(is_past)
+        };
         let text_if_present = |claim| claims.get(claim).is_none_or(Value::is_string);
         let holds = expires > now
-            && not_ahead("iat")
-            && not_ahead("nbf")
+            && not_after("iat", now.saturating_add(IAT_LEEWAY))
+            && not_after("nbf", now)
             && text_if_present("sub")
             && text_if_present("jti")
             && claims.get("aud").is_none_or(Value::is_null);
-        holds.then(|| Timestamp::from_second(expires).unwrap_or(Timestamp::MAX))
+        holds.then(|| saturated(expires))
     }
 }
 
@@ -180,6 +225,16 @@ fn object(part: &str) -> Option<Map<String, Value>> {
 fn seconds(value: &Value) -> Option<i64> {
     let truncated = || value.as_f64().map(|seconds| seconds as i64);
     value.as_i64().or_else(truncated)
+}
+
+/// Returns the time that is this number of seconds after the Unix epoch, up to the maximum.
+fn saturated(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+}
+
+fn generation(claims: &Map<String, Value>) -> Option<SessionGeneration> {
+    let generation = claims.get("generation")?.as_i64()?;
+    i32::try_from(generation).ok().map(SessionGeneration)
 }
 
 /// Returns the claim `user_id`. A float without a fraction is accepted, as by the reference implementation.
@@ -200,7 +255,7 @@ fn key(claims: &Map<String, Value>, signed: &str) -> TokenKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::RandomIds;
+    use crate::{domain::SessionEnd, ids::RandomIds};
 
     const SECRET: &str = "dev-secret-key-change-in-production";
 
@@ -254,7 +309,7 @@ mod tests {
 
     #[test]
     fn an_issued_token_is_valid_until_it_expires() {
-        let issued = tokens_at(1000).issue(&alice());
+        let issued = tokens_at(1000).issue(&alice(), SessionGeneration(0));
         let claims = tokens_at(4599).check(&issued).unwrap();
         assert_eq!(claims.user, UserId(7));
         assert_eq!(claims.expires_at, Timestamp::from_second(4600).unwrap());
@@ -264,14 +319,94 @@ mod tests {
     #[test]
     fn two_tokens_issued_in_one_second_have_different_keys() {
         let tokens = tokens_at(1000);
-        let keys = [(); 2].map(|()| tokens.check(&tokens.issue(&alice())).unwrap().key);
+        let keys = [(); 2].map(|()| {
+            tokens
+                .check(&tokens.issue(&alice(), SessionGeneration(0)))
+                .unwrap()
+                .key
+        });
         assert_ne!(keys[0], keys[1]);
+    }
+
+    /// Returns a token that was issued at this second, and expires at second 5000.
+    fn issued_at(iat: &Value) -> String {
+        tokens_at(0).sign(&json!({"user_id": 7, "exp": 5000, "iat": iat}))
+    }
+
+    #[test]
+    fn the_clock_of_the_issuer_may_be_a_few_seconds_ahead() {
+        let tokens = tokens_at(1000);
+        for iat in [json!(1000), json!(1001), json!(1005), json!(1005.9)] {
+            assert!(tokens.check(&issued_at(&iat)).is_ok(), "{iat}");
+        }
+        for iat in [json!(1006), json!(4600), json!(1e300), json!("1000")] {
+            assert_eq!(
+                tokens.check(&issued_at(&iat)),
+                Err(InvalidToken::Untrusted),
+                "{iat}"
+            );
+        }
+        let expired = tokens.sign(&json!({"user_id": 7, "exp": 1000, "iat": 999}));
+        assert_eq!(
+            tokens.check(&expired),
+            Err(InvalidToken::Untrusted),
+            "exp has no leeway"
+        );
+        let not_before = tokens.sign(&json!({"user_id": 7, "exp": 5000, "nbf": 1001}));
+        assert_eq!(
+            tokens.check(&not_before),
+            Err(InvalidToken::Untrusted),
+            "nbf has no leeway"
+        );
+    }
+
+    #[test]
+    fn the_previous_key_verifies_and_does_not_sign() {
+        let old = tokens_at(1000);
+        let new = || {
+            Tokens::new(
+                SecretKey::new("another key of at least 32 characters"),
+                Duration::from_secs(3600),
+                Arc::new(At(1000)),
+                Arc::new(RandomIds),
+            )
+        };
+        let issued_before = old.issue(&alice(), SessionGeneration(0));
+        assert_eq!(new().check(&issued_before), Err(InvalidToken::Untrusted));
+        let rotating = new().also_accepting(Some(SecretKey::new(SECRET)));
+        assert_eq!(rotating.check(&issued_before).unwrap().user, UserId(7));
+        let issued_after = rotating.issue(&alice(), SessionGeneration(0));
+        assert!(new().check(&issued_after).is_ok());
+        assert_eq!(old.check(&issued_after), Err(InvalidToken::Untrusted));
+    }
+
+    #[test]
+    fn a_session_ends_with_its_generation_or_its_time_of_issue() {
+        let claims = |token: &str| tokens_at(1000).check(token).unwrap();
+        let ended = |kept: Option<&Claims>| EndedSessions {
+            generation: SessionGeneration(2),
+            last: SessionEnd {
+                at: Timestamp::from_millisecond(1_000_500).unwrap(),
+                kept: kept.map(|claims| claims.key.clone()),
+            },
+        };
+        for (generation, is_ended) in [(0, true), (1, true), (2, false), (3, false)] {
+            let token = tokens_at(1000).issue(&alice(), SessionGeneration(generation));
+            assert_eq!(claims(&token).is_ended_by(&ended(None)), is_ended, "{generation}");
+            assert!(!claims(&token).is_ended_by(&ended(Some(&claims(&token)))), "kept");
+        }
+        for (iat, is_ended) in [(999, true), (1000, true), (1001, false)] {
+            let token = issued_at(&json!(iat));
+            assert_eq!(claims(&token).is_ended_by(&ended(None)), is_ended, "{iat}");
+        }
+        let undated = tokens_at(0).sign(&json!({"user_id": 7, "exp": 5000}));
+        assert!(claims(&undated).is_ended_by(&ended(None)));
     }
 
     #[test]
     fn a_change_of_any_signed_character_is_detected() {
         let tokens = tokens_at(1000);
-        let issued = tokens.issue(&alice());
+        let issued = tokens.issue(&alice(), SessionGeneration(0));
         let signed = issued.rfind('.').unwrap();
         for i in 0..signed {
             let mut bytes = issued.clone().into_bytes();

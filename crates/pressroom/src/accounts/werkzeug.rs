@@ -12,7 +12,8 @@ const MAX_SCRYPT_MEMORY: u64 = 256 << 20;
 /// Maximum number of rounds of a PBKDF2 hash (werkzeug's default is a million).
 const MAX_PBKDF2_ROUNDS: u32 = 10_000_000;
 
-// werkzeug's default cost of scrypt.
+/// werkzeug's default scheme with its cost.
+pub(super) const SCRYPT: &str = "scrypt:32768:8:1";
 const SCRYPT_N: u64 = 1 << 15;
 const SCRYPT_R: u32 = 8;
 const SCRYPT_P: u32 = 1;
@@ -26,7 +27,7 @@ pub(super) fn verify(password: &[u8], hash: &str) -> bool {
 pub(super) fn hash(password: &[u8], salt: &str) -> String {
     let output = scrypt(password, salt.as_bytes(), SCRYPT_N, SCRYPT_R, SCRYPT_P);
     let output = hex(&output.expect("werkzeug's cost is valid"));
-    format!("scrypt:{SCRYPT_N}:{SCRYPT_R}:{SCRYPT_P}${salt}${output}")
+    format!("{SCRYPT}${salt}${output}")
 }
 
 fn matches(password: &[u8], hash: &str) -> Option<bool> {

@@ -2,19 +2,24 @@
 
 use std::net::IpAddr;
 
-use axum::{Extension, extract::State, http::StatusCode, response::IntoResponse};
+use axum::{
+    Extension,
+    extract::{RawQuery, State},
+    http::StatusCode,
+    response::IntoResponse,
+};
 use serde::Serialize;
 use telemetry::ClientAddress;
 use utoipa::ToSchema;
 
 use super::{
     app::AppState,
-    auth::Caller,
+    auth::{Caller, Writer},
     error::{ApiError, ErrorBody},
     json::{Json, JsonBody, request_body, timestamp},
 };
 use crate::{
-    accounts::{Password, SignedIn},
+    accounts::{NewCredentials, Password, SignedIn},
     domain::{Email, User, UserChanges},
 };
 
@@ -91,6 +96,8 @@ request_body! {
 request_body! {
     /// Fields to change; omitted fields keep their values.
     Profile {
+        /// Required to change the e-mail address or the password.
+        current_password: Option<Password> as Option<String> = confirming password { format = Password },
         email: Option<Email> as Option<String> = optional email { format = Email, max_length = 255 },
         password: Option<Password> as Option<String> = optional new_password {
             format = Password, min_length = 6, max_length = 1024
@@ -159,40 +166,77 @@ pub async fn profile(caller: Caller) -> Json<UserView> {
 }
 
 /// Update your own profile
+///
+/// A new e-mail address or password requires `current_password`, and ends all sessions except the one of this request.
 #[utoipa::path(
     put, path = "/api/user", tag = "accounts", security(("bearer" = [])), request_body = Profile,
     responses(
         (status = OK, body = UserView, description = "Your updated profile"),
+        (status = FORBIDDEN, body = ErrorBody, description = "The current password is incorrect"),
         (status = CONFLICT, body = ErrorBody, description = "The e-mail address belongs to another user"),
+        (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Retry after `Retry-After` seconds"),
     )
 )]
 pub async fn update_profile(
     State(app): AppState,
-    caller: Caller,
+    client: Option<Extension<ClientAddress>>,
+    Writer(caller): Writer,
     body: JsonBody,
 ) -> Result<Json<UserView>, ApiError> {
     let profile = Profile::read(body)?;
     let changes = UserChanges {
-        email: profile.email,
-        password_hash: None,
         name: profile.name,
         bio: profile.bio,
         image: profile.image,
+        ..UserChanges::default()
     };
-    let updated = app.accounts.update(&caller.user, changes, profile.password);
+    let (email, password) = (profile.email, profile.password);
+    let credentials = match profile.current_password {
+        Some(current_password) if email.is_some() || password.is_some() => Some(NewCredentials {
+            email,
+            password,
+            current_password,
+        }),
+        _ => None,
+    };
+    let updated = app.accounts.update(
+        &caller.user,
+        &caller.claims,
+        changes,
+        credentials,
+        address(client),
+    );
     Ok(Json(updated.await?.into()))
 }
 
 /// Log out and revoke the token
+///
+/// With `all`, ends all sessions of the user.
 #[utoipa::path(
     post, path = "/api/logout", tag = "accounts", security(("bearer" = [])),
+    params(("all" = Option<bool>, Query,
+        description = "Whether to end all sessions of the user; `?all` means true")),
     responses((status = OK, body = Message, description = "The token is no longer valid"))
 )]
-pub async fn logout(State(app): AppState, caller: Caller) -> Result<Json<Message>, ApiError> {
-    app.accounts.logout(&caller.user, &caller.claims).await?;
+pub async fn logout(
+    State(app): AppState,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Message>, ApiError> {
+    let all = ends_all_sessions(query.as_deref().unwrap_or_default())?;
+    app.accounts.logout(&caller.user, &caller.claims, all).await?;
     Ok(Json(Message {
         message: "Logged out successfully",
     }))
+}
+
+fn ends_all_sessions(query: &str) -> Result<bool, ApiError> {
+    let value = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "all");
+    match value.as_ref().map(|(_, value)| value.as_ref()) {
+        Some("" | "true" | "1") => Ok(true),
+        None | Some("false" | "0") => Ok(false),
+        Some(_) => Err(ApiError::invalid_field("all", "Not a valid boolean.")),
+    }
 }
 
 fn view(SignedIn { user, token }: SignedIn) -> Json<SignedInView> {

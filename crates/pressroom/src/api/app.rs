@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 
-use super::{cors::AllowedOrigins, limits::Limits, proxies::TrustedProxies};
+use super::{cors::AllowedOrigins, limits::Limits, memory::BodyMemory, proxies::TrustedProxies};
 use crate::{accounts::Accounts, articles::Articles, health::Health};
 
 /// The services behind the API, and its settings.
@@ -16,6 +16,7 @@ pub struct App {
     pub limits: Limits,
     pub proxies: TrustedProxies,
     pub origins: AllowedOrigins,
+    pub memory: BodyMemory,
 }
 
 /// The state of a router, which axum clones for each request.

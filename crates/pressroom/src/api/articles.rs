@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{
     app::AppState,
-    auth::Caller,
+    auth::{Caller, Writer},
     conditions::Conditions,
     entity_tag::{entity_tag, tag_of_body},
     error::{ApiError, ErrorBody, json_response},
@@ -201,7 +201,7 @@ fn revalidated(conditions: &Conditions, tag: HeaderValue, response: impl FnOnce(
 )]
 pub async fn create(
     State(app): AppState,
-    caller: Caller,
+    Writer(caller): Writer,
     Keyed(key): Keyed,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
@@ -278,7 +278,7 @@ pub async fn get(
 )]
 pub async fn update(
     State(app): AppState,
-    caller: Caller,
+    Writer(caller): Writer,
     Slug(slug): Slug,
     uri: Uri,
     conditions: Conditions,
@@ -324,7 +324,7 @@ fn path(path: String) -> Result<HeaderValue, ApiError> {
 )]
 pub async fn delete(
     State(app): AppState,
-    caller: Caller,
+    Writer(caller): Writer,
     Slug(slug): Slug,
     conditions: Conditions,
 ) -> Result<StatusCode, ApiError> {
@@ -342,7 +342,7 @@ pub async fn delete(
 )]
 pub async fn favorite(
     State(app): AppState,
-    caller: Caller,
+    Writer(caller): Writer,
     Slug(slug): Slug,
 ) -> Result<Json<ArticleView>, ApiError> {
     Ok(Json(app.articles.favorite(&slug, &caller.user).await?.into()))
@@ -357,7 +357,7 @@ pub async fn favorite(
 )]
 pub async fn unfavorite(
     State(app): AppState,
-    caller: Caller,
+    Writer(caller): Writer,
     Slug(slug): Slug,
 ) -> Result<Json<ArticleView>, ApiError> {
     Ok(Json(app.articles.unfavorite(&slug, &caller.user).await?.into()))

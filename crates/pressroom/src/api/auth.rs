@@ -8,7 +8,7 @@ use axum::{
 };
 use telemetry::KeyValue;
 
-use super::{app::App, error::ApiError};
+use super::{app::App, error::ApiError, rate_limit::RequestQuota};
 use crate::{
     accounts::{AccountError, Claims},
     domain::User,
@@ -39,6 +39,24 @@ impl OptionalFromRequestParts<Arc<App>> for Caller {
             Err(AccountError::InvalidToken(_) | AccountError::UserNotFound) => Ok(None),
             caller => Ok(caller?),
         }
+    }
+}
+
+/// A caller with a valid token, within the limit of writes.
+#[derive(Debug)]
+pub struct Writer(pub Caller);
+
+impl FromRequestParts<Arc<App>> for Writer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
+        let caller = <Caller as FromRequestParts<Arc<App>>>::from_request_parts(parts, app).await?;
+        if let Some(quota) = app.accounts.admit_write(caller.user.id)?
+            && let Some(response) = parts.extensions.get::<RequestQuota>()
+        {
+            response.set(quota);
+        }
+        Ok(Self(caller))
     }
 }
 

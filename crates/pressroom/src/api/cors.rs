@@ -21,7 +21,8 @@ const REQUEST_FIELDS: HeaderValue = HeaderValue::from_static(
 );
 /// Response fields that a page may read in addition to the CORS-safelisted ones.
 const RESPONSE_FIELDS: HeaderValue = HeaderValue::from_static(
-    "ETag, Location, Content-Location, Idempotency-Replayed, Retry-After, traceresponse",
+    "ETag, Location, Content-Location, Idempotency-Replayed, RateLimit, RateLimit-Policy, Retry-After, \
+     traceresponse",
 );
 /// Time that a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");

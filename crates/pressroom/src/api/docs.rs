@@ -7,10 +7,12 @@ use axum::{
     http::header,
     response::{Html, IntoResponse},
 };
+use serde_json::json;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
         Content, Ref, RefOr, ResponseBuilder, Schema,
+        extensions::Extensions,
         path::{Operation, Parameter},
         schema::{AdditionalProperties, SchemaType, Type},
         security::{Http, HttpAuthScheme, SecurityScheme},
@@ -135,6 +137,10 @@ fn describe_validation(schema: &mut RefOr<Schema>) {
         return;
     };
     body.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+    if body.properties.contains_key("current_password") {
+        let confirmed = json!({"email": ["current_password"], "password": ["current_password"]});
+        body.extensions = Some(Extensions::from_iter([("dependentRequired", confirmed)]));
+    }
     for field in body.properties.values_mut() {
         remove_null(field);
         // Fields with a format have their own rules.

@@ -18,9 +18,12 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bounded_server::InvalidRequest;
 use serde::Serialize;
 use telemetry::ServerError;
 use utoipa::ToSchema;
+
+use super::rate_limit;
 
 use crate::{
     accounts::{AccountError, InvalidToken, TooManyAttempts},
@@ -51,6 +54,8 @@ pub struct ApiError {
     fields: Option<FieldErrors>,
     /// Value of `Retry-After`, in seconds.
     retry_after: Option<NonZeroU32>,
+    /// Exceeded quota.
+    exceeded: Option<TooManyAttempts>,
     /// Internal cause, recorded on the server span but not sent.
     cause: Option<Box<ServerError>>,
 }
@@ -98,6 +103,7 @@ errors! {
     unsupported_value: BAD_REQUEST, "The database cannot store a value of the request";
     missing_token: UNAUTHORIZED, "Missing or invalid authorization header";
     invalid_credentials: UNAUTHORIZED, "Invalid credentials";
+    wrong_password: FORBIDDEN, "Current password is incorrect";
     invalid_token: UNAUTHORIZED, "Invalid or expired token";
     invalid_token_payload: UNAUTHORIZED, "Invalid token payload";
     user_not_found: UNAUTHORIZED, "User not found";
@@ -111,8 +117,10 @@ errors! {
     unsupported_media_type: UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json";
     idempotency_key_reused: UNPROCESSABLE_ENTITY, "Idempotency-Key was already used for a different request";
     too_many_attempts: TOO_MANY_REQUESTS, "Too many attempts, try again later";
+    target_too_long: URI_TOO_LONG, "Request target too long";
     header_too_large: REQUEST_HEADER_FIELDS_TOO_LARGE, "Request header field too large";
     internal_error: INTERNAL_SERVER_ERROR, "Internal server error";
+    unknown_transfer_coding: NOT_IMPLEMENTED, "Transfer-Encoding must be chunked";
     request_timeout: SERVICE_UNAVAILABLE, "Request timed out";
     service_unavailable: SERVICE_UNAVAILABLE, "Service temporarily unavailable";
 }
@@ -125,6 +133,7 @@ impl ApiError {
             message: Cow::Borrowed(message),
             fields: None,
             retry_after: None,
+            exceeded: None,
             cause: None,
         }
     }
@@ -154,6 +163,18 @@ impl ApiError {
     }
 }
 
+impl From<InvalidRequest> for ApiError {
+    fn from(problem: InvalidRequest) -> Self {
+        match problem {
+            InvalidRequest::TargetTooLong => Self::target_too_long(),
+            InvalidRequest::HeadTooLarge => Self::header_too_large(),
+            InvalidRequest::BodyTooLarge => Self::body_too_large(),
+            InvalidRequest::TransferCoding => Self::unknown_transfer_coding(),
+            _ => Self::bad_request(),
+        }
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
@@ -180,16 +201,15 @@ impl From<AccountError> for ApiError {
         match error {
             AccountError::EmailTaken => Self::email_taken(),
             AccountError::InvalidCredentials => Self::invalid_credentials(),
+            AccountError::WrongPassword => Self::wrong_password(),
             AccountError::InvalidToken(InvalidToken::Untrusted) => Self::invalid_token(),
             AccountError::InvalidToken(InvalidToken::NoUser) => Self::invalid_token_payload(),
             AccountError::UserNotFound => Self::user_not_found(),
-            AccountError::TooManyAttempts(TooManyAttempts { retry_after }) => {
-                let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
-                Self {
-                    retry_after: NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX)),
-                    ..Self::too_many_attempts()
-                }
-            }
+            AccountError::TooManyAttempts(exceeded) => Self {
+                retry_after: NonZeroU32::new(rate_limit::seconds(exceeded.retry_after)),
+                exceeded: Some(exceeded),
+                ..Self::too_many_attempts()
+            },
             AccountError::Overloaded(error) => {
                 OVERLOADED_HASHING.record_failure("hash", &error.to_string());
                 Self::service_unavailable().caused_by("overloaded", error.to_string())
@@ -233,6 +253,9 @@ impl IntoResponse for ApiError {
         let unavailable = self.status == StatusCode::SERVICE_UNAVAILABLE;
         if let Some(wait) = self.retry_after.or(unavailable.then_some(UNAVAILABLE_FOR)) {
             headers.insert(header::RETRY_AFTER, wait.get().into());
+        }
+        if let Some(exceeded) = self.exceeded {
+            rate_limit::write_exceeded(headers, exceeded);
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -7,18 +7,19 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    body::Bytes,
+    body::{Body, HttpBody as _},
     extract::{FromRequest, Request},
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
     app::App,
     error::{ApiError, FieldErrors, json_response},
+    memory::{Memory, Reserved},
 };
 use crate::{
     accounts::Password,
@@ -56,7 +57,14 @@ pub(super) fn timestamp<S: serde::Serializer>(
 
 /// A request body within the size limit, not yet parsed.
 #[derive(Debug)]
-pub struct JsonBody(Result<Bytes, ApiError>);
+pub struct JsonBody(Result<Received, ApiError>);
+
+#[derive(Debug)]
+struct Received {
+    bytes: Vec<u8>,
+    /// Memory of a large body.
+    _reserved: Option<Reserved>,
+}
 
 impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = Infallible;
@@ -65,13 +73,36 @@ impl FromRequest<Arc<App>> for JsonBody {
         if !is_json(request.headers()) {
             return Ok(Self(Err(ApiError::unsupported_media_type())));
         }
-        let body = Limited::new(request.into_body(), app.limits.body).collect().await;
-        Ok(Self(match body {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(ApiError::body_too_large()),
-            Err(_) => Err(ApiError::bad_request()),
-        }))
+        Ok(Self(receive(request.into_body(), app).await))
     }
+}
+
+/// Receives a body within the size limit. The memory of a large body is reserved before its rest is received.
+async fn receive(mut body: Body, app: &App) -> Result<Received, ApiError> {
+    let expected = body.size_hint().exact().unwrap_or(app.limits.body as u64);
+    let mut bytes = Vec::new();
+    let mut reserved = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::bad_request())?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        let length = bytes.len() + data.len();
+        if length > app.limits.body {
+            return Err(ApiError::body_too_large());
+        }
+        if reserved.is_none() && Memory::is_large(length as u64) {
+            let memory = app.memory.requests.reserve(expected).await;
+            let unavailable =
+                || ApiError::service_unavailable().caused_by("overloaded", "too many large requests");
+            reserved = Some(memory.ok_or_else(unavailable)?);
+        }
+        bytes.extend_from_slice(data);
+    }
+    Ok(Received {
+        bytes,
+        _reserved: reserved,
+    })
 }
 
 impl JsonBody {
@@ -81,9 +112,12 @@ impl JsonBody {
     /// 415 when the content type is not JSON, 413 when the body is too large, 400 when the body is not a
     /// JSON object.
     pub fn into_form(self) -> Result<Form, ApiError> {
-        let body = self.0?;
+        let received = self.0?;
         // The reference implementation ignores a byte order mark, which PowerShell and .NET write.
-        let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&body);
+        let text = received
+            .bytes
+            .strip_prefix(BYTE_ORDER_MARK)
+            .unwrap_or(&received.bytes);
         let value: Value = serde_json::from_slice(text).map_err(|_| ApiError::bad_request())?;
         let fields = match value {
             Value::Object(fields) => fields,
@@ -115,13 +149,15 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// Declares a type for a request body, with a method that parses the body and a description for the OpenAPI
 /// document.
 ///
-/// A field has a type, a type in the document, `required` or `optional`, the name of the [`Form`] method that
-/// takes the field, and properties for the document. Parsing enforces `min_length` and `max_length`.
+/// A field has a type, a type in the document, `required`, `optional` or `confirming` (required with a new e-mail
+/// address or password, and declared before them), the name of the [`Form`] method that takes the field, and
+/// properties for the document. Parsing enforces `min_length` and `max_length`.
 macro_rules! request_body {
     (
         $(#[$meta:meta])*
         $name:ident {
             $(
+                $(#[$about:meta])*
                 $field:ident: $type:ty as $described:ty = $need:ident $take:ident {
                     $($key:ident = $value:tt),*
                 },
@@ -131,7 +167,7 @@ macro_rules! request_body {
         $(#[$meta])*
         #[derive(Debug, utoipa::ToSchema)]
         pub struct $name {
-            $(#[schema(value_type = $described, $($key = $value),*)] $field: $type,)*
+            $($(#[$about])* #[schema(value_type = $described, $($key = $value),*)] $field: $type,)*
         }
 
         impl $name {
@@ -164,6 +200,10 @@ macro_rules! request_body {
     (@required $form:ident $field:ident $take:ident $length:ident) => {{
         $form.require(stringify!($field));
         $form.$take(stringify!($field), $length)
+    }};
+    (@confirming $form:ident $field:ident $take:ident $length:ident) => {{
+        $form.require_with(stringify!($field), &["email", "password"]);
+        Some($form.$take(stringify!($field), $length))
     }};
     (@optional $form:ident $field:ident $take:ident $length:ident) => {
         Some($form.$take(stringify!($field), $length))
@@ -271,6 +311,13 @@ impl Form {
     pub(super) fn require(&mut self, name: &str) {
         if !self.fields.contains_key(name) {
             self.add_error(name, "Missing data for required field.");
+        }
+    }
+
+    /// Adds an error if the field is missing although one of `others` is present.
+    pub(super) fn require_with(&mut self, name: &str, others: &[&str]) {
+        if others.iter().any(|other| self.fields.contains_key(*other)) {
+            self.require(name);
         }
     }
 

@@ -11,11 +11,11 @@ use axum::{
     BoxError, Router,
     body::HttpBody,
     extract::{Request, State},
-    http::{HeaderValue, Uri, header, uri::PathAndQuery},
+    http::{HeaderValue, StatusCode, Uri, header, uri::PathAndQuery},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use bounded_server::{AmbiguousFraming, PeerAddress};
+use bounded_server::{InvalidRequest, PeerAddress, ReservedConnection};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use telemetry::ClientAddress;
@@ -24,7 +24,9 @@ use tower::Service;
 use super::{
     error::ApiError,
     limits::Limits,
+    memory::BodyMemory,
     proxies::{Clients, TrustedProxies},
+    rate_limit::RequestQuota,
 };
 
 /// Maximum length of a request target, in bytes; the default of gunicorn, which the reference implementation
@@ -37,11 +39,33 @@ const MAX_FIELD_BYTES: usize = 8190;
 pub(super) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Rejects requests that exceed a limit, and turns panics and time-outs of handlers into error responses.
+/// Rejects requests that are invalid or exceed a limit, turns panics and time-outs of handlers into error
+/// responses, and limits the memory of responses.
 ///
 /// Caches may not store a response unless its handler says otherwise.
-pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: Next) -> Response {
-    let mut response = guarded(limits, request, next).await;
+pub(super) async fn guard(
+    State((limits, memory)): State<(Limits, BodyMemory)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = match rejection(&limits, &request) {
+        Some((error, connection)) => {
+            let mut response = error.into_response();
+            if let Connection::Close = connection {
+                close(&mut response);
+            }
+            response
+        }
+        None => {
+            memory
+                .admit(handle_with_quota(&limits, request, next).await)
+                .await
+        }
+    };
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        // The rest of the body is not read, so the connection cannot be reused.
+        close(&mut response);
+    }
     let headers = response.headers_mut();
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -55,27 +79,61 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
     response
 }
 
-async fn guarded(limits: Limits, request: Request, next: Next) -> Response {
+/// Use of the connection after a rejected request.
+enum Connection {
+    KeepAlive,
+    Close,
+}
+
+/// Returns the error for a request that is rejected because of its head, without reading its body.
+fn rejection(limits: &Limits, request: &Request) -> Option<(ApiError, Connection)> {
+    if let Some(&problem) = request.extensions().get::<InvalidRequest>() {
+        return Some((problem.into(), Connection::Close));
+    }
     let headers = request.headers();
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limits.body as u64) {
+        return Some((ApiError::body_too_large(), Connection::Close));
+    }
     let target = request.uri().path_and_query();
-    if request.extensions().get::<AmbiguousFraming>().is_some()
-        || target.is_some_and(|target| target.as_str().len() > MAX_TARGET_BYTES)
-    {
-        return ApiError::bad_request().into_response();
+    if target.is_some_and(|target| target.as_str().len() > MAX_TARGET_BYTES) {
+        return Some((ApiError::bad_request(), Connection::KeepAlive));
     }
     let mut lengths = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len());
     if lengths.any(|length| length > MAX_FIELD_BYTES) {
-        return ApiError::header_too_large().into_response();
+        return Some((ApiError::header_too_large(), Connection::KeepAlive));
     }
-    let too_large = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
-        .is_some_and(|length| length > limits.body as u64);
+    let is_probe = request.uri().path().starts_with("/api/health");
+    if request.extensions().get::<ReservedConnection>().is_some() && !is_probe {
+        return Some((ApiError::service_unavailable(), Connection::Close));
+    }
+    None
+}
 
+fn close(response: &mut Response) {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+}
+
+/// Like [`handle`], with the fields of the quota that an extractor set.
+async fn handle_with_quota(limits: &Limits, mut request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return handle(limits, request, next).await;
+    }
+    let quota = RequestQuota::default();
+    request.extensions_mut().insert(quota.clone());
+    let mut response = handle(limits, request, next).await;
+    quota.write_fields(response.headers_mut());
+    response
+}
+
+/// Returns the handler's response, or the response to its panic or time-out.
+async fn handle(limits: &Limits, request: Request, next: Next) -> Response {
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let mut response = match tokio::time::timeout(limits.request, handled).await {
+    match tokio::time::timeout(limits.request, handled).await {
         Ok(Ok(response)) => response,
         // The panic hook has logged the panic.
         Ok(Err(panic)) => {
@@ -89,13 +147,7 @@ async fn guarded(limits: Limits, request: Request, next: Next) -> Response {
             let error = ApiError::request_timeout().caused_by("timeout", message);
             error.into_response()
         }
-    };
-    if too_large {
-        // The rest of the body is not read, so the connection cannot be reused.
-        let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
 }
 
 /// The router, preceded by the steps that routing and telemetry depend on: the service normalises the request
@@ -157,7 +209,6 @@ mod tests {
 
     use axum::{
         body::{Body, to_bytes},
-        http::StatusCode,
         routing::get,
     };
     use tower::ServiceExt as _;
@@ -169,7 +220,8 @@ mod tests {
             body: 1024,
             request: Duration::from_millis(50),
         };
-        let guarded = router.layer(axum::middleware::from_fn_with_state(limits, guard));
+        let state = (limits, BodyMemory::default());
+        let guarded = router.layer(axum::middleware::from_fn_with_state(state, guard));
         let response = guarded.oneshot(Request::new(Body::empty())).await.unwrap();
         let status = response.status();
         let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();

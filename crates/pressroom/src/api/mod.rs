@@ -19,9 +19,11 @@ mod health;
 mod idempotency_key;
 mod json;
 mod limits;
+mod memory;
 mod middleware;
 mod paging;
 mod proxies;
+mod rate_limit;
 
 use std::sync::Arc;
 
@@ -39,6 +41,7 @@ pub use self::{
     app::App,
     cors::{AllowedOrigins, InvalidOrigin},
     limits::Limits,
+    memory::BodyMemory,
     middleware::ApiService,
     proxies::{InvalidNetwork, TrustedProxies},
 };
@@ -48,6 +51,7 @@ use self::{error::ApiError, middleware::NO_CACHE};
 #[must_use]
 pub fn service(app: App) -> ApiService {
     let (limits, proxies, origins) = (app.limits, app.proxies.clone(), app.origins.clone());
+    let memory = app.memory.clone();
     let (router, document) = described_routes();
     let document = bytes::Bytes::from(to_json(&document));
     let headers = [
@@ -64,7 +68,10 @@ pub fn service(app: App) -> ApiService {
         // axum clones the state twice per request.
         .with_state(Arc::new(app))
         .layer(axum::middleware::from_fn(compression::compress))
-        .layer(axum::middleware::from_fn_with_state(limits, middleware::guard));
+        .layer(axum::middleware::from_fn_with_state(
+            (limits, memory),
+            middleware::guard,
+        ));
     let router = if origins.is_empty() {
         router
     } else {

@@ -61,8 +61,8 @@ fn page_number() -> Object {
 }
 
 fn articles_per_page() -> Object {
-    let text = "Number of articles per page. Numbers above 100 count as 100, and smaller numbers than 1 and other \
-        text as the default.";
+    let text = "Maximum number of articles on a page, which has fewer if their texts exceed 2 MiB. Numbers \
+        above 100 count as 100, and numbers below 1 and other text as the default.";
     value_or_text(Type::Integer, text)
         .default(Some(DEFAULT_PER_PAGE.into()))
         .build()

@@ -161,7 +161,8 @@ impl Articles {
         Ok(OwnArticle(article))
     }
 
-    /// Changes an article if its version meets `precondition`.
+    /// Changes an article if its version meets `precondition`. An update that changes nothing creates a version but
+    /// notifies nobody.
     ///
     /// # Errors
     /// [`ArticleError::NotFound`] if the article was deleted meanwhile, [`ArticleError::PreconditionFailed`], or a
@@ -173,6 +174,11 @@ impl Articles {
         precondition: Precondition,
     ) -> Result<Article, ArticleError> {
         let OwnArticle(article) = article;
+        let changes = if changes.alter(article) {
+            changes
+        } else {
+            ArticleChanges::default()
+        };
         change(span::ARTICLE_UPDATE, article.author.id, &article.slug)
             .run(async {
                 let task = self.task(ArticleEvent::Updated);

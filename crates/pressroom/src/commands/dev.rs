@@ -5,7 +5,7 @@ use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::A
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
 
-use super::{Service, channels, listen, with_telemetry, worker};
+use super::{Service, channels, listen::listen, with_telemetry, worker};
 use crate::{
     accounts::{RateLimiter, SecretKey},
     clock::SystemClock,
@@ -55,7 +55,7 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
 }
 
 async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyhow::Result<()> {
-    let listener = listen(config.listen).await?;
+    let listeners = listen(&config.listen).await?;
     let _lock = lock(&config.data_dir)?;
     let secret_key = match config.secret_key {
         Some(secret) => secret,
@@ -74,6 +74,7 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
         store: store.clone(),
         clock: Arc::new(SystemClock),
         channels: channels(&config.work.notify)?,
+        author_limit: config.work.notify_limit,
     };
     let task_worker = task
         .register(worker::builder(&config.work, broker.clone()).observer(observer.clone()))
@@ -84,9 +85,9 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
         "worker",
         async move { Ok(task_worker.run(shutdown, grace).await?) },
     );
-    let address = listener.local_addr()?;
+    let port = listeners[0].local_addr()?.port();
     let service = Service {
-        listener,
+        listeners,
         limiter: RateLimiter::new(config.api.rates, secret_key.clone()),
         api: config.api,
         store,
@@ -100,7 +101,7 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
         shutdown_grace: grace,
     };
     service.spawn(&mut lifecycle);
-    welcome(address.port(), &config.database, &telemetry);
+    welcome(port, &config.database, &telemetry);
     lifecycle.run(grace, || health.drain()).await
 }
 

@@ -5,7 +5,7 @@ use std::{io::Write as _, time::Duration};
 
 use anyhow::Context as _;
 
-use super::{block_on, reachable};
+use super::block_on;
 use crate::config::HealthcheckConfig;
 
 /// Time limit of the request.
@@ -21,7 +21,7 @@ pub fn healthcheck(config: HealthcheckConfig, ready: bool) -> anyhow::Result<()>
     } else {
         ("/api/health", "unhealthy")
     };
-    let url = format!("http://{}{path}", reachable(config.api));
+    let url = format!("http://{}{path}", config.api.reachable());
     block_on(async {
         let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
         let response = client.get(&url).send().await.map_err(reqwest::Error::without_url);

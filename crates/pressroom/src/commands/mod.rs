@@ -3,6 +3,7 @@
 mod dev;
 mod explore;
 mod healthcheck;
+mod listen;
 mod migrate;
 #[cfg(feature = "observatory")]
 mod observatory;
@@ -38,15 +39,16 @@ pub use self::{
 };
 use crate::{
     accounts::{Accounts, Passwords, RateLimiter, SecretKey, Tokens},
-    api::{self, App, Limits},
+    api::{self, App, BodyMemory, Limits},
     articles::Articles,
     clock::{Clock, SystemClock},
     config::{ApiConfig, LogConfig, NotifyConfig},
+    descriptors,
     domain::keys_expired_by,
     health::{Health, watch_database},
     ids::{IdSource, RandomIds},
     lifecycle::{Lifecycle, ignore_signals},
-    server::server,
+    server::{ServerLimits, server},
     store::{Store, StoreError},
     tasks::{
         Dispatcher, Durability, deliveries_expired_by,
@@ -153,20 +155,9 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    match TcpListener::bind(address).await {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => anyhow::bail!(
-            "PORT: port {} of {} is already in use; set PORT to another one",
-            address.port(),
-            address.ip()
-        ),
-        listener => listener.with_context(|| format!("HOST, PORT: cannot listen on {address}")),
-    }
-}
-
 /// Parts of the API's process: the server and its background work.
 struct Service {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     api: ApiConfig,
     store: Arc<dyn Store>,
     secret_key: SecretKey,
@@ -211,7 +202,8 @@ impl Service {
         // Half of the processors remain for requests without passwords.
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let passwords = Passwords::new(config.password_scheme, processors.div_ceil(2), ids.clone());
-        let tokens = Tokens::new(self.secret_key, config.token_lifetime, clock.clone(), ids.clone());
+        let tokens = Tokens::new(self.secret_key, config.token_lifetime, clock.clone(), ids.clone())
+            .also_accepting(config.secret_key_previous);
         let app = App {
             accounts: Accounts::new(store.clone(), passwords, tokens, self.limiter, clock.clone()),
             articles: Articles::new(store, clock, ids, outbox),
@@ -222,11 +214,21 @@ impl Service {
             },
             proxies: config.trusted_proxies,
             origins: config.cors_allowed_origins,
+            memory: BodyMemory::default(),
         };
-        let server = server().drain_on(self.draining).grace_period(self.shutdown_grace);
+        let limits = ServerLimits {
+            connections: config.max_connections,
+            connections_per_address: config.max_connections_per_address,
+            header_read_timeout: config.header_timeout,
+            keep_alive_timeout: config.keep_alive_timeout,
+            write_timeout: config.request_timeout,
+        };
+        let descriptors = descriptors::for_clients();
+        let server = server(&limits, descriptors, app.proxies.clone(), app.memory.clone());
+        let server = server.drain_on(self.draining).grace_period(self.shutdown_grace);
         let shutdown = lifecycle.shutdown().cancelled_owned();
         lifecycle.spawn("server", async move {
-            Ok(server.serve(self.listener, api::service(app), shutdown).await?)
+            Ok(server.serve(self.listeners, api::service(app), shutdown).await?)
         });
     }
 }

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use telemetry::Export;
 use tokio_util::sync::CancellationToken;
 
-use super::{Service, listen, with_telemetry};
+use super::{Service, listen::listen, with_telemetry};
 use crate::{
     accounts::RateLimiter,
     clock::SystemClock,
@@ -30,7 +30,7 @@ pub fn serve(config: ServeConfig) -> anyhow::Result<()> {
 }
 
 async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
-    let listener = listen(config.listen).await?;
+    let listeners = listen(&config.listen).await?;
     let mut store = PostgresStore::connect(&config.database)?;
     if let Some(replica) = &config.replica {
         store = store.reading_from(replica)?;
@@ -55,9 +55,11 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
 
     let health = Health::new(service_name, store.clone(), TaskQueue::through(broker));
     let draining = CancellationToken::new();
-    telemetry::info!(address = %listener.local_addr()?, "Serving");
+    for listener in &listeners {
+        telemetry::info!(address = %listener.local_addr()?, "Serving");
+    }
     let service = Service {
-        listener,
+        listeners,
         api: config.api,
         store: store.clone(),
         secret_key: config.secret_key,

@@ -35,6 +35,7 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
         store: store.clone(),
         clock: Arc::new(SystemClock),
         channels: channels(&config.work.notify)?,
+        author_limit: config.work.notify_limit,
     };
     let builder = builder(&config.work, broker)
         .hostname(config.hostname.as_str())

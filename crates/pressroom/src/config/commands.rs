@@ -9,6 +9,7 @@ use super::observatory::EmbeddedObservatory;
 use super::{
     error::{ConfigError, Result},
     given::{Configuration, configuration},
+    listen::{ListenAddress, listen},
     parts::{
         ApiConfig, LogConfig, WorkConfig, address, data_dir, database, environment, postgres, queues, redis,
         replica, required_secret_key, secret_key,
@@ -22,7 +23,7 @@ use crate::{accounts::SecretKey, store::postgres::PostgresConfig};
 configuration! {
     /// Configuration of `pressroom serve`.
     ServeConfig after environment[APP_ENV, FLASK_ENV] {
-        listen: SocketAddr = address[HOST, PORT];
+        listen: ListenAddress = listen[HOST, PORT];
         secret_key: SecretKey = required_secret_key[SECRET_KEY];
         database: PostgresConfig = database[DATABASE_URL];
         replica: Option<PostgresConfig> = replica[DATABASE_READ_URL];
@@ -75,7 +76,7 @@ pub(crate) fn expand_host(name: &str) -> String {
 configuration! {
     /// Configuration of embedded mode.
     DevConfig after supported[APP_ENV, FLASK_ENV, DATABASE_READ_URL.hidden(), REDIS_URL.hidden()] {
-        listen: SocketAddr = address[HOST.or("127.0.0.1"), PORT];
+        listen: ListenAddress = listen[HOST.or("127.0.0.1"), PORT];
         /// `None` for a key that is generated and kept in [`Self::data_dir`].
         secret_key: Option<SecretKey> = secret_key[SECRET_KEY];
         data_dir: PathBuf = data_dir[DATA_DIR];
@@ -159,7 +160,7 @@ configuration! {
     /// Configuration of `pressroom healthcheck`.
     HealthcheckConfig {
         /// Address of the API.
-        api: SocketAddr = address[HOST, PORT];
+        api: ListenAddress = listen[HOST, PORT];
     }
 }
 

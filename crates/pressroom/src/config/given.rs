@@ -1,6 +1,9 @@
 //! Settings as given on the command line and in the environment.
 
-use std::{collections::BTreeMap, marker::PhantomData};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    marker::PhantomData,
+};
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 
@@ -42,14 +45,14 @@ macro_rules! configuration {
 
         impl $crate::config::given::Configuration for $name {
             fn settings() -> Vec<$crate::config::setting::Setting> {
-                [
+                $crate::config::given::distinct([
                     $(vec![$($checked),+],)?
                     $(
                         $(#[cfg(feature = $feature)])?
                         configuration!(@settings $type $(, $($setting),+)?),
                     )*
                 ]
-                .concat()
+                .concat())
             }
 
             fn read(
@@ -72,6 +75,13 @@ macro_rules! configuration {
 }
 
 pub(super) use configuration;
+
+/// Leaves out settings that several parts of a configuration read.
+pub(super) fn distinct(mut settings: Vec<Setting>) -> Vec<Setting> {
+    let mut variables = BTreeSet::new();
+    settings.retain(|setting| variables.insert(setting.variable));
+    settings
+}
 
 /// The settings given for a command. An option overrides its environment variable, which overrides `.env`. An
 /// empty value counts as unset.

@@ -142,13 +142,22 @@ configuration! {
     /// Settings of the API.
     ApiConfig {
         rates: Rates = rates[
-            RATE_LIMIT, RATE_LIMIT_LOGIN_ACCOUNT, RATE_LIMIT_LOGIN_ADDRESS, RATE_LIMIT_REGISTER_ADDRESS
+            RATE_LIMIT, RATE_LIMIT_LOGIN_ACCOUNT, RATE_LIMIT_LOGIN_ADDRESS, RATE_LIMIT_REGISTER_ADDRESS,
+            RATE_LIMIT_WRITES_USER
         ];
         trusted_proxies: TrustedProxies = Reader::or_default[TRUSTED_PROXIES];
         cors_allowed_origins: AllowedOrigins = Reader::or_default[CORS_ALLOWED_ORIGINS];
         /// Maximum size of a request body, in bytes.
         body_limit: NonZeroUsize = Reader::count[BODY_LIMIT];
         request_timeout: Duration = Reader::seconds[REQUEST_TIMEOUT];
+        /// Key that verifies tokens but signs none.
+        secret_key_previous: Option<SecretKey> = secret_key[SECRET_KEY_PREVIOUS];
+        header_timeout: Duration = Reader::seconds[HEADER_TIMEOUT];
+        keep_alive_timeout: Duration = Reader::seconds[KEEP_ALIVE_TIMEOUT];
+        /// Maximum number of connections; `None` for the default.
+        max_connections: Option<NonZeroUsize> = Reader::optional_count[MAX_CONNECTIONS];
+        max_connections_per_address: Option<NonZeroUsize> =
+            Reader::optional_count[MAX_CONNECTIONS_PER_ADDRESS];
         token_lifetime: Duration = Reader::hours[JWT_EXPIRATION_HOURS];
         password_scheme: PasswordScheme = password_scheme[PASSWORD_SCHEME];
     }
@@ -160,14 +169,26 @@ fn rates(
     login_account: Setting,
     login_address: Setting,
     register_address: Setting,
+    writes_user: Setting,
 ) -> Result<Rates> {
-    let limited = reader.choice(limited, &[("on", true), ("off", false)])?;
+    let limited = is_limited(reader, limited)?;
     let rates = Rates {
         login_account: rate_limit(reader, login_account)?,
         login_address: rate_limit(reader, login_address)?,
         register_address: rate_limit(reader, register_address)?,
+        writes_user: rate_limit(reader, writes_user)?,
     };
     Ok(if limited { rates } else { Rates::UNLIMITED })
+}
+
+fn is_limited(reader: &mut Reader, setting: Setting) -> Result<bool> {
+    reader.choice(setting, &[("on", true), ("off", false)])
+}
+
+fn notify_limit(reader: &mut Reader, limited: Setting, author: Setting) -> Result<Option<NonZeroU32>> {
+    let limited = is_limited(reader, limited)?;
+    let limit = rate_limit(reader, author)?;
+    Ok(limit.filter(|_| limited))
 }
 
 fn rate_limit(reader: &mut Reader, setting: Setting) -> Result<Option<NonZeroU32>> {
@@ -175,7 +196,7 @@ fn rate_limit(reader: &mut Reader, setting: Setting) -> Result<Option<NonZeroU32
         let limit = match text.trim() {
             "off" => None,
             number => Some(number.parse().map_err(|_| {
-                format!("{number:?} is neither off nor a positive number of attempts per minute")
+                format!("{number:?} is neither off nor a positive number")
             })?),
         };
         Ok::<_, String>((limit, rate(limit)))
@@ -193,6 +214,8 @@ fn password_scheme(reader: &mut Reader, setting: Setting) -> Result<PasswordSche
 configuration! {
     /// Settings of a worker.
     WorkConfig {
+        /// Maximum number of events per author and hour that readers are notified of.
+        notify_limit: Option<NonZeroU32> = notify_limit[RATE_LIMIT, RATE_LIMIT_NOTIFY_AUTHOR];
         notify: NotifyConfig = notify[SMTP_URL, SMTP_FROM, WEBHOOK_URL, WEBHOOK_SECRET];
         /// The queues to consume.
         queues: Vec<String> = queues[CELERY_QUEUES];

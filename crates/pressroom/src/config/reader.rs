@@ -93,6 +93,15 @@ impl Reader {
         self.parse(setting, "a whole number above 0")
     }
 
+    /// Reads an optional number from 1.
+    pub(super) fn optional_count(&mut self, setting: Setting) -> Result<Option<NonZeroUsize>> {
+        self.optional(setting, |text| {
+            let number = text.trim().parse::<NonZeroUsize>();
+            let number = number.map_err(|_| format!("{:?} is not a whole number above 0", text.trim()));
+            number.map(shown)
+        })
+    }
+
     /// Reads an optional value that can be parsed from its own text.
     pub(super) fn or_default<T>(&mut self, setting: Setting) -> Result<T>
     where

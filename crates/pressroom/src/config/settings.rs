@@ -30,11 +30,14 @@ settings! {
     APP_ENV, "app-env", "NAME", Fixed("development"),
         "development, testing or production; embedded mode does not start in production";
     FLASK_ENV, "flask-env", "NAME", None, "Flask's name for APP_ENV; only production has an effect";
-    HOST, "host", "IP", Fixed("0.0.0.0"), "Address to listen on";
+    HOST, "host", "HOST", Fixed("::"),
+        "Address or name to listen on; :: is all addresses, IPv4 included, and 0.0.0.0 those of IPv4";
     PORT, "port", "PORT", Fixed("8000"), "Port to listen on";
     SECRET_KEY, "secret-key", "TEXT", None,
         "Key that signs tokens, at least 32 characters. Flask and Pressroom accept each other's tokens when \
         they have the same key. Embedded mode generates one and keeps it in DATA_DIR";
+    SECRET_KEY_PREVIOUS, "secret-key-previous", "TEXT", None,
+        "Second key that verifies tokens but signs none, while SECRET_KEY is changed";
     DATABASE_URL, "database-url", "URL", None,
         "Database: postgresql://user:password@host/database; postgres:// and SQLAlchemy's \
         postgresql+psycopg:// work too. Embedded mode uses SQLite [default there: \
@@ -53,21 +56,38 @@ settings! {
         "Receiver of notifications as signed HTTP requests (Standard Webhooks)";
     WEBHOOK_SECRET, "webhook-secret", "TEXT", None,
         "Key that signs webhook requests; required with WEBHOOK_URL";
-    RATE_LIMIT, "rate-limit", "on|off", Fixed("on"), "Whether logins and registrations are rate-limited";
+    RATE_LIMIT, "rate-limit", "on|off", Fixed("on"), "Whether logins, registrations, writes and \
+        notifications are limited";
     RATE_LIMIT_LOGIN_ACCOUNT, "rate-limit-login-account", "NUMBER",
-        Computed(|| rate(Rates::default().login_account)), "Logins to one account per minute, or off";
+        Computed(|| rate(Rates::default().login_account)),
+        "Logins to one account per minute, together with changes of its e-mail address or password, or off";
     RATE_LIMIT_LOGIN_ADDRESS, "rate-limit-login-address", "NUMBER",
         Computed(|| rate(Rates::default().login_address)),
         "Logins from one client address per minute, or off";
     RATE_LIMIT_REGISTER_ADDRESS, "rate-limit-register-address", "NUMBER",
         Computed(|| rate(Rates::default().register_address)),
         "Registrations from one client address per minute, or off";
+    RATE_LIMIT_WRITES_USER, "rate-limit-writes-user", "NUMBER",
+        Computed(|| rate(Rates::default().writes_user)),
+        "Writes of one user per minute in each process, or off";
+    RATE_LIMIT_NOTIFY_AUTHOR, "rate-limit-notify-author", "NUMBER", Fixed("100"),
+        "New or edited articles of one author per hour that readers are notified of, or off";
     TRUSTED_PROXIES, "trusted-proxies", "NETWORKS", None,
         "Comma-separated addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-For is trusted";
     CORS_ALLOWED_ORIGINS, "cors-allowed-origins", "ORIGINS", None,
         "Comma-separated origins (https://app.example.com) whose pages may read responses, or *";
     BODY_LIMIT, "body-limit", "BYTES", Fixed("1048576"), "Maximum size of a request body, in bytes";
     REQUEST_TIMEOUT, "request-timeout", "SECONDS", Fixed("30"), "Maximum duration of a request, in seconds";
+    HEADER_TIMEOUT, "header-timeout", "SECONDS", Fixed("30"),
+        "Maximum time for a client to send the head of a request, in seconds";
+    KEEP_ALIVE_TIMEOUT, "keep-alive-timeout", "SECONDS", Fixed("75"),
+        "Time after which a connection without requests is closed, in seconds; should exceed that of a load \
+        balancer in front";
+    MAX_CONNECTIONS, "max-connections", "NUMBER", None,
+        "Maximum number of client connections [default: the limit of open files less 64, at most 10000]";
+    MAX_CONNECTIONS_PER_ADDRESS, "max-connections-per-address", "NUMBER", None,
+        "Maximum number of connections of one client address, except trusted proxies [default: half of \
+        MAX_CONNECTIONS]";
     SHUTDOWN_GRACE, "shutdown-grace", "SECONDS", Fixed("25"),
         "Grace period for requests and tasks in progress at shutdown, in seconds";
     SHUTDOWN_DELAY, "shutdown-delay", "SECONDS", Fixed("0"),

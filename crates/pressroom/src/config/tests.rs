@@ -53,7 +53,7 @@ fn sqlalchemys_form_of_the_database_url_is_accepted() {
             .to_string()
             .contains("DATABASE_URL=postgresql://app:***@db/***\n")
     );
-    assert_eq!(config.listen.to_string(), "0.0.0.0:8000");
+    assert_eq!(config.listen.to_string(), "[::]:8000");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn an_empty_value_counts_as_unset() {
     let command = <Command as clap::Parser>::parse_from(arguments);
     let before = Given::<EverySetting>::default();
     let config = command.settings.read(&before).unwrap();
-    assert_eq!(config.listen.port(), 8000);
+    assert_eq!(config.listen.port, 8000);
     assert_eq!(
         config.redis.server().unwrap(),
         celeriac::RedisConfig::new("redis://localhost:6379/0")
@@ -201,7 +201,11 @@ fn embedded_mode_rejects_settings_that_it_does_not_use() {
 #[test]
 fn an_invalid_value_is_rejected_with_its_variable() {
     for (variable, value) in [
-        ("HOST", "nowhere"),
+        ("HOST", "no where"),
+        ("HOST", "127.0.0.1.5"),
+        ("HOST", "[localhost]"),
+        ("HOST", "http://localhost"),
+        ("HOST", "[::1]:8000"),
         ("PORT", "70000"),
         ("APP_ENV", "prod"),
         ("DATABASE_URL", "mysql://x/y"),
@@ -216,6 +220,10 @@ fn an_invalid_value_is_rejected_with_its_variable() {
         ("CORS_ALLOWED_ORIGINS", "app.example.com"),
         ("BODY_LIMIT", "0"),
         ("REQUEST_TIMEOUT", "-1"),
+        ("HEADER_TIMEOUT", "0"),
+        ("KEEP_ALIVE_TIMEOUT", "never"),
+        ("MAX_CONNECTIONS", "0"),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "all"),
         ("SHUTDOWN_GRACE", "soon"),
         ("SHUTDOWN_DELAY", "-1"),
         ("JWT_EXPIRATION_HOURS", "NaN"),
@@ -245,6 +253,37 @@ fn an_invalid_value_is_rejected_with_its_variable() {
         let message = rejection::<WorkerConfig>(&[PRODUCTION, values]);
         assert!(message.starts_with(&format!("{variable}: ")), "{message}");
     }
+}
+
+#[test]
+fn the_host_is_an_address_or_a_name() {
+    for (host, listen, reachable) in [
+        ("", "[::]:8000", "127.0.0.1:8000"),
+        ("[::]", "[::]:8000", "127.0.0.1:8000"),
+        ("0.0.0.0", "0.0.0.0:8000", "127.0.0.1:8000"),
+        (" [::1] ", "[::1]:8000", "[::1]:8000"),
+        ("192.0.2.1", "192.0.2.1:8000", "192.0.2.1:8000"),
+        ("localhost", "localhost:8000", "localhost:8000"),
+        (
+            "api-1.example.com.",
+            "api-1.example.com.:8000",
+            "api-1.example.com.:8000",
+        ),
+    ] {
+        let address = serve(&[("HOST", host)]).listen;
+        assert_eq!(address.to_string(), listen, "{host}");
+        assert_eq!(address.reachable().to_string(), reachable, "{host}");
+    }
+}
+
+#[test]
+fn the_time_outs_of_connections_are_separate() {
+    let api = serve(&[("HEADER_TIMEOUT", "5")]).api;
+    assert_eq!(api.header_timeout, Duration::from_secs(5));
+    assert_eq!(api.keep_alive_timeout, Duration::from_secs(75));
+    let api = serve(&[("KEEP_ALIVE_TIMEOUT", "600")]).api;
+    assert_eq!(api.header_timeout, Duration::from_secs(30));
+    assert_eq!(api.keep_alive_timeout, Duration::from_secs(600));
 }
 
 #[test]

@@ -40,6 +40,11 @@ pub struct UserChanges {
     pub name: Option<String>,
     pub bio: Option<String>,
     pub image: Option<String>,
+    /// Password hash that the row must still contain; another one means that the password has changed since it was
+    /// verified.
+    pub verified_hash: Option<PasswordHash>,
+    /// End of the user's other sessions, in the same transaction.
+    pub session_end: Option<SessionEnd>,
 }
 
 /// A stored password hash, in the PHC string format or Werkzeug's. `Debug` does not print it.
@@ -57,15 +62,40 @@ impl fmt::Debug for PasswordHash {
 pub struct Credentials {
     pub user: User,
     pub password_hash: PasswordHash,
+    /// Generation of the user's sessions when the hash was read.
+    pub generation: SessionGeneration,
 }
 
 /// Identifier that does not reveal the token: its `jti`, or the SHA-256 of its signed part.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TokenKey(pub String);
 
-/// The user to whom a token was issued, and whether the token has been revoked.
+/// Number of times that a user's sessions have ended. A token contains the generation in which it was issued.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionGeneration(pub i32);
+
+/// The end of a user's sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionEnd {
+    pub at: Timestamp,
+    /// Token that remains valid.
+    pub kept: Option<TokenKey>,
+}
+
+/// State of a user's sessions after they have ended at least once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedSessions {
+    /// The current generation.
+    pub generation: SessionGeneration,
+    /// The latest end.
+    pub last: SessionEnd,
+}
+
+/// The user to whom a token was issued, and whether the token or its session has ended.
 #[derive(Debug, Clone)]
 pub struct Session {
     pub user: User,
     pub revoked: bool,
+    /// `None` if the user's sessions have never ended.
+    pub ended: Option<EndedSessions>,
 }

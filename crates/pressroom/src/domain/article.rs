@@ -32,6 +32,14 @@ pub struct Article {
     pub updated_at: Timestamp,
 }
 
+impl Article {
+    /// Returns the size of the texts that count towards [`ListQuery::MAX_BYTES`].
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.title.len() + self.description.len() + self.body.len()
+    }
+}
+
 /// Text of an article, as submitted by its author.
 #[derive(Debug, Clone)]
 pub struct Draft {
@@ -50,11 +58,22 @@ pub struct NewArticle {
 }
 
 /// Changes to an article; `None` leaves a column unchanged. The slug never changes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArticleChanges {
     pub title: Option<String>,
     pub description: Option<String>,
     pub body: Option<String>,
+}
+
+impl ArticleChanges {
+    /// Whether the article differs after these changes.
+    #[must_use]
+    pub fn alter(&self, article: &Article) -> bool {
+        let differs = |new: &Option<String>, old: &String| new.as_ref().is_some_and(|new| new != old);
+        differs(&self.title, &article.title)
+            || differs(&self.description, &article.description)
+            || differs(&self.body, &article.body)
+    }
 }
 
 /// The versions of an article that a change may replace.
@@ -131,6 +150,9 @@ pub struct ListQuery {
 impl ListQuery {
     /// Maximum number of articles on a page.
     pub const MAX_LIMIT: i64 = 100;
+    /// Maximum size of the texts on a page, in bytes, unless a single article exceeds it. A page of large articles
+    /// ends early.
+    pub const MAX_BYTES: usize = 2 << 20;
 
     /// Returns the number of articles to read: one more than the page can contain, to find out whether more
     /// follow.
@@ -155,12 +177,12 @@ pub struct ArticlePage {
 }
 
 impl ArticlePage {
-    /// Builds the page from up to [`ListQuery::fetched`] articles.
+    /// Builds the page from the first of `found` articles, which are up to [`ListQuery::fetched`].
     #[must_use]
-    pub fn new(query: &ListQuery, mut articles: Vec<Article>, total: i64) -> Self {
+    pub fn new(query: &ListQuery, mut articles: Vec<Article>, found: usize, total: i64) -> Self {
         let limit = usize::try_from(query.page_size()).unwrap_or(usize::MAX);
-        let more = articles.len() > limit;
         articles.truncate(limit);
+        let more = found > articles.len();
         Self {
             articles,
             total,

@@ -50,9 +50,15 @@ impl Email {
     }
 
     /// Returns the address in lower case, for comparisons that ignore case.
+    ///
+    /// Each character becomes a single character, as in PostgreSQL's `lower`: a capital I with a dot becomes `i`,
+    /// and a final sigma remains a sigma.
     #[must_use]
     pub fn folded(&self) -> String {
-        self.0.to_lowercase()
+        self.0
+            .chars()
+            .map(|c| c.to_lowercase().next().unwrap_or(c))
+            .collect()
     }
 }
 
@@ -150,6 +156,13 @@ mod tests {
         let fits = format!("{}@example.com", "x".repeat(243));
         assert!(Email::parse(&fits).is_ok());
         assert_eq!(Email::parse(&format!("x{fits}")), Err(InvalidEmail::TooLong));
+    }
+
+    #[test]
+    fn folding_maps_each_character_to_one() {
+        let folded = |address| Email::parse(address).unwrap().folded();
+        assert_eq!(folded("M\u{130}\u{212a}ΣΑΣ@Example.COM"), "mikσασ@example.com");
+        assert_eq!(folded("Straße@example.com"), "straße@example.com");
     }
 
     #[test]

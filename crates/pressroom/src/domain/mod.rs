@@ -10,7 +10,10 @@ mod idempotency;
 mod task;
 
 pub use self::{
-    account::{Credentials, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId},
+    account::{
+        Credentials, EndedSessions, NewUser, PasswordHash, Session, SessionEnd, SessionGeneration, TokenKey,
+        User, UserChanges, UserId,
+    },
     article::{
         Article, ArticleChanges, ArticleId, ArticlePage, Author, Cursor, Draft, ListOrder, ListQuery,
         NewArticle, PageStart, Precondition,
@@ -18,7 +21,7 @@ pub use self::{
     email::{Email, InvalidEmail},
     idempotency::{Fingerprint, IdempotencyKey, IdempotentRequest, StoredResponse, keys_expired_by},
     task::{
-        ARTICLE_NOTIFICATION, ArticleEvent, Backlog, DeliveryClaim, DeliveryKey, NewOutboxTask, OutboxTask,
-        PublishedBatch, PublishedTask, Recipient,
+        ARTICLE_NOTIFICATION, ArticleEvent, Backlog, DeliveryClaim, DeliveryKey, NewOutboxTask,
+        NotifiedEvent, OutboxTask, PublishedBatch, PublishedTask, Recipient,
     },
 };

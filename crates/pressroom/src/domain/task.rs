@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::account::UserId;
+use super::{account::UserId, article::ArticleId};
 
 /// Celery name of the task that notifies readers of a new or changed article, as in the reference
 /// implementation.
@@ -85,6 +85,24 @@ pub struct Backlog {
     pub tasks: i64,
     /// Creation time of the oldest task.
     pub oldest: Option<Timestamp>,
+}
+
+/// An event that readers are to be notified of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotifiedEvent {
+    pub task_id: Uuid,
+    pub author: UserId,
+    pub article: ArticleId,
+    pub event: ArticleEvent,
+}
+
+impl NotifiedEvent {
+    /// Returns the time after which earlier events count towards the limits of an event at `now`.
+    #[must_use]
+    pub fn limited_since(now: Timestamp) -> Timestamp {
+        now.checked_sub(SignedDuration::from_hours(1))
+            .unwrap_or(Timestamp::MIN)
+    }
 }
 
 /// A user to notify.

@@ -1,4 +1,4 @@
-//! Users and revoked tokens.
+//! Users, revoked tokens and ended sessions.
 
 use std::fmt::Debug;
 
@@ -7,10 +7,10 @@ use jiff::Timestamp;
 
 use super::error::Result;
 use crate::domain::{
-    Credentials, Email, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId,
+    Credentials, Email, NewUser, PasswordHash, Session, SessionEnd, TokenKey, User, UserChanges, UserId,
 };
 
-/// Stores users and revoked tokens.
+/// Stores users, revoked tokens and ended sessions.
 #[async_trait]
 pub trait AccountStore: Debug + Send + Sync + 'static {
     /// Inserts a user.
@@ -24,7 +24,16 @@ pub trait AccountStore: Debug + Send + Sync + 'static {
     /// has several, the one with the same spelling is preferred.
     async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>>;
 
-    /// Changes a user. Returns `None` if the user does not exist.
+    /// Finds the credentials of a user.
+    async fn find_credentials_by_id(&self, id: UserId) -> Result<Option<Credentials>>;
+
+    /// Returns the schemes of the stored password hashes with their costs, such as `pbkdf2:sha256:600000` and
+    /// `$argon2id$v=19$m=12288,t=3,p=1`: at most `limit`, without those that this program cannot verify. The duration
+    /// does not depend on the number of users.
+    async fn password_schemes(&self, limit: i64) -> Result<Vec<String>>;
+
+    /// Changes a user. Returns `None` if the user does not exist or has another password hash than
+    /// [`UserChanges::verified_hash`].
     ///
     /// # Errors
     /// [`Constraint::UserEmail`](super::Constraint::UserEmail) when another user has the new address.
@@ -33,8 +42,12 @@ pub trait AccountStore: Debug + Send + Sync + 'static {
     /// Replaces a password hash if it is still `old`.
     async fn upgrade_password_hash(&self, id: UserId, old: &PasswordHash, new: &PasswordHash) -> Result<()>;
 
-    /// Finds the user of a token and whether the token was revoked, in one statement.
+    /// Finds the user of a token, whether the token was revoked, and whether the user's sessions have ended, in one
+    /// statement.
     async fn find_session(&self, user: UserId, token: &TokenKey) -> Result<Option<Session>>;
+
+    /// Ends the user's sessions and starts a new generation.
+    async fn end_sessions(&self, user: UserId, end: SessionEnd) -> Result<()>;
 
     /// Revokes a token. Idempotent.
     async fn revoke_token(&self, token: &TokenKey, expires_at: Timestamp) -> Result<()>;

@@ -58,7 +58,8 @@ pub trait ArticleStore: Debug + Send + Sync + 'static {
     /// Otherwise each list would have to sum them up.
     async fn fold_article_count(&self, limit: i64) -> Result<u64>;
 
-    /// Changes an article and inserts its task in one transaction. Returns `None` if the article does not
+    /// Changes an article and, unless all `changes` are `None`, inserts its task in one transaction. Returns
+    /// `None` if the article does not
     /// exist or `precondition` does not allow its version.
     ///
     /// `updated_at` becomes the task's creation time, or one microsecond after the current version if that is

@@ -1,12 +1,12 @@
 //! Recipients of notifications, and the record of deliveries.
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, num::NonZeroU32, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::error::Result;
-use crate::domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, Recipient, UserId};
+use crate::domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, NotifiedEvent, Recipient, UserId};
 
 /// Finds recipients and records which of them were notified.
 #[async_trait]
@@ -23,6 +23,17 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
         limit: i64,
     ) -> Result<Vec<Recipient>>;
 
+    /// Returns whether readers may be notified of an event, and records it if they may. Atomic, and true again for the
+    /// same task.
+    ///
+    /// Readers are notified of one edit per article and hour, and of `author_limit` events per author and hour.
+    async fn claim_event(
+        &self,
+        event: &NotifiedEvent,
+        now: Timestamp,
+        author_limit: Option<NonZeroU32>,
+    ) -> Result<bool>;
+
     /// Claims one delivery for `lease`. Atomic.
     async fn claim_delivery(
         &self,
@@ -37,6 +48,7 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
     /// Releases the claim on a delivery that failed.
     async fn release_delivery(&self, key: &DeliveryKey) -> Result<()>;
 
-    /// Deletes up to `limit` deliveries completed before `before`, and returns their number.
+    /// Deletes up to `limit` deliveries completed before `before`, and as many events recorded before then. Returns the
+    /// number of deleted rows.
     async fn purge_deliveries(&self, before: Timestamp, limit: i64) -> Result<u64>;
 }

@@ -5,8 +5,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::domain::{
-    Article, ArticleId, Author, Backlog, Credentials, DeliveryClaim, OutboxTask, PasswordHash,
-    PublishedBatch, PublishedTask, Recipient, Session, StoredResponse, User, UserId,
+    Article, ArticleId, Author, Backlog, Credentials, DeliveryClaim, EndedSessions, OutboxTask, PasswordHash,
+    PublishedBatch, PublishedTask, Recipient, Session, SessionEnd, SessionGeneration, StoredResponse, TokenKey,
+    User, UserId,
 };
 
 /// A row whose columns can be read by name.
@@ -52,14 +53,30 @@ pub(super) fn credentials<R: Columns>(row: &R) -> Result<Credentials, R::Error> 
     Ok(Credentials {
         user: user(row)?,
         password_hash: PasswordHash(row.column("password_hash")?),
+        generation: SessionGeneration(row.column("generation")?),
     })
 }
 
 pub(super) fn session<R: Columns>(row: &R) -> Result<Session, R::Error> {
+    let ended = match row.column::<Option<i32>>("generation")? {
+        Some(generation) => Some(EndedSessions {
+            generation: SessionGeneration(generation),
+            last: SessionEnd {
+                at: time(row, "ended_at")?,
+                kept: row.column::<Option<String>>("kept_token")?.map(TokenKey),
+            },
+        }),
+        None => None,
+    };
     Ok(Session {
         user: user(row)?,
         revoked: row.column("revoked")?,
+        ended,
     })
+}
+
+pub(super) fn password_scheme<R: Columns>(row: &R) -> Result<String, R::Error> {
+    row.column("name")
 }
 
 /// Reads `article_columns!` and `favorited`.

@@ -47,9 +47,23 @@ pub(super) const FIND_SESSION: Statement = statement!(
     "SELECT users",
     "SELECT ",
     user_columns!(),
-    ", EXISTS (SELECT 1 FROM revoked_tokens WHERE token_key = $1) AS revoked
+    ", EXISTS (SELECT 1 FROM revoked_tokens WHERE token_key = $1) AS revoked,
+            generation, ended_at, kept_token
         FROM users
+        LEFT JOIN ended_sessions ON user_id = id
         WHERE id = $2",
+);
+
+/// Starts a new generation. `$1` is the user, `$2` the time of the end, and `$3` the token that remains valid.
+pub(super) const END_SESSIONS: Statement = statement!(
+    "INSERT ended_sessions",
+    "
+        INSERT INTO ended_sessions AS held (user_id, generation, ended_at, kept_token)
+        VALUES ($1, 1, $2, $3)
+        ON CONFLICT (user_id) DO UPDATE
+        SET generation = held.generation + 1,
+            ended_at = CASE WHEN held.ended_at > excluded.ended_at THEN held.ended_at ELSE excluded.ended_at END,
+            kept_token = excluded.kept_token",
 );
 
 pub(super) const REVOKE_TOKEN: Statement = statement!(
@@ -144,6 +158,37 @@ const FOLLOWERS_OF_THE_ARTICLE: Statement = statement!(
         LIMIT $3",
 );
 
+/// Returns a row if the event is within the limits. `$5` is the current time, `$6` the time after which earlier events
+/// count, and `$7` the maximum number of events of the author, or null.
+pub(super) const CLAIM_EVENT: Statement = statement!(
+    "INSERT notified_events",
+    "
+        INSERT INTO notified_events (task_id, author_id, article_id, event, notified_at)
+        SELECT $1, $2, $3, $4, $5
+        WHERE NOT EXISTS (
+                SELECT 1
+                FROM notified_events
+                WHERE author_id = $2 AND article_id = $3 AND event = $4 AND event = 'updated'
+                    AND notified_at > $6 AND task_id <> $1
+            )
+            AND (
+                CAST($7 AS bigint) IS NULL
+                OR CAST($7 AS bigint) > (
+                    SELECT count(*)
+                    FROM notified_events
+                    WHERE author_id = $2 AND notified_at > $6 AND task_id <> $1
+                )
+            )
+        ON CONFLICT (task_id) DO UPDATE
+        SET task_id = excluded.task_id
+        RETURNING true",
+);
+
+pub(super) const PURGE_EVENTS: Statement = statement!(
+    "DELETE notified_events",
+    "DELETE FROM notified_events WHERE notified_at < $1",
+);
+
 /// Returns a row only to a caller that may deliver: the first one, or the first one after the lease expired.
 /// `$4` is the end of the new lease, and `$5` the current time.
 pub(super) const CLAIM_DELIVERY: Statement = statement!(
@@ -211,6 +256,7 @@ mod tests {
     fn parameters_first_appear_in_order() {
         for statement in [
             FIND_SESSION,
+            END_SESSIONS,
             REVOKE_TOKEN,
             PURGE_REVOKED_TOKENS,
             FIND_ARTICLE,
@@ -218,6 +264,7 @@ mod tests {
             FIND_STORED_RESPONSE,
             FOLLOWERS_OF_THE_AUTHOR,
             FOLLOWERS_OF_THE_ARTICLE,
+            CLAIM_EVENT,
             CLAIM_DELIVERY,
             FIND_DELIVERY,
             COMPLETE_DELIVERY,

@@ -6,6 +6,7 @@
 
 use std::{
     fmt::Display,
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +21,8 @@ use super::notifier::{Channel, Notification, NotifyError};
 use crate::{
     clock::Clock,
     domain::{
-        ARTICLE_NOTIFICATION, Article, ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, Recipient, UserId,
+        ARTICLE_NOTIFICATION, Article, ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, NotifiedEvent,
+        Recipient, UserId,
     },
     names::{attribute, span},
     store::{Store, StoreError},
@@ -54,6 +56,8 @@ pub struct NotificationTask {
     pub clock: Arc<dyn Clock>,
     /// Channels on which each recipient is notified.
     pub channels: Arc<[Arc<dyn Channel>]>,
+    /// Maximum number of events per author and hour that readers are notified of; `None` means no limit.
+    pub author_limit: Option<NonZeroU32>,
 }
 
 /// Reason a run failed. The task is retried after any of them.
@@ -184,6 +188,18 @@ impl NotificationTask {
         let mut after = UserId(0);
         loop {
             let recipients = self.store.recipients(id, event, after, PAGE.into()).await?;
+            if after == UserId(0)
+                && !recipients.is_empty()
+                && !self.within_limits(task_id, &article, event).await?
+            {
+                telemetry::info!(
+                    article.id = id.0,
+                    article.slug,
+                    event.type = event.as_str(),
+                    "no notifications sent, because the author has reached the limit"
+                );
+                return Ok(json!({"status": "success", "article_id": id.0}));
+            }
             for recipient in &recipients {
                 for (channel, transient) in self.channels.iter().zip(&mut transient_failures) {
                     if *transient >= UNAVAILABLE_AFTER {
@@ -226,6 +242,27 @@ impl NotificationTask {
             return Err(RunError::Held { remaining });
         }
         Ok(json!({"status": "success", "article_id": id.0}))
+    }
+
+    /// Returns whether the limits of the article and of its author allow notifications of this event.
+    async fn within_limits(
+        &self,
+        task_id: Uuid,
+        article: &Article,
+        event: ArticleEvent,
+    ) -> Result<bool, StoreError> {
+        if event == ArticleEvent::Created && self.author_limit.is_none() {
+            return Ok(true);
+        }
+        let event = NotifiedEvent {
+            task_id,
+            author: article.author.id,
+            article: article.id,
+            event,
+        };
+        self.store
+            .claim_event(&event, self.clock.now(), self.author_limit)
+            .await
     }
 
     async fn deliver(

@@ -1,9 +1,12 @@
-//! Rate limits for logins and registrations, against guessed passwords and mass registration.
+//! Rate limits: for passwords and registrations, against guessed passwords, probed addresses and mass registration;
+//! and for writes, against users who keep the service busy.
 //!
-//! Attempts are counted per account, even if it does not exist, and per client address, in windows of one minute
-//! that start with the first attempt. With Redis, all API processes share the windows; during an outage of Redis,
-//! and in embedded mode, each process has its own windows. A rejected attempt is not counted, because a client over
-//! one limit must not use up another limit.
+//! Requests are counted in windows of one minute that start with the first request. A rejected request is not counted,
+//! because a client over one limit must not use up another limit.
+//!
+//! Attempts to give a password are counted per account, even if it does not exist, and per client address; with Redis,
+//! all API processes share their windows. During an outage of Redis, and in embedded mode, each process has its own
+//! windows. Writes are counted per user and process, so that a write does not depend on Redis.
 
 mod limit;
 mod shared;
@@ -21,10 +24,10 @@ use std::{
 use celeriac::RedisBroker;
 use tokio::time::Instant;
 
-pub use self::limit::TooManyAttempts;
+pub use self::limit::{Policy, Quota, TooManyAttempts};
 use self::{limit::Limit, shared::SharedWindows, windows::Windows};
 use super::token::SecretKey;
-use crate::domain::Email;
+use crate::domain::{Email, UserId};
 
 /// Maximum number of windows in memory, about 60 bytes each; the oldest are dropped.
 const MAX_WINDOWS: usize = 100_000;
@@ -32,12 +35,14 @@ const MAX_WINDOWS: usize = 100_000;
 /// Maximum number of attempts per minute; `None` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
-    /// Logins to one account.
+    /// Logins to one account, together with changes of its e-mail address or password.
     pub login_account: Option<NonZeroU32>,
-    /// Logins from one client address.
+    /// Logins, and changes of an e-mail address or password, from one client address.
     pub login_address: Option<NonZeroU32>,
     /// Registrations from one client address.
     pub register_address: Option<NonZeroU32>,
+    /// Writes of one user, for each process.
+    pub writes_user: Option<NonZeroU32>,
 }
 
 impl Rates {
@@ -46,6 +51,7 @@ impl Rates {
         login_account: None,
         login_address: None,
         register_address: None,
+        writes_user: None,
     };
 }
 
@@ -55,11 +61,22 @@ impl Default for Rates {
             login_account: NonZeroU32::new(10),
             login_address: NonZeroU32::new(60),
             register_address: NonZeroU32::new(30),
+            writes_user: NonZeroU32::new(600),
         }
     }
 }
 
-/// Counts attempts and rejects those over a limit.
+/// Account whose password a client gives.
+///
+/// Only the store knows which spellings of an address are those of one account, so attempts are counted by the id of
+/// an account if it exists.
+#[derive(Debug, Clone, Copy)]
+pub enum Account<'a> {
+    Known(UserId),
+    Unknown(&'a Email),
+}
+
+/// Counts requests and rejects those over a limit.
 #[derive(Debug)]
 pub struct RateLimiter {
     rates: Rates,
@@ -94,15 +111,36 @@ impl RateLimiter {
         }
     }
 
-    /// Counts a login attempt.
+    /// Counts an attempt to give the password of an account.
     ///
     /// # Errors
     /// [`TooManyAttempts`] when the account or the client address is over its limit.
-    pub async fn login(&self, email: &Email, client: Option<IpAddr>) -> Result<(), TooManyAttempts> {
-        let account = self.limit("login account", self.rates.login_account, Some(email.folded()));
+    pub async fn password(
+        &self,
+        account: Account<'_>,
+        client: Option<IpAddr>,
+    ) -> Result<(), TooManyAttempts> {
+        let account = match account {
+            Account::Known(UserId(id)) => id.to_string(),
+            Account::Unknown(email) => email.folded(),
+        };
+        let account = self.limit("login-account", self.rates.login_account, Some(account));
         let client = client.map(client_network);
-        let address = self.limit("login address", self.rates.login_address, client);
+        let address = self.limit("login-address", self.rates.login_address, client);
         self.admit([account, address]).await
+    }
+
+    /// Counts a write. Returns `None` if there is no limit.
+    ///
+    /// # Errors
+    /// [`TooManyAttempts`] when the user is over the limit.
+    pub fn write(&self, user: UserId) -> Result<Option<Quota>, TooManyAttempts> {
+        let limit = self.limit("writes", self.rates.writes_user, Some(user.0.to_string()));
+        let admit = |limit| {
+            let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+            local.admit_one(limit, Instant::now())
+        };
+        limit.map(admit).transpose()
     }
 
     /// Counts a registration attempt.
@@ -111,14 +149,14 @@ impl RateLimiter {
     /// [`TooManyAttempts`] when the client address is over its limit.
     pub async fn registration(&self, client: Option<IpAddr>) -> Result<(), TooManyAttempts> {
         let client = client.map(client_network);
-        let address = self.limit("register address", self.rates.register_address, client);
+        let address = self.limit("register-address", self.rates.register_address, client);
         self.admit([address]).await
     }
 
-    fn limit(&self, kind: &str, max_attempts: Option<NonZeroU32>, subject: Option<String>) -> Option<Limit> {
+    fn limit(&self, name: &'static str, quota: Option<NonZeroU32>, subject: Option<String>) -> Option<Limit> {
         Some(Limit {
-            max_attempts: max_attempts?,
-            key: self.secret.digest(kind, &subject?),
+            policy: Policy { name, quota: quota? },
+            key: self.secret.digest(name, &subject?),
         })
     }
 
@@ -176,21 +214,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_account_is_limited_across_spellings_and_client_addresses() {
+    async fn an_account_is_limited_across_client_addresses() {
         let limiter = limiter(Rates::default());
+        let alice = Account::Known(UserId(1));
         for i in 0..10 {
-            let spelling = if i % 2 == 0 {
-                "a@example.com"
-            } else {
-                "A@Example.com"
-            };
             let client = client(&format!("192.0.2.{i}"));
-            assert_eq!(limiter.login(&email(spelling), client).await, Ok(()));
+            assert_eq!(limiter.password(alice, client).await, Ok(()));
         }
-        let refused = limiter.login(&email("a@example.com"), client("192.0.2.99")).await;
-        let TooManyAttempts { retry_after } = refused.unwrap_err();
+        let refused = limiter.password(alice, client("192.0.2.99")).await;
+        let TooManyAttempts { policy, retry_after } = refused.unwrap_err();
+        assert_eq!((policy.name, policy.quota.get()), ("login-account", 10));
         assert!(!retry_after.is_zero() && retry_after <= WINDOW, "{retry_after:?}");
-        assert_eq!(limiter.login(&email("b@example.com"), None).await, Ok(()));
+        assert_eq!(limiter.password(Account::Known(UserId(2)), None).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_account_is_limited_across_spellings() {
+        let limiter = limiter(Rates::default());
+        let spellings = ["ii@example.com", "II@Example.com", "I\u{130}@EXAMPLE.com"].map(email);
+        for i in 0..10 {
+            let account = Account::Unknown(&spellings[i % spellings.len()]);
+            assert_eq!(limiter.password(account, None).await, Ok(()));
+        }
+        for spelling in &spellings {
+            assert!(limiter.password(Account::Unknown(spelling), None).await.is_err());
+        }
+        let other = email("b@example.com");
+        assert_eq!(limiter.password(Account::Unknown(&other), None).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn writes_are_counted_for_each_user() {
+        let limiter = limiter(Rates {
+            writes_user: NonZeroU32::new(2),
+            ..Rates::UNLIMITED
+        });
+        for remaining in [1, 0] {
+            let quota = limiter.write(UserId(1)).unwrap().unwrap();
+            assert_eq!((quota.policy.name, quota.policy.quota.get()), ("writes", 2));
+            assert_eq!(quota.remaining, remaining);
+            assert!(!quota.resets_in.is_zero() && quota.resets_in <= WINDOW);
+        }
+        assert_eq!(limiter.write(UserId(1)).unwrap_err().policy.name, "writes");
+        assert!(limiter.write(UserId(2)).is_ok());
     }
 
     #[tokio::test]
@@ -221,24 +287,23 @@ mod tests {
         let limiter = limiter(Rates {
             login_account: NonZeroU32::new(2),
             login_address: NonZeroU32::new(1),
-            register_address: None,
+            ..Rates::UNLIMITED
         });
-        let alice = email("alice@example.com");
-        assert_eq!(limiter.login(&alice, client("192.0.2.1")).await, Ok(()));
+        let alice = Account::Known(UserId(1));
+        assert_eq!(limiter.password(alice, client("192.0.2.1")).await, Ok(()));
         for _ in 0..5 {
-            assert!(limiter.login(&alice, client("192.0.2.1")).await.is_err());
+            assert!(limiter.password(alice, client("192.0.2.1")).await.is_err());
         }
-        assert_eq!(limiter.login(&alice, client("192.0.2.2")).await, Ok(()));
+        assert_eq!(limiter.password(alice, client("192.0.2.2")).await, Ok(()));
     }
 
     #[tokio::test]
     async fn without_limits_every_attempt_is_admitted() {
         let limiter = limiter(Rates::UNLIMITED);
         for _ in 0..1000 {
-            assert_eq!(
-                limiter.login(&email("a@example.com"), client("::1")).await,
-                Ok(())
-            );
+            let account = Account::Known(UserId(1));
+            assert_eq!(limiter.password(account, client("::1")).await, Ok(()));
+            assert_eq!(limiter.write(UserId(1)), Ok(None));
         }
     }
 }

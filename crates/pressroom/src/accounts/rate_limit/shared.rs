@@ -16,10 +16,11 @@ const TIMEOUT: Duration = Duration::from_millis(250);
 /// Script that counts an attempt.
 ///
 /// KEYS: the windows. ARGV: the length of a window in ms, then the maximum number of attempts of each window.
-/// Returns 0 if the attempt was counted, otherwise the time until the next attempt in ms.
+/// Returns 0 if the attempt was counted. Otherwise returns the time until the next attempt in ms, times 16, plus the
+/// number of the window that is full for that time.
 const ADMIT: &str = "
     local length = tonumber(ARGV[1])
-    local wait = 0
+    local wait, full = 0, 0
     for i, window in ipairs(KEYS) do
         if tonumber(redis.call('GET', window) or '0') >= tonumber(ARGV[i + 1]) then
             local left = redis.call('PTTL', window)
@@ -27,11 +28,13 @@ const ADMIT: &str = "
                 redis.call('PEXPIRE', window, length)
                 left = length
             end
-            wait = math.max(wait, left, 1)
+            if math.max(left, 1) > wait then
+                wait, full = math.max(left, 1), i
+            end
         end
     end
     if wait > 0 then
-        return wait
+        return wait * 16 + full
     end
     for _, window in ipairs(KEYS) do
         if redis.call('INCR', window) == 1 then
@@ -64,13 +67,16 @@ impl SharedWindows {
             .collect();
         let length = u64::try_from(WINDOW.as_millis()).unwrap_or(u64::MAX);
         let mut arguments = vec![length];
-        arguments.extend(limits.iter().map(|limit| u64::from(limit.max_attempts.get())));
-        let wait = self.admit.run(&keys, &arguments).await?;
-        Ok(match u64::try_from(wait) {
-            Ok(0) | Err(_) => Ok(()),
-            Ok(wait) => Err(TooManyAttempts {
-                retry_after: Duration::from_millis(wait),
-            }),
-        })
+        arguments.extend(limits.iter().map(|limit| u64::from(limit.policy.quota.get())));
+        let result = self.admit.run(&keys, &arguments).await?;
+        let result = u64::try_from(result).unwrap_or_default();
+        let full = usize::try_from(result % 16).unwrap_or_default();
+        let full = full.checked_sub(1).and_then(|full| limits.get(full));
+        Ok(full.map_or(Ok(()), |limit| {
+            Err(TooManyAttempts {
+                policy: limit.policy,
+                retry_after: Duration::from_millis(result / 16),
+            })
+        }))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
 
-use super::limit::{Key, Limit, TooManyAttempts, WINDOW};
+use super::limit::{Key, Limit, Quota, TooManyAttempts, WINDOW};
 
 /// Open windows by key.
 ///
@@ -38,15 +38,30 @@ impl Windows {
         self.close_ended(now);
         let full = limits.iter().filter_map(|limit| {
             let window = self.open.get(&limit.key)?;
-            (window.attempts >= limit.max_attempts.get()).then(|| window.ends - now)
+            (window.attempts >= limit.policy.quota.get()).then(|| TooManyAttempts {
+                policy: limit.policy,
+                retry_after: window.ends - now,
+            })
         });
-        if let Some(retry_after) = full.max() {
-            return Err(TooManyAttempts { retry_after });
+        if let Some(refused) = full.max_by_key(|refused| refused.retry_after) {
+            return Err(refused);
         }
         for limit in limits {
             self.count(limit.key, now);
         }
         Ok(())
+    }
+
+    /// Counts a request in the window of one limit, and returns the state of the limit.
+    pub(super) fn admit_one(&mut self, limit: Limit, now: Instant) -> Result<Quota, TooManyAttempts> {
+        self.admit(&[limit], now)?;
+        let window = self.open.get(&limit.key);
+        let (attempts, ends) = window.map_or((1, now + WINDOW), |window| (window.attempts, window.ends));
+        Ok(Quota {
+            policy: limit.policy,
+            remaining: limit.policy.quota.get().saturating_sub(attempts),
+            resets_in: ends - now,
+        })
     }
 
     fn count(&mut self, key: Key, now: Instant) {
@@ -84,12 +99,17 @@ impl Windows {
 mod tests {
     use std::{num::NonZeroU32, time::Duration};
 
-    use super::*;
+    use super::{super::limit::Policy, *};
+
+    const ONCE: Policy = Policy {
+        name: "once",
+        quota: NonZeroU32::MIN,
+    };
 
     fn limit(key: u8) -> Limit {
         Limit {
+            policy: ONCE,
             key: [key; 16],
-            max_attempts: NonZeroU32::MIN,
         }
     }
 
@@ -116,6 +136,7 @@ mod tests {
         assert_eq!(
             windows.admit(&[limit(7)], later),
             Err(TooManyAttempts {
+                policy: ONCE,
                 retry_after: Duration::from_millis(1)
             })
         );

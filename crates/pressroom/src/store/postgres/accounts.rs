@@ -1,4 +1,4 @@
-//! Users and revoked tokens.
+//! Users, revoked tokens and ended sessions.
 //!
 //! E-mail addresses are stored as typed, because the reference implementation finds the same rows by exact
 //! match. This program does not allow two accounts whose addresses differ only in letter case. A unique index
@@ -10,11 +10,13 @@ use telemetry::Statement;
 
 use super::{PostgresStore, connections::Params};
 use crate::{
-    domain::{Credentials, Email, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId},
+    domain::{
+        Credentials, Email, NewUser, PasswordHash, Session, SessionEnd, TokenKey, User, UserChanges, UserId,
+    },
     store::{
         AccountStore, Constraint, Result, StoreError,
         rows::{self, Utc},
-        sql::{FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
+        sql::{END_SESSIONS, FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
     },
 };
 
@@ -40,18 +42,66 @@ const INSERT_USER: Statement = statement!(
     user_columns!(),
 );
 
-const FIND_CREDENTIALS: Statement = statement!(
-    "SELECT users",
-    "SELECT ",
-    user_columns!(),
-    ", password_hash
+/// Selects a user's credentials. `$1` is the value in `$condition`.
+macro_rules! find_credentials {
+    ($condition:literal) => {
+        statement!(
+            "SELECT users",
+            "SELECT ",
+            user_columns!(),
+            ", password_hash,
+            COALESCE((SELECT generation FROM ended_sessions WHERE user_id = users.id), 0) AS generation
         FROM users
-        WHERE lower(users.email) = lower($1::text)
+        WHERE ",
+            $condition,
+        )
+    };
+}
+
+const FIND_CREDENTIALS: Statement = find_credentials!(
+    "lower(users.email) = lower($1::text)
         ORDER BY users.email = $1::text DESC, users.id
-        LIMIT 1",
+        LIMIT 1"
 );
 
-/// Returns one row: the changed user, or nulls and whether the address was taken.
+const FIND_CREDENTIALS_BY_ID: Statement = find_credentials!("users.id = $1");
+
+/// The scheme and cost of a password hash, with the expression of the index `ix_users_password_scheme`.
+macro_rules! password_scheme {
+    () => {
+        r"substring(
+                    password_hash,
+                    '^(\$argon2id\$v=19\$m=[0-9]+,t=[0-9]+,p=[0-9]+|scrypt:[0-9]+:[0-9]+:[0-9]+|pbkdf2:[a-z0-9]+:[0-9]+)'
+                )"
+    };
+}
+
+/// Reads one entry of the index for each scheme, not one for each user.
+const PASSWORD_SCHEMES: Statement = statement!(
+    "SELECT users",
+    "
+        WITH RECURSIVE scheme (name) AS (
+            VALUES (''::text)
+            UNION ALL
+            SELECT (
+                SELECT ",
+    password_scheme!(),
+    "
+                FROM users
+                WHERE ",
+    password_scheme!(),
+    " > scheme.name
+                ORDER BY 1
+                LIMIT 1
+            )
+            FROM scheme
+            WHERE scheme.name IS NOT NULL
+        )
+        SELECT name FROM scheme WHERE name <> '' LIMIT $1",
+);
+
+/// Returns one row: the changed user, or nulls and whether the address was taken. Also ends the sessions if `$9` is
+/// not null.
 ///
 /// A user who already shares an address with others may keep it, but cannot change it to another address that
 /// is in use.
@@ -71,8 +121,19 @@ const UPDATE_USER: Statement = statement!(
                 bio = COALESCE($5::text, bio),
                 image = COALESCE($6::text, image),
                 updated_at = $7
-            WHERE id = $1 AND NOT EXISTS (SELECT FROM taken)
+            WHERE id = $1
+                AND ($8::text IS NULL OR password_hash = $8::text)
+                AND NOT EXISTS (SELECT FROM taken)
             RETURNING *
+        ), ended AS (
+            INSERT INTO ended_sessions AS held (user_id, generation, ended_at, kept_token)
+            SELECT users.id, 1, $9::timestamp, $10::text
+            FROM users
+            WHERE $9::timestamp IS NOT NULL
+            ON CONFLICT (user_id) DO UPDATE
+            SET generation = held.generation + 1,
+                ended_at = GREATEST(held.ended_at, EXCLUDED.ended_at),
+                kept_token = EXCLUDED.kept_token
         )
         SELECT ",
     user_columns!(),
@@ -105,9 +166,22 @@ impl AccountStore for PostgresStore {
         }
     }
 
+    async fn find_credentials_by_id(&self, id: UserId) -> Result<Option<Credentials>> {
+        let found = self.primary.run(&FIND_CREDENTIALS_BY_ID, &[&id.0]).await?;
+        Ok(found.first(rows::credentials)?)
+    }
+
+    async fn password_schemes(&self, limit: i64) -> Result<Vec<String>> {
+        let found = self.primary.run(&PASSWORD_SCHEMES, &[&limit]).await?;
+        Ok(found.all(rows::password_scheme)?)
+    }
+
     async fn update_user(&self, id: UserId, changes: UserChanges, now: Timestamp) -> Result<Option<User>> {
         let email = changes.email.as_ref().map(Email::as_str);
         let password_hash = changes.password_hash.as_ref().map(|hash| hash.0.as_str());
+        let verified_hash = changes.verified_hash.as_ref().map(|hash| hash.0.as_str());
+        let ended_at = changes.session_end.as_ref().map(|end| Utc(end.at));
+        let kept = changes.session_end.as_ref().and_then(|end| end.kept.as_ref());
         let update: Params<'_> = &[
             &id.0,
             &email,
@@ -116,6 +190,9 @@ impl AccountStore for PostgresStore {
             &changes.bio,
             &changes.image,
             &Utc(now),
+            &verified_hash,
+            &ended_at,
+            &kept.map(|token| token.0.as_str()),
         ];
         let updated = if email.is_some() {
             self.primary
@@ -143,6 +220,13 @@ impl AccountStore for PostgresStore {
     async fn find_session(&self, user: UserId, token: &TokenKey) -> Result<Option<Session>> {
         let found = self.primary.read(&FIND_SESSION, &[&token.0, &user.0]).await?;
         Ok(found.first(rows::session)?)
+    }
+
+    async fn end_sessions(&self, user: UserId, end: SessionEnd) -> Result<()> {
+        let kept = end.kept.as_ref().map(|token| token.0.as_str());
+        let params: Params<'_> = &[&user.0, &Utc(end.at), &kept];
+        self.primary.run(&END_SESSIONS, params).await?;
+        Ok(())
     }
 
     async fn revoke_token(&self, token: &TokenKey, expires_at: Timestamp) -> Result<()> {

@@ -40,15 +40,18 @@ macro_rules! select_article {
     };
 }
 
-/// Inserts the task `$7` to `$11` of a row named `article`, and selects the article.
+/// Inserts the task `$7` to `$11` of a row named `article` if it meets `$condition`, and selects the article.
 macro_rules! insert_task {
-    ($favorited:literal) => {
+    ($condition:literal, $favorited:literal) => {
         concat!(
             "
         ), task AS (
             INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
             SELECT $7, $8, jsonb_build_array(article.id, $9::text), $10, $11, $11
             FROM article
+            WHERE ",
+            $condition,
+            "
         )
         ",
             select_article!($favorited)
@@ -64,7 +67,7 @@ const INSERT_ARTICLE: Statement = statement!(
                 (slug, title, description, body, author_id, favorites_count, created_at, updated_at)
             VALUES ($1, $2, $3, $4, $5, 0, $6, $6)
             RETURNING *",
-    insert_task!("false"),
+    insert_task!("true", "false"),
 );
 
 /// Claims the key and inserts the article in one statement, which also replaces an expired key.
@@ -102,7 +105,7 @@ const INSERT_ARTICLE_ONCE: Statement = statement!(
             SELECT claimed.article_id, $1::text, $2::text, $3::text, $4::text, $5, 0, $6, $6
             FROM claimed
             RETURNING *",
-    insert_task!("false"),
+    insert_task!("true", "false"),
 );
 
 /// Compares the time twice, because a key may be replaced after it was found and before it is deleted.
@@ -134,7 +137,10 @@ const UPDATE_ARTICLE: Statement = statement!(
                 AND ($6::timestamp[] IS NULL OR updated_at = ANY ($6))
                 AND updated_at <> ALL ($12)
             RETURNING *",
-    insert_task!("EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $5)"),
+    insert_task!(
+        "COALESCE($2::text, $3::text, $4::text) IS NOT NULL",
+        "EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $5)"
+    ),
 );
 
 /// Prevents changes of the article by other transactions until it is deleted.

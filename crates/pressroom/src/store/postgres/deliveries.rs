@@ -1,23 +1,32 @@
 //! Recipients of notifications, and the record of deliveries.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use telemetry::Statement;
 
 use super::{PostgresStore, connections::Params};
 use crate::{
-    domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, Recipient, UserId},
+    domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, NotifiedEvent, Recipient, UserId},
     store::{
         DeliveryStore, Result,
         outbox::lease_end,
         rows::{self, Utc},
         sql::{
-            CLAIM_DELIVERY, COMPLETE_DELIVERY, FIND_DELIVERY, PURGE_DELIVERIES, RELEASE_DELIVERY,
-            select_recipients,
+            CLAIM_DELIVERY, CLAIM_EVENT, COMPLETE_DELIVERY, FIND_DELIVERY, PURGE_DELIVERIES, PURGE_EVENTS,
+            RELEASE_DELIVERY, select_recipients,
         },
     },
 };
+
+/// Lets one task at a time claim an event of an author. A separate statement, so that the claim sees those before it.
+const LOCK_AUTHOR: Statement = Statement::new(
+    "SELECT",
+    "notified_events",
+    "SELECT pg_advisory_xact_lock",
+    "SELECT pg_advisory_xact_lock(hashtextextended('pressroom notified events', $1))",
+);
 
 #[async_trait]
 impl DeliveryStore for PostgresStore {
@@ -35,6 +44,31 @@ impl DeliveryStore for PostgresStore {
             .maintain(statement, params)
             .await?
             .all(rows::recipient)?)
+    }
+
+    async fn claim_event(
+        &self,
+        event: &NotifiedEvent,
+        now: Timestamp,
+        author_limit: Option<NonZeroU32>,
+    ) -> Result<bool> {
+        let claim: Params<'_> = &[
+            &event.task_id,
+            &event.author.0,
+            &event.article.0,
+            &event.event.as_str(),
+            &Utc(now),
+            &Utc(NotifiedEvent::limited_since(now)),
+            &author_limit.map(|limit| i64::from(limit.get())),
+        ];
+        let claimed = self
+            .primary
+            .transaction(
+                &[(&LOCK_AUTHOR, &[&i64::from(event.author.0)])],
+                (&CLAIM_EVENT, claim),
+            )
+            .await?;
+        Ok(!claimed.rows.is_empty())
     }
 
     async fn claim_delivery(
@@ -74,7 +108,8 @@ impl DeliveryStore for PostgresStore {
 
     async fn purge_deliveries(&self, before: Timestamp, limit: i64) -> Result<u64> {
         let params: Params<'_> = &[&Utc(before), &limit];
+        let events = self.primary.maintain(&PURGE_EVENTS, params).await?;
         let purged = self.primary.maintain(&PURGE_DELIVERIES, params).await?;
-        Ok(purged.affected)
+        Ok(events.affected + purged.affected)
     }
 }

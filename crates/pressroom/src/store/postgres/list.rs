@@ -76,6 +76,9 @@ enum Plan {
 /// Returns the text of a statement. `$1` is the number of articles, and `$2` the viewer; the start of the
 /// page, the search pattern and the author follow, if there are any. An empty page is a single row with nulls
 /// and the total.
+///
+/// The articles after those that fit into the maximum size stay on the server, which knows the size of a text
+/// without reading it.
 fn text((shape, plan): (Shape, Plan)) -> String {
     let mut last = 2;
     let mut next = || {
@@ -125,7 +128,7 @@ fn text((shape, plan): (Shape, Plan)) -> String {
     };
     let kept = "SELECT COALESCE(sum(change), 0)::bigint AS count FROM article_count_changes";
     let with = match plan {
-        Plan::All => format!("total AS ({kept}), article AS ({articles})"),
+        Plan::All => format!("total AS ({kept}), candidate AS ({articles})"),
         Plan::Counted => {
             let favorites = "SELECT count(*) FROM favorites WHERE user_id = $2";
             let total = match (shape.search || shape.author, shape.favorited) {
@@ -133,15 +136,15 @@ fn text((shape, plan): (Shape, Plan)) -> String {
                 (false, Some(false)) => format!("SELECT ({kept}) - ({favorites}) AS count"),
                 _ => format!("SELECT count(*) FROM articles WHERE {filter}"),
             };
-            format!("total AS ({total}), article AS ({articles})")
+            format!("total AS ({total}), candidate AS ({articles})")
         }
-        Plan::Remembered => format!("total AS (SELECT NULL::bigint AS count), article AS ({articles})"),
+        Plan::Remembered => format!("total AS (SELECT NULL::bigint AS count), candidate AS ({articles})"),
         Plan::Found { .. } => format!(
             "found AS MATERIALIZED (
                 SELECT id, created_at FROM articles WHERE {filter} LIMIT {MAX_FOUND} + 1
             ), total AS (
                 SELECT count(*) FROM found
-            ), article AS (
+            ), candidate AS (
                 SELECT articles.* FROM ({page}) AS page JOIN articles ON articles.id = page.id
             )",
             page = page(&format!("SELECT * FROM found WHERE {start}")),
@@ -172,7 +175,7 @@ fn text((shape, plan): (Shape, Plan)) -> String {
                         FROM total
                     )
                 )
-            ), article AS (
+            ), candidate AS (
                 SELECT articles.* FROM page JOIN articles ON articles.id = page.id
             )"
         ),
@@ -180,15 +183,25 @@ fn text((shape, plan): (Shape, Plan)) -> String {
     let direction = shape.direction();
     format!(
         "
-        WITH {with}
+        WITH {with}, article AS (
+            SELECT *,
+                count(*) OVER () AS found,
+                row_number() OVER listed AS position,
+                sum(octet_length(title) + octet_length(description) + octet_length(body))
+                    OVER listed AS bytes
+            FROM candidate
+            WINDOW listed AS ({forwards} ROWS UNBOUNDED PRECEDING)
+        )
         SELECT {columns},
             EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $2) AS favorited,
+            article.found,
             total.count AS total
         FROM total
-        LEFT JOIN article ON true
+        LEFT JOIN article ON article.position = 1 OR article.bytes <= {max_bytes}
         LEFT JOIN users AS author ON author.id = article.author_id
         ORDER BY article.created_at {direction}, article.id {direction}",
         columns = article_columns!(),
+        max_bytes = ListQuery::MAX_BYTES,
     )
 }
 
@@ -234,7 +247,7 @@ pub(super) async fn list_articles(
         server.search(statement, &params).await?
     };
     let (articles, total) = read(&result)?;
-    Ok(ArticlePage::new(query, articles, total.unwrap_or_default()))
+    Ok(articles.page(query, total.unwrap_or_default()))
 }
 
 /// Reads a page of the results of a search.
@@ -251,30 +264,49 @@ async fn find(
     let only_search = query.author.is_none() && query.favorited.is_none();
     if only_search && let Some(total) = totals.get(search, Instant::now()) {
         let (articles, _) = run(Plan::Remembered).await?;
-        return Ok(corrected(ArticlePage::new(query, articles, total), query));
+        return Ok(corrected(articles.page(query, total), query));
     }
     let by_trigrams = has_trigram(search);
-    let (articles, found) = run(Plan::Found { by_trigrams }).await?;
-    let found = found.unwrap_or_default();
-    if found <= MAX_FOUND {
-        return Ok(ArticlePage::new(query, articles, found));
+    let (articles, total) = run(Plan::Found { by_trigrams }).await?;
+    let total = total.unwrap_or_default();
+    if total <= MAX_FOUND {
+        return Ok(articles.page(query, total));
     }
     let (articles, total) = run(Plan::Counted).await?;
     let total = total.unwrap_or_default();
     if only_search {
         totals.insert(search, total, Instant::now());
     }
-    Ok(ArticlePage::new(query, articles, total))
+    Ok(articles.page(query, total))
 }
 
-fn read(result: &StatementResult) -> Result<(Vec<Article>, Option<i64>), StatementError> {
+/// The articles that a statement returned.
+struct Found {
+    articles: Vec<Article>,
+    /// Their number, with those that do not fit into the maximum size of a page.
+    count: usize,
+}
+
+impl Found {
+    fn page(self, query: &ListQuery, total: i64) -> ArticlePage {
+        ArticlePage::new(query, self.articles, self.count, total)
+    }
+}
+
+fn read(result: &StatementResult) -> Result<(Found, Option<i64>), StatementError> {
     let total: Option<Option<i64>> = result.first(|row| row.try_get("total"))?;
-    let first: Option<Option<i32>> = result.first(|row| row.try_get("id"))?;
-    let articles = match first.flatten() {
-        Some(_) => result.all(rows::article)?,
-        None => Vec::new(),
+    let found: Option<Option<i64>> = result.first(|row| row.try_get("found"))?;
+    let found = match found.flatten() {
+        Some(count) => Found {
+            articles: result.all(rows::article)?,
+            count: usize::try_from(count).unwrap_or_default(),
+        },
+        None => Found {
+            articles: Vec::new(),
+            count: 0,
+        },
     };
-    Ok((articles, total.flatten()))
+    Ok((found, total.flatten()))
 }
 
 /// Replaces a remembered total that contradicts the page.

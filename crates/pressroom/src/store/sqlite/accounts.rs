@@ -1,4 +1,4 @@
-//! Users and revoked tokens. E-mail addresses are stored as typed; another column contains them in lower case
+//! Users, revoked tokens and ended sessions. E-mail addresses are stored as typed; another column contains them in lower case
 //! and makes them unique.
 
 use async_trait::async_trait;
@@ -8,11 +8,13 @@ use telemetry::Statement;
 
 use super::SqliteStore;
 use crate::{
-    domain::{Credentials, Email, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId},
+    domain::{
+        Credentials, Email, NewUser, PasswordHash, Session, SessionEnd, TokenKey, User, UserChanges, UserId,
+    },
     store::{
         AccountStore, Result, StoreError,
         rows::{self, Utc},
-        sql::{FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
+        sql::{END_SESSIONS, FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
     },
 };
 
@@ -26,11 +28,44 @@ const INSERT_USER: Statement = statement!(
     user_columns!(),
 );
 
-const FIND_CREDENTIALS: Statement = statement!(
+/// Selects a user's credentials. `?1` is the value in `$condition`.
+macro_rules! find_credentials {
+    ($condition:literal) => {
+        statement!(
+            "SELECT users",
+            "SELECT ",
+            user_columns!(),
+            ", password_hash,
+            coalesce((SELECT generation FROM ended_sessions WHERE user_id = users.id), 0) AS generation
+        FROM users
+        WHERE ",
+            $condition,
+        )
+    };
+}
+
+const FIND_CREDENTIALS: Statement = find_credentials!("email_folded = ?1");
+
+const FIND_CREDENTIALS_BY_ID: Statement = find_credentials!("id = ?1");
+
+/// Reads one entry of the index for each scheme, not one for each user.
+const PASSWORD_SCHEMES: Statement = statement!(
     "SELECT users",
-    "SELECT ",
-    user_columns!(),
-    ", password_hash FROM users WHERE email_folded = ?1",
+    "
+        WITH RECURSIVE scheme (name) AS (
+            VALUES ('')
+            UNION ALL
+            SELECT (
+                SELECT password_scheme
+                FROM users
+                WHERE password_scheme > scheme.name
+                ORDER BY password_scheme
+                LIMIT 1
+            )
+            FROM scheme
+            WHERE scheme.name IS NOT NULL
+        )
+        SELECT name FROM scheme WHERE name <> '' LIMIT ?1",
 );
 
 const UPDATE_USER: Statement = statement!(
@@ -44,7 +79,7 @@ const UPDATE_USER: Statement = statement!(
             bio = coalesce(?6, bio),
             image = coalesce(?7, image),
             updated_at = ?8
-        WHERE id = ?1
+        WHERE id = ?1 AND (?9 IS NULL OR password_hash = ?9)
         RETURNING ",
     user_columns!(),
 );
@@ -75,6 +110,18 @@ impl AccountStore for SqliteStore {
             .await
     }
 
+    async fn find_credentials_by_id(&self, id: UserId) -> Result<Option<Credentials>> {
+        self.row(&FIND_CREDENTIALS_BY_ID, (id.0,), |row| rows::credentials(row))
+            .await
+    }
+
+    async fn password_schemes(&self, limit: i64) -> Result<Vec<String>> {
+        self.read(&PASSWORD_SCHEMES, move |db| {
+            db.rows(&PASSWORD_SCHEMES, (limit,), |row| rows::password_scheme(row))
+        })
+        .await
+    }
+
     async fn update_user(&self, id: UserId, changes: UserChanges, now: Timestamp) -> Result<Option<User>> {
         self.write(&UPDATE_USER, move |db| {
             let params = params![
@@ -86,8 +133,13 @@ impl AccountStore for SqliteStore {
                 changes.bio,
                 changes.image,
                 Utc(now),
+                changes.verified_hash.map(|hash| hash.0),
             ];
-            db.row(&UPDATE_USER, params, |row| rows::user(row))
+            let updated = db.row(&UPDATE_USER, params, |row| rows::user(row))?;
+            if let (Some(_), Some(SessionEnd { at, kept })) = (&updated, changes.session_end) {
+                db.execute(&END_SESSIONS, (id.0, Utc(at), kept.map(|token| token.0)))?;
+            }
+            Ok(updated)
         })
         .await
     }
@@ -101,6 +153,12 @@ impl AccountStore for SqliteStore {
     async fn find_session(&self, user: UserId, token: &TokenKey) -> Result<Option<Session>> {
         self.row(&FIND_SESSION, (token.0.clone(), user.0), |row| rows::session(row))
             .await
+    }
+
+    async fn end_sessions(&self, user: UserId, end: SessionEnd) -> Result<()> {
+        let params = (user.0, Utc(end.at), end.kept.map(|token| token.0));
+        self.execute(&END_SESSIONS, params).await?;
+        Ok(())
     }
 
     async fn revoke_token(&self, token: &TokenKey, expires_at: Timestamp) -> Result<()> {

@@ -163,6 +163,7 @@ impl ArticleStore for SqliteStore {
         viewer: UserId,
         task: NewOutboxTask,
     ) -> Result<Option<Article>> {
+        let notifies = changes != ArticleChanges::default();
         self.write(&UPDATE_ARTICLE, move |db| {
             if !may_change(db, id.0, &precondition)? {
                 return Ok(None);
@@ -176,7 +177,9 @@ impl ArticleStore for SqliteStore {
                 Utc(task.created_at),
             ];
             db.execute(&UPDATE_ARTICLE, params)?;
-            outbox::insert(db, &task, id.0)?;
+            if notifies {
+                outbox::insert(db, &task, id.0)?;
+            }
             find_as_seen(db, id.0, Some(viewer))
         })
         .await

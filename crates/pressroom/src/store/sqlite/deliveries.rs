@@ -1,6 +1,6 @@
 //! Recipients of notifications, and the record of deliveries.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -8,14 +8,14 @@ use rusqlite::params;
 
 use super::SqliteStore;
 use crate::{
-    domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, Recipient, UserId},
+    domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, NotifiedEvent, Recipient, UserId},
     store::{
         DeliveryStore, Result, StoreError,
         outbox::lease_end,
         rows::{self, Id, Utc},
         sql::{
-            CLAIM_DELIVERY, COMPLETE_DELIVERY, FIND_DELIVERY, PURGE_DELIVERIES, RELEASE_DELIVERY,
-            select_recipients,
+            CLAIM_DELIVERY, CLAIM_EVENT, COMPLETE_DELIVERY, FIND_DELIVERY, PURGE_DELIVERIES, PURGE_EVENTS,
+            RELEASE_DELIVERY, select_recipients,
         },
     },
 };
@@ -35,6 +35,28 @@ impl DeliveryStore for SqliteStore {
             db.rows(statement, params, |row| rows::recipient(row))
         })
         .await
+    }
+
+    async fn claim_event(
+        &self,
+        event: &NotifiedEvent,
+        now: Timestamp,
+        author_limit: Option<NonZeroU32>,
+    ) -> Result<bool> {
+        let event = *event;
+        let claimed = self.write(&CLAIM_EVENT, move |db| {
+            let params = params![
+                Id(event.task_id),
+                event.author.0,
+                event.article.0,
+                event.event.as_str(),
+                Utc(now),
+                Utc(NotifiedEvent::limited_since(now)),
+                author_limit.map(|limit| i64::from(limit.get())),
+            ];
+            db.row(&CLAIM_EVENT, params, |_| Ok(()))
+        });
+        Ok(claimed.await?.is_some())
     }
 
     async fn claim_delivery(
@@ -68,6 +90,7 @@ impl DeliveryStore for SqliteStore {
     }
 
     async fn purge_deliveries(&self, before: Timestamp, limit: i64) -> Result<u64> {
-        self.execute(&PURGE_DELIVERIES, (Utc(before), limit)).await
+        let events = self.execute(&PURGE_EVENTS, (Utc(before), limit)).await?;
+        Ok(events + self.execute(&PURGE_DELIVERIES, (Utc(before), limit)).await?)
     }
 }

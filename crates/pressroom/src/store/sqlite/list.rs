@@ -2,19 +2,25 @@
 //!
 //! A trigger keeps the number of all articles. Other totals are counted.
 
-use rusqlite::{params_from_iter, types::Value};
+use std::{collections::VecDeque, time::Duration};
+
+use rusqlite::{Row, params_from_iter, types::Value};
 use telemetry::{Returned, Statement};
+use tokio::time::timeout;
 
 use super::{SqliteStore, value::folded};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
-        Result,
+        Result, StoreError,
         list::{Shape, Statements},
         rows,
         sql::{article_columns, statement},
     },
 };
+
+/// Maximum wait for other pages.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 static PAGE: Statements<Shape> = Statements::new(page);
 static COUNT: Statements<Shape> = Statements::new(count);
@@ -72,6 +78,10 @@ fn filter(shape: Shape) -> String {
 }
 
 pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Result<ArticlePage> {
+    let Ok(Ok(_permit)) = timeout(MAX_WAIT, store.pages.acquire()).await else {
+        let reason = "too many pages of the list are being read";
+        return Err(StoreError::Unavailable(reason.to_owned()));
+    };
     let shape = Shape::of(&query);
     // Names the span, whichever end of the list the page is read from.
     let statement = PAGE.get(shape);
@@ -108,11 +118,27 @@ pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Resu
                 query.fetched().into(),
             ]),
         }
-        let mut articles = db.rows(statement, params_from_iter(params), |row| rows::article(row))?;
-        if reversed {
-            articles.reverse();
-        }
-        Ok(ArticlePage::new(&query, articles, total))
+        let mut articles = VecDeque::new();
+        let (mut found, mut bytes) = (0, 0);
+        // Of the articles that do not fit into the maximum size together, the last ones are dropped.
+        let keep = |row: &Row<'_>| {
+            let article = rows::article(row)?;
+            found += 1;
+            bytes += article.text_bytes();
+            if reversed {
+                articles.push_front(article);
+                while bytes > ListQuery::MAX_BYTES && articles.len() > 1 {
+                    bytes -= articles.pop_back().map_or(0, |last| last.text_bytes());
+                }
+            } else if found == 1 || bytes <= ListQuery::MAX_BYTES {
+                articles.push_back(article);
+            } else {
+                return Ok(None);
+            }
+            Ok(Some(()))
+        };
+        db.rows_while(statement, params_from_iter(params), keep)?;
+        Ok(ArticlePage::new(&query, articles.into(), found, total))
     });
     page.await
 }

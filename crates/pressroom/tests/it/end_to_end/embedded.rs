@@ -1,4 +1,5 @@
 //! Embedded mode: a single process without other servers.
+#![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -142,6 +143,77 @@ async fn an_update_is_delivered_to_the_webhook_as_a_signed_request() {
     .await;
     assert_eq!(webhook.received().len(), 2, "nobody else is notified");
     assert!(!process.output().contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_are_notified_of_one_edit_an_hour_and_of_few_articles_of_one_author() {
+    let webhook = Webhook::start().await;
+    let folder = process::Folder::new();
+    let url = webhook.url();
+    let variables = [
+        ("WEBHOOK_URL", url.as_str()),
+        ("WEBHOOK_SECRET", "a secret of the receiver's"),
+        ("RATE_LIMIT_NOTIFY_AUTHOR", "3"),
+    ];
+    let (process, api) = process::start_api(&[], &variables, folder.path()).await;
+    let alice = raw::register(api, "alice@example.com").await;
+    let readers = [
+        raw::register(api, "bob@example.com").await,
+        raw::register(api, "carol@example.com").await,
+    ];
+    let create = async |title: &str| {
+        let body = json!({"title": title, "body": "x"});
+        let created = raw::request(api, "POST", "/api/articles/", Some(&alice), Some(&body)).await;
+        assert_eq!(created.status, 201);
+        created
+    };
+    let created = create("Liked").await;
+    let target = format!("/api/articles/{}", created.json()["slug"].as_str().unwrap());
+    for reader in &readers {
+        let favorite = format!("{target}/favorite");
+        let response = raw::request(api, "POST", &favorite, Some(reader), None).await;
+        assert_eq!(response.status, 200);
+    }
+    let edit = async |body: Value| {
+        let response = raw::request(api, "PUT", &target, Some(&alice), Some(&body)).await;
+        assert_eq!(response.status, 200);
+    };
+    for _ in 0..5 {
+        for same in [
+            json!({}),
+            json!({"title": "Liked", "description": "", "body": "x"}),
+        ] {
+            edit(same).await;
+        }
+    }
+    for i in 0..10 {
+        edit(json!({"body": format!("edit {i}")})).await;
+    }
+    for title in ["Second", "Third", "Fourth", "Fifth"] {
+        create(title).await;
+    }
+    // In embedded mode, a task remains in the outbox until it is done.
+    eventually("all tasks", async || {
+        let database = rusqlite::Connection::open(folder.path().join("data/pressroom.db")).unwrap();
+        let tasks = database.query_row("SELECT count(*) FROM outbox", [], |row| row.get::<_, i64>(0));
+        (tasks.unwrap() == 0).then_some(())
+    })
+    .await;
+    // The receiver rejects the first request, which is repeated with the same id.
+    let ids = |kind: &str| {
+        let received = webhook.received().into_iter();
+        let of_kind = received.filter(|request| request.body.contains(kind));
+        let ids: std::collections::BTreeSet<String> = of_kind
+            .map(|request| request.header("webhook-id").to_owned())
+            .collect();
+        ids.len()
+    };
+    let sent = (ids("article.updated"), ids("article.created"));
+    assert!(sent.0 == 2 || sent.0 == 0, "one edit for two readers: {sent:?}");
+    assert_eq!(sent.0 + sent.1, 6, "three events for two readers: {sent:?}");
+    process
+        .wait_for_output("no notifications sent, because the author has reached the limit")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -78,7 +78,10 @@ async fn a_profile_update_is_stored_and_changes_the_credentials() {
     let address = running.api.address;
     let alice = raw::register(address, "alice@example.com").await;
     raw::register(address, "bob@example.com").await;
-    let update = json!({"email": "Alice.B@example.com", "password": "new password", "bio": "Writes.", "image": "https://example.com/a.png"});
+    let update = json!({
+        "email": "Alice.B@example.com", "password": "new password", "current_password": "password123",
+        "bio": "Writes.", "image": "https://example.com/a.png",
+    });
     let response = raw::request(address, "PUT", "/api/user", Some(&alice), Some(&update)).await;
     assert_eq!(response.status, 200);
     let user = raw::request(address, "GET", "/api/user", Some(&alice), None)
@@ -97,7 +100,7 @@ async fn a_profile_update_is_stored_and_changes_the_credentials() {
         let response = raw::request(address, "POST", "/api/login", None, Some(&credentials)).await;
         assert_eq!(response.status, status, "{email}");
     }
-    let taken = json!({"email": "BOB@example.com"});
+    let taken = json!({"email": "BOB@example.com", "current_password": "new password"});
     let response = raw::request(address, "PUT", "/api/user", Some(&alice), Some(&taken)).await;
     assert_eq!(
         (response.status, response.json()["error"]["message"].as_str()),
@@ -164,7 +167,7 @@ async fn a_body_over_the_limit_is_rejected_with_content_length_and_chunked() {
     assert_eq!(raw::send(address, chunked.as_bytes()).await.status, 413);
 
     let anonymous = raw::request(address, "POST", "/api/articles/", None, Some(&body)).await;
-    assert_eq!(anonymous.status, 401, "authentication comes first");
+    assert_eq!(anonymous.status, 413, "the size is known before the caller");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Tests of the HTTP API over both stores.
 
+mod accounts;
 mod behaviour;
 mod compression;
 mod conditions;
@@ -7,6 +8,7 @@ mod contract;
 mod crafted;
 mod hardening;
 mod idempotency;
+mod limits;
 mod lists;
 mod outages;
 mod races;

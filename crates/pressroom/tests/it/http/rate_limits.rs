@@ -1,4 +1,4 @@
-//! Rate limits of logins and registrations.
+//! Rate limits of logins, changes of credentials, registrations and writes.
 
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Instant};
 
@@ -7,13 +7,14 @@ use futures_util::future::join_all;
 use pressroom::{
     accounts::{RateLimiter, Rates, SecretKey},
     health::TaskQueue,
+    store::{Store, postgres::migrate},
 };
 use serde_json::json;
 
 use super::{TestStore, on_sqlite};
 use crate::support::{
     api::{self, Api, RecordedTime, Setup},
-    raw,
+    postgres, raw,
     redis_server::RedisServer,
     sqlite::File,
 };
@@ -45,6 +46,7 @@ fn assert_rejected(response: &raw::Response) {
     assert_eq!(response.status, 429, "{}", response.head);
     let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
+    assert!(response.header("ratelimit-policy").is_some() && response.header("ratelimit").is_some());
     assert_eq!(response.json()["error"]["code"], "too_many_attempts");
     assert_eq!(response.json()["error"]["status_code"], 429);
 }
@@ -93,6 +95,123 @@ async fn an_invalid_request_does_not_count_as_an_attempt() {
         assert_eq!(response.status, 400);
     }
     assert_eq!(login(api.address, "a@example.com", "").await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_credentials_are_limited_like_logins_to_the_account() {
+    let fixture = on_sqlite();
+    let api = api_with(&fixture, |setup| setup.limiter = limiter(only_accounts(10))).await;
+    let alice = raw::register(api.address, "alice@example.com").await;
+    raw::register(api.address, "bob@example.com").await;
+    let change = async |body| raw::request(api.address, "PUT", "/api/user", Some(&alice), Some(&body)).await;
+
+    // Probes for registered addresses, with the right password and without.
+    for (i, current) in ["password123", "a wrong one"]
+        .into_iter()
+        .cycle()
+        .take(9)
+        .enumerate()
+    {
+        let body = json!({"email": "bob@example.com", "current_password": current});
+        let expected = if i % 2 == 0 { 409 } else { 403 };
+        assert_eq!(change(body).await.status, expected);
+    }
+    assert_eq!(login(api.address, "alice@example.com", "").await.status, 401);
+    assert_rejected(&change(json!({"email": "x@example.com", "current_password": "password123"})).await);
+    assert_rejected(&change(json!({"password": "another", "current_password": "password123"})).await);
+    assert_rejected(&login(api.address, "alice@example.com", "").await);
+
+    assert_eq!(change(json!({"bio": "needs no password"})).await.status, 200);
+    let bob = json!({"email": "bob@example.com", "password": "password123"});
+    let bob = raw::request(api.address, "POST", "/api/login", None, Some(&bob)).await;
+    assert_eq!(bob.status, 200);
+}
+
+/// PostgreSQL folds a capital I with a dot to `i`, so these spellings are all those of one account.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_spellings_that_postgresql_accepts_share_the_limit_of_the_account() {
+    let database = postgres::Database::empty_unicode().await;
+    migrate(&database.config()).await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(database.store());
+    let api = api::start_with_setup(store, TaskQueue::InProcess, Arc::new(RecordedTime), |setup| {
+        setup.limiter = limiter(only_accounts(10));
+    })
+    .await;
+    raw::register(api.address, "mississippi@example.com").await;
+    let spellings = [
+        "mississippi@example.com",
+        "m\u{130}ssissippi@example.com",
+        "MISSISSIPP\u{130}@EXAMPLE.COM",
+        "miss\u{130}ss\u{130}ppi@example.com",
+    ];
+    for i in 0..9 {
+        let spelling = spellings[i % spellings.len()];
+        assert_eq!(login(api.address, spelling, "").await.status, 401, "{spelling}");
+    }
+    let right = json!({"email": spellings[1], "password": "password123"});
+    let response = raw::request(api.address, "POST", "/api/login", None, Some(&right)).await;
+    assert_eq!(response.status, 200, "the same account");
+    for spelling in spellings {
+        assert_rejected(&login(api.address, spelling, "").await);
+    }
+    let body = json!({"email": spellings[2], "password": "password123", "name": "Other"});
+    let taken = raw::request(api.address, "POST", "/api/register", None, Some(&body)).await;
+    assert_eq!(taken.status, 409);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_are_limited_for_each_user_and_the_response_shows_the_quota() {
+    let fixture = on_sqlite();
+    let rates = Rates {
+        writes_user: NonZeroU32::new(6),
+        ..Rates::UNLIMITED
+    };
+    let api = api_with(&fixture, |setup| setup.limiter = limiter(rates)).await;
+    let alice = raw::register(api.address, "alice@example.com").await;
+    let bob = raw::register(api.address, "bob@example.com").await;
+    let send = async |method: &str, target: &str, token: &str, body: Option<serde_json::Value>| {
+        raw::request(api.address, method, target, Some(token), body.as_ref()).await
+    };
+    let draft = || Some(json!({"title": "T", "body": "x"}));
+    let created = send("POST", "/api/articles/", &alice, draft()).await;
+    assert_eq!(created.status, 201);
+    let article = format!("/api/articles/{}", created.json()["slug"].as_str().unwrap());
+    let favorite = format!("{article}/favorite");
+    let rest = [
+        send("PUT", &article, &alice, Some(json!({"title": "U"}))).await,
+        send("POST", &favorite, &alice, None).await,
+        send("DELETE", &favorite, &alice, None).await,
+        send("PUT", "/api/user", &alice, Some(json!({"bio": "b"}))).await,
+        // A request that fails afterwards counts too.
+        send("POST", "/api/articles/", &alice, Some(json!({}))).await,
+    ];
+    let mut remaining = 5;
+    for response in std::iter::once(&created).chain(&rest) {
+        assert_eq!(response.header("RateLimit-Policy"), Some("\"writes\";q=6;w=60"));
+        let state = response.header("RateLimit").unwrap();
+        let reset = state.strip_prefix(&format!("\"writes\";r={remaining};t="));
+        let reset: u32 = reset.unwrap_or_else(|| panic!("{state}")).parse().unwrap();
+        assert!((1..=60).contains(&reset), "{state}");
+        remaining -= 1;
+    }
+    for (method, target) in [
+        ("DELETE", article.as_str()),
+        ("PUT", "/api/user"),
+        ("POST", "/api/articles/"),
+    ] {
+        let refused = send(method, target, &alice, draft()).await;
+        assert_rejected(&refused);
+        assert_eq!(refused.header("RateLimit-Policy"), Some("\"writes\";q=6;w=60"));
+        let wait = refused.header("Retry-After").unwrap();
+        assert_eq!(
+            refused.header("RateLimit"),
+            Some(format!("\"writes\";r=0;t={wait}").as_str())
+        );
+    }
+    let read = send("GET", &article, &alice, None).await;
+    assert_eq!((read.status, read.header("RateLimit")), (200, None));
+    assert_eq!(send("POST", "/api/articles/", &bob, draft()).await.status, 201);
+    assert_eq!(send("POST", "/api/logout", &alice, None).await.status, 200);
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! The suite that every store must pass: PostgreSQL, PostgreSQL behind a pooler, and SQLite.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
 use futures_util::future::join_all;
 use pressroom::{
     domain::{
         ArticleChanges, ArticleEvent, ArticleId, Backlog, Cursor, DeliveryClaim, DeliveryKey, Email,
-        IdempotencyKey, IdempotentRequest, ListQuery, PageStart, PasswordHash, Precondition, TokenKey,
-        UserChanges, UserId, keys_expired_by,
+        EndedSessions, IdempotencyKey, IdempotentRequest, ListQuery, NewUser, NotifiedEvent, PageStart,
+        PasswordHash, Precondition, SessionEnd, SessionGeneration, TokenKey, UserChanges, UserId,
+        keys_expired_by,
     },
     store::{Constraint, StoreError},
 };
@@ -63,6 +64,10 @@ over_all_stores! {
     a_user_may_change_the_case_of_their_address_but_not_take_anothers
     concurrent_changes_to_one_address_have_one_winner
     a_password_hash_is_upgraded_only_while_unchanged
+    an_update_requires_the_verified_hash_and_ends_sessions_with_it
+    the_schemes_of_all_password_hashes_are_listed_once
+    the_notified_events_of_an_author_are_limited
+    concurrent_tasks_notify_of_one_edit
     a_revoked_token_is_rejected_until_it_is_purged
     an_article_is_found_by_slug_and_by_id
     a_taken_slug_is_a_conflict_and_leaves_no_task
@@ -193,6 +198,7 @@ async fn a_profile_update_changes_only_the_given_fields(fixture: Fixture) {
         name: Some("Ann Other".to_owned()),
         bio: None,
         image: Some("http://img.example/a.png".to_owned()),
+        ..UserChanges::default()
     };
     let updated = store.update_user(user.id, changes, at(6)).await.unwrap().unwrap();
     assert_eq!(updated.name, "Ann Other");
@@ -288,6 +294,167 @@ async fn a_password_hash_is_upgraded_only_while_unchanged(fixture: Fixture) {
         .unwrap()
         .unwrap();
     assert_eq!(found.password_hash, new);
+}
+
+async fn an_update_requires_the_verified_hash_and_ends_sessions_with_it(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let bob = fixture.user("bob@example.com").await;
+    let key = |text: &str| TokenKey(text.to_owned());
+    let changes = |verified: &str, kept: &str| UserChanges {
+        password_hash: Some(PasswordHash("new hash".to_owned())),
+        verified_hash: Some(PasswordHash(verified.to_owned())),
+        session_end: Some(SessionEnd {
+            at: at(5),
+            kept: Some(key(kept)),
+        }),
+        ..UserChanges::default()
+    };
+    let session = async |user| store.find_session(user, &key("any")).await.unwrap().unwrap();
+    let credentials = async || store.find_credentials_by_id(ann.id).await.unwrap().unwrap();
+
+    let stale = store
+        .update_user(ann.id, changes("another hash", "first"), at(5))
+        .await;
+    assert!(stale.unwrap().is_none());
+    assert_eq!(session(ann.id).await.ended, None);
+    assert_eq!(credentials().await.generation, SessionGeneration(0));
+
+    let updated = store
+        .update_user(ann.id, changes("hash of ann@example.com", "first"), at(5))
+        .await;
+    assert_eq!(updated.unwrap().unwrap().id, ann.id);
+    let ended = |generation, second, kept: Option<&str>| EndedSessions {
+        generation: SessionGeneration(generation),
+        last: SessionEnd {
+            at: at(second),
+            kept: kept.map(key),
+        },
+    };
+    assert_eq!(session(ann.id).await.ended, Some(ended(1, 5, Some("first"))));
+    assert_eq!(session(bob.id).await.ended, None);
+    let found = store
+        .find_credentials(&email("ANN@example.com"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.generation, SessionGeneration(1));
+    assert_eq!(
+        credentials().await.password_hash,
+        PasswordHash("new hash".to_owned())
+    );
+
+    // The clock of the next process may be behind.
+    let end = SessionEnd {
+        at: at(4),
+        kept: None,
+    };
+    store.end_sessions(ann.id, end).await.unwrap();
+    assert_eq!(session(ann.id).await.ended, Some(ended(2, 5, None)));
+
+    // With a new address, the update is a transaction on PostgreSQL.
+    let both = UserChanges {
+        email: Some(email("new@example.com")),
+        ..changes("new hash", "second")
+    };
+    store.update_user(ann.id, both, at(6)).await.unwrap().unwrap();
+    assert_eq!(session(ann.id).await.ended, Some(ended(3, 5, Some("second"))));
+    let taken = UserChanges {
+        email: Some(email("bob@example.com")),
+        ..changes("new hash", "third")
+    };
+    let taken = store.update_user(ann.id, taken, at(7)).await;
+    assert!(is_conflict(&taken, Constraint::UserEmail), "{taken:?}");
+    assert_eq!(session(ann.id).await.ended, Some(ended(3, 5, Some("second"))));
+}
+
+async fn the_schemes_of_all_password_hashes_are_listed_once(fixture: Fixture) {
+    let store = &fixture.store;
+    assert_eq!(store.password_schemes(32).await.unwrap(), Vec::<String>::new());
+    let hashes = [
+        "$argon2id$v=19$m=12288,t=3,p=1$c2FsdHNhbHQ$aGFzaA",
+        "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA",
+        "scrypt:32768:8:1$salt$00",
+        "pbkdf2:sha256:600000$salt$00",
+        "pbkdf2:sha256:1000000$salt$00",
+        "neither$of$them",
+        "",
+    ];
+    for (i, hash) in hashes.into_iter().cycle().take(30).enumerate() {
+        let user = NewUser {
+            password_hash: PasswordHash(hash.to_owned()),
+            ..new_user(&format!("user{i}@example.com"))
+        };
+        store.insert_user(user).await.unwrap();
+    }
+    let mut schemes = store.password_schemes(32).await.unwrap();
+    schemes.sort();
+    assert_eq!(
+        schemes,
+        [
+            "$argon2id$v=19$m=12288,t=3,p=1",
+            "$argon2id$v=19$m=19456,t=2,p=1",
+            "pbkdf2:sha256:1000000",
+            "pbkdf2:sha256:600000",
+            "scrypt:32768:8:1",
+        ]
+    );
+    assert_eq!(store.password_schemes(2).await.unwrap().len(), 2);
+}
+
+async fn the_notified_events_of_an_author_are_limited(fixture: Fixture) {
+    let store = &fixture.store;
+    let event = |task: u128, author: i32, article: i32, event: ArticleEvent| NotifiedEvent {
+        task_id: Uuid::from_u128(task),
+        author: UserId(author),
+        article: ArticleId(article),
+        event,
+    };
+    let limit = NonZeroU32::new(3);
+    let claim = async |claimed: NotifiedEvent, second: i64, limit| {
+        store.claim_event(&claimed, at(second), limit).await.unwrap()
+    };
+    let (created, updated) = (ArticleEvent::Created, ArticleEvent::Updated);
+    assert!(claim(event(1, 1, 1, created), 0, limit).await);
+    assert!(claim(event(2, 1, 1, updated), 0, limit).await, "the first edit");
+    assert!(
+        !claim(event(3, 1, 1, updated), 10, limit).await,
+        "one edit an hour"
+    );
+    assert!(
+        claim(event(2, 1, 1, updated), 20, limit).await,
+        "a retry of the task"
+    );
+    assert!(
+        claim(event(4, 1, 2, updated), 30, limit).await,
+        "an edit of another article"
+    );
+    assert!(
+        !claim(event(5, 1, 3, created), 40, limit).await,
+        "the author's limit"
+    );
+    assert!(claim(event(5, 1, 3, created), 40, None).await, "without a limit");
+    assert!(claim(event(6, 2, 4, created), 40, limit).await, "another author");
+    assert!(claim(event(7, 1, 1, updated), 3601, limit).await, "an hour later");
+    let events = "SELECT count(*) FROM notified_events";
+    assert_eq!(fixture.count(events).await, 6);
+    store.purge_deliveries(at(30)).await.unwrap();
+    assert_eq!(fixture.count(events).await, 4, "those of second 0 are deleted");
+}
+
+async fn concurrent_tasks_notify_of_one_edit(fixture: Fixture) {
+    let store = &fixture.store;
+    let claims = (1..=16).map(|task| async move {
+        let event = NotifiedEvent {
+            task_id: Uuid::from_u128(task),
+            author: UserId(1),
+            article: ArticleId(1),
+            event: ArticleEvent::Updated,
+        };
+        store.claim_event(&event, at(0), None).await.unwrap()
+    });
+    let claimed = join_all(claims).await;
+    assert_eq!(claimed.iter().filter(|claimed| **claimed).count(), 1);
 }
 
 async fn a_revoked_token_is_rejected_until_it_is_purged(fixture: Fixture) {

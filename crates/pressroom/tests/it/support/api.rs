@@ -5,12 +5,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use pressroom::{
     accounts::{Accounts, PasswordScheme, Passwords, RateLimiter, Rates, SecretKey, Tokens},
-    api::{self, AllowedOrigins, App, Limits, TrustedProxies},
+    api::{self, AllowedOrigins, App, BodyMemory, Limits, TrustedProxies},
     articles::Articles,
     clock::Clock,
     health::{Health, TaskQueue},
     ids::RandomIds,
-    server::server,
+    server::{ServerLimits, server},
     store::Store,
 };
 use tokio::net::TcpListener;
@@ -56,6 +56,7 @@ pub struct Setup {
     pub limiter: RateLimiter,
     pub proxies: TrustedProxies,
     pub origins: AllowedOrigins,
+    pub limits: ServerLimits,
 }
 
 pub async fn start_with_setup(
@@ -68,6 +69,13 @@ pub async fn start_with_setup(
         limiter: RateLimiter::new(Rates::UNLIMITED, SecretKey::new(SECRET_KEY)),
         proxies: TrustedProxies::default(),
         origins: AllowedOrigins::default(),
+        limits: ServerLimits {
+            connections: None,
+            connections_per_address: None,
+            header_read_timeout: Duration::from_secs(30),
+            keep_alive_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
+        },
     };
     change(&mut setup);
     let ids = Arc::new(RandomIds);
@@ -84,11 +92,12 @@ pub async fn start_with_setup(
         },
         proxies: setup.proxies,
         origins: setup.origins,
+        memory: BodyMemory::default(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let server = server()
+    let server = server(&setup.limits, 1000, app.proxies.clone(), app.memory.clone())
         .drain_on(shutdown.clone())
         .grace_period(Duration::from_secs(5));
     tokio::spawn(server.serve(listener, api::service(app), shutdown.clone().cancelled_owned()));

@@ -27,6 +27,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/V5__articles_by_author.sql"),
     include_str!("../../../migrations/postgres/V6__article_count.sql"),
     include_str!("../../../migrations/postgres/V7__existing_articles.sql"),
+    include_str!("../../../migrations/postgres/V8__sessions_and_limits.sql"),
 ];
 
 /// A database for one test, dropped at its end.
@@ -52,6 +53,11 @@ impl Database {
             "TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
         ))
         .await
+    }
+
+    /// Creates an empty UTF-8 database with the collation C.UTF-8, in which `lower` folds all of Unicode.
+    pub async fn empty_unicode() -> Self {
+        Self::create_with("TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'").await
     }
 
     async fn create(template: Option<&str>) -> Self {

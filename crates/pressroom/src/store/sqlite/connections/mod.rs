@@ -17,6 +17,7 @@ use std::{path::Path, pin::pin, sync::Arc};
 
 use rusqlite::{Connection, Params, Row, TransactionBehavior};
 use telemetry::{Context, Database, Returned, Statement};
+use tokio::sync::Semaphore;
 
 pub(super) use self::transaction::Transaction;
 use self::{
@@ -35,6 +36,8 @@ pub struct SqliteStore {
     writer: Threads,
     readers: Threads,
     outages: Arc<OutageLog>,
+    /// Permits for pages of the list, so that few of them wait for their callers in memory.
+    pub(super) pages: Semaphore,
 }
 
 impl SqliteStore {
@@ -63,6 +66,7 @@ impl SqliteStore {
             readers: readers.unwrap_or_else(|| writer.clone()),
             writer,
             outages: OutageLog::new("database unavailable", "database available again"),
+            pages: Semaphore::new(READERS),
         })
     }
 

@@ -49,11 +49,22 @@ impl<'a> Transaction<'a> {
         &self,
         statement: &Statement,
         params: impl Params,
-        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+        mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StatementError> {
+        self.rows_while(statement, params, |row| read(row).map(Some))
+    }
+
+    /// Returns the first rows of a statement, up to the first one for which `read` returns `None`.
+    pub(in crate::store::sqlite) fn rows_while<T>(
+        &self,
+        statement: &Statement,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
     ) -> Result<Vec<T>, StatementError> {
         self.observed(statement, || {
             let mut prepared = self.inner.prepare(statement.text)?;
             let rows = prepared.query_map(params, read)?;
+            let rows = rows.map_while(Result::transpose);
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }

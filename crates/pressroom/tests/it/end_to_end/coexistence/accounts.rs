@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{PASSWORD, SideBySide, expect, login};
-use crate::support::raw;
+use crate::support::{eventually, raw};
 
 async fn hash_of(sides: &SideBySide, email: &str) -> String {
     let row = sides
@@ -55,12 +55,39 @@ async fn both_reject_a_token_with_a_wrong_signature() {
 async fn a_password_changed_in_pressroom_is_valid_in_flask() {
     let sides = SideBySide::start().await;
     let token = raw::register(sides.old, "alice@example.com").await;
-    let change = json!({"password": "another secret"});
+    let change = json!({"password": "another secret", "current_password": PASSWORD});
     expect(200, sides.new, ("PUT", "/api/user"), Some(&token), Some(change)).await;
     for side in [sides.old, sides.new] {
         login(401, side, "alice@example.com", PASSWORD).await;
         login(200, side, "alice@example.com", "another secret").await;
     }
+}
+
+/// Flask's tokens name no session, so those issued up to the change are refused, except the one that made it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_changed_at_pressroom_ends_the_sessions_of_flask_at_pressroom() {
+    let sides = SideBySide::start().await;
+    let kept = raw::register(sides.old, "alice@example.com").await;
+    let mut others = Vec::new();
+    for side in [sides.old, sides.new] {
+        let other = login(200, side, "alice@example.com", PASSWORD).await;
+        others.push(other["token"]["access_token"].as_str().unwrap().to_owned());
+    }
+    let change = json!({"password": "another secret", "current_password": PASSWORD});
+    expect(200, sides.new, ("PUT", "/api/user"), Some(&kept), Some(change)).await;
+    expect(200, sides.new, ("GET", "/api/user"), Some(&kept), None).await;
+    for other in &others {
+        if *other != kept {
+            expect(401, sides.new, ("GET", "/api/user"), Some(other), None).await;
+        }
+    }
+    eventually("a token of Flask from a later second", async || {
+        let later = login(200, sides.old, "alice@example.com", "another secret").await;
+        let token = later["token"]["access_token"].as_str().unwrap();
+        let response = raw::request(sides.new, "GET", "/api/user", Some(token), None).await;
+        (response.status == 200).then_some(())
+    })
+    .await;
 }
 
 /// Hash of [`PASSWORD`] by a version of werkzeug in which scrypt was not yet the default.

@@ -1,0 +1,83 @@
+//! State of a connection that its stream, its service and the accept loop share.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::invalid::InvalidRequest;
+
+#[derive(Debug)]
+pub(crate) struct ConnectionState {
+    opened: Instant,
+    /// Time of the last response, in milliseconds after the connection was opened.
+    active: AtomicU64,
+    /// Number of requests whose response is not complete.
+    in_progress: AtomicUsize,
+    /// Whether the client does not accept the bytes of a response.
+    writing: AtomicBool,
+    /// The last request, if it is invalid: its number, and the reason.
+    invalid: OnceLock<(u64, InvalidRequest)>,
+}
+
+impl ConnectionState {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            opened: Instant::now(),
+            active: AtomicU64::new(0),
+            in_progress: AtomicUsize::new(0),
+            writing: AtomicBool::new(false),
+            invalid: OnceLock::new(),
+        })
+    }
+
+    /// Returns the time since which the connection waits for a request; `None` during a request.
+    pub(crate) fn waiting_since(&self) -> Option<Instant> {
+        let is_busy = self.in_progress.load(Relaxed) > 0 || self.writing.load(Relaxed);
+        let active = Duration::from_millis(self.active.load(Relaxed));
+        (!is_busy).then(|| self.opened + active)
+    }
+
+    pub(crate) fn begin(self: &Arc<Self>) -> InProgress {
+        self.in_progress.fetch_add(1, Relaxed);
+        InProgress(self.clone())
+    }
+
+    /// Records that the client has accepted bytes.
+    pub(crate) fn wrote(&self) {
+        let active = self.opened.elapsed().as_millis();
+        self.active
+            .store(u64::try_from(active).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(crate) fn set_writing(&self, writing: bool) {
+        self.writing.store(writing, Relaxed);
+    }
+
+    /// Marks request `number` as invalid; the connection has no further requests.
+    pub(crate) fn refuse(&self, number: u64, problem: InvalidRequest) {
+        // The stream refuses at most one request.
+        let _ = self.invalid.set((number, problem));
+    }
+
+    pub(crate) fn refusal_of(&self, number: u64) -> Option<InvalidRequest> {
+        let (refused, problem) = self.invalid.get()?;
+        (*refused == number).then_some(*problem)
+    }
+}
+
+/// A request in progress, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct InProgress(Arc<ConnectionState>);
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.wrote();
+        self.0.in_progress.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,415 @@
+//! The stream between a socket and hyper.
+//!
+//! It hands over requests whose head is valid, one body after the other, and replaces an invalid head by the head
+//! of a request that the service refuses. It closes connections that wait too long for a head, or whose client
+//! does not read.
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep, sleep_until},
+};
+
+use crate::{
+    body::BodyFraming,
+    head::{self, Parsed},
+    state::ConnectionState,
+};
+
+/// Bytes that a client must accept within the write time-out while a response waits.
+const MIN_PROGRESS: usize = 16 * 1024;
+
+/// Write time-out while memory is scarce.
+const WRITE_TIMEOUT_UNDER_PRESSURE: Duration = Duration::from_secs(2);
+
+/// Interval at which a waiting response checks its time-out.
+const WRITE_CHECK: Duration = Duration::from_secs(1);
+
+/// Maximum time to discard what the client still sends after the last response. Closing the socket at once would
+/// reset the connection, and the client might lose the response.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Condition under which slow readers are disconnected early.
+pub(crate) type Pressure = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Limits of a connection.
+#[derive(Clone)]
+pub(crate) struct StreamLimits {
+    pub(crate) max_head_bytes: usize,
+    pub(crate) header_read_timeout: Duration,
+    pub(crate) keep_alive_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) pressure: Option<Pressure>,
+}
+
+impl fmt::Debug for StreamLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamLimits").finish_non_exhaustive()
+    }
+}
+
+/// Position in the bytes that the client sends.
+#[derive(Debug)]
+enum Reading {
+    /// Requests are not checked (HTTP/2).
+    Unchecked,
+    /// Position before or within a head.
+    Head,
+    Body(BodyFraming),
+    /// Replacement of an invalid head, which is handed over. Further bytes are discarded.
+    Refused(Vec<u8>),
+    /// End of what is read.
+    Ended,
+}
+
+#[derive(Debug)]
+pub(crate) struct CheckedStream {
+    stream: TcpStream,
+    state: Arc<ConnectionState>,
+    limits: StreamLimits,
+    reading: Reading,
+    /// Bytes that have been read but not handed over.
+    buffer: Vec<u8>,
+    /// Number of bytes at the beginning of the buffer that may be handed over.
+    cleared: usize,
+    /// Number of bytes of an incomplete head that have been searched for its end.
+    searched: usize,
+    /// Number of valid heads.
+    heads: u64,
+    /// Time at which the first bytes of an incomplete head arrived.
+    head_started: Option<Instant>,
+    read_timer: Timer,
+    writing: Option<Writing>,
+    write_timer: Timer,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+/// A response that waits for the client.
+#[derive(Debug)]
+struct Writing {
+    since: Instant,
+    /// Number of bytes that the client accepted since then.
+    accepted: usize,
+}
+
+impl CheckedStream {
+    /// Heads are checked if `is_http1`.
+    pub(crate) fn new(
+        stream: TcpStream,
+        state: Arc<ConnectionState>,
+        limits: StreamLimits,
+        is_http1: bool,
+    ) -> Self {
+        Self {
+            stream,
+            state,
+            limits,
+            reading: if is_http1 {
+                Reading::Head
+            } else {
+                Reading::Unchecked
+            },
+            buffer: Vec::new(),
+            cleared: 0,
+            searched: 0,
+            heads: 0,
+            head_started: None,
+            read_timer: Timer::default(),
+            writing: None,
+            write_timer: Timer::default(),
+            linger: None,
+        }
+    }
+
+    /// Returns the number of leading bytes that may be handed over. `bytes` begin at the current position.
+    fn clear(&mut self, bytes: &[u8]) -> usize {
+        let mut position = 0;
+        while position < bytes.len() {
+            let rest = &bytes[position..];
+            match &mut self.reading {
+                Reading::Head => match self.parse(rest) {
+                    Parsed::Partial => break,
+                    Parsed::Valid(length, body) => {
+                        position += length;
+                        self.heads += 1;
+                        self.searched = 0;
+                        self.head_started = None;
+                        self.reading = Reading::Body(body);
+                    }
+                    Parsed::Invalid(problem, replacement) => {
+                        tracing::debug!(%problem, "refused a request");
+                        self.state.refuse(self.heads, problem);
+                        self.reading = Reading::Refused(replacement);
+                    }
+                },
+                Reading::Body(body) => match body.consume(rest) {
+                    Ok(consumed) => position += consumed,
+                    Err(_malformed) => {
+                        // hyper finds the same error.
+                        self.reading = Reading::Ended;
+                        return bytes.len();
+                    }
+                },
+                Reading::Unchecked | Reading::Refused(_) | Reading::Ended => break,
+            }
+            if let Reading::Body(body) = &self.reading
+                && body.is_at_end()
+            {
+                self.reading = Reading::Head;
+            }
+        }
+        position
+    }
+
+    /// Parses the head at the beginning of `bytes`.
+    fn parse(&mut self, bytes: &[u8]) -> Parsed {
+        let limit = self.limits.max_head_bytes;
+        // Parsing every time that a slow client sends a few bytes would cost the square of the head's length.
+        let parsed = if self.searched > 0 && !head::ends(bytes, self.searched) {
+            Parsed::Partial
+        } else {
+            head::parse(bytes)
+        };
+        match parsed {
+            Parsed::Partial if bytes.len() >= limit => head::too_large(bytes),
+            Parsed::Valid(length, _) if length > limit => head::too_large(&bytes[..limit]),
+            Parsed::Partial => {
+                self.searched = bytes.len();
+                self.head_started.get_or_insert_with(Instant::now);
+                Parsed::Partial
+            }
+            complete => complete,
+        }
+    }
+
+    /// Completes when the client has not sent a head in time.
+    fn poll_head_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let now = Instant::now();
+            let deadline = match (self.state.waiting_since(), self.head_started) {
+                // A response is in progress.
+                (None, _) => now + self.limits.keep_alive_timeout,
+                (Some(since), Some(started)) => since.max(started) + self.limits.header_read_timeout,
+                (Some(since), None) if self.heads == 0 => since + self.limits.header_read_timeout,
+                (Some(since), None) => since + self.limits.keep_alive_timeout,
+            };
+            if deadline <= now {
+                return Poll::Ready(());
+            }
+            ready!(self.read_timer.poll_until(deadline, cx));
+        }
+    }
+
+    /// Completes with an error when the client does not accept enough of a response.
+    fn poll_write_timeout(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let start = || Writing {
+            since: Instant::now(),
+            accepted: 0,
+        };
+        let writing = self.writing.get_or_insert_with(start);
+        self.state.set_writing(true);
+        loop {
+            let waited = writing.since.elapsed();
+            let pressure = || self.limits.pressure.as_ref().is_some_and(|pressure| pressure());
+            let is_late =
+                waited >= self.limits.write_timeout || (waited >= WRITE_TIMEOUT_UNDER_PRESSURE && pressure());
+            if is_late && writing.accepted < MIN_PROGRESS {
+                tracing::debug!("closed a connection whose client does not read");
+                // The system would otherwise keep what it has not sent.
+                if let Err(error) = self.stream.set_zero_linger() {
+                    tracing::debug!(%error, "cannot reset a connection");
+                }
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            if is_late {
+                *writing = start();
+            }
+            let check = Instant::now() + WRITE_CHECK.min(self.limits.write_timeout);
+            ready!(self.write_timer.poll_until(check, cx));
+        }
+    }
+
+    /// Applies the write time-out to the result of a write.
+    fn poll_written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(accepted)) => {
+                self.state.wrote();
+                if let Some(writing) = &mut self.writing {
+                    writing.accepted += accepted;
+                }
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => return self.poll_write_timeout(cx).map(Err),
+        }
+        written
+    }
+
+    /// Whether everything that the client sent has been handed over.
+    fn is_read_to_the_end(&self) -> bool {
+        match &self.reading {
+            Reading::Unchecked => true,
+            Reading::Head => self.buffer.is_empty(),
+            Reading::Body(_) | Reading::Refused(_) | Reading::Ended => false,
+        }
+    }
+
+    /// Discards what the client sends, until it closes the connection.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [MaybeUninit::uninit(); 4 * 1024];
+        loop {
+            let mut scratch = ReadBuf::uninit(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch))?;
+            if scratch.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncRead for CheckedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if this.cleared > 0 {
+                let length = this.cleared.min(into.remaining());
+                hand_over(&mut this.buffer, length, into);
+                this.cleared -= length;
+                return Poll::Ready(Ok(()));
+            }
+            match &mut this.reading {
+                Reading::Unchecked => return Pin::new(&mut this.stream).poll_read(cx, into),
+                Reading::Refused(replacement) if !replacement.is_empty() => {
+                    let length = replacement.len().min(into.remaining());
+                    hand_over(replacement, length, into);
+                    return Poll::Ready(Ok(()));
+                }
+                Reading::Refused(_) => return this.poll_discard(cx),
+                Reading::Ended => return Poll::Ready(Ok(())),
+                Reading::Head | Reading::Body(_) => {}
+            }
+            if this.buffer.len() > this.searched {
+                let buffer = std::mem::take(&mut this.buffer);
+                this.cleared = this.clear(&buffer);
+                this.buffer = buffer;
+                continue;
+            }
+            let before = into.filled().len();
+            match Pin::new(&mut this.stream).poll_read(cx, into) {
+                Poll::Pending if matches!(this.reading, Reading::Head) => {
+                    ready!(this.poll_head_timeout(cx));
+                    tracing::debug!("closed a connection without a request in time");
+                    this.reading = Reading::Ended;
+                    continue;
+                }
+                read => ready!(read)?,
+            }
+            let new = &into.filled()[before..];
+            if new.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            // Bytes are copied only if hyper must not have them yet.
+            let cleared = if this.buffer.is_empty() {
+                this.clear(new)
+            } else {
+                0
+            };
+            this.buffer.extend_from_slice(&new[cleared..]);
+            into.set_filled(before + cleared);
+            if cleared > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+/// Moves bytes from the beginning of `buffer`, whose memory is freed when it is empty.
+fn hand_over(buffer: &mut Vec<u8>, length: usize, into: &mut ReadBuf<'_>) {
+    into.put_slice(&buffer[..length]);
+    buffer.drain(..length);
+    if buffer.is_empty() {
+        *buffer = Vec::new();
+    }
+}
+
+impl AsyncWrite for CheckedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.poll_written(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.poll_written(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper flushes the stream when it has written a response.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.writing.take().is_some() {
+            self.state.set_writing(false);
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if this.is_read_to_the_end() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if this.poll_discard(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let deadline = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        deadline.as_mut().poll(cx).map(Ok)
+    }
+}
+
+/// A timer that is allocated on first use.
+#[derive(Debug, Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    is_set: bool,
+}
+
+impl Timer {
+    /// Completes at `deadline`, or at an earlier one for which the timer has been set before.
+    fn poll_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if !self.is_set || sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+            self.is_set = true;
+        }
+        ready!(sleep.as_mut().poll(cx));
+        self.is_set = false;
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,175 @@
+//! Threads that compute password hashes, with a bounded queue.
+//!
+//! The threads are few and live as long as the queue. Each reuses one block of memory for argon2, because memory that
+//! many threads allocate and free remains with the allocator. scrypt's crate allocates its memory for each hash, but in
+//! a block so large that the system gets it back at once.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use argon2::Block;
+use tokio::{sync::oneshot, time::timeout};
+
+/// Maximum time from the request of a hash to its result.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Number of argon2 blocks, of 1 KiB each, that a thread keeps between hashes.
+pub(super) const KEPT_BLOCKS: usize = 12 * 1024;
+
+/// Error if too many requests wait for hashes; a later retry may succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many passwords are being hashed")]
+pub struct Overloaded;
+
+type Job = Box<dyn FnOnce(&mut Memory) + Send>;
+
+/// Queue of the hashing threads, which end when it is dropped.
+#[derive(Debug, Clone)]
+pub(super) struct HashQueue {
+    jobs: SyncSender<Job>,
+}
+
+impl HashQueue {
+    /// Starts `threads` threads and a queue for `max_waiting` jobs.
+    pub(super) fn start(threads: usize, max_waiting: usize) -> Self {
+        let (jobs, waiting) = sync_channel(max_waiting);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..threads {
+            let waiting = Arc::clone(&waiting);
+            thread::Builder::new()
+                .name("password-hash".to_owned())
+                .spawn(move || run(&waiting))
+                .expect("a process that just started can start a thread");
+        }
+        Self { jobs }
+    }
+
+    /// Runs `work` on a hashing thread. Skips the work if the caller is dropped before it starts.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when the queue is full or the result is not available in time.
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Memory) -> T + Send + 'static,
+    ) -> Result<T, Overloaded> {
+        let (result, computed) = oneshot::channel();
+        let job = move |memory: &mut Memory| {
+            if !result.is_closed() {
+                let _ = result.send(work(memory));
+            }
+        };
+        self.jobs.try_send(Box::new(job)).map_err(|_| Overloaded)?;
+        match timeout(TIMEOUT, computed).await {
+            Ok(Ok(value)) => Ok(value),
+            // The job panicked, which the panic hook has logged, or it is too late.
+            Ok(Err(_)) | Err(_) => Err(Overloaded),
+        }
+    }
+}
+
+fn run(waiting: &Mutex<Receiver<Job>>) {
+    let mut memory = Memory::default();
+    loop {
+        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = next else {
+            return;
+        };
+        let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
+        memory.shrink();
+    }
+}
+
+/// Memory of a hashing thread.
+#[derive(Default)]
+pub(super) struct Memory(Vec<Block>);
+
+impl Memory {
+    /// Returns `count` blocks with any content.
+    pub(super) fn blocks(&mut self, count: usize) -> &mut [Block] {
+        if self.0.len() < count {
+            self.0.resize(count, Block::new());
+        }
+        &mut self.0[..count]
+    }
+
+    /// Frees the additional memory of a hash that is costlier than those of this program.
+    fn shrink(&mut self) {
+        self.0.truncate(KEPT_BLOCKS);
+        self.0.shrink_to(KEPT_BLOCKS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// Occupies the only thread of `queue` until the returned sender is used.
+    async fn block(queue: &HashQueue) -> Sender<()> {
+        let (release, released) = channel::<()>();
+        let (started, has_started) = oneshot::channel();
+        let job = move |_: &mut Memory| {
+            let _ = started.send(());
+            let _ = released.recv();
+        };
+        queue.jobs.try_send(Box::new(job)).unwrap();
+        has_started.await.unwrap();
+        release
+    }
+
+    #[tokio::test]
+    async fn a_request_is_rejected_if_too_many_requests_wait() {
+        let queue = HashQueue::start(1, 1);
+        let release = block(&queue).await;
+        queue.jobs.try_send(Box::new(|_| ())).unwrap();
+        assert_eq!(queue.compute(|_| 1).await, Err(Overloaded));
+        release.send(()).unwrap();
+        until_computed(&queue).await;
+    }
+
+    /// Waits until the queue has room.
+    async fn until_computed(queue: &HashQueue) {
+        while queue.compute(|_| ()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_one_request_and_the_thread_continues() {
+        let queue = HashQueue::start(1, 8);
+        assert_eq!(
+            queue.compute(|_| panic!("a defect")).await,
+            Err::<(), _>(Overloaded)
+        );
+        assert_eq!(queue.compute(|_| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn work_of_a_dropped_caller_is_skipped() {
+        let queue = HashQueue::start(1, 8);
+        let release = block(&queue).await;
+        let (ran, has_run) = channel();
+        let dropped = queue.compute(move |_| ran.send(()));
+        assert!(timeout(Duration::ZERO, dropped).await.is_err());
+        release.send(()).unwrap();
+        assert_eq!(queue.compute(|_| 7).await, Ok(7));
+        assert!(has_run.recv().is_err());
+    }
+
+    #[test]
+    fn memory_beyond_the_usual_hash_is_freed() {
+        let mut memory = Memory::default();
+        assert_eq!(memory.blocks(KEPT_BLOCKS + 1).len(), KEPT_BLOCKS + 1);
+        memory.shrink();
+        assert_eq!((memory.0.len(), memory.0.capacity()), (KEPT_BLOCKS, KEPT_BLOCKS));
+        assert_eq!(memory.blocks(8).len(), 8);
+    }
+}
