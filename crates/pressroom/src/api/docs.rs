@@ -61,6 +61,11 @@ pub(super) fn add_common_errors(document: &mut utoipa::openapi::OpenApi) {
                 ("404", path.contains("{slug}")),
                 ("413", operation.request_body.is_some()),
                 ("415", operation.request_body.is_some()),
+                (
+                    "429",
+                    path.starts_with("/api/articles")
+                        && security.is_some_and(|alternatives| alternatives.len() == 1),
+                ),
                 ("503", !path.starts_with("/api/health")),
             ];
             for (status, _) in statuses.into_iter().filter(|(_, applies)| *applies) {
