@@ -138,7 +138,7 @@ impl Passwords {
             let took = started.elapsed();
             let own = label(&stored);
             if let Some(own) = own {
-                costs.record(own, took);
+                costs.observe(own, took);
             }
             if !matches || !known {
                 let scheme = own.map(str::to_owned);
@@ -157,21 +157,22 @@ impl Passwords {
     }
 
     /// Waits until a failed login has taken as long as one with the costliest of `schemes`, which are those of the
-    /// stored hashes. Measures the cost of schemes that were not measured before; those that cannot be measured now do
-    /// not count.
+    /// stored hashes. Measures the cost of schemes that were not measured in the last hour; those that cannot be
+    /// measured now do not count.
     pub async fn disguise(&self, wrong: Computation, schemes: &[String]) {
         // A login to an account that does not exist uses the configured scheme.
         let schemes = || {
             let own = std::iter::once(self.scheme.label());
             schemes.iter().map(String::as_str).chain(own)
         };
-        if schemes().any(|scheme| !self.costs.contains(scheme)) {
+        let is_unknown = |scheme: &str| !self.costs.contains(scheme, Instant::now());
+        if schemes().any(is_unknown) {
             let _measuring = self.measuring.lock().await;
             for scheme in schemes() {
-                if !self.costs.contains(scheme)
+                if is_unknown(scheme)
                     && let Some(cost) = self.measure(scheme).await
                 {
-                    self.costs.record(scheme, cost);
+                    self.costs.measured(scheme, cost, Instant::now());
                 }
             }
         }
