@@ -60,7 +60,9 @@ async fn a_repeated_request_gets_the_first_response(store: Arc<dyn Store>) {
         (
             "PUT",
             "/api/user",
-            Some(json!({"name": "Changed", "email": "changed@example.com"})),
+            Some(json!({
+                "name": "Changed", "email": "changed@example.com", "current_password": "password123",
+            })),
         ),
         ("DELETE", &target, None),
     ];

@@ -19,7 +19,8 @@ use tokio_postgres::{Client, NoTls};
 
 use super::postgres_server::Server;
 
-const MIGRATIONS: [&str; 4] = [
+/// The migrations, in the order of their versions.
+pub const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/postgres/V1__reference_tables.sql"),
     include_str!("../../../migrations/postgres/V2__outbox_revocations_deliveries.sql"),
     include_str!("../../../migrations/postgres/V3__idempotency_keys.sql"),
