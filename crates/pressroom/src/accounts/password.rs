@@ -28,7 +28,7 @@ const ARGON2ID: &str = "$argon2id$v=19$m=12288,t=3,p=1";
 /// Maximum memory of an argon2 hash, in blocks of 1 KiB, because other programs may have written the hash.
 const MAX_ARGON2_BLOCKS: usize = 256 << 10;
 
-/// Maximum number of measurements of a scheme's cost, of which the least counts.
+/// Maximum number of measurements of a scheme's cost, of which the greatest counts.
 const MEASUREMENTS: usize = 3;
 
 /// Time after which a scheme is not measured again.
@@ -184,7 +184,7 @@ impl Passwords {
 
     async fn measure(&self, scheme: &str) -> Option<Duration> {
         let begun = Instant::now();
-        let mut least = None;
+        let mut greatest = None;
         for _ in 0..MEASUREMENTS {
             let stored = hash_of_nothing(scheme);
             let work = move |memory: &mut Memory| {
@@ -193,12 +193,12 @@ impl Passwords {
                 started.elapsed()
             };
             let cost = self.queue.compute(work).await.ok()?;
-            least = Some(least.map_or(cost, |least: Duration| least.min(cost)));
+            greatest = greatest.max(Some(cost));
             if begun.elapsed() > MEASURING {
                 break;
             }
         }
-        least
+        greatest
     }
 }
 
