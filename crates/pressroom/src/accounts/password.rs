@@ -111,7 +111,7 @@ impl Passwords {
     /// Hashes a password with the configured scheme.
     ///
     /// # Errors
-    /// [`Overloaded`] when too many requests wait or the result is not available in time.
+    /// [`Overloaded`] when too many requests wait or the computation does not start in time.
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, Overloaded> {
         let (scheme, salt) = (self.scheme, self.ids.next());
         let work = move |memory: &mut Memory| hash(scheme, password.0.as_bytes(), salt.as_bytes(), memory);
@@ -122,7 +122,7 @@ impl Passwords {
     /// returns [`Verdict::Wrong`].
     ///
     /// # Errors
-    /// [`Overloaded`] when too many requests wait or the result is not available in time.
+    /// [`Overloaded`] when too many requests wait or the computation does not start in time.
     pub async fn verify(
         &self,
         password: Password,
