@@ -6,8 +6,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 /// Ratio of the duration of a failed login to the usual duration of the costliest hash, so that a hash that takes
@@ -17,30 +17,47 @@ const MARGIN: f64 = 1.25;
 /// Maximum duration that failed logins are extended to.
 const MAX_DURATION: Duration = Duration::from_secs(3);
 
+/// Time after which a cost is measured again, because the machine may have been busy.
+const EXPIRY: Duration = Duration::from_hours(1);
+
 /// Maximum number of costs; more schemes than a database contains.
 const MAX_COSTS: usize = 64;
 
 /// Durations of the verification of a password by scheme, as measured by this process.
 #[derive(Debug, Default)]
 pub(super) struct Costs {
-    measured: Mutex<HashMap<String, Duration>>,
+    measured: Mutex<HashMap<String, Cost>>,
+}
+
+#[derive(Debug)]
+struct Cost {
+    usual: Duration,
+    expires: Instant,
 }
 
 impl Costs {
-    /// Adds a measurement to the moving average of a scheme.
-    pub(super) fn record(&self, scheme: &str, duration: Duration) {
-        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(average) = measured.get_mut(scheme) {
-            *average = (*average * 7 + duration) / 8;
-        } else if measured.len() < MAX_COSTS {
-            measured.insert(scheme.to_owned(), duration);
-        }
+    /// Whether the cost of a scheme is known.
+    pub(super) fn contains(&self, scheme: &str, now: Instant) -> bool {
+        self.lock().get(scheme).is_some_and(|cost| cost.expires > now)
     }
 
-    /// Returns whether the cost of a scheme has been measured.
-    pub(super) fn contains(&self, scheme: &str) -> bool {
-        let measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
-        measured.contains_key(scheme)
+    /// Records the result of a measurement.
+    pub(super) fn measured(&self, scheme: &str, usual: Duration, now: Instant) {
+        let mut measured = self.lock();
+        if measured.len() >= MAX_COSTS {
+            measured.clear();
+        }
+        let expires = now + EXPIRY;
+        measured.insert(scheme.to_owned(), Cost { usual, expires });
+    }
+
+    /// Raises the cost of a scheme if a verification took longer than usual. A cost never falls before it expires,
+    /// because failed logins before and after would differ.
+    pub(super) fn observe(&self, scheme: &str, duration: Duration) {
+        if let Some(cost) = self.lock().get_mut(scheme) {
+            let excess = duration.div_f64(MARGIN).saturating_sub(cost.usual);
+            cost.usual += excess / 8;
+        }
     }
 
     /// Returns the duration of a failed login whose verification took `own` with the scheme `own_scheme`, if the
@@ -53,17 +70,22 @@ impl Costs {
         own_scheme: Option<&str>,
         own: Duration,
     ) -> Duration {
-        let measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
-        let own_average = own_scheme.and_then(|scheme| measured.get(scheme));
-        let costs = schemes.into_iter().filter_map(|scheme| measured.get(scheme));
-        let costliest = costs.chain(own_average).max().copied().unwrap_or_default();
-        let usual = own_average.map_or(Duration::ZERO, |average| average.mul_f64(MARGIN));
-        let slowdown = if own > usual && !usual.is_zero() {
-            own.div_duration_f64(usual)
+        let measured = self.lock();
+        let usual = |scheme: &str| measured.get(scheme).map(|cost| cost.usual);
+        let own_usual = own_scheme.and_then(usual);
+        let costs = schemes.into_iter().filter_map(usual);
+        let costliest = costs.chain(own_usual).max().unwrap_or_default();
+        let limit = own_usual.unwrap_or_default().mul_f64(MARGIN);
+        let slowdown = if own > limit && !limit.is_zero() {
+            own.div_duration_f64(limit)
         } else {
             1.0
         };
         costliest.mul_f64(MARGIN * slowdown).min(MAX_DURATION)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Cost>> {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,12 +97,17 @@ mod tests {
         Duration::from_millis(count)
     }
 
+    fn costs(measured: &[(&str, u64)]) -> Costs {
+        let costs = Costs::default();
+        for (scheme, usual) in measured {
+            costs.measured(scheme, ms(*usual), Instant::now());
+        }
+        costs
+    }
+
     #[test]
     fn all_schemes_take_as_long_as_the_costliest_in_the_database() {
-        let costs = Costs::default();
-        costs.record("cheap", ms(16));
-        costs.record("costly", ms(160));
-        costs.record("not in the database", ms(1000));
+        let costs = costs(&[("cheap", 16), ("costly", 160), ("not in the database", 1000)]);
         let both = ["cheap", "costly"];
         let expected = ms(200);
         for (own, took) in [
@@ -96,22 +123,34 @@ mod tests {
 
     #[test]
     fn a_busy_machine_slows_all_schemes_down() {
-        let costs = Costs::default();
-        costs.record("cheap", ms(16));
-        costs.record("costly", ms(160));
+        let costs = costs(&[("cheap", 16), ("costly", 160)]);
         let both = ["cheap", "costly"];
         assert_eq!(costs.duration(both, Some("cheap"), ms(40)), ms(400));
         assert_eq!(costs.duration(both, Some("costly"), ms(400)), ms(400));
     }
 
     #[test]
-    fn costs_follow_the_measurements() {
-        let costs = Costs::default();
-        costs.record("scheme", ms(100));
+    fn a_cost_rises_and_does_not_fall() {
+        let costs = costs(&[("scheme", 100)]);
         for _ in 0..40 {
-            costs.record("scheme", ms(200));
+            costs.observe("scheme", ms(10));
+            costs.observe("scheme", ms(120));
+        }
+        assert_eq!(costs.duration(["scheme"], None, ms(0)), ms(125));
+        for _ in 0..60 {
+            costs.observe("scheme", ms(250));
         }
         let duration = costs.duration(["scheme"], None, ms(0));
-        assert!((ms(245)..ms(251)).contains(&duration), "{duration:?}");
+        assert!((ms(249)..=ms(250)).contains(&duration), "{duration:?}");
+    }
+
+    #[test]
+    fn a_cost_is_measured_again_after_an_hour() {
+        let costs = Costs::default();
+        let start = Instant::now();
+        costs.measured("scheme", ms(100), start);
+        assert!(costs.contains("scheme", start + EXPIRY - ms(1)));
+        assert!(!costs.contains("scheme", start + EXPIRY));
+        assert!(!costs.contains("another", start));
     }
 }

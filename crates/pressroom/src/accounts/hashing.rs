@@ -17,7 +17,7 @@ use std::{
 use argon2::Block;
 use tokio::{sync::oneshot, time::timeout};
 
-/// Maximum time from the request of a hash to its result.
+/// Maximum time that a request waits for the computation of its hash to start.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Number of argon2 blocks, of 1 KiB each, that a thread keeps between hashes.
@@ -54,23 +54,24 @@ impl HashQueue {
     /// Runs `work` on a hashing thread. Skips the work if the caller is dropped before it starts.
     ///
     /// # Errors
-    /// [`Overloaded`] when the queue is full or the result is not available in time.
+    /// [`Overloaded`] when the queue is full or the work does not start in time.
     pub(super) async fn compute<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Memory) -> T + Send + 'static,
     ) -> Result<T, Overloaded> {
+        let (start, started) = oneshot::channel();
         let (result, computed) = oneshot::channel();
         let job = move |memory: &mut Memory| {
-            if !result.is_closed() {
+            if start.send(()).is_ok() {
                 let _ = result.send(work(memory));
             }
         };
         self.jobs.try_send(Box::new(job)).map_err(|_| Overloaded)?;
-        match timeout(TIMEOUT, computed).await {
-            Ok(Ok(value)) => Ok(value),
-            // The job panicked, which the panic hook has logged, or it is too late.
-            Ok(Err(_)) | Err(_) => Err(Overloaded),
-        }
+        let Ok(Ok(())) = timeout(TIMEOUT, started).await else {
+            return Err(Overloaded);
+        };
+        // An error means that the work panicked, which the panic hook has logged.
+        computed.await.map_err(|_| Overloaded)
     }
 }
 

@@ -28,7 +28,7 @@ const ARGON2ID: &str = "$argon2id$v=19$m=12288,t=3,p=1";
 /// Maximum memory of an argon2 hash, in blocks of 1 KiB, because other programs may have written the hash.
 const MAX_ARGON2_BLOCKS: usize = 256 << 10;
 
-/// Maximum number of measurements of a scheme's cost, of which the least counts.
+/// Maximum number of measurements of a scheme's cost, of which the greatest counts.
 const MEASUREMENTS: usize = 3;
 
 /// Time after which a scheme is not measured again.
@@ -111,7 +111,7 @@ impl Passwords {
     /// Hashes a password with the configured scheme.
     ///
     /// # Errors
-    /// [`Overloaded`] when too many requests wait or the result is not available in time.
+    /// [`Overloaded`] when too many requests wait or the computation does not start in time.
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, Overloaded> {
         let (scheme, salt) = (self.scheme, self.ids.next());
         let work = move |memory: &mut Memory| hash(scheme, password.0.as_bytes(), salt.as_bytes(), memory);
@@ -122,7 +122,7 @@ impl Passwords {
     /// returns [`Verdict::Wrong`].
     ///
     /// # Errors
-    /// [`Overloaded`] when too many requests wait or the result is not available in time.
+    /// [`Overloaded`] when too many requests wait or the computation does not start in time.
     pub async fn verify(
         &self,
         password: Password,
@@ -138,7 +138,7 @@ impl Passwords {
             let took = started.elapsed();
             let own = label(&stored);
             if let Some(own) = own {
-                costs.record(own, took);
+                costs.observe(own, took);
             }
             if !matches || !known {
                 let scheme = own.map(str::to_owned);
@@ -157,21 +157,22 @@ impl Passwords {
     }
 
     /// Waits until a failed login has taken as long as one with the costliest of `schemes`, which are those of the
-    /// stored hashes. Measures the cost of schemes that were not measured before; those that cannot be measured now do
-    /// not count.
+    /// stored hashes. Measures the cost of schemes that were not measured in the last hour; those that cannot be
+    /// measured now do not count.
     pub async fn disguise(&self, wrong: Computation, schemes: &[String]) {
         // A login to an account that does not exist uses the configured scheme.
         let schemes = || {
             let own = std::iter::once(self.scheme.label());
             schemes.iter().map(String::as_str).chain(own)
         };
-        if schemes().any(|scheme| !self.costs.contains(scheme)) {
+        let is_unknown = |scheme: &str| !self.costs.contains(scheme, Instant::now());
+        if schemes().any(is_unknown) {
             let _measuring = self.measuring.lock().await;
             for scheme in schemes() {
-                if !self.costs.contains(scheme)
+                if is_unknown(scheme)
                     && let Some(cost) = self.measure(scheme).await
                 {
-                    self.costs.record(scheme, cost);
+                    self.costs.measured(scheme, cost, Instant::now());
                 }
             }
         }
@@ -183,7 +184,7 @@ impl Passwords {
 
     async fn measure(&self, scheme: &str) -> Option<Duration> {
         let begun = Instant::now();
-        let mut least = None;
+        let mut greatest = None;
         for _ in 0..MEASUREMENTS {
             let stored = hash_of_nothing(scheme);
             let work = move |memory: &mut Memory| {
@@ -192,12 +193,12 @@ impl Passwords {
                 started.elapsed()
             };
             let cost = self.queue.compute(work).await.ok()?;
-            least = Some(least.map_or(cost, |least: Duration| least.min(cost)));
+            greatest = greatest.max(Some(cost));
             if begun.elapsed() > MEASURING {
                 break;
             }
         }
-        least
+        greatest
     }
 }
 

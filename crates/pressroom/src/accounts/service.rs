@@ -207,7 +207,8 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`] and [`AccountError::WrongPassword`] for the credentials,
-    /// [`AccountError::EmailTaken`], [`AccountError::UserNotFound`], or a failure of the store or of hashing.
+    /// [`AccountError::InvalidToken`] if the session ends meanwhile, [`AccountError::EmailTaken`],
+    /// [`AccountError::UserNotFound`], or a failure of the store or of hashing.
     pub async fn update(
         &self,
         user: &User,
@@ -216,16 +217,15 @@ impl Accounts {
         credentials: Option<NewCredentials>,
         client: Option<IpAddr>,
     ) -> Result<User, AccountError> {
-        let confirmed = credentials.is_some();
         if let Some(credentials) = credentials {
             self.confirm(user, claims, &mut changes, credentials, client)
                 .await?;
         }
         let ends_sessions = changes.session_end.is_some();
         let updated = self.store.update_user(user.id, changes, self.clock.now());
-        let updated = updated.await?.ok_or(if confirmed {
-            // The password has changed since it was verified.
-            AccountError::WrongPassword
+        let updated = updated.await?.ok_or(if ends_sessions {
+            // Another session has ended this one since the password was verified.
+            AccountError::InvalidToken(InvalidToken::Untrusted)
         } else {
             AccountError::UserNotFound
         })?;
@@ -271,13 +271,13 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         self.limiter.password(Account::Known(user.id), client).await?;
         let found = self.store.find_credentials_by_id(user.id).await?;
-        let stored = found.ok_or(AccountError::UserNotFound)?.password_hash;
-        let verdict = self.passwords.verify(new.current_password, Some(stored.clone()));
-        let upgraded = match verdict.await? {
-            Verdict::Wrong(_) => return Err(AccountError::WrongPassword),
-            Verdict::Right => None,
-            Verdict::Upgrade(hash) => Some(hash),
-        };
+        let stored = found.ok_or(AccountError::UserNotFound)?;
+        let verdict = self
+            .passwords
+            .verify(new.current_password, Some(stored.password_hash));
+        if let Verdict::Wrong(_) = verdict.await? {
+            return Err(AccountError::WrongPassword);
+        }
         let email_changes = new
             .email
             .as_ref()
@@ -287,13 +287,12 @@ impl Accounts {
                 at: self.clock.now(),
                 kept: Some(claims.key.clone()),
             });
+            changes.verified_in = Some(stored.generation);
         }
         changes.email = new.email;
-        changes.password_hash = match new.password {
-            Some(password) => Some(self.passwords.hash(password).await?),
-            None => upgraded,
-        };
-        changes.verified_hash = Some(stored);
+        if let Some(password) = new.password {
+            changes.password_hash = Some(self.passwords.hash(password).await?);
+        }
         Ok(())
     }
 

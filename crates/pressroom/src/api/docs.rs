@@ -97,6 +97,11 @@ fn add_common_errors(path: &str, operation: &mut Operation) {
         ("404", path.contains("{slug}"), "The article does not exist"),
         ("413", has_body, "The request body is too large"),
         ("415", has_body, "The request body is not JSON"),
+        (
+            "429",
+            needs_token && path.starts_with("/api/articles"),
+            "Too many writes; retry after `Retry-After` seconds",
+        ),
         ("431", true, "A request header field is too large"),
         (
             "503",

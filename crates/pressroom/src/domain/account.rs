@@ -40,11 +40,11 @@ pub struct UserChanges {
     pub name: Option<String>,
     pub bio: Option<String>,
     pub image: Option<String>,
-    /// Password hash that the row must still contain; another one means that the password has changed since it was
-    /// verified.
-    pub verified_hash: Option<PasswordHash>,
     /// End of the user's other sessions, in the same transaction.
     pub session_end: Option<SessionEnd>,
+    /// Generation of the user's sessions when the current password was verified. Nothing is changed if the sessions
+    /// have ended since, unless they ended by the session that [`Self::session_end`] keeps.
+    pub verified_in: Option<SessionGeneration>,
 }
 
 /// A stored password hash, in the PHC string format or Werkzeug's. `Debug` does not print it.

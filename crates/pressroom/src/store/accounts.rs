@@ -32,8 +32,8 @@ pub trait AccountStore: Debug + Send + Sync + 'static {
     /// does not depend on the number of users.
     async fn password_schemes(&self, limit: i64) -> Result<Vec<String>>;
 
-    /// Changes a user. Returns `None` if the user does not exist or has another password hash than
-    /// [`UserChanges::verified_hash`].
+    /// Changes a user. Returns `None` if the user does not exist, or if the user's sessions have ended since
+    /// [`UserChanges::verified_in`].
     ///
     /// # Errors
     /// [`Constraint::UserEmail`](super::Constraint::UserEmail) when another user has the new address.

@@ -186,7 +186,15 @@ pub(super) const CLAIM_EVENT: Statement = statement!(
 
 pub(super) const PURGE_EVENTS: Statement = statement!(
     "DELETE notified_events",
-    "DELETE FROM notified_events WHERE notified_at < $1",
+    "
+        DELETE FROM notified_events
+        WHERE task_id IN (
+                SELECT task_id
+                FROM notified_events
+                WHERE notified_at < $1
+                ORDER BY notified_at
+                LIMIT $2
+            )",
 );
 
 /// Returns a row only to a caller that may deliver: the first one, or the first one after the lease expired.

@@ -32,6 +32,9 @@ const LOCK_EMAIL: Statement = Statement::new(
     "SELECT pg_advisory_xact_lock(hashtextextended(lower($1::text), 0))",
 );
 
+/// A separate statement, so that the update sees the ends of sessions by the updates before it.
+const LOCK_USER: Statement = statement!("SELECT users", "SELECT FROM users WHERE id = $1 FOR UPDATE");
+
 const INSERT_USER: Statement = statement!(
     "INSERT users",
     "
@@ -122,7 +125,11 @@ const UPDATE_USER: Statement = statement!(
                 image = COALESCE($6::text, image),
                 updated_at = $7
             WHERE id = $1
-                AND ($8::text IS NULL OR password_hash = $8::text)
+                AND NOT EXISTS (
+                    SELECT
+                    FROM ended_sessions
+                    WHERE user_id = $1 AND generation > $8::integer AND kept_token IS DISTINCT FROM $10::text
+                )
                 AND NOT EXISTS (SELECT FROM taken)
             RETURNING *
         ), ended AS (
@@ -179,7 +186,6 @@ impl AccountStore for PostgresStore {
     async fn update_user(&self, id: UserId, changes: UserChanges, now: Timestamp) -> Result<Option<User>> {
         let email = changes.email.as_ref().map(Email::as_str);
         let password_hash = changes.password_hash.as_ref().map(|hash| hash.0.as_str());
-        let verified_hash = changes.verified_hash.as_ref().map(|hash| hash.0.as_str());
         let ended_at = changes.session_end.as_ref().map(|end| Utc(end.at));
         let kept = changes.session_end.as_ref().and_then(|end| end.kept.as_ref());
         let update: Params<'_> = &[
@@ -190,16 +196,21 @@ impl AccountStore for PostgresStore {
             &changes.bio,
             &changes.image,
             &Utc(now),
-            &verified_hash,
+            &changes.verified_in.map(|generation| generation.0),
             &ended_at,
             &kept.map(|token| token.0.as_str()),
         ];
-        let updated = if email.is_some() {
-            self.primary
-                .transaction(id.0, &[(&LOCK_EMAIL, &[&email])], (&UPDATE_USER, update))
-                .await?
-        } else {
+        let locks: [(_, Params<'_>); 2] = [(&LOCK_EMAIL, &[&email]), (&LOCK_USER, &[&id.0])];
+        let locks = match (email, changes.verified_in) {
+            (None, None) => &[],
+            (Some(_), None) => &locks[..1],
+            (None, Some(_)) => &locks[1..],
+            (Some(_), Some(_)) => &locks[..],
+        };
+        let updated = if locks.is_empty() {
             self.primary.write(id.0, &UPDATE_USER, update).await?
+        } else {
+            self.primary.transaction(id.0, locks, (&UPDATE_USER, update)).await?
         };
         let Some(row) = updated.rows.first() else {
             return Ok(None);

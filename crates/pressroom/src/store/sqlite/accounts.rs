@@ -79,7 +79,12 @@ const UPDATE_USER: Statement = statement!(
             bio = coalesce(?6, bio),
             image = coalesce(?7, image),
             updated_at = ?8
-        WHERE id = ?1 AND (?9 IS NULL OR password_hash = ?9)
+        WHERE id = ?1
+            AND NOT EXISTS (
+                SELECT 1
+                FROM ended_sessions
+                WHERE user_id = ?1 AND generation > ?9 AND kept_token IS NOT ?10
+            )
         RETURNING ",
     user_columns!(),
 );
@@ -133,7 +138,11 @@ impl AccountStore for SqliteStore {
                 changes.bio,
                 changes.image,
                 Utc(now),
-                changes.verified_hash.map(|hash| hash.0),
+                changes.verified_in.map(|generation| generation.0),
+                changes
+                    .session_end
+                    .as_ref()
+                    .and_then(|end| end.kept.as_ref().map(|token| token.0.as_str())),
             ];
             let updated = db.row(&UPDATE_USER, params, |row| rows::user(row))?;
             if let (Some(_), Some(SessionEnd { at, kept })) = (&updated, changes.session_end) {

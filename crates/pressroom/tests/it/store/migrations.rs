@@ -14,11 +14,12 @@ use crate::support::postgres::{Database, MIGRATIONS};
 pub const FLASK_SCHEMA: &str = include_str!("../../vectors/flask-schema.sql");
 
 /// Indexes that the migrations add to Flask's tables.
-const ADDED_INDEXES: [&str; 4] = [
+const ADDED_INDEXES: [&str; 5] = [
     "ix_articles_author_newest",
     "ix_articles_newest",
     "ix_favorites_article_id",
     "ix_users_email_lower",
+    "ix_users_password_scheme",
 ];
 
 /// Triggers that the migrations add to Flask's tables.

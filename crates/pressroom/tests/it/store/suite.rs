@@ -64,7 +64,8 @@ over_all_stores! {
     a_user_may_change_the_case_of_their_address_but_not_take_anothers
     concurrent_changes_to_one_address_have_one_winner
     a_password_hash_is_upgraded_only_while_unchanged
-    an_update_requires_the_verified_hash_and_ends_sessions_with_it
+    an_update_ends_other_sessions_unless_its_own_has_ended
+    one_of_several_sessions_that_change_the_password_wins
     the_schemes_of_all_password_hashes_are_listed_once
     the_notified_events_of_an_author_are_limited
     concurrent_tasks_notify_of_one_edit
@@ -296,53 +297,53 @@ async fn a_password_hash_is_upgraded_only_while_unchanged(fixture: Fixture) {
     assert_eq!(found.password_hash, new);
 }
 
-async fn an_update_requires_the_verified_hash_and_ends_sessions_with_it(fixture: Fixture) {
+async fn an_update_ends_other_sessions_unless_its_own_has_ended(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
     let bob = fixture.user("bob@example.com").await;
     let key = |text: &str| TokenKey(text.to_owned());
-    let changes = |verified: &str, kept: &str| UserChanges {
-        password_hash: Some(PasswordHash("new hash".to_owned())),
-        verified_hash: Some(PasswordHash(verified.to_owned())),
+    let changes = |generation: i32, second: i64, kept: &str| UserChanges {
+        password_hash: Some(PasswordHash(format!("hash by {kept}"))),
         session_end: Some(SessionEnd {
-            at: at(5),
+            at: at(second),
             kept: Some(key(kept)),
         }),
+        verified_in: Some(SessionGeneration(generation)),
         ..UserChanges::default()
     };
-    let session = async |user| store.find_session(user, &key("any")).await.unwrap().unwrap();
-    let credentials = async || store.find_credentials_by_id(ann.id).await.unwrap().unwrap();
-
-    let stale = store
-        .update_user(ann.id, changes("another hash", "first"), at(5))
-        .await;
-    assert!(stale.unwrap().is_none());
-    assert_eq!(session(ann.id).await.ended, None);
-    assert_eq!(credentials().await.generation, SessionGeneration(0));
-
-    let updated = store
-        .update_user(ann.id, changes("hash of ann@example.com", "first"), at(5))
-        .await;
-    assert_eq!(updated.unwrap().unwrap().id, ann.id);
-    let ended = |generation, second, kept: Option<&str>| EndedSessions {
-        generation: SessionGeneration(generation),
-        last: SessionEnd {
+    let ended = |generation, second, kept: Option<&str>| {
+        let last = SessionEnd {
             at: at(second),
             kept: kept.map(key),
-        },
+        };
+        let generation = SessionGeneration(generation);
+        Some(EndedSessions { generation, last })
     };
-    assert_eq!(session(ann.id).await.ended, Some(ended(1, 5, Some("first"))));
+    let session = async |user| store.find_session(user, &key("any")).await.unwrap().unwrap();
+    let update = async |changes| store.update_user(ann.id, changes, at(9)).await.unwrap();
+    assert_eq!(session(ann.id).await.ended, None);
+
+    assert!(update(changes(0, 5, "first")).await.is_some());
+    assert_eq!(session(ann.id).await.ended, ended(1, 5, Some("first")));
     assert_eq!(session(bob.id).await.ended, None);
-    let found = store
-        .find_credentials(&email("ANN@example.com"))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(found.generation, SessionGeneration(1));
-    assert_eq!(
-        credentials().await.password_hash,
-        PasswordHash("new hash".to_owned())
+    let found = store.find_credentials(&email("ANN@example.com")).await.unwrap();
+    assert_eq!(found.unwrap().generation, SessionGeneration(1));
+
+    // Another session verified the old password before that.
+    assert!(update(changes(0, 5, "second")).await.is_none());
+    assert!(
+        update(changes(0, 5, "first")).await.is_some(),
+        "the same session did"
     );
+    assert_eq!(session(ann.id).await.ended, ended(2, 5, Some("first")));
+    let credentials = store.find_credentials_by_id(ann.id).await.unwrap().unwrap();
+    assert_eq!(
+        credentials.password_hash,
+        PasswordHash("hash by first".to_owned())
+    );
+    assert_eq!(credentials.generation, SessionGeneration(2));
+    assert!(update(changes(2, 6, "second")).await.is_some());
+    assert_eq!(session(ann.id).await.ended, ended(3, 6, Some("second")));
 
     // The clock of the next process may be behind.
     let end = SessionEnd {
@@ -350,22 +351,46 @@ async fn an_update_requires_the_verified_hash_and_ends_sessions_with_it(fixture:
         kept: None,
     };
     store.end_sessions(ann.id, end).await.unwrap();
-    assert_eq!(session(ann.id).await.ended, Some(ended(2, 5, None)));
+    assert_eq!(session(ann.id).await.ended, ended(4, 6, None));
+    assert!(update(changes(3, 7, "second")).await.is_none());
 
-    // With a new address, the update is a transaction on PostgreSQL.
-    let both = UserChanges {
-        email: Some(email("new@example.com")),
-        ..changes("new hash", "second")
-    };
-    store.update_user(ann.id, both, at(6)).await.unwrap().unwrap();
-    assert_eq!(session(ann.id).await.ended, Some(ended(3, 5, Some("second"))));
     let taken = UserChanges {
         email: Some(email("bob@example.com")),
-        ..changes("new hash", "third")
+        ..changes(4, 7, "third")
     };
-    let taken = store.update_user(ann.id, taken, at(7)).await;
+    let taken = store.update_user(ann.id, taken, at(9)).await;
     assert!(is_conflict(&taken, Constraint::UserEmail), "{taken:?}");
-    assert_eq!(session(ann.id).await.ended, Some(ended(3, 5, Some("second"))));
+    assert_eq!(session(ann.id).await.ended, ended(4, 6, None));
+    let free = UserChanges {
+        email: Some(email("new@example.com")),
+        ..changes(4, 7, "third")
+    };
+    assert_eq!(update(free).await.unwrap().email, "new@example.com");
+    assert_eq!(session(ann.id).await.ended, ended(5, 7, Some("third")));
+}
+
+/// Each has verified the password in generation 0.
+async fn one_of_several_sessions_that_change_the_password_wins(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let changes = (0..12).map(|session| async move {
+        let changes = UserChanges {
+            password_hash: Some(PasswordHash(format!("by {session}"))),
+            session_end: Some(SessionEnd {
+                at: at(5),
+                kept: Some(TokenKey(session.to_string())),
+            }),
+            verified_in: Some(SessionGeneration(0)),
+            ..UserChanges::default()
+        };
+        store.update_user(ann.id, changes, at(9)).await.unwrap().is_some()
+    });
+    let changed = join_all(changes).await;
+    let winner = changed.iter().position(|changed| *changed).unwrap();
+    assert_eq!(changed.iter().filter(|changed| **changed).count(), 1);
+    let credentials = store.find_credentials_by_id(ann.id).await.unwrap().unwrap();
+    assert_eq!(credentials.password_hash, PasswordHash(format!("by {winner}")));
+    assert_eq!(credentials.generation, SessionGeneration(1));
 }
 
 async fn the_schemes_of_all_password_hashes_are_listed_once(fixture: Fixture) {

@@ -19,6 +19,7 @@ use tokio_postgres::{Client, NoTls};
 
 use super::postgres_server::Server;
 
+/// The migrations, in the order of their versions.
 pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/V1__reference_tables.sql"),
     include_str!("../../../migrations/postgres/V2__outbox_revocations_deliveries.sql"),
