@@ -17,6 +17,8 @@ pub(crate) struct ConnectionState {
     opened: Instant,
     /// Time of the last response, in milliseconds after the connection was opened.
     active: AtomicU64,
+    /// Whether the client had sent no request when the connection was read for the first time.
+    has_waited: AtomicBool,
     /// Number of requests whose response is not complete.
     in_progress: AtomicUsize,
     /// Whether the client does not accept the bytes of a response.
@@ -30,15 +32,19 @@ impl ConnectionState {
         Arc::new(Self {
             opened: Instant::now(),
             active: AtomicU64::new(0),
+            has_waited: AtomicBool::new(false),
             in_progress: AtomicUsize::new(0),
             writing: AtomicBool::new(false),
             invalid: OnceLock::new(),
         })
     }
 
-    /// Returns the time since which the connection waits for a request; `None` during a request.
+    /// Returns the time since which the connection waits for a request; `None` during a request, and before the
+    /// first one is read.
     pub(crate) fn waiting_since(&self) -> Option<Instant> {
-        let is_busy = self.in_progress.load(Relaxed) > 0 || self.writing.load(Relaxed);
+        let is_busy = self.in_progress.load(Relaxed) > 0
+            || self.writing.load(Relaxed)
+            || !self.has_waited.load(Relaxed);
         let active = Duration::from_millis(self.active.load(Relaxed));
         (!is_busy).then(|| self.opened + active)
     }
@@ -46,6 +52,13 @@ impl ConnectionState {
     pub(crate) fn begin(self: &Arc<Self>) -> InProgress {
         self.in_progress.fetch_add(1, Relaxed);
         InProgress(self.clone())
+    }
+
+    /// Records that the client has sent no complete request.
+    pub(crate) fn wait(&self) {
+        if !self.has_waited.swap(true, Relaxed) {
+            self.wrote();
+        }
     }
 
     /// Records that the client has accepted bytes.
