@@ -39,14 +39,16 @@ impl ConnectionState {
         })
     }
 
-    /// Returns the time since which the connection waits for a request; `None` during a request, and before the
-    /// first one is read.
+    /// Returns the time since which the connection waits for a request, which is now if it has not been read yet;
+    /// `None` during a request.
     pub(crate) fn waiting_since(&self) -> Option<Instant> {
-        let is_busy = self.in_progress.load(Relaxed) > 0
-            || self.writing.load(Relaxed)
-            || !self.has_waited.load(Relaxed);
-        let active = Duration::from_millis(self.active.load(Relaxed));
-        (!is_busy).then(|| self.opened + active)
+        if self.in_progress.load(Relaxed) > 0 || self.writing.load(Relaxed) {
+            None
+        } else if self.has_waited.load(Relaxed) {
+            Some(self.opened + Duration::from_millis(self.active.load(Relaxed)))
+        } else {
+            Some(Instant::now())
+        }
     }
 
     pub(crate) fn begin(self: &Arc<Self>) -> InProgress {
