@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 use crate::invalid::InvalidRequest;
 
+/// Time for the first bytes of a client, which may have been sent already, to be read.
+const FIRST_BYTE: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     opened: Instant,
@@ -19,6 +22,8 @@ pub(crate) struct ConnectionState {
     active: AtomicU64,
     /// Whether the client had sent no request when the connection was read for the first time.
     has_waited: AtomicBool,
+    /// Whether the client has sent anything.
+    has_sent: AtomicBool,
     /// Number of requests whose response is not complete.
     in_progress: AtomicUsize,
     /// Whether the client does not accept the bytes of a response.
@@ -33,6 +38,7 @@ impl ConnectionState {
             opened: Instant::now(),
             active: AtomicU64::new(0),
             has_waited: AtomicBool::new(false),
+            has_sent: AtomicBool::new(false),
             in_progress: AtomicUsize::new(0),
             writing: AtomicBool::new(false),
             invalid: OnceLock::new(),
@@ -51,7 +57,15 @@ impl ConnectionState {
         }
     }
 
+    /// Returns the time from which another connection may replace this one; `None` during a request.
+    pub(crate) fn replaceable_since(&self) -> Option<Instant> {
+        let since = self.waiting_since()?;
+        let has_sent = self.has_sent.load(Relaxed);
+        Some(if has_sent { since } else { since + FIRST_BYTE })
+    }
+
     pub(crate) fn begin(self: &Arc<Self>) -> InProgress {
+        self.sent();
         self.in_progress.fetch_add(1, Relaxed);
         InProgress(self.clone())
     }
@@ -61,6 +75,11 @@ impl ConnectionState {
         if !self.has_waited.swap(true, Relaxed) {
             self.wrote();
         }
+    }
+
+    /// Records that the client has sent bytes.
+    pub(crate) fn sent(&self) {
+        self.has_sent.store(true, Relaxed);
     }
 
     /// Records that the client has accepted bytes.

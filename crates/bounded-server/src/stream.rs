@@ -333,6 +333,7 @@ impl AsyncRead for CheckedStream {
             if new.is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            this.state.sent();
             // Bytes are copied only if hyper must not have them yet.
             let cleared = if this.buffer.is_empty() {
                 this.clear(new)
