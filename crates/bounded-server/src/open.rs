@@ -145,7 +145,7 @@ impl OpenConnections {
     fn longest_waiting(&self, address: Option<IpAddr>) -> Option<(Instant, Id)> {
         let candidates = self.open.iter().filter_map(|(id, open)| {
             let is_candidate = address.is_none_or(|address| address == open.address);
-            is_candidate.then(|| Some((open.state.waiting_since()?, *id)))?
+            is_candidate.then(|| Some((open.state.replaceable_since()?, *id)))?
         });
         candidates.min_by_key(|(since, _)| *since)
     }

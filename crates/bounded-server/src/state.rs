@@ -12,11 +12,18 @@ use tokio::time::Instant;
 
 use crate::invalid::InvalidRequest;
 
+/// Time for the first bytes of a client, which may have been sent already, to be read.
+const FIRST_BYTE: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     opened: Instant,
     /// Time of the last response, in milliseconds after the connection was opened.
     active: AtomicU64,
+    /// Whether the client had sent no request when the connection was read for the first time.
+    has_waited: AtomicBool,
+    /// Whether the client has sent anything.
+    has_sent: AtomicBool,
     /// Number of requests whose response is not complete.
     in_progress: AtomicUsize,
     /// Whether the client does not accept the bytes of a response.
@@ -30,22 +37,49 @@ impl ConnectionState {
         Arc::new(Self {
             opened: Instant::now(),
             active: AtomicU64::new(0),
+            has_waited: AtomicBool::new(false),
+            has_sent: AtomicBool::new(false),
             in_progress: AtomicUsize::new(0),
             writing: AtomicBool::new(false),
             invalid: OnceLock::new(),
         })
     }
 
-    /// Returns the time since which the connection waits for a request; `None` during a request.
+    /// Returns the time since which the connection waits for a request, which is now if it has not been read yet;
+    /// `None` during a request.
     pub(crate) fn waiting_since(&self) -> Option<Instant> {
-        let is_busy = self.in_progress.load(Relaxed) > 0 || self.writing.load(Relaxed);
-        let active = Duration::from_millis(self.active.load(Relaxed));
-        (!is_busy).then(|| self.opened + active)
+        if self.in_progress.load(Relaxed) > 0 || self.writing.load(Relaxed) {
+            None
+        } else if self.has_waited.load(Relaxed) {
+            Some(self.opened + Duration::from_millis(self.active.load(Relaxed)))
+        } else {
+            Some(Instant::now())
+        }
+    }
+
+    /// Returns the time from which another connection may replace this one; `None` during a request.
+    pub(crate) fn replaceable_since(&self) -> Option<Instant> {
+        let since = self.waiting_since()?;
+        let has_sent = self.has_sent.load(Relaxed);
+        Some(if has_sent { since } else { since + FIRST_BYTE })
     }
 
     pub(crate) fn begin(self: &Arc<Self>) -> InProgress {
+        self.sent();
         self.in_progress.fetch_add(1, Relaxed);
         InProgress(self.clone())
+    }
+
+    /// Records that the client has sent no complete request.
+    pub(crate) fn wait(&self) {
+        if !self.has_waited.swap(true, Relaxed) {
+            self.wrote();
+        }
+    }
+
+    /// Records that the client has sent bytes.
+    pub(crate) fn sent(&self) {
+        self.has_sent.store(true, Relaxed);
     }
 
     /// Records that the client has accepted bytes.

@@ -296,7 +296,13 @@ impl AsyncRead for CheckedStream {
                 return Poll::Ready(Ok(()));
             }
             match &mut this.reading {
-                Reading::Unchecked => return Pin::new(&mut this.stream).poll_read(cx, into),
+                Reading::Unchecked => {
+                    let read = Pin::new(&mut this.stream).poll_read(cx, into);
+                    if read.is_pending() {
+                        this.state.wait();
+                    }
+                    return read;
+                }
                 Reading::Refused(replacement) if !replacement.is_empty() => {
                     let length = replacement.len().min(into.remaining());
                     hand_over(replacement, length, into);
@@ -315,6 +321,7 @@ impl AsyncRead for CheckedStream {
             let before = into.filled().len();
             match Pin::new(&mut this.stream).poll_read(cx, into) {
                 Poll::Pending if matches!(this.reading, Reading::Head) => {
+                    this.state.wait();
                     ready!(this.poll_head_timeout(cx));
                     tracing::debug!("closed a connection without a request in time");
                     this.reading = Reading::Ended;
@@ -326,6 +333,7 @@ impl AsyncRead for CheckedStream {
             if new.is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            this.state.sent();
             // Bytes are copied only if hyper must not have them yet.
             let cleared = if this.buffer.is_empty() {
                 this.clear(new)

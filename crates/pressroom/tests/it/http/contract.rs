@@ -17,6 +17,8 @@ const DIFFERENCES: &[(&str, u16)] = &[
     ("get-nul", 404),
     ("list-page-huge", 200),
     ("list-search-nul", 400),
+    // RFC 9112, section 3.2.
+    ("proto-no-host", 400),
     ("register-duplicate-upper-email", 409),
     ("register-email-300chars", 400),
     ("register-json-utf16", 400),
