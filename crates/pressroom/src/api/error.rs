@@ -55,7 +55,7 @@ pub struct ApiError {
     /// Value of `Retry-After`, in seconds.
     retry_after: Option<NonZeroU32>,
     /// Exceeded quota.
-    exceeded: Option<TooManyAttempts>,
+    exceeded: Option<Box<TooManyAttempts>>,
     /// Internal cause, recorded on the server span but not sent.
     cause: Option<Box<ServerError>>,
 }
@@ -207,7 +207,7 @@ impl From<AccountError> for ApiError {
             AccountError::UserNotFound => Self::user_not_found(),
             AccountError::TooManyAttempts(exceeded) => Self {
                 retry_after: NonZeroU32::new(rate_limit::seconds(exceeded.retry_after)),
-                exceeded: Some(exceeded),
+                exceeded: Some(Box::new(exceeded)),
                 ..Self::too_many_attempts()
             },
             AccountError::Overloaded(error) => {
@@ -255,7 +255,7 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, wait.get().into());
         }
         if let Some(exceeded) = self.exceeded {
-            rate_limit::write_exceeded(headers, exceeded);
+            rate_limit::write_exceeded(headers, *exceeded);
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -195,9 +195,11 @@ fn rate_limit(reader: &mut Reader, setting: Setting) -> Result<Option<NonZeroU32
     reader.required(setting, |text| {
         let limit = match text.trim() {
             "off" => None,
-            number => Some(number.parse().map_err(|_| {
-                format!("{number:?} is neither off nor a positive number")
-            })?),
+            number => Some(
+                number
+                    .parse()
+                    .map_err(|_| format!("{number:?} is neither off nor a positive number"))?,
+            ),
         };
         Ok::<_, String>((limit, rate(limit)))
     })

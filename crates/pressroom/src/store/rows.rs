@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::domain::{
     Article, ArticleId, Author, Backlog, Credentials, DeliveryClaim, EndedSessions, OutboxTask, PasswordHash,
-    PublishedBatch, PublishedTask, Recipient, Session, SessionEnd, SessionGeneration, StoredResponse, TokenKey,
-    User, UserId,
+    PublishedBatch, PublishedTask, Recipient, Session, SessionEnd, SessionGeneration, StoredResponse,
+    TokenKey, User, UserId,
 };
 
 /// A row whose columns can be read by name.

@@ -174,12 +174,12 @@ impl AccountStore for PostgresStore {
     }
 
     async fn find_credentials_by_id(&self, id: UserId) -> Result<Option<Credentials>> {
-        let found = self.primary.run(&FIND_CREDENTIALS_BY_ID, &[&id.0]).await?;
+        let found = self.primary.read(&FIND_CREDENTIALS_BY_ID, &[&id.0]).await?;
         Ok(found.first(rows::credentials)?)
     }
 
     async fn password_schemes(&self, limit: i64) -> Result<Vec<String>> {
-        let found = self.primary.run(&PASSWORD_SCHEMES, &[&limit]).await?;
+        let found = self.primary.list(&PASSWORD_SCHEMES, &[&limit]).await?;
         Ok(found.all(rows::password_scheme)?)
     }
 
@@ -210,7 +210,9 @@ impl AccountStore for PostgresStore {
         let updated = if locks.is_empty() {
             self.primary.write(id.0, &UPDATE_USER, update).await?
         } else {
-            self.primary.transaction(id.0, locks, (&UPDATE_USER, update)).await?
+            self.primary
+                .transaction(id.0, locks, (&UPDATE_USER, update))
+                .await?
         };
         let Some(row) = updated.rows.first() else {
             return Ok(None);
@@ -236,7 +238,7 @@ impl AccountStore for PostgresStore {
     async fn end_sessions(&self, user: UserId, end: SessionEnd) -> Result<()> {
         let kept = end.kept.as_ref().map(|token| token.0.as_str());
         let params: Params<'_> = &[&user.0, &Utc(end.at), &kept];
-        self.primary.run(&END_SESSIONS, params).await?;
+        self.primary.write(user.0, &END_SESSIONS, params).await?;
         Ok(())
     }
 

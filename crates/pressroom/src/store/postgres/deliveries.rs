@@ -64,6 +64,7 @@ impl DeliveryStore for PostgresStore {
         let claimed = self
             .primary
             .transaction(
+                event.author.0,
                 &[(&LOCK_AUTHOR, &[&i64::from(event.author.0)])],
                 (&CLAIM_EVENT, claim),
             )

@@ -463,7 +463,7 @@ async fn the_notified_events_of_an_author_are_limited(fixture: Fixture) {
     assert!(claim(event(7, 1, 1, updated), 3601, limit).await, "an hour later");
     let events = "SELECT count(*) FROM notified_events";
     assert_eq!(fixture.count(events).await, 6);
-    store.purge_deliveries(at(30)).await.unwrap();
+    store.purge_deliveries(at(30), 100).await.unwrap();
     assert_eq!(fixture.count(events).await, 4, "those of second 0 are deleted");
 }
 
