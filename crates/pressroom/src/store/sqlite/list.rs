@@ -28,7 +28,8 @@ static COUNT: Statements<Shape> = Statements::new(count);
 const COUNT_ALL: Statement = statement!("SELECT article_count", "SELECT articles FROM article_count",);
 
 /// The parameters are the viewer, those of the filter, the cursor, the number of articles and the offset. The
-/// inner query reads skipped articles from the index only. `CROSS JOIN` makes SQLite run it first.
+/// inner query reads skipped articles from the index only. `CROSS JOIN` makes SQLite run it first, and return the
+/// articles in its order; sorting them would read the texts of all of them into memory.
 fn page(shape: Shape) -> String {
     let (start, skip) = if shape.after {
         (
@@ -51,8 +52,7 @@ fn page(shape: Shape) -> String {
             LIMIT ? {skip}
         ) AS page
         CROSS JOIN articles AS article ON article.id = page.id
-        JOIN users AS author ON author.id = article.author_id
-        ORDER BY article.created_at {direction}, article.id {direction}",
+        JOIN users AS author ON author.id = article.author_id",
         columns = article_columns!(),
     )
 }
@@ -176,6 +176,10 @@ mod tests {
                 let mut statement = connection.prepare(&explain).unwrap();
                 let steps = statement.raw_query().mapped(|row| row.get(3));
                 let steps: Vec<String> = steps.collect::<Result<_, _>>().unwrap();
+                assert!(
+                    !steps.iter().any(|step| step.contains("TEMP B-TREE")),
+                    "{steps:?}"
+                );
                 let mut reads = steps
                     .iter()
                     .filter(|step| step.split(' ').nth(1) == Some("article"));

@@ -31,7 +31,12 @@ async fn start(installation: &Installation, more: &[(&str, &str)]) -> (Process, 
     let variables: Vec<_> = variables
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
-        .chain([("HOST", "127.0.0.1"), ("PORT", &text), ("RUST_LOG", "trace")])
+        .chain([
+            ("HOST", "127.0.0.1"),
+            ("PORT", &text),
+            ("RUST_LOG", "trace"),
+            ("RATE_LIMIT", "off"),
+        ])
         .chain(more.iter().copied())
         .collect();
     let (mut process, log) = process::start_piped(&["serve"], &variables, installation.folder());
@@ -135,6 +140,7 @@ async fn an_outage_of_the_database_is_logged_once_with_the_number_of_failures() 
     let installation = Installation::on(server.url(), None).await;
     let (serve, api) = installation.serve().await;
     let token = raw::register(api, "alice@example.com").await;
+    serve.wait_for_output("User registered").await;
     let before = serve.output().len();
 
     server.stop();

@@ -29,7 +29,7 @@ async fn committed_rows_survive_reopening() {
 #[tokio::test]
 async fn a_file_is_migrated_once() {
     let file = File::new();
-    assert_eq!(migrate(&file.url()).unwrap().applied.len(), 4);
+    assert_eq!(migrate(&file.url()).unwrap().applied.len(), 5);
     assert!(migrate(&file.url()).unwrap().applied.is_empty());
     assert!(file.store().state().await.unwrap().schema.is_current());
 }
