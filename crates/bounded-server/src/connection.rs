@@ -14,7 +14,7 @@ use std::{
 
 use http::{
     Request, Response, Version,
-    header::{CONNECTION, HeaderValue},
+    header::{CONNECTION, EXPECT, HeaderValue},
 };
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
@@ -25,7 +25,10 @@ use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::state::{ConnectionState, InProgress};
+use crate::{
+    request_body::RequestBody,
+    state::{ConnectionState, InProgress},
+};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
@@ -59,7 +62,7 @@ impl Connection {
         service: S,
     ) -> impl HttpService<Incoming, ResBody = ResponseBody<B>, Error = S::Error, Future: Send> + Send
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
         B: Body + Send,
@@ -79,6 +82,10 @@ impl Connection {
                 extensions.insert(refusal);
             }
             let refused = refusal.filter(|_| !self.passes_invalid_requests);
+            let expects_continue = request.headers().contains_key(EXPECT);
+            let (parts, body) = request.into_parts();
+            let (body, unread) = RequestBody::new(body);
+            let unread = unread.filter(|_| is_http1);
             let mut service = service.clone();
             let draining = self.draining.clone();
             async move {
@@ -88,8 +95,14 @@ impl Connection {
                     return Ok(response);
                 }
                 poll_fn(|cx| service.poll_ready(cx)).await?;
-                let mut response = service.call(request).await?;
-                if is_http1 && draining.is_cancelled() {
+                let mut response = service.call(Request::from_parts(parts, body)).await?;
+                let mut close = is_http1 && draining.is_cancelled();
+                if let Some(unread) = unread
+                    && !response.headers().contains_key(CONNECTION)
+                {
+                    close |= !unread.discard(expects_continue).await;
+                }
+                if close {
                     response.headers_mut().insert(CONNECTION, CLOSE);
                 }
                 Ok(response.map(|body| ResponseBody::new(body, in_progress)))

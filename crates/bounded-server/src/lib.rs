@@ -45,6 +45,7 @@ mod head;
 mod invalid;
 mod listeners;
 mod open;
+mod request_body;
 mod server;
 mod state;
 mod stream;
@@ -53,6 +54,7 @@ pub use self::{
     connection::{PeerAddress, ReservedConnection},
     invalid::InvalidRequest,
     listeners::Listeners,
+    request_body::RequestBody,
     server::{GraceExceeded, Server},
 };
 pub use tokio_util::sync::CancellationToken;

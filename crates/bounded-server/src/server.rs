@@ -11,7 +11,7 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, server::conn::http1};
+use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulConnection, GracefulShutdown},
@@ -28,6 +28,7 @@ use crate::{
     connection::Connection,
     listeners::Listeners,
     open::{Admission, ConnectionLimits, OpenConnections},
+    request_body::RequestBody,
     state::ConnectionState,
     stream::{CheckedStream, Pressure, StreamLimits},
 };
@@ -254,7 +255,7 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), GraceExceeded>
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send + 'static,
         S::Error: Into<BoxError>,
         B: Body + Send + 'static,

@@ -393,11 +393,13 @@ impl AsyncWrite for CheckedStream {
                 return Poll::Ready(Ok(()));
             }
         }
-        if this.poll_discard(cx).is_ready() {
+        // The deadline comes first: discarding what a fast client sends uses up the task's budget, without which
+        // the timer would not complete.
+        let deadline = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        let deadline = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        deadline.as_mut().poll(cx).map(Ok)
+        this.poll_discard(cx).map(|_| Ok(()))
     }
 }
 
