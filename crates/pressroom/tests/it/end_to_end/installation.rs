@@ -155,9 +155,9 @@ impl Installation {
         .await
     }
 
-    /// Waits for `count` mails and asserts that there are no more.
+    /// Waits for `count` e-mails and asserts that there are no more.
     pub(super) async fn mails(&self, count: usize) {
-        eventually("the mails", async || {
+        eventually("the e-mails", async || {
             (self.mail.received().len() >= count).then_some(())
         })
         .await;

@@ -1,4 +1,4 @@
-//! Tasks survive everything that happens to Redis and to the process that publishes them.
+//! Tasks survive the loss of Redis's data and of the process that publishes them.
 #![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ async fn count(installation: &Installation, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-/// Waits until `count` tasks are recorded as published, and none waits in the outbox.
+/// Waits until `expected` tasks are recorded as published and the outbox is empty.
 async fn published(installation: &Installation, expected: i64) {
     eventually(&format!("{expected} published tasks"), async || {
         let waiting = count(installation, "SELECT count(*) FROM outbox").await;
@@ -91,7 +91,7 @@ async fn queued_tasks_are_sent_again_after_redis_restarts_without_its_data() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_process_sends_the_lost_tasks_of_a_dead_one() {
+async fn another_process_resends_the_lost_tasks_of_a_killed_one() {
     let installation = Installation::new().await;
     let (mut serve, _, _) = three_queued(&installation).await;
     serve.kill();
@@ -102,12 +102,12 @@ async fn another_process_sends_the_lost_tasks_of_a_dead_one() {
     installation.mails(3).await;
 }
 
-/// A replica that lagged has an older state of the data: fewer messages, and a shorter log.
+/// After a failover to a replica that lagged behind, Redis has older data: fewer messages and a shorter log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_newest_tasks_are_sent_again_after_the_newest_writes_are_lost() {
     let installation = Installation::new().await;
     let (_serve, api, people) = three_queued(&installation).await;
-    let log = count_of_log(&installation).await;
+    let log = log_key_and_length(&installation).await;
     create(api, &people.alice, "Lost", None).await;
     published(&installation, 4).await;
     let lost = installation.redis.command(&["LPOP", "celery"]).unwrap();
@@ -127,8 +127,8 @@ async fn only_the_newest_tasks_are_sent_again_after_the_newest_writes_are_lost()
     installation.mails(4).await;
 }
 
-/// Returns the key of the publication log, and its length.
-async fn count_of_log(installation: &Installation) -> (String, String) {
+/// Returns the key and the length of the publication log.
+async fn log_key_and_length(installation: &Installation) -> (String, String) {
     let client = postgres::client(&installation.variable("DATABASE_URL")).await;
     let sql = "SELECT log_id::text, max(batch)::text FROM published_tasks GROUP BY log_id";
     let log = client.query_one(sql, &[]).await.unwrap();
@@ -175,7 +175,7 @@ async fn a_task_without_a_result_is_forgotten_after_its_lifetime() {
     assert_eq!(queued(&installation), 0);
 }
 
-/// Limits the repetitions if Redis keeps losing its data.
+/// This bounds how often a task is sent if Redis keeps losing its data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_was_lost_ten_times_is_not_sent_again() {
     let installation = Installation::new().await;
