@@ -189,7 +189,7 @@ async fn a_task_that_was_lost_ten_times_is_not_sent_again() {
     published(&installation, 0).await;
     assert_eq!(queued(&installation), 0);
     serve
-        .wait_for_output("Redis has lost tasks again; they are not sent again")
+        .wait_for_output("Redis has lost tasks too often; they are not sent again")
         .await;
 }
 
