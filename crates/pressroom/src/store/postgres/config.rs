@@ -273,6 +273,30 @@ mod tests {
     }
 
     #[test]
+    fn the_tls_versions_are_those_between_the_minimum_and_the_maximum() {
+        let versions = |min: &str, max: &str| {
+            let (min, max) = (
+                format!("ssl_min_protocol_version={min}"),
+                format!("ssl_max_protocol_version={max}"),
+            );
+            [format!("{min}&{max}"), format!("{max}&{min}")].map(|query| {
+                let config = PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
+                config.ok().map(|config| format!("{:?}", config.tls.versions))
+            })
+        };
+        for (min, max, expected) in [
+            ("", "", Some("[TLSv1_3, TLSv1_2]")),
+            ("TLSv1", "TLSv1.3", Some("[TLSv1_3, TLSv1_2]")),
+            ("TLSv1.3", "TLSv1.3", Some("[TLSv1_3]")),
+            ("TLSv1.2", "TLSv1.2", Some("[TLSv1_2]")),
+            ("TLSv1.3", "TLSv1.2", None),
+        ] {
+            let expected = expected.map(str::to_owned);
+            assert_eq!(versions(min, max), [expected.clone(), expected], "{min} to {max}");
+        }
+    }
+
+    #[test]
     fn the_url_sets_the_pool_mode_and_whether_statements_are_prepared() {
         let parse = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
         assert_eq!(parse("").unwrap().pool_mode, PoolMode::Session);

@@ -339,18 +339,20 @@ impl Parameters {
             }
             "sslsni" => self.sni = is_on(name, value)?,
             "ssl_min_protocol_version" => {
-                let all = TLS_VERSIONS;
                 let versions = [
-                    ("TLSv1", all),
-                    ("TLSv1.1", all),
-                    ("TLSv1.2", all),
-                    ("TLSv1.3", ONLY_TLS13),
+                    ("TLSv1", false),
+                    ("TLSv1.1", false),
+                    ("TLSv1.2", false),
+                    ("TLSv1.3", true),
                 ];
-                self.tls_versions = choice(name, value, &versions)?;
+                if choice(name, value, &versions)? {
+                    self.only_tls(ONLY_TLS13)?;
+                }
             }
             "ssl_max_protocol_version" => {
-                let versions = [("TLSv1.2", ONLY_TLS12), ("TLSv1.3", TLS_VERSIONS)];
-                self.tls_versions = choice(name, value, &versions)?;
+                if choice(name, value, &[("TLSv1.2", true), ("TLSv1.3", false)])? {
+                    self.only_tls(ONLY_TLS12)?;
+                }
             }
             "sslnegotiation" => {
                 let negotiations = [
@@ -370,6 +372,16 @@ impl Parameters {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Allows only this version of TLS.
+    fn only_tls(&mut self, version: &'static [&'static SupportedProtocolVersion]) -> Result<(), InvalidUrl> {
+        if self.tls_versions != TLS_VERSIONS && self.tls_versions != version {
+            let problem = "ssl_min_protocol_version is later than ssl_max_protocol_version";
+            return Err(InvalidUrl(problem.to_owned()));
+        }
+        self.tls_versions = version;
+        Ok(())
     }
 }
 
