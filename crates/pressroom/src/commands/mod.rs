@@ -67,7 +67,7 @@ const LOG_LEVELS: &str = "info,tokio_postgres=warn,refinery_core=warn";
 /// Time between two deletions of expired rows.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
-/// Time between two attempts to sum up changes of the article count.
+/// Time between two attempts to sum up changes to the article count.
 const FOLD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Sets up telemetry and signals, runs a command with the effective name of the service, and flushes telemetry
@@ -175,7 +175,7 @@ struct Service {
 
 impl Service {
     /// Starts the server and the background work: publishing tasks from the outbox, checking the database,
-    /// measuring the outbox, summing up changes of the article count, and deleting expired rows.
+    /// measuring the outbox, summing up changes to the article count, and deleting expired rows.
     fn spawn(self, lifecycle: &mut Lifecycle) {
         let (store, config) = (self.store, self.api);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -251,7 +251,7 @@ fn channels(config: &NotifyConfig) -> anyhow::Result<Arc<[Arc<dyn Channel>]>> {
     Ok(channels.into())
 }
 
-/// Sums up changes of the article count at intervals until `shutdown`. Logs the first of consecutive failures.
+/// Sums up changes to the article count at intervals until `shutdown`. Logs the first of consecutive failures.
 async fn fold_article_count(store: Arc<dyn Store>, shutdown: CancellationToken) {
     const BATCH: i64 = 10_000;
     let mut failing = false;
@@ -272,7 +272,7 @@ async fn fold_article_count(store: Arc<dyn Store>, shutdown: CancellationToken) 
             }
             Err(error) if !failing => {
                 failing = true;
-                telemetry::warn!(%error, "cannot sum up changes of the article count; retrying every 5 s");
+                telemetry::warn!(%error, "cannot sum up changes to the article count; retrying every 5 s");
             }
             Err(_) => {}
         }

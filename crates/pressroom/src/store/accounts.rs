@@ -43,8 +43,8 @@ pub trait AccountStore: Debug + Send + Sync + 'static {
     /// Replaces a password hash if it is still `old`.
     async fn upgrade_password_hash(&self, id: UserId, old: &PasswordHash, new: &PasswordHash) -> Result<()>;
 
-    /// Finds the user of a token, whether the token was revoked, and whether the user's sessions have ended, in
-    /// one statement.
+    /// Finds the user of a token, and determines whether the token was revoked and the user's sessions have ended,
+    /// in one statement.
     async fn find_session(&self, user: UserId, token: &TokenKey) -> Result<Option<Session>>;
 
     /// Ends the user's sessions and starts a new generation.

@@ -54,7 +54,7 @@ pub trait ArticleStore: Debug + Send + Sync + 'static {
     /// old.
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage>;
 
-    /// Replaces up to `limit` recorded changes of the article count by their sum, if there are many, and returns
+    /// Replaces up to `limit` recorded changes to the article count by their sum, if there are many, and returns
     /// the number of replaced changes. Without this, each list would have to sum all of them up.
     async fn fold_article_count(&self, limit: i64) -> Result<u64>;
 

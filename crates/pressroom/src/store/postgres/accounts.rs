@@ -32,7 +32,7 @@ const LOCK_EMAIL: Statement = Statement::new(
     "SELECT pg_advisory_xact_lock(hashtextextended(lower($1::text), 0))",
 );
 
-/// A separate statement, so that the update sees the session ends that earlier updates have committed.
+/// A separate statement, so that the update sees the rows of `ended_sessions` that earlier updates have committed.
 const LOCK_USER: Statement = statement!("SELECT users", "SELECT FROM users WHERE id = $1 FOR UPDATE");
 
 const INSERT_USER: Statement = statement!(

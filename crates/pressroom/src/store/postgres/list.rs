@@ -33,7 +33,7 @@ const MAX_FOUND: i64 = 10_000;
 
 static LIST: Statements<(Shape, Plan)> = Statements::new(text);
 
-/// Replaces a batch of changes of the article count by their sum, if there are many of them. Skips rows that
+/// Replaces a batch of changes to the article count by their sum, if there are many of them. Skips rows that
 /// another process is replacing.
 const FOLD_COUNT: Statement = statement!(
     "DELETE article_count_changes",
@@ -320,7 +320,7 @@ fn corrected(page: ArticlePage, query: &ListQuery) -> ArticlePage {
     ArticlePage { total, ..page }
 }
 
-/// Replaces up to `limit` changes of the article count by their sum, and returns their number.
+/// Replaces up to `limit` changes to the article count by their sum, and returns their number.
 pub(super) async fn fold_count(primary: &Primary, limit: i64) -> Result<u64, StatementError> {
     let folded = primary.maintain(&FOLD_COUNT, &[&limit]).await?;
     let folded: Option<i64> = folded.first(|row| row.try_get("count"))?;
