@@ -9,10 +9,7 @@ use pressroom::{
 };
 use uuid::Uuid;
 
-use super::{
-    fixture::{at, new_article, new_user, task},
-    suite::LEASE,
-};
+use super::fixture::{LEASE, at, new_article, new_user, task};
 use crate::support::postgres::Database;
 
 const BATCH: PublishedBatch = PublishedBatch {
