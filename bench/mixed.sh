@@ -40,7 +40,7 @@ round_beside() {
     [ -z "$holder" ] || wait "$holder" || fail "the lock was not held"
     say "$beside_count" >"$work/round/$1.others"
     say "$beside_failed" >"$work/round/$1.failed"
-    figures="reads $(cat "$work/round/$1.alone")/s alone, $(cat "$work/round/$1.beside")/s beside $beside_count requests"
+    figures="reads $(cat "$work/round/$1.alone")/s alone, $(cat "$work/round/$1.beside")/s alongside $beside_count requests"
 }
 
 # `row_beside <name> <text>`
@@ -109,7 +109,7 @@ round_of_backlog() {
     published=$!
     load "$seconds" "$mixed_port" backlog.beside
     wait "$published"
-    figures="$(cat "$work/round/backlog") tasks per second; reads $(cat "$work/round/backlog.alone")/s alone, $(cat "$work/round/backlog.beside")/s"
+    figures="$(cat "$work/round/backlog") tasks per second; reads $(cat "$work/round/backlog.alone")/s alone, $(cat "$work/round/backlog.beside")/s meanwhile"
 }
 
 backlog_is_published() { [ "$(queue_length)" -ge "$backlog" ]; }
