@@ -7,7 +7,7 @@ use super::installation::{Installation, People, create};
 use crate::support::{eventually, postgres, process::Process};
 
 async fn count(installation: &Installation, sql: &str) -> i64 {
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
@@ -51,7 +51,7 @@ async fn three_queued(installation: &Installation) -> (Process, SocketAddr, Peop
 /// Deletes the record of the tasks whose messages `People::new` has removed from the queue.
 async fn forget(installation: &Installation) {
     published(installation, 1).await;
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     client.batch_execute("DELETE FROM published_tasks").await.unwrap();
 }
 
@@ -129,7 +129,7 @@ async fn only_the_newest_tasks_are_sent_again_after_the_newest_writes_are_lost()
 
 /// Returns the key and the length of the publication log.
 async fn log_key_and_length(installation: &Installation) -> (String, String) {
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     let sql = "SELECT log_id::text, max(batch)::text FROM published_tasks GROUP BY log_id";
     let log = client.query_one(sql, &[]).await.unwrap();
     (format!("celeriac.log.{}", log.get::<_, String>(0)), log.get(1))
@@ -141,7 +141,7 @@ async fn a_task_is_published_again_if_the_process_dies_before_recording_it() {
     let (mut serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
     forget(&installation).await;
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     client
         .batch_execute(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
@@ -180,7 +180,7 @@ async fn a_task_without_a_result_is_forgotten_after_its_lifetime() {
 async fn a_task_that_was_lost_ten_times_is_not_sent_again() {
     let installation = Installation::new().await;
     let (serve, _, _) = three_queued(&installation).await;
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     client
         .batch_execute("UPDATE published_tasks SET sends = 10")
         .await
@@ -198,7 +198,7 @@ async fn a_task_that_was_lost_ten_times_is_not_sent_again() {
 async fn a_backlog_is_published_without_pauses() {
     const BACKLOG: usize = 20_000;
     let installation = Installation::new().await;
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     let insert = format!(
         "INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
         SELECT gen_random_uuid(), 'app.jobs.tasks.send_article_notification', '[1, \"created\"]', '[]',
