@@ -237,11 +237,11 @@ async fn an_update_ends_other_sessions_unless_its_own_has_ended(fixture: Fixture
     let found = store.find_credentials(&email("ANN@example.com")).await.unwrap();
     assert_eq!(found.unwrap().generation, SessionGeneration(1));
 
-    // Another session verified the old password before that.
+    // Another session had verified the old password before the change.
     assert!(update(changes(0, 5, "second")).await.is_none());
     assert!(
         update(changes(0, 5, "first")).await.is_some(),
-        "the same session did"
+        "the session that made the change may change it again"
     );
     assert_eq!(session(ann.id).await.ended, ended(2, 5, Some("first")));
     let credentials = store.find_credentials_by_id(ann.id).await.unwrap().unwrap();
@@ -253,7 +253,7 @@ async fn an_update_ends_other_sessions_unless_its_own_has_ended(fixture: Fixture
     assert!(update(changes(2, 6, "second")).await.is_some());
     assert_eq!(session(ann.id).await.ended, ended(3, 6, Some("second")));
 
-    // The clock of the next process may be behind.
+    // The clock of the process that ends the sessions may be behind.
     let end = SessionEnd {
         at: at(4),
         kept: None,
@@ -277,7 +277,7 @@ async fn an_update_ends_other_sessions_unless_its_own_has_ended(fixture: Fixture
     assert_eq!(session(ann.id).await.ended, ended(5, 7, Some("third")));
 }
 
-/// Each has verified the password in generation 0.
+/// Each session has verified the password in generation 0.
 async fn one_of_several_sessions_that_change_the_password_wins(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
@@ -344,41 +344,14 @@ async fn a_revoked_token_is_rejected_until_it_is_purged(fixture: Fixture) {
 
     store.revoke_token(&token, at(100)).await.unwrap();
     store.revoke_token(&token, at(200)).await.unwrap();
-    assert!(
-        store
-            .find_session(user.id, &token)
-            .await
-            .unwrap()
-            .unwrap()
-            .revoked
-    );
-    assert!(
-        !store
-            .find_session(user.id, &other)
-            .await
-            .unwrap()
-            .unwrap()
-            .revoked
-    );
+    let revoked = async |token| store.find_session(user.id, token).await.unwrap().unwrap().revoked;
+    assert!(revoked(&token).await);
+    assert!(!revoked(&other).await);
 
     assert_eq!(store.purge_revoked_tokens(at(99)).await.unwrap(), 0);
-    assert!(
-        store
-            .find_session(user.id, &token)
-            .await
-            .unwrap()
-            .unwrap()
-            .revoked
-    );
+    assert!(revoked(&token).await);
     assert_eq!(store.purge_revoked_tokens(at(100)).await.unwrap(), 1);
-    assert!(
-        !store
-            .find_session(user.id, &token)
-            .await
-            .unwrap()
-            .unwrap()
-            .revoked
-    );
+    assert!(!revoked(&token).await);
 
     let unknown = UserId(user.id.0 + 1);
     assert!(store.find_session(unknown, &token).await.unwrap().is_none());

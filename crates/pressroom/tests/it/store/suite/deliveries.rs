@@ -57,7 +57,11 @@ async fn the_notified_events_of_an_author_are_limited(fixture: Fixture) {
     let events = "SELECT count(*) FROM notified_events";
     assert_eq!(fixture.count(events).await, 6);
     store.purge_deliveries(at(30), 100).await.unwrap();
-    assert_eq!(fixture.count(events).await, 4, "those of second 0 are deleted");
+    assert_eq!(
+        fixture.count(events).await,
+        4,
+        "the events of second 0 are deleted"
+    );
 }
 
 async fn concurrent_tasks_notify_of_one_edit(fixture: Fixture) {
@@ -98,7 +102,7 @@ async fn a_delivery_is_claimed_by_one_claimer(fixture: Fixture) {
         .filter(|claim| **claim == DeliveryClaim::Held { remaining: LEASE })
         .count();
     assert_eq!(held, 15);
-    // The same claim for another recipient, channel or task is a different delivery.
+    // A claim for another recipient, channel or task is a different delivery.
     for key in [
         delivery(2),
         DeliveryKey {
