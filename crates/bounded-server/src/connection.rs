@@ -34,18 +34,18 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Address of the peer, an extension of every request.
 ///
-/// An IPv4 address on a listener for IPv6 is an IPv4 address. Behind a proxy, this is the proxy's address.
+/// An IPv6 listener's IPv4-mapped addresses are converted to IPv4. Behind a proxy, this is the proxy's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// Request extension that marks a connection above the limit, from
+/// Request extension that marks a connection reserved for health probes; see
 /// [`Server::reserved_connections`](crate::Server::reserved_connections).
 ///
-/// A service should respond to health probes only.
+/// The service should reject all other requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ReservedConnection;
 
-/// One connection, for its service.
+/// Data about one connection that its service needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
@@ -112,7 +112,7 @@ impl Connection {
 }
 
 pin_project! {
-    /// The body of a response, whose request is in progress until hyper drops the body.
+    /// Response body. Its request counts as in progress until hyper drops the body.
     pub(crate) struct ResponseBody<B> {
         #[pin]
         body: Option<B>,
