@@ -1,4 +1,4 @@
-//! Signals that operators' tools send: only SIGTERM and SIGINT stop a process.
+//! Signals that operators' tools send: none of them ends a process before it has finished its work.
 
 use super::installation::{Installation, People, create};
 use crate::support::raw;
@@ -10,7 +10,9 @@ async fn signals_that_reload_other_programs_are_ignored() {
     let people = People::new(api, &installation).await;
     let mut worker = installation.worker();
     worker.wait_for_output("Working").await;
-    for signal in ["HUP", "USR1", "USR2"] {
+    for signal in [
+        "HUP", "USR1", "USR2", "TTIN", "TTOU", "ALRM", "VTALRM", "PROF", "IO", "XFSZ",
+    ] {
         for process in [&serve, &worker] {
             process.send(signal);
             let logged = format!("SIG{signal} received and ignored");
@@ -28,4 +30,21 @@ async fn signals_that_reload_other_programs_are_ignored() {
     );
     assert!(worker.terminate().await.success(), "{}", worker.output());
     assert!(serve.terminate().await.success(), "{}", serve.output());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_that_stop_a_process_let_it_finish() {
+    let installation = Installation::new().await;
+    for signal in ["QUIT", "XCPU", "INT"] {
+        let (mut serve, _) = installation.serve().await;
+        let mut worker = installation.worker();
+        worker.wait_for_output("Working").await;
+        for process in [&mut serve, &mut worker] {
+            process.send(signal);
+            let status = process.wait_for_exit().await;
+            assert!(status.success(), "SIG{signal}: {status}: {}", process.output());
+            let logged = format!("SIG{signal} received, stopping");
+            assert!(process.output().contains(&logged), "{}", process.output());
+        }
+    }
 }
