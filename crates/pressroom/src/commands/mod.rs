@@ -269,6 +269,8 @@ async fn fold_article_count(store: Arc<dyn Store>, shutdown: CancellationToken) 
                     pause = Duration::ZERO;
                 }
             }
+            // The store logs its outages.
+            Err(StoreError::Unavailable(_)) => {}
             Err(error) if !failing => {
                 failing = true;
                 telemetry::warn!(%error, "cannot sum up changes of the number of articles; retrying every 5 s");

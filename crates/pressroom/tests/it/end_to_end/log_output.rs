@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::installation::{Installation, create};
 use crate::support::{
@@ -159,6 +159,34 @@ async fn an_outage_of_the_database_is_logged_once_with_the_number_of_failures() 
     let ended = lines(&whole, "database available again");
     assert_eq!(ended.len(), 1, "{whole}");
     assert!(ended[0]["fields"]["failures"].as_i64().unwrap() >= 50, "{whole}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_logs_an_outage_of_the_database_once_for_all_waiting_tasks() {
+    let server = Server::start();
+    let installation = Installation::on(server.url(), None).await;
+    let (mut serve, api) = installation.serve().await;
+    let token = raw::register(api, "alice@example.com").await;
+    create(api, &token, "First", None).await;
+    assert!(serve.terminate().await.success());
+    for number in 0..30 {
+        installation.send_task(&format!("task-{number}"), &json!([1, "created"]), |_| ());
+    }
+
+    server.stop();
+    let worker = installation.worker();
+    worker.wait_for_output("database unavailable").await;
+    // Each task fails several times.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    server.resume();
+    worker.wait_for_output("database available again").await;
+    let problems: Vec<Value> = worker
+        .output()
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Value| line["level"] == "WARN" || line["level"] == "ERROR")
+        .collect();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
 }
 
 #[test]
