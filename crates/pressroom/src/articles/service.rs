@@ -1,7 +1,8 @@
 //! Operations on articles and favourites, with their permissions.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use celeriac::RetryDelay;
 use telemetry::{Failure, KeyValue, Span};
 use tokio::sync::Notify;
 
@@ -28,6 +29,13 @@ const SLUG_ATTEMPTS: u32 = 5;
 
 /// Maximum number of attempts if concurrent requests win the idempotency key.
 const ONCE_ATTEMPTS: u32 = 3;
+
+/// Back-off after each of these attempts, so that concurrent requests do not meet again.
+const ONCE_BACK_OFF: RetryDelay = RetryDelay::Exponential {
+    first: Duration::from_millis(20),
+    longest: Duration::from_millis(200),
+    jitter: true,
+};
 
 /// Reason an operation on an article failed.
 #[derive(Debug, thiserror::Error)]
@@ -281,6 +289,9 @@ impl Articles {
             match self.insert(author, draft, Some(&once)).await {
                 Err(StoreError::Conflict(Constraint::IdempotencyKey)) => {
                     telemetry::debug!(attempt, "a concurrent request won the idempotency key");
+                    if attempt < ONCE_ATTEMPTS {
+                        tokio::time::sleep(ONCE_BACK_OFF.after(attempt - 1)).await;
+                    }
                 }
                 inserted => return Ok((inserted?, false)),
             }
