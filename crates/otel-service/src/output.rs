@@ -8,6 +8,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
+
+use crate::names::metric;
+
 /// Maximum size of the lines that wait to be written, in bytes, including the memory that manages them.
 const CAPACITY: usize = 1 << 20;
 
@@ -44,6 +49,22 @@ pub fn flush_output(timeout: Duration) -> bool {
     STDERR.flush(timeout) && written
 }
 
+/// Registers the instrument that counts dropped lines.
+pub(crate) fn observe(meter: &Meter) {
+    let outputs = [("stdout", &STDOUT), ("stderr", &STDERR)];
+    let outputs = outputs.map(|(stream, output)| ([KeyValue::new("log.iostream", stream)], output));
+    meter
+        .u64_observable_counter(metric::LOG_OUTPUT_DROPPED)
+        .with_unit("{line}")
+        .with_description("Log lines dropped because the reader of the output stalled.")
+        .with_callback(move |observer| {
+            for (stream, output) in &outputs {
+                observer.observe(output.lock().dropped_in_total, stream);
+            }
+        })
+        .build();
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Stream {
     Stdout,
@@ -67,6 +88,8 @@ struct Queue {
     size: usize,
     /// Lines dropped since the queue became full. Further lines are also dropped until it is half empty.
     dropped: u64,
+    /// All lines dropped since the process started.
+    dropped_in_total: u64,
     /// Whether the thread is writing lines that it has taken from the queue.
     writing: bool,
     /// Whether the thread runs.
@@ -80,6 +103,7 @@ impl Output {
             lines: VecDeque::new(),
             size: 0,
             dropped: 0,
+            dropped_in_total: 0,
             writing: false,
             started: false,
             report: None,
@@ -156,6 +180,7 @@ impl Queue {
         if self.dropped > 0 || self.size + size > CAPACITY {
             let count = lines.bytes().filter(|byte| *byte == b'\n').count();
             self.dropped += count.max(1) as u64;
+            self.dropped_in_total += count.max(1) as u64;
         } else {
             self.size += size;
             self.lines.push_back(lines);
@@ -273,6 +298,7 @@ mod tests {
         }
         let kept = queue.lines.len();
         assert!(kept > 1000, "{kept}");
+        assert_eq!(queue.dropped, (count - kept) as u64);
         // A line after the gap, once the report has made room for it.
         while queue.dropped > 0 {
             queue.take();
@@ -285,6 +311,7 @@ mod tests {
         );
         assert_eq!(rest.iter().filter(|line| line.contains("dropped")).count(), 1);
         assert_eq!(queue.size, 0);
+        assert_eq!(queue.dropped_in_total, (count - kept) as u64);
     }
 
     #[test]
