@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use opentelemetry_proto::tonic::metrics::v1::{NumberDataPoint, metric::Data, number_data_point};
 use serde_json::{Value, json};
 
 use super::installation::{Installation, create};
 use crate::support::{
     eventually,
+    otlp::text,
     postgres_server::{Server, free_port},
     process::{self, Process},
     raw,
@@ -74,6 +76,19 @@ async fn read_to_report(log: PipeReader) -> (i64, BufReader<PipeReader>) {
     reading.await.unwrap()
 }
 
+/// Returns the number of dropped lines in the newest metrics.
+fn counted_lines(installation: &Installation) -> Option<i64> {
+    let metric = installation.otlp.metric("pressroom-app", "log.output.dropped")?;
+    let Some(Data::Sum(sum)) = &metric.data else {
+        panic!("{metric:?}");
+    };
+    let of_stdout = |point: &&NumberDataPoint| text(&point.attributes, "log.iostream").unwrap() == "stdout";
+    match sum.data_points.iter().find(of_stdout)?.value {
+        Some(number_data_point::Value::AsInt(lines)) => Some(lines),
+        other => panic!("{other:?}"),
+    }
+}
+
 async fn stalled_reader(telemetry: &str) {
     let installation = Installation::new().await;
     let (mut serve, log, api) = start(&installation, &[("OTEL_SDK_DISABLED", telemetry)]).await;
@@ -81,6 +96,12 @@ async fn stalled_reader(telemetry: &str) {
     fill(api, &token).await;
     let (dropped, log) = read_to_report(log).await;
     assert!(dropped > 0);
+    if telemetry == "false" {
+        eventually("the dropped lines to be counted", async || {
+            (counted_lines(&installation)? >= dropped).then_some(())
+        })
+        .await;
+    }
 
     fill(api, &token).await;
     let signalled = Instant::now();
