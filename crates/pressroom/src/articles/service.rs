@@ -30,12 +30,13 @@ const SLUG_ATTEMPTS: u32 = 5;
 /// Maximum number of attempts if concurrent requests win the idempotency key.
 const ONCE_ATTEMPTS: u32 = 3;
 
-/// Back-off after each of these attempts, so that concurrent requests do not meet again.
+/// Back-off between these attempts if the response of the other request is not found.
 const ONCE_BACK_OFF: RetryDelay = RetryDelay::Exponential {
-    first: Duration::from_millis(20),
+    first: Duration::from_millis(50),
     longest: Duration::from_millis(200),
     jitter: true,
 };
+const ONCE_MIN_DELAY: Duration = Duration::from_millis(25);
 
 /// Reason an operation on an article failed.
 #[derive(Debug, thiserror::Error)]
@@ -286,12 +287,13 @@ impl Articles {
                     Err(ArticleError::IdempotencyKeyReused)
                 };
             }
+            if attempt > 1 {
+                let delay = ONCE_BACK_OFF.after(attempt - 2);
+                tokio::time::sleep(delay.max(ONCE_MIN_DELAY)).await;
+            }
             match self.insert(author, draft, Some(&once)).await {
                 Err(StoreError::Conflict(Constraint::IdempotencyKey)) => {
                     telemetry::debug!(attempt, "a concurrent request won the idempotency key");
-                    if attempt < ONCE_ATTEMPTS {
-                        tokio::time::sleep(ONCE_BACK_OFF.after(attempt - 1)).await;
-                    }
                 }
                 inserted => return Ok((inserted?, false)),
             }
