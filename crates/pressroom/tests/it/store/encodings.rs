@@ -219,6 +219,43 @@ async fn a_missing_schema_is_unavailable_and_names_the_remedy() {
     assert_remedy(&added.unwrap_err(), "42703");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_of_the_server_are_outages_and_rejections_by_the_schema_are_not() {
+    let database = Database::migrated().await;
+    let store = database.store();
+    let author = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let admin = database.client().await;
+    for (code, is_outage) in [
+        ("53100", true),
+        ("57P01", true),
+        ("58000", true),
+        ("58030", true),
+        ("58P01", true),
+        ("XX001", true),
+        ("XX002", true),
+        ("XX000", false),
+        ("23514", false),
+        ("P0001", false),
+    ] {
+        let trigger = format!(
+            "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql
+                 AS 'BEGIN RAISE EXCEPTION ''broken'' USING ERRCODE = ''{code}''; END';
+             CREATE OR REPLACE TRIGGER fail BEFORE INSERT ON articles FOR EACH ROW EXECUTE FUNCTION fail()"
+        );
+        admin.batch_execute(&trigger).await.unwrap();
+        let added = store
+            .insert_article(new_article("one", author.id, at(1)), task(1, at(1)))
+            .await;
+        let error = added.unwrap_err();
+        assert_eq!(
+            matches!(error, StoreError::Unavailable(_)),
+            is_outage,
+            "{code}: {error}"
+        );
+        assert!(error.to_string().contains(code), "{error}");
+    }
+}
+
 fn assert_remedy(error: &StoreError, code: &str) {
     let StoreError::Unavailable(reason) = error else {
         panic!("{error}");
