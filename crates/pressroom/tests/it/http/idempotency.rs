@@ -171,6 +171,10 @@ async fn a_failed_request_may_be_corrected_with_the_same_key(store: Arc<dyn Stor
 
 /// The trigger has the effect of another request that always holds the key but never completes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the trigger is not a statement of the service"
+)]
 async fn a_request_that_loses_every_race_for_its_key_waits_between_attempts() {
     let database = Database::migrated().await;
     let trigger = "
