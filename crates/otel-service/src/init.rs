@@ -17,7 +17,7 @@ use crate::b3::B3Propagator;
 use crate::config::{Config, Propagator};
 use crate::logs::{self, Format, LogLayer};
 use crate::metrics;
-use crate::output::{self, STDERR, STDOUT, flush_output};
+use crate::output::{STDERR, STDOUT, flush_output};
 use crate::process;
 use crate::propagation;
 use crate::providers::{Providers, start_pipeline};
@@ -86,7 +86,6 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
             metrics::enable(pipeline.exemplars().clone());
             pipeline.observe(&OWN.meter());
             process::observe(&OWN.meter());
-            output::observe(&OWN.meter());
         }
         let provider = providers.logs.as_ref();
         logger = provider.map(|provider| provider.logger(env!("CARGO_PKG_NAME")));

@@ -8,11 +8,6 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
-use opentelemetry::metrics::Meter;
-
-use crate::names::metric;
-
 /// Maximum size of the lines that wait to be written, in bytes, including the memory that manages them.
 const CAPACITY: usize = 1 << 20;
 
@@ -47,22 +42,6 @@ pub fn print_error(text: impl Into<String>) {
 pub fn flush_output(timeout: Duration) -> bool {
     let written = STDOUT.flush(timeout);
     STDERR.flush(timeout) && written
-}
-
-/// Registers the instrument that counts dropped lines.
-pub(crate) fn observe(meter: &Meter) {
-    let outputs = [("stdout", &STDOUT), ("stderr", &STDERR)];
-    let outputs = outputs.map(|(stream, output)| ([KeyValue::new("log.iostream", stream)], output));
-    meter
-        .u64_observable_counter(metric::LOG_OUTPUT_DROPPED)
-        .with_unit("{line}")
-        .with_description("Log lines dropped because the reader of the output stalled.")
-        .with_callback(move |observer| {
-            for (stream, output) in &outputs {
-                observer.observe(output.lock().dropped_in_total, stream);
-            }
-        })
-        .build();
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +126,11 @@ impl Output {
             .wait_timeout_while(self.lock(), timeout, |queue| !queue.is_written());
         let (_queue, result) = waiting.unwrap_or_else(PoisonError::into_inner);
         !result.timed_out()
+    }
+
+    /// Returns the number of lines dropped since the process started.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.lock().dropped_in_total
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
