@@ -129,7 +129,7 @@ impl Output {
     }
 
     /// Returns the number of lines dropped since the process started.
-    pub(crate) fn dropped(&self) -> u64 {
+    pub(crate) fn dropped_in_total(&self) -> u64 {
         self.lock().dropped_in_total
     }
 

@@ -75,7 +75,7 @@ pub(crate) fn observe(meter: &Meter) {
         .with_description("Log lines dropped because the reader of the output stalled.")
         .with_callback(move |observer| {
             for (stream, output) in &outputs {
-                observer.observe(output.dropped(), stream);
+                observer.observe(output.dropped_in_total(), stream);
             }
         })
         .build();
