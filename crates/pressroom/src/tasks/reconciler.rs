@@ -139,8 +139,12 @@ impl Reconciler {
                     INTERVAL
                 }
                 Err(error) => {
-                    // The broker's connections log their outages.
-                    if failures == 0 && !matches!(error, PassError::Broker(_)) {
+                    // The store and the broker's connections log their outages.
+                    let is_logged = matches!(
+                        error,
+                        PassError::Store(StoreError::Unavailable(_)) | PassError::Broker(_)
+                    );
+                    if failures == 0 && !is_logged {
                         telemetry::warn!(%error, "cannot check the published tasks; retrying");
                     }
                     failures += 1;

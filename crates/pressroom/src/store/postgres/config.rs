@@ -418,6 +418,10 @@ mod tests {
         let pooled = parse("pgbouncer=true&connection_limit=1&schema=public").unwrap();
         assert_eq!(pooled.pool_mode, PoolMode::Transaction);
         assert_eq!(pooled.ignored, ["connection_limit"]);
+        let ignored = parse("sslaccept=strict&search_path=public&TimeZone=UTC&autosave=always")
+            .unwrap()
+            .ignored;
+        assert_eq!(ignored, ["TimeZone", "autosave"]);
         assert_eq!(
             parse("pgbouncer=true&pool_mode=session").unwrap().pool_mode,
             PoolMode::Session
@@ -427,6 +431,9 @@ mod tests {
         assert_eq!(client, Some(("c.pem".into(), "k.pem".into())));
         for (query, expected) in [
             ("schema=app", "schema is not supported"),
+            ("search_path=app", "search_path is not supported"),
+            ("sslaccept=accept_invalid_certs", "sslaccept is not one of strict"),
+            ("sslidentity=c.p12", "sslidentity is not supported; use sslcert"),
             ("sslcert=c.pem", "sslcert and sslkey"),
             ("frobnicate=1", "unknown parameter `frobnicate`"),
             ("sslmod=require", "unknown parameter `sslmod`"),

@@ -76,12 +76,24 @@ const IGNORED: &[&str] = &[
     "pool_min_idle_conns",
     "statement_cache_capacity",
     "statement_cache_mode",
+    // Formats that Pressroom does not read; sqlx
+    "datestyle",
+    "extra_float_digits",
+    "intervalstyle",
+    "statement-cache-capacity",
     // JDBC
+    "assumeMinServerVersion",
+    "autosave",
+    "cancelSignalTimeout",
+    "defaultRowFetchSize",
     "loginTimeout",
     "preferQueryMode",
     "prepareThreshold",
+    "preparedStatementCacheQueries",
+    "preparedStatementCacheSizeMiB",
     "reWriteBatchedInserts",
     "socketTimeout",
+    "sslResponseTimeout",
     "stringtype",
     "tcpKeepAlive",
     // Supabase and Vercel
@@ -90,6 +102,7 @@ const IGNORED: &[&str] = &[
     // Set by Pressroom for each kind of statement.
     "lock_timeout",
     "statement_timeout",
+    "TimeZone",
     "timezone",
 ];
 
@@ -111,6 +124,7 @@ const REJECTED: &[(&str, &str)] = &[
     ("servicefile", "put the service's settings into the URL"),
     ("sslcrl", "revoke certificates at the CA in sslrootcert"),
     ("sslcrldir", "revoke certificates at the CA in sslrootcert"),
+    ("sslidentity", "use sslcert and sslkey"),
     ("sslpassword", "use a key without a passphrase"),
 ];
 
@@ -348,7 +362,9 @@ impl Parameters {
             "gssencmode" => only(name, value, &["disable", "prefer"])?,
             "min_protocol_version" => only(name, value, &["3.0"])?,
             "replication" => only(name, value, &["false", "off", "no", "0"])?,
-            "schema" | "currentSchema" | "schema_search_path" => {
+            // Prisma's switch for the verification of certificates.
+            "sslaccept" => only(name, value, &["strict"])?,
+            "schema" | "currentSchema" | "schema_search_path" | "search_path" => {
                 if value != "public" {
                     return Err(InvalidUrl(format!(
                         "{name} is not supported; use options=-csearch_path%3D..., or ALTER ROLE ... SET search_path"
