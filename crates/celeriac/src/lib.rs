@@ -49,6 +49,7 @@ mod back_off;
 mod broker;
 mod canvas;
 mod client;
+mod context;
 mod control;
 mod event;
 mod exception;
@@ -87,6 +88,7 @@ pub use self::{
     },
     canvas::{Canvas, CanvasError, chain, chord, group},
     client::{ApplyError, Client, SendError},
+    context::TaskContext,
     control::{Control, Reply},
     event::Event,
     exception::Exception,
@@ -98,11 +100,11 @@ pub use self::{
     },
     redis::{ConfigError, RedisBroker, RedisConfig, RedisScript},
     result::{ResultMeta, Status},
-    retry::RetryDelay,
+    retry::{Retry, RetryDelay},
     schedule::{CatchUp, Cron, CronError, Entry, Interval, Schedule, ScheduleError, Scheduler},
     signature::Signature,
     system::default_node_name,
-    task::{TaskContext, TaskError, TaskOptions, TaskOutcome},
+    task::{TaskError, TaskOptions, TaskOutcome},
     task_id::TaskId,
     worker::{Worker, WorkerBuilder, WorkerError},
 };

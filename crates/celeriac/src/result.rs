@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{exception::Exception, json, message::Headers, repr, task_id::TaskId, time};
+use crate::{exception::Exception, json, message::Headers, task_id::TaskId, time};
 
 /// State of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +22,23 @@ pub enum Status {
     Failure,
     /// The task expired or was revoked.
     Revoked,
-    /// A custom state set by a Python task.
+    /// A custom state, such as `PROGRESS`.
     #[serde(untagged)]
     Other(String),
+}
+
+impl From<&str> for Status {
+    /// Returns the state with this name, which is custom if Celery does not define it.
+    fn from(name: &str) -> Self {
+        match name {
+            "STARTED" => Self::Started,
+            "SUCCESS" => Self::Success,
+            "RETRY" => Self::Retry,
+            "FAILURE" => Self::Failure,
+            "REVOKED" => Self::Revoked,
+            other => Self::Other(other.to_owned()),
+        }
+    }
 }
 
 impl Status {
@@ -118,7 +132,7 @@ impl ResultMeta {
     /// Creates the result of a task that failed and will be retried.
     #[must_use]
     pub fn retry(headers: &Headers, exception: &Exception) -> Self {
-        let result = described(exception, &[json!(exception.message)]);
+        let result = described(exception);
         Self {
             traceback: Some(exception.traceback()),
             // Celery counts the retry as a child of the attempt.
@@ -132,21 +146,15 @@ impl ResultMeta {
     pub fn failure(headers: &Headers, exception: &Exception, now: Timestamp) -> Self {
         Self {
             traceback: Some(exception.traceback()),
-            ..Self::rejected(headers, exception, &[json!(exception.message)], now)
+            ..Self::aborted(headers, exception, now)
         }
     }
 
-    /// Creates the result of a task that failed outside of its own code, with the exception's arguments in
-    /// Celery's format and without a traceback.
-    pub(crate) fn rejected(
-        headers: &Headers,
-        exception: &Exception,
-        arguments: &[Value],
-        now: Timestamp,
-    ) -> Self {
+    /// Creates the result of a task that failed outside of its own code, without a traceback.
+    pub(crate) fn aborted(headers: &Headers, exception: &Exception, now: Timestamp) -> Self {
         Self {
             date_done: Some(time::format(now)),
-            ..Self::new(headers, Status::Failure, described(exception, arguments))
+            ..Self::new(headers, Status::Failure, described(exception))
         }
     }
 
@@ -156,29 +164,24 @@ impl ResultMeta {
         let exception = Exception::new("TaskRevokedError", reason.to_owned()).module("celery.exceptions");
         Self {
             date_done: Some(time::format(now)),
-            ..Self::new(headers, Status::Revoked, described(&exception, &[json!(reason)]))
+            ..Self::new(headers, Status::Revoked, described(&exception))
         }
+    }
+
+    /// Creates a state that a task sets while it runs.
+    pub(crate) fn state(headers: &Headers, status: Status, value: Value) -> Self {
+        Self::new(headers, status, value)
     }
 
     /// Returns the exception of a task that failed, is retried or was revoked. Without an exception, all its
     /// fields are empty.
     pub fn exception(&self) -> Exception {
         let text = |name: &str| self.result[name].as_str().unwrap_or_default().to_owned();
-        let message = match &self.result["exc_message"] {
-            Value::Null => String::new(),
-            Value::String(message) => message.clone(),
-            Value::Array(arguments) => match arguments.as_slice() {
-                [] => String::new(),
-                [Value::String(message)] => message.clone(),
-                [one] => repr::value(one),
-                several => repr::tuple(several),
-            },
-            other => repr::value(other),
-        };
-        Exception {
-            type_name: text("exc_type"),
-            module: text("exc_module"),
-            message,
+        let exception = Exception::new(text("exc_type"), "").module(text("exc_module"));
+        match &self.result["exc_message"] {
+            Value::Null => exception,
+            Value::Array(arguments) => exception.args(arguments.iter().cloned()),
+            other => exception.args([other.clone()]),
         }
     }
 
@@ -198,10 +201,10 @@ impl ResultMeta {
     }
 }
 
-fn described(exception: &Exception, arguments: &[Value]) -> Value {
+fn described(exception: &Exception) -> Value {
     json!({
         "exc_type": exception.type_name,
-        "exc_message": arguments,
+        "exc_message": exception.arguments(),
         "exc_module": exception.module,
     })
 }

@@ -40,6 +40,15 @@ impl ResultTree {
         json!([[self.id, parent], children])
     }
 
+    /// Returns the result of the first task sent, in Celery's encoding, which Celery counts as the child.
+    pub(crate) fn trail(&self) -> Value {
+        let mut first = self;
+        while let Some(parent) = &first.parent {
+            first = parent;
+        }
+        first.as_tuple()
+    }
+
     /// Decodes a tuple encoded by [`as_tuple`](Self::as_tuple) or a Python worker.
     pub(crate) fn from_tuple(tuple: &Value) -> Option<Self> {
         let (own, parts) = (tuple.get(0)?, tuple.get(1)?);

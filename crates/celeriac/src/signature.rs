@@ -151,6 +151,18 @@ impl Signature {
     }
 }
 
+impl From<&str> for Signature {
+    fn from(task: &str) -> Self {
+        Self::new(task)
+    }
+}
+
+impl From<String> for Signature {
+    fn from(task: String) -> Self {
+        Self::new(task)
+    }
+}
+
 impl From<Signature> for Canvas {
     fn from(signature: Signature) -> Self {
         Self(signature.0)

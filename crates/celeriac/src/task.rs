@@ -1,24 +1,15 @@
-//! Types for the code of a task: its options, its context, and its errors. Finding and running tasks is left
-//! to the worker.
+//! Types for the code of a task: its options, its errors, and the outcomes of its attempts. Finding and
+//! running tasks is left to the worker.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{
+    canvas::Canvas,
     exception::{BoxError, Exception},
     message::TimeLimit,
-    retry::RetryDelay,
-    task_id::TaskId,
+    retry::{Retry, RetryDelay},
 };
 
 /// Options of a task. A message can override some of them.
@@ -42,6 +33,7 @@ pub struct TaskOptions {
     pub(crate) acks_late: bool,
     pub(crate) ignore_result: bool,
     pub(crate) parameters: &'static [&'static str],
+    pub(crate) extra_kwargs: bool,
 }
 
 impl Default for TaskOptions {
@@ -61,6 +53,7 @@ impl TaskOptions {
             acks_late: true,
             ignore_result: false,
             parameters: &[],
+            extra_kwargs: false,
         }
     }
 
@@ -77,8 +70,8 @@ impl TaskOptions {
         self
     }
 
-    /// Sets the time after which the task is asked to end; see [`TaskContext::soft_time_limit`]. Unlimited by
-    /// default.
+    /// Sets the time after which the task is asked to end; see
+    /// [`TaskContext::soft_time_limit`](crate::TaskContext::soft_time_limit). Unlimited by default.
     pub fn soft_time_limit(mut self, limit: Duration) -> Self {
         self.time_limit.soft = Some(limit);
         self
@@ -114,94 +107,19 @@ impl TaskOptions {
 
     /// Sets the names of the positional arguments, which lets callers pass them by keyword.
     ///
-    /// Arguments that a caller omits are null, which an `Option` accepts. Keyword arguments with other names
-    /// are ignored.
+    /// Arguments that a caller omits are null, which an `Option` accepts. A keyword argument with another name
+    /// is a `TypeError`, unless [`extra_kwargs`](Self::extra_kwargs) allows it.
     pub fn parameters(mut self, names: &'static [&'static str]) -> Self {
         self.parameters = names;
         self
     }
-}
 
-/// Context of one attempt at a task.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct TaskContext {
-    /// Task id.
-    pub id: TaskId,
-    /// Registered name.
-    pub task: String,
-    /// Number of earlier attempts.
-    pub retries: u32,
-    /// Name of the worker.
-    pub hostname: String,
-    /// Queue that the message was received from.
-    pub queue: String,
-    /// Task that sent this one; the task itself from its second attempt on.
-    pub parent_id: Option<TaskId>,
-    /// First task of the tree that this task belongs to.
-    pub root_id: Option<TaskId>,
-    /// Whether the message was delivered before to a worker that did not finish the task.
-    pub redelivered: bool,
-    pub(crate) soft: SoftLimit,
-}
-
-impl TaskContext {
-    /// Creates the context of a first attempt, for unit tests of a task. The fields can be changed.
-    ///
-    /// ```
-    /// use celeriac::{TaskContext, TaskError};
-    ///
-    /// async fn add(_: TaskContext, (a, b): (i64, i64)) -> Result<i64, TaskError> {
-    ///     Ok(a + b)
-    /// }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// let sum = add(TaskContext::for_test("math.add"), (2, 3)).await;
-    /// assert_eq!(sum, Ok(5));
-    /// # }
-    /// ```
-    pub fn for_test(task: impl Into<String>) -> Self {
-        Self {
-            id: Uuid::nil().into(),
-            task: task.into(),
-            retries: 0,
-            hostname: "celery@test".to_owned(),
-            queue: "celery".to_owned(),
-            parent_id: None,
-            root_id: None,
-            redelivered: false,
-            soft: SoftLimit::default(),
-        }
-    }
-
-    /// Resolves when the soft time limit has passed. The task can then clean up before the hard limit.
-    ///
-    /// A task that never calls this method is stopped at the soft limit with `SoftTimeLimitExceeded`. A task
-    /// that has called this method continues until it returns or the hard limit stops it.
-    pub fn soft_time_limit(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.soft.watched.store(true, Ordering::Release);
-        self.soft.passed.clone().cancelled_owned()
-    }
-
-    /// Makes the soft time limit pass now, for unit tests of a task.
-    pub fn pass_soft_time_limit(&self) {
-        self.soft.pass();
-    }
-}
-
-/// Soft time limit of one attempt, which the task watches and the worker signals.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SoftLimit {
-    watched: Arc<AtomicBool>,
-    passed: CancellationToken,
-}
-
-impl SoftLimit {
-    /// Notifies the task that the limit has passed. Returns whether the task watches the limit.
-    pub(crate) fn pass(&self) -> bool {
-        self.passed.cancel();
-        self.watched.load(Ordering::Acquire)
+    /// Sets whether the task accepts keyword arguments that are not among its parameters, like Python's
+    /// `**kwargs`; off by default. The task finds them in
+    /// [`TaskContext::message`](crate::TaskContext::message).
+    pub fn extra_kwargs(mut self, accept: bool) -> Self {
+        self.extra_kwargs = accept;
+        self
     }
 }
 
@@ -224,32 +142,56 @@ impl SoftLimit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// Transient failure. The task is retried until `max_retries` is reached, and then fails with `cause`.
-    Retry {
-        /// Error of this attempt.
-        cause: Exception,
-        /// Delay before the next attempt; [`TaskOptions::retry_delay`] if `None`.
-        countdown: Option<Duration>,
-    },
+    /// Transient failure. The task is retried until `max_retries` is reached, and then fails with the cause.
+    Retry(Box<Retry>),
     /// Permanent failure.
     Failed(Exception),
+    /// Ends the task without a result, callbacks or errbacks, like Celery's `Ignore`.
+    Ignore,
+    /// Rejects the message, like Celery's `Reject`. No result is stored.
+    ///
+    /// A task that was acknowledged early is only ended.
+    Reject {
+        /// Whether the message returns to the head of its queue. Otherwise it is moved to the dead-letter
+        /// list.
+        requeue: bool,
+        /// Reason that the dead letter and the log show.
+        reason: String,
+    },
+    /// Replaces the task with other tasks, like Celery's `self.replace`; see [`TaskError::replace`].
+    Replace(Box<Canvas>),
 }
 
 impl TaskError {
     /// Creates a retry after the task's usual delay.
     pub fn retry(cause: impl Into<BoxError>) -> Self {
-        Self::Retry {
-            cause: Exception::from_error(cause),
-            countdown: None,
-        }
+        Retry::new(cause).into()
     }
 
     /// Creates a retry after `countdown`.
     pub fn retry_in(cause: impl Into<BoxError>, countdown: Duration) -> Self {
-        Self::Retry {
-            cause: Exception::from_error(cause),
-            countdown: Some(countdown),
-        }
+        Retry::new(cause).countdown(countdown).into()
+    }
+
+    /// Replaces the task with other tasks, which inherit its id, its callbacks and its place in chains and
+    /// chords. A group is replaced by the list of its return values.
+    ///
+    /// ```
+    /// use celeriac::{Signature, TaskContext, TaskError, group};
+    ///
+    /// async fn sum_of_squares(_: TaskContext, (numbers,): (Vec<i64>,)) -> Result<(), TaskError> {
+    ///     let squares = group(numbers.into_iter().map(|number| Signature::new("square").arg(number)));
+    ///     Err(TaskError::replace(squares.then(Signature::new("sum"))))
+    /// }
+    /// ```
+    pub fn replace(with: impl Into<Canvas>) -> Self {
+        Self::Replace(Box::new(with.into()))
+    }
+}
+
+impl From<Retry> for TaskError {
+    fn from(retry: Retry) -> Self {
+        Self::Retry(Box::new(retry))
     }
 }
 
@@ -262,8 +204,11 @@ impl<E: Into<BoxError>> From<E> for TaskError {
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Retry { cause, .. } => write!(f, "to be retried: {cause}"),
+            Self::Retry(retry) => write!(f, "to be retried: {}", retry.cause),
             Self::Failed(exception) => exception.fmt(f),
+            Self::Ignore => f.write_str("ignored"),
+            Self::Reject { reason, .. } => write!(f, "rejected: {reason}"),
+            Self::Replace(_) => f.write_str("replaced by other tasks"),
         }
     }
 }
@@ -283,9 +228,15 @@ pub enum TaskOutcome {
     },
     /// The task failed permanently.
     Failure(Exception),
-    /// The worker stopped or rejected the task. Contains the exception, and its arguments as results store
-    /// them.
-    Rejected(Exception, Vec<Value>),
+    /// The worker stopped the task, or does not know it.
+    Aborted(Exception),
+    /// The task ended without a result, or was replaced by other tasks.
+    Ignored,
+    /// The task rejected its message.
+    Rejected {
+        /// Whether the message returns to its queue.
+        requeue: bool,
+    },
     /// The task must not run: `expired`, `revoked`, or `terminated` while it ran.
     Revoked(&'static str),
 }
@@ -297,7 +248,9 @@ impl TaskOutcome {
         match self {
             Self::Success(_) => "SUCCESS",
             Self::Retry { .. } => "RETRY",
-            Self::Failure(_) | Self::Rejected(..) => "FAILURE",
+            Self::Failure(_) | Self::Aborted(_) => "FAILURE",
+            Self::Ignored => "IGNORED",
+            Self::Rejected { .. } => "REJECTED",
             Self::Revoked(_) => "REVOKED",
         }
     }
@@ -307,8 +260,8 @@ impl TaskOutcome {
     pub fn exception(&self) -> Option<&Exception> {
         match self {
             Self::Retry { cause, .. } => Some(cause),
-            Self::Failure(exception) | Self::Rejected(exception, _) => Some(exception),
-            Self::Success(_) | Self::Revoked(_) => None,
+            Self::Failure(exception) | Self::Aborted(exception) => Some(exception),
+            Self::Success(_) | Self::Revoked(_) | Self::Ignored | Self::Rejected { .. } => None,
         }
     }
 }

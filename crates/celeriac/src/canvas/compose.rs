@@ -11,7 +11,7 @@ use super::node::{CanvasError, Kind, Node};
 ///     .then(group([Signature::new("words"), Signature::new("links")]))
 ///     .then(Signature::new("store"));
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a canvas runs only when a client sends it"]
 pub struct Canvas(pub(crate) Node);
 

@@ -113,7 +113,7 @@ fn slot(shared: &Shared) -> Slot {
 }
 
 /// Handles a delivery from its arrival to its settlement, unless the worker stops before the task starts.
-async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Box<Message>) {
+async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, mut slot: Slot, message: Box<Message>) {
     if !may_begin(shared, entry, &message).await {
         return;
     }

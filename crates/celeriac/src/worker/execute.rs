@@ -13,7 +13,7 @@ use futures_util::{
     FutureExt,
     future::{self, join},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -24,14 +24,16 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    context::{RawMessage, Request, SoftLimit, TaskContext},
     exception::Exception,
     failure_log::FailureLog,
     log::{debug, error, warn},
     message::{Headers, MAX_RETRIES, Message, TimeLimit, seconds},
     observer::{TaskInfo, observed},
     result::ResultMeta,
-    retry, system,
-    task::{SoftLimit, TaskContext, TaskError, TaskOutcome},
+    retry::{self, Retry},
+    system,
+    task::{TaskError, TaskOutcome},
 };
 
 /// Executes the task of a delivery.
@@ -41,7 +43,7 @@ use crate::{
 /// needs no slot.
 pub(super) async fn execute(
     shared: &Arc<Shared>,
-    entry: &Entry,
+    entry: &Arc<Entry>,
     mut message: Box<Message>,
     slot: Option<OwnedSemaphorePermit>,
 ) {
@@ -61,15 +63,15 @@ pub(super) async fn execute(
         ignore_result: headers.ignore_result || options.is_some_and(|options| options.ignore_result),
     };
     let work = pin!(async {
-        let outcome = match attempt.decide(registered) {
+        let ended = match attempt.decide(registered) {
             Ok(registered) => attempt.run(registered, args, kwargs).await,
-            Err(outcome) => outcome,
+            Err(outcome) => outcome.into(),
         };
         // Logged within the run's span, which adds the trace id to the log line.
-        log(headers, &outcome);
+        log(headers, &ended);
         let follow_up = follow::has_follow_up(&message.embed);
         let trace = follow_up.then(|| shared.observer.context());
-        (outcome, shared.observer.current_span(), trace.unwrap_or_default())
+        (ended, shared.observer.current_span(), trace.unwrap_or_default())
     });
     shared.active.fetch_add(1, Ordering::Relaxed);
     let info = TaskInfo {
@@ -81,7 +83,13 @@ pub(super) async fn execute(
         registered: registered.is_some(),
     };
     let run_span = shared.observer.run(&info, &headers.extra);
-    let (outcome, span, trace) = observed(work, |poll| run_span.in_scope(poll)).await;
+    let (ended, span, trace) = observed(work, |poll| run_span.in_scope(poll)).await;
+    let Ended {
+        outcome,
+        retry,
+        reason,
+        children,
+    } = ended;
     run_span.finish(&outcome);
     shared.active.fetch_sub(1, Ordering::Relaxed);
     shared.processed.fetch_add(1, Ordering::Relaxed);
@@ -93,6 +101,9 @@ pub(super) async fn execute(
     events::ended(shared, &headers.id, &outcome, runtime, entry.orders.signal());
     let run = FinishedRun {
         outcome,
+        retry,
+        reason,
+        children,
         ignore_result: attempt.ignore_result,
         acked_early,
         trace,
@@ -101,10 +112,38 @@ pub(super) async fn execute(
     settle::settle(shared, &entry.delivery, &message, run).await;
 }
 
+/// An attempt that has ended.
+struct Ended {
+    outcome: TaskOutcome,
+    /// Options of the next attempt.
+    retry: Option<Box<Retry>>,
+    /// Reason that the task gave for rejecting its message.
+    reason: String,
+    /// Results of the tasks that the task has sent, in Celery's format.
+    children: Vec<Value>,
+}
+
+impl From<TaskOutcome> for Ended {
+    fn from(outcome: TaskOutcome) -> Self {
+        Self {
+            outcome,
+            retry: None,
+            reason: String::new(),
+            children: Vec::new(),
+        }
+    }
+}
+
+impl RawMessage for Entry {
+    fn raw(&self) -> &[u8] {
+        &self.delivery.raw
+    }
+}
+
 /// One attempt at a task.
 struct Attempt<'a> {
     shared: &'a Shared,
-    entry: &'a Entry,
+    entry: &'a Arc<Entry>,
     /// The message, without its arguments.
     message: &'a Message,
     ignore_result: bool,
@@ -123,17 +162,12 @@ impl Attempt<'_> {
         registered.ok_or_else(|| self.not_registered())
     }
 
-    async fn run(
-        &self,
-        registered: &Registered,
-        args: Vec<Value>,
-        kwargs: Map<String, Value>,
-    ) -> TaskOutcome {
+    async fn run(&self, registered: &Registered, args: Vec<Value>, kwargs: Map<String, Value>) -> Ended {
         let headers = &self.message.headers;
         registered.limits.total.fetch_add(1, Ordering::Relaxed);
         events::emit(self.shared, "task-started", &headers.id, []);
         let context = self.context();
-        let soft = context.soft.clone();
+        let (soft, request) = (context.soft.clone(), Arc::clone(&context.request));
         let defaults = registered.limits.time_limit();
         let limits = TimeLimit {
             hard: headers.timelimit.hard.or(defaults.hard),
@@ -154,36 +188,52 @@ impl Attempt<'_> {
         } else {
             run.await
         };
-        match ended {
-            Err(outcome) => outcome,
-            Ok(Ok(value)) => TaskOutcome::Success(value),
-            Ok(Err(TaskError::Failed(exception))) => TaskOutcome::Failure(exception),
-            Ok(Err(TaskError::Retry { cause, countdown })) => {
-                let (options, retries) = (&registered.options, headers.retries);
-                let requested = self.message.properties.extra.get(MAX_RETRIES);
-                if retry::is_allowed(retries, options.max_retries, requested) {
-                    let countdown = countdown.unwrap_or_else(|| options.retry_delay.after(retries));
-                    TaskOutcome::Retry { cause, countdown }
-                } else {
-                    TaskOutcome::Failure(cause)
-                }
-            }
+        let mut ended = match ended {
+            Err(outcome) => outcome.into(),
+            Ok(Ok(value)) => TaskOutcome::Success(value).into(),
+            Ok(Err(error)) => self.failed(registered, error),
+        };
+        ended.children = request.children();
+        ended
+    }
+
+    fn failed(&self, registered: &Registered, error: TaskError) -> Ended {
+        match error {
+            TaskError::Failed(exception) => TaskOutcome::Failure(exception).into(),
+            TaskError::Retry(retry) => self.retry(registered, retry),
+            TaskError::Ignore => TaskOutcome::Ignored.into(),
+            TaskError::Reject { requeue, reason } => Ended {
+                reason,
+                ..TaskOutcome::Rejected { requeue }.into()
+            },
+            TaskError::Replace(_) => TaskOutcome::Ignored.into(),
+        }
+    }
+
+    fn retry(&self, registered: &Registered, retry: Box<Retry>) -> Ended {
+        let (options, retries) = (&registered.options, self.message.headers.retries);
+        let requested = self.message.properties.extra.get(MAX_RETRIES);
+        if !retry::is_allowed(retries, options.max_retries, requested, retry.max_retries) {
+            return TaskOutcome::Failure(retry.cause).into();
+        }
+        let countdown = match retry.eta {
+            Some(eta) => Duration::try_from(eta.duration_since(system::now())).unwrap_or_default(),
+            None => retry
+                .countdown
+                .unwrap_or_else(|| options.retry_delay.after(retries)),
+        };
+        let cause = retry.cause.clone();
+        Ended {
+            retry: Some(retry),
+            ..TaskOutcome::Retry { cause, countdown }.into()
         }
     }
 
     fn context(&self) -> TaskContext {
-        let headers = &self.message.headers;
-        TaskContext {
-            id: headers.id.clone(),
-            task: headers.task.clone(),
-            retries: headers.retries,
-            hostname: self.shared.hostname.clone(),
-            queue: self.entry.delivery.queue.clone(),
-            parent_id: headers.parent_id.clone(),
-            root_id: headers.root_id.clone(),
-            redelivered: self.message.redelivered(),
-            soft: SoftLimit::default(),
-        }
+        let raw: Arc<dyn RawMessage> = Arc::clone(self.entry) as _;
+        let request = Request::new(raw, self.shared.client.clone());
+        let queue = &self.entry.delivery.queue;
+        TaskContext::new(self.message, &self.shared.hostname, queue, request)
     }
 
     async fn store_started(&self) {
@@ -241,13 +291,13 @@ impl Attempt<'_> {
             "received a task that is not registered"
         );
         let exception = Exception::new("NotRegistered", headers.task.clone()).module("celery.exceptions");
-        TaskOutcome::Rejected(exception, vec![json!(headers.task)])
+        TaskOutcome::Aborted(exception)
     }
 }
 
-fn log(headers: &Headers, outcome: &TaskOutcome) {
+fn log(headers: &Headers, ended: &Ended) {
     let (task, task_id, retries) = (&headers.task, headers.id.as_str(), headers.retries);
-    match outcome {
+    match &ended.outcome {
         TaskOutcome::Success(_) => debug!(task, task_id, retries, "task succeeded"),
         TaskOutcome::Retry { cause, countdown } => {
             let (error, cause, seconds) = (&cause.type_name, &cause.message, countdown.as_secs_f64());
@@ -256,11 +306,19 @@ fn log(headers: &Headers, outcome: &TaskOutcome) {
                 task_id, retries, error, cause, seconds, "task will be retried"
             );
         }
-        TaskOutcome::Failure(exception) | TaskOutcome::Rejected(exception, _) => {
+        TaskOutcome::Failure(exception) | TaskOutcome::Aborted(exception) => {
             let (error, cause) = (&exception.type_name, &exception.message);
             error!(task, task_id, retries, error, cause, "task failed");
         }
         TaskOutcome::Revoked(reason) => warn!(task, task_id, retries, reason, "task was revoked"),
+        TaskOutcome::Ignored => debug!(task, task_id, retries, "task ended without a result"),
+        TaskOutcome::Rejected { requeue } => {
+            let reason = &ended.reason;
+            warn!(
+                task,
+                task_id, retries, requeue, reason, "task rejected its message"
+            );
+        }
     }
 }
 
@@ -276,9 +334,8 @@ async fn after(limit: Option<Duration>) -> Duration {
 }
 
 fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
-    let message = arguments.first().map(Value::to_string).unwrap_or_default();
-    let exception = Exception::new(type_name, message).module("billiard.exceptions");
-    TaskOutcome::Rejected(exception, arguments)
+    let exception = Exception::new(type_name, "").module("billiard.exceptions");
+    TaskOutcome::Aborted(exception.args(arguments))
 }
 
 /// Returns the failure of a task that panicked, with the panic's message if it is a string literal.

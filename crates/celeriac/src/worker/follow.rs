@@ -24,7 +24,6 @@ use crate::{
     observer::SendSpan,
     result::{ResultMeta, Status},
     result_tree::ResultTree,
-    system,
     task_id::TaskId,
 };
 
@@ -92,15 +91,12 @@ async fn settlement(
     let mut follow_up = FollowUp {
         sender: Sender {
             context: SendContext {
-                now: system::now(),
-                origin: &shared.origin,
-                reply_to: &shared.reply_to,
-                queue: &shared.default_queue,
                 parent: Some((root, &headers.id)),
+                ..shared.client.send_context()
             },
             publication: Publication::default(),
         },
-        children: Vec::new(),
+        children: list(Some(meta.children.take())),
         results: Vec::new(),
         parts: VecDeque::new(),
         chords: Vec::new(),
@@ -193,7 +189,7 @@ impl FollowUp<'_> {
     fn send(&mut self, node: Node, value: &Value, options: Map<String, Value>) {
         let task = node.task.clone();
         match self.apply(node, std::slice::from_ref(value), options) {
-            Ok(result) => self.children.push(trail(&result)),
+            Ok(result) => self.children.push(result.trail()),
             Err(error) => error!(task, %error, "failed to send a follow-up task"),
         }
     }
@@ -304,15 +300,6 @@ fn readable(signatures: &Value) -> Vec<Node> {
         .iter()
         .filter_map(|signature| Node::decode(signature).inspect_err(skipped).ok())
         .collect()
-}
-
-/// Returns the result of the first task sent, which Celery counts as the child.
-fn trail(result: &ResultTree) -> Value {
-    let mut first = result;
-    while let Some(parent) = &first.parent {
-        first = parent;
-    }
-    first.as_tuple()
 }
 
 /// Headers of the trace context, which follow-up messages inherit even without an observer.

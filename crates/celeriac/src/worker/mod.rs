@@ -51,12 +51,14 @@ use self::{
 };
 use crate::{
     broker::{Broker, BrokerError},
+    client::Client,
+    context::TaskContext,
     control::clock::Clock,
     lock::Lock,
     log::{debug, info},
     observer::{NoopObserver, Observer},
     system,
-    task::{TaskContext, TaskError, TaskOptions},
+    task::{TaskError, TaskOptions},
 };
 
 /// Maximum time to wait for the exchange with the other workers before tasks are received.
@@ -84,6 +86,7 @@ impl Worker {
     pub fn builder(broker: Arc<dyn Broker>) -> WorkerBuilder {
         WorkerBuilder {
             shared: Shared {
+                client: Client::new(Arc::clone(&broker)),
                 broker,
                 observer: Arc::new(NoopObserver),
                 hostname: system::default_node_name(),
@@ -93,9 +96,6 @@ impl Worker {
                 inflight: Inflight::default(),
                 revoked: Revoked::default(),
                 events: EventBuffer::default(),
-                origin: system::origin(),
-                reply_to: system::random_id().to_string(),
-                default_queue: "celery".to_owned(),
                 concurrency: AtomicUsize::new(10),
                 slots: Arc::new(Semaphore::new(10)),
                 stop: CancellationToken::new(),
@@ -174,10 +174,10 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the queue of follow-up tasks that name no queue; `celery` by default. Equivalent to
+    /// Sets the queue of tasks that follow from tasks and name no queue; `celery` by default. Equivalent to
     /// Celery's `task_default_queue`.
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
-        self.shared.default_queue = queue.into();
+        self.shared.client = self.shared.client.default_queue(queue);
         self
     }
 
@@ -205,6 +205,7 @@ impl WorkerBuilder {
 
     /// Reports every run to `observer`.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.shared.client = self.shared.client.observer(Arc::clone(&observer));
         self.shared.observer = observer;
         self
     }

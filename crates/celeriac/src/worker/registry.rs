@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 
 use super::limits::Limits;
 use crate::{
+    context::TaskContext,
     exception::Exception,
-    log::debug,
-    task::{TaskContext, TaskError, TaskOptions},
+    task::{TaskError, TaskOptions},
 };
 
 /// Code of a task; returns `None` if the arguments do not have the types that the task declares.
@@ -119,15 +119,13 @@ impl Registered {
             args.resize(position, Value::Null);
             args.push(value);
         }
-        if !kwargs.is_empty() {
-            let keywords: Vec<&String> = kwargs.keys().collect();
-            debug!(
-                task = name,
-                ?keywords,
-                "ignored keyword arguments that the task does not declare"
-            );
+        match kwargs.keys().next() {
+            Some(unknown) if !self.options.extra_kwargs => {
+                let message = format!("{name}() got an unexpected keyword argument '{unknown}'");
+                Err(Exception::new("TypeError", message))
+            }
+            _ => Ok(args),
         }
-        Ok(args)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{confirm::until_confirmed, follow, inflight::Entry, shared::Shared};
@@ -12,7 +13,9 @@ use crate::{
     log::error,
     message::{Headers, Message, Poison},
     observer::{SpanHandle, observed},
+    repr,
     result::ResultMeta,
+    retry::Retry,
     system,
     task::TaskOutcome,
     time,
@@ -21,6 +24,12 @@ use crate::{
 /// A run that has ended and is not settled yet.
 pub(super) struct FinishedRun {
     pub(super) outcome: TaskOutcome,
+    /// Options of the next attempt.
+    pub(super) retry: Option<Box<Retry>>,
+    /// Reason that the task gave for rejecting its message.
+    pub(super) reason: String,
+    /// Results of the tasks that the task has sent, in Celery's format.
+    pub(super) children: Vec<Value>,
     pub(super) ignore_result: bool,
     /// Whether the delivery was acknowledged before the task started.
     pub(super) acked_early: bool,
@@ -41,32 +50,40 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
     let headers = &message.headers;
     let now = system::now();
     let mut retry = None;
-    let meta = match run.outcome {
+    // Whether the next attempt is sent to another queue.
+    let mut moved = false;
+    let mut meta = match run.outcome {
         TaskOutcome::Success(value) => ResultMeta::success(headers, value, now),
         TaskOutcome::Failure(exception) => ResultMeta::failure(headers, &exception, now),
-        TaskOutcome::Rejected(exception, arguments) => {
-            ResultMeta::rejected(headers, &exception, &arguments, now)
-        }
+        TaskOutcome::Aborted(exception) => ResultMeta::aborted(headers, &exception, now),
         TaskOutcome::Revoked(reason) => ResultMeta::revoked(headers, reason, now),
         TaskOutcome::Retry { cause, countdown } => {
             // Decoded again, because the run has consumed the arguments.
             let message = delivery
                 .message()
                 .expect("the message was decoded to run this attempt");
-            retry = Some(Box::new(message.retry(time::later(now, countdown))));
+            moved = run.retry.as_ref().is_some_and(|retry| retry.queue.is_some());
+            let eta = time::later(now, countdown);
+            retry = Some(Box::new(next_attempt(message, run.retry, eta, now)));
             ResultMeta::retry(headers, &cause)
         }
+        TaskOutcome::Ignored | TaskOutcome::Rejected { .. } => {
+            return Box::pin(settle_without_result(shared, delivery, message, &run)).await;
+        }
     };
+    if let (false, Value::Array(children)) = (run.children.is_empty(), &mut meta.children) {
+        children.splice(..0, run.children);
+    }
     let keep = !run.ignore_result;
     // The rare cases are boxed, which keeps the future of every task small.
     if retry.is_none() && follow::has_follow_up(&message.embed) {
         let settled = follow::settle(shared, delivery, message, meta, keep, &run.trace);
         return Box::pin(settled).await;
     }
-    if run.acked_early {
+    if run.acked_early || moved {
         // The retry goes to the queue that the message was received from, even if the message has another
         // routing key.
-        if let Some(retry) = &mut retry {
+        if let Some(retry) = retry.as_mut().filter(|_| !moved) {
             let queue = &mut retry.properties.delivery_info.routing_key;
             queue.clone_from(&delivery.queue);
         }
@@ -90,6 +107,52 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
         Some(retry) => {
             let replace = || shared.broker.replace(delivery, Message::clone(&retry), result);
             Box::pin(until_confirmed(&headers.id, replace)).await;
+        }
+    }
+}
+
+/// Returns the message of the next attempt.
+fn next_attempt(message: Message, options: Option<Box<Retry>>, eta: Timestamp, now: Timestamp) -> Message {
+    let mut next = message.retry(eta);
+    let Some(options) = options else { return next };
+    if let Some(args) = options.args {
+        next.headers.argsrepr = Some(repr::tuple(&args));
+        next.args = args;
+    }
+    if let Some(kwargs) = options.kwargs {
+        next.headers.kwargsrepr = Some(repr::dict(&kwargs));
+        next.kwargs = kwargs;
+    }
+    if let Some(expires) = options.expires {
+        next.headers.expires = Some(expires);
+        next.properties.expiration = Some(time::milliseconds_until(expires, now).to_string());
+    }
+    if let Some(priority) = options.priority {
+        next.properties.priority = priority;
+    }
+    if let Some(queue) = options.queue {
+        next.properties.delivery_info.routing_key = queue;
+    }
+    next
+}
+
+/// Settles a run that ended with neither a result nor another attempt.
+async fn settle_without_result(shared: &Shared, delivery: &Delivery, message: &Message, run: &FinishedRun) {
+    let id = &message.headers.id;
+    match run.outcome {
+        _ if run.acked_early => {
+            let nothing = Settlement::default();
+            until_confirmed(id, || shared.broker.settle(delivery, &nothing)).await;
+        }
+        TaskOutcome::Rejected { requeue: true } => {
+            until_confirmed(id, || shared.broker.restore(delivery)).await;
+        }
+        TaskOutcome::Rejected { requeue: false } => {
+            let reason = format!("the task rejected its message: {}", run.reason);
+            until_confirmed(id, || shared.broker.bury(delivery, &reason, None)).await;
+        }
+        _ => {
+            until_confirmed(id, || shared.broker.ack(delivery, None)).await;
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{event_buffer::EventBuffer, inflight::Inflight, registry::Registry, revoked::Revoked};
-use crate::{broker::Broker, control::clock::Clock, lock::Lock, observer::Observer};
+use crate::{broker::Broker, client::Client, control::clock::Clock, lock::Lock, observer::Observer};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -22,11 +22,8 @@ pub(super) struct Shared {
     pub(super) inflight: Inflight,
     pub(super) revoked: Revoked,
     pub(super) events: EventBuffer,
-    /// Sender of follow-up tasks, `gen<pid>@<host>`.
-    pub(super) origin: String,
-    pub(super) reply_to: String,
-    /// Queue of follow-up tasks that name no queue.
-    pub(super) default_queue: String,
+    /// Client that sends the tasks of tasks.
+    pub(super) client: Client,
     /// Maximum number of concurrent tasks.
     pub(super) concurrency: AtomicUsize,
     /// Semaphore with one permit for each running task; closed when the worker stops.

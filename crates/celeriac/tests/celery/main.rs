@@ -12,6 +12,7 @@ mod server;
 mod support;
 
 mod canvas;
+mod context;
 mod handover;
 mod journal;
 mod kills;
