@@ -80,6 +80,13 @@ impl AsyncResult {
             .collect()
     }
 
+    /// Returns Celery's encoding of the result, `[[id, parent], children]`, from which Python's
+    /// `result_from_tuple` creates a result.
+    #[must_use]
+    pub fn as_tuple(&self) -> Value {
+        self.tree.as_tuple()
+    }
+
     /// Waits for the return value; for a group, for the list of its parts' return values.
     ///
     /// A failure of an earlier task in the chain also ends the wait, because this task will never run.

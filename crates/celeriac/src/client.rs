@@ -263,11 +263,19 @@ impl Client {
     /// Returns an error if the canvas cannot be sent as Celery would send it, or if the broker does not
     /// confirm.
     pub async fn apply(&self, canvas: impl Into<Canvas>) -> Result<AsyncResult, ApplyError> {
-        let canvas = canvas.into();
+        self.apply_with(canvas.into(), Publication::default()).await
+    }
+
+    /// Sends a canvas together with `publication`.
+    pub(crate) async fn apply_with(
+        &self,
+        canvas: Canvas,
+        publication: Publication,
+    ) -> Result<AsyncResult, ApplyError> {
         canvas.check()?;
         let mut sender = Sender {
             context: self.send_context(),
-            publication: Publication::default(),
+            publication,
         };
         let tree = sender.apply(canvas.0, &[], Map::new())?;
         let mut publication = sender.publication;

@@ -13,8 +13,10 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::BrokerError,
-    client::{Client, Parent},
+    async_result::AsyncResult,
+    broker::{BrokerError, Publication},
+    canvas::{Canvas, CanvasError},
+    client::{ApplyError, Client, Parent},
     memory::MemoryBroker,
     message::Message,
     result::{ResultMeta, Status},
@@ -190,6 +192,32 @@ impl TaskContext {
             ..ResultMeta::state(&self.message().headers, state.into(), value.into())
         };
         self.request.client.store(&meta).await
+    }
+
+    /// Sends a task whose result becomes a part of the chord that this task belongs to: the body waits for it
+    /// too. Celery's `add_to_chord`.
+    ///
+    /// # Errors
+    /// Returns an error if this task is not in the header of a chord, or if the broker does not confirm.
+    pub async fn add_to_chord(&self, task: impl Into<Canvas> + Send) -> Result<AsyncResult, ApplyError> {
+        let message = self.message();
+        let (headers, chord) = (&message.headers, &message.embed.chord);
+        let Some(group) = headers.group.as_ref().filter(|_| !chord.is_null()) else {
+            return Err(CanvasError::Unsupported("the current task is not a member of any chord").into());
+        };
+        let mut canvas = task.into();
+        let node = &mut canvas.0;
+        node.set("group_id", group.as_str());
+        node.set("group_index", headers.group_index.clone());
+        node.set("chord", chord.clone());
+        if let Some(root) = &headers.root_id {
+            node.set("root_id", root.as_str());
+        }
+        let publication = Publication {
+            chord_additions: vec![(group.clone(), node.result_count())],
+            ..Publication::default()
+        };
+        self.client().apply_with(canvas, publication).await
     }
 
     /// Resolves when the soft time limit has passed. The task can then clean up before the hard limit.

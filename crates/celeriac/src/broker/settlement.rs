@@ -36,6 +36,8 @@ pub struct Publication {
     pub messages: Vec<Message>,
     /// Groups that are headers of chords, each with its number of results.
     pub chord_sizes: Vec<(String, u64)>,
+    /// Headers of chords that get more results, each with the number of results to add.
+    pub chord_additions: Vec<(String, u64)>,
     /// Groups whose structure is stored, as Celery saves a `GroupResult`.
     pub groups: Vec<(String, Value)>,
 }

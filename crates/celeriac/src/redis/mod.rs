@@ -179,6 +179,11 @@ impl Broker for RedisBroker {
             pipeline.del(&stale).ignore();
             pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
         }
+        for (group, added) in &publication.chord_additions {
+            let key = names::group(group, ".t");
+            pipeline.incr(&key, *added).ignore();
+            pipeline.cmd("EXPIRE").arg(key).arg(seconds).ignore();
+        }
         for (group, structure) in &publication.groups {
             let structure = json::to_string(structure);
             pipeline

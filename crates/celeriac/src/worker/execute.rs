@@ -17,10 +17,12 @@ use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    events, follow,
+    builtin::{self, NoValue},
+    events,
+    follow::{self, FollowUps},
     inflight::Entry,
-    registry::Registered,
-    settle::{self, FinishedRun},
+    registry::{Code, Registered},
+    settle::{self, FinishedRun, Next},
     shared::Shared,
 };
 use crate::{
@@ -69,7 +71,7 @@ pub(super) async fn execute(
         };
         // Logged within the run's span, which adds the trace id to the log line.
         log(headers, &ended);
-        let follow_up = follow::has_follow_up(&message.embed);
+        let follow_up = follow::has_follow_up(&message.embed) || matches!(ended.next, Next::Follow(_));
         let trace = follow_up.then(|| shared.observer.context());
         (ended, shared.observer.current_span(), trace.unwrap_or_default())
     });
@@ -86,7 +88,7 @@ pub(super) async fn execute(
     let (ended, span, trace) = observed(work, |poll| run_span.in_scope(poll)).await;
     let Ended {
         outcome,
-        retry,
+        next,
         reason,
         children,
     } = ended;
@@ -101,7 +103,7 @@ pub(super) async fn execute(
     events::ended(shared, &headers.id, &outcome, runtime, entry.orders.signal());
     let run = FinishedRun {
         outcome,
-        retry,
+        next,
         reason,
         children,
         ignore_result: attempt.ignore_result,
@@ -115,8 +117,7 @@ pub(super) async fn execute(
 /// An attempt that has ended.
 struct Ended {
     outcome: TaskOutcome,
-    /// Options of the next attempt.
-    retry: Option<Box<Retry>>,
+    next: Next,
     /// Reason that the task gave for rejecting its message.
     reason: String,
     /// Results of the tasks that the task has sent, in Celery's format.
@@ -127,7 +128,7 @@ impl From<TaskOutcome> for Ended {
     fn from(outcome: TaskOutcome) -> Self {
         Self {
             outcome,
-            retry: None,
+            next: Next::Nothing,
             reason: String::new(),
             children: Vec::new(),
         }
@@ -176,10 +177,15 @@ impl Attempt<'_> {
         // Arguments are deserialised inside the future, so a panic in a `Deserialize` implementation is
         // caught too.
         let call = async {
-            registered
-                .call(context, args, kwargs)
-                .map_err(TaskError::Failed)?
-                .await
+            match &registered.code {
+                Code::User(handler) => {
+                    let call = registered.call(handler, context, args, kwargs);
+                    Ok(call.map_err(TaskError::Failed)?.await?)
+                }
+                Code::Builtin(builtin) => {
+                    Box::pin(builtin::run(self.shared, *builtin, context, args, kwargs)).await
+                }
+            }
         };
         let call = pin!(AssertUnwindSafe(call).catch_unwind());
         let run = self.within(limits, soft, call);
@@ -191,7 +197,11 @@ impl Attempt<'_> {
         let mut ended = match ended {
             Err(outcome) => outcome.into(),
             Ok(Ok(value)) => TaskOutcome::Success(value).into(),
-            Ok(Err(error)) => self.failed(registered, error),
+            Ok(Err(NoValue::Error(error))) => self.failed(registered, error),
+            Ok(Err(NoValue::ChordBody { body, values })) => Ended {
+                next: Next::Follow(Box::new(FollowUps::ChordBody { body, values })),
+                ..TaskOutcome::Ignored.into()
+            },
         };
         ended.children = request.children();
         ended
@@ -206,7 +216,16 @@ impl Attempt<'_> {
                 reason,
                 ..TaskOutcome::Rejected { requeue }.into()
             },
-            TaskError::Replace(_) => TaskOutcome::Ignored.into(),
+            TaskError::Replace(canvas) => match follow::replacement(self.shared, self.message, canvas.0) {
+                Ok(publication) => Ended {
+                    next: Next::Follow(Box::new(FollowUps::Replacement(publication))),
+                    ..TaskOutcome::Ignored.into()
+                },
+                Err(error) => {
+                    let exception = Exception::new("ImproperlyConfigured", error.to_string());
+                    TaskOutcome::Failure(exception.module("celery.exceptions")).into()
+                }
+            },
         }
     }
 
@@ -224,7 +243,7 @@ impl Attempt<'_> {
         };
         let cause = retry.cause.clone();
         Ended {
-            retry: Some(retry),
+            next: Next::Retry(retry),
             ..TaskOutcome::Retry { cause, countdown }.into()
         }
     }
@@ -251,8 +270,8 @@ impl Attempt<'_> {
         &self,
         limits: TimeLimit,
         soft: SoftLimit,
-        mut call: Pin<&mut impl Future<Output = Result<Result<Value, TaskError>, Box<dyn Any + Send>>>>,
-    ) -> Result<Result<Value, TaskError>, TaskOutcome> {
+        mut call: Pin<&mut impl Future<Output = Result<Result<Value, NoValue>, Box<dyn Any + Send>>>>,
+    ) -> Result<Result<Value, NoValue>, TaskOutcome> {
         let mut at_soft = pin!(after(limits.soft));
         let mut at_hard = pin!(after(limits.hard));
         let mut soft_passed = false;

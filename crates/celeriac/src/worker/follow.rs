@@ -12,12 +12,13 @@ use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
+pub(super) use self::join::nested;
 use self::join::{chord_error, join};
 use super::{confirm::until_confirmed, shared::Shared};
 use crate::{
     back_off::BackOff,
     broker::{BrokerError, ChordPart, ChordState, Delivery, Publication, Settlement, SettlementStatus},
-    canvas::{CanvasError, Kind, Node, SendContext, Sender, list},
+    canvas::{self, CanvasError, Kind, Node, SendContext, Sender, list},
     exception::Exception,
     log::{debug, error, warn},
     message::{Embed, Headers, Message},
@@ -37,21 +38,33 @@ pub(super) fn has_follow_up(embed: &Embed) -> bool {
         .any(|part| !part.is_null())
 }
 
+/// Tasks that follow from the end of a task.
+#[derive(Debug, Clone)]
+pub(super) enum FollowUps {
+    /// Tasks that follow from its result. The result itself is stored only if `keep` is true.
+    OfResult { meta: ResultMeta, keep: bool },
+    /// Tasks that replace it.
+    Replacement(Publication),
+    /// Body of a chord whose header has ended, with the values of the header or their failure.
+    ChordBody {
+        body: Value,
+        values: Result<Value, Exception>,
+    },
+}
+
 /// Settles a delivery, and sends its follow-up tasks with the trace context `trace`.
-///
-/// The task's own result is stored only if `keep` is true.
 pub(super) async fn settle(
     shared: &Shared,
     delivery: &Delivery,
     message: &Message,
-    meta: ResultMeta,
-    keep: bool,
+    follow_ups: &FollowUps,
     trace: &Map<String, Value>,
 ) {
     let id = &message.headers.id;
     let mut back_off = BackOff::default();
     for _ in 0..MAX_ATTEMPTS {
-        let Some(mut settlement) = settlement(shared, delivery, message, meta.clone(), keep).await else {
+        let settlement = settlement(shared, delivery, message, follow_ups.clone()).await;
+        let Some(mut settlement) = settlement else {
             return;
         };
         let spans = start_send_spans(shared, message, trace, &mut settlement.publication);
@@ -78,45 +91,74 @@ pub(super) async fn settle(
     );
 }
 
+/// Returns the publication that replaces the running task of `message` with `node`.
+pub(super) fn replacement(
+    shared: &Shared,
+    message: &Message,
+    node: Node,
+) -> Result<Publication, CanvasError> {
+    let node = canvas::replacement(node, message)?;
+    let mut sender = sender(shared, &message.headers);
+    sender.apply(node, &[], Map::new())?;
+    Ok(sender.publication)
+}
+
+/// Returns a sender of tasks that follow from the task with these headers.
+fn sender<'a>(shared: &'a Shared, headers: &'a Headers) -> Sender<'a> {
+    let root = headers.root_id.as_deref().unwrap_or(&headers.id);
+    Sender {
+        context: SendContext {
+            parent: Some((root, &headers.id)),
+            ..shared.client.send_context()
+        },
+        publication: Publication::default(),
+    }
+}
+
 /// Returns the task's settlement with its follow-up tasks, or `None` if another worker holds the delivery.
 async fn settlement(
     shared: &Shared,
     delivery: &Delivery,
     message: &Message,
-    mut meta: ResultMeta,
-    keep: bool,
+    follow_ups: FollowUps,
 ) -> Option<Settlement> {
-    let headers = &message.headers;
-    let root = headers.root_id.as_deref().unwrap_or(&headers.id);
+    let (headers, embed) = (&message.headers, &message.embed);
     let mut follow_up = FollowUp {
-        sender: Sender {
-            context: SendContext {
-                parent: Some((root, &headers.id)),
-                ..shared.client.send_context()
-            },
-            publication: Publication::default(),
-        },
-        children: list(Some(meta.children.take())),
+        sender: sender(shared, headers),
+        children: Vec::new(),
         results: Vec::new(),
         parts: VecDeque::new(),
         chords: Vec::new(),
     };
-    let embed = &message.embed;
-    match meta.status {
-        Status::Success => follow_up.succeeded(embed, &meta.result),
-        _ => follow_up.failed(embed, &meta),
-    }
-    if let Some(group) = headers.group.as_ref().filter(|_| !embed.chord.is_null()) {
-        let part = ChordPart::new(
-            group.as_str(),
-            headers.group_index.as_u64(),
-            headers.id.clone(),
-            meta.status.clone(),
-            meta.result.clone(),
-        );
-        // Recorded before the parts of the tasks that fail because of this task.
-        follow_up.parts.push_front((part, embed.chord.clone()));
-    }
+    let own = match follow_ups {
+        FollowUps::OfResult { mut meta, keep } => {
+            follow_up.children = list(Some(meta.children.take()));
+            match meta.status {
+                Status::Success => follow_up.succeeded(embed, &meta.result),
+                _ => follow_up.failed(embed, &meta),
+            }
+            if let Some(group) = headers.group.as_ref().filter(|_| !embed.chord.is_null()) {
+                let part = ChordPart::new(
+                    group.as_str(),
+                    headers.group_index.as_u64(),
+                    headers.id.clone(),
+                    meta.status.clone(),
+                    meta.result.clone(),
+                );
+                // Recorded before the parts of the tasks that fail because of this task.
+                follow_up.parts.push_front((part, embed.chord.clone()));
+            }
+            Some((meta, keep))
+        }
+        FollowUps::Replacement(publication) => {
+            follow_up.sender.publication = publication;
+            None
+        }
+        FollowUps::ChordBody { body, values } => {
+            follow_up.body(&body, values);
+            None
+        }
+    };
     while let Some((part, body)) = follow_up.parts.pop_front() {
         let recorded = || shared.broker.chord_part(delivery, &part);
         match until_confirmed(&headers.id, recorded).await? {
@@ -126,14 +168,16 @@ async fn settlement(
             }
             ChordState::Waiting => {}
             ChordState::Complete { parts, group } => {
-                let joined = join(shared, &meta, &parts, group.as_ref()).await;
+                let joined = join(shared, &headers.id, &parts, group.as_ref()).await;
                 follow_up.chords.push((part.group, part.task_id));
                 follow_up.body(&body, joined);
             }
         }
     }
-    meta.children = Value::Array(follow_up.children);
-    let own = keep.then_some(meta);
+    let own = own.filter(|(_, keep)| *keep).map(|(mut meta, _)| {
+        meta.children = Value::Array(follow_up.children);
+        meta
+    });
     Some(Settlement {
         results: own.into_iter().chain(follow_up.results).collect(),
         publication: follow_up.sender.publication,

@@ -5,6 +5,7 @@
 //! [`pulse`] and [`lease`] show that the worker is alive, [`mailbox`] handles remote control, and
 //! [`shutdown`] stops the worker.
 
+mod builtin;
 mod confirm;
 mod consume;
 mod event_buffer;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::limits::Limits;
 use crate::{
+    canvas::ACCUMULATE,
     context::TaskContext,
     exception::Exception,
     task::{TaskError, TaskOptions},
@@ -23,27 +24,77 @@ pub(super) struct Registered {
     pub options: TaskOptions,
     /// Settings that remote control may change.
     pub limits: Limits,
-    handler: Box<Handler>,
+    pub code: Code,
 }
 
-#[derive(Default)]
+/// Code of a task.
+pub(super) enum Code {
+    User(Box<Handler>),
+    Builtin(Builtin),
+}
+
+/// Tasks that every Celery worker knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Builtin {
+    Accumulate,
+    BackendCleanup,
+    Chain,
+    Chord,
+    ChordUnlock,
+    Chunks,
+    Group,
+    Map,
+    Starmap,
+}
+
+const BUILTINS: [(&str, Builtin); 9] = [
+    (ACCUMULATE, Builtin::Accumulate),
+    ("celery.backend_cleanup", Builtin::BackendCleanup),
+    ("celery.chain", Builtin::Chain),
+    ("celery.chord", Builtin::Chord),
+    ("celery.chord_unlock", Builtin::ChordUnlock),
+    ("celery.chunks", Builtin::Chunks),
+    ("celery.group", Builtin::Group),
+    ("celery.map", Builtin::Map),
+    ("celery.starmap", Builtin::Starmap),
+];
+
+/// Registered tasks by name. A task of the user replaces a built-in task of the same name.
 pub(super) struct Registry {
     tasks: HashMap<String, Registered>,
 }
 
+impl Default for Registry {
+    fn default() -> Self {
+        let mut registry = Self {
+            tasks: HashMap::new(),
+        };
+        for (name, builtin) in BUILTINS {
+            let options = TaskOptions::new().extra_kwargs(true).max_retries(None);
+            let options = options.ignore_result(builtin == Builtin::ChordUnlock);
+            registry.insert(name.to_owned(), options, Code::Builtin(builtin));
+        }
+        registry
+    }
+}
+
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.tasks.keys()).finish()
+        f.debug_list().entries(self.names()).finish()
     }
 }
 
 impl Registry {
     pub(super) fn add(&mut self, name: String, options: TaskOptions, handler: Box<Handler>) {
+        self.insert(name, options, Code::User(handler));
+    }
+
+    fn insert(&mut self, name: String, options: TaskOptions, code: Code) {
         let limits = Limits::new(&options);
         let registered = Registered {
             options,
             limits,
-            handler,
+            code,
         };
         self.tasks.insert(name, registered);
     }
@@ -52,9 +103,11 @@ impl Registry {
         self.tasks.get(name)
     }
 
-    /// Returns the names, sorted.
+    /// Returns the names of the user's tasks, sorted.
     pub(super) fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.tasks.keys().map(String::as_str).collect();
+        let tasks = self.tasks.iter();
+        let users = tasks.filter(|(_, task)| matches!(task.code, Code::User(_)));
+        let mut names: Vec<&str> = users.map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         names
     }
@@ -79,12 +132,13 @@ impl Registry {
 }
 
 impl Registered {
-    /// Starts a run of the task.
+    /// Starts a run of a user's task.
     ///
     /// # Errors
     /// Returns a `TypeError` if the arguments do not have the types that the task declares.
     pub(super) fn call(
         &self,
+        handler: &Handler,
         context: TaskContext,
         args: Vec<Value>,
         kwargs: Map<String, Value>,
@@ -93,7 +147,7 @@ impl Registered {
         let name = task.rsplit('.').next().unwrap_or_default();
         let args = self.positional(name, args, kwargs)?;
         let types: Vec<&str> = args.iter().map(python_type).collect();
-        (self.handler)(context, args).ok_or_else(|| {
+        handler(context, args).ok_or_else(|| {
             let message = format!("{name}() does not take arguments of types ({})", types.join(", "));
             Exception::new("TypeError", message)
         })

@@ -6,7 +6,12 @@ use std::pin::pin;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{confirm::until_confirmed, follow, inflight::Entry, shared::Shared};
+use super::{
+    confirm::until_confirmed,
+    follow::{self, FollowUps},
+    inflight::Entry,
+    shared::Shared,
+};
 use crate::{
     broker::{Delivery, Publication, Settlement},
     exception::Exception,
@@ -24,8 +29,7 @@ use crate::{
 /// A run that has ended and is not settled yet.
 pub(super) struct FinishedRun {
     pub(super) outcome: TaskOutcome,
-    /// Options of the next attempt.
-    pub(super) retry: Option<Box<Retry>>,
+    pub(super) next: Next,
     /// Reason that the task gave for rejecting its message.
     pub(super) reason: String,
     /// Results of the tasks that the task has sent, in Celery's format.
@@ -37,6 +41,14 @@ pub(super) struct FinishedRun {
     pub(super) trace: Map<String, Value>,
     /// Span of the run, the parent of the settlement's broker commands.
     pub(super) span: SpanHandle,
+}
+
+/// Tasks that a run asked for, apart from those that its message contains.
+pub(super) enum Next {
+    Nothing,
+    /// Another attempt.
+    Retry(Box<Retry>),
+    Follow(Box<FollowUps>),
 }
 
 /// Settles a delivery as the last step of its run.
@@ -62,9 +74,13 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
             let message = delivery
                 .message()
                 .expect("the message was decoded to run this attempt");
-            moved = run.retry.as_ref().is_some_and(|retry| retry.queue.is_some());
+            let options = match run.next {
+                Next::Retry(options) => options,
+                _ => Box::new(Retry::new(cause.clone())),
+            };
+            moved = options.queue.is_some();
             let eta = time::later(now, countdown);
-            retry = Some(Box::new(next_attempt(message, run.retry, eta, now)));
+            retry = Some(Box::new(next_attempt(message, *options, eta, now)));
             ResultMeta::retry(headers, &cause)
         }
         TaskOutcome::Ignored | TaskOutcome::Rejected { .. } => {
@@ -77,7 +93,8 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
     let keep = !run.ignore_result;
     // The rare cases are boxed, which keeps the future of every task small.
     if retry.is_none() && follow::has_follow_up(&message.embed) {
-        let settled = follow::settle(shared, delivery, message, meta, keep, &run.trace);
+        let follow_ups = FollowUps::OfResult { meta, keep };
+        let settled = follow::settle(shared, delivery, message, &follow_ups, &run.trace);
         return Box::pin(settled).await;
     }
     if run.acked_early || moved {
@@ -112,9 +129,8 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
 }
 
 /// Returns the message of the next attempt.
-fn next_attempt(message: Message, options: Option<Box<Retry>>, eta: Timestamp, now: Timestamp) -> Message {
+fn next_attempt(message: Message, options: Retry, eta: Timestamp, now: Timestamp) -> Message {
     let mut next = message.retry(eta);
-    let Some(options) = options else { return next };
     if let Some(args) = options.args {
         next.headers.argsrepr = Some(repr::tuple(&args));
         next.args = args;
@@ -139,6 +155,9 @@ fn next_attempt(message: Message, options: Option<Box<Retry>>, eta: Timestamp, n
 /// Settles a run that ended with neither a result nor another attempt.
 async fn settle_without_result(shared: &Shared, delivery: &Delivery, message: &Message, run: &FinishedRun) {
     let id = &message.headers.id;
+    if let Next::Follow(follow_ups) = &run.next {
+        return follow::settle(shared, delivery, message, follow_ups, &run.trace).await;
+    }
     match run.outcome {
         _ if run.acked_early => {
             let nothing = Settlement::default();

@@ -20,6 +20,7 @@ mod messages;
 mod mixed;
 mod process;
 mod python_sends;
+mod replace;
 mod rust_sends;
 mod tasks;
 #[cfg(feature = "telemetry")]

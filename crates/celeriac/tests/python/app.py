@@ -11,7 +11,7 @@ import sys
 import time
 
 import redis
-from celery import Celery
+from celery import Celery, group
 from celery.signals import worker_process_init
 
 URL = os.environ["TEST_CELERY_BROKER"]
@@ -159,3 +159,9 @@ def work(self, task, seconds):
     if not self.request.delivery_info.get("redelivered"):
         time.sleep(seconds)
     store.rpush("journal", f"{task} ends")
+
+
+@app.task(name="replace_by_group", bind=True)
+def replace_by_group(self, count):
+    """Replaces itself by a group of `add`, on the default queue."""
+    return self.replace(group([add.s(number, number) for number in range(count)]))
