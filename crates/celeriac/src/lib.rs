@@ -74,6 +74,7 @@ mod schedule;
 mod signature;
 mod system;
 mod task;
+mod task_error;
 mod task_id;
 mod time;
 mod worker;
@@ -104,7 +105,8 @@ pub use self::{
     schedule::{CatchUp, Cron, CronError, Entry, Interval, Schedule, ScheduleError, Scheduler},
     signature::Signature,
     system::default_node_name,
-    task::{TaskError, TaskOptions, TaskOutcome},
+    task::{TaskOptions, TaskOutcome},
+    task_error::TaskError,
     task_id::TaskId,
     worker::{Worker, WorkerBuilder, WorkerError},
 };

@@ -14,6 +14,8 @@ pub struct Settlement {
     pub publication: Publication,
     /// Chords whose headers the task has completed, as the id of the header and the task id of its last part.
     pub chords: Vec<(String, TaskId)>,
+    /// Ids of those headers whose chord fails. Their parts stay until they expire, as with Celery.
+    pub failed_chords: Vec<String>,
 }
 
 /// Result of applying a [`Settlement`].

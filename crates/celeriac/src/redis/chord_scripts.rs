@@ -16,13 +16,20 @@ use crate::{broker::DeliveryTag, result::ResultMeta, task_id::TaskId};
 /// Suffixes of the keys that a header with the same id may have left behind.
 pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
 
-/// Returns an invocation of [`SETTLE`] without steps. Results are kept for `seconds`.
-pub(super) fn settle(tag: &DeliveryTag, chords: &[(String, TaskId)], seconds: u64) -> Invocation<'static> {
+/// Returns an invocation of [`SETTLE`] without steps. Results are kept for `seconds`. The parts of
+/// `failed_chords` are kept too.
+pub(super) fn settle(
+    tag: &DeliveryTag,
+    chords: &[(String, TaskId)],
+    failed_chords: &[String],
+    seconds: u64,
+) -> Invocation<'static> {
     let mut script = Invocation::on_delivery(&SETTLE, tag);
     script.key(names::acked_early(tag)).arg(chords.len()).arg(seconds);
     for (group, part) in chords {
         let keys = [".c", ".j", ".t", ".s", ".d"].map(|suffix| names::group(group, suffix));
-        script.key(&keys).arg(part.as_str());
+        let kept = failed_chords.contains(group);
+        script.key(&keys).arg(part.as_str()).arg(u8::from(kept));
     }
     script
 }
@@ -62,25 +69,27 @@ return answer
     /// Settles a delivery and applies the steps, if the delivery is still held.
     ///
     /// KEYS: unacked_index, unacked, acked-early, then for each chord .c, .j, .t, .s, .d, then the keys of
-    /// the steps. ARGV: delivery tag, number of chords, seconds to keep, then the claims, then for each step
-    /// its kind and arguments. Returns 0 (not held), 1 (applied), or 2 (a claim is lost).
+    /// the steps. ARGV: delivery tag, number of chords, seconds to keep, then for each chord the claim and
+    /// whether its parts are kept, then for each step its kind and arguments. Returns 0 (not held), 1 (applied), or 2 (a claim is lost).
     SETTLE = r"
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) == 0 then return 0 end
 local chords = tonumber(ARGV[2])
 for i = 1, chords do
     local claim = redis.call('GET', KEYS[i * 5 - 1])
-    if claim and claim ~= ARGV[i + 3] then return 2 end
+    if claim and claim ~= ARGV[i * 2 + 2] then return 2 end
     if not claim and redis.call('EXISTS', KEYS[i * 5 + 2]) == 0 then return 2 end
 end
 for i = 1, chords do
     local first = i * 5 - 1
-    redis.call('DEL', KEYS[first + 1], KEYS[first + 2], KEYS[first + 3], KEYS[first + 4])
+    if ARGV[i * 2 + 3] == '0' then
+        redis.call('DEL', KEYS[first + 1], KEYS[first + 2], KEYS[first + 3], KEYS[first + 4])
+    end
     redis.call('SET', KEYS[first], 'done', 'EX', ARGV[3])
 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('DEL', KEYS[3])
-local key, arg = 4 + chords * 5, 4 + chords
+local key, arg = 4 + chords * 5, 4 + chords * 2
 while ARGV[arg] do
     if ARGV[arg] == 'message' then
         redis.call('SADD', KEYS[key], ARGV[arg + 1])

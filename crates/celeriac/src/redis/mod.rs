@@ -216,7 +216,13 @@ impl Broker for RedisBroker {
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
-        let mut script = chord_scripts::settle(&delivery.tag, &settlement.chords, self.result_seconds());
+        let Settlement {
+            chords,
+            failed_chords,
+            ..
+        } = settlement;
+        let seconds = self.result_seconds();
+        let mut script = chord_scripts::settle(&delivery.tag, chords, failed_chords, seconds);
         for meta in &settlement.results {
             chord_scripts::add_result(&mut script, meta);
         }
@@ -257,7 +263,7 @@ impl Broker for RedisBroker {
         message: Message,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        let mut script = chord_scripts::settle(&delivery.tag, &[], self.result_seconds());
+        let mut script = chord_scripts::settle(&delivery.tag, &[], &[], self.result_seconds());
         if let Some(meta) = result {
             chord_scripts::add_result(&mut script, meta);
         }

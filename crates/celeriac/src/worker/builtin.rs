@@ -15,7 +15,7 @@ use crate::{
     exception::Exception,
     result_tree::ResultTree,
     retry::Retry,
-    task::TaskError,
+    task_error::TaskError,
     task_id::TaskId,
 };
 

@@ -35,7 +35,8 @@ use crate::{
     result::ResultMeta,
     retry::{self, Retry},
     system,
-    task::{TaskError, TaskOutcome},
+    task::TaskOutcome,
+    task_error::TaskError,
 };
 
 /// Executes the task of a delivery.

@@ -11,6 +11,7 @@ mod join;
 use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 pub(super) use self::join::nested;
 use self::join::{chord_error, join};
@@ -126,9 +127,13 @@ async fn settlement(
     let mut follow_up = FollowUp {
         sender: sender(shared, headers),
         children: Vec::new(),
+        errbacks: Vec::new(),
+        called_for_bodies: Vec::new(),
+        called_before: Vec::new(),
         results: Vec::new(),
         parts: VecDeque::new(),
         chords: Vec::new(),
+        failed_chords: Vec::new(),
     };
     let own = match follow_ups {
         FollowUps::OfResult { mut meta, keep } => {
@@ -169,6 +174,10 @@ async fn settlement(
             ChordState::Waiting => {}
             ChordState::Complete { parts, group } => {
                 let joined = join(shared, &headers.id, &parts, group.as_ref()).await;
+                if joined.is_err() {
+                    follow_up.failed_chords.push(part.group.clone());
+                    follow_up.remember_errbacks(&parts);
+                }
                 follow_up.chords.push((part.group, part.task_id));
                 follow_up.body(&body, joined);
             }
@@ -182,6 +191,7 @@ async fn settlement(
         results: own.into_iter().chain(follow_up.results).collect(),
         publication: follow_up.sender.publication,
         chords: follow_up.chords,
+        failed_chords: follow_up.failed_chords,
     })
 }
 
@@ -190,12 +200,24 @@ struct FollowUp<'a> {
     sender: Sender<'a>,
     /// Result tuples of the tasks sent, which Celery stores as `children` of the task's own result.
     children: Vec<Value>,
+    /// Result tuples of the errbacks sent. Celery stores them as `children` of failed bodies only, because it
+    /// stores the result of a failed task before it sends errbacks.
+    errbacks: Vec<Value>,
+    /// Errbacks that were sent for the body of a chord. A surrounding chord, which fails too, does not send
+    /// them again.
+    called_for_bodies: Vec<Uuid>,
+    /// Those of them that were sent before the current body.
+    called_before: Vec<Uuid>,
     /// Results of tasks that will never run.
     results: Vec<ResultMeta>,
     /// Chord parts to record, each with the body of its chord.
     parts: VecDeque<(ChordPart, Value)>,
     chords: Vec<(String, TaskId)>,
+    failed_chords: Vec<String>,
 }
+
+/// Key of a failed chord part for the errbacks that were sent for it. Celery ignores the key.
+const CALLED: &str = "celeriac_errbacks";
 
 impl FollowUp<'_> {
     fn succeeded(&mut self, embed: &Embed, value: &Value) {
@@ -225,8 +247,15 @@ impl FollowUp<'_> {
             self.fail(&step, meta, false);
         }
         if meta.status == Status::Failure {
-            self.errbacks(&embed.errbacks, &meta.task_id);
+            self.errbacks(readable(&embed.errbacks), &meta.task_id);
         }
+    }
+
+    /// Remembers the errbacks that were sent for failed bodies among the parts of a header.
+    fn remember_errbacks(&mut self, parts: &[Value]) {
+        let called = parts.iter().flat_map(|part| list(part[3].get(CALLED).cloned()));
+        let called = called.filter_map(|id| id.as_str()?.parse::<Uuid>().ok());
+        self.called_for_bodies.extend(called);
     }
 
     /// Sends `node` with `value` as its first argument.
@@ -255,12 +284,30 @@ impl FollowUp<'_> {
 
     /// Sends errbacks with the id of the failed task as their argument, as Celery does for errbacks that the
     /// failing worker does not know.
-    fn errbacks(&mut self, errbacks: &Value, id: &str) {
-        let errbacks = readable(errbacks);
-        if !errbacks.is_empty() {
-            let options = Map::from_iter([("parent_id".to_owned(), json!(id))]);
-            self.send(Node::group(errbacks), &json!(id), options);
+    fn errbacks(&mut self, errbacks: Vec<Node>, id: &str) {
+        if errbacks.is_empty() {
+            return;
         }
+        let options = Map::from_iter([("parent_id".to_owned(), json!(id))]);
+        match self.apply(Node::group(errbacks), &[json!(id)], options) {
+            Ok(result) => self.errbacks.push(result.trail()),
+            Err(error) => error!(task_id = id, %error, "failed to send errbacks"),
+        }
+    }
+
+    /// Sends the errbacks of a body that fails, except those that were sent for a body inside its header.
+    fn body_errbacks(&mut self, body: &Node) {
+        let Some(linked) = body.options.get("link_error") else {
+            return;
+        };
+        let mut errbacks = readable(linked);
+        errbacks.retain(|errback| {
+            let text = errback.encode().to_string();
+            let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes());
+            self.called_for_bodies.push(id);
+            !self.called_before.contains(&id)
+        });
+        self.errbacks(errbacks, body.text("task_id").unwrap_or_default());
     }
 
     /// Sends the body of a chord whose header is complete.
@@ -283,24 +330,23 @@ impl FollowUp<'_> {
             );
             let headers = Headers::new(node.task.clone(), "".into());
             let meta = ResultMeta::failure(&headers, &exception, self.sender.context.now);
+            self.called_before.clone_from(&self.called_for_bodies);
             self.fail(&node, &meta, true);
         }
     }
 
-    /// Fails all tasks of `node`, which will never run, with the error of `meta`.
-    fn fail(&mut self, node: &Node, meta: &ResultMeta, errbacks: bool) {
-        match &node.kind {
-            Kind::Chain(steps) => {
-                for (position, step) in steps.iter().enumerate() {
-                    self.fail(step, meta, errbacks && position == 0);
-                }
-            }
-            Kind::Group(tasks) => tasks.iter().for_each(|task| self.fail(task, meta, errbacks)),
-            Kind::Chord(chord) => self.fail(&chord.body, meta, errbacks),
-            Kind::Task => self.fail_task(node, meta),
+    /// Fails all tasks of `node`, which will never run, with the error of `meta`. `is_body` is true for the
+    /// body of a chord, whose errbacks are sent.
+    fn fail(&mut self, node: &Node, meta: &ResultMeta, is_body: bool) {
+        if is_body {
+            self.body_errbacks(node);
         }
-        if errbacks && let Some(linked) = node.options.get("link_error") {
-            self.errbacks(linked, node.text("task_id").unwrap_or_default());
+        match &node.kind {
+            Kind::Chain(steps) | Kind::Group(steps) => {
+                steps.iter().for_each(|step| self.fail(step, meta, is_body));
+            }
+            Kind::Chord(chord) => self.fail(&chord.body, meta, is_body),
+            Kind::Task => self.fail_task(node, meta, is_body),
         }
         if let Some(chain) = node.options.get("chain") {
             for step in readable(chain) {
@@ -309,28 +355,35 @@ impl FollowUp<'_> {
         }
     }
 
-    fn fail_task(&mut self, node: &Node, meta: &ResultMeta) {
+    fn fail_task(&mut self, node: &Node, meta: &ResultMeta, is_body: bool) {
         // Without an id, the task cannot have waiters.
         let Some(id) = node.text("task_id") else { return };
         let text = |option: &str| node.text(option).map(str::to_owned);
         if node.options.get("ignore_result") != Some(&Value::Bool(true)) {
+            let children = self.children.iter().chain(&self.errbacks);
+            let place = |option: &str| text(option).filter(|_| !is_body);
             self.results.push(ResultMeta {
                 task_id: id.into(),
-                children: json!([]),
-                group_id: text("group_id"),
-                parent_id: text("parent_id").map(TaskId::from),
+                children: children.filter(|_| is_body).cloned().collect(),
+                group_id: place("group_id"),
+                parent_id: place("parent_id").map(TaskId::from),
                 ..meta.clone()
             });
         }
         if let (Some(group), Some(body)) = (text("group_id"), node.options.get("chord"))
             && !body.is_null()
         {
+            let mut result = meta.result.clone();
+            if is_body && let Value::Object(result) = &mut result {
+                let called = self.called_for_bodies.iter().map(Uuid::to_string);
+                result.insert(CALLED.to_owned(), called.collect());
+            }
             let part = ChordPart::new(
                 group,
                 node.options.get("group_index").and_then(Value::as_u64),
                 id,
                 meta.status.clone(),
-                meta.result.clone(),
+                result,
             );
             self.parts.push_back((part, body.clone()));
         }

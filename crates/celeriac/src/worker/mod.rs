@@ -59,7 +59,8 @@ use crate::{
     log::{debug, info},
     observer::{NoopObserver, Observer},
     system,
-    task::{TaskError, TaskOptions},
+    task::TaskOptions,
+    task_error::TaskError,
 };
 
 /// Maximum time to wait for the exchange with the other workers before tasks are received.

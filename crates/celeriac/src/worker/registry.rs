@@ -1,7 +1,7 @@
 //! Registered tasks by name. Deserialises JSON arguments into the types that a task declares; arguments of
 //! other types cause a `TypeError`, whose message contains no values.
 
-use std::{collections::HashMap, fmt, sync::atomic::Ordering};
+use std::{collections::HashMap, fmt, sync::atomic::Ordering, time::Duration};
 
 use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
@@ -9,10 +9,8 @@ use serde_json::{Map, Value};
 
 use super::limits::Limits;
 use crate::{
-    canvas::ACCUMULATE,
-    context::TaskContext,
-    exception::Exception,
-    task::{TaskError, TaskOptions},
+    canvas::ACCUMULATE, context::TaskContext, exception::Exception, message::seconds, task::TaskOptions,
+    task_error::TaskError,
 };
 
 /// Code of a task; returns `None` if the arguments do not have the types that the task declares.
@@ -112,13 +110,20 @@ impl Registry {
         names
     }
 
-    /// Returns the names, sorted, each with its rate limit if there is one: `add [rate_limit=10/s]`.
-    pub(super) fn described(&self) -> Vec<String> {
-        let rated = |name: &str| match self.get(name).and_then(|task| task.limits.rate()) {
-            Some(rate) => format!("{name} [rate_limit={}]", rate.text),
-            None => name.to_owned(),
+    /// Returns the names, sorted, each with those of the `fields` that have a value, such as
+    /// `add [rate_limit=10/s]`.
+    pub(super) fn described(&self, fields: &[String]) -> Vec<String> {
+        let described = |name: &str| {
+            let task = self.get(name)?;
+            let fields = fields.iter();
+            let values = fields.filter_map(|field| Some(format!("{field}={}", task.field(name, field)?)));
+            let values: Vec<String> = values.collect();
+            Some(match values.as_slice() {
+                [] => name.to_owned(),
+                values => format!("{name} [{}]", values.join(" ")),
+            })
         };
-        self.names().into_iter().map(rated).collect()
+        self.names().into_iter().filter_map(described).collect()
     }
 
     /// Returns the number of runs started for each task that has run.
@@ -132,6 +137,25 @@ impl Registry {
 }
 
 impl Registered {
+    /// Returns an attribute of the task as Python formats it, or `None` if it has no value.
+    fn field(&self, task: &str, name: &str) -> Option<String> {
+        let python_bool = |value: bool| Some(if value { "True" } else { "False" }.to_owned());
+        let limits = self.limits.time_limit();
+        let limit = |limit: Option<Duration>| Some(seconds(limit?).to_string());
+        match name {
+            "name" => Some(task.to_owned()),
+            "rate_limit" => self.limits.rate().map(|rate| rate.text),
+            "max_retries" => self.options.max_retries.map(|retries| retries.to_string()),
+            "time_limit" => limit(limits.hard),
+            "soft_time_limit" => limit(limits.soft),
+            "acks_late" => python_bool(self.options.acks_late),
+            "ignore_result" => python_bool(self.options.ignore_result),
+            "track_started" => python_bool(self.options.track_started),
+            "serializer" => Some("json".to_owned()),
+            _ => None,
+        }
+    }
+
     /// Starts a run of a user's task.
     ///
     /// # Errors

@@ -110,7 +110,7 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
                 messages: retry.into_iter().map(|retry| *retry).collect(),
                 ..Publication::default()
             },
-            chords: Vec::new(),
+            ..Settlement::default()
         };
         let settled = until_confirmed(&headers.id, || shared.broker.settle(delivery, &settlement));
         Box::pin(settled).await;

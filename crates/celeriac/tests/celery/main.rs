@@ -13,6 +13,7 @@ mod support;
 
 mod canvas;
 mod context;
+mod errbacks;
 mod handover;
 mod journal;
 mod kills;
