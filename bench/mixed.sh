@@ -25,8 +25,8 @@ await_beside() {
     beside_failed=${beside_failed:-0}
 }
 
-# `round_beside <name> <clients> <script> <path> [lock]`: reads alone, then reads beside another load, for which another
-# transaction may hold a lock.
+# `round_beside <name> <clients> <script> <path> [lock]`: reads alone, then reads alongside another load. If `lock` is given,
+# another transaction holds it meanwhile.
 round_beside() {
     local holder=""
     load "$seconds" "$mixed_port" "$1.alone"
@@ -40,7 +40,7 @@ round_beside() {
     [ -z "$holder" ] || wait "$holder" || fail "the lock was not held"
     say "$beside_count" >"$work/round/$1.others"
     say "$beside_failed" >"$work/round/$1.failed"
-    figures="reads $(cat "$work/round/$1.alone")/s alone, $(cat "$work/round/$1.beside")/s beside $beside_count requests"
+    figures="reads $(cat "$work/round/$1.alone")/s alone, $(cat "$work/round/$1.beside")/s alongside $beside_count requests"
 }
 
 # `row_beside <name> <text>`
@@ -109,7 +109,7 @@ round_of_backlog() {
     published=$!
     load "$seconds" "$mixed_port" backlog.beside
     wait "$published"
-    figures="$(cat "$work/round/backlog") tasks per second; reads $(cat "$work/round/backlog.alone")/s alone, $(cat "$work/round/backlog.beside")/s"
+    figures="$(cat "$work/round/backlog") tasks per second; reads $(cat "$work/round/backlog.alone")/s alone, $(cat "$work/round/backlog.beside")/s meanwhile"
 }
 
 backlog_is_published() { [ "$(queue_length)" -ge "$backlog" ]; }
@@ -121,7 +121,7 @@ rate_of_publishing() {
     compute "%.0f\n" "$(queue_length) * 1e9 / ($(date +%s%N) - $started)"
 }
 
-# Starts a service whose rates are not limited. Sets mixed and mixed_port.
+# Starts a service without rate limits. Sets mixed and mixed_port.
 serve_mixed() {
     serve mixed RATE_LIMIT=off
     mixed=$pid mixed_port=$port
@@ -172,7 +172,7 @@ measure_mixed() {
 
     reset_peak "$mixed"
     measured_rounds "$rounds" round_of_backlog
-    row "backlog of $backlog tasks published" "$(median <"$work/backlog") per second; reads beside it $(
+    row "backlog of $backlog tasks published" "$(median <"$work/backlog") per second; reads meanwhile at $(
         compute "%.2f" "$(median_ratio "$work/backlog.beside" "$work/backlog.alone")") of their rate alone"
     row "" "memory $(memory_mib "$mixed")"
     stop_process "$mixed" serve TERM
@@ -220,7 +220,7 @@ measure_searches() {
     row "writes while 64 search $1 articles" "20 registrations, 20 deletions, $failed of them failed; longest $worst ms"
 }
 
-# Measures lists of 20 in a database of their own. Every title contains a word that nineteen other titles contain.
+# Measures lists of 20 articles in a separate database. Every title shares a word with nineteen others.
 measure_lists() {
     local POSTGRES_URL=${POSTGRES_URL%/*}/lists size cursor slug
     "$postgres_bin/psql" "${POSTGRES_URL%/*}/postgres" -XAtqc 'CREATE DATABASE lists' || fail "the database could not be created"

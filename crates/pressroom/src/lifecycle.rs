@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 /// Exit code after a second signal: 128 + SIGTERM, as shells report it.
 const ABORTED: i32 = 143;
 
-/// Maximum wait for the log output before an abort.
+/// Maximum time to write the remaining log output before an abort.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Time added to the grace period, which the parts observe themselves.
@@ -62,7 +62,7 @@ impl Lifecycle {
     /// continue for the delay, stops them, and waits for them up to the grace period.
     ///
     /// # Errors
-    /// Returns the error, after it was logged, if a part failed, ended unexpectedly, or did not stop in time.
+    /// Returns a [`Logged`] error if a part failed, ended unexpectedly, or did not stop in time.
     pub async fn run(mut self, grace: Duration, draining: impl FnOnce()) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -132,7 +132,8 @@ impl Logged {
     }
 }
 
-/// Whether SIGHUP stops the process: it does when a terminal that the process reads from is closed.
+/// Whether SIGHUP stops the process. It does if standard input is a terminal: the signal then means that the
+/// terminal was closed.
 fn hangup_stops() -> bool {
     static AT_START: LazyLock<bool> = LazyLock::new(|| std::io::stdin().is_terminal());
     *AT_START
@@ -152,7 +153,7 @@ pub fn ignore_signals() -> std::io::Result<()> {
         if !ignored {
             continue;
         }
-        // The handler stays installed when the task has ended.
+        // The handler stays installed after the task has ended.
         let mut signals = signal(kind)?;
         tokio::spawn(async move {
             signals.recv().await;

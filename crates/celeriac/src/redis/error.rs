@@ -12,7 +12,7 @@ pub enum ConfigError {
          nor sentinel://[user:password@]host[:port],...[/database]?master=<name> (or sentinels://)"
     )]
     Url,
-    /// The URL lists sentinels but does not name the server that they watch.
+    /// The URL lists sentinels but does not name the server that they monitor.
     #[error("the URL of sentinels must name the server they watch: ?master=<name>")]
     Master,
     /// The URL requests TLS without certificate verification.

@@ -1,8 +1,8 @@
 //! Threads that compute password hashes, with a bounded queue.
 //!
-//! The threads are few and live as long as the queue. Each reuses one block of memory for argon2, because memory that
-//! many threads allocate and free remains with the allocator. scrypt's crate allocates its memory for each hash, but in
-//! a block so large that the system gets it back at once.
+//! The threads are few and live as long as the queue. Each reuses one block of memory for argon2, because the allocator
+//! retains memory that many threads allocate and free. The scrypt crate allocates memory for each hash, but in a block
+//! so large that the allocator returns it to the system immediately.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -51,7 +51,7 @@ impl HashQueue {
         Self { jobs }
     }
 
-    /// Runs `work` on a hashing thread. Skips the work if the caller is dropped before it starts.
+    /// Runs `work` on a hashing thread. Skips it if the returned future is dropped before the work starts.
     ///
     /// # Errors
     /// [`Overloaded`] when the queue is full or the work does not start in time.
@@ -92,7 +92,7 @@ fn run(waiting: &Mutex<Receiver<Job>>) {
 pub(super) struct Memory(Vec<Block>);
 
 impl Memory {
-    /// Returns `count` blocks with any content.
+    /// Returns `count` blocks with arbitrary content.
     pub(super) fn blocks(&mut self, count: usize) -> &mut [Block] {
         if self.0.len() < count {
             self.0.resize(count, Block::new());
@@ -100,7 +100,7 @@ impl Memory {
         &mut self.0[..count]
     }
 
-    /// Frees the additional memory of a hash that is costlier than those of this program.
+    /// Frees the additional memory of a stored hash that is costlier than new ones.
     fn shrink(&mut self) {
         self.0.truncate(KEPT_BLOCKS);
         self.0.shrink_to(KEPT_BLOCKS);

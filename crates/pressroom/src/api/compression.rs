@@ -1,8 +1,8 @@
 //! Compression of responses with gzip, for clients that accept it.
 //!
-//! A response is compressed as a whole before it is sent: an encoder takes 300 KiB, and one that lived until
-//! a slow client has read the response would multiply by the number of connections. Brotli is not offered: it
-//! makes a list a fifth smaller than gzip does, in seven times the processor time.
+//! A response is compressed as a whole before it is sent: an encoder takes 300 KiB, and encoders that live until
+//! slow clients have read their responses would add up. Brotli is not offered: it makes a list a fifth smaller
+//! than gzip does, but takes seven times the processor time.
 
 use std::io::Write as _;
 
@@ -20,9 +20,9 @@ use tokio::sync::Semaphore;
 
 /// Size of the largest body that is sent unchanged, in bytes.
 const UNCOMPRESSED: u64 = 1024;
-/// Number of bytes after which other requests get a turn.
+/// Number of bytes to compress before yielding to other requests.
 const CHUNK: usize = 64 << 10;
-/// Bounds the memory of the encoders. A response for which none is free is sent unchanged.
+/// Permits for encoders, which bound their memory. A response that gets no permit is sent unchanged.
 static ENCODERS: Semaphore = Semaphore::const_new(8);
 
 /// Compresses the response if the client prefers that and the body is large enough.
@@ -37,7 +37,7 @@ pub(super) async fn compress(request: Request, next: Next) -> Response {
         return response;
     };
     let (mut parts, body) = response.into_parts();
-    // The body is in memory, so it is complete.
+    // A body of known size is in memory, so collecting it does not fail.
     let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
         return Response::from_parts(parts, Body::empty());
     };

@@ -24,7 +24,6 @@ use telemetry::ServerError;
 use utoipa::ToSchema;
 
 use super::rate_limit;
-
 use crate::{
     accounts::{AccountError, InvalidToken, TooManyAttempts},
     articles::ArticleError,
@@ -54,7 +53,7 @@ pub struct ApiError {
     fields: Option<FieldErrors>,
     /// Value of `Retry-After`, in seconds.
     retry_after: Option<NonZeroU32>,
-    /// Exceeded quota.
+    /// Exceeded quota, for the rate-limit fields of the response.
     exceeded: Option<Box<TooManyAttempts>>,
     /// Internal cause, recorded on the server span but not sent.
     cause: Option<Box<ServerError>>,

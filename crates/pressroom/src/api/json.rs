@@ -62,7 +62,7 @@ pub struct JsonBody(Result<Received, ApiError>);
 #[derive(Debug)]
 struct Received {
     bytes: Vec<u8>,
-    /// Memory of a large body.
+    /// Reservation for a large body, released once it is parsed.
     _reserved: Option<Reserved>,
 }
 
@@ -77,7 +77,7 @@ impl FromRequest<Arc<App>> for JsonBody {
     }
 }
 
-/// Receives a body within the size limit. The memory of a large body is reserved before its rest is received.
+/// Receives a body within the size limit. Reserves memory for a large body before receiving the rest of it.
 async fn receive(mut body: Body, app: &App) -> Result<Received, ApiError> {
     let expected = body.size_hint().exact().unwrap_or(app.limits.body as u64);
     let mut bytes = Vec::new();

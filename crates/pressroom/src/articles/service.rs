@@ -161,8 +161,8 @@ impl Articles {
         Ok(OwnArticle(article))
     }
 
-    /// Changes an article if its version meets `precondition`. An update that changes nothing creates a version but
-    /// notifies nobody.
+    /// Changes an article if its version meets `precondition`. An update that changes nothing creates a new
+    /// version, but no task to notify readers.
     ///
     /// # Errors
     /// [`ArticleError::NotFound`] if the article was deleted meanwhile, [`ArticleError::PreconditionFailed`], or a
@@ -260,8 +260,8 @@ impl Articles {
         })
     }
 
-    /// Returns the article and whether an earlier request created it. One of several concurrent requests with the same key inserts the
-    /// article; the others wait in the database and return the stored response.
+    /// Returns the article and whether an earlier request created it. One of several concurrent requests with
+    /// the same key inserts the article; the others wait in the database and return the stored response.
     async fn insert_once(
         &self,
         author: UserId,

@@ -7,8 +7,8 @@ use telemetry::{DbError, Failure};
 /// Reason a store method failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, did not respond in time or lacks the schema; a retry may succeed. A write whose response
-    /// was lost may have been committed.
+    /// The database cannot be reached, did not respond in time or lacks the schema; a retry may succeed. A write
+    /// whose response was lost may have been committed.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// The row would violate a constraint that callers handle.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::error::Result;
 use crate::domain::{PublishedBatch, PublishedTask};
 
-/// Records the tasks of the outbox that a broker outside of this process has accepted.
+/// Records the tasks of the outbox that a broker outside this process has accepted.
 #[async_trait]
 pub trait PublishedTaskStore: Debug + Send + Sync + 'static {
     /// Moves tasks from the outbox to the record of published tasks.

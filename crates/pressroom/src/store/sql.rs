@@ -158,8 +158,9 @@ const FOLLOWERS_OF_THE_ARTICLE: Statement = statement!(
         LIMIT $3",
 );
 
-/// Returns a row if the event is within the limits. `$5` is the current time, `$6` the time after which earlier events
-/// count, and `$7` the maximum number of events of the author, or null.
+/// Returns a row if the event is within the limits. `$5` is the current time, `$6` the time after which earlier
+/// events count, and `$7` the maximum number of events of the author, or null. The update changes nothing; it
+/// returns a row if the task has already recorded the event.
 pub(super) const CLAIM_EVENT: Statement = statement!(
     "INSERT notified_events",
     "
@@ -273,6 +274,7 @@ mod tests {
             FOLLOWERS_OF_THE_AUTHOR,
             FOLLOWERS_OF_THE_ARTICLE,
             CLAIM_EVENT,
+            PURGE_EVENTS,
             CLAIM_DELIVERY,
             FIND_DELIVERY,
             COMPLETE_DELIVERY,

@@ -29,10 +29,10 @@ use crate::{
 /// Maximum number of tasks in a claim, which are published as one batch.
 const BATCH: usize = 256;
 
-/// Maximum number of batches that are being published and recorded.
+/// Maximum number of batches that are published and recorded concurrently.
 const MAX_BATCHES: usize = 4;
 
-/// Maximum number of tasks that wait and run in embedded mode.
+/// Maximum number of tasks that wait or run in embedded mode.
 const MAX_EMBEDDED: usize = 256;
 
 /// Minimum interval between claims while no full batch waits. Tasks created within it share a batch.
@@ -173,7 +173,7 @@ impl Dispatcher {
         }
     }
 
-    /// Releases the claims of an earlier run, which would otherwise never expire. Retried until it succeeds.
+    /// Releases the claims of an earlier run, which would otherwise never expire. Retries until it succeeds.
     async fn resume(&self) {
         let mut failures = 0;
         loop {
@@ -203,11 +203,11 @@ impl Dispatcher {
         }
     }
 
-    /// Returns the earliest time of a claim after one that left tasks waiting.
+    /// Returns the earliest time of the next claim, after a claim that left tasks waiting.
     fn earliest_claim(&self, claimed_at: Instant) -> Instant {
         match self.durability {
             Durability::Broker(_) => claimed_at,
-            // There may be room for a single task, so claims would follow each other for every task.
+            // Often a single task fits, and without a pause each task would have its own claim.
             Durability::OutboxUntilDone => claimed_at + MIN_INTERVAL,
         }
     }
@@ -253,7 +253,7 @@ impl Dispatcher {
         })
     }
 
-    /// Sends tasks, and returns their batch if the broker is durable; otherwise returns when they have finished.
+    /// Sends tasks. Returns their batch if the broker is durable, and otherwise `None` once they have finished.
     async fn send(
         &self,
         log: &Mutex<Log>,
@@ -270,7 +270,7 @@ impl Dispatcher {
                 Ok(()) => Ok(Some(current.last())),
                 Err(error) => {
                     if let LoggedSendError::Lost { .. } = error {
-                        telemetry::warn!("Redis has lost data; tasks that it has lost are sent again");
+                        telemetry::warn!("Redis has lost data; lost tasks will be sent again");
                         *current = Log::new(self.ids.next());
                     }
                     Err(error.to_string())

@@ -52,7 +52,7 @@ async fn the_tasks_of_an_earlier_run_resume_once_the_database_is_available() {
         wake: Arc::new(Notify::new()),
     };
     tokio::spawn(dispatcher.run(shutdown.clone()));
-    // One thread writes, in order: when the second attempt has failed, so has that of the dispatcher.
+    // A single thread writes, in order, so the dispatcher's attempt has failed once the second of these has.
     for _ in 0..2 {
         store.delete_outbox(&[]).await.unwrap_err();
     }

@@ -21,7 +21,7 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct PostgresConfig {
     pub(super) connection: tokio_postgres::Config,
-    /// Servers to which connections are opened, if the URL says so.
+    /// Servers to which connections may be opened, if the URL sets `target_session_attrs`.
     session_attrs: Option<TargetSessionAttrs>,
     pub(super) tls: Tls,
     /// Maximum time to open one connection, including all hosts and the handshake.
@@ -29,20 +29,20 @@ pub struct PostgresConfig {
     pub(super) pool_mode: PoolMode,
     /// Whether statements may be prepared on a connection.
     pub(super) prepared_statements: bool,
-    /// Names of parameters of the URL without effect.
+    /// Names of URL parameters that have no effect.
     ignored: Vec<String>,
-    /// Numbers of connections.
+    /// Maximum numbers of connections.
     pub sizes: Sizes,
 }
 
-/// Maximum number of connections for each kind of statement.
+/// Maximum numbers of connections, for each kind of statement.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
     /// Reads by key, which share their connections.
     pub reads: usize,
     /// Writes of requests.
     pub writes: usize,
-    /// Writes that met a lock.
+    /// Writes that found a row or table locked.
     pub contended: usize,
     /// Lists.
     pub lists: usize,
@@ -72,14 +72,14 @@ pub(super) enum Role {
     Replica,
 }
 
-/// Settings of TLS.
+/// TLS settings.
 #[derive(Debug, Clone)]
 pub(super) struct Tls {
     pub(super) certificates: Certificates,
     /// Files of the client certificate and its key.
     pub(super) client: Option<(PathBuf, PathBuf)>,
     pub(super) versions: &'static [&'static SupportedProtocolVersion],
-    /// Whether the host name is sent in the clear, for proxies.
+    /// Whether the host name is sent in plain text, for proxies that select the server by it.
     pub(super) sni: bool,
 }
 
@@ -273,6 +273,30 @@ mod tests {
     }
 
     #[test]
+    fn the_tls_versions_are_those_between_the_minimum_and_the_maximum() {
+        let versions = |min: &str, max: &str| {
+            let (min, max) = (
+                format!("ssl_min_protocol_version={min}"),
+                format!("ssl_max_protocol_version={max}"),
+            );
+            [format!("{min}&{max}"), format!("{max}&{min}")].map(|query| {
+                let config = PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
+                config.ok().map(|config| format!("{:?}", config.tls.versions))
+            })
+        };
+        for (min, max, expected) in [
+            ("", "", Some("[TLSv1_3, TLSv1_2]")),
+            ("TLSv1", "TLSv1.3", Some("[TLSv1_3, TLSv1_2]")),
+            ("TLSv1.3", "TLSv1.3", Some("[TLSv1_3]")),
+            ("TLSv1.2", "TLSv1.2", Some("[TLSv1_2]")),
+            ("TLSv1.3", "TLSv1.2", None),
+        ] {
+            let expected = expected.map(str::to_owned);
+            assert_eq!(versions(min, max), [expected.clone(), expected], "{min} to {max}");
+        }
+    }
+
+    #[test]
     fn the_url_sets_the_pool_mode_and_whether_statements_are_prepared() {
         let parse = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
         assert_eq!(parse("").unwrap().pool_mode, PoolMode::Session);
@@ -293,7 +317,7 @@ mod tests {
 
     #[test]
     fn each_parameter_of_libpq_is_honoured_ignored_or_rejected_by_its_name() {
-        // `conninfoOptions` of libpq 18 except those for debugging, with a value that is not the default.
+        // The `conninfoOptions` of libpq 18, except those for debugging, each with a value other than its default.
         for parameter in [
             "application_name=x",
             "channel_binding=require",
@@ -416,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_time_out_is_that_of_the_url_for_each_host() {
+    fn the_connect_timeout_of_the_url_applies_to_each_host() {
         let limit = |url: &str| PostgresConfig::parse(url).unwrap().connect_timeout;
         assert_eq!(limit("postgres://u@h/d"), Duration::from_secs(10));
         assert_eq!(
@@ -436,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_hosts_the_primary_is_the_one_that_accepts_writes() {
+    fn the_primary_is_the_one_of_several_hosts_that_accepts_writes() {
         let attrs = |url: &str, role| {
             let config = PostgresConfig::parse(url).unwrap();
             config.connection_to(role).get_target_session_attrs()

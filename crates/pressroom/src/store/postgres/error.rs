@@ -21,7 +21,7 @@ impl StatementError {
         matches!(self.error, StoreError::UnsuitableValue(_))
     }
 
-    /// Whether nothing more is to be received: the server responded, or the connection was lost.
+    /// Whether no response is outstanding: the server responded, or the connection was lost.
     pub(super) fn was_received(&self) -> bool {
         self.code.is_some() || self.connection_lost
     }
@@ -66,7 +66,7 @@ impl From<tokio_postgres::Error> for StatementError {
 const POOLER_HINT: &str =
     " (behind a pooler in transaction mode, add pool_mode=transaction to the database URL)";
 
-/// Hint in errors that a missing or outdated schema causes.
+/// Hint in errors that only a missing or outdated schema causes.
 const SCHEMA_HINT: &str = " (run pressroom migrate)";
 
 /// Maps the server's error response.
@@ -126,8 +126,8 @@ fn rejects_value(state: &SqlState) -> bool {
     state.code().starts_with("22") || *state == SqlState::PROGRAM_LIMIT_EXCEEDED
 }
 
-/// Whether the database, schema, table, column, function, constraint or privilege that a statement needs does
-/// not exist.
+/// Whether the database, schema, table, column, function, constraint or privilege that a statement needs is
+/// missing.
 fn is_missing(state: &SqlState) -> bool {
     matches!(
         state.code(),

@@ -16,7 +16,7 @@ use crate::store::rows::{Column, Columns, Id, Json, Utc};
 /// PostgreSQL's epoch, 2000-01-01, in microseconds since the Unix epoch.
 const EPOCH: i64 = 946_684_800_000_000;
 
-/// The oldest time of a `timestamp`, in microseconds since PostgreSQL's epoch.
+/// The earliest `timestamp`, in microseconds since PostgreSQL's epoch.
 const OLDEST: i64 = -211_813_488_000_000_000;
 
 impl<'a> FromSql<'a> for Utc {
@@ -39,7 +39,7 @@ impl<'a> FromSql<'a> for Utc {
 
 impl ToSql for Utc {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        // Older times, which clients can send in entity tags, equal no stored time in any case.
+        // Clamps earlier times, which clients can send in entity tags: no stored time equals them anyway.
         out.put_i64(self.0.as_microsecond().saturating_sub(EPOCH).max(OLDEST));
         Ok(IsNull::No)
     }

@@ -150,7 +150,7 @@ impl ArticleStore for SqliteStore {
         list::list_articles(self, query).await
     }
 
-    /// Returns zero: the number of articles is a single row.
+    /// Returns zero: the article count is a single row.
     async fn fold_article_count(&self, _limit: i64) -> Result<u64> {
         Ok(0)
     }

@@ -1,5 +1,5 @@
-//! Pages in Chromium: the observatory's and the API's documentation. The scripts in `tests/browser` have the
-//! steps.
+//! Pages in Chromium: the observatory's pages and the API's documentation. The scripts in `tests/browser` perform
+//! the steps.
 
 use std::{
     ffi::OsStr,
@@ -41,7 +41,7 @@ async fn the_documentation_page_sends_each_parameter_where_it_belongs() {
     assert!(process.terminate().await.success());
 }
 
-/// Runs a script, which fails with the first wrong step.
+/// Runs a script, which exits with an error at the first failed step.
 fn run(script: &str, arguments: &[&OsStr]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/browser")

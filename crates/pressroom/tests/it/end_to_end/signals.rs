@@ -1,20 +1,20 @@
-//! Signals that operators' tools send: only SIGTERM and SIGINT stop a process.
+//! Signals that make other programs reload or reopen files.
 
 use super::installation::{Installation, People, create};
 use crate::support::raw;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn signals_that_reload_other_programs_are_ignored() {
+async fn signals_that_reload_other_programs_are_ignored_and_logged_once() {
     let installation = Installation::new().await;
     let (mut serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
     let mut worker = installation.worker();
     worker.wait_for_output("Working").await;
-    for signal in ["HUP", "USR1", "USR2"] {
+    let ignored = ["HUP", "USR1", "USR2"].map(|signal| (signal, format!("SIG{signal} received and ignored")));
+    for (signal, logged) in &ignored {
         for process in [&serve, &worker] {
             process.send(signal);
-            let logged = format!("SIG{signal} received and ignored");
-            process.wait_for_output(&logged).await;
+            process.wait_for_output(logged).await;
             process.send(signal);
         }
     }
@@ -28,4 +28,9 @@ async fn signals_that_reload_other_programs_are_ignored() {
     );
     assert!(worker.terminate().await.success(), "{}", worker.output());
     assert!(serve.terminate().await.success(), "{}", serve.output());
+    for (_, logged) in &ignored {
+        for output in [serve.output(), worker.output()] {
+            assert_eq!(output.matches(logged).count(), 1, "{output}");
+        }
+    }
 }

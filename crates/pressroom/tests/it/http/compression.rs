@@ -9,7 +9,7 @@ use super::on_sqlite;
 use crate::support::{api, raw};
 
 #[tokio::test]
-async fn responses_above_one_kibibyte_are_compressed_for_clients_that_ask_for_it() {
+async fn responses_above_one_kibibyte_are_compressed_for_clients_that_accept_gzip() {
     let fixture = on_sqlite();
     let api = api::start(fixture.store.clone()).await;
     let address = api.address;
@@ -58,7 +58,7 @@ async fn responses_above_one_kibibyte_are_compressed_for_clients_that_ask_for_it
             .read_to_end(&mut decoded)
             .unwrap();
         assert_eq!(decoded, plain.body);
-        // The strong tag identifies the uncompressed bytes only; either tag finds the cached response.
+        // The strong tag identifies the uncompressed bytes only, but both tags match a cached response.
         let weak = format!("W/{tag}");
         assert_eq!(response.header("etag"), Some(weak.as_str()));
         for listed in [tag, weak.as_str()] {

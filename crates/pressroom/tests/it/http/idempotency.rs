@@ -46,7 +46,7 @@ async fn a_repeated_request_gets_the_first_response(store: Arc<dyn Store>) {
     let first = create(api.address, &alice, "key-1", &body).await;
     assert_eq!(first.status, 201);
     assert_eq!(first.header("idempotency-replayed"), None);
-    // The same request with another JSON syntax.
+    // The same request in different JSON syntax.
     let same = "{\"body\":\"\\u0078\",  \"title\":\"Once\", \"description\":\"d\"}";
     let again = format!(
         "POST /api/articles/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice}\r\nIdempotency-Key: key-1\r\n\

@@ -1,5 +1,5 @@
-//! Databases whose encoding is not UTF-8, and schemas that are missing: values that the database cannot hold are
-//! the caller's error, and a missing table is an outage.
+//! Databases whose encoding is not UTF-8, and missing schemas: a value that the encoding cannot represent is the
+//! caller's error, and a missing table is an outage.
 
 use std::sync::Arc;
 
@@ -12,7 +12,10 @@ use pressroom::{
 };
 use serde_json::{Value, json};
 
-use super::fixture::{at, new_article, new_user, task};
+use super::{
+    fixture::{at, new_article, new_user, task},
+    migrations::FLASK_SCHEMA,
+};
 use crate::support::{api, postgres::Database, raw};
 
 async fn store_in(encoding: &str) -> (PostgresStore, Database) {
@@ -30,7 +33,7 @@ fn search(text: &str) -> ListQuery {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_that_latin1_lacks_are_unsuitable_and_not_found() {
+async fn text_that_latin1_cannot_represent_is_unsuitable_or_not_found() {
     let (store, _database) = store_in("LATIN1").await;
     let author = store.insert_user(new_user("ann@example.com")).await.unwrap();
     let latin1 = store
@@ -50,9 +53,9 @@ async fn values_that_latin1_lacks_are_unsuitable_and_not_found() {
     assert!(store.find_credentials(&email).await.unwrap().is_none());
 }
 
-/// In SQL_ASCII, the length of a column is a number of bytes.
+/// Text columns of SQL_ASCII databases are limited in bytes.
 #[tokio::test(flavor = "multi_thread")]
-async fn values_that_are_too_long_in_bytes_are_unsuitable() {
+async fn text_that_is_too_long_in_bytes_is_unsuitable() {
     let (store, _database) = store_in("SQL_ASCII").await;
     let author = store.insert_user(new_user("ann@example.com")).await.unwrap();
     let mut article = new_article("short", author.id, at(1));
@@ -66,22 +69,21 @@ async fn values_that_are_too_long_in_bytes_are_unsuitable() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_value_of_a_client_is_an_internal_error() {
+async fn no_text_of_a_client_causes_an_internal_error() {
     for encoding in ["LATIN1", "SQL_ASCII", "EUC_JP"] {
         let (store, _database) = store_in(encoding).await;
         let api = api::start(Arc::new(store)).await;
         let address = api.address;
         let token = raw::register(address, "alice@example.com").await;
-        let created = json!({"title": "one", "body": "x"});
-        let created = raw::request(address, "POST", "/api/articles/", Some(&token), Some(&created)).await;
+        let draft = json!({"title": "one", "body": "x"});
+        let created = raw::request(address, "POST", "/api/articles/", Some(&token), Some(&draft)).await;
         let slug = created.json()["slug"].as_str().unwrap().to_owned();
         for text in ["€", "Ž", "日本", "😀", "\u{85}", "é"].map(|text| text.repeat(255)) {
             let encoded: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
             let article = json!({"title": text, "description": text, "body": text});
             let user = json!({"name": text, "bio": text, "image": text});
-            let address_of_user: String = text.chars().take(8).collect();
-            let credentials =
-                json!({"email": format!("{address_of_user}@example.com"), "password": "password1"});
+            let local_part: String = text.chars().take(8).collect();
+            let credentials = json!({"email": format!("{local_part}@example.com"), "password": "password1"});
             let mut registration = credentials.clone();
             registration["name"] = Value::from(text.clone());
             let article_path = format!("/api/articles/{slug}");
@@ -122,11 +124,10 @@ async fn a_missing_schema_is_unavailable_and_names_the_remedy() {
     let missing = store.find_article("x", None).await.unwrap_err();
     assert_remedy(&missing, "42P01");
 
-    // The reference implementation's tables only.
-    let flask = include_str!("../../vectors/flask-schema.sql");
+    // Only the tables of the reference implementation.
     let database = Database::empty().await;
-    // The dump changes settings of its connection.
-    database.client().await.batch_execute(flask).await.unwrap();
+    // On a connection of its own, because the dump changes the connection's settings.
+    database.client().await.batch_execute(FLASK_SCHEMA).await.unwrap();
     let store = database.store();
     let author = store.insert_user(new_user("ann@example.com")).await.unwrap();
     let added = store
@@ -134,7 +135,7 @@ async fn a_missing_schema_is_unavailable_and_names_the_remedy() {
         .await;
     assert_remedy(&added.unwrap_err(), "42P01");
 
-    // A column of a later release.
+    // Without a column that this release needs.
     migrate(&database.config()).await.unwrap();
     let admin = database.client().await;
     admin

@@ -9,10 +9,7 @@ use pressroom::{
 };
 use uuid::Uuid;
 
-use super::{
-    fixture::{at, new_article, new_user, task},
-    suite::LEASE,
-};
+use super::fixture::{LEASE, at, new_article, new_user, task};
 use crate::support::postgres::Database;
 
 const BATCH: PublishedBatch = PublishedBatch {
@@ -52,7 +49,7 @@ async fn published_tasks_leave_the_outbox_and_are_recorded() {
     assert_eq!(store.published_tasks(0, 1).await.unwrap(), [recorded(0)]);
     assert_eq!(store.published_tasks(ids[0], 9).await.unwrap(), [recorded(1)]);
 
-    // A task that another process has published in the meantime is not recorded again.
+    // A task that another process has already recorded is not recorded again.
     store.record_published(&ids[..1], BATCH, at(12)).await.unwrap();
     assert_eq!(store.published_tasks(0, 1).await.unwrap(), [recorded(0)]);
 

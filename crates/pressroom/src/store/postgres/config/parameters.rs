@@ -1,7 +1,7 @@
 //! Parameters of a database URL: those of libpq (PostgreSQL 18), which SQLAlchemy passes on, those of
 //! Pressroom, and those that other drivers and hosting providers add.
 //!
-//! Each is honoured, ignored by name if it cannot matter, or rejected by name.
+//! Each is honoured, ignored if it cannot matter, or rejected. Messages name the ignored and rejected ones.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -19,7 +19,7 @@ const TLS_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 const ONLY_TLS12: &[&SupportedProtocolVersion] = &[&TLS12];
 const ONLY_TLS13: &[&SupportedProtocolVersion] = &[&TLS13];
 
-/// Parameters without effect: they configure features that Pressroom does not use, or other programs.
+/// Parameters without effect, which configure features that Pressroom does not use, or other programs.
 const IGNORED: &[&str] = &[
     // libpq
     "gssdelegation",
@@ -152,7 +152,7 @@ pub(super) struct Parameters {
     pub(super) prepared_statements: Option<bool>,
     /// Names of ignored parameters.
     pub(super) ignored: Vec<String>,
-    /// Used if the URL names no application.
+    /// Application name if the URL sets no other.
     fallback_name: String,
 }
 
@@ -273,7 +273,7 @@ impl Parameters {
                     ],
                 )?);
             }
-            // Prisma's name of the mode.
+            // Prisma's name for the transaction mode.
             "pgbouncer" => {
                 if is_on(name, value)? {
                     self.pool_mode.get_or_insert(PoolMode::Transaction);
@@ -308,7 +308,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// Sets a parameter of TLS, and returns whether it is one.
+    /// Sets a TLS parameter. Returns false if `name` is not one.
     fn set_tls(&mut self, name: &str, value: &str) -> Result<bool, InvalidUrl> {
         match name {
             "sslmode" | "ssl" | "requiressl" => {
@@ -339,18 +339,20 @@ impl Parameters {
             }
             "sslsni" => self.sni = is_on(name, value)?,
             "ssl_min_protocol_version" => {
-                let all = TLS_VERSIONS;
                 let versions = [
-                    ("TLSv1", all),
-                    ("TLSv1.1", all),
-                    ("TLSv1.2", all),
-                    ("TLSv1.3", ONLY_TLS13),
+                    ("TLSv1", false),
+                    ("TLSv1.1", false),
+                    ("TLSv1.2", false),
+                    ("TLSv1.3", true),
                 ];
-                self.tls_versions = choice(name, value, &versions)?;
+                if choice(name, value, &versions)? {
+                    self.only_tls(ONLY_TLS13)?;
+                }
             }
             "ssl_max_protocol_version" => {
-                let versions = [("TLSv1.2", ONLY_TLS12), ("TLSv1.3", TLS_VERSIONS)];
-                self.tls_versions = choice(name, value, &versions)?;
+                if choice(name, value, &[("TLSv1.2", true), ("TLSv1.3", false)])? {
+                    self.only_tls(ONLY_TLS12)?;
+                }
             }
             "sslnegotiation" => {
                 let negotiations = [
@@ -370,6 +372,16 @@ impl Parameters {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Allows only this version of TLS.
+    fn only_tls(&mut self, version: &'static [&'static SupportedProtocolVersion]) -> Result<(), InvalidUrl> {
+        if self.tls_versions != TLS_VERSIONS && self.tls_versions != version {
+            let problem = "ssl_min_protocol_version is later than ssl_max_protocol_version";
+            return Err(InvalidUrl(problem.to_owned()));
+        }
+        self.tls_versions = version;
+        Ok(())
     }
 }
 
@@ -396,15 +408,10 @@ fn choice<T: Copy>(name: &str, value: &str, choices: &[(&str, T)]) -> Result<T, 
     })
 }
 
-/// Succeeds if the value means what Pressroom does in any case.
+/// Succeeds if the value asks for what Pressroom always does.
 fn only(name: &str, value: &str, accepted: &[&str]) -> Result<(), InvalidUrl> {
-    if accepted.contains(&value) {
-        return Ok(());
-    }
-    Err(InvalidUrl(format!(
-        "{name} is not one of {}",
-        accepted.join(", ")
-    )))
+    let accepted: Vec<_> = accepted.iter().map(|value| (*value, ())).collect();
+    choice(name, value, &accepted)
 }
 
 fn is_on(name: &str, value: &str) -> Result<bool, InvalidUrl> {
@@ -434,7 +441,7 @@ fn parsed<T: std::str::FromStr>(name: &str, value: &str, expected: &str) -> Resu
         .map_err(|_invalid| InvalidUrl(format!("{name} is not {expected}")))
 }
 
-/// Returns a parameter's name for an error message, unless it may be a part of a password.
+/// Returns a parameter's name for an error message, unless it may be part of a password.
 fn quoted(name: &str) -> String {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     if name.len() <= 40 && name.bytes().all(is_name) {

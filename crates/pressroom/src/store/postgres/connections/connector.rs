@@ -41,7 +41,7 @@ pub(in crate::store::postgres) struct Connector {
     times: Option<ConnectionTimes>,
 }
 
-/// Time-outs of the server.
+/// Time-outs that the server applies.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store::postgres) struct Timeouts {
     /// Maximum duration of a statement, including its waits for locks.
@@ -72,7 +72,7 @@ pub enum SetupError {
 }
 
 impl Connector {
-    /// Creates a connector, which records no connection times.
+    /// Creates a connector that records no connection times.
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
@@ -124,11 +124,11 @@ impl Connector {
 
     /// Asks the server to cancel the statement that runs on a connection.
     pub(super) async fn cancel(&self, connection: CancelToken) {
-        // Without a response, the statement's time-out ends it.
+        // If the request is lost, the statement ends at its time-out.
         let _sent = timeout(CANCEL_TIMEOUT, connection.cancel_query(self.tls.clone())).await;
     }
 
-    /// Returns the text that begins a transaction. It sets the time-outs unless the connection has them.
+    /// Returns the SQL that begins a transaction, and sets the time-outs unless the connection keeps them.
     pub(super) fn begin(&self) -> String {
         match self.pool_mode {
             PoolMode::Session => "BEGIN".to_owned(),
@@ -136,7 +136,7 @@ impl Connector {
         }
     }
 
-    /// Whether the time-outs apply to statements outside of a transaction.
+    /// Whether the connection keeps the time-outs, so that they also apply outside a transaction.
     pub(super) fn keeps_settings(&self) -> bool {
         self.pool_mode == PoolMode::Session
     }

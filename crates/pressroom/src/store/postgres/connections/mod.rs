@@ -1,11 +1,11 @@
 //! Connections to one server. [`Connections`] and [`Primary`] run every [`Statement`], and record its span and
 //! duration. Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
 //!
-//! The connections are divided into shares, so that a statement that waits for a lock or takes long delays only
+//! The connections are divided into shares, so that a slow statement or one that waits for a lock delays only
 //! statements of its own kind. Reads by key use a [`pipeline`] of connections; each other share is a [`pool`]:
 //!
 //! - `writes`: statements and transactions of requests, which wait only briefly for a lock
-//! - `contended`: writes that met a lock, and wait longer for it
+//! - `contended`: writes that met a lock, which wait longer for it
 //! - `lists` and `searches`: reads of many rows
 //! - `maintenance`: the outbox, deliveries, counts and purges
 #![expect(
@@ -81,7 +81,7 @@ const MAINTENANCE_TIMEOUTS: Timeouts = Timeouts {
     lock: Duration::from_secs(1),
 };
 
-/// Connections for reads, of the primary or of a replica.
+/// Connections for reads, to the primary or a replica.
 pub(super) struct Connections {
     database: Database,
     connector: Connector,
@@ -90,7 +90,7 @@ pub(super) struct Connections {
     reads: Arc<Pipeline>,
     lists: Pool,
     searches: Pool,
-    /// Rows and tables that statements met locked.
+    /// Rows and tables that statements found locked.
     locked: LockedRows,
     /// `None` for a replica, whose outages are logged by the task that watches it.
     outages: Option<Arc<OutageLog>>,
@@ -157,7 +157,7 @@ impl Connections {
                 }
                 self.locked.insert(table());
             }
-            // The table is locked. To wait on a shared connection would delay reads of other tables.
+            // The table is locked. Waiting on a shared connection would delay reads of other tables.
             let result = Box::pin(self.lists.run(&self.database, statement, params)).await;
             if result.is_ok() {
                 self.locked.remove(table());
@@ -167,7 +167,7 @@ impl Connections {
         self.observe(statement, result).await
     }
 
-    /// Runs a read of many rows in a known order, as a list does.
+    /// Runs a read of many rows in the order of an index, such as a list.
     pub(super) async fn list(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let result = pin!(self.lists.run(&self.database, statement, params));
         self.observe(statement, result).await
@@ -179,7 +179,7 @@ impl Connections {
         self.observe(statement, result).await
     }
 
-    /// Records a statement's span and duration, and whether the database was available.
+    /// Runs `work`, and records its span and duration and whether the database was available.
     async fn observe(
         &self,
         statement: &Statement,
@@ -224,7 +224,7 @@ impl Deref for Primary {
 }
 
 impl Primary {
-    /// Starts to connect, without waiting. Must be called within a Tokio runtime.
+    /// Starts connecting in the background. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// [`SetupError`] when a certificate cannot be read.
@@ -256,7 +256,7 @@ impl Primary {
         })
     }
 
-    /// Runs a write of a request. `row` identifies the row that it may have to wait for.
+    /// Runs a write of a request. `row` identifies the row whose lock it may have to wait for.
     pub(super) async fn write(
         &self,
         row: impl Hash,
@@ -267,7 +267,7 @@ impl Primary {
     }
 
     /// Runs `before` and then `last` in one transaction, and returns the result of `last`. `row` identifies
-    /// the row that it may have to wait for.
+    /// the row whose lock it may have to wait for.
     ///
     /// The span of `last` covers the whole transaction, including failures of `BEGIN` and `COMMIT`; the spans
     /// of the statements before it are its children.

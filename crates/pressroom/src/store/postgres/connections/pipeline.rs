@@ -1,6 +1,6 @@
 //! The pipeline for reads by key, which neither scan nor wait for rows: a few connections, each shared by all
-//! callers and kept open by its own task. Statements fail immediately while the server is known to be down, and within [`RESPONSE_TIMEOUT`]
-//! when it does not respond.
+//! callers and kept open by its own task. Statements fail immediately while the server is known to be down, and
+//! within [`RESPONSE_TIMEOUT`] when it does not respond.
 
 use std::{
     sync::{
@@ -134,7 +134,7 @@ impl Pipeline {
         }
     }
 
-    /// Replaces all connections, which looks up the server again. Their statements are retried.
+    /// Replaces all connections, which looks up the server again. Statements in progress are retried.
     pub(super) fn reconnect(&self) {
         for link in &self.links {
             if let Link::Up(connection) = &*link.borrow() {
@@ -228,7 +228,7 @@ async fn supervise(
                 let reason = tokio::select! {
                     ended = &mut driver => closing_reason(ended),
                     () = opened_connection.unusable.notified() => {
-                        "the server closed it, does not respond or was replaced".to_owned()
+                        "the server closed it, does not respond, or was replaced".to_owned()
                     }
                 };
                 // Fails all statements that are waiting for a response.

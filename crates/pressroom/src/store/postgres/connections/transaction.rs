@@ -28,9 +28,9 @@ pub(super) type Step<'a> = (&'a Statement, Params<'a>);
 /// Settings of the transactions of a share.
 pub(super) struct Transactions {
     statement_timeout: Duration,
-    /// Text that begins a transaction.
+    /// SQL that begins a transaction.
     begin: String,
-    /// Whether the time-outs also apply to statements outside of a transaction.
+    /// Whether the time-outs also apply to statements outside a transaction.
     has_settings: bool,
 }
 
