@@ -11,6 +11,7 @@ use crate::{
     async_result::{AsyncResult, WaitError},
     broker::{Broker, BrokerError, LogReply, LoggedSendError, Publication, PublicationLog},
     canvas::{Canvas, CanvasError, SendContext, Sender},
+    compression::Compression,
     control::clock::Clock,
     event::{self, Event},
     lock::Lock,
@@ -43,6 +44,7 @@ struct Settings {
     origin: String,
     reply_to: String,
     default_queue: String,
+    compression: Option<Compression>,
     /// Clock for events, if they are sent.
     events: Option<Arc<Clock>>,
 }
@@ -104,6 +106,7 @@ impl Client {
             origin: system::origin(),
             reply_to: system::random_id().to_string(),
             default_queue: "celery".to_owned(),
+            compression: None,
             events: None,
         };
         Self {
@@ -128,6 +131,13 @@ impl Client {
     /// `task_default_queue`.
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.settings).default_queue = queue.into();
+        self
+    }
+
+    /// Sets the compression of messages whose signatures do not set it; none by default. Equivalent to Celery's
+    /// `task_compression`.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        Arc::make_mut(&mut self.settings).compression = Some(compression);
         self
     }
 
@@ -376,6 +386,7 @@ impl Client {
             origin: &self.settings.origin,
             reply_to: &self.settings.reply_to,
             queue: &self.settings.default_queue,
+            compression: self.settings.compression,
             parent: parent.map(|parent| (parent.root.as_str(), parent.id.as_str())),
         }
     }

@@ -40,6 +40,7 @@
 //!
 //! # Features
 //!
+//! - `bzip2`, `lzma`, `zstd`: further methods of [`Compression`]. Off by default.
 //! - `telemetry`: the module `otel`, which records OpenTelemetry spans and metrics. Off by default.
 
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
@@ -49,9 +50,11 @@ mod back_off;
 mod broker;
 mod canvas;
 mod client;
+mod compression;
 mod context;
 mod control;
 mod event;
+mod exact_number;
 mod exception;
 mod failure_log;
 #[cfg(fuzzing)]
@@ -89,9 +92,11 @@ pub use self::{
     },
     canvas::{Canvas, CanvasError, chain, chord, group},
     client::{ApplyError, Client, SendError},
+    compression::Compression,
     context::TaskContext,
     control::{Control, Reply},
     event::Event,
+    exact_number::{ExactNumber, NotExact},
     exception::Exception,
     memory::MemoryBroker,
     message::{DeliveryInfo, Embed, Headers, Message, Poison, PoisonReason, Properties, TimeLimit},

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     canvas::{Canvas, Kind, Node, SendContext},
-    message::{MAX_RETRIES, Message, seconds},
+    compression::Compression,
+    message::{COMPRESSION, MAX_RETRIES, Message, seconds},
     task_id::TaskId,
     time,
 };
@@ -112,6 +113,11 @@ impl Signature {
             headers.insert(name.into(), value.into());
         }
         self
+    }
+
+    /// Sets the compression of the message's body; none by default.
+    pub fn compression(self, compression: Compression) -> Self {
+        self.option(COMPRESSION, compression.content_type())
     }
 
     /// Makes the signature immutable: it does not receive the result of the previous task. Celery's `si`.

@@ -24,6 +24,12 @@ pub enum BrokerError {
         /// Maximum number of messages.
         capacity: usize,
     },
+    /// A stored result cannot be read.
+    #[error("a result cannot be read: {cause}")]
+    Unreadable {
+        /// Serialisation or compression that is not supported, or the syntax error.
+        cause: String,
+    },
 }
 
 impl BrokerError {
@@ -38,6 +44,7 @@ impl BrokerError {
             Self::Unavailable { .. } => "unavailable",
             Self::Refused { .. } => "refused",
             Self::Full { .. } => "full",
+            Self::Unreadable { .. } => "unreadable",
         }
     }
 }

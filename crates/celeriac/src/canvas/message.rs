@@ -11,7 +11,8 @@ use super::{
     options::{Options, take, take_text},
 };
 use crate::{
-    message::{DeliveryInfo, Embed, Headers, MAX_RETRIES, Message, Properties, TimeLimit},
+    compression::Compression,
+    message::{COMPRESSION, DeliveryInfo, Embed, Headers, MAX_RETRIES, Message, Properties, TimeLimit},
     repr, system,
     task_id::TaskId,
     time,
@@ -25,6 +26,8 @@ pub(crate) struct SendContext<'a> {
     pub reply_to: &'a str,
     /// Queue for signatures that do not name one.
     pub queue: &'a str,
+    /// Compression of messages whose signatures do not set it.
+    pub compression: Option<Compression>,
     /// Root id and id of the running task.
     pub parent: Option<(&'a str, &'a str)>,
 }
@@ -37,6 +40,7 @@ impl<'a> SendContext<'a> {
             origin,
             reply_to,
             queue: "celery",
+            compression: None,
             parent: None,
         }
     }
@@ -90,6 +94,16 @@ impl<'a> SendContext<'a> {
         }
         if let Some(Value::Object(extra)) = take(options, "headers") {
             headers.extra = extra;
+        }
+        let compression = take_text(options, COMPRESSION);
+        match compression.as_deref().map(Compression::find).transpose() {
+            Ok(method) => {
+                if let Some(method) = method.or(self.compression) {
+                    let content_type = Value::from(method.content_type());
+                    headers.extra.insert(COMPRESSION.to_owned(), content_type);
+                }
+            }
+            Err(_) => return Err(CanvasError::Unsupported("the compression is not supported")),
         }
         let embed = Embed {
             callbacks: signatures(options, "link"),

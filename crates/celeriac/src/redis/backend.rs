@@ -7,6 +7,8 @@ use serde_json::Value;
 use super::{RedisBroker, ack::StoredResult, chord_scripts, commands, names, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
+    compression::is_compressed,
+    json,
     log::warn,
     result::{ResultMeta, Status},
     task_id::TaskId,
@@ -56,7 +58,8 @@ impl ResultBackend for RedisBroker {
 
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {
         let raw: Option<Vec<u8>> = self.commands.command(commands::GET, names::result(id)).await?;
-        Ok(raw.and_then(|raw| ResultMeta::decode(&raw)))
+        let read = raw.map(|raw| ResultMeta::read(&raw)).transpose();
+        read.map_err(|cause| BrokerError::Unreadable { cause })
     }
 
     async fn statuses(&self, ids: &[TaskId]) -> Result<Vec<Option<Status>>, BrokerError> {
@@ -68,7 +71,15 @@ impl ResultBackend for RedisBroker {
             pipeline.getrange(names::result(id), 0, STATUS_END);
         }
         let starts: Vec<Vec<u8>> = self.commands.pipeline(commands::STATUSES, &pipeline).await?;
-        Ok(starts.iter().map(|start| Status::of_stored(start)).collect())
+        let mut statuses = Vec::with_capacity(ids.len());
+        for (id, start) in ids.iter().zip(&starts) {
+            statuses.push(if is_compressed(start) {
+                self.result(id).await?.map(|meta| meta.status)
+            } else {
+                Status::of_stored(start)
+            });
+        }
+        Ok(statuses)
     }
 
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {
@@ -104,7 +115,7 @@ impl ResultBackend for RedisBroker {
 /// Parses the JSON in a reply; returns `None` for an empty string.
 fn read(reply: redis::Value) -> Option<Value> {
     match reply {
-        redis::Value::BulkString(text) if !text.is_empty() => serde_json::from_slice(&text)
+        redis::Value::BulkString(text) if !text.is_empty() => serde_json::from_slice(&json::exact(&text))
             .inspect_err(|error| warn!(%error, "ignored stored data of a chord that is not valid JSON"))
             .ok(),
         _ => None,

@@ -54,9 +54,17 @@ pub(super) fn binding(queue: &str) -> String {
     exchange_binding(queue, queue)
 }
 
+/// Start of the keys that store results.
+const RESULT: &str = "celery-task-meta-";
+
 /// Returns the key that stores a task's result, which is also the channel that announces it.
 pub(super) fn result(id: &str) -> String {
-    format!("celery-task-meta-{id}")
+    format!("{RESULT}{id}")
+}
+
+/// Returns the id of the task whose result this channel announces.
+pub(super) fn task_of(channel: &str) -> Option<&str> {
+    channel.strip_prefix(RESULT)
 }
 
 /// Returns the key that marks a delivery as acknowledged before its task started, until the task finishes.

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::limits::Limits;
 use crate::{
-    canvas::ACCUMULATE, context::TaskContext, exception::Exception, message::seconds, task::TaskOptions,
-    task_error::TaskError,
+    canvas::ACCUMULATE, context::TaskContext, exception::Exception, json, message::seconds,
+    task::TaskOptions, task_error::TaskError,
 };
 
 /// Code of a task; returns `None` if the arguments do not have the types that the task declares.
@@ -239,6 +239,10 @@ fn python_type(value: &Value) -> &'static str {
         Value::Number(_) => "int",
         Value::String(_) => "str",
         Value::Array(_) => "list",
-        Value::Object(_) => "dict",
+        Value::Object(_) => match json::exact_number(value) {
+            Some("NaN" | "Infinity" | "-Infinity") => "float",
+            Some(_) => "int",
+            None => "dict",
+        },
     }
 }

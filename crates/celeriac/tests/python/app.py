@@ -27,6 +27,12 @@ app.conf.update(
     worker_hijack_root_logger=True,
 )
 
+if "TEST_CELERY_RESULT_SERIALIZER" in os.environ:
+    app.conf.result_serializer = os.environ["TEST_CELERY_RESULT_SERIALIZER"]
+    app.conf.result_accept_content = [app.conf.result_serializer]
+if "TEST_CELERY_RESULT_COMPRESSION" in os.environ:
+    app.conf.result_compression = os.environ["TEST_CELERY_RESULT_COMPRESSION"]
+
 store = redis.Redis.from_url(URL)
 
 
