@@ -46,11 +46,14 @@ impl Delivery {
 }
 
 /// Result of a renewal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Renewal {
     /// The reservations are renewed.
     Kept,
+    /// The lease is renewed, but these deliveries are no longer reserved for this handle: another worker has taken
+    /// them over. They must not be run or settled.
+    Taken(Vec<DeliveryTag>),
     /// The broker has lost its data about this handle, and with it probably all reservations and messages.
     /// [Reserve](crate::Broker::reserve) all deliveries in progress again; until then every renewal returns
     /// this value.

@@ -3,10 +3,14 @@
 
 use std::{collections::VecDeque, mem, pin::pin};
 
-use redis::{Pipeline, pipe};
 use tokio::sync::oneshot;
 
-use super::{commands, connection::Connection, names};
+use super::{
+    connection::Connection,
+    names,
+    script::{Invocation, scripts},
+    scripts::STORE,
+};
 use crate::{
     broker::{BrokerError, DeliveryTag},
     lock::Lock,
@@ -29,7 +33,7 @@ struct Ack {
     result: Option<StoredResult>,
     /// Span of the finished run.
     origin: SpanHandle,
-    notify: oneshot::Sender<Result<(), BrokerError>>,
+    notify: oneshot::Sender<Result<bool, BrokerError>>,
 }
 
 /// Encoded result to store and publish.
@@ -40,21 +44,14 @@ pub(super) struct StoredResult {
     pub seconds: u64,
 }
 
-impl StoredResult {
-    pub(super) fn add_to(&self, pipeline: &mut Pipeline) {
-        pipeline.set_ex(&self.key, &self.text, self.seconds).ignore();
-        pipeline.publish(&self.key, &self.text).ignore();
-    }
-}
-
 impl Acks {
-    /// Acknowledges a delivery, together with other waiting deliveries.
+    /// Acknowledges a delivery, together with other waiting deliveries. Returns whether it was held.
     pub(super) async fn ack(
         &self,
         connection: &Connection,
         tag: DeliveryTag,
         result: Option<StoredResult>,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<bool, BrokerError> {
         let (sender, mut notified) = oneshot::channel();
         self.waiting.lock().push_back(Ack {
             tag,
@@ -82,31 +79,65 @@ impl Acks {
         if acks.is_empty() {
             return;
         }
-        let mut pipeline = pipe();
-        pipeline.atomic();
-        for result in acks.iter().filter_map(|ack| ack.result.as_ref()) {
-            result.add_to(&mut pipeline);
-        }
-        for (command, key) in [("ZREM", names::UNACKED_INDEX), ("HDEL", names::UNACKED)] {
-            let command = pipeline.cmd(command).arg(key);
-            for ack in &acks {
-                command.arg(ack.tag.as_str());
+        let mut script = Invocation::new(&ACK);
+        script.key(names::UNACKED_INDEX).key(names::UNACKED);
+        for ack in &acks {
+            script.arg(ack.tag.as_str());
+            match &ack.result {
+                Some(result) => {
+                    script.key(&result.key);
+                    script.arg(result.seconds).arg(&result.text);
+                }
+                None => {
+                    script.arg(0);
+                }
             }
-            command.ignore();
         }
-        let command = if acks.iter().any(|ack| ack.result.is_some()) {
-            commands::ACK_WITH_RESULT
-        } else {
-            commands::ACK
-        };
         let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
         let origin = connection.observer.batch_span(&origins);
-        let sending = pin!(connection.pipeline(command, &pipeline));
-        let reply: Result<(), BrokerError> =
+        let sending = pin!(connection.script(&script));
+        let reply: Result<Vec<bool>, BrokerError> =
             observed(sending, |poll| connection.observer.in_scope(&origin, poll)).await;
-        for ack in acks {
-            // The caller may have been dropped together with its task.
-            let _ = ack.notify.send(reply.clone());
+        match reply {
+            Ok(held) => {
+                for (ack, held) in acks.into_iter().zip(held) {
+                    // The caller may have been dropped together with its task.
+                    let _ = ack.notify.send(Ok(held));
+                }
+            }
+            Err(error) => {
+                for ack in acks {
+                    let _ = ack.notify.send(Err(error.clone()));
+                }
+            }
         }
     }
+}
+
+scripts! {
+    /// Acknowledges deliveries and stores their results. A delivery that is not held is skipped: another worker
+    /// has taken it over and stores the result.
+    ///
+    /// KEYS: unacked_index, unacked, then the results. ARGV: for each delivery its tag and the seconds until its
+    /// result expires, then the result; 0 seconds without a result. Returns whether each delivery was held.
+    ///
+    /// A delivery is deleted before its result is stored, because a server without free memory accepts only writes
+    /// that follow a deletion.
+    ACK = &[STORE, r"
+local held = {}
+local key, arg = 3, 1
+while ARGV[arg] do
+    local tag = ARGV[arg]
+    redis.call('ZREM', KEYS[1], tag)
+    local was_held = redis.call('HDEL', KEYS[2], tag)
+    held[#held + 1] = was_held
+    if ARGV[arg + 1] == '0' then
+        arg = arg + 2
+    else
+        if was_held == 1 then store(KEYS[key], ARGV[arg + 1], ARGV[arg + 2]) end
+        key, arg = key + 1, arg + 3
+    end
+end
+return held
+"].concat();
 }

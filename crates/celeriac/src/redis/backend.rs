@@ -27,6 +27,15 @@ impl RedisBroker {
         }
     }
 
+    fn store_script(&self, meta: &ResultMeta) -> Invocation<'static> {
+        let mut script = Invocation::new(&scripts::STORE_RESULT);
+        script
+            .key(names::result(&meta.task_id))
+            .arg(meta.encode())
+            .arg(self.result_seconds());
+        script
+    }
+
     /// Returns the lifetime of results in whole seconds.
     pub(super) fn result_seconds(&self) -> u64 {
         self.config.result_ttl.as_secs().max(1)
@@ -39,19 +48,13 @@ impl ResultBackend for RedisBroker {
         if !meta.status.is_final() {
             return self.store_unless_ended(meta).await;
         }
-        let mut pipeline = pipe();
-        pipeline.atomic();
-        self.stored(meta).add_to(&mut pipeline);
-        self.commands.pipeline(commands::STORE, &pipeline).await
+        let mut script = self.store_script(meta);
+        script.arg("replace");
+        self.commands.script(&script).await
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        let mut script = Invocation::new(&scripts::STORE_UNLESS_FINAL);
-        script
-            .key(names::result(&meta.task_id))
-            .arg(meta.encode())
-            .arg(self.result_seconds());
-        self.commands.script(&script).await
+        self.commands.script(&self.store_script(meta)).await
     }
 
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {

@@ -10,6 +10,7 @@
 use super::{
     names,
     script::{Invocation, scripts},
+    scripts::STORE,
 };
 use crate::{broker::DeliveryTag, result::ResultMeta, task_id::TaskId};
 
@@ -27,10 +28,16 @@ pub(super) fn settle(tag: &DeliveryTag, chords: &[(String, TaskId)], seconds: u6
     script
 }
 
-/// Adds a step to [`SETTLE`] that stores and publishes a result.
-pub(super) fn add_result(script: &mut Invocation<'_>, meta: &ResultMeta) {
+/// Adds a step to [`SETTLE`] that stores and publishes a result: of the settled task (`own`), or of a task that
+/// can no longer run.
+pub(super) fn add_result(script: &mut Invocation<'_>, meta: &ResultMeta, own: bool) {
     script.key(names::result(&meta.task_id));
-    script.arg("result").arg(meta.encode());
+    let kind = if own && meta.status.is_final() {
+        "result"
+    } else {
+        "unless final"
+    };
+    script.arg(kind).arg(meta.encode());
 }
 
 scripts! {
@@ -64,7 +71,7 @@ return answer
     /// KEYS: unacked_index, unacked, acked-early, then for each chord .c, .j, .t, .s, .d, then the keys of
     /// the steps. ARGV: delivery tag, number of chords, seconds to keep, then the claims, then for each step
     /// its kind and arguments. Returns 0 (not held), 1 (applied), or 2 (a claim is lost).
-    SETTLE = r"
+    SETTLE = &[STORE, r"
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) == 0 then return 0 end
 local chords = tonumber(ARGV[2])
 for i = 1, chords do
@@ -91,13 +98,18 @@ while ARGV[arg] do
         redis.call('SETEX', KEYS[key + 4], ARGV[3], ARGV[arg + 1])
         key, arg = key + 5, arg + 2
     else
-        redis.call('SETEX', KEYS[key], ARGV[3], ARGV[arg + 1])
-        if ARGV[arg] == 'result' then redis.call('PUBLISH', KEYS[key], ARGV[arg + 1]) end
+        if ARGV[arg] == 'result' then
+            store(KEYS[key], ARGV[3], ARGV[arg + 1])
+        elseif ARGV[arg] == 'unless final' then
+            store_unless_final(KEYS[key], ARGV[3], ARGV[arg + 1])
+        else
+            redis.call('SETEX', KEYS[key], ARGV[3], ARGV[arg + 1])
+        end
         key, arg = key + 1, arg + 2
     end
 end
 return 1
-";
+"].concat();
 
     /// Acknowledges a delivery before its task starts.
     ///

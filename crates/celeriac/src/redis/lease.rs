@@ -1,8 +1,18 @@
 //! State of the lease that shows other workers that this worker is alive.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
+use tokio::time::Instant;
+
+use super::judge::Judge;
 use crate::lock::Lock;
+
+/// Time without renewal after which a missing lease does not count as lost: other workers have removed it and
+/// restored the messages.
+const MAX_SUSPENSION: Duration = Duration::from_secs(43_200);
 
 #[derive(Default)]
 pub(super) struct Lease {
@@ -10,8 +20,11 @@ pub(super) struct Lease {
     held: AtomicBool,
     /// Whether the server has lost the lease, and the deliveries are not yet reserved again.
     pub lost: AtomicBool,
-    /// Server time of the last renewal.
-    pub renewed: Lock<Option<f64>>,
+    renewed: Lock<Option<Instant>>,
+    /// Observations of the leases of all workers.
+    pub judge: Lock<Judge>,
+    /// Number of observations.
+    pub observations: AtomicU64,
 }
 
 impl Lease {
@@ -27,6 +40,15 @@ impl Lease {
         if was_held && added {
             self.lost.store(true, Ordering::Release);
         }
+    }
+
+    /// Records a renewal. Returns whether the server has lost the deliveries.
+    pub(super) fn renewed(&self) -> bool {
+        let before = self.renewed.lock().replace(Instant::now());
+        if before.is_some_and(|before| before.elapsed() > MAX_SUSPENSION) {
+            self.clear_lost();
+        }
+        self.lost.load(Ordering::Acquire)
     }
 
     /// Records that all lost deliveries are reserved again.

@@ -17,6 +17,7 @@ mod dead;
 mod endpoint;
 mod error;
 mod error_scope;
+mod judge;
 mod lease;
 mod names;
 mod outage;
@@ -60,6 +61,9 @@ use crate::{
     system,
 };
 
+/// Shortest lease.
+const MIN_LEASE: Duration = Duration::from_millis(60);
+
 /// Lifetime of the marker of an early acknowledgement; no task runs longer.
 const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
 
@@ -77,8 +81,8 @@ pub struct RedisBroker {
     rotation: AtomicUsize,
     /// Name of this handle in delivery tags and leases.
     instance: String,
-    lease: Lease,
-    bindings: Lock<Bindings>,
+    lease: Arc<Lease>,
+    bindings: Arc<Lock<Bindings>>,
     acks: Acks,
 }
 
@@ -97,6 +101,10 @@ impl RedisBroker {
     /// # Errors
     /// Returns an error if the configuration is invalid.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
+        let interval = config.renewal_interval.unwrap_or_default();
+        if config.lease < MIN_LEASE || interval.saturating_mul(3) > config.lease {
+            return Err(ConfigError::Lease);
+        }
         let endpoint = Endpoint::new(&config)?;
         let commands = Connection::new(endpoint, config.response_timeout, Arc::new(NoopObserver));
         Ok(Self::with_commands(config, commands))
@@ -110,9 +118,9 @@ impl RedisBroker {
             rotation: AtomicUsize::new(0),
             watch: Watch::new(Arc::clone(&commands)),
             commands,
-            instance: system::random_id().to_string(),
-            lease: Lease::default(),
-            bindings: Lock::default(),
+            instance: names::instance(&system::random_id().to_string(), config.lease),
+            lease: Arc::default(),
+            bindings: Arc::default(),
             acks: Acks::default(),
             config,
         }
@@ -213,7 +221,10 @@ impl Broker for RedisBroker {
     ) -> Result<SettlementStatus, BrokerError> {
         let mut script = chord_scripts::settle(&delivery.tag, &settlement.chords, self.result_seconds());
         for meta in &settlement.results {
-            chord_scripts::add_result(&mut script, meta);
+            chord_scripts::add_result(&mut script, meta, true);
+        }
+        for meta in &settlement.skipped {
+            chord_scripts::add_result(&mut script, meta, false);
         }
         let publication = &settlement.publication;
         for (group, size) in &publication.chord_sizes {
@@ -241,9 +252,16 @@ impl Broker for RedisBroker {
         self.receive_from(queues, max).await
     }
 
-    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
-        let stored = result.map(|meta| self.stored(meta));
-        self.acks.ack(&self.commands, delivery.tag.clone(), stored).await
+    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<bool, BrokerError> {
+        let ack = || {
+            let stored = result.map(|meta| self.stored(meta));
+            self.acks.ack(&self.commands, delivery.tag.clone(), stored)
+        };
+        if ack().await? {
+            return Ok(true);
+        }
+        // Boxed to keep the future of every task small.
+        Ok(Box::pin(self.reserve_if_lost(delivery)).await? && ack().await?)
     }
 
     async fn replace(
@@ -251,29 +269,27 @@ impl Broker for RedisBroker {
         delivery: &Delivery,
         message: Message,
         result: Option<&ResultMeta>,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<bool, BrokerError> {
         let mut script = chord_scripts::settle(&delivery.tag, &[], self.result_seconds());
         if let Some(meta) = result {
-            chord_scripts::add_result(&mut script, meta);
+            chord_scripts::add_result(&mut script, meta, true);
         }
         script.arg("message");
         script.message(&delivery.queue, message.properties.priority, message.encode());
-        self.run_settling(delivery, &script, |held| *held).await?;
-        Ok(())
+        self.run_settling(delivery, &script, |held| *held).await
     }
 
-    async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
+    async fn restore(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
         let Some(message) = mark_redelivered(&delivery.raw) else {
-            return self
-                .bury(delivery, "the message is not a JSON object", None)
-                .await;
+            self.bury(delivery, "the message is not a JSON object", None)
+                .await?;
+            return Ok(true);
         };
         let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
         script
             .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
             .arg(message);
-        self.run_settling(delivery, &script, |held| *held).await?;
-        Ok(())
+        self.run_settling(delivery, &script, |held| *held).await
     }
 
     async fn bury(
@@ -283,12 +299,27 @@ impl Broker for RedisBroker {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
         let Delivery { tag, queue, raw } = delivery;
-        self.bury_held(tag, queue, raw, reason, None).await?;
-        self.commands.observer.buried(&delivery.queue);
+        if self.bury_held(tag, queue, raw, reason, None).await? {
+            self.commands.observer.buried(&delivery.queue);
+        }
+        // Stored in any case, because an earlier attempt may have moved the message.
         match result {
-            Some(meta) => self.store_result(meta).await,
+            Some(meta) => self.store_unless_ended(meta).await,
             None => Ok(()),
         }
+    }
+
+    fn with_own_connections(&self) -> Option<Arc<dyn Broker>> {
+        // A request without a reply within the lease is of no use to the thread that renews it.
+        let response_timeout = self.config.response_timeout.min(self.config.lease);
+        let commands = self.commands.with_response_timeout(response_timeout);
+        let other = Self::with_commands(self.config.clone(), commands);
+        Some(Arc::new(Self {
+            instance: self.instance.clone(),
+            lease: Arc::clone(&self.lease),
+            bindings: Arc::clone(&self.bindings),
+            ..other
+        }))
     }
 
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
@@ -301,8 +332,12 @@ impl Broker for RedisBroker {
         Ok(())
     }
 
+    fn lease(&self) -> Duration {
+        self.config.lease
+    }
+
     fn renew_interval(&self) -> Duration {
-        self.config.lease.min(self.config.visibility_timeout) / 4
+        self.config.renew_every()
     }
 
     async fn restore_expired(&self) -> Result<usize, BrokerError> {

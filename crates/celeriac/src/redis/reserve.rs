@@ -4,55 +4,57 @@
 
 use std::sync::atomic::Ordering;
 
-use redis::pipe;
-
 use super::{
     RedisBroker,
     bindings::Bindings,
-    commands, names, restore,
+    commands, names,
     script::{Invocation, scripts},
 };
 use crate::broker::{BrokerError, Delivery, DeliveryTag, Renewal};
 
 /// Maximum number of deliveries that one script reserves.
 const RESERVE_BATCH: usize = 200;
-/// Maximum number of deliveries that one command renews.
+/// Maximum number of deliveries that one script renews; more would block the server for long.
 const RENEW_BATCH: usize = 1000;
-/// Time without renewal after which a missing lease does not count as lost: other workers have removed it and
-/// restored the messages.
-const MAX_SUSPENSION_SECONDS: f64 = restore::FORGET_LEASE_SECONDS / 2.0;
 
 impl RedisBroker {
     pub(super) async fn renew_lease(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
-        let now = self.server_time().await?;
-        let mut pipeline = pipe();
-        pipeline
-            .cmd("ZADD")
-            .arg(names::LEASES)
-            .arg(now + self.config.lease.as_secs_f64())
-            .arg(&self.instance);
-        // In batches, because a long command blocks the server.
-        for deliveries in deliveries.chunks(RENEW_BATCH) {
-            let index = pipeline.cmd("ZADD").arg(names::UNACKED_INDEX).arg("XX");
-            for tag in deliveries {
-                index.arg(now.ceil()).arg(tag.as_str());
+        let mut taken = Vec::new();
+        let mut batches = deliveries.chunks(RENEW_BATCH);
+        let mut batch = batches.next().unwrap_or_default();
+        loop {
+            let mut script = Invocation::new(&RENEW);
+            script
+                .key(names::LEASES)
+                .key(names::UNACKED_INDEX)
+                .arg(&self.instance)
+                .arg(self.config.lease.as_secs_f64());
+            for tag in batch {
+                script.arg(tag.as_str());
             }
-            index.ignore();
+            let was_held = self.lease.is_held();
+            let (added, missing): (bool, Vec<usize>) = self.commands.script(&script).await?;
+            self.lease.set(was_held, added);
+            taken.extend(
+                missing
+                    .into_iter()
+                    .filter_map(|position| batch.get(position).cloned()),
+            );
+            match batches.next() {
+                Some(next) => batch = next,
+                None => break,
+            }
         }
-        let lease = &self.lease;
-        let was_held = lease.is_held();
-        let (added,): (u64,) = self.commands.pipeline(commands::RENEW, &pipeline).await?;
-        lease.set(was_held, added > 0);
-        let before = lease.renewed.lock().replace(now);
-        if before.is_some_and(|before| now - before > MAX_SUSPENSION_SECONDS) {
-            lease.clear_lost();
+        if self.lease.renewed() {
+            // The bindings are lost too, so they must be declared again.
+            *self.bindings.lock() = Bindings::default();
+            return Ok(Renewal::Lost);
         }
-        if !lease.lost.load(Ordering::Acquire) {
-            return Ok(Renewal::Kept);
-        }
-        // The bindings are lost too, so they must be declared again.
-        *self.bindings.lock() = Bindings::default();
-        Ok(Renewal::Lost)
+        Ok(if taken.is_empty() {
+            Renewal::Kept
+        } else {
+            Renewal::Taken(taken)
+        })
     }
 
     /// Reserves a delivery again if the server has lost this handle's reservations, even if no renewal has
@@ -85,6 +87,39 @@ impl RedisBroker {
 }
 
 scripts! {
+    /// Renews the lease and the reservations of deliveries. The score of the lease always changes, because
+    /// other workers judge by the change.
+    ///
+    /// KEYS: leases, unacked_index. ARGV: instance, lease seconds, then the tags. Returns whether the lease was
+    /// added, and the positions of the tags that are not reserved. The first write frees memory, if anything: a
+    /// server without free memory accepts the writes after it.
+    RENEW = r"
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local before = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or nil)
+local lease = string.format('%.6f', now + tonumber(ARGV[2]))
+if before == tonumber(lease) then lease = string.format('%.6f', lease + 0.000001) end
+redis.call('ZREM', KEYS[1], '')
+redis.call('ZADD', KEYS[1], lease, ARGV[1])
+local missing = {}
+if #ARGV > 2 then
+    local score = string.format('%d', math.ceil(now))
+    local renewed = {}
+    for i, known in ipairs(redis.call('ZMSCORE', KEYS[2], unpack(ARGV, 3))) do
+        if known then
+            renewed[#renewed + 1] = score
+            renewed[#renewed + 1] = ARGV[i + 2]
+        else
+            missing[#missing + 1] = i - 1
+        end
+    end
+    if #renewed > 0 then redis.call('ZADD', KEYS[2], 'XX', unpack(renewed)) end
+end
+return {before and 0 or 1, missing}
+";
+
+    /// Reserves deliveries.
+    ///
     /// KEYS: unacked_index, unacked. ARGV: for each delivery its tag, the message, the tail of its
     /// reservation. As in receiving, a message that is clearly not JSON is reserved as a JSON string.
     RESERVE = r"

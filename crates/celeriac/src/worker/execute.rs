@@ -20,6 +20,7 @@ use super::{
     events, follow,
     inflight::Entry,
     registry::Registered,
+    revoked::Interruption,
     settle::{self, FinishedRun},
     shared::Shared,
 };
@@ -48,6 +49,9 @@ pub(super) async fn execute(
     let registered = shared.registry.get(&message.headers.task);
     let options = registered.map(|registered| &registered.options);
     let acked_early = options.is_some_and(|options| !options.acks_late);
+    if message.redelivered() && settle::skip_finished(shared, entry, &message).await {
+        return;
+    }
     if acked_early && !settle::ack_early(shared, entry).await {
         return;
     }
@@ -63,10 +67,10 @@ pub(super) async fn execute(
     let work = pin!(async {
         let outcome = match attempt.decide(registered) {
             Ok(registered) => attempt.run(registered, args, kwargs).await,
-            Err(outcome) => outcome,
+            Err(outcome) => Some(outcome),
         };
         // Logged within the run's span, which adds the trace id to the log line.
-        log(headers, &outcome);
+        log(headers, outcome.as_ref());
         let follow_up = follow::has_follow_up(&message.embed);
         let trace = follow_up.then(|| shared.observer.context());
         (outcome, shared.observer.current_span(), trace.unwrap_or_default())
@@ -82,10 +86,21 @@ pub(super) async fn execute(
     };
     let run_span = shared.observer.run(&info, &headers.extra);
     let (outcome, span, trace) = observed(work, |poll| run_span.in_scope(poll)).await;
-    run_span.finish(&outcome);
+    if let Some(outcome) = &outcome {
+        run_span.finish(outcome);
+    }
     shared.active.fetch_sub(1, Ordering::Relaxed);
     shared.processed.fetch_add(1, Ordering::Relaxed);
     drop(slot);
+    let Some(outcome) = outcome else { return };
+    if !entry.begin_settling() {
+        let (task, task_id) = (&headers.task, headers.id.as_str());
+        warn!(
+            task,
+            task_id, "discarded the result of a task that another worker has taken over"
+        );
+        return;
+    }
 
     let runtime = entry
         .started_at()
@@ -123,12 +138,14 @@ impl Attempt<'_> {
         registered.ok_or_else(|| self.not_registered())
     }
 
+    /// Runs the task. Returns its outcome, or `None` if it was cancelled because another worker has taken over
+    /// its delivery.
     async fn run(
         &self,
         registered: &Registered,
         args: Vec<Value>,
         kwargs: Map<String, Value>,
-    ) -> TaskOutcome {
+    ) -> Option<TaskOutcome> {
         let headers = &self.message.headers;
         registered.limits.total.fetch_add(1, Ordering::Relaxed);
         events::emit(self.shared, "task-started", &headers.id, []);
@@ -148,17 +165,20 @@ impl Attempt<'_> {
                 .await
         };
         let call = pin!(AssertUnwindSafe(call).catch_unwind());
-        let run = self.within(limits, soft, call);
+        let run = self.within(limits, soft, registered.options.cancel_when_lost, call);
         let ended = if registered.options.track_started && !self.ignore_result {
             join(run, Box::pin(self.store_started())).await.0
         } else {
             run.await
         };
-        match ended {
-            Err(outcome) => outcome,
-            Ok(Ok(value)) => TaskOutcome::Success(value),
-            Ok(Err(TaskError::Failed(exception))) => TaskOutcome::Failure(exception),
-            Ok(Err(TaskError::Retry { cause, countdown })) => {
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(stopped) => return stopped,
+        };
+        Some(match ended {
+            Ok(value) => TaskOutcome::Success(value),
+            Err(TaskError::Failed(exception)) => TaskOutcome::Failure(exception),
+            Err(TaskError::Retry { cause, countdown }) => {
                 let (options, retries) = (&registered.options, headers.retries);
                 let requested = self.message.properties.extra.get(MAX_RETRIES);
                 if retry::is_allowed(retries, options.max_retries, requested) {
@@ -168,7 +188,7 @@ impl Attempt<'_> {
                     TaskOutcome::Failure(cause)
                 }
             }
-        }
+        })
     }
 
     fn context(&self) -> TaskContext {
@@ -194,30 +214,36 @@ impl Attempt<'_> {
         }
     }
 
-    /// Polls `call` until it ends, a time limit passes, or the task is terminated.
+    /// Polls `call` until it ends, a time limit passes, the task is terminated or, if `cancel_when_lost`, another
+    /// worker takes over its delivery.
     ///
-    /// Returns the outcome as `Err` if the call panicked or was stopped before it ended.
+    /// Returns `Err` if the call panicked or was stopped before it ended, with the outcome unless the delivery is
+    /// lost.
     async fn within(
         &self,
         limits: TimeLimit,
         soft: SoftLimit,
+        cancel_when_lost: bool,
         mut call: Pin<&mut impl Future<Output = Result<Result<Value, TaskError>, Box<dyn Any + Send>>>>,
-    ) -> Result<Result<Value, TaskError>, TaskOutcome> {
+    ) -> Result<Result<Value, TaskError>, Option<TaskOutcome>> {
         let mut at_soft = pin!(after(limits.soft));
         let mut at_hard = pin!(after(limits.hard));
         let mut soft_passed = false;
         loop {
             tokio::select! {
                 biased;
-                ended = &mut call => return ended.map_err(|panic| panicked(panic.as_ref())),
-                () = self.entry.orders.terminated() => return Err(TaskOutcome::Revoked("terminated")),
+                ended = &mut call => return ended.map_err(|panic| Some(panicked(panic.as_ref()))),
+                interruption = self.entry.orders.while_running(cancel_when_lost) => {
+                    let is_lost = interruption == Interruption::Lost;
+                    return Err((!is_lost).then_some(TaskOutcome::Revoked("terminated")));
+                }
                 limit = &mut at_hard => {
-                    return Err(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)]));
+                    return Err(Some(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)])));
                 }
                 _ = &mut at_soft, if !soft_passed => {
                     soft_passed = true;
                     if !soft.pass() {
-                        return Err(limit_exceeded("SoftTimeLimitExceeded", Vec::new()));
+                        return Err(Some(limit_exceeded("SoftTimeLimitExceeded", Vec::new())));
                     }
                 }
             }
@@ -245,22 +271,21 @@ impl Attempt<'_> {
     }
 }
 
-fn log(headers: &Headers, outcome: &TaskOutcome) {
+/// Logs the outcome of a run, except a retry, which is logged when it has been sent.
+fn log(headers: &Headers, outcome: Option<&TaskOutcome>) {
     let (task, task_id, retries) = (&headers.task, headers.id.as_str(), headers.retries);
     match outcome {
-        TaskOutcome::Success(_) => debug!(task, task_id, retries, "task succeeded"),
-        TaskOutcome::Retry { cause, countdown } => {
-            let (error, cause, seconds) = (&cause.type_name, &cause.message, countdown.as_secs_f64());
-            warn!(
-                task,
-                task_id, retries, error, cause, seconds, "task will be retried"
-            );
-        }
-        TaskOutcome::Failure(exception) | TaskOutcome::Rejected(exception, _) => {
+        None => warn!(
+            task,
+            task_id, retries, "cancelled a task that another worker has taken over"
+        ),
+        Some(TaskOutcome::Success(_)) => debug!(task, task_id, retries, "task succeeded"),
+        Some(TaskOutcome::Retry { .. }) => {}
+        Some(TaskOutcome::Failure(exception) | TaskOutcome::Rejected(exception, _)) => {
             let (error, cause) = (&exception.type_name, &exception.message);
             error!(task, task_id, retries, error, cause, "task failed");
         }
-        TaskOutcome::Revoked(reason) => warn!(task, task_id, retries, reason, "task was revoked"),
+        Some(TaskOutcome::Revoked(reason)) => warn!(task, task_id, retries, reason, "task was revoked"),
     }
 }
 

@@ -137,9 +137,9 @@ async fn settlement(
         }
     }
     meta.children = Value::Array(follow_up.children);
-    let own = keep.then_some(meta);
     Some(Settlement {
-        results: own.into_iter().chain(follow_up.results).collect(),
+        results: keep.then_some(meta).into_iter().collect(),
+        skipped: follow_up.results,
         publication: follow_up.sender.publication,
         chords: follow_up.chords,
     })

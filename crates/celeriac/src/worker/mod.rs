@@ -45,6 +45,7 @@ pub use self::shutdown::WorkerError;
 use self::{
     event_buffer::EventBuffer,
     inflight::Inflight,
+    lease::{LeaseStatus, LeaseThread},
     registry::{Registry, deserialised, serialised},
     revoked::Revoked,
     shared::Shared,
@@ -91,6 +92,8 @@ impl Worker {
                 prefetch_multiplier: 4,
                 registry: Registry::default(),
                 inflight: Inflight::default(),
+                lease: LeaseStatus::default(),
+                skip_finished: true,
                 revoked: Revoked::default(),
                 events: EventBuffer::default(),
                 origin: system::origin(),
@@ -127,7 +130,7 @@ impl Worker {
         info!(hostname = shared.hostname, queues = ?shared.queues(), registered = ?shared.registry, "worker started");
         let mut background = JoinSet::new();
         background.spawn(pulse::heartbeats(Arc::clone(&shared)));
-        background.spawn(lease::leases(Arc::clone(&shared)));
+        let lease = LeaseThread::start(&shared);
         background.spawn(mailbox::serve(Arc::clone(&shared)));
         background.spawn(events::broadcast(Arc::clone(&shared)));
         let _stop_on_drop = shared.stop.clone().drop_guard();
@@ -136,6 +139,7 @@ impl Worker {
         shared.stop.run_until_cancelled(mingled).await;
         let tasks = consume::consume(&shared).await;
         let result = shutdown::shutdown(&shared, tasks, grace).await;
+        lease.stop().await;
         background.shutdown().await;
         let flush = events::flush(&shared);
         best_effort("send the last task events", EVENT_TIMEOUT, flush).await;
@@ -200,6 +204,13 @@ impl WorkerBuilder {
     /// anyone with access to the broker.
     pub fn events(mut self, enabled: bool) -> Self {
         self.shared.events = EventBuffer::new(enabled);
+        self
+    }
+
+    /// Sets whether a redelivered task whose result is already final is acknowledged without running again; on by
+    /// default. Equivalent to Celery's `worker_deduplicate_successful_tasks`, and also covers failures.
+    pub fn skip_finished(mut self, skip: bool) -> Self {
+        self.shared.skip_finished = skip;
         self
     }
 
