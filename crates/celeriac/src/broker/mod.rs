@@ -144,6 +144,10 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError>;
 
+    /// Returns a handle for one worker, with a lease and deliveries of its own, or `None` if any number of workers
+    /// can share this handle.
+    fn for_worker(&self) -> Option<Arc<dyn Broker>>;
+
     /// Returns a handle with the same lease and deliveries but connections of its own, for a thread with another
     /// runtime, or `None` if the broker has no connections.
     fn with_own_connections(&self) -> Option<Arc<dyn Broker>>;

@@ -276,6 +276,10 @@ impl Broker for MemoryBroker {
         Ok(())
     }
 
+    fn for_worker(&self) -> Option<Arc<dyn Broker>> {
+        None
+    }
+
     fn with_own_connections(&self) -> Option<Arc<dyn Broker>> {
         None
     }

@@ -107,11 +107,10 @@ impl RedisBroker {
         }
         let endpoint = Endpoint::new(&config)?;
         let commands = Connection::new(endpoint, config.response_timeout, Arc::new(NoopObserver));
-        Ok(Self::with_commands(config, commands))
+        Ok(Self::with_commands(config, Arc::new(commands)))
     }
 
-    fn with_commands(config: RedisConfig, commands: Connection) -> Self {
-        let commands = Arc::new(commands);
+    fn with_commands(config: RedisConfig, commands: Arc<Connection>) -> Self {
         Self {
             receiving: commands.another(),
             tags: Mutex::default(),
@@ -130,7 +129,7 @@ impl RedisBroker {
     #[must_use]
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
         let commands = self.commands.observer(observer);
-        Self::with_commands(self.config, commands)
+        Self::with_commands(self.config, Arc::new(commands))
     }
 
     /// Runs a script that settles a delivery if it is held, which `is_held` reads from the reply. If the
@@ -309,11 +308,18 @@ impl Broker for RedisBroker {
         }
     }
 
+    fn for_worker(&self) -> Option<Arc<dyn Broker>> {
+        Some(Arc::new(Self {
+            bindings: Arc::clone(&self.bindings),
+            ..Self::with_commands(self.config.clone(), Arc::clone(&self.commands))
+        }))
+    }
+
     fn with_own_connections(&self) -> Option<Arc<dyn Broker>> {
         // A request without a reply within the lease is of no use to the thread that renews it.
         let response_timeout = self.config.response_timeout.min(self.config.lease);
         let commands = self.commands.with_response_timeout(response_timeout);
-        let other = Self::with_commands(self.config.clone(), commands);
+        let other = Self::with_commands(self.config.clone(), Arc::new(commands));
         Some(Arc::new(Self {
             instance: self.instance.clone(),
             lease: Arc::clone(&self.lease),

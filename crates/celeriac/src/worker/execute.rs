@@ -15,6 +15,7 @@ use futures_util::{
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     events, follow,
@@ -151,6 +152,7 @@ impl Attempt<'_> {
         events::emit(self.shared, "task-started", &headers.id, []);
         let context = self.context();
         let soft = context.soft.clone();
+        let _stopped = context.stopped.clone().drop_guard();
         let defaults = registered.limits.time_limit();
         let limits = TimeLimit {
             hard: headers.timelimit.hard.or(defaults.hard),
@@ -203,6 +205,7 @@ impl Attempt<'_> {
             root_id: headers.root_id.clone(),
             redelivered: self.message.redelivered(),
             soft: SoftLimit::default(),
+            stopped: CancellationToken::new(),
         }
     }
 

@@ -122,7 +122,10 @@ impl Worker {
     /// # Errors
     /// Returns an error if tasks did not finish within `grace`, or if messages could not be returned.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
+        // Several workers may be built with the same handle.
+        let broker = self.shared.broker.for_worker();
         let shared = Arc::new(Shared {
+            broker: broker.unwrap_or(self.shared.broker),
             stop: shutdown.child_token(),
             started: Instant::now(),
             ..self.shared
