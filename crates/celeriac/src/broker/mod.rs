@@ -19,7 +19,7 @@ use async_trait::async_trait;
 pub use self::{
     bus::{Bus, ReplyTo, ServerInfo},
     dead::{DeadLetter, DeadLetters, LetterFilter, RequeueError, RequeueReport, RequeuedMessage},
-    delivery::{Delivery, DeliveryTag, Depth, Renewal},
+    delivery::{Delivery, DeliveryTag, Depth, Recovery, Renewal},
     error::BrokerError,
     publication_log::{LogReply, LoggedSendError, PublicationLog},
     results::{ChordPart, ChordState, ResultBackend},
@@ -161,11 +161,12 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns an error if the broker did not confirm.
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError>;
 
-    /// Reserves deliveries that this handle holds but the broker has lost; see [`Renewal::Lost`].
+    /// Writes again what the broker has lost: the reservations of `deliveries`, which this handle holds, and its
+    /// recent settlements; see [`Renewal::Lost`].
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
-    async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError>;
+    async fn reserve(&self, deliveries: &[Delivery]) -> Result<Recovery, BrokerError>;
 
     /// Returns the time for which a renewal is valid, from the moment at which it was requested. Other workers
     /// may take over the deliveries of a handle that has not renewed its lease for this time.

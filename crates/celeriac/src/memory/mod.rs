@@ -24,7 +24,7 @@ use self::contents::{Contents, Reserved};
 use crate::{
     broker::{
         Broker, BrokerError, DeadLetter, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog,
-        Renewal, Settlement, SettlementStatus, sealed::Sealed,
+        Recovery, Renewal, Settlement, SettlementStatus, sealed::Sealed,
     },
     lock::Lock,
     log::warn,
@@ -301,9 +301,9 @@ impl Broker for MemoryBroker {
         })
     }
 
-    async fn reserve(&self, _: &[Delivery]) -> Result<(), BrokerError> {
+    async fn reserve(&self, _: &[Delivery]) -> Result<Recovery, BrokerError> {
         // Reservations are lost only together with the process.
-        Ok(())
+        Ok(Recovery::default())
     }
 
     fn lease(&self) -> Duration {

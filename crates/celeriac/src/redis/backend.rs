@@ -4,16 +4,16 @@ use async_trait::async_trait;
 use redis::pipe;
 use serde_json::Value;
 
-use super::{RedisBroker, ack::StoredResult, chord_scripts, commands, names, script::Invocation, scripts};
+use super::{
+    RedisBroker, ack::StoredResult, chord_scripts::PartRecord, commands, lease::Counter, names,
+    script::Invocation, scripts, written::Write,
+};
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
     log::warn,
     result::{ResultMeta, Status},
     task_id::TaskId,
 };
-
-/// Lifetime of a claim on a chord's body after its worker dies; shorter than any lease.
-const CLAIM_SECONDS: u64 = 10;
 
 /// Offset of the last byte that is read to learn the status of a stored result, which may be large.
 const STATUS_BYTES: isize = 63;
@@ -23,7 +23,6 @@ impl RedisBroker {
         StoredResult {
             key: names::result(&meta.task_id),
             text: meta.encode(),
-            seconds: self.result_seconds(),
         }
     }
 
@@ -79,21 +78,16 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {
-        let mut script = Invocation::new(&chord_scripts::PART);
-        script
-            .key(names::UNACKED)
-            .key(&[".j", ".t", ".s", ".d", ".c", ""].map(|suffix| names::group(&part.group, suffix)))
-            .key(names::acked_early(&delivery.tag))
-            .arg(delivery.tag.as_str())
-            .arg(part.encode())
-            .arg(part.score())
-            .arg(part.prefix())
-            .arg(part.task_id.as_str())
-            .arg(self.result_seconds())
-            .arg(CLAIM_SECONDS);
+        let record = PartRecord::new(&delivery.tag, part, self.result_seconds());
         let is_held = |reply: &Vec<redis::Value>| reply.first() != Some(&redis::Value::Int(0));
-        let mut reply = self.run_settling(delivery, &script, is_held).await?.into_iter();
-        Ok(match reply.next() {
+        let script = |counter: &Counter| record.script(counter, false);
+        let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
+        let mut reply = reply.into_iter();
+        let state = reply.next();
+        if let Some(redis::Value::Int(number @ 1..)) = reply.next() {
+            self.remember(&counter, number.unsigned_abs(), Write::Part(record));
+        }
+        Ok(match state {
             Some(redis::Value::Int(0)) => ChordState::NotHeld,
             Some(redis::Value::Int(2)) => ChordState::Complete {
                 group: reply.next().and_then(read),

@@ -16,6 +16,7 @@ single! {
     BLMOVE "BLMOVE ? ? RIGHT RIGHT ?",
     EVALSHA "EVALSHA ? ?",
     GET "GET ?",
+    HGETALL "HGETALL ?",
     HMGET "HMGET ? ?",
     LLEN "LLEN ?",
     LPUSH "LPUSH ? ?",
@@ -30,7 +31,6 @@ single! {
     ZRANGEBYSCORE "ZRANGEBYSCORE ? ? ? WITHSCORES LIMIT ? ?",
     ZREM "ZREM ? ?",
     ZREMRANGEBYSCORE "ZREMRANGEBYSCORE ? ? ?",
-    ZSCORE "ZSCORE ? ?",
 }
 
 pub(super) const PUBLISH_TOGETHER: Command =
@@ -39,6 +39,7 @@ pub(super) const BIND: Command = Command::new("PIPELINE", "SADD ? ?; ZADD ? GT ?
 pub(super) const CLOSE_REPLIES: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
 pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");
 pub(super) const HEADS: Command = Command::new("PIPELINE", "LINDEX ? ?");
+pub(super) const KEPT: Command = Command::new("PIPELINE", "ZSCORE ? ?; HGET ? ?");
 pub(super) const LAST_TICKS: Command = Command::new("PIPELINE", "TIME; HMGET ? ?");
 pub(super) const LEASES: Command = Command::new("PIPELINE", "TIME; ZRANGE ? ? ? REV WITHSCORES");
 pub(super) const STATUSES: Command = Command::new("PIPELINE", "GETRANGE ? ? ?");

@@ -6,6 +6,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use super::{
     error::ConfigError,
     url::{self, Location},
+    written::Bounds,
 };
 
 /// Settings of a [`RedisBroker`](super::RedisBroker).
@@ -26,6 +27,7 @@ pub struct RedisConfig {
     pub(super) visibility_timeout: Duration,
     pub(super) lease: Duration,
     pub(super) renewal_interval: Option<Duration>,
+    pub(super) rewrite: Bounds,
     pub(super) delivery_limit: u64,
     pub(super) result_ttl: Duration,
     pub(super) response_timeout: Duration,
@@ -56,6 +58,10 @@ impl RedisConfig {
             visibility_timeout: Duration::from_secs(3600),
             lease: Duration::from_secs(6),
             renewal_interval: None,
+            rewrite: Bounds {
+                bytes: 8 << 20,
+                time: Duration::from_secs(3600),
+            },
             delivery_limit: 20,
             result_ttl: Duration::from_secs(86_400),
             response_timeout: Duration::from_secs(5),
@@ -104,6 +110,17 @@ impl RedisConfig {
     pub(super) fn renew_every(&self) -> Duration {
         let interval = self.renewal_interval.unwrap_or(self.lease / 6);
         interval.min(self.visibility_timeout / 4)
+    }
+
+    /// Sets the memory for what a worker has written recently, in bytes, and the time for which it is kept; 8 MiB and
+    /// an hour by default. 0 bytes disable it.
+    ///
+    /// If the server returns with older data, after a restart from a snapshot or a fail-over to a replica that
+    /// lagged, the worker writes again what the server has lost: results, retries, follow-up tasks and parts of
+    /// chords. The oldest entries are dropped first.
+    pub fn rewrite(mut self, bytes: usize, time: Duration) -> Self {
+        self.rewrite = Bounds { bytes, time };
+        self
     }
 
     /// Sets the number of workers that may die while they hold a message before it is moved to the

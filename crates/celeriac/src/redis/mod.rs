@@ -29,9 +29,11 @@ mod restore;
 mod schedule;
 mod script;
 mod scripts;
+mod settling;
 mod tags;
 mod url;
 mod watch;
+mod written;
 
 use std::{
     fmt,
@@ -44,14 +46,22 @@ use redis::{FromRedisValue, pipe};
 use tokio::sync::Mutex;
 
 use self::{
-    ack::Acks, bindings::Bindings, connection::Connection, endpoint::Endpoint, lease::Lease,
-    script::Invocation, tags::Tags, watch::Watch,
+    ack::Acks,
+    bindings::Bindings,
+    connection::Connection,
+    endpoint::Endpoint,
+    lease::{Counter, Lease},
+    script::Invocation,
+    settling::Settling,
+    tags::Tags,
+    watch::Watch,
+    written::Write,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
     broker::{
-        Broker, BrokerError, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog, Renewal,
-        ResultBackend, Settlement, SettlementStatus, sealed::Sealed,
+        Broker, BrokerError, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog, Recovery,
+        Renewal, ResultBackend, Settlement, SettlementStatus, sealed::Sealed,
     },
     json,
     lock::Lock,
@@ -81,6 +91,8 @@ pub struct RedisBroker {
     rotation: AtomicUsize,
     /// Name of this handle in delivery tags and leases.
     instance: String,
+    /// Key that numbers the writes of this instance.
+    writes: Arc<str>,
     lease: Arc<Lease>,
     bindings: Arc<Lock<Bindings>>,
     acks: Acks,
@@ -111,13 +123,15 @@ impl RedisBroker {
     }
 
     fn with_commands(config: RedisConfig, commands: Arc<Connection>) -> Self {
+        let instance = names::instance(&system::random_id().to_string(), config.lease);
         Self {
             receiving: commands.another(),
             tags: Mutex::default(),
             rotation: AtomicUsize::new(0),
             watch: Watch::new(Arc::clone(&commands)),
             commands,
-            instance: names::instance(&system::random_id().to_string(), config.lease),
+            writes: names::writes(&instance).into(),
+            instance,
             lease: Arc::default(),
             bindings: Arc::default(),
             acks: Acks::default(),
@@ -132,19 +146,53 @@ impl RedisBroker {
         Self::with_commands(self.config, Arc::new(commands))
     }
 
+    /// Returns the counter of writes on the server that commands are sent to.
+    async fn counter(&self) -> Result<Counter, BrokerError> {
+        self.counter_on(&self.commands).await
+    }
+
+    async fn counter_on(&self, connection: &Connection) -> Result<Counter, BrokerError> {
+        Ok(Counter {
+            key: Arc::clone(&self.writes),
+            server: connection.live().await?.server,
+        })
+    }
+
     /// Runs a script that settles a delivery if it is held, which `is_held` reads from the reply. If the
-    /// server has lost its data, reserves the delivery again and repeats the script, to save the message.
+    /// server has lost its data, reserves the delivery again and repeats the script, to save the message. Returns
+    /// the reply and the counter that numbered the write.
     async fn run_settling<T: FromRedisValue>(
         &self,
         delivery: &Delivery,
-        script: &Invocation<'_>,
+        script: impl Fn(&Counter) -> Invocation<'static>,
         is_held: impl Fn(&T) -> bool,
-    ) -> Result<T, BrokerError> {
-        let reply = self.commands.script(script).await?;
+    ) -> Result<(T, Counter), BrokerError> {
+        let counter = self.counter().await?;
+        let reply = self.commands.script(&script(&counter)).await?;
         if !is_held(&reply) && self.reserve_if_lost(delivery).await? {
-            return self.commands.script(script).await;
+            let counter = self.counter().await?;
+            let reply = self.commands.script(&script(&counter)).await?;
+            return Ok((reply, counter));
+        }
+        Ok((reply, counter))
+    }
+
+    /// Writes a settlement if the delivery is held, and remembers it. Returns the reply of the script.
+    async fn write_settling(&self, delivery: &Delivery, settling: Settling) -> Result<i64, BrokerError> {
+        let script = |counter: &Counter| settling.script(counter, false);
+        let is_held = |reply: &i64| *reply != settling::NOT_HELD;
+        let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
+        if let Ok(number) = u64::try_from(reply) {
+            self.remember(&counter, number, Write::Settling(settling));
         }
         Ok(reply)
+    }
+
+    /// Remembers a confirmed write, in case the server loses it.
+    fn remember(&self, counter: &Counter, number: u64, write: Write) {
+        self.lease.confirm(&counter.server, number);
+        let mut written = self.lease.written.lock();
+        written.add(&counter.server, number, Arc::new(write), self.config.rewrite);
     }
 }
 
@@ -182,7 +230,7 @@ impl Broker for RedisBroker {
         let mut pipeline = pipe();
         pipeline.atomic();
         for (group, size) in &publication.chord_sizes {
-            let stale = chord_scripts::STALE.map(|suffix| names::group(group, suffix));
+            let stale = settling::STALE.map(|suffix| names::group(group, suffix));
             pipeline.del(&stale).ignore();
             pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
         }
@@ -206,11 +254,23 @@ impl Broker for RedisBroker {
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let mut script = Invocation::on_delivery(&chord_scripts::BEGIN, &delivery.tag);
-        script
-            .key(names::acked_early(&delivery.tag))
-            .arg(ACKED_EARLY_SECONDS);
-        self.run_settling(delivery, &script, |held| *held).await
+        let script = |counter: &Counter| {
+            let mut script = Invocation::on_delivery(&chord_scripts::BEGIN, &delivery.tag);
+            script
+                .key(names::acked_early(&delivery.tag))
+                .key(&*counter.key)
+                .arg(ACKED_EARLY_SECONDS)
+                .arg(&*counter.server);
+            script
+        };
+        let is_held = |reply: &i64| *reply != settling::NOT_HELD;
+        let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
+        let Ok(number) = u64::try_from(reply) else {
+            return Ok(false);
+        };
+        let acknowledged = Settling::new(&delivery.tag, self.result_seconds());
+        self.remember(&counter, number, Write::Settling(acknowledged));
+        Ok(true)
     }
 
     async fn settle(
@@ -218,31 +278,26 @@ impl Broker for RedisBroker {
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
-        let mut script = chord_scripts::settle(&delivery.tag, &settlement.chords, self.result_seconds());
+        let mut settling = Settling::new(&delivery.tag, self.result_seconds()).chords(&settlement.chords);
         for meta in &settlement.results {
-            chord_scripts::add_result(&mut script, meta, true);
+            settling.add_result(meta, true);
         }
         for meta in &settlement.skipped {
-            chord_scripts::add_result(&mut script, meta, false);
+            settling.add_result(meta, false);
         }
         let publication = &settlement.publication;
         for (group, size) in &publication.chord_sizes {
-            let keys = chord_scripts::STALE.map(|suffix| names::group(group, suffix));
-            script.key(&keys).key(names::group(group, ".s"));
-            script.arg("chord").arg(*size);
+            settling.add_chord(group, *size);
         }
         for (group, structure) in &publication.groups {
-            script.key(names::group(group, ""));
-            script.arg("group").arg(json::to_string(structure));
+            settling.add_group(group, json::to_string(structure));
         }
         for message in &publication.messages {
-            script.arg("message");
-            script.message(message.queue(), message.properties.priority, message.encode());
+            settling.add_message(message.queue(), message.properties.priority, message.encode());
         }
-        let is_held = |reply: &i64| *reply != 0;
-        Ok(match self.run_settling(delivery, &script, is_held).await? {
-            0 => SettlementStatus::NotHeld,
-            2 => SettlementStatus::ChordTaken,
+        Ok(match self.write_settling(delivery, settling).await? {
+            settling::NOT_HELD => SettlementStatus::NotHeld,
+            settling::CHORD_TAKEN => SettlementStatus::ChordTaken,
             _ => SettlementStatus::Applied,
         })
     }
@@ -254,7 +309,7 @@ impl Broker for RedisBroker {
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<bool, BrokerError> {
         let ack = || {
             let stored = result.map(|meta| self.stored(meta));
-            self.acks.ack(&self.commands, delivery.tag.clone(), stored)
+            self.acks.ack(self, delivery.tag.clone(), stored)
         };
         if ack().await? {
             return Ok(true);
@@ -269,13 +324,12 @@ impl Broker for RedisBroker {
         message: Message,
         result: Option<&ResultMeta>,
     ) -> Result<bool, BrokerError> {
-        let mut script = chord_scripts::settle(&delivery.tag, &[], self.result_seconds());
+        let mut settling = Settling::new(&delivery.tag, self.result_seconds());
         if let Some(meta) = result {
-            chord_scripts::add_result(&mut script, meta, true);
+            settling.add_result(meta, true);
         }
-        script.arg("message");
-        script.message(&delivery.queue, message.properties.priority, message.encode());
-        self.run_settling(delivery, &script, |held| *held).await
+        settling.add_message(&delivery.queue, message.properties.priority, message.encode());
+        Ok(self.write_settling(delivery, settling).await? != settling::NOT_HELD)
     }
 
     async fn restore(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
@@ -284,11 +338,15 @@ impl Broker for RedisBroker {
                 .await?;
             return Ok(true);
         };
-        let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
-        script
-            .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
-            .arg(message);
-        self.run_settling(delivery, &script, |held| *held).await
+        let script = |_: &Counter| {
+            let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
+            script
+                .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
+                .arg(&message);
+            script
+        };
+        let (restored, _) = self.run_settling(delivery, script, |held| *held).await?;
+        Ok(restored)
     }
 
     async fn bury(
@@ -322,6 +380,7 @@ impl Broker for RedisBroker {
         let other = Self::with_commands(self.config.clone(), Arc::new(commands));
         Some(Arc::new(Self {
             instance: self.instance.clone(),
+            writes: Arc::clone(&self.writes),
             lease: Arc::clone(&self.lease),
             bindings: Arc::clone(&self.bindings),
             ..other
@@ -332,10 +391,8 @@ impl Broker for RedisBroker {
         self.renew_lease(deliveries).await
     }
 
-    async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
-        self.reserve_again(deliveries).await?;
-        self.lease.clear_lost();
-        Ok(())
+    async fn reserve(&self, deliveries: &[Delivery]) -> Result<Recovery, BrokerError> {
+        self.recover(deliveries).await
     }
 
     fn lease(&self) -> Duration {

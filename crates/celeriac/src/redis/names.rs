@@ -23,6 +23,11 @@ pub(super) const DEAD: &str = "celeriac.dead";
 /// Hash of this crate: periodic task to its last tick.
 pub(super) const SCHEDULE: &str = "celeriac.schedule";
 
+/// Returns the hash of an instance that numbers its writes for each run of a server. Only this crate uses it.
+pub(super) fn writes(instance: &str) -> String {
+    format!("celeriac.writes.{instance}")
+}
+
 /// Returns the name of a new instance, from which other workers learn the length of its lease.
 pub(super) fn instance(id: &str, lease: Duration) -> String {
     format!("{id}{LEASE_LENGTH}{}", lease.as_millis())

@@ -8,26 +8,27 @@ use super::script::scripts;
 scripts! {
     /// Pops messages from the lists in order and reserves them.
     ///
-    /// KEYS: unacked_index, unacked, leases, then the lists. ARGV: maximum number of messages, instance,
-    /// first tag number, lease seconds, then for each list the tail of its reservations. Returns the index of
-    /// each message's list (from 1), the messages, and whether the lease was added. A message that is clearly
+    /// KEYS: unacked_index, unacked, leases, writes, then the lists. ARGV: maximum number of messages, instance,
+    /// first tag number, lease seconds, identity of the server, then for each list the tail of its reservations.
+    /// Returns the index of each message's list (from 1), the messages, whether the lease was added, and the number
+    /// of the write. A message that is clearly
     /// not JSON is reserved as a JSON string: a Python worker that restores it must be able to parse the
     /// reservation.
     RECEIVE = r"
 local limit = tonumber(ARGV[1])
 local sources, messages = {}, {}
-for i = 4, #KEYS do
+for i = 5, #KEYS do
     local room = limit - #messages
     if room <= 0 then break end
     local taken = redis.call('RPOP', KEYS[i], room)
     if taken then
         for _, message in ipairs(taken) do
-            sources[#sources + 1] = i - 3
+            sources[#sources + 1] = i - 4
             messages[#messages + 1] = message
         end
     end
 end
-if #messages == 0 then return {sources, messages, 0} end
+if #messages == 0 then return {sources, messages, 0, 0} end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local score = string.format('%d', math.ceil(now))
@@ -40,12 +41,12 @@ for i, message in ipairs(messages) do
     index[#index + 1] = score
     index[#index + 1] = tag
     reservations[#reservations + 1] = tag
-    reservations[#reservations + 1] = '[' .. body .. ARGV[4 + sources[i]]
+    reservations[#reservations + 1] = '[' .. body .. ARGV[5 + sources[i]]
 end
 redis.call('ZADD', KEYS[1], unpack(index))
 redis.call('HSET', KEYS[2], unpack(reservations))
 local added = redis.call('ZADD', KEYS[3], string.format('%.6f', now + tonumber(ARGV[4])), ARGV[2])
-return {sources, messages, added}
+return {sources, messages, added, redis.call('HINCRBY', KEYS[4], ARGV[5], 1)}
 ";
 
     /// Returns a message to the head of its list, if the delivery is still held and, for another worker's

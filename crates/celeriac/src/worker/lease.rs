@@ -186,12 +186,15 @@ impl Renewals<'_> {
             }
             Renewal::Lost => {
                 let deliveries = inflight.reserved(Delivery::clone);
-                self.broker.reserve(&deliveries).await?;
-                let messages = deliveries.len();
-                warn!(
-                    messages,
-                    "the broker had lost its data; reserved this worker's messages again"
-                );
+                let recovery = self.broker.reserve(&deliveries).await?;
+                let (messages, settlements) = (recovery.reserved, recovery.rewritten);
+                if messages + settlements > 0 {
+                    warn!(
+                        messages,
+                        settlements,
+                        "the broker had lost data; reserved this worker's messages and wrote its settlements again"
+                    );
+                }
                 self.reserved_again = deliveries;
             }
         }
