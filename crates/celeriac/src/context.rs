@@ -2,7 +2,8 @@
 //! runs. The worker creates it.
 
 use std::{
-    fmt,
+    fmt, future,
+    panic::resume_unwind,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -63,6 +65,8 @@ pub struct TaskContext {
     /// Whether the message was delivered before to a worker that did not finish the task.
     pub redelivered: bool,
     pub(crate) soft: SoftLimit,
+    /// Cancelled when the worker no longer waits for this attempt.
+    pub(crate) stopped: CancellationToken,
     pub(crate) request: Arc<Request>,
 }
 
@@ -158,6 +162,7 @@ impl TaskContext {
             root_id: headers.root_id.clone(),
             redelivered: message.redelivered(),
             soft: SoftLimit::default(),
+            stopped: CancellationToken::new(),
             request: Arc::new(request),
         }
     }
@@ -218,6 +223,57 @@ impl TaskContext {
             ..Publication::default()
         };
         self.client().apply_with(canvas, publication).await
+    }
+
+    /// Runs blocking code on a thread where it delays no other task.
+    ///
+    /// Blocking code in the task itself, such as a long computation or a synchronous client, occupies a thread of
+    /// the runtime: other tasks wait, and time limits and termination take effect only when the code returns.
+    ///
+    /// If the task is stopped, the code still runs to its end and its value is discarded. Code that takes long
+    /// can check [`is_stopped`](Self::is_stopped).
+    ///
+    /// # Panics
+    /// Panics if the code panics, which fails the task.
+    ///
+    /// ```
+    /// use celeriac::{TaskContext, TaskError};
+    ///
+    /// async fn count_primes(context: TaskContext, (limit,): (u64,)) -> Result<usize, TaskError> {
+    ///     let is_prime = |n: u64| (2..).take_while(|d| d * d <= n).all(|d| n % d != 0);
+    ///     let count = context.run_blocking(move |context| {
+    ///         (2..limit).take_while(|_| !context.is_stopped()).filter(|n| is_prime(*n)).count()
+    ///     });
+    ///     Ok(count.await)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let count = count_primes(TaskContext::for_test("math.count_primes"), (20,)).await;
+    /// assert_eq!(count, Ok(8));
+    /// # }
+    /// ```
+    pub async fn run_blocking<R: Send + 'static>(self, code: impl FnOnce(Self) -> R + Send + 'static) -> R {
+        #[cfg(feature = "telemetry")]
+        let trace = telemetry::Context::current();
+        let blocking = tokio::task::spawn_blocking(move || {
+            #[cfg(feature = "telemetry")]
+            let _attached = trace.attach();
+            code(self)
+        });
+        match blocking.await.map_err(JoinError::try_into_panic) {
+            Ok(value) => value,
+            Err(Ok(panic)) => resume_unwind(panic),
+            // The runtime is shutting down, and drops this future too.
+            Err(Err(_)) => future::pending().await,
+        }
+    }
+
+    /// Returns whether the worker no longer waits for this attempt: the task has returned, was stopped by a time
+    /// limit or termination, or another worker has taken over its message.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.is_cancelled()
     }
 
     /// Resolves when the soft time limit has passed. The task can then clean up before the hard limit.

@@ -26,6 +26,7 @@ pub struct TaskOptions {
     pub(crate) track_started: bool,
     pub(crate) acks_late: bool,
     pub(crate) ignore_result: bool,
+    pub(crate) cancel_when_lost: bool,
     pub(crate) parameters: &'static [&'static str],
     pub(crate) extra_kwargs: bool,
 }
@@ -46,6 +47,7 @@ impl TaskOptions {
             track_started: false,
             acks_late: true,
             ignore_result: false,
+            cancel_when_lost: true,
             parameters: &[],
             extra_kwargs: false,
         }
@@ -96,6 +98,17 @@ impl TaskOptions {
     /// Sets whether results are discarded even if the message asks for them; off by default.
     pub fn ignore_result(mut self, ignore: bool) -> Self {
         self.ignore_result = ignore;
+        self
+    }
+
+    /// Sets whether a running task is cancelled, at its next await, when another worker has taken over its message;
+    /// on by default.
+    ///
+    /// This happens if the worker was paused or cut off from the broker for longer than its lease. The other
+    /// worker runs the task again. With `false`, the task continues to its end; in either case its outcome is
+    /// discarded: no result is stored, and no retry or follow-up task is sent.
+    pub fn cancel_when_lost(mut self, cancel: bool) -> Self {
+        self.cancel_when_lost = cancel;
         self
     }
 

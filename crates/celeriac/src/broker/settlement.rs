@@ -8,8 +8,10 @@ use crate::{message::Message, result::ResultMeta, task_id::TaskId};
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Settlement {
-    /// Results to store and announce: the task's own, and those of tasks that can no longer run.
+    /// Result of the task to store and announce. It does not replace `SUCCESS`.
     pub results: Vec<ResultMeta>,
+    /// Results of tasks that can no longer run, to store and announce. They do not replace a final result.
+    pub skipped: Vec<ResultMeta>,
     /// Tasks to publish.
     pub publication: Publication,
     /// Chords whose headers the task has completed, as the id of the header and the task id of its last part.

@@ -18,12 +18,7 @@ impl ResultBackend for MemoryBroker {
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        {
-            let mut contents = self.contents.lock();
-            if contents.final_result(&meta.task_id).is_none() {
-                contents.store([meta]);
-            }
-        }
+        self.contents.lock().store_unless_ended([meta]);
         self.stored.notify_waiters();
         Ok(())
     }

@@ -1,12 +1,19 @@
 //! Acknowledges deliveries in batches. Acknowledgements that arrive during a transaction are queued and sent
 //! together in the next transaction. If none is in progress, an acknowledgement is sent immediately.
 
-use std::{collections::VecDeque, mem, pin::pin};
+use std::{collections::VecDeque, mem, pin::pin, sync::Arc};
 
-use redis::{Pipeline, pipe};
 use tokio::sync::oneshot;
 
-use super::{commands, connection::Connection, names};
+use super::{
+    RedisBroker,
+    lease::Counter,
+    names,
+    script::{Invocation, scripts},
+    scripts::STORE,
+    settling::Settling,
+    written::Write,
+};
 use crate::{
     broker::{BrokerError, DeliveryTag},
     lock::Lock,
@@ -29,37 +36,28 @@ struct Ack {
     result: Option<StoredResult>,
     /// Span of the finished run.
     origin: SpanHandle,
-    notify: oneshot::Sender<Result<(), BrokerError>>,
+    notify: oneshot::Sender<Result<bool, BrokerError>>,
 }
 
 /// Encoded result to store and publish.
 pub(super) struct StoredResult {
     pub key: String,
     pub text: String,
-    /// Time until the key expires, in seconds.
-    pub seconds: u64,
-}
-
-impl StoredResult {
-    pub(super) fn add_to(&self, pipeline: &mut Pipeline) {
-        pipeline.set_ex(&self.key, &self.text, self.seconds).ignore();
-        pipeline.publish(&self.key, &self.text).ignore();
-    }
 }
 
 impl Acks {
-    /// Acknowledges a delivery, together with other waiting deliveries.
+    /// Acknowledges a delivery, together with other waiting deliveries. Returns whether it was held.
     pub(super) async fn ack(
         &self,
-        connection: &Connection,
+        broker: &RedisBroker,
         tag: DeliveryTag,
         result: Option<StoredResult>,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<bool, BrokerError> {
         let (sender, mut notified) = oneshot::channel();
         self.waiting.lock().push_back(Ack {
             tag,
             result,
-            origin: connection.observer.current_span(),
+            origin: broker.commands.observer.current_span(),
             notify: sender,
         });
         loop {
@@ -68,12 +66,12 @@ impl Acks {
                 // The transaction may be dropped together with the caller that runs it.
                 acknowledged = &mut notified => return acknowledged
                     .unwrap_or_else(|_| Err(BrokerError::unavailable("the transaction was interrupted"))),
-                _guard = self.transaction.lock() => Box::pin(self.send_batch(connection)).await,
+                _guard = self.transaction.lock() => Box::pin(self.send_batch(broker)).await,
             }
         }
     }
 
-    async fn send_batch(&self, connection: &Connection) {
+    async fn send_batch(&self, broker: &RedisBroker) {
         let mut acks: Vec<Ack> = {
             let mut waiting = self.waiting.lock();
             let count = waiting.len().min(MAX_BATCH);
@@ -82,31 +80,85 @@ impl Acks {
         if acks.is_empty() {
             return;
         }
-        let mut pipeline = pipe();
-        pipeline.atomic();
-        for result in acks.iter().filter_map(|ack| ack.result.as_ref()) {
-            result.add_to(&mut pipeline);
-        }
-        for (command, key) in [("ZREM", names::UNACKED_INDEX), ("HDEL", names::UNACKED)] {
-            let command = pipeline.cmd(command).arg(key);
-            for ack in &acks {
-                command.arg(ack.tag.as_str());
-            }
-            command.ignore();
-        }
-        let command = if acks.iter().any(|ack| ack.result.is_some()) {
-            commands::ACK_WITH_RESULT
-        } else {
-            commands::ACK
-        };
+        let connection = &broker.commands;
         let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
         let origin = connection.observer.batch_span(&origins);
-        let sending = pin!(connection.pipeline(command, &pipeline));
-        let reply: Result<(), BrokerError> =
-            observed(sending, |poll| connection.observer.in_scope(&origin, poll)).await;
-        for ack in acks {
-            // The caller may have been dropped together with its task.
-            let _ = ack.notify.send(reply.clone());
+        let reply = {
+            let sending = pin!(Self::send(broker, &acks));
+            observed(sending, |poll| connection.observer.in_scope(&origin, poll)).await
+        };
+        match reply {
+            Ok((held, counter, number)) => {
+                broker.lease.confirm(&counter.server, number);
+                let mut written = broker.lease.written.lock();
+                for (ack, held) in acks.into_iter().zip(held) {
+                    if held {
+                        let mut settling = Settling::new(&ack.tag, broker.result_seconds());
+                        if let Some(result) = ack.result {
+                            settling.add_stored(result);
+                        }
+                        let write = Arc::new(Write::Settling(settling));
+                        written.add(&counter.server, number, write, broker.config.rewrite);
+                    }
+                    // The caller may have been dropped together with its task.
+                    let _ = ack.notify.send(Ok(held));
+                }
+            }
+            Err(error) => {
+                for ack in acks {
+                    let _ = ack.notify.send(Err(error.clone()));
+                }
+            }
         }
     }
+
+    /// Returns whether each delivery was held, and the number of the write.
+    async fn send(broker: &RedisBroker, acks: &[Ack]) -> Result<(Vec<bool>, Counter, u64), BrokerError> {
+        let counter = broker.counter().await?;
+        let mut script = Invocation::new(&ACK);
+        script
+            .key(names::UNACKED_INDEX)
+            .key(names::UNACKED)
+            .key(&*counter.key)
+            .arg(&*counter.server)
+            .arg(broker.result_seconds());
+        for ack in acks {
+            script.arg(ack.tag.as_str());
+            match &ack.result {
+                Some(result) => script.key(&result.key).arg(1).arg(&result.text),
+                None => script.arg(0),
+            };
+        }
+        let (held, number) = broker.commands.script(&script).await?;
+        Ok((held, counter, number))
+    }
+}
+
+scripts! {
+    /// Acknowledges deliveries and stores their results. A delivery that is not held is skipped: another worker
+    /// has taken it over and stores the result.
+    ///
+    /// KEYS: unacked_index, unacked, writes, then the results. ARGV: identity of the server, seconds until the
+    /// results expire, then for each delivery its tag, the number of its results (0 or 1) and the result. Returns
+    /// whether each delivery was held, and the number of the write.
+    ///
+    /// A delivery is deleted before its result is stored, because a server without free memory accepts only writes
+    /// that follow a deletion.
+    ACK = &[STORE, r"
+local held = {}
+local key, arg = 4, 3
+while ARGV[arg] do
+    local tag = ARGV[arg]
+    redis.call('ZREM', KEYS[1], tag)
+    local was_held = redis.call('HDEL', KEYS[2], tag)
+    held[#held + 1] = was_held
+    if ARGV[arg + 1] == '0' then
+        arg = arg + 2
+    else
+        if was_held == 1 then store(KEYS[key], ARGV[2], ARGV[arg + 2]) end
+        key, arg = key + 1, arg + 3
+    end
+end
+return {held, redis.call('HINCRBY', KEYS[3], ARGV[1], 1)}
+"].concat();
 }

@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use redis::pipe;
 use serde_json::Value;
 
-use super::{RedisBroker, ack::StoredResult, chord_scripts, commands, names, script::Invocation, scripts};
+use super::{
+    RedisBroker, ack::StoredResult, chord_scripts::PartRecord, commands, lease::Counter, names,
+    script::Invocation, scripts, written::Write,
+};
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
     compression::is_compressed,
@@ -14,9 +17,6 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Lifetime of a claim on a chord's body after its worker dies; shorter than any lease.
-const CLAIM_SECONDS: u64 = 10;
-
 /// Offset of the last byte that is read to get the status of a stored result, which may be large.
 const STATUS_END: isize = 63;
 
@@ -25,8 +25,16 @@ impl RedisBroker {
         StoredResult {
             key: names::result(&meta.task_id),
             text: meta.encode(),
-            seconds: self.result_seconds(),
         }
+    }
+
+    fn store_script(&self, meta: &ResultMeta) -> Invocation<'static> {
+        let mut script = Invocation::new(&scripts::STORE_RESULT);
+        script
+            .key(names::result(&meta.task_id))
+            .arg(meta.encode())
+            .arg(self.result_seconds());
+        script
     }
 
     /// Returns the lifetime of results in whole seconds.
@@ -41,19 +49,13 @@ impl ResultBackend for RedisBroker {
         if !meta.status.is_final() {
             return self.store_unless_ended(meta).await;
         }
-        let mut pipeline = pipe();
-        pipeline.atomic();
-        self.stored(meta).add_to(&mut pipeline);
-        self.commands.pipeline(commands::STORE, &pipeline).await
+        let mut script = self.store_script(meta);
+        script.arg("replace");
+        self.commands.script(&script).await
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        let mut script = Invocation::new(&scripts::STORE_UNLESS_FINAL);
-        script
-            .key(names::result(&meta.task_id))
-            .arg(meta.encode())
-            .arg(self.result_seconds());
-        self.commands.script(&script).await
+        self.commands.script(&self.store_script(meta)).await
     }
 
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {
@@ -87,21 +89,16 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {
-        let mut script = Invocation::new(&chord_scripts::PART);
-        script
-            .key(names::UNACKED)
-            .key(&[".j", ".t", ".s", ".d", ".c", ""].map(|suffix| names::group(&part.group, suffix)))
-            .key(names::acked_early(&delivery.tag))
-            .arg(delivery.tag.as_str())
-            .arg(part.encode())
-            .arg(part.score())
-            .arg(part.prefix())
-            .arg(part.task_id.as_str())
-            .arg(self.result_seconds())
-            .arg(CLAIM_SECONDS);
+        let record = PartRecord::new(&delivery.tag, part, self.result_seconds());
         let is_held = |reply: &Vec<redis::Value>| reply.first() != Some(&redis::Value::Int(0));
-        let mut reply = self.run_settling(delivery, &script, is_held).await?.into_iter();
-        Ok(match reply.next() {
+        let script = |counter: &Counter| record.script(counter, false);
+        let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
+        let mut reply = reply.into_iter();
+        let state = reply.next();
+        if let Some(redis::Value::Int(number @ 1..)) = reply.next() {
+            self.remember(&counter, number.unsigned_abs(), Write::Part(record));
+        }
+        Ok(match state {
             Some(redis::Value::Int(0)) => ChordState::NotHeld,
             Some(redis::Value::Int(2)) => ChordState::Complete {
                 group: reply.next().and_then(read),

@@ -6,6 +6,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use super::{
     error::ConfigError,
     url::{self, Location},
+    written::Bounds,
 };
 
 /// Settings of a [`RedisBroker`](super::RedisBroker).
@@ -25,6 +26,8 @@ pub struct RedisConfig {
     pub(super) ca_certificate: Option<PathBuf>,
     pub(super) visibility_timeout: Duration,
     pub(super) lease: Duration,
+    pub(super) renewal_interval: Option<Duration>,
+    pub(super) rewrite: Bounds,
     pub(super) delivery_limit: u64,
     pub(super) result_ttl: Duration,
     pub(super) response_timeout: Duration,
@@ -53,7 +56,12 @@ impl RedisConfig {
             url: url.into(),
             ca_certificate: None,
             visibility_timeout: Duration::from_secs(3600),
-            lease: Duration::from_secs(20),
+            lease: Duration::from_secs(6),
+            renewal_interval: None,
+            rewrite: Bounds {
+                bytes: 8 << 20,
+                time: Duration::from_secs(3600),
+            },
             delivery_limit: 20,
             result_ttl: Duration::from_secs(86_400),
             response_timeout: Duration::from_secs(5),
@@ -79,14 +87,39 @@ impl RedisConfig {
         self
     }
 
-    /// Sets the time after which a Celeriac worker that does not renew its lease counts as dead; 20 seconds
-    /// by default.
+    /// Sets the time after which a Celeriac worker that does not renew its lease counts as dead; 6 seconds by
+    /// default.
     ///
-    /// The worker's messages then return to their queues without waiting for the visibility timeout. Leases
-    /// are checked every quarter of this time, so by default the messages return after at most 25 seconds.
-    /// The lease must be longer than any period for which a worker's async runtime may be blocked.
+    /// The worker's messages then return to their queues without waiting for the visibility timeout. Another
+    /// worker must have seen the lease unchanged for this time, so by default the messages return within 8
+    /// seconds. A worker whose own lease is not confirmed starts no tasks. Leases are renewed by a separate
+    /// thread, which tasks cannot block; the lease must be longer than pauses of the whole process.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
+        self
+    }
+
+    /// Sets the interval at which a worker renews its lease and checks the leases of other workers; a sixth of
+    /// the lease by default. It must not exceed a third of the lease.
+    pub fn renewal_interval(mut self, interval: Duration) -> Self {
+        self.renewal_interval = Some(interval);
+        self
+    }
+
+    /// Returns the interval between two renewals of the lease.
+    pub(super) fn renew_every(&self) -> Duration {
+        let interval = self.renewal_interval.unwrap_or(self.lease / 6);
+        interval.min(self.visibility_timeout / 4)
+    }
+
+    /// Sets the memory for what a worker has written recently, in bytes, and the time for which it is kept; 8 MiB and
+    /// an hour by default. 0 bytes disable it.
+    ///
+    /// If the server returns with older data, after a restart from a snapshot or a fail-over to a replica that
+    /// lagged, the worker writes again what the server has lost: results, retries, follow-up tasks and parts of
+    /// chords. The oldest entries are dropped first.
+    pub fn rewrite(mut self, bytes: usize, time: Duration) -> Self {
+        self.rewrite = Bounds { bytes, time };
         self
     }
 
@@ -138,6 +171,7 @@ impl fmt::Debug for RedisConfig {
             .field("url", &"***")
             .field("visibility_timeout", &self.visibility_timeout)
             .field("lease", &self.lease)
+            .field("renewal_interval", &self.renew_every())
             .field("result_ttl", &self.result_ttl)
             .finish_non_exhaustive()
     }

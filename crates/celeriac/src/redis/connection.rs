@@ -32,6 +32,9 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// Maximum number of times that a script is loaded again for one request.
 const MAX_SCRIPT_LOADS: usize = 20;
 
+/// Number of characters of each random id that are enough to tell servers apart.
+const IDENTITY_CHARACTERS: usize = 12;
+
 /// Capacity of the queue of requests for the socket; further callers wait.
 const PIPELINE_BUFFER: usize = 1024;
 
@@ -64,6 +67,8 @@ pub(super) struct Live {
     /// Time from which the server has served requests: when the connection was made, or when the server last
     /// returned an error that affects all requests.
     pub since: Instant,
+    /// Identity of the server's run and data, which changes with a restart or a fail-over; empty if unknown.
+    pub server: Arc<str>,
 }
 
 impl Connection {
@@ -225,7 +230,7 @@ impl Connection {
         }
         let connected = self.in_time(self.connect()).await;
         let mut state = self.state.lock();
-        let connection = connected.map_err(|cause| state.postpone(cause))?;
+        let (connection, server) = connected.map_err(|cause| state.postpone(cause))?;
         state.generation += 1;
         state.retry_at = None;
         let now = Instant::now();
@@ -234,13 +239,14 @@ impl Connection {
             generation: state.generation,
             made: now,
             since: now,
+            server,
         };
         state.live = Some(live.clone());
         Ok(live)
     }
 
-    /// Connects and checks that the server serves requests.
-    async fn connect(&self) -> Result<MultiplexedConnection, String> {
+    /// Connects and checks that the server serves requests. Returns the connection and the server's identity.
+    async fn connect(&self) -> Result<(MultiplexedConnection, Arc<str>), String> {
         let client = self.endpoint.client().await?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
@@ -257,7 +263,10 @@ impl Connection {
             Err(error) if ErrorScope::of(&error).0 == ErrorScope::Connection => Err(text(error)),
             // Other errors do not matter: the account may lack the permission, and a proxy may not know the
             // command.
-            _ => Ok(connection),
+            _ => {
+                let server = identity(&mut connection).await;
+                Ok((connection, server.into()))
+            }
         }
     }
 
@@ -317,6 +326,21 @@ impl ConnectionState {
         self.retry_at = Some((Instant::now() + self.back_off.next_delay(), cause.clone()));
         BrokerError::unavailable(cause)
     }
+}
+
+/// Returns the identity of the server's run and data, or an empty string if the server does not tell it.
+async fn identity(connection: &mut MultiplexedConnection) -> String {
+    let mut identity = String::new();
+    for (section, field) in [("server", "run_id:"), ("replication", "master_replid:")] {
+        let info: String = cmd("INFO")
+            .arg(section)
+            .query_async(connection)
+            .await
+            .unwrap_or_default();
+        let value = info.lines().find_map(|line| line.strip_prefix(field));
+        identity.extend(value.unwrap_or_default().trim().chars().take(IDENTITY_CHARACTERS));
+    }
+    identity
 }
 
 fn text(error: RedisError) -> String {

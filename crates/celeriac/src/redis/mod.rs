@@ -17,6 +17,7 @@ mod dead;
 mod endpoint;
 mod error;
 mod error_scope;
+mod judge;
 mod lease;
 mod names;
 mod outage;
@@ -28,9 +29,11 @@ mod restore;
 mod schedule;
 mod script;
 mod scripts;
+mod settling;
 mod tags;
 mod url;
 mod watch;
+mod written;
 
 use std::{
     fmt,
@@ -43,14 +46,22 @@ use redis::{FromRedisValue, pipe};
 use tokio::sync::Mutex;
 
 use self::{
-    ack::Acks, bindings::Bindings, connection::Connection, endpoint::Endpoint, lease::Lease,
-    script::Invocation, tags::Tags, watch::Watch,
+    ack::Acks,
+    bindings::Bindings,
+    connection::Connection,
+    endpoint::Endpoint,
+    lease::{Counter, Lease},
+    script::Invocation,
+    settling::Settling,
+    tags::Tags,
+    watch::Watch,
+    written::Write,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
     broker::{
-        Broker, BrokerError, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog, Renewal,
-        ResultBackend, Settlement, SettlementStatus, sealed::Sealed,
+        Broker, BrokerError, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog, Recovery,
+        Renewal, ResultBackend, Settlement, SettlementStatus, sealed::Sealed,
     },
     json,
     lock::Lock,
@@ -59,6 +70,9 @@ use crate::{
     result::ResultMeta,
     system,
 };
+
+/// Shortest lease.
+const MIN_LEASE: Duration = Duration::from_millis(60);
 
 /// Lifetime of the marker of an early acknowledgement; no task runs longer.
 const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
@@ -77,8 +91,10 @@ pub struct RedisBroker {
     rotation: AtomicUsize,
     /// Name of this handle in delivery tags and leases.
     instance: String,
-    lease: Lease,
-    bindings: Lock<Bindings>,
+    /// Key that numbers the writes of this instance.
+    writes: Arc<str>,
+    lease: Arc<Lease>,
+    bindings: Arc<Lock<Bindings>>,
     acks: Acks,
 }
 
@@ -97,22 +113,27 @@ impl RedisBroker {
     /// # Errors
     /// Returns an error if the configuration is invalid.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
+        let interval = config.renewal_interval.unwrap_or_default();
+        if config.lease < MIN_LEASE || interval.saturating_mul(3) > config.lease {
+            return Err(ConfigError::Lease);
+        }
         let endpoint = Endpoint::new(&config)?;
         let commands = Connection::new(endpoint, config.response_timeout, Arc::new(NoopObserver));
-        Ok(Self::with_commands(config, commands))
+        Ok(Self::with_commands(config, Arc::new(commands)))
     }
 
-    fn with_commands(config: RedisConfig, commands: Connection) -> Self {
-        let commands = Arc::new(commands);
+    fn with_commands(config: RedisConfig, commands: Arc<Connection>) -> Self {
+        let instance = names::instance(&system::random_id().to_string(), config.lease);
         Self {
             receiving: commands.another(),
             tags: Mutex::default(),
             rotation: AtomicUsize::new(0),
             watch: Watch::new(Arc::clone(&commands)),
             commands,
-            instance: system::random_id().to_string(),
-            lease: Lease::default(),
-            bindings: Lock::default(),
+            writes: names::writes(&instance).into(),
+            instance,
+            lease: Arc::default(),
+            bindings: Arc::default(),
             acks: Acks::default(),
             config,
         }
@@ -122,22 +143,56 @@ impl RedisBroker {
     #[must_use]
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
         let commands = self.commands.observer(observer);
-        Self::with_commands(self.config, commands)
+        Self::with_commands(self.config, Arc::new(commands))
+    }
+
+    /// Returns the counter of writes on the server that commands are sent to.
+    async fn counter(&self) -> Result<Counter, BrokerError> {
+        self.counter_on(&self.commands).await
+    }
+
+    async fn counter_on(&self, connection: &Connection) -> Result<Counter, BrokerError> {
+        Ok(Counter {
+            key: Arc::clone(&self.writes),
+            server: connection.live().await?.server,
+        })
     }
 
     /// Runs a script that settles a delivery if it is held, which `is_held` reads from the reply. If the
-    /// server has lost its data, reserves the delivery again and repeats the script, to save the message.
+    /// server has lost its data, reserves the delivery again and repeats the script, to save the message. Returns
+    /// the reply and the counter that numbered the write.
     async fn run_settling<T: FromRedisValue>(
         &self,
         delivery: &Delivery,
-        script: &Invocation<'_>,
+        script: impl Fn(&Counter) -> Invocation<'static>,
         is_held: impl Fn(&T) -> bool,
-    ) -> Result<T, BrokerError> {
-        let reply = self.commands.script(script).await?;
+    ) -> Result<(T, Counter), BrokerError> {
+        let counter = self.counter().await?;
+        let reply = self.commands.script(&script(&counter)).await?;
         if !is_held(&reply) && self.reserve_if_lost(delivery).await? {
-            return self.commands.script(script).await;
+            let counter = self.counter().await?;
+            let reply = self.commands.script(&script(&counter)).await?;
+            return Ok((reply, counter));
+        }
+        Ok((reply, counter))
+    }
+
+    /// Writes a settlement if the delivery is held, and remembers it. Returns the reply of the script.
+    async fn write_settling(&self, delivery: &Delivery, settling: Settling) -> Result<i64, BrokerError> {
+        let script = |counter: &Counter| settling.script(counter, false);
+        let is_held = |reply: &i64| *reply != settling::NOT_HELD;
+        let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
+        if let Ok(number) = u64::try_from(reply) {
+            self.remember(&counter, number, Write::Settling(settling));
         }
         Ok(reply)
+    }
+
+    /// Remembers a confirmed write, in case the server loses it.
+    fn remember(&self, counter: &Counter, number: u64, write: Write) {
+        self.lease.confirm(&counter.server, number);
+        let mut written = self.lease.written.lock();
+        written.add(&counter.server, number, Arc::new(write), self.config.rewrite);
     }
 }
 
@@ -175,7 +230,7 @@ impl Broker for RedisBroker {
         let mut pipeline = pipe();
         pipeline.atomic();
         for (group, size) in &publication.chord_sizes {
-            let stale = chord_scripts::STALE.map(|suffix| names::group(group, suffix));
+            let stale = settling::STALE.map(|suffix| names::group(group, suffix));
             pipeline.del(&stale).ignore();
             pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
         }
@@ -204,11 +259,23 @@ impl Broker for RedisBroker {
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let mut script = Invocation::on_delivery(&chord_scripts::BEGIN, &delivery.tag);
-        script
-            .key(names::acked_early(&delivery.tag))
-            .arg(ACKED_EARLY_SECONDS);
-        self.run_settling(delivery, &script, |held| *held).await
+        let script = |counter: &Counter| {
+            let mut script = Invocation::on_delivery(&chord_scripts::BEGIN, &delivery.tag);
+            script
+                .key(names::acked_early(&delivery.tag))
+                .key(&*counter.key)
+                .arg(ACKED_EARLY_SECONDS)
+                .arg(&*counter.server);
+            script
+        };
+        let is_held = |reply: &i64| *reply != settling::NOT_HELD;
+        let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
+        let Ok(number) = u64::try_from(reply) else {
+            return Ok(false);
+        };
+        let acknowledged = Settling::new(&delivery.tag, self.result_seconds());
+        self.remember(&counter, number, Write::Settling(acknowledged));
+        Ok(true)
     }
 
     async fn settle(
@@ -216,34 +283,27 @@ impl Broker for RedisBroker {
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
-        let Settlement {
-            chords,
-            failed_chords,
-            ..
-        } = settlement;
-        let seconds = self.result_seconds();
-        let mut script = chord_scripts::settle(&delivery.tag, chords, failed_chords, seconds);
+        let mut settling = Settling::new(&delivery.tag, self.result_seconds())
+            .chords(&settlement.chords, &settlement.failed_chords);
         for meta in &settlement.results {
-            chord_scripts::add_result(&mut script, meta);
+            settling.add_result(meta, true);
+        }
+        for meta in &settlement.skipped {
+            settling.add_result(meta, false);
         }
         let publication = &settlement.publication;
         for (group, size) in &publication.chord_sizes {
-            let keys = chord_scripts::STALE.map(|suffix| names::group(group, suffix));
-            script.key(&keys).key(names::group(group, ".s"));
-            script.arg("chord").arg(*size);
+            settling.add_chord(group, *size);
         }
         for (group, structure) in &publication.groups {
-            script.key(names::group(group, ""));
-            script.arg("group").arg(json::to_string(structure));
+            settling.add_group(group, json::to_string(structure));
         }
         for message in &publication.messages {
-            script.arg("message");
-            script.message(message.queue(), message.properties.priority, message.encode());
+            settling.add_message(message.queue(), message.properties.priority, message.encode());
         }
-        let is_held = |reply: &i64| *reply != 0;
-        Ok(match self.run_settling(delivery, &script, is_held).await? {
-            0 => SettlementStatus::NotHeld,
-            2 => SettlementStatus::ChordTaken,
+        Ok(match self.write_settling(delivery, settling).await? {
+            settling::NOT_HELD => SettlementStatus::NotHeld,
+            settling::CHORD_TAKEN => SettlementStatus::ChordTaken,
             _ => SettlementStatus::Applied,
         })
     }
@@ -252,9 +312,16 @@ impl Broker for RedisBroker {
         self.receive_from(queues, max).await
     }
 
-    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
-        let stored = result.map(|meta| self.stored(meta));
-        self.acks.ack(&self.commands, delivery.tag.clone(), stored).await
+    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<bool, BrokerError> {
+        let ack = || {
+            let stored = result.map(|meta| self.stored(meta));
+            self.acks.ack(self, delivery.tag.clone(), stored)
+        };
+        if ack().await? {
+            return Ok(true);
+        }
+        // Boxed to keep the future of every task small.
+        Ok(Box::pin(self.reserve_if_lost(delivery)).await? && ack().await?)
     }
 
     async fn replace(
@@ -262,29 +329,30 @@ impl Broker for RedisBroker {
         delivery: &Delivery,
         message: Message,
         result: Option<&ResultMeta>,
-    ) -> Result<(), BrokerError> {
-        let mut script = chord_scripts::settle(&delivery.tag, &[], &[], self.result_seconds());
+    ) -> Result<bool, BrokerError> {
+        let mut settling = Settling::new(&delivery.tag, self.result_seconds());
         if let Some(meta) = result {
-            chord_scripts::add_result(&mut script, meta);
+            settling.add_result(meta, true);
         }
-        script.arg("message");
-        script.message(&delivery.queue, message.properties.priority, message.encode());
-        self.run_settling(delivery, &script, |held| *held).await?;
-        Ok(())
+        settling.add_message(&delivery.queue, message.properties.priority, message.encode());
+        Ok(self.write_settling(delivery, settling).await? != settling::NOT_HELD)
     }
 
-    async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
+    async fn restore(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
         let Some(message) = mark_redelivered(&delivery.raw) else {
-            return self
-                .bury(delivery, "the message is not a JSON object", None)
-                .await;
+            self.bury(delivery, "the message is not a JSON object", None)
+                .await?;
+            return Ok(true);
         };
-        let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
-        script
-            .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
-            .arg(message);
-        self.run_settling(delivery, &script, |held| *held).await?;
-        Ok(())
+        let script = |_: &Counter| {
+            let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
+            script
+                .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
+                .arg(&message);
+            script
+        };
+        let (restored, _) = self.run_settling(delivery, script, |held| *held).await?;
+        Ok(restored)
     }
 
     async fn bury(
@@ -294,26 +362,51 @@ impl Broker for RedisBroker {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
         let Delivery { tag, queue, raw } = delivery;
-        self.bury_held(tag, queue, raw, reason, None).await?;
-        self.commands.observer.buried(&delivery.queue);
+        if self.bury_held(tag, queue, raw, reason, None).await? {
+            self.commands.observer.buried(&delivery.queue);
+        }
+        // Stored in any case, because an earlier attempt may have moved the message.
         match result {
-            Some(meta) => self.store_result(meta).await,
+            Some(meta) => self.store_unless_ended(meta).await,
             None => Ok(()),
         }
+    }
+
+    fn for_worker(&self) -> Option<Arc<dyn Broker>> {
+        Some(Arc::new(Self {
+            bindings: Arc::clone(&self.bindings),
+            ..Self::with_commands(self.config.clone(), Arc::clone(&self.commands))
+        }))
+    }
+
+    fn with_own_connections(&self) -> Option<Arc<dyn Broker>> {
+        // A request without a reply within the lease is of no use to the thread that renews it.
+        let response_timeout = self.config.response_timeout.min(self.config.lease);
+        let commands = self.commands.with_response_timeout(response_timeout);
+        let other = Self::with_commands(self.config.clone(), Arc::new(commands));
+        Some(Arc::new(Self {
+            instance: self.instance.clone(),
+            writes: Arc::clone(&self.writes),
+            lease: Arc::clone(&self.lease),
+            bindings: Arc::clone(&self.bindings),
+            ..other
+        }))
     }
 
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
         self.renew_lease(deliveries).await
     }
 
-    async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
-        self.reserve_again(deliveries).await?;
-        self.lease.clear_lost();
-        Ok(())
+    async fn reserve(&self, deliveries: &[Delivery]) -> Result<Recovery, BrokerError> {
+        self.recover(deliveries).await
+    }
+
+    fn lease(&self) -> Duration {
+        self.config.lease
     }
 
     fn renew_interval(&self) -> Duration {
-        self.config.lease.min(self.config.visibility_timeout) / 4
+        self.config.renew_every()
     }
 
     async fn restore_expired(&self) -> Result<usize, BrokerError> {

@@ -1,5 +1,7 @@
 //! Names of all keys and channels in Redis: Celery's, kombu's, and the few that this crate adds.
 
+use std::time::Duration;
+
 use crate::{broker::DeliveryTag, json};
 
 /// Sorted set of reserved deliveries; the score is the time of the last renewal.
@@ -13,11 +15,29 @@ pub(super) const UNACKED: &str = "unacked";
 pub(super) const BINDING_DEADLINES: &str = "_kombu.binding_deadlines";
 /// Sorted set of this crate: worker instance to the time (Unix, in seconds) at which its lease expires.
 pub(super) const LEASES: &str = "celeriac.leases";
+/// Separator between the random part of an instance and the length of its lease in milliseconds.
+const LEASE_LENGTH: char = '~';
 /// List of this crate: messages that cannot be run, newest first.
 pub(super) const DEAD: &str = "celeriac.dead";
 
 /// Hash of this crate: periodic task to its last tick.
 pub(super) const SCHEDULE: &str = "celeriac.schedule";
+
+/// Returns the hash of an instance that numbers its writes for each run of a server. Only this crate uses it.
+pub(super) fn writes(instance: &str) -> String {
+    format!("celeriac.writes.{instance}")
+}
+
+/// Returns the name of a new instance, from which other workers learn the length of its lease.
+pub(super) fn instance(id: &str, lease: Duration) -> String {
+    format!("{id}{LEASE_LENGTH}{}", lease.as_millis())
+}
+
+/// Returns the length of an instance's lease, or `None` for an instance of an earlier release.
+pub(super) fn lease_of(instance: &str) -> Option<Duration> {
+    let (_, milliseconds) = instance.rsplit_once(LEASE_LENGTH)?;
+    milliseconds.parse().ok().map(Duration::from_millis)
+}
 
 /// Returns the key that stores the length of a publication log. Only this crate uses it.
 pub(super) fn publication_log(id: &str) -> String {
@@ -104,6 +124,13 @@ pub(super) fn reservation_tail(queue: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instance_tells_the_length_of_its_lease() {
+        let instance = instance("5e6f", Duration::from_millis(6500));
+        assert_eq!(lease_of(&instance), Some(Duration::from_millis(6500)));
+        assert_eq!(lease_of("bfdd5872-fa2e-40ae-9f05-f9e43e9553b6"), None);
+    }
 
     #[test]
     fn names_match_kombu() {

@@ -31,7 +31,7 @@ const BATCH: usize = 500;
 /// Interval at which all keys are read.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Time without waiters after which the connection is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Waits for the results of one broker handle's tasks.
 pub(super) struct Watch {

@@ -22,6 +22,7 @@ use super::{
     follow::{self, FollowUps},
     inflight::Entry,
     registry::{Code, Registered},
+    revoked::Interruption,
     settle::{self, FinishedRun, Next},
     shared::Shared,
 };
@@ -53,6 +54,9 @@ pub(super) async fn execute(
     let registered = shared.registry.get(&message.headers.task);
     let options = registered.map(|registered| &registered.options);
     let acked_early = options.is_some_and(|options| !options.acks_late);
+    if message.redelivered() && settle::skip_finished(shared, entry, &message).await {
+        return;
+    }
     if acked_early && !settle::ack_early(shared, entry).await {
         return;
     }
@@ -68,11 +72,14 @@ pub(super) async fn execute(
     let work = pin!(async {
         let ended = match attempt.decide(registered) {
             Ok(registered) => attempt.run(registered, args, kwargs).await,
-            Err(outcome) => outcome.into(),
+            Err(outcome) => Some(outcome.into()),
         };
         // Logged within the run's span, which adds the trace id to the log line.
-        log(headers, &ended);
-        let follow_up = follow::has_follow_up(&message.embed) || matches!(ended.next, Next::Follow(_));
+        log(headers, ended.as_ref());
+        let replaced = ended
+            .as_ref()
+            .is_some_and(|ended| matches!(ended.next, Next::Follow(_)));
+        let follow_up = replaced || follow::has_follow_up(&message.embed);
         let trace = follow_up.then(|| shared.observer.context());
         (ended, shared.observer.current_span(), trace.unwrap_or_default())
     });
@@ -87,16 +94,27 @@ pub(super) async fn execute(
     };
     let run_span = shared.observer.run(&info, &headers.extra);
     let (ended, span, trace) = observed(work, |poll| run_span.in_scope(poll)).await;
+    if let Some(ended) = &ended {
+        run_span.finish(&ended.outcome);
+    }
+    shared.active.fetch_sub(1, Ordering::Relaxed);
+    shared.processed.fetch_add(1, Ordering::Relaxed);
+    drop(slot);
+    let Some(ended) = ended else { return };
     let Ended {
         outcome,
         next,
         reason,
         children,
     } = ended;
-    run_span.finish(&outcome);
-    shared.active.fetch_sub(1, Ordering::Relaxed);
-    shared.processed.fetch_add(1, Ordering::Relaxed);
-    drop(slot);
+    if !entry.begin_settling() {
+        let (task, task_id) = (&headers.task, headers.id.as_str());
+        warn!(
+            task,
+            task_id, "discarded the result of a task that another worker has taken over"
+        );
+        return;
+    }
 
     let runtime = entry
         .started_at()
@@ -164,12 +182,19 @@ impl Attempt<'_> {
         registered.ok_or_else(|| self.not_registered())
     }
 
-    async fn run(&self, registered: &Registered, args: Vec<Value>, kwargs: Map<String, Value>) -> Ended {
+    /// Runs the task. Returns `None` if it was cancelled because another worker has taken over its delivery.
+    async fn run(
+        &self,
+        registered: &Registered,
+        args: Vec<Value>,
+        kwargs: Map<String, Value>,
+    ) -> Option<Ended> {
         let headers = &self.message.headers;
         registered.limits.total.fetch_add(1, Ordering::Relaxed);
         events::emit(self.shared, "task-started", &headers.id, []);
         let context = self.context();
         let (soft, request) = (context.soft.clone(), Arc::clone(&context.request));
+        let _stopped = context.stopped.clone().drop_guard();
         let defaults = registered.limits.time_limit();
         let limits = TimeLimit {
             hard: headers.timelimit.hard.or(defaults.hard),
@@ -189,14 +214,15 @@ impl Attempt<'_> {
             }
         };
         let call = pin!(AssertUnwindSafe(call).catch_unwind());
-        let run = self.within(limits, soft, call);
+        let run = self.within(limits, soft, registered.options.cancel_when_lost, call);
         let ended = if registered.options.track_started && !self.ignore_result {
             join(run, Box::pin(self.store_started())).await.0
         } else {
             run.await
         };
         let mut ended = match ended {
-            Err(outcome) => outcome.into(),
+            Err(None) => return None,
+            Err(Some(outcome)) => outcome.into(),
             Ok(Ok(value)) => TaskOutcome::Success(value).into(),
             Ok(Err(NoValue::Error(error))) => self.failed(registered, error),
             Ok(Err(NoValue::ChordBody { body, values })) => Ended {
@@ -205,7 +231,7 @@ impl Attempt<'_> {
             },
         };
         ended.children = request.children();
-        ended
+        Some(ended)
     }
 
     fn failed(&self, registered: &Registered, error: TaskError) -> Ended {
@@ -264,30 +290,36 @@ impl Attempt<'_> {
         }
     }
 
-    /// Polls `call` until it ends, a time limit passes, or the task is terminated.
+    /// Polls `call` until it ends, a time limit passes, the task is terminated or, if `cancel_when_lost`, another
+    /// worker takes over its delivery.
     ///
-    /// Returns the outcome as `Err` if the call panicked or was stopped before it ended.
+    /// Returns `Err` if the call panicked or was stopped before it ended, with the outcome unless the delivery is
+    /// lost.
     async fn within(
         &self,
         limits: TimeLimit,
         soft: SoftLimit,
+        cancel_when_lost: bool,
         mut call: Pin<&mut impl Future<Output = Result<Result<Value, NoValue>, Box<dyn Any + Send>>>>,
-    ) -> Result<Result<Value, NoValue>, TaskOutcome> {
+    ) -> Result<Result<Value, NoValue>, Option<TaskOutcome>> {
         let mut at_soft = pin!(after(limits.soft));
         let mut at_hard = pin!(after(limits.hard));
         let mut soft_passed = false;
         loop {
             tokio::select! {
                 biased;
-                ended = &mut call => return ended.map_err(|panic| panicked(panic.as_ref())),
-                () = self.entry.orders.terminated() => return Err(TaskOutcome::Revoked("terminated")),
+                ended = &mut call => return ended.map_err(|panic| Some(panicked(panic.as_ref()))),
+                interruption = self.entry.orders.while_running(cancel_when_lost) => {
+                    let is_lost = interruption == Interruption::Lost;
+                    return Err((!is_lost).then_some(TaskOutcome::Revoked("terminated")));
+                }
                 limit = &mut at_hard => {
-                    return Err(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)]));
+                    return Err(Some(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)])));
                 }
                 _ = &mut at_soft, if !soft_passed => {
                     soft_passed = true;
                     if !soft.pass() {
-                        return Err(limit_exceeded("SoftTimeLimitExceeded", Vec::new()));
+                        return Err(Some(limit_exceeded("SoftTimeLimitExceeded", Vec::new())));
                     }
                 }
             }
@@ -315,17 +347,19 @@ impl Attempt<'_> {
     }
 }
 
-fn log(headers: &Headers, ended: &Ended) {
+/// Logs the end of a run, except a retry, which is logged when it has been sent.
+fn log(headers: &Headers, ended: Option<&Ended>) {
     let (task, task_id, retries) = (&headers.task, headers.id.as_str(), headers.retries);
+    let Some(ended) = ended else {
+        warn!(
+            task,
+            task_id, retries, "cancelled a task that another worker has taken over"
+        );
+        return;
+    };
     match &ended.outcome {
         TaskOutcome::Success(_) => debug!(task, task_id, retries, "task succeeded"),
-        TaskOutcome::Retry { cause, countdown } => {
-            let (error, cause, seconds) = (&cause.type_name, &cause.message, countdown.as_secs_f64());
-            warn!(
-                task,
-                task_id, retries, error, cause, seconds, "task will be retried"
-            );
-        }
+        TaskOutcome::Retry { .. } => {}
         TaskOutcome::Failure(exception) | TaskOutcome::Aborted(exception) => {
             let (error, cause) = (&exception.type_name, &exception.message);
             error!(task, task_id, retries, error, cause, "task failed");

@@ -188,7 +188,8 @@ async fn settlement(
         meta
     });
     Some(Settlement {
-        results: own.into_iter().chain(follow_up.results).collect(),
+        results: own.into_iter().collect(),
+        skipped: follow_up.results,
         publication: follow_up.sender.publication,
         chords: follow_up.chords,
         failed_chords: follow_up.failed_chords,

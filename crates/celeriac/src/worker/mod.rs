@@ -46,6 +46,7 @@ pub use self::shutdown::WorkerError;
 use self::{
     event_buffer::EventBuffer,
     inflight::Inflight,
+    lease::{LeaseStatus, LeaseThread},
     registry::{Registry, deserialised, serialised},
     revoked::Revoked,
     shared::Shared,
@@ -96,6 +97,8 @@ impl Worker {
                 prefetch_multiplier: 4,
                 registry: Registry::default(),
                 inflight: Inflight::default(),
+                lease: LeaseStatus::default(),
+                skip_finished: true,
                 revoked: Revoked::default(),
                 events: EventBuffer::default(),
                 concurrency: AtomicUsize::new(10),
@@ -121,7 +124,10 @@ impl Worker {
     /// # Errors
     /// Returns an error if tasks did not finish within `grace`, or if messages could not be returned.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
+        // Several workers may be built with the same handle.
+        let broker = self.shared.broker.for_worker();
         let shared = Arc::new(Shared {
+            broker: broker.unwrap_or(self.shared.broker),
             stop: shutdown.child_token(),
             started: Instant::now(),
             ..self.shared
@@ -129,7 +135,7 @@ impl Worker {
         info!(hostname = shared.hostname, queues = ?shared.queues(), registered = ?shared.registry, "worker started");
         let mut background = JoinSet::new();
         background.spawn(pulse::heartbeats(Arc::clone(&shared)));
-        background.spawn(lease::leases(Arc::clone(&shared)));
+        let lease = LeaseThread::start(&shared);
         background.spawn(mailbox::serve(Arc::clone(&shared)));
         background.spawn(events::broadcast(Arc::clone(&shared)));
         let _stop_on_drop = shared.stop.clone().drop_guard();
@@ -138,6 +144,7 @@ impl Worker {
         shared.stop.run_until_cancelled(mingled).await;
         let tasks = consume::consume(&shared).await;
         let result = shutdown::shutdown(&shared, tasks, grace).await;
+        lease.stop().await;
         background.shutdown().await;
         let flush = events::flush(&shared);
         best_effort("send the last task events", EVENT_TIMEOUT, flush).await;
@@ -202,6 +209,13 @@ impl WorkerBuilder {
     /// anyone with access to the broker.
     pub fn events(mut self, enabled: bool) -> Self {
         self.shared.events = EventBuffer::new(enabled);
+        self
+    }
+
+    /// Sets whether a redelivered task whose result is already final is acknowledged without running again; on by
+    /// default. Equivalent to Celery's `worker_deduplicate_successful_tasks`, and also covers failures.
+    pub fn skip_finished(mut self, skip: bool) -> Self {
+        self.shared.skip_finished = skip;
         self
     }
 

@@ -1,7 +1,7 @@
 //! Settles deliveries: acknowledges a delivery together with its result, sends its retry, or moves it to the
 //! dead-letter list. Callbacks, chains and chords are left to [`follow`].
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -13,13 +13,13 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    broker::{Delivery, Publication, Settlement},
+    broker::{Delivery, Publication, Settlement, SettlementStatus},
     exception::Exception,
-    log::error,
-    message::{Headers, Message, Poison},
+    log::{debug, error, info, warn},
+    message::{Embed, Headers, Message, Poison},
     observer::{SpanHandle, observed},
     repr,
-    result::ResultMeta,
+    result::{ResultMeta, Status},
     retry::Retry,
     system,
     task::TaskOutcome,
@@ -61,7 +61,7 @@ pub(super) async fn settle(shared: &Shared, delivery: &Delivery, message: &Messa
 async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run: FinishedRun) {
     let headers = &message.headers;
     let now = system::now();
-    let mut retry = None;
+    let mut retry: Option<Box<PendingRetry>> = None;
     // Whether the next attempt is sent to another queue.
     let mut moved = false;
     let mut meta = match run.outcome {
@@ -79,9 +79,14 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
                 _ => Box::new(Retry::new(cause.clone())),
             };
             moved = options.queue.is_some();
-            let eta = time::later(now, countdown);
-            retry = Some(Box::new(next_attempt(message, *options, eta, now)));
-            ResultMeta::retry(headers, &cause)
+            let message = next_attempt(message, *options, time::later(now, countdown), now);
+            let meta = ResultMeta::retry(headers, &cause);
+            retry = Some(Box::new(PendingRetry {
+                message,
+                cause,
+                countdown,
+            }));
+            meta
         }
         TaskOutcome::Ignored | TaskOutcome::Rejected { .. } => {
             return Box::pin(settle_without_result(shared, delivery, message, &run)).await;
@@ -101,30 +106,63 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
         // The retry goes to the queue that the message was received from, even if the message has another
         // routing key.
         if let Some(retry) = retry.as_mut().filter(|_| !moved) {
-            let queue = &mut retry.properties.delivery_info.routing_key;
+            let queue = &mut retry.message.properties.delivery_info.routing_key;
             queue.clone_from(&delivery.queue);
         }
         let settlement = Settlement {
             results: keep.then_some(meta).into_iter().collect(),
             publication: Publication {
-                messages: retry.into_iter().map(|retry| *retry).collect(),
+                messages: retry.iter().map(|retry| retry.message.clone()).collect(),
                 ..Publication::default()
             },
             ..Settlement::default()
         };
-        let settled = until_confirmed(&headers.id, || shared.broker.settle(delivery, &settlement));
-        Box::pin(settled).await;
+        let settle = until_confirmed(&headers.id, || shared.broker.settle(delivery, &settlement));
+        let settled = Box::pin(settle).await;
+        report(
+            headers,
+            settled.map(|status| status == SettlementStatus::Applied),
+            retry,
+        );
         return;
     }
     let result = keep.then_some(&meta);
-    match retry {
-        None => {
-            until_confirmed(&headers.id, || shared.broker.ack(delivery, result)).await;
-        }
+    let settled = match &retry {
+        None => until_confirmed(&headers.id, || shared.broker.ack(delivery, result)).await,
         Some(retry) => {
-            let replace = || shared.broker.replace(delivery, Message::clone(&retry), result);
-            Box::pin(until_confirmed(&headers.id, replace)).await;
+            let replace = || shared.broker.replace(delivery, retry.message.clone(), result);
+            Box::pin(until_confirmed(&headers.id, replace)).await
         }
+    };
+    report(headers, settled, retry);
+}
+
+/// A retry that is sent with the settlement.
+struct PendingRetry {
+    message: Message,
+    cause: Exception,
+    countdown: Duration,
+}
+
+/// Logs a retry that was sent, and a settlement that had no effect. `settled` is `None` if the broker rejected the
+/// settlement, which is logged already.
+fn report(headers: &Headers, settled: Option<bool>, retry: Option<Box<PendingRetry>>) {
+    let (task, task_id, retries) = (&headers.task, headers.id.as_str(), headers.retries);
+    match (settled, retry) {
+        (Some(true), Some(retry)) => {
+            let (error, cause) = (&retry.cause.type_name, &retry.cause.message);
+            let seconds = retry.countdown.as_secs_f64();
+            warn!(
+                task,
+                task_id, retries, error, cause, seconds, "task will be retried"
+            );
+        }
+        // The reply to the first attempt to settle the task may have been lost.
+        (Some(false), _) => debug!(
+            task,
+            task_id, retries, "the task is already settled, or another worker has taken it over"
+        ),
+        (Some(true), None) | (None, _) => {}
     }
 }
 
@@ -176,9 +214,57 @@ async fn settle_without_result(shared: &Shared, delivery: &Delivery, message: &M
     }
 }
 
+/// Acknowledges a redelivered message whose task has already ended. Returns false if the task must run.
+///
+/// A part of a chord that has ended may not have been counted yet: it is recorded with its stored result.
+pub(super) async fn skip_finished(shared: &Shared, entry: &Entry, message: &Message) -> bool {
+    let headers = &message.headers;
+    if !shared.skip_finished {
+        return false;
+    }
+    let stored = until_confirmed(&headers.id, || {
+        shared.broker.statuses(std::slice::from_ref(&headers.id))
+    })
+    .await;
+    let status = stored.and_then(|statuses| statuses.into_iter().next().flatten());
+    if !status.as_ref().is_some_and(Status::is_final) {
+        return false;
+    }
+    let (task, task_id) = (&headers.task, headers.id.as_str());
+    let status = status.as_ref().map(Status::as_str);
+    if !entry.begin_settling() {
+        return true;
+    }
+    info!(
+        task,
+        task_id, status, "acknowledging a redelivered task that has already ended"
+    );
+    if message.embed.chord.is_null() {
+        until_confirmed(&headers.id, || shared.broker.ack(&entry.delivery, None)).await;
+        return true;
+    }
+    let result = until_confirmed(&headers.id, || shared.broker.result(&headers.id)).await;
+    if let Some(meta) = result.flatten() {
+        let part = Message {
+            headers: headers.clone(),
+            embed: Embed {
+                chord: message.embed.chord.clone(),
+                ..Embed::default()
+            },
+            ..message.clone()
+        };
+        let follow_ups = FollowUps::OfResult { meta, keep: false };
+        follow::settle(shared, &entry.delivery, &part, &follow_ups, &Map::new()).await;
+    }
+    true
+}
+
 /// Acknowledges a delivery before its task starts. Returns false if another worker holds the delivery or the
 /// broker keeps rejecting the acknowledgement.
 pub(super) async fn ack_early(shared: &Shared, entry: &Entry) -> bool {
+    if !entry.begin_settling() {
+        return false;
+    }
     let acknowledged = until_confirmed(&entry.id, || shared.broker.begin(&entry.delivery)).await;
     let held = acknowledged == Some(true);
     if held {

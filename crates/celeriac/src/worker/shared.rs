@@ -8,7 +8,9 @@ use std::sync::{
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{event_buffer::EventBuffer, inflight::Inflight, registry::Registry, revoked::Revoked};
+use super::{
+    event_buffer::EventBuffer, inflight::Inflight, lease::LeaseStatus, registry::Registry, revoked::Revoked,
+};
 use crate::{broker::Broker, client::Client, control::clock::Clock, lock::Lock, observer::Observer};
 
 #[derive(Debug)]
@@ -20,6 +22,9 @@ pub(super) struct Shared {
     pub(super) prefetch_multiplier: usize,
     pub(super) registry: Registry,
     pub(super) inflight: Inflight,
+    pub(super) lease: LeaseStatus,
+    /// Whether a redelivered task whose result is final is acknowledged without running.
+    pub(super) skip_finished: bool,
     pub(super) revoked: Revoked,
     pub(super) events: EventBuffer,
     /// Client that sends the tasks of tasks.

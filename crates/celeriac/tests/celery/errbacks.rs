@@ -82,7 +82,8 @@ def settled(result, errbacks):
     found = {id: [meta['status'], 'group_id' in meta, len(meta['children'] or [])] for id, meta in metas.items()}
     parts = sorted({key.decode()[-2:] for key in store.keys('celery-taskset-meta-*.j')})
     called = sorted(json.loads(base64.b64decode(json.loads(raw)['body']))[0][0] for raw in store.lrange('errbacks', 0, -1))
-    store.flushall()
+    # Not FLUSHALL, after which a Rust worker writes lost results again.
+    store.delete('errbacks', *store.keys('celery-task*meta-*'))
     return [called, found, parts]
 import base64, json
 ";

@@ -1,0 +1,215 @@
+//! Settlement of one delivery: results, messages and chords that one script writes. It can be written again if the
+//! server has lost it.
+
+use super::{
+    ack::StoredResult,
+    lease::Counter,
+    names,
+    script::{Invocation, scripts},
+    scripts::STORE,
+};
+use crate::{broker::DeliveryTag, message::mark_redelivered, result::ResultMeta, task_id::TaskId};
+
+/// Suffixes of the keys that a header with the same id may have left behind.
+pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
+
+pub(super) struct Settling {
+    tag: DeliveryTag,
+    /// Time until results and groups expire, in seconds.
+    seconds: u64,
+    chords: Vec<(String, TaskId)>,
+    /// Chords whose parts stay until they expire.
+    failed_chords: Vec<String>,
+    steps: Vec<Step>,
+}
+
+enum Step {
+    /// Stores and publishes a result.
+    Result {
+        key: String,
+        text: String,
+        /// Whether the result may replace a final one other than `SUCCESS`.
+        replaces: bool,
+    },
+    Chord {
+        group: String,
+        size: u64,
+    },
+    Group {
+        group: String,
+        structure: String,
+    },
+    Message {
+        queue: String,
+        priority: u8,
+        raw: String,
+    },
+}
+
+impl Settling {
+    /// Creates a settlement that only acknowledges a delivery.
+    pub(super) fn new(tag: &DeliveryTag, seconds: u64) -> Self {
+        Self {
+            tag: tag.clone(),
+            seconds,
+            chords: Vec::new(),
+            failed_chords: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// Sets the chords whose headers the task has completed, and those of them that fail.
+    pub(super) fn chords(mut self, chords: &[(String, TaskId)], failed: &[String]) -> Self {
+        self.chords = chords.to_vec();
+        self.failed_chords = failed.to_vec();
+        self
+    }
+
+    /// Adds a result: of the settled task (`own`), or of a task that can no longer run.
+    pub(super) fn add_result(&mut self, meta: &ResultMeta, own: bool) {
+        self.steps.push(Step::Result {
+            key: names::result(&meta.task_id),
+            text: meta.encode(),
+            replaces: own && meta.status.is_final(),
+        });
+    }
+
+    pub(super) fn add_stored(&mut self, result: StoredResult) {
+        self.steps.push(Step::Result {
+            key: result.key,
+            text: result.text,
+            replaces: true,
+        });
+    }
+
+    pub(super) fn add_chord(&mut self, group: &str, size: u64) {
+        let group = group.to_owned();
+        self.steps.push(Step::Chord { group, size });
+    }
+
+    pub(super) fn add_group(&mut self, group: &str, structure: String) {
+        let group = group.to_owned();
+        self.steps.push(Step::Group { group, structure });
+    }
+
+    pub(super) fn add_message(&mut self, queue: &str, priority: u8, raw: String) {
+        let queue = queue.to_owned();
+        self.steps.push(Step::Message { queue, priority, raw });
+    }
+
+    /// Returns the size of the texts.
+    pub(super) fn bytes(&self) -> usize {
+        let chords = self
+            .chords
+            .iter()
+            .map(|(group, part)| group.len() + part.as_str().len());
+        let steps = self.steps.iter().map(|step| match step {
+            Step::Result { key, text, .. } => key.len() + text.len(),
+            Step::Chord { group, .. } => group.len(),
+            Step::Group { group, structure } => group.len() + structure.len(),
+            Step::Message { queue, raw, .. } => queue.len() + raw.len(),
+        });
+        self.tag.as_str().len() + chords.chain(steps).sum::<usize>()
+    }
+
+    /// Returns the script that writes the settlement if the delivery is held or, with `again`, even if it is not:
+    /// the server has lost an earlier write. Messages are then marked as redelivered, so that they do not run if
+    /// their tasks have ended.
+    pub(super) fn script(&self, counter: &Counter, again: bool) -> Invocation<'static> {
+        let mut script = Invocation::on_delivery(&SETTLE, &self.tag);
+        script
+            .key(names::acked_early(&self.tag))
+            .key(&*counter.key)
+            .arg(self.chords.len())
+            .arg(self.seconds)
+            .arg(&*counter.server)
+            .arg(if again { "again" } else { "" });
+        for (group, part) in &self.chords {
+            let keys = [".c", ".j", ".t", ".s", ".d"].map(|suffix| names::group(group, suffix));
+            let kept = self.failed_chords.contains(group);
+            script.key(&keys).arg(part.as_str()).arg(u8::from(kept));
+        }
+        for step in &self.steps {
+            match step {
+                Step::Result { key, text, replaces } => {
+                    let kind = if *replaces { "result" } else { "unless final" };
+                    script.key(key).arg(kind).arg(text);
+                }
+                Step::Chord { group, size } => {
+                    let keys = STALE.map(|suffix| names::group(group, suffix));
+                    script.key(&keys).key(names::group(group, ".s"));
+                    script.arg("chord").arg(*size);
+                }
+                Step::Group { group, structure } => {
+                    script.key(names::group(group, "")).arg("group").arg(structure);
+                }
+                Step::Message { queue, priority, raw } => {
+                    let marked = if again {
+                        mark_redelivered(raw.as_bytes())
+                    } else {
+                        None
+                    };
+                    script.arg("message");
+                    script.message(queue, *priority, marked.as_ref().unwrap_or(raw));
+                }
+            }
+        }
+        script
+    }
+}
+
+/// Reply of [`SETTLE`] if the delivery is not held.
+pub(super) const NOT_HELD: i64 = -1;
+/// Reply of [`SETTLE`] if another worker has claimed a chord.
+pub(super) const CHORD_TAKEN: i64 = -2;
+
+scripts! {
+    /// Settles a delivery and applies the steps, if the delivery is still held, or if they are written again.
+    ///
+    /// KEYS: unacked_index, unacked, acked-early, writes, then for each chord .c, .j, .t, .s, .d, then the keys of
+    /// the steps. ARGV: delivery tag, number of chords, seconds to keep, identity of the server, `again` or an
+    /// empty string, then for each chord the claim and whether its parts are kept, then for each step its kind and arguments. Returns the number of the write,
+    /// -1 (not held), or -2 (a claim is lost).
+    SETTLE = &[STORE, r"
+local again = ARGV[5] == 'again'
+if not again and redis.call('HEXISTS', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) == 0 then return -1 end
+local chords = tonumber(ARGV[2])
+for i = 1, chords do
+    local claim = redis.call('GET', KEYS[i * 5])
+    if claim and claim ~= ARGV[i * 2 + 4] then return -2 end
+    if not claim and not again and redis.call('EXISTS', KEYS[i * 5 + 3]) == 0 then return -2 end
+end
+for i = 1, chords do
+    local first = i * 5
+    if ARGV[i * 2 + 5] == '0' then
+        redis.call('DEL', KEYS[first + 1], KEYS[first + 2], KEYS[first + 3], KEYS[first + 4])
+    end
+    redis.call('SET', KEYS[first], 'done', 'EX', ARGV[3])
+end
+redis.call('ZREM', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('DEL', KEYS[3])
+local key, arg = 5 + chords * 5, 6 + chords * 2
+while ARGV[arg] do
+    if ARGV[arg] == 'message' then
+        redis.call('SADD', KEYS[key], ARGV[arg + 1])
+        redis.call('LPUSH', KEYS[key + 1], ARGV[arg + 2])
+        key, arg = key + 2, arg + 3
+    elseif ARGV[arg] == 'chord' then
+        redis.call('DEL', KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3])
+        redis.call('SETEX', KEYS[key + 4], ARGV[3], ARGV[arg + 1])
+        key, arg = key + 5, arg + 2
+    else
+        if ARGV[arg] == 'result' then
+            store(KEYS[key], ARGV[3], ARGV[arg + 1])
+        elseif ARGV[arg] == 'unless final' then
+            store_unless_final(KEYS[key], ARGV[3], ARGV[arg + 1])
+        else
+            redis.call('SETEX', KEYS[key], ARGV[3], ARGV[arg + 1])
+        end
+        key, arg = key + 1, arg + 2
+    end
+end
+return redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
+"].concat();
+}
