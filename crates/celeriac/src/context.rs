@@ -78,6 +78,8 @@ pub(crate) struct Request {
     client: Client,
     /// Task on whose behalf the client sends, created on first use.
     parent: OnceLock<Arc<Parent>>,
+    /// Whether states contain the call of the task.
+    extended: bool,
 }
 
 /// Owner of a received message.
@@ -99,12 +101,13 @@ impl fmt::Debug for Request {
 }
 
 impl Request {
-    pub(crate) fn new(raw: Arc<dyn RawMessage>, client: Client) -> Self {
+    pub(crate) fn new(raw: Arc<dyn RawMessage>, client: Client, extended: bool) -> Self {
         Self {
             raw,
             message: OnceLock::new(),
             client,
             parent: OnceLock::new(),
+            extended,
         }
     }
 
@@ -146,7 +149,7 @@ impl TaskContext {
         let client = Client::new(Arc::new(MemoryBroker::new(MAX_SENT_IN_TEST).without_waiting()));
         let message = client.message(task.into());
         let raw = message.encode().into_bytes();
-        let request = Request::new(Arc::new(raw), client);
+        let request = Request::new(Arc::new(raw), client, false);
         Self::new(&message, "celery@test", message.queue(), request)
     }
 
@@ -195,6 +198,11 @@ impl TaskContext {
         let meta = ResultMeta {
             children: Value::Array(self.request.children()),
             ..ResultMeta::state(&self.message().headers, state.into(), value.into())
+        };
+        let meta = if self.request.extended {
+            meta.extended(self.message(), &self.hostname)
+        } else {
+            meta
         };
         self.request.client.store(&meta).await
     }

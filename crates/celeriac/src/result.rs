@@ -3,10 +3,15 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
-    compression::decompressed_result, exception::Exception, json, message::Headers, task_id::TaskId, time,
+    compression::decompressed_result,
+    exception::Exception,
+    json,
+    message::{Headers, Message},
+    task_id::TaskId,
+    time,
 };
 
 /// State of a task.
@@ -97,6 +102,30 @@ pub struct ResultMeta {
     /// Id of the task that sent this task; from the second attempt on, the task's own id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
+    /// Name of the task, as all further fields only if the worker stores extended results.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Positional arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Value>,
+    /// Keyword arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kwargs: Option<Value>,
+    /// Name of the worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// Number of earlier attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// Queue that the message was sent to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Names of stamped headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamped_headers: Option<Value>,
+    /// Stamps by name.
+    #[serde(flatten, skip_deserializing)]
+    pub stamps: Map<String, Value>,
     /// Id of the task.
     pub task_id: TaskId,
 }
@@ -111,7 +140,33 @@ impl ResultMeta {
             date_done: None,
             group_id: headers.group.clone(),
             parent_id: headers.parent_id.clone(),
+            name: None,
+            args: None,
+            kwargs: None,
+            worker: None,
+            retries: None,
+            queue: None,
+            stamped_headers: None,
+            stamps: Map::new(),
             task_id: headers.id.clone(),
+        }
+    }
+
+    /// Adds the call of the task, which the message contains, as with Celery's `result_extended`.
+    #[must_use]
+    pub(crate) fn extended(self, message: &Message, worker: &str) -> Self {
+        let headers = &message.headers;
+        let stamps = headers.stamps.as_object().filter(|stamps| !stamps.is_empty());
+        Self {
+            name: Some(headers.task.clone()),
+            args: Some(message.args.clone().into()),
+            kwargs: Some(message.kwargs.clone().into()),
+            worker: Some(worker.to_owned()),
+            retries: Some(headers.retries),
+            queue: Some(message.queue().to_owned()),
+            stamped_headers: stamps.map(|_| headers.stamped_headers.clone()),
+            stamps: stamps.cloned().unwrap_or_default(),
+            ..self
         }
     }
 

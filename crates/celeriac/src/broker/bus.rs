@@ -65,6 +65,11 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns the address of the broker.
     fn server(&self) -> ServerInfo;
 
+    /// Returns the address of the server of results.
+    fn result_server(&self) -> ServerInfo {
+        self.server()
+    }
+
     /// Sends `text` to all current listeners and returns their number.
     ///
     /// # Errors

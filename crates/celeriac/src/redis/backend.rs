@@ -17,6 +17,9 @@ use crate::{
     task_id::TaskId,
 };
 
+/// Longest lifetime of results, about 100 years; Redis rejects times that it cannot represent.
+const MAX_RESULT_SECONDS: u64 = 100 * 365 * 86_400;
+
 /// Offset of the last byte that is read to get the status of a stored result, which may be large.
 const STATUS_END: isize = 63;
 
@@ -39,13 +42,16 @@ impl RedisBroker {
 
     /// Returns the lifetime of results in whole seconds.
     pub(super) fn result_seconds(&self) -> u64 {
-        self.config.result_ttl.as_secs().max(1)
+        self.config.result_ttl.as_secs().clamp(1, MAX_RESULT_SECONDS)
     }
 }
 
 #[async_trait]
 impl ResultBackend for RedisBroker {
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
+        if let Some(results) = &self.results {
+            return results.store_result(meta).await;
+        }
         if !meta.status.is_final() {
             return self.store_unless_ended(meta).await;
         }
@@ -55,10 +61,16 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
+        if let Some(results) = &self.results {
+            return results.store_unless_ended(meta).await;
+        }
         self.commands.script(&self.store_script(meta)).await
     }
 
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {
+        if let Some(results) = &self.results {
+            return results.result(id).await;
+        }
         let raw: Option<Vec<u8>> = self.commands.command(commands::GET, names::result(id)).await?;
         let read = raw.map(|raw| ResultMeta::read(&raw)).transpose();
         read.map_err(|cause| BrokerError::Unreadable { cause })
@@ -67,6 +79,9 @@ impl ResultBackend for RedisBroker {
     async fn statuses(&self, ids: &[TaskId]) -> Result<Vec<Option<Status>>, BrokerError> {
         if ids.is_empty() {
             return Ok(Vec::new());
+        }
+        if let Some(results) = &self.results {
+            return results.statuses(ids).await;
         }
         let mut pipeline = pipe();
         for id in ids {
@@ -85,28 +100,50 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {
-        self.watch.final_result(id).await
+        match &self.results {
+            Some(results) => results.watch(id).await,
+            None => self.watch.final_result(id).await,
+        }
     }
 
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {
         let record = PartRecord::new(&delivery.tag, part, self.result_seconds());
+        if let Some(results) = &self.results {
+            if !self.is_held(delivery).await? {
+                return Ok(ChordState::NotHeld);
+            }
+            let counter = results.counter().await?;
+            let reply = results.commands.script(&record.script(&counter, true)).await?;
+            return Ok(chord_state(reply).0);
+        }
         let is_held = |reply: &Vec<redis::Value>| reply.first() != Some(&redis::Value::Int(0));
         let script = |counter: &Counter| record.script(counter, false);
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
-        let mut reply = reply.into_iter();
-        let state = reply.next();
-        if let Some(redis::Value::Int(number @ 1..)) = reply.next() {
-            self.remember(&counter, number.unsigned_abs(), Write::Part(record));
+        let (state, number) = chord_state(reply);
+        if let Some(number) = number {
+            self.remember(&counter, number, Write::Part(record));
         }
-        Ok(match state {
-            Some(redis::Value::Int(0)) => ChordState::NotHeld,
-            Some(redis::Value::Int(2)) => ChordState::Complete {
-                group: reply.next().and_then(read),
-                parts: reply.map(|part| read(part).unwrap_or_default()).collect(),
-            },
-            _ => ChordState::Waiting,
-        })
+        Ok(state)
     }
+}
+
+/// Reads the reply of the script that records a part: the state of the chord, and the number of the write.
+fn chord_state(reply: Vec<redis::Value>) -> (ChordState, Option<u64>) {
+    let mut reply = reply.into_iter();
+    let state = reply.next();
+    let number = match reply.next() {
+        Some(redis::Value::Int(number @ 1..)) => Some(number.unsigned_abs()),
+        _ => None,
+    };
+    let state = match state {
+        Some(redis::Value::Int(0)) => ChordState::NotHeld,
+        Some(redis::Value::Int(2)) => ChordState::Complete {
+            group: reply.next().and_then(read),
+            parts: reply.map(|part| read(part).unwrap_or_default()).collect(),
+        },
+        _ => ChordState::Waiting,
+    };
+    (state, number)
 }
 
 /// Parses the JSON in a reply; returns `None` for an empty string.

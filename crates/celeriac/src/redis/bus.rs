@@ -51,6 +51,12 @@ impl Bus for RedisBroker {
         self.commands.endpoint.server_info()
     }
 
+    fn result_server(&self) -> ServerInfo {
+        self.results
+            .as_ref()
+            .map_or_else(|| self.server(), |results| results.server())
+    }
+
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError> {
         let channel = names::channel(self.commands.endpoint.database(), exchange, routing_key);
         self.commands.command(commands::PUBLISH, (channel, text)).await

@@ -30,6 +30,7 @@ pub struct RedisConfig {
     pub(super) rewrite: Bounds,
     pub(super) delivery_limit: u64,
     pub(super) result_ttl: Duration,
+    pub(super) result_backend: Option<String>,
     pub(super) response_timeout: Duration,
     pub(super) dead_letter_capacity: usize,
 }
@@ -64,6 +65,7 @@ impl RedisConfig {
             },
             delivery_limit: 20,
             result_ttl: Duration::from_secs(86_400),
+            result_backend: None,
             response_timeout: Duration::from_secs(5),
             dead_letter_capacity: 10_000,
         }
@@ -131,7 +133,19 @@ impl RedisConfig {
         self
     }
 
-    /// Sets the time for which results are kept; a day by default, as in Celery.
+    /// Sets the server or database of results and chords, with a URL as in [`new`](Self::new); the broker's own
+    /// by default. Celery's `result_backend`.
+    ///
+    /// A task is then settled in two steps: its result is stored first, and its message is acknowledged, and
+    /// follow-up tasks are sent, second. If the worker dies in between, the task runs again. Results that this
+    /// server loses are not written again.
+    pub fn result_backend(mut self, url: impl Into<String>) -> Self {
+        self.result_backend = Some(url.into());
+        self
+    }
+
+    /// Sets the time for which results are kept; a day by default, as in Celery. More than 100 years count as 100
+    /// years.
     pub fn result_ttl(mut self, ttl: Duration) -> Self {
         self.result_ttl = ttl;
         self

@@ -8,7 +8,13 @@ use super::{
     script::{Invocation, scripts},
     scripts::STORE,
 };
-use crate::{broker::DeliveryTag, message::mark_redelivered, result::ResultMeta, task_id::TaskId};
+use crate::{
+    broker::{DeliveryTag, Publication, Settlement},
+    json,
+    message::mark_redelivered,
+    result::ResultMeta,
+    task_id::TaskId,
+};
 
 /// Suffixes of the keys that a header with the same id may have left behind.
 pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
@@ -65,6 +71,33 @@ impl Settling {
         self
     }
 
+    /// Adds the results of a settlement.
+    pub(super) fn add_results(&mut self, settlement: &Settlement) {
+        for meta in &settlement.results {
+            self.add_result(meta, true);
+        }
+        for meta in &settlement.skipped {
+            self.add_result(meta, false);
+        }
+    }
+
+    /// Adds the groups and chord headers of a publication.
+    pub(super) fn add_groups(&mut self, publication: &Publication) {
+        for (group, size) in &publication.chord_sizes {
+            self.add_chord(group, *size);
+        }
+        for (group, structure) in &publication.groups {
+            self.add_group(group, json::to_string(structure));
+        }
+    }
+
+    /// Adds the messages of a publication.
+    pub(super) fn add_messages(&mut self, publication: &Publication) {
+        for message in &publication.messages {
+            self.add_message(message.queue(), message.properties.priority, message.encode());
+        }
+    }
+
     /// Adds a result: of the settled task (`own`), or of a task that can no longer run.
     pub(super) fn add_result(&mut self, meta: &ResultMeta, own: bool) {
         self.steps.push(Step::Result {
@@ -82,7 +115,7 @@ impl Settling {
         });
     }
 
-    pub(super) fn add_chord(&mut self, group: &str, size: u64) {
+    fn add_chord(&mut self, group: &str, size: u64) {
         let group = group.to_owned();
         self.steps.push(Step::Chord { group, size });
     }

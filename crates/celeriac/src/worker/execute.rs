@@ -67,7 +67,9 @@ pub(super) async fn execute(
         shared,
         entry,
         message: &message,
-        ignore_result: headers.ignore_result || options.is_some_and(|options| options.ignore_result),
+        ignore_result: shared.ignore_result
+            || headers.ignore_result
+            || options.is_some_and(|options| options.ignore_result),
     };
     let work = pin!(async {
         let ended = match attempt.decide(registered) {
@@ -277,13 +279,14 @@ impl Attempt<'_> {
 
     fn context(&self) -> TaskContext {
         let raw: Arc<dyn RawMessage> = Arc::clone(self.entry) as _;
-        let request = Request::new(raw, self.shared.client.clone());
+        let request = Request::new(raw, self.shared.client.clone(), self.shared.result_extended);
         let queue = &self.entry.delivery.queue;
         TaskContext::new(self.message, &self.shared.hostname, queue, request)
     }
 
     async fn store_started(&self) {
         let meta = ResultMeta::started(&self.message.headers, std::process::id(), &self.shared.hostname);
+        let meta = settle::extended(self.shared, &self.entry.delivery, meta);
         if let Err(error) = self.shared.broker.store_result(&meta).await {
             // Not retried: the final state replaces `STARTED`, and storing the final state is retried.
             FailureLog::new("storing STARTED").failed(&error);

@@ -99,6 +99,8 @@ impl Worker {
                 inflight: Inflight::default(),
                 lease: LeaseStatus::default(),
                 skip_finished: true,
+                result_extended: false,
+                ignore_result: false,
                 revoked: Revoked::default(),
                 events: EventBuffer::default(),
                 concurrency: AtomicUsize::new(10),
@@ -216,6 +218,20 @@ impl WorkerBuilder {
     /// default. Equivalent to Celery's `worker_deduplicate_successful_tasks`, and also covers failures.
     pub fn skip_finished(mut self, skip: bool) -> Self {
         self.shared.skip_finished = skip;
+        self
+    }
+
+    /// Sets whether results contain the task's name, arguments, worker, queue, retries and stamps, as with
+    /// Celery's `result_extended`; off by default. The arguments are then readable as long as the result.
+    pub fn result_extended(mut self, extended: bool) -> Self {
+        self.shared.result_extended = extended;
+        self
+    }
+
+    /// Sets whether the results of all tasks are discarded, even if messages ask for them; off by default. For
+    /// clients without a result backend, whose results would only occupy the server. Chords still work.
+    pub fn ignore_result(mut self, ignore: bool) -> Self {
+        self.shared.ignore_result = ignore;
         self
     }
 

@@ -96,6 +96,7 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
         children.splice(..0, run.children);
     }
     let keep = !run.ignore_result;
+    let meta = extended(shared, delivery, meta);
     // The rare cases are boxed, which keeps the future of every task small.
     if retry.is_none() && follow::has_follow_up(&message.embed) {
         let follow_ups = FollowUps::OfResult { meta, keep };
@@ -135,6 +136,17 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
         }
     };
     report(headers, settled, retry);
+}
+
+/// Returns the result with the call of its task, if the worker stores extended results.
+pub(super) fn extended(shared: &Shared, delivery: &Delivery, meta: ResultMeta) -> ResultMeta {
+    if !shared.result_extended {
+        return meta;
+    }
+    match delivery.message() {
+        Ok(message) => meta.extended(&message, &shared.hostname),
+        Err(_) => meta,
+    }
 }
 
 /// A retry that is sent with the settlement.

@@ -25,6 +25,10 @@ pub(super) struct Shared {
     pub(super) lease: LeaseStatus,
     /// Whether a redelivered task whose result is final is acknowledged without running.
     pub(super) skip_finished: bool,
+    /// Whether results contain the call of their task.
+    pub(super) result_extended: bool,
+    /// Whether results of all tasks are discarded.
+    pub(super) ignore_result: bool,
     pub(super) revoked: Revoked,
     pub(super) events: EventBuffer,
     /// Client that sends the tasks of tasks.

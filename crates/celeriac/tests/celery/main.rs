@@ -22,6 +22,7 @@ mod mixed;
 mod process;
 mod python_sends;
 mod replace;
+mod results;
 mod rust_sends;
 mod tasks;
 #[cfg(feature = "telemetry")]

@@ -16,7 +16,7 @@ from celery.signals import worker_process_init
 
 URL = os.environ["TEST_CELERY_BROKER"]
 
-app = Celery("app", broker=URL, backend=URL)
+app = Celery("app", broker=URL, backend=os.environ.get("TEST_CELERY_BACKEND", URL))
 app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_transport_options={

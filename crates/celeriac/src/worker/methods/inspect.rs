@@ -176,7 +176,7 @@ pub(super) fn conf(shared: &Shared) -> Value {
         "broker_url": url,
         "deprecated_settings": [],
         "include": [],
-        "result_backend": url,
+        "result_backend": shared.broker.result_server().url(),
         "task_serializer": "json",
         "result_serializer": "json",
         "timezone": "UTC",
@@ -194,7 +194,8 @@ pub(super) fn conf(shared: &Shared) -> Value {
 
 pub(super) fn report(shared: &Shared) -> String {
     let server = shared.broker.server();
-    let (version, transport, url) = (env!("CARGO_PKG_VERSION"), server.transport, server.url());
+    let (version, transport) = (env!("CARGO_PKG_VERSION"), server.transport);
+    let url = shared.broker.result_server().url();
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     let settings = conf(shared);
     let settings = settings.as_object().into_iter().flatten();
