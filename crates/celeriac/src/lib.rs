@@ -105,7 +105,7 @@ pub use self::{
         SpanHandle, TaskInfo,
     },
     redis::{ConfigError, RedisBroker, RedisConfig, RedisScript},
-    result::{ResultMeta, Status},
+    result::{ResultMeta, Status, TaskCall},
     retry::{Retry, RetryDelay},
     schedule::{CatchUp, Cron, CronError, Entry, Interval, Schedule, ScheduleError, Scheduler},
     signature::Signature,

@@ -80,54 +80,115 @@ impl Status {
 
 /// State of a task and its result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "FlatMeta")]
 #[non_exhaustive]
 pub struct ResultMeta {
     /// State of the task.
     pub status: Status,
     /// Return value, or the exception of a failure.
-    #[serde(default)]
     pub result: Value,
     /// Traceback of a failure, as text.
-    #[serde(default)]
     pub traceback: Option<String>,
     /// Tasks sent by the task.
-    #[serde(default)]
     pub children: Value,
     /// Time of the final state, in ISO 8601.
-    #[serde(default)]
     pub date_done: Option<String>,
     /// Id of the group the task belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub group_id: Option<String>,
     /// Id of the task that sent this task; from the second attempt on, the task's own id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
-    /// Name of the task, as all further fields only if the worker stores extended results.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Positional arguments.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub args: Option<Value>,
-    /// Keyword arguments.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kwargs: Option<Value>,
-    /// Name of the worker.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub worker: Option<String>,
-    /// Number of earlier attempts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retries: Option<u32>,
-    /// Queue that the message was sent to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queue: Option<String>,
-    /// Names of stamped headers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stamped_headers: Option<Value>,
-    /// Stamps by name.
-    #[serde(flatten, skip_deserializing)]
-    pub stamps: Map<String, Value>,
+    /// Call of the task, if the worker stores extended results.
+    #[serde(flatten)]
+    pub call: Option<Box<TaskCall>>,
     /// Id of the task.
     pub task_id: TaskId,
+}
+
+/// Call of a task, which extended results contain.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TaskCall {
+    /// Name of the task.
+    pub name: Option<String>,
+    /// Positional arguments.
+    pub args: Value,
+    /// Keyword arguments.
+    pub kwargs: Value,
+    /// Name of the worker.
+    pub worker: Option<String>,
+    /// Number of earlier attempts.
+    pub retries: Option<u32>,
+    /// Queue that the message was sent to.
+    pub queue: Option<String>,
+    /// Names of stamped headers.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub stamped_headers: Value,
+    /// Stamps by name, which are not read from results.
+    #[serde(flatten)]
+    pub stamps: Map<String, Value>,
+}
+
+/// A result as it is stored, read without serde's slower flattening.
+#[derive(Deserialize)]
+struct FlatMeta {
+    status: Status,
+    #[serde(default)]
+    result: Value,
+    #[serde(default)]
+    traceback: Option<String>,
+    #[serde(default)]
+    children: Value,
+    #[serde(default)]
+    date_done: Option<String>,
+    #[serde(default)]
+    group_id: Option<String>,
+    #[serde(default)]
+    parent_id: Option<TaskId>,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    args: Value,
+    #[serde(default)]
+    kwargs: Value,
+    #[serde(default)]
+    worker: Option<String>,
+    #[serde(default)]
+    retries: Option<u32>,
+    #[serde(default)]
+    queue: Option<String>,
+    #[serde(default)]
+    stamped_headers: Value,
+    task_id: TaskId,
+}
+
+impl From<FlatMeta> for ResultMeta {
+    fn from(flat: FlatMeta) -> Self {
+        let call = flat.worker.is_some().then(|| {
+            Box::new(TaskCall {
+                name: flat.name,
+                args: flat.args,
+                kwargs: flat.kwargs,
+                worker: flat.worker,
+                retries: flat.retries,
+                queue: flat.queue,
+                stamped_headers: flat.stamped_headers,
+                stamps: Map::new(),
+            })
+        });
+        Self {
+            status: flat.status,
+            result: flat.result,
+            traceback: flat.traceback,
+            children: flat.children,
+            date_done: flat.date_done,
+            group_id: flat.group_id,
+            parent_id: flat.parent_id,
+            call,
+            task_id: flat.task_id,
+        }
+    }
 }
 
 impl ResultMeta {
@@ -140,14 +201,7 @@ impl ResultMeta {
             date_done: None,
             group_id: headers.group.clone(),
             parent_id: headers.parent_id.clone(),
-            name: None,
-            args: None,
-            kwargs: None,
-            worker: None,
-            retries: None,
-            queue: None,
-            stamped_headers: None,
-            stamps: Map::new(),
+            call: None,
             task_id: headers.id.clone(),
         }
     }
@@ -157,15 +211,20 @@ impl ResultMeta {
     pub(crate) fn extended(self, message: &Message, worker: &str) -> Self {
         let headers = &message.headers;
         let stamps = headers.stamps.as_object().filter(|stamps| !stamps.is_empty());
-        Self {
+        let call = TaskCall {
             name: Some(headers.task.clone()),
-            args: Some(message.args.clone().into()),
-            kwargs: Some(message.kwargs.clone().into()),
+            args: message.args.clone().into(),
+            kwargs: message.kwargs.clone().into(),
             worker: Some(worker.to_owned()),
             retries: Some(headers.retries),
             queue: Some(message.queue().to_owned()),
-            stamped_headers: stamps.map(|_| headers.stamped_headers.clone()),
+            stamped_headers: stamps
+                .map(|_| headers.stamped_headers.clone())
+                .unwrap_or_default(),
             stamps: stamps.cloned().unwrap_or_default(),
+        };
+        Self {
+            call: Some(Box::new(call)),
             ..self
         }
     }

@@ -43,7 +43,7 @@ pub(super) fn has_follow_up(embed: &Embed) -> bool {
 #[derive(Debug, Clone)]
 pub(super) enum FollowUps {
     /// Tasks that follow from its result. The result itself is stored only if `keep` is true.
-    OfResult { meta: ResultMeta, keep: bool },
+    OfResult { meta: Box<ResultMeta>, keep: bool },
     /// Tasks that replace it.
     Replacement(Publication),
     /// Body of a chord whose header has ended, with the values of the header or their failure.
@@ -153,7 +153,7 @@ async fn settlement(
                 // Recorded before the parts of the tasks that fail because of this task.
                 follow_up.parts.push_front((part, embed.chord.clone()));
             }
-            Some((meta, keep))
+            Some((*meta, keep))
         }
         FollowUps::Replacement(publication) => {
             follow_up.sender.publication = publication;

@@ -99,7 +99,10 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
     let meta = extended(shared, delivery, meta);
     // The rare cases are boxed, which keeps the future of every task small.
     if retry.is_none() && follow::has_follow_up(&message.embed) {
-        let follow_ups = FollowUps::OfResult { meta, keep };
+        let follow_ups = FollowUps::OfResult {
+            meta: Box::new(meta),
+            keep,
+        };
         let settled = follow::settle(shared, delivery, message, &follow_ups, &run.trace);
         return Box::pin(settled).await;
     }
@@ -265,7 +268,10 @@ pub(super) async fn skip_finished(shared: &Shared, entry: &Entry, message: &Mess
             },
             ..message.clone()
         };
-        let follow_ups = FollowUps::OfResult { meta, keep: false };
+        let follow_ups = FollowUps::OfResult {
+            meta: Box::new(meta),
+            keep: false,
+        };
         follow::settle(shared, &entry.delivery, &part, &follow_ups, &Map::new()).await;
     }
     true
