@@ -4,6 +4,7 @@
 use std::{iter, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
@@ -264,6 +265,18 @@ impl Client {
     /// See [`WaitError`].
     pub async fn wait(&self, id: impl Into<TaskId>, timeout: Duration) -> Result<Value, WaitError> {
         self.result_of(id).wait(timeout).await
+    }
+
+    /// Waits for the return value of a task and converts it into `T`.
+    ///
+    /// # Errors
+    /// See [`WaitError`].
+    pub async fn wait_as<T: DeserializeOwned>(
+        &self,
+        id: impl Into<TaskId>,
+        timeout: Duration,
+    ) -> Result<T, WaitError> {
+        self.result_of(id).wait_as(timeout).await
     }
 
     /// Sends a canvas and returns a handle to its results once the broker has taken responsibility for all of

@@ -68,6 +68,7 @@ mod message;
 mod observer;
 #[cfg(feature = "telemetry")]
 pub mod otel;
+mod rate_limit;
 mod redis;
 mod repr;
 mod result;
@@ -104,6 +105,7 @@ pub use self::{
         Command, CommandFailure, CommandSpan, NoopObserver, Observer, RunSpan, SendInfo, SendSpan,
         SpanHandle, TaskInfo,
     },
+    rate_limit::{InvalidRate, RateLimit},
     redis::{ConfigError, RedisBroker, RedisConfig, RedisScript},
     result::{ResultMeta, Status, TaskCall},
     retry::{Retry, RetryDelay},

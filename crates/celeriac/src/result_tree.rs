@@ -32,6 +32,21 @@ impl ResultTree {
         }
     }
 
+    /// Collects the ids of the tasks whose results form this result.
+    pub(crate) fn tasks(&self, ids: &mut Vec<TaskId>) {
+        match &self.children {
+            Some(children) => children.iter().for_each(|child| child.tasks(ids)),
+            None => ids.push(self.id.clone()),
+        }
+    }
+
+    /// Collects the ids of this result, of the results before it and inside it.
+    pub(crate) fn all(&self, ids: &mut Vec<TaskId>) {
+        ids.push(self.id.clone());
+        let parts = self.children.iter().flatten();
+        parts.chain(&self.parent).for_each(|part| part.all(ids));
+    }
+
     /// Returns Celery's encoding, `[[id, parent], members]`.
     pub(crate) fn as_tuple(&self) -> Value {
         let parent = self.parent.as_ref().map(|parent| parent.as_tuple());

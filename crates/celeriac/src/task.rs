@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{exception::Exception, message::TimeLimit, retry::RetryDelay};
+use crate::{exception::Exception, message::TimeLimit, rate_limit::RateLimit, retry::RetryDelay};
 
 /// Options of a task. A message can override some of them.
 ///
@@ -23,6 +23,7 @@ pub struct TaskOptions {
     pub(crate) max_retries: Option<u32>,
     pub(crate) retry_delay: RetryDelay,
     pub(crate) time_limit: TimeLimit,
+    pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) track_started: bool,
     pub(crate) acks_late: bool,
     pub(crate) ignore_result: bool,
@@ -44,6 +45,7 @@ impl TaskOptions {
             max_retries: Some(3),
             retry_delay: RetryDelay::default(),
             time_limit: TimeLimit::default(),
+            rate_limit: None,
             track_started: false,
             acks_late: true,
             ignore_result: false,
@@ -76,6 +78,13 @@ impl TaskOptions {
     /// Sets the time after which the task is stopped. Unlimited by default.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit.hard = Some(limit);
+        self
+    }
+
+    /// Sets the maximum rate at which each worker starts the task; unlimited by default. Remote control can
+    /// change it.
+    pub fn rate_limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
+        self.rate_limit = limit.into();
         self
     }
 

@@ -99,6 +99,18 @@ impl ResultBackend for RedisBroker {
         Ok(statuses)
     }
 
+    async fn forget(&self, ids: &[TaskId]) -> Result<(), BrokerError> {
+        if let Some(results) = &self.results {
+            return results.forget(ids).await;
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut keys: Vec<String> = ids.iter().map(|id| names::result(id)).collect();
+        keys.extend(ids.iter().map(|id| names::group(id, "")));
+        self.commands.command(commands::DEL, keys).await
+    }
+
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {
         match &self.results {
             Some(results) => results.watch(id).await,

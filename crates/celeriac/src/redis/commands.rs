@@ -14,6 +14,7 @@ macro_rules! single {
 
 single! {
     BLMOVE "BLMOVE ? ? RIGHT RIGHT ?",
+    DEL "DEL ?",
     EVALSHA "EVALSHA ? ?",
     GET "GET ?",
     HGETALL "HGETALL ?",

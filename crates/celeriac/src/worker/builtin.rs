@@ -181,7 +181,7 @@ impl Call<'_> {
         let parts = parts.ok_or_else(|| Exception::new("ValueError", "the results are not tuples"))?;
         let header = ResultTree::group(id, parts);
         let mut ids: Vec<TaskId> = Vec::new();
-        leaves(&header, &mut ids);
+        header.tasks(&mut ids);
         let statuses = self.shared.broker.statuses(&ids).await?;
         if !statuses
             .iter()
@@ -215,13 +215,5 @@ fn unpacked(item: Value) -> Vec<Value> {
     match item {
         Value::Array(args) => args,
         single => vec![single],
-    }
-}
-
-/// Collects the ids of the tasks of a group.
-fn leaves(tree: &ResultTree, ids: &mut Vec<TaskId>) {
-    match &tree.children {
-        Some(children) => children.iter().for_each(|child| leaves(child, ids)),
-        None => ids.push(tree.id.clone()),
     }
 }

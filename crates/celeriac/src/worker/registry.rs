@@ -144,7 +144,7 @@ impl Registered {
         let limit = |limit: Option<Duration>| Some(seconds(limit?).to_string());
         match name {
             "name" => Some(task.to_owned()),
-            "rate_limit" => self.limits.rate().map(|rate| rate.text),
+            "rate_limit" => self.limits.rate().map(|rate| rate.as_str().to_owned()),
             "max_retries" => self.options.max_retries.map(|retries| retries.to_string()),
             "time_limit" => limit(limits.hard),
             "soft_time_limit" => limit(limits.soft),

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use celeriac::{Broker, Canvas, Signature, TaskContext, TaskError, TaskOptions, WorkerBuilder, chord, group};
+use celeriac::{
+    Broker, Canvas, Client, Signature, TaskContext, TaskError, TaskOptions, WorkerBuilder, chord, group,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,6 +23,7 @@ with_every_celery! {
     builtin_tasks_run
     a_python_task_is_replaced_by_tasks_on_a_rust_worker
     a_chord_whose_header_ends_in_a_group_runs_its_body
+    canvases_are_exchanged_as_dictionaries
 }
 
 fn add(a: i64, b: i64) -> Signature {
@@ -274,6 +277,31 @@ parts = [app.signature('replace_by_group', args=[3]).set(queue='python'), add.s(
         python.celery
     );
     worker.stop().await;
+    running.stop().await.unwrap();
+}
+
+async fn canvases_are_exchanged_as_dictionaries(python: Python) {
+    let server = Server::start();
+    let mut client = python.client(&server.url());
+    let running = Running::start(
+        tasks(Arc::new(patient_broker(&server)), &Journal::default()).build(),
+        PATIENCE,
+    );
+    let ours = add(1, 2).then(group([
+        Signature::new("add").arg(10),
+        Signature::new("add").arg(20),
+    ]));
+    let ours = ours.then(Signature::new("total"));
+    let text = serde_json::to_string(&ours).unwrap();
+    let send = format!("import json; app.signature(json.loads({text:?})).apply_async().get(timeout=20)");
+    assert_eq!(client.run(&send).await, json!(36), "Celery {}", python.celery);
+    let theirs = "
+from celery import chain, group
+json.loads(json.dumps(chain(add.s(1, 2), group(add.s(10), add.s(20)), total.s())))";
+    let theirs: Canvas = serde_json::from_value(client.run(theirs).await).unwrap();
+    let rust = Client::new(Arc::new(patient_broker(&server)));
+    let sent = rust.apply(theirs).await.unwrap();
+    assert_eq!(sent.wait(PATIENCE).await, Ok(json!(36)));
     running.stop().await.unwrap();
 }
 

@@ -206,6 +206,38 @@ pub async fn a_task_replaces_itself_and_extends_its_chord(harness: impl Harness)
     fixture.stop().await;
 }
 
+pub async fn a_result_has_a_state_and_a_type_and_can_be_forgotten_or_revoked(harness: impl Harness) {
+    let fixture = Fixture::new(&harness);
+    let unknown = fixture.client.result_of("unknown");
+    assert_eq!(unknown.state().await.unwrap(), None);
+    let sent = fixture.client.apply(add(&[1, 2]).then(add(&[3]))).await.unwrap();
+    assert_eq!(sent.wait_as::<i64>(PATIENCE).await, Ok(6));
+    let wrong = sent.wait_as::<String>(PATIENCE).await.unwrap_err();
+    assert!(matches!(wrong, WaitError::Type { .. }), "{wrong:?}");
+    assert!(wrong.to_string().ends_with("expected a string"), "{wrong}");
+    let first = sent.parent().unwrap();
+    assert_eq!(sent.state().await.unwrap(), Some(Status::Success));
+    assert_eq!(sent.result().await.unwrap().unwrap().result, json!(6));
+    sent.forget().await.unwrap();
+    assert_eq!(sent.state().await.unwrap(), None);
+    assert_eq!(first.state().await.unwrap(), None);
+    let sleeps = Signature::new("sleeps").id("asleep");
+    let client = fixture.client.clone();
+    tokio::spawn(async move { client.apply(sleeps).await });
+    let asleep = fixture.client.result_of("asleep");
+    eventually("the task runs", async || {
+        (asleep.state().await.unwrap() == Some(Status::Started)).then_some(())
+    })
+    .await;
+    eventually("the worker receives the order", async || {
+        (asleep.revoke(true).await.unwrap() > 0).then_some(())
+    })
+    .await;
+    let revoked = asleep.wait(PATIENCE).await.unwrap_err();
+    assert!(matches!(revoked, WaitError::Revoked { .. }), "{revoked:?}");
+    fixture.stop().await;
+}
+
 pub async fn callbacks_receive_the_value_and_errbacks_the_id(harness: impl Harness) {
     let fixture = Fixture::new(&harness);
     let note = || Signature::new("note");
@@ -475,6 +507,7 @@ macro_rules! canvas_suite {
             a_group_followed_by_a_task_becomes_a_chord
             a_canvas_that_celery_could_not_send_is_rejected
             a_task_replaces_itself_and_extends_its_chord
+            a_result_has_a_state_and_a_type_and_can_be_forgotten_or_revoked
             callbacks_receive_the_value_and_errbacks_the_id
             a_failure_fails_all_dependent_tasks
             a_revoked_task_revokes_the_rest_of_its_chain_and_fails_its_chord
