@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     disguise::Costs,
-    hashing::{HashQueue, KEPT_BLOCKS, Memory, Overloaded},
+    hashing::{HashQueue, HashSize, KEPT_BLOCKS, Memory, Overloaded},
     werkzeug,
 };
 use crate::{domain::PasswordHash, ids::IdSource};
@@ -60,6 +60,13 @@ impl PasswordScheme {
         match self {
             Self::Argon2id => ARGON2ID,
             Self::WerkzeugScrypt => werkzeug::SCRYPT,
+        }
+    }
+
+    fn size(self) -> HashSize {
+        match self {
+            Self::Argon2id => HashSize::Usual,
+            Self::WerkzeugScrypt => HashSize::Large,
         }
     }
 }
@@ -115,7 +122,7 @@ impl Passwords {
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, Overloaded> {
         let (scheme, salt) = (self.scheme, self.ids.next());
         let work = move |memory: &mut Memory| hash(scheme, password.0.as_bytes(), salt.as_bytes(), memory);
-        self.queue.compute(work).await
+        self.queue.compute(scheme.size(), work).await
     }
 
     /// Verifies a password against a stored hash. Without a stored hash, computes one of the configured scheme and
@@ -131,6 +138,7 @@ impl Passwords {
         let (scheme, salt, costs) = (self.scheme, self.ids.next(), Arc::clone(&self.costs));
         let known = stored.is_some();
         let stored = stored.unwrap_or_else(|| decoy(scheme.label()));
+        let size = size(&stored, scheme);
         let work = move |memory: &mut Memory| {
             let password = password.0.as_bytes();
             let started = Instant::now();
@@ -153,7 +161,7 @@ impl Passwords {
                 Verdict::Upgrade(hash(scheme, password, salt.as_bytes(), memory))
             }
         };
-        self.queue.compute(work).await
+        self.queue.compute(size, work).await
     }
 
     /// Waits until a failed login has taken as long as one with the costliest of `schemes`, which are those of the
@@ -187,12 +195,13 @@ impl Passwords {
         let mut greatest = None;
         for _ in 0..MEASUREMENTS {
             let stored = decoy(scheme);
+            let size = size(&stored, self.scheme);
             let work = move |memory: &mut Memory| {
                 let started = Instant::now();
                 verify(b"any password", &stored, memory);
                 started.elapsed()
             };
-            let cost = self.queue.compute(work).await.ok()?;
+            let cost = self.queue.compute(size, work).await.ok()?;
             greatest = greatest.max(Some(cost));
             if start.elapsed() > MEASURING {
                 break;
@@ -241,6 +250,15 @@ fn verify_argon2(password: &[u8], stored: &str, memory: &mut Memory) -> Option<b
         .hash_password_into_with_memory(password, &salt, &mut output, memory.blocks(blocks))
         .ok()?;
     Some(output.ct_eq(expected.as_bytes()).into())
+}
+
+/// Returns the memory needed to verify a stored hash, and to replace it by one of the configured scheme.
+fn size(stored: &PasswordHash, scheme: PasswordScheme) -> HashSize {
+    if stored.0.starts_with(ARGON2ID) || stored.0.starts_with("pbkdf2:") {
+        scheme.size()
+    } else {
+        HashSize::Large
+    }
 }
 
 /// Returns a hash with this scheme and cost that matches no known password.

@@ -246,6 +246,7 @@ pub struct Form {
 /// Maximum size of all validation errors in a response, in bytes. Further errors are omitted, because a client
 /// chooses the names of unknown fields, and thereby the size of the response.
 const MAX_ERROR_BYTES: usize = 32 * 1024;
+const OMITTED: &str = "Further errors are omitted.";
 
 impl Form {
     /// Takes text; `length` is in characters.
@@ -334,8 +335,10 @@ impl Form {
         let escaped = serde_json::to_string(name).map_or(usize::MAX, |name| name.len());
         let bytes = escaped.saturating_add(message.len() + r#":[""],"#.len());
         if self.error_bytes.saturating_add(bytes) > MAX_ERROR_BYTES {
-            let omitted = vec!["Further errors are omitted.".to_owned()];
-            self.errors.entry("_schema".to_owned()).or_insert(omitted);
+            let errors = self.errors.entry("_schema".to_owned()).or_default();
+            if !errors.iter().any(|error| error == OMITTED) {
+                errors.push(OMITTED.to_owned());
+            }
             return;
         }
         self.error_bytes += bytes;

@@ -174,11 +174,6 @@ impl Articles {
         precondition: Precondition,
     ) -> Result<Article, ArticleError> {
         let OwnArticle(article) = article;
-        let changes = if changes.alter(article) {
-            changes
-        } else {
-            ArticleChanges::default()
-        };
         change(span::ARTICLE_UPDATE, article.author.id, &article.slug)
             .run(async {
                 let task = self.task(ArticleEvent::Updated);

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 use super::{
     config::{PostgresConfig, Role},
-    connections::{Connector, Driver, Timeouts},
+    connections::{Connector, Driver, Settings},
 };
 use crate::store::StoreError;
 
@@ -59,11 +59,12 @@ pub enum TitleIndex {
 /// # Errors
 /// [`StoreError`] if the database is unreachable or the schema is missing.
 pub async fn index_titles(config: &PostgresConfig) -> Result<TitleIndex, StoreError> {
-    let timeouts = Timeouts {
-        statement: STATEMENT_TIMEOUT,
-        lock: STATEMENT_TIMEOUT,
+    let settings = Settings {
+        statement_timeout: STATEMENT_TIMEOUT,
+        lock_timeout: STATEMENT_TIMEOUT,
+        scans: true,
     };
-    let connector = Connector::new(config, Role::Primary, timeouts)
+    let connector = Connector::new(config, Role::Primary, settings)
         .map_err(|error| StoreError::Failed(error.to_string()))?;
     let (lock, lock_driver) = connector.open_in_time().await.map_err(StoreError::Unavailable)?;
     let _lock_driver = Aborted(lock_driver);

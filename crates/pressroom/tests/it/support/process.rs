@@ -41,6 +41,25 @@ pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     pressroom(arguments, variables, folder.path()).output().unwrap()
 }
 
+/// Runs a command, asserts that it succeeds, and returns its output.
+pub fn succeeds(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {printed}");
+    printed.into_owned()
+}
+
+/// Returns the path in an environment variable that names a tool of the tests.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the environment tells tests where the tools are"
+)]
+pub fn required(variable: &str) -> PathBuf {
+    let path = std::env::var(variable);
+    path.unwrap_or_else(|_| panic!("{variable} must be set for this test; scripts/test sets it"))
+        .into()
+}
+
 /// Starts the program; its output goes to a file, which a failing test prints.
 pub fn start(name: &str, arguments: &[&str], variables: &[(&str, &str)], folder: &Path) -> Process {
     start_command(name, pressroom(arguments, variables, folder), folder)

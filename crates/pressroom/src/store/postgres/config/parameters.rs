@@ -11,7 +11,7 @@ use rustls::{
 };
 use tokio_postgres::{
     Config,
-    config::{ChannelBinding, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs},
+    config::{ChannelBinding, Host, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs},
 };
 
 /// Both TLS versions that rustls supports.
@@ -114,6 +114,18 @@ const REJECTED: &[(&str, &str)] = &[
     ("sslpassword", "use a key without a passphrase"),
 ];
 
+/// Trusted server certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store::postgres) enum Certificates {
+    /// Any certificate: `sslmode=prefer` protects only against eavesdroppers, because it also accepts
+    /// connections without TLS.
+    Any,
+    /// Certificates for this host name that the system trusts.
+    System,
+    /// Certificates for this host name that are signed by a certificate in this PEM file.
+    File(PathBuf),
+}
+
 /// State that a connection keeps from one transaction to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::postgres) enum PoolMode {
@@ -138,8 +150,9 @@ impl InvalidUrl {
 /// Settings from the parameters of a URL.
 pub(super) struct Parameters {
     pub(super) driver: Config,
-    pub(super) ssl_mode: SslMode,
-    pub(super) root: Option<PathBuf>,
+    ssl_mode: Option<SslMode>,
+    /// Trusted certificates if TLS is required.
+    pub(super) roots: Option<Certificates>,
     pub(super) certificate: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) uses_certificate: bool,
@@ -154,15 +167,33 @@ pub(super) struct Parameters {
     pub(super) ignored: Vec<String>,
     /// Application name if the URL sets no other.
     fallback_name: String,
+    hosts: Vec<Host>,
+    ports: Vec<u16>,
+    addresses: Vec<IpAddr>,
 }
 
 impl Parameters {
-    /// Reads a query string into `driver`, which has the settings of the rest of the URL.
-    pub(super) fn parse(driver: Config, query: &str) -> Result<Self, InvalidUrl> {
+    /// Reads a query string, whose parameters replace those of `url`, the part before it.
+    pub(super) fn parse(url: &Config, query: &str) -> Result<Self, InvalidUrl> {
+        let mut driver = Config::new();
+        driver
+            .tcp_user_timeout(Duration::from_secs(5))
+            .keepalives_idle(Duration::from_secs(10))
+            .keepalives_interval(Duration::from_secs(3))
+            .keepalives_retries(3);
+        if let Some(user) = url.get_user() {
+            driver.user(user);
+        }
+        if let Some(password) = url.get_password() {
+            driver.password(password);
+        }
+        if let Some(database) = url.get_dbname() {
+            driver.dbname(database);
+        }
         let mut parameters = Self {
             driver,
-            ssl_mode: SslMode::Prefer,
-            root: None,
+            ssl_mode: None,
+            roots: None,
             certificate: None,
             key: None,
             uses_certificate: true,
@@ -174,6 +205,9 @@ impl Parameters {
             prepared_statements: None,
             ignored: Vec::new(),
             fallback_name: "pressroom".to_owned(),
+            hosts: url.get_hosts().to_vec(),
+            ports: url.get_ports().to_vec(),
+            addresses: Vec::new(),
         };
         // In a URL of libpq, a plus sign stands for itself.
         let query = query.replace('+', "%2B");
@@ -186,7 +220,35 @@ impl Parameters {
         if parameters.driver.get_application_name().is_none() {
             parameters.driver.application_name(&parameters.fallback_name);
         }
+        parameters.add_servers();
         Ok(parameters)
+    }
+
+    /// Returns the TLS mode. As in libpq, `sslrootcert=system` requires a verified certificate.
+    pub(super) fn ssl_mode(&self) -> Result<SslMode, InvalidUrl> {
+        match (self.ssl_mode, &self.roots) {
+            (None | Some(SslMode::Require), Some(Certificates::System)) => Ok(SslMode::Require),
+            (Some(_), Some(Certificates::System)) => Err(InvalidUrl(
+                "sslrootcert=system requires sslmode=verify-full".to_owned(),
+            )),
+            (mode, _) => Ok(mode.unwrap_or(SslMode::Prefer)),
+        }
+    }
+
+    /// Adds hosts, addresses and ports to the driver's lists, from which it cannot remove them.
+    fn add_servers(&mut self) {
+        for host in &self.hosts {
+            match host {
+                Host::Tcp(name) => self.driver.host(name),
+                Host::Unix(folder) => self.driver.host_path(folder),
+            };
+        }
+        for address in &self.addresses {
+            self.driver.hostaddr(*address);
+        }
+        for port in &self.ports {
+            self.driver.port(*port);
+        }
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), InvalidUrl> {
@@ -208,22 +270,19 @@ impl Parameters {
                 self.driver.application_name(value);
             }
             "fallback_application_name" => value.clone_into(&mut self.fallback_name),
-            "host" => {
-                for host in value.split(',') {
-                    self.driver.host(host);
-                }
-            }
+            "host" => self.hosts = value.split(',').map(host).collect(),
             "hostaddr" => {
-                for address in value.split(',') {
-                    let address: IpAddr = parsed(name, address, "an IP address")?;
-                    self.driver.hostaddr(address);
-                }
+                let addresses = value
+                    .split(',')
+                    .map(|address| parsed(name, address, "an IP address"));
+                self.addresses = addresses.collect::<Result<_, _>>()?;
             }
             "port" => {
-                for port in value.split(',') {
-                    let port = if port.is_empty() { "5432" } else { port };
-                    self.driver.port(parsed(name, port, "a port number")?);
-                }
+                let ports = value.split(',').map(|port| match port {
+                    "" => Ok(5432),
+                    port => parsed(name, port, "a port number"),
+                });
+                self.ports = ports.collect::<Result<_, _>>()?;
             }
             "connect_timeout" | "connectTimeout" => {
                 self.connect_timeout = seconds(name, value)?;
@@ -312,7 +371,7 @@ impl Parameters {
     fn set_tls(&mut self, name: &str, value: &str) -> Result<bool, InvalidUrl> {
         match name {
             "sslmode" | "ssl" | "requiressl" => {
-                self.ssl_mode = choice(
+                self.ssl_mode = Some(choice(
                     name,
                     value,
                     &[
@@ -328,9 +387,14 @@ impl Parameters {
                         ("false", SslMode::Disable),
                         ("0", SslMode::Prefer),
                     ],
-                )?;
+                )?);
             }
-            "sslrootcert" => self.root = (value != "system").then(|| value.into()),
+            "sslrootcert" => {
+                self.roots = Some(match value {
+                    "system" => Certificates::System,
+                    file => Certificates::File(file.into()),
+                });
+            }
             "sslcert" => self.certificate = Some(value.into()),
             "sslkey" => self.key = Some(value.into()),
             "sslcertmode" => {
@@ -382,6 +446,14 @@ impl Parameters {
         }
         self.tls_versions = version;
         Ok(())
+    }
+}
+
+fn host(name: &str) -> Host {
+    if name.starts_with('/') {
+        Host::Unix(name.into())
+    } else {
+        Host::Tcp(name.to_owned())
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_postgres::error::SqlState;
 
 use super::{
     connection::Connection,
-    connector::{Connector, Driver, Timeouts},
+    connector::{Connector, Driver, Settings},
     types::TypeCache,
 };
 use crate::store::postgres::error::{Result, StatementError};
@@ -39,7 +39,7 @@ pub(super) struct Share {
     pub(super) size: usize,
     /// Maximum number of callers that wait for a connection; further ones fail immediately.
     pub(super) queue: usize,
-    pub(super) timeouts: Timeouts,
+    pub(super) settings: Settings,
 }
 
 /// The connections of a share.
@@ -141,7 +141,7 @@ impl Members {
     pub(super) fn new(share: Share, connector: &Connector, types: Option<&Arc<TypeCache>>) -> Arc<Self> {
         Arc::new(Self {
             share,
-            connector: connector.with(share.timeouts).named(share.name),
+            connector: connector.with(share.settings).named(share.name),
             types: types.cloned(),
             times: ConnectionTimes::new(share.name),
             state: Mutex::default(),

@@ -42,7 +42,7 @@ use tokio_postgres::error::SqlState;
 
 pub use self::connector::SetupError;
 pub(super) use self::{
-    connector::{Connector, Driver, Timeouts},
+    connector::{Connector, Driver, Settings},
     result::StatementResult,
     statement::Params,
 };
@@ -61,24 +61,30 @@ use super::{
 };
 use crate::{outage::OutageLog, store::StoreError};
 
-/// Time-outs of lists and searches.
-const READ_TIMEOUTS: Timeouts = Timeouts {
-    statement: Duration::from_secs(4),
-    lock: Duration::from_secs(1),
+const LIST_SETTINGS: Settings = Settings {
+    statement_timeout: Duration::from_secs(4),
+    lock_timeout: Duration::from_secs(1),
+    scans: false,
 };
-/// Time-outs of the first attempt of a write.
-const WRITE_TIMEOUTS: Timeouts = Timeouts {
-    statement: Duration::from_millis(1_500),
-    lock: Duration::from_millis(100),
+const SEARCH_SETTINGS: Settings = Settings {
+    scans: true,
+    ..LIST_SETTINGS
 };
-/// Time-outs of a write that met a lock.
-const CONTENDED_TIMEOUTS: Timeouts = Timeouts {
-    lock: Duration::from_secs(1),
-    ..WRITE_TIMEOUTS
+/// Settings of the first attempt of a write.
+const WRITE_SETTINGS: Settings = Settings {
+    statement_timeout: Duration::from_millis(1_500),
+    lock_timeout: Duration::from_millis(100),
+    scans: false,
 };
-const MAINTENANCE_TIMEOUTS: Timeouts = Timeouts {
-    statement: Duration::from_secs(10),
-    lock: Duration::from_secs(1),
+/// Settings of a write that met a lock.
+const CONTENDED_SETTINGS: Settings = Settings {
+    lock_timeout: Duration::from_secs(1),
+    ..WRITE_SETTINGS
+};
+const MAINTENANCE_SETTINGS: Settings = Settings {
+    statement_timeout: Duration::from_secs(10),
+    lock_timeout: Duration::from_secs(1),
+    scans: false,
 };
 
 /// Connections for reads, to the primary or a replica.
@@ -111,23 +117,23 @@ impl Connections {
                 "postgres.replica.searches",
             ],
         };
-        let connector = Connector::new(config, role, pipeline::TIMEOUTS)?.named(reads_name);
+        let connector = Connector::new(config, role, pipeline::SETTINGS)?.named(reads_name);
         let types = (!config.prepared_statements).then(|| Arc::new(TypeCache::new(connector.clone())));
         let reads = Pipeline::new(reads_name, &connector, types.as_ref(), config.sizes.reads);
         let database = Database::new("postgresql", config.database(), config.server());
-        let pool = |name, size, queue| {
+        let pool = |name, size, queue, settings| {
             let share = Share {
                 name,
                 size,
                 queue,
-                timeouts: READ_TIMEOUTS,
+                settings,
             };
             Pool::new(share, &connector, types.as_ref(), &database)
         };
         let connections = Self {
             reads: Arc::new(reads),
-            lists: pool(lists_name, config.sizes.lists, 256).open_early(),
-            searches: pool(searches_name, config.sizes.searches, 32).open_early(),
+            lists: pool(lists_name, config.sizes.lists, 256, LIST_SETTINGS).open_early(),
+            searches: pool(searches_name, config.sizes.searches, 128, SEARCH_SETTINGS).open_early(),
             locked: LockedRows::default(),
             outages: match role {
                 Role::Primary => Some(OutageLog::new("database unavailable", "database available again")),
@@ -230,25 +236,25 @@ impl Primary {
     /// [`SetupError`] when a certificate cannot be read.
     pub(super) fn open(config: &PostgresConfig) -> Result<Self, SetupError> {
         let connections = Connections::open(config, Role::Primary)?;
-        let pool = |name, size, queue, timeouts| {
+        let pool = |name, size, queue, settings| {
             let share = Share {
                 name,
                 size,
                 queue,
-                timeouts,
+                settings,
             };
             let types = connections.types.as_ref();
             Pool::new(share, &connections.connector, types, &connections.database)
         };
         let sizes = config.sizes;
         Ok(Self {
-            writes: pool("postgres.writes", sizes.writes, 512, WRITE_TIMEOUTS).open_early(),
-            contended: pool("postgres.contended", sizes.contended, 16, CONTENDED_TIMEOUTS),
+            writes: pool("postgres.writes", sizes.writes, 512, WRITE_SETTINGS).open_early(),
+            contended: pool("postgres.contended", sizes.contended, 16, CONTENDED_SETTINGS),
             maintenance: pool(
                 "postgres.maintenance",
                 sizes.maintenance,
                 1024,
-                MAINTENANCE_TIMEOUTS,
+                MAINTENANCE_SETTINGS,
             )
             .open_early(),
             read_only: AtomicBool::new(false),

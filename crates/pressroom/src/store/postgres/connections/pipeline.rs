@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     connection::Connection,
-    connector::{Connector, Timeouts},
+    connector::{Connector, Settings},
     result::StatementResult,
     retry::retry_reads,
     statement::Params,
@@ -33,9 +33,10 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_800);
 /// The statement time-out is shorter than [`RESPONSE_TIMEOUT`], so that the statements pipelined behind a slow
 /// one do not time out too. Reads by key wait only for locks on whole tables, such as those of `ALTER TABLE`,
 /// and the statements behind them wait as well.
-pub(super) const TIMEOUTS: Timeouts = Timeouts {
-    statement: Duration::from_millis(1_500),
-    lock: Duration::from_millis(25),
+pub(super) const SETTINGS: Settings = Settings {
+    statement_timeout: Duration::from_millis(1_500),
+    lock_timeout: Duration::from_millis(25),
+    scans: false,
 };
 /// Maximum wait for a connection that is being opened.
 const CONNECTION_WAIT: Duration = Duration::from_secs(1);

@@ -43,7 +43,7 @@ impl Pool {
         });
         Self {
             members,
-            transactions: Transactions::new(&connector.with(share.timeouts), share.timeouts),
+            transactions: Transactions::new(&connector.with(share.settings), share.settings),
             size: share.size,
         }
     }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     connection::Connection,
-    connector::{Connector, Timeouts},
+    connector::{Connector, Settings},
     result::StatementResult,
     statement::Params,
 };
@@ -30,14 +30,14 @@ pub(super) struct Transactions {
     statement_timeout: Duration,
     /// SQL that begins a transaction.
     begin: String,
-    /// Whether the time-outs also apply to statements outside a transaction.
+    /// Whether the settings also apply to statements outside a transaction.
     has_settings: bool,
 }
 
 impl Transactions {
-    pub(super) fn new(connector: &Connector, timeouts: Timeouts) -> Self {
+    pub(super) fn new(connector: &Connector, settings: Settings) -> Self {
         Self {
-            statement_timeout: timeouts.statement,
+            statement_timeout: settings.statement_timeout,
             begin: connector.begin(),
             has_settings: connector.keeps_settings(),
         }
