@@ -161,12 +161,17 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns an error if the broker did not confirm.
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError>;
 
-    /// Writes again what the broker has lost: the reservations of `deliveries`, which this handle holds, and its
-    /// recent settlements; see [`Renewal::Lost`].
+    /// Writes again what the broker has lost: the reservations of `deliveries`, which this handle holds, that tasks
+    /// with the tags `acknowledged` have been [acknowledged early](Self::begin), and recent settlements; see
+    /// [`Renewal::Lost`].
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
-    async fn reserve(&self, deliveries: &[Delivery]) -> Result<Recovery, BrokerError>;
+    async fn reserve(
+        &self,
+        deliveries: &[Delivery],
+        acknowledged: &[DeliveryTag],
+    ) -> Result<Recovery, BrokerError>;
 
     /// Returns the time for which a renewal is valid, from the moment at which it was requested. Other workers
     /// may take over the deliveries of a handle that has not renewed its lease for this time.

@@ -11,11 +11,11 @@ use super::{
     names,
     script::{Invocation, scripts},
     scripts::STORE,
-    settling::Settling,
+    settling::{self, Settling},
     written::Write,
 };
 use crate::{
-    broker::{BrokerError, DeliveryTag},
+    broker::{BrokerError, Delivery, DeliveryTag},
     lock::Lock,
     observer::{SpanHandle, observed},
 };
@@ -33,6 +33,8 @@ pub(super) struct Acks {
 
 struct Ack {
     tag: DeliveryTag,
+    /// Id of the message, if known.
+    message: Option<u128>,
     result: Option<StoredResult>,
     /// Span of the finished run.
     origin: SpanHandle,
@@ -50,12 +52,13 @@ impl Acks {
     pub(super) async fn ack(
         &self,
         broker: &RedisBroker,
-        tag: DeliveryTag,
+        delivery: &Delivery,
         result: Option<StoredResult>,
     ) -> Result<bool, BrokerError> {
         let (sender, mut notified) = oneshot::channel();
         self.waiting.lock().push_back(Ack {
-            tag,
+            tag: delivery.tag.clone(),
+            message: settling::message_id(&delivery.raw),
             result,
             origin: broker.commands.observer.current_span(),
             notify: sender,
@@ -93,7 +96,7 @@ impl Acks {
                 let mut written = broker.lease.written.lock();
                 for (ack, held) in acks.into_iter().zip(held) {
                     if held {
-                        let mut settling = Settling::new(&ack.tag, broker.result_seconds());
+                        let mut settling = Settling::new(&ack.tag, ack.message, broker.result_seconds());
                         if let Some(result) = ack.result {
                             settling.add_stored(result);
                         }

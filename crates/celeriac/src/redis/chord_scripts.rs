@@ -13,6 +13,8 @@ use super::{
 };
 use crate::broker::{ChordPart, DeliveryTag};
 
+/// Lifetime of the marker of an early acknowledgement; no task runs longer.
+const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
 /// Lifetime of a claim on a chord's body after its worker dies; as short as a lease.
 const CLAIM_SECONDS: u64 = 10;
 
@@ -66,6 +68,19 @@ impl PartRecord {
     }
 }
 
+/// Returns the script that acknowledges a delivery before its task starts if the delivery is held or, with `again`,
+/// even if it is not.
+pub(super) fn begin(tag: &DeliveryTag, counter: &Counter, again: bool) -> Invocation<'static> {
+    let mut script = Invocation::on_delivery(&BEGIN, tag);
+    script
+        .key(names::acked_early(tag))
+        .key(&*counter.key)
+        .arg(ACKED_EARLY_SECONDS)
+        .arg(&*counter.server)
+        .arg(if again { "again" } else { "" });
+    script
+}
+
 scripts! {
     /// Records a part of a chord's header.
     ///
@@ -99,10 +114,11 @@ return answer
     /// Acknowledges a delivery before its task starts.
     ///
     /// KEYS: unacked_index, unacked, acked-early, writes. ARGV: delivery tag, seconds to keep, identity of the
-    /// server. Returns the number of the write, or -1 (not held).
+    /// server, `again` or an empty string. Returns the number of the write, or -1 (not held).
     BEGIN = r"
 redis.call('ZREM', KEYS[1], ARGV[1])
-if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 and redis.call('EXISTS', KEYS[3]) == 0 then return -1 end
+local held = redis.call('HDEL', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) > 0
+if not held and ARGV[4] ~= 'again' then return -1 end
 redis.call('SETEX', KEYS[3], ARGV[2], '1')
 return redis.call('HINCRBY', KEYS[4], ARGV[3], 1)
 ";

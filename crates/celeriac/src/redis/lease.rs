@@ -33,6 +33,10 @@ pub(super) struct Lease {
     pub lost: AtomicBool,
     /// The server that holds the deliveries, and the number of the last confirmed write there.
     confirmed: Lock<Option<(Arc<str>, u64)>>,
+    /// Number of the next tag that this worker assigns, and its value at the last renewal. Deliveries with lower
+    /// numbers are known to the worker.
+    pub next_tag: AtomicU64,
+    pub known_tags: AtomicU64,
     /// Recent writes of this worker.
     pub written: Lock<Written>,
     renewed: Lock<Option<Instant>>,

@@ -74,9 +74,6 @@ use crate::{
 /// Shortest lease.
 const MIN_LEASE: Duration = Duration::from_millis(60);
 
-/// Lifetime of the marker of an early acknowledgement; no task runs longer.
-const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
-
 /// Celery's message broker and result backend in one Redis database.
 pub struct RedisBroker {
     config: RedisConfig,
@@ -177,9 +174,15 @@ impl RedisBroker {
         Ok((reply, counter))
     }
 
+    /// Returns a settlement that only acknowledges a delivery.
+    fn settling(&self, delivery: &Delivery) -> Settling {
+        let message = settling::message_id(&delivery.raw);
+        Settling::new(&delivery.tag, message, self.result_seconds())
+    }
+
     /// Writes a settlement if the delivery is held, and remembers it. Returns the reply of the script.
     async fn write_settling(&self, delivery: &Delivery, settling: Settling) -> Result<i64, BrokerError> {
-        let script = |counter: &Counter| settling.script(counter, false);
+        let script = |counter: &Counter| settling.script(counter, None);
         let is_held = |reply: &i64| *reply != settling::NOT_HELD;
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         if let Ok(number) = u64::try_from(reply) {
@@ -254,21 +257,13 @@ impl Broker for RedisBroker {
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let script = |counter: &Counter| {
-            let mut script = Invocation::on_delivery(&chord_scripts::BEGIN, &delivery.tag);
-            script
-                .key(names::acked_early(&delivery.tag))
-                .key(&*counter.key)
-                .arg(ACKED_EARLY_SECONDS)
-                .arg(&*counter.server);
-            script
-        };
+        let script = |counter: &Counter| chord_scripts::begin(&delivery.tag, counter, false);
         let is_held = |reply: &i64| *reply != settling::NOT_HELD;
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         let Ok(number) = u64::try_from(reply) else {
             return Ok(false);
         };
-        let acknowledged = Settling::new(&delivery.tag, self.result_seconds());
+        let acknowledged = self.settling(delivery);
         self.remember(&counter, number, Write::Settling(acknowledged));
         Ok(true)
     }
@@ -278,7 +273,7 @@ impl Broker for RedisBroker {
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
-        let mut settling = Settling::new(&delivery.tag, self.result_seconds()).chords(&settlement.chords);
+        let mut settling = self.settling(delivery).chords(&settlement.chords);
         for meta in &settlement.results {
             settling.add_result(meta, true);
         }
@@ -309,7 +304,7 @@ impl Broker for RedisBroker {
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<bool, BrokerError> {
         let ack = || {
             let stored = result.map(|meta| self.stored(meta));
-            self.acks.ack(self, delivery.tag.clone(), stored)
+            self.acks.ack(self, delivery, stored)
         };
         if ack().await? {
             return Ok(true);
@@ -324,7 +319,7 @@ impl Broker for RedisBroker {
         message: Message,
         result: Option<&ResultMeta>,
     ) -> Result<bool, BrokerError> {
-        let mut settling = Settling::new(&delivery.tag, self.result_seconds());
+        let mut settling = self.settling(delivery);
         if let Some(meta) = result {
             settling.add_result(meta, true);
         }
@@ -391,8 +386,12 @@ impl Broker for RedisBroker {
         self.renew_lease(deliveries).await
     }
 
-    async fn reserve(&self, deliveries: &[Delivery]) -> Result<Recovery, BrokerError> {
-        self.recover(deliveries).await
+    async fn reserve(
+        &self,
+        deliveries: &[Delivery],
+        acknowledged: &[DeliveryTag],
+    ) -> Result<Recovery, BrokerError> {
+        self.recover(deliveries, acknowledged).await
     }
 
     fn lease(&self) -> Duration {

@@ -31,8 +31,8 @@ const MAX_LEASES: usize = 1000;
 const MAX_ALL_LEASES: usize = 10_000;
 const FULL_PASS: u64 = 16;
 /// Page size of the search for deliveries of dead workers, and the maximum number of pages.
-const PAGE: usize = 10_000;
-const MAX_PAGES: usize = 100;
+pub(super) const PAGE: usize = 10_000;
+pub(super) const MAX_PAGES: usize = 100;
 /// Maximum number of consecutive passes; the remaining deliveries wait for the next call.
 const MAX_PASSES: usize = 20;
 /// Time after which an expired lease is deleted.

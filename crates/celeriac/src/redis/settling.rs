@@ -1,6 +1,10 @@
 //! Settlement of one delivery: results, messages and chords that one script writes. It can be written again if the
 //! server has lost it.
 
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
 use super::{
     ack::StoredResult,
     lease::Counter,
@@ -15,6 +19,8 @@ pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
 
 pub(super) struct Settling {
     tag: DeliveryTag,
+    /// Id of the settled message, if known.
+    pub message: Option<u128>,
     /// Time until results and groups expire, in seconds.
     seconds: u64,
     chords: Vec<(String, TaskId)>,
@@ -45,10 +51,11 @@ enum Step {
 }
 
 impl Settling {
-    /// Creates a settlement that only acknowledges a delivery.
-    pub(super) fn new(tag: &DeliveryTag, seconds: u64) -> Self {
+    /// Creates a settlement that only acknowledges the delivery of a message with this id.
+    pub(super) fn new(tag: &DeliveryTag, message: Option<u128>, seconds: u64) -> Self {
         Self {
             tag: tag.clone(),
+            message,
             seconds,
             chords: Vec::new(),
             steps: Vec::new(),
@@ -110,8 +117,8 @@ impl Settling {
 
     /// Returns the script that writes the settlement if the delivery is held or, with `again`, even if it is not:
     /// the server has lost an earlier write. Messages are then marked as redelivered, so that they do not run if
-    /// their tasks have ended.
-    pub(super) fn script(&self, counter: &Counter, again: bool) -> Invocation<'static> {
+    /// their tasks have ended, and messages whose ids `again` contains are not sent.
+    pub(super) fn script(&self, counter: &Counter, again: Option<&HashSet<u128>>) -> Invocation<'static> {
         let mut script = Invocation::on_delivery(&SETTLE, &self.tag);
         script
             .key(names::acked_early(&self.tag))
@@ -119,7 +126,7 @@ impl Settling {
             .arg(self.chords.len())
             .arg(self.seconds)
             .arg(&*counter.server)
-            .arg(if again { "again" } else { "" });
+            .arg(if again.is_some() { "again" } else { "" });
         for (group, part) in &self.chords {
             let keys = [".c", ".j", ".t", ".s", ".d"].map(|suffix| names::group(group, suffix));
             script.key(&keys).arg(part.as_str());
@@ -139,11 +146,13 @@ impl Settling {
                     script.key(names::group(group, "")).arg("group").arg(structure);
                 }
                 Step::Message { queue, priority, raw } => {
-                    let marked = if again {
-                        mark_redelivered(raw.as_bytes())
-                    } else {
-                        None
+                    let received = |known: &HashSet<u128>| {
+                        message_id(raw.as_bytes()).is_some_and(|id| known.contains(&id))
                     };
+                    if again.is_some_and(received) {
+                        continue;
+                    }
+                    let marked = again.and_then(|_| mark_redelivered(raw.as_bytes()));
                     script.arg("message");
                     script.message(queue, *priority, marked.as_ref().unwrap_or(raw));
                 }
@@ -151,6 +160,20 @@ impl Settling {
         }
         script
     }
+}
+
+/// Number of bytes at the end of a message in which its id is searched for.
+const ID_SEARCHED: usize = 256;
+
+/// Returns the id of a message, which is its original delivery tag, or `None` if the tag is not a UUID at the end of
+/// the message, where kombu and this crate write it. A redelivery does not change the id.
+pub(super) fn message_id(raw: &[u8]) -> Option<u128> {
+    const NAME: &[u8] = br#""delivery_tag": ""#;
+    let end = &raw[raw.len().saturating_sub(ID_SEARCHED)..];
+    let found = end.windows(NAME.len()).rposition(|window| window == NAME)?;
+    let value = end.get(found + NAME.len()..)?;
+    let text = value.get(..value.iter().position(|byte| *byte == b'"')?)?;
+    Uuid::try_parse_ascii(text).ok().map(|id| id.as_u128())
 }
 
 /// Reply of [`SETTLE`] if the delivery is not held.
@@ -205,4 +228,20 @@ while ARGV[arg] do
 end
 return redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
 "].concat();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redelivered_message_has_the_same_id() {
+        let raw = include_str!("../../tests/vectors/message.json").trim();
+        let id = message_id(raw.as_bytes()).unwrap();
+        let marked = mark_redelivered(raw.as_bytes()).unwrap();
+        assert_eq!(message_id(marked.as_bytes()), Some(id));
+        assert_eq!(message_id(b"{}"), None);
+        assert_eq!(message_id(br#"{"delivery_tag": "1"}"#), None);
+        assert_eq!(message_id(br#"{"delivery_tag": "1"#), None);
+    }
 }

@@ -84,6 +84,15 @@ impl Written {
             .collect()
     }
 
+    /// Returns the ids of the messages whose settlements are remembered.
+    pub(super) fn settled(&self) -> HashSet<u128> {
+        let settled = self.entries.iter().filter_map(|entry| match &*entry.write {
+            Write::Settling(settling) => settling.message,
+            Write::Part(_) => None,
+        });
+        settled.collect()
+    }
+
     /// Replaces entries that have been written again, each with its new server and number, or `None` if it is
     /// obsolete.
     pub(super) fn replace(&mut self, rewritten: &[Rewritten], bounds: Bounds) {
@@ -104,7 +113,7 @@ mod tests {
     use crate::broker::DeliveryTag;
 
     fn write(text: &str) -> Arc<Write> {
-        let mut settling = Settling::new(&DeliveryTag("tag".to_owned()), 60);
+        let mut settling = Settling::new(&DeliveryTag("tag".to_owned()), Some(1), 60);
         settling.add_group("group", text.to_owned());
         Arc::new(Write::Settling(settling))
     }

@@ -189,6 +189,15 @@ impl Inflight {
         (waiting, running)
     }
 
+    /// Returns the tags of the running tasks that were acknowledged before they started.
+    pub(super) fn acknowledged(&self) -> Vec<DeliveryTag> {
+        let entries = self.entries.lock();
+        let acknowledged = entries
+            .values()
+            .filter(|entry| entry.stage.load(Ordering::Acquire) == ACKNOWLEDGED);
+        acknowledged.map(|entry| entry.delivery.tag.clone()).collect()
+    }
+
     pub(super) fn holds(&self, tag: &DeliveryTag) -> bool {
         self.entries.lock().contains_key(tag)
     }

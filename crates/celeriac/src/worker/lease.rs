@@ -168,7 +168,10 @@ impl Renewals<'_> {
         let requested = Instant::now();
         let renewal = self.broker.renew(&tags).await?;
         let held = |delivery: &Delivery| inflight.holds(&delivery.tag);
-        while let Some(settled) = self.reserved_again.iter().position(|delivery| !held(delivery)) {
+        // A shutdown lets go of deliveries too, and returns them to their queues.
+        while let Some(settled) = self.reserved_again.iter().position(|delivery| !held(delivery))
+            && !self.shared.stop.is_cancelled()
+        {
             self.broker.ack(&self.reserved_again[settled], None).await?;
             self.reserved_again.swap_remove(settled);
         }
@@ -186,7 +189,7 @@ impl Renewals<'_> {
             }
             Renewal::Lost => {
                 let deliveries = inflight.reserved(Delivery::clone);
-                let recovery = self.broker.reserve(&deliveries).await?;
+                let recovery = self.broker.reserve(&deliveries, &inflight.acknowledged()).await?;
                 let (messages, settlements) = (recovery.reserved, recovery.rewritten);
                 if messages + settlements > 0 {
                     warn!(

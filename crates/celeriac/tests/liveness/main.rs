@@ -7,7 +7,10 @@
 mod clocks;
 #[path = "../celery/journal.rs"]
 mod journal;
+#[path = "../support/logs.rs"]
+mod logs;
 mod lost;
+mod older_data;
 mod pauses;
 #[path = "../celery/process.rs"]
 mod process;

@@ -64,7 +64,7 @@ const RUNNING: usize = 10;
 const WAITING: usize = 30;
 const LATER: usize = 40;
 /// Time until the tasks for later are due: longer than it takes to notice that a worker is dead.
-const COUNTDOWN: Duration = Duration::from_secs(8);
+const COUNTDOWN: Duration = Duration::from_secs(12);
 
 impl Fixture {
     /// Sends tasks that the worker at `url` runs, holds until it has a free slot, and holds until they are due.
@@ -73,7 +73,7 @@ impl Fixture {
         let broker = broker(server.url());
         let client = Client::new(broker.clone());
         let worker = Self::worker(url, "suspended", &journal, &["celery", "probe"]);
-        let running = (0..RUNNING).map(|number| task("work", &format!("running{number}"), 6.0));
+        let running = (0..RUNNING).map(|number| task("work", &format!("running{number}"), 10.0));
         let waiting = (0..WAITING).map(|number| task("work", &format!("waiting{number}"), 0.01));
         let later =
             (0..LATER).map(|number| task("work", &format!("later{number}"), 0.01).countdown(COUNTDOWN));
