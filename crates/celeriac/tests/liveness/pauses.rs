@@ -15,6 +15,7 @@ use crate::{
 
 /// Settings of worker processes.
 const SHORT_LEASE: (&str, &str) = ("TEST_LEASE", "1000");
+const ROOM: (&str, &str) = ("TEST_PREFETCH", "20");
 const ONE_THREAD: (&str, &str) = ("TOKIO_WORKER_THREADS", "1");
 
 fn task(name: &str, label: &str, seconds: f64) -> Signature {
@@ -64,7 +65,7 @@ const RUNNING: usize = 10;
 const WAITING: usize = 30;
 const LATER: usize = 40;
 /// Time until the tasks for later are due: longer than it takes to notice that a worker is dead.
-const COUNTDOWN: Duration = Duration::from_secs(12);
+const COUNTDOWN: Duration = Duration::from_secs(8);
 
 impl Fixture {
     /// Sends tasks that the worker at `url` runs, holds until it has a free slot, and holds until they are due.
@@ -73,12 +74,11 @@ impl Fixture {
         let broker = broker(server.url());
         let client = Client::new(broker.clone());
         let worker = Self::worker(url, "suspended", &journal, &["celery", "probe"]);
-        let running = (0..RUNNING).map(|number| task("work", &format!("running{number}"), 10.0));
+        let running = (0..RUNNING).map(|number| task("work", &format!("running{number}"), 6.0));
         let waiting = (0..WAITING).map(|number| task("work", &format!("waiting{number}"), 0.01));
         let later =
             (0..LATER).map(|number| task("work", &format!("later{number}"), 0.01).countdown(COUNTDOWN));
-        // Tasks for later first: they leave room for others.
-        let ids = send(&client, later.chain(running).chain(waiting).collect()).await;
+        let ids = send(&client, running.chain(waiting).chain(later).collect()).await;
         eventually("the worker holds everything", async || {
             let depth = celeriac::Broker::depth(broker.as_ref(), "celery").await.unwrap();
             let held = depth.unacked as usize == RUNNING + WAITING + LATER;
@@ -95,7 +95,7 @@ impl Fixture {
     }
 
     fn worker(url: &str, name: &str, journal: &Journal, queues: &[&str]) -> WorkerProcess {
-        WorkerProcess::start_with(url, name, journal, queues, &[SHORT_LEASE])
+        WorkerProcess::start_with(url, name, journal, queues, &[SHORT_LEASE, ROOM])
     }
 
     /// Starts another worker, and waits until it has run everything.
