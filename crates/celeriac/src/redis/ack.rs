@@ -124,15 +124,21 @@ impl Acks {
             .key(names::UNACKED)
             .key(&*counter.key)
             .arg(&*counter.server)
-            .arg(broker.result_seconds());
+            .arg(broker.result_seconds())
+            .arg(acks.len());
         for ack in acks {
             script.arg(ack.tag.as_str());
+        }
+        for ack in acks {
             match &ack.result {
-                Some(result) => script.key(&result.key).arg(1).arg(&result.text),
-                None => script.arg(0),
+                Some(result) => script.key(&result.key).arg(&result.text),
+                None => script.arg(""),
             };
         }
-        let (held, number) = broker.commands.script(&script).await?;
+        let (mut held, number): (Vec<bool>, u64) = broker.commands.script(&script).await?;
+        if held.is_empty() {
+            held = vec![true; acks.len()];
+        }
         Ok((held, counter, number))
     }
 }
@@ -142,26 +148,30 @@ scripts! {
     /// has taken it over and stores the result.
     ///
     /// KEYS: unacked_index, unacked, writes, then the results. ARGV: identity of the server, seconds until the
-    /// results expire, then for each delivery its tag, the number of its results (0 or 1) and the result. Returns
-    /// whether each delivery was held, and the number of the write.
+    /// results expire, number of deliveries, their tags, then for each delivery an empty string or its result.
+    /// Returns whether each delivery was held, or an empty list if all were, and the number of the write.
     ///
-    /// A delivery is deleted before its result is stored, because a server without free memory accepts only writes
-    /// that follow a deletion.
+    /// The deliveries are deleted before the results are stored, because a server without free memory accepts only
+    /// writes that follow a deletion.
     ACK = &[STORE, r"
-local held = {}
-local key, arg = 4, 3
-while ARGV[arg] do
-    local tag = ARGV[arg]
-    redis.call('ZREM', KEYS[1], tag)
-    local was_held = redis.call('HDEL', KEYS[2], tag)
-    held[#held + 1] = was_held
-    if ARGV[arg + 1] == '0' then
-        arg = arg + 2
-    else
-        if was_held == 1 then store(KEYS[key], ARGV[2], ARGV[arg + 2]) end
-        key, arg = key + 1, arg + 3
+local count = tonumber(ARGV[3])
+local last = 3 + count
+local lost = {}
+if redis.call('ZREM', KEYS[1], unpack(ARGV, 4, last)) == count then
+    redis.call('HDEL', KEYS[2], unpack(ARGV, 4, last))
+else
+    for i = 1, count do lost[i] = redis.call('HDEL', KEYS[2], ARGV[3 + i]) == 0 end
+end
+local key = 4
+for i = 1, count do
+    local text = ARGV[last + i]
+    if text ~= '' then
+        if not lost[i] then store(KEYS[key], ARGV[2], text) end
+        key = key + 1
     end
 end
+local held = {}
+for i, was_lost in ipairs(lost) do held[i] = was_lost and 0 or 1 end
 return {held, redis.call('HINCRBY', KEYS[3], ARGV[1], 1)}
 "].concat();
 }

@@ -147,6 +147,10 @@ local function write(key, seconds, text)
     return 1
 end
 local function store(key, seconds, text)
+    if redis.call('SET', key, text, 'EX', seconds, 'NX') then
+        redis.call('PUBLISH', key, text)
+        return 1
+    end
     if stored_status(key) == 'SUCCESS' then return 0 end
     return write(key, seconds, text)
 end
