@@ -116,8 +116,8 @@ impl TaskOptions {
         self
     }
 
-    /// Sets whether a running task is cancelled, at its next await, when another worker has taken over its message;
-    /// on by default.
+    /// Sets whether a running task is cancelled, at its next await, when another worker has taken over its
+    /// message; on by default.
     ///
     /// This happens if the worker was paused or cut off from the broker for longer than its lease. The other
     /// worker runs the task again. With `false`, the task continues to its end; in either case its outcome is
@@ -195,11 +195,12 @@ impl TaskContext {
 
     /// Runs blocking code on a thread where it delays no other task.
     ///
-    /// Blocking code in the task itself, such as a long computation or a synchronous client, occupies a thread of
-    /// the runtime: other tasks wait, and time limits and termination take effect only when the code returns.
+    /// Blocking code in the task itself, such as a long computation or a synchronous client, occupies a
+    /// thread of the runtime: other tasks wait, and time limits and termination take effect only when the
+    /// code returns.
     ///
-    /// If the task is stopped, the code still runs to its end and its value is discarded. Code that takes long
-    /// can check [`is_stopped`](Self::is_stopped).
+    /// If the task is stopped, the code still runs to its end and its value is discarded. Code that takes
+    /// long can check [`is_stopped`](Self::is_stopped).
     ///
     /// # Panics
     /// Panics if the code panics, which fails the task.
@@ -237,8 +238,8 @@ impl TaskContext {
         }
     }
 
-    /// Returns whether the worker no longer waits for this attempt: the task has returned, was stopped by a time
-    /// limit or termination, or another worker has taken over its message.
+    /// Returns whether the worker no longer waits for this attempt: the task has returned, was stopped by a
+    /// time limit or termination, or another worker has taken over its message.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stopped.is_cancelled()
@@ -276,8 +277,8 @@ impl SoftLimit {
 
 /// Error that ends one attempt at a task.
 ///
-/// With `?`, any error becomes a [`Failed`](Self::Failed): types that implement [`std::error::Error`], strings,
-/// and wrappers such as `anyhow::Error`. The exception is named after the error's Rust type, see
+/// With `?`, any error becomes a [`Failed`](Self::Failed): types that implement [`std::error::Error`],
+/// strings, and wrappers such as `anyhow::Error`. The exception is named after the error's Rust type, see
 /// [`Exception::from_error`]. [`TaskError::retry`] turns a transient error into a retry:
 ///
 /// ```

@@ -5,8 +5,8 @@ use redis::pipe;
 use serde_json::Value;
 
 use super::{
-    RedisBroker, ack::StoredResult, chord_scripts::PartRecord, commands, lease::Counter, names,
-    script::Invocation, scripts, written::Write,
+    RedisBroker, chord_scripts::PartRecord, commands, counter::Counter, names, script::Invocation, scripts,
+    settling::StoredResult, written::Write,
 };
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
@@ -85,7 +85,8 @@ impl ResultBackend for RedisBroker {
         let mut reply = reply.into_iter();
         let state = reply.next();
         if let Some(redis::Value::Int(number @ 1..)) = reply.next() {
-            self.remember(&counter, number.unsigned_abs(), Write::Part(record));
+            let part = [Write::Part(record)];
+            self.writer.remember(&counter, number.unsigned_abs(), part);
         }
         Ok(match state {
             Some(redis::Value::Int(0)) => ChordState::NotHeld,

@@ -13,6 +13,7 @@ mod chord_scripts;
 mod commands;
 mod config;
 mod connection;
+mod counter;
 mod dead;
 mod endpoint;
 mod error;
@@ -33,6 +34,7 @@ mod settling;
 mod tags;
 mod url;
 mod watch;
+mod writer;
 mod written;
 
 use std::{
@@ -46,15 +48,8 @@ use redis::{FromRedisValue, pipe};
 use tokio::sync::Mutex;
 
 use self::{
-    ack::Acks,
-    bindings::Bindings,
-    connection::Connection,
-    endpoint::Endpoint,
-    lease::{Counter, Lease},
-    script::Invocation,
-    settling::Settling,
-    tags::Tags,
-    watch::Watch,
+    ack::Acks, bindings::Bindings, connection::Connection, counter::Counter, endpoint::Endpoint,
+    lease::Lease, script::Invocation, settling::Settling, tags::Tags, watch::Watch, writer::Writer,
     written::Write,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
@@ -88,9 +83,8 @@ pub struct RedisBroker {
     rotation: AtomicUsize,
     /// Name of this handle in delivery tags and leases.
     instance: String,
-    /// Key that numbers the writes of this instance.
-    writes: Arc<str>,
     lease: Arc<Lease>,
+    writer: Writer,
     bindings: Arc<Lock<Bindings>>,
     acks: Acks,
 }
@@ -121,15 +115,23 @@ impl RedisBroker {
 
     fn with_commands(config: RedisConfig, commands: Arc<Connection>) -> Self {
         let instance = names::instance(&system::random_id().to_string(), config.lease);
+        let lease: Arc<Lease> = Arc::default();
         Self {
             receiving: commands.another(),
             tags: Mutex::default(),
             rotation: AtomicUsize::new(0),
             watch: Watch::new(Arc::clone(&commands)),
+            writer: Writer {
+                commands: Arc::clone(&commands),
+                key: names::writes(&instance).into(),
+                lease: Arc::clone(&lease),
+                written: Arc::default(),
+                seconds: config.result_ttl.as_secs().max(1),
+                bounds: config.rewrite,
+            },
             commands,
-            writes: names::writes(&instance).into(),
             instance,
-            lease: Arc::default(),
+            lease,
             bindings: Arc::default(),
             acks: Acks::default(),
             config,
@@ -143,31 +145,19 @@ impl RedisBroker {
         Self::with_commands(self.config, Arc::new(commands))
     }
 
-    /// Returns the counter of writes on the server that commands are sent to.
-    async fn counter(&self) -> Result<Counter, BrokerError> {
-        self.counter_on(&self.commands).await
-    }
-
-    async fn counter_on(&self, connection: &Connection) -> Result<Counter, BrokerError> {
-        Ok(Counter {
-            key: Arc::clone(&self.writes),
-            server: connection.live().await?.server,
-        })
-    }
-
     /// Runs a script that settles a delivery if it is held, which `is_held` reads from the reply. If the
-    /// server has lost its data, reserves the delivery again and repeats the script, to save the message. Returns
-    /// the reply and the counter that numbered the write.
+    /// server has lost its data, reserves the delivery again and repeats the script, to save the message.
+    /// Returns the reply and the counter that numbered the write.
     async fn run_settling<T: FromRedisValue>(
         &self,
         delivery: &Delivery,
         script: impl Fn(&Counter) -> Invocation<'static>,
         is_held: impl Fn(&T) -> bool,
     ) -> Result<(T, Counter), BrokerError> {
-        let counter = self.counter().await?;
+        let counter = self.writer.counter().await?;
         let reply = self.commands.script(&script(&counter)).await?;
         if !is_held(&reply) && self.reserve_if_lost(delivery).await? {
-            let counter = self.counter().await?;
+            let counter = self.writer.counter().await?;
             let reply = self.commands.script(&script(&counter)).await?;
             return Ok((reply, counter));
         }
@@ -186,16 +176,10 @@ impl RedisBroker {
         let is_held = |reply: &i64| *reply != settling::NOT_HELD;
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         if let Ok(number) = u64::try_from(reply) {
-            self.remember(&counter, number, Write::Settling(settling));
+            self.writer
+                .remember(&counter, number, [Write::Settling(settling)]);
         }
         Ok(reply)
-    }
-
-    /// Remembers a confirmed write, in case the server loses it.
-    fn remember(&self, counter: &Counter, number: u64, write: Write) {
-        self.lease.confirm(&counter.server, number);
-        let mut written = self.lease.written.lock();
-        written.add(&counter.server, number, Arc::new(write), self.config.rewrite);
     }
 }
 
@@ -264,7 +248,8 @@ impl Broker for RedisBroker {
             return Ok(false);
         };
         let acknowledged = self.settling(delivery);
-        self.remember(&counter, number, Write::Settling(acknowledged));
+        self.writer
+            .remember(&counter, number, [Write::Settling(acknowledged)]);
         Ok(true)
     }
 
@@ -304,7 +289,7 @@ impl Broker for RedisBroker {
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<bool, BrokerError> {
         let ack = || {
             let stored = result.map(|meta| self.stored(meta));
-            self.acks.ack(self, delivery, stored)
+            self.acks.ack(&self.writer, delivery, stored)
         };
         if ack().await? {
             return Ok(true);
@@ -375,7 +360,12 @@ impl Broker for RedisBroker {
         let other = Self::with_commands(self.config.clone(), Arc::new(commands));
         Some(Arc::new(Self {
             instance: self.instance.clone(),
-            writes: Arc::clone(&self.writes),
+            writer: Writer {
+                key: Arc::clone(&self.writer.key),
+                lease: Arc::clone(&self.lease),
+                written: Arc::clone(&self.writer.written),
+                ..other.writer
+            },
             lease: Arc::clone(&self.lease),
             bindings: Arc::clone(&self.bindings),
             ..other

@@ -50,7 +50,7 @@ impl RedisBroker {
     }
 
     async fn take(&self, tags: &mut Tags, queues: &[&str], max: usize) -> Result<Vec<Delivery>, BrokerError> {
-        let counter = self.counter_on(&self.receiving).await?;
+        let counter = self.writer.counter_on(&self.receiving).await?;
         let mut invocation = Invocation::new(&scripts::RECEIVE);
         invocation
             .key(names::UNACKED_INDEX)

@@ -15,7 +15,7 @@ use super::{
     RedisBroker,
     bindings::Bindings,
     chord_scripts, commands,
-    lease::Counter,
+    counter::Counter,
     names, restore,
     script::{Invocation, scripts},
     scripts,
@@ -36,7 +36,7 @@ const RENEW_BATCH: usize = 1000;
 
 impl RedisBroker {
     pub(super) async fn renew_lease(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
-        let counter = self.counter().await?;
+        let counter = self.writer.counter().await?;
         let server = &counter.server;
         let next_tag = self.lease.next_tag.load(Ordering::Acquire);
         let before = self.lease.confirmed();
@@ -97,7 +97,7 @@ impl RedisBroker {
     /// Reserves a delivery again if the server has lost this handle's reservations, even if no renewal has
     /// detected the loss yet. Returns whether they were lost.
     pub(super) async fn reserve_if_lost(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let counter = self.counter().await?;
+        let counter = self.writer.counter().await?;
         let before = self.lease.confirmed();
         let (known, confirmed) = before.unwrap_or_else(|| (Arc::clone(&counter.server), 0));
         let mut pipeline = pipe();
@@ -115,23 +115,23 @@ impl RedisBroker {
         Ok(lost)
     }
 
-    /// Writes again what the server has lost: this handle's recent writes, the early acknowledgements of running
-    /// tasks, and the reservations of `deliveries`.
+    /// Writes again what the server has lost: this handle's recent writes, the early acknowledgements of
+    /// running tasks, and the reservations of `deliveries`.
     pub(super) async fn recover(
         &self,
         deliveries: &[Delivery],
         acknowledged: &[DeliveryTag],
     ) -> Result<Recovery, BrokerError> {
-        let counter = self.counter().await?;
+        let counter = self.writer.counter().await?;
         let kept: HashMap<String, u64> = self.commands.command(commands::HGETALL, &*counter.key).await?;
         // Without the lease, the server has lost everything, in the same run.
         let all = self.lease.lost.load(Ordering::Acquire);
-        let lost = self.lease.written.lock().lost(|entry| {
+        let lost = self.writer.written.lock().lost(|entry| {
             let kept = kept.get(&*entry.server).copied().unwrap_or_default();
             all || entry.server != counter.server && entry.number > kept
         });
         // Messages that this worker has received are either reserved again or settled.
-        let mut received = self.lease.written.lock().settled();
+        let mut received = self.writer.written.lock().settled();
         received.extend(deliveries.iter().filter_map(|delivery| message_id(&delivery.raw)));
         let mut rewritten = Vec::new();
         let mut failure = None;
@@ -145,7 +145,10 @@ impl RedisBroker {
                 Err(error) => failure = Some(error),
             }
         }
-        self.lease.written.lock().replace(&rewritten, self.config.rewrite);
+        self.writer
+            .written
+            .lock()
+            .replace(&rewritten, self.config.rewrite);
         if let Some(error) = failure {
             return Err(error);
         }
@@ -163,8 +166,8 @@ impl RedisBroker {
         })
     }
 
-    /// Returns deliveries to their queues that this worker has settled but older data contains, and that it does not
-    /// remember: they would stay reserved as long as the worker lives.
+    /// Returns deliveries to their queues that this worker has settled but older data contains, and that it
+    /// does not remember: they would stay reserved as long as the worker lives.
     async fn restore_settled(&self, held: &[Delivery]) -> Result<(), BrokerError> {
         let held: HashSet<&str> = held.iter().map(|delivery| delivery.tag.as_str()).collect();
         let known = self.tag(self.lease.known_tags.load(Ordering::Acquire)).0;
@@ -229,8 +232,8 @@ impl RedisBroker {
         Ok((entry, number.map(|number| (Arc::clone(&counter.server), number))))
     }
 
-    /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged. Returns the
-    /// number of new reservations and the number of the write.
+    /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged. Returns
+    /// the number of new reservations and the number of the write.
     async fn reserve_again(
         &self,
         deliveries: &[Delivery],
@@ -266,10 +269,10 @@ scripts! {
     /// Renews the lease and the reservations of deliveries. The score of the lease always changes, because
     /// other workers judge by the change.
     ///
-    /// KEYS: leases, unacked_index, writes. ARGV: instance, lease seconds, identity of the server and of the server
-    /// that holds the deliveries, then the tags. Returns whether the lease was added, the number of the write, the
-    /// number of the last write that the data contains of the server that holds the deliveries, and the positions
-    /// of the tags that are not reserved.
+    /// KEYS: leases, unacked_index, writes. ARGV: instance, lease seconds, identity of the server and of the
+    /// server that holds the deliveries, then the tags. Returns whether the lease was added, the number of
+    /// the write, the number of the last write that the data contains of the server that holds the
+    /// deliveries, and the positions of the tags that are not reserved.
     ///
     /// The first write frees memory, if anything: a server without free memory accepts the writes after it.
     RENEW = r"
@@ -302,9 +305,9 @@ return {before and 0 or 1, number, kept, missing}
 
     /// Reserves deliveries.
     ///
-    /// KEYS: unacked_index, unacked, writes. ARGV: identity of the server, then for each delivery its tag, the
-    /// message, the tail of its reservation. Returns the number of new reservations and the number of the write. As
-    /// in receiving, a message that is clearly not JSON is reserved as a JSON string.
+    /// KEYS: unacked_index, unacked, writes. ARGV: identity of the server, then for each delivery its tag,
+    /// the message, the tail of its reservation. Returns the number of new reservations and the number of the
+    /// write. As in receiving, a message that is clearly not JSON is reserved as a JSON string.
     RESERVE = r"
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] + 1)

@@ -1,13 +1,12 @@
-//! Settlement of one delivery: results, messages and chords that one script writes. It can be written again if the
-//! server has lost it.
+//! Settlement of one delivery: results, messages and chords that one script writes. It can be written again
+//! if the server has lost it.
 
 use std::collections::HashSet;
 
 use uuid::Uuid;
 
 use super::{
-    ack::StoredResult,
-    lease::Counter,
+    counter::Counter,
     names,
     script::{Invocation, scripts},
     scripts::STORE,
@@ -16,6 +15,12 @@ use crate::{broker::DeliveryTag, message::mark_redelivered, result::ResultMeta, 
 
 /// Suffixes of the keys that a header with the same id may have left behind.
 pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
+
+/// Encoded result to store and publish.
+pub(super) struct StoredResult {
+    pub key: String,
+    pub text: String,
+}
 
 pub(super) struct Settling {
     tag: DeliveryTag,
@@ -115,9 +120,9 @@ impl Settling {
         self.tag.as_str().len() + chords.chain(steps).sum::<usize>()
     }
 
-    /// Returns the script that writes the settlement if the delivery is held or, with `again`, even if it is not:
-    /// the server has lost an earlier write. Messages are then marked as redelivered, so that they do not run if
-    /// their tasks have ended, and messages whose ids `again` contains are not sent.
+    /// Returns the script that writes the settlement if the delivery is held or, with `again`, even if it is
+    /// not: the server has lost an earlier write. Messages are then marked as redelivered, so that they do
+    /// not run if their tasks have ended, and messages whose ids `again` contains are not sent.
     pub(super) fn script(&self, counter: &Counter, again: Option<&HashSet<u128>>) -> Invocation<'static> {
         let mut script = Invocation::on_delivery(&SETTLE, &self.tag);
         script
@@ -165,8 +170,8 @@ impl Settling {
 /// Number of bytes at the end of a message in which its id is searched for.
 const ID_SEARCHED: usize = 256;
 
-/// Returns the id of a message, which is its original delivery tag, or `None` if the tag is not a UUID at the end of
-/// the message, where kombu and this crate write it. A redelivery does not change the id.
+/// Returns the id of a message, which is its original delivery tag, or `None` if the tag is not a UUID at the
+/// end of the message, where kombu and this crate write it. A redelivery does not change the id.
 pub(super) fn message_id(raw: &[u8]) -> Option<u128> {
     const NAME: &[u8] = br#""delivery_tag": ""#;
     let end = &raw[raw.len().saturating_sub(ID_SEARCHED)..];
@@ -184,10 +189,10 @@ pub(super) const CHORD_TAKEN: i64 = -2;
 scripts! {
     /// Settles a delivery and applies the steps, if the delivery is still held, or if they are written again.
     ///
-    /// KEYS: unacked_index, unacked, acked-early, writes, then for each chord .c, .j, .t, .s, .d, then the keys of
-    /// the steps. ARGV: delivery tag, number of chords, seconds to keep, identity of the server, `again` or an
-    /// empty string, then the claims, then for each step its kind and arguments. Returns the number of the write,
-    /// -1 (not held), or -2 (a claim is lost).
+    /// KEYS: unacked_index, unacked, acked-early, writes, then for each chord .c, .j, .t, .s, .d, then the
+    /// keys of the steps. ARGV: delivery tag, number of chords, seconds to keep, identity of the server,
+    /// `again` or an empty string, then the claims, then for each step its kind and arguments. Returns the
+    /// number of the write, -1 (not held), or -2 (a claim is lost).
     SETTLE = &[STORE, r"
 local again = ARGV[5] == 'again'
 if not again and redis.call('HEXISTS', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) == 0 then return -1 end

@@ -1,19 +1,19 @@
-//! Memory of what a worker has recently written: results, retries, follow-up tasks and parts of chords. If the
-//! server returns with older data, the worker writes again what the server has lost.
+//! Memory of what a worker has recently written: results, retries, follow-up tasks and parts of chords. If
+//! the server returns with older data, the worker writes again what the server has lost.
 //!
-//! The server numbers the writes of each instance, in the same step as the write. Its data is always the result of
-//! some first part of its history, so after a restart or a fail-over the stored number shows exactly which writes
-//! are lost. Numbers belong to one run of one server, because a request never moves to another connection.
+//! The server numbers the writes of each instance, in the same step as the write. Its data is always the
+//! result of some first part of its history, so after a restart or a fail-over the stored number shows
+//! exactly which writes are lost. Numbers belong to one run of one server, because a request never moves to
+//! another connection.
 
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::{chord_scripts::PartRecord, settling::Settling};
+use super::{chord_scripts::PartRecord, config::Bounds, settling::Settling};
 
 /// Approximate size of an entry besides its texts.
 const ENTRY_BYTES: usize = 160;
@@ -40,13 +40,6 @@ pub(super) enum Write {
 
 /// Entry that has been written again, with its new server and number, or `None` if it is obsolete.
 pub(super) type Rewritten = (Arc<Entry>, Option<(Arc<str>, u64)>);
-
-/// Bounds of the memory.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    pub bytes: usize,
-    pub time: Duration,
-}
 
 impl Write {
     fn bytes(&self) -> usize {
@@ -109,6 +102,8 @@ impl Written {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::broker::DeliveryTag;
 

@@ -139,8 +139,8 @@ impl Attempt<'_> {
         registered.ok_or_else(|| self.not_registered())
     }
 
-    /// Runs the task. Returns its outcome, or `None` if it was cancelled because another worker has taken over
-    /// its delivery.
+    /// Runs the task. Returns its outcome, or `None` if it was cancelled because another worker has taken
+    /// over its delivery.
     async fn run(
         &self,
         registered: &Registered,
@@ -217,11 +217,11 @@ impl Attempt<'_> {
         }
     }
 
-    /// Polls `call` until it ends, a time limit passes, the task is terminated or, if `cancel_when_lost`, another
-    /// worker takes over its delivery.
+    /// Polls `call` until it ends, a time limit passes, the task is terminated or, if `cancel_when_lost`,
+    /// another worker takes over its delivery.
     ///
-    /// Returns `Err` if the call panicked or was stopped before it ended, with the outcome unless the delivery is
-    /// lost.
+    /// Returns `Err` if the call panicked or was stopped before it ended, with the outcome unless the
+    /// delivery is lost.
     async fn within(
         &self,
         limits: TimeLimit,

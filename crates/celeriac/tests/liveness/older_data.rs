@@ -1,4 +1,5 @@
-//! Servers that return with older data: restarted from a snapshot, or replaced by a replica that lagged behind.
+//! Servers that return with older data: restarted from a snapshot, or replaced by a replica that lagged
+//! behind.
 
 use std::{sync::Arc, time::Duration};
 

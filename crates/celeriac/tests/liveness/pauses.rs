@@ -68,7 +68,8 @@ const LATER: usize = 40;
 const COUNTDOWN: Duration = Duration::from_secs(8);
 
 impl Fixture {
-    /// Sends tasks that the worker at `url` runs, holds until it has a free slot, and holds until they are due.
+    /// Sends tasks that the worker at `url` runs, holds until it has a free slot, and holds until they are
+    /// due.
     async fn start(server: Server, name: &str, url: &str) -> (Self, WorkerProcess) {
         let journal = Journal::new(name);
         let broker = broker(server.url());
@@ -107,7 +108,8 @@ impl Fixture {
         other
     }
 
-    /// Waits until the suspended worker runs a new task, and asserts that it ran none of those that it had lost.
+    /// Waits until the suspended worker runs a new task, and asserts that it ran none of those that it had
+    /// lost.
     async fn assert_not_begun_tasks_ran_once(&self) {
         let probe = task("work", "probe", 0.01).queue("probe");
         let id = self.client.send(probe).await.unwrap();

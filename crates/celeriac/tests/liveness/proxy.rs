@@ -1,5 +1,5 @@
-//! TCP proxy that can stop forwarding without closing its connections, as a broken network does, and can move to
-//! another server, as an address does after a fail-over.
+//! TCP proxy that can stop forwarding without closing its connections, as a broken network does, and can move
+//! to another server, as an address does after a fail-over.
 
 use std::{
     io::{Read, Write},
