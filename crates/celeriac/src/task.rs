@@ -110,8 +110,8 @@ impl TaskOptions {
         self
     }
 
-    /// Sets whether a running task is cancelled, at its next await, when another worker has taken over its message;
-    /// on by default.
+    /// Sets whether a running task is cancelled, at its next await, when another worker has taken over its
+    /// message; on by default.
     ///
     /// This happens if the worker was paused or cut off from the broker for longer than its lease. The other
     /// worker runs the task again. With `false`, the task continues to its end; in either case its outcome is

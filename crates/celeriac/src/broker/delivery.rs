@@ -51,8 +51,8 @@ impl Delivery {
 pub enum Renewal {
     /// The reservations are renewed.
     Kept,
-    /// The lease is renewed, but these deliveries are no longer reserved for this handle: another worker has taken
-    /// them over. They must not be run or settled.
+    /// The lease is renewed, but these deliveries are no longer reserved for this handle: another worker has
+    /// taken them over. They must not be run or settled.
     Taken(Vec<DeliveryTag>),
     /// The broker has lost data of this handle: all of it, or what was written last.
     /// [Reserve](crate::Broker::reserve) all deliveries in progress again; until then every renewal returns

@@ -53,8 +53,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// each, in order.
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>>;
 
-    /// Sends several messages and extends `log` in one step, like [`publish`](Self::publish). Sends nothing if
-    /// the broker has lost batches of the log.
+    /// Sends several messages and extends `log` in one step, like [`publish`](Self::publish). Sends nothing
+    /// if the broker has lost batches of the log.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm. If the connection broke, the messages may have been
@@ -88,8 +88,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// them.
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError>;
 
-    /// Acknowledges a delivery and stores its result, in one step. Does nothing and returns false if the delivery
-    /// is no longer held.
+    /// Acknowledges a delivery and stores its result, in one step. Does nothing and returns false if the
+    /// delivery is no longer held.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
@@ -114,8 +114,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError>;
 
-    /// Acknowledges a delivery and sends `message` in its place, in one step. Does nothing and returns false if the
-    /// delivery is no longer held, because it was acknowledged or another worker has taken it over.
+    /// Acknowledges a delivery and sends `message` in its place, in one step. Does nothing and returns false
+    /// if the delivery is no longer held, because it was acknowledged or another worker has taken it over.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
@@ -126,8 +126,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         result: Option<&ResultMeta>,
     ) -> Result<bool, BrokerError>;
 
-    /// Returns a message to the head of its queue, marked as redelivered. Does nothing and returns false if the
-    /// delivery is no longer held.
+    /// Returns a message to the head of its queue, marked as redelivered. Does nothing and returns false if
+    /// the delivery is no longer held.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
@@ -144,12 +144,12 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError>;
 
-    /// Returns a handle for one worker, with a lease and deliveries of its own, or `None` if any number of workers
-    /// can share this handle.
+    /// Returns a handle for one worker, with a lease and deliveries of its own, or `None` if any number of
+    /// workers can share this handle.
     fn for_worker(&self) -> Option<Arc<dyn Broker>>;
 
-    /// Returns a handle with the same lease and deliveries but connections of its own, for a thread with another
-    /// runtime, or `None` if the broker has no connections.
+    /// Returns a handle with the same lease and deliveries but connections of its own, for a thread with
+    /// another runtime, or `None` if the broker has no connections.
     fn with_own_connections(&self) -> Option<Arc<dyn Broker>>;
 
     /// Renews the lease of this handle and the reservations of these deliveries. Other workers take over
@@ -161,15 +161,20 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns an error if the broker did not confirm.
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError>;
 
-    /// Writes again what the broker has lost: the reservations of `deliveries`, which this handle holds, and its
-    /// recent settlements; see [`Renewal::Lost`].
+    /// Writes again what the broker has lost: the reservations of `deliveries`, which this handle holds, that
+    /// tasks with the tags `acknowledged` have been [acknowledged early](Self::begin), and recent
+    /// settlements; see [`Renewal::Lost`].
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
-    async fn reserve(&self, deliveries: &[Delivery]) -> Result<Recovery, BrokerError>;
+    async fn reserve(
+        &self,
+        deliveries: &[Delivery],
+        acknowledged: &[DeliveryTag],
+    ) -> Result<Recovery, BrokerError>;
 
-    /// Returns the time for which a renewal is valid, from the moment at which it was requested. Other workers
-    /// may take over the deliveries of a handle that has not renewed its lease for this time.
+    /// Returns the time for which a renewal is valid, from the moment at which it was requested. Other
+    /// workers may take over the deliveries of a handle that has not renewed its lease for this time.
     fn lease(&self) -> Duration;
 
     /// Returns the longest time between two calls of [`renew`](Self::renew), and of

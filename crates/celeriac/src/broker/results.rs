@@ -19,8 +19,8 @@ use crate::{
 /// breaking users.
 #[async_trait]
 pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
-    /// Stores and announces a result. `SUCCESS` is never replaced, and a state that is not final never replaces a
-    /// final one.
+    /// Stores and announces a result. `SUCCESS` is never replaced, and a state that is not final never
+    /// replaces a final one.
     ///
     /// # Errors
     /// Returns an error if the backend does not confirm. Repeating the call is harmless.

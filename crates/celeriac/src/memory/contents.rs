@@ -135,8 +135,8 @@ impl Contents {
         self.results.get(id).filter(|meta| meta.status.is_final())
     }
 
-    /// Stores results, except those that would replace `SUCCESS`, or that are not final and would replace a final
-    /// one.
+    /// Stores results, except those that would replace `SUCCESS`, or that are not final and would replace a
+    /// final one.
     pub(super) fn store<'a>(&mut self, results: impl IntoIterator<Item = &'a ResultMeta>) {
         for meta in results {
             let stored = self.final_result(&meta.task_id).map(|stored| &stored.status);

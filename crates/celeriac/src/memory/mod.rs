@@ -315,7 +315,7 @@ impl Broker for MemoryBroker {
         })
     }
 
-    async fn reserve(&self, _: &[Delivery]) -> Result<Recovery, BrokerError> {
+    async fn reserve(&self, _: &[Delivery], _: &[DeliveryTag]) -> Result<Recovery, BrokerError> {
         // Reservations are lost only together with the process.
         Ok(Recovery::default())
     }

@@ -5,8 +5,8 @@ use redis::pipe;
 use serde_json::Value;
 
 use super::{
-    RedisBroker, ack::StoredResult, chord_scripts::PartRecord, commands, lease::Counter, names,
-    script::Invocation, scripts, written::Write,
+    RedisBroker, chord_scripts::PartRecord, commands, counter::Counter, names, script::Invocation, scripts,
+    settling::StoredResult, written::Write,
 };
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
@@ -16,9 +16,6 @@ use crate::{
     result::{ResultMeta, Status},
     task_id::TaskId,
 };
-
-/// Longest lifetime of results, about 100 years; Redis rejects times that it cannot represent.
-const MAX_RESULT_SECONDS: u64 = 100 * 365 * 86_400;
 
 /// Offset of the last byte that is read to get the status of a stored result, which may be large.
 const STATUS_END: isize = 63;
@@ -42,7 +39,7 @@ impl RedisBroker {
 
     /// Returns the lifetime of results in whole seconds.
     pub(super) fn result_seconds(&self) -> u64 {
-        self.config.result_ttl.as_secs().clamp(1, MAX_RESULT_SECONDS)
+        self.config.result_seconds()
     }
 }
 
@@ -124,7 +121,7 @@ impl ResultBackend for RedisBroker {
             if !self.is_held(delivery).await? {
                 return Ok(ChordState::NotHeld);
             }
-            let counter = results.counter().await?;
+            let counter = results.writer.counter().await?;
             let reply = results.commands.script(&record.script(&counter, true)).await?;
             return Ok(chord_state(reply).0);
         }
@@ -133,7 +130,8 @@ impl ResultBackend for RedisBroker {
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         let (state, number) = chord_state(reply);
         if let Some(number) = number {
-            self.remember(&counter, number, Write::Part(record));
+            let part = [Write::Part(record)];
+            self.writer.remember(&counter, number, part);
         }
         Ok(state)
     }

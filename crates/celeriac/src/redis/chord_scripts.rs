@@ -1,5 +1,6 @@
-//! Lua scripts that record the parts of chords, and acknowledge tasks before they start. Chord headers are stored under the keys of Celery 5.7 (those of 5.6
-//! and two more), so Python and Rust workers can complete a header together.
+//! Lua scripts that record the parts of chords, and acknowledge tasks before they start. Chord headers are
+//! stored under the keys of Celery 5.7 (those of 5.6 and two more), so Python and Rust workers can complete a
+//! header together.
 //!
 //! A part is recorded while its delivery is reserved, and replaces an earlier result of the same task. The
 //! worker that completes the header claims the body (`.c`); then it publishes the body, deletes the header
@@ -7,12 +8,14 @@
 //! claim is still its own or has expired.
 
 use super::{
-    lease::Counter,
+    counter::Counter,
     names,
     script::{Invocation, scripts},
 };
 use crate::broker::{ChordPart, DeliveryTag};
 
+/// Lifetime of the marker of an early acknowledgement; no task runs longer.
+const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
 /// Lifetime of a claim on a chord's body after its worker dies; as short as a lease.
 const CLAIM_SECONDS: u64 = 10;
 
@@ -66,13 +69,26 @@ impl PartRecord {
     }
 }
 
+/// Returns the script that acknowledges a delivery before its task starts if the delivery is held or, with
+/// `again`, even if it is not.
+pub(super) fn begin(tag: &DeliveryTag, counter: &Counter, again: bool) -> Invocation<'static> {
+    let mut script = Invocation::on_delivery(&BEGIN, tag);
+    script
+        .key(names::acked_early(tag))
+        .key(&*counter.key)
+        .arg(ACKED_EARLY_SECONDS)
+        .arg(&*counter.server)
+        .arg(if again { "again" } else { "" });
+    script
+}
+
 scripts! {
     /// Records a part of a chord's header.
     ///
-    /// KEYS: unacked, then .j, .t, .s, .d, .c and the key of the group itself, then acked-early, writes. ARGV:
-    /// delivery tag, part, score, common prefix of the task's results, task id, seconds to keep, seconds of a
-    /// claim, identity of the server, `again` or an empty string. Returns 0 (not held), 1 (parts are missing), or
-    /// 2, then the number of the write, and for 2 the group and all parts.
+    /// KEYS: unacked, then .j, .t, .s, .d, .c and the key of the group itself, then acked-early, writes.
+    /// ARGV: delivery tag, part, score, common prefix of the task's results, task id, seconds to keep,
+    /// seconds of a claim, identity of the server, `again` or an empty string. Returns 0 (not held), 1 (parts
+    /// are missing), or 2, then the number of the write, and for 2 the group and all parts.
     PART = r"
 if ARGV[9] ~= 'again' and redis.call('HEXISTS', KEYS[1], ARGV[1]) + redis.call('EXISTS', KEYS[8]) == 0 then
     return {0, 0}
@@ -98,11 +114,12 @@ return answer
 
     /// Acknowledges a delivery before its task starts.
     ///
-    /// KEYS: unacked_index, unacked, acked-early, writes. ARGV: delivery tag, seconds to keep, identity of the
-    /// server. Returns the number of the write, or -1 (not held).
+    /// KEYS: unacked_index, unacked, acked-early, writes. ARGV: delivery tag, seconds to keep, identity of
+    /// the server, `again` or an empty string. Returns the number of the write, or -1 (not held).
     BEGIN = r"
 redis.call('ZREM', KEYS[1], ARGV[1])
-if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 and redis.call('EXISTS', KEYS[3]) == 0 then return -1 end
+local held = redis.call('HDEL', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) > 0
+if not held and ARGV[4] ~= 'again' then return -1 end
 redis.call('SETEX', KEYS[3], ARGV[2], '1')
 return redis.call('HINCRBY', KEYS[4], ARGV[3], 1)
 ";

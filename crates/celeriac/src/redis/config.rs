@@ -6,8 +6,17 @@ use std::{fmt, path::PathBuf, time::Duration};
 use super::{
     error::ConfigError,
     url::{self, Location},
-    written::Bounds,
 };
+
+/// Bounds of the memory for recent writes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub bytes: usize,
+    pub time: Duration,
+}
+
+/// Longest lifetime of results, about 100 years; Redis rejects times that it cannot represent.
+const MAX_RESULT_SECONDS: u64 = 100 * 365 * 86_400;
 
 /// Settings of a [`RedisBroker`](super::RedisBroker).
 ///
@@ -101,8 +110,8 @@ impl RedisConfig {
         self
     }
 
-    /// Sets the interval at which a worker renews its lease and checks the leases of other workers; a sixth of
-    /// the lease by default. It must not exceed a third of the lease.
+    /// Sets the interval at which a worker renews its lease and checks the leases of other workers; a sixth
+    /// of the lease by default. It must not exceed a third of the lease.
     pub fn renewal_interval(mut self, interval: Duration) -> Self {
         self.renewal_interval = Some(interval);
         self
@@ -114,12 +123,12 @@ impl RedisConfig {
         interval.min(self.visibility_timeout / 4)
     }
 
-    /// Sets the memory for what a worker has written recently, in bytes, and the time for which it is kept; 8 MiB and
-    /// an hour by default. 0 bytes disable it.
+    /// Sets the memory for what a worker has written recently, in bytes, and the time for which it is kept; 8
+    /// MiB and an hour by default. 0 bytes disable it.
     ///
-    /// If the server returns with older data, after a restart from a snapshot or a fail-over to a replica that
-    /// lagged, the worker writes again what the server has lost: results, retries, follow-up tasks and parts of
-    /// chords. The oldest entries are dropped first.
+    /// If the server returns with older data, after a restart from a snapshot or a fail-over to a replica
+    /// that lagged, the worker writes again what the server has lost: results, retries, follow-up tasks and
+    /// parts of chords. The oldest entries are dropped first.
     pub fn rewrite(mut self, bytes: usize, time: Duration) -> Self {
         self.rewrite = Bounds { bytes, time };
         self
@@ -162,6 +171,11 @@ impl RedisConfig {
     pub fn dead_letter_capacity(mut self, capacity: usize) -> Self {
         self.dead_letter_capacity = capacity;
         self
+    }
+
+    /// Returns the lifetime of results in whole seconds.
+    pub(super) fn result_seconds(&self) -> u64 {
+        self.result_ttl.as_secs().clamp(1, MAX_RESULT_SECONDS)
     }
 
     /// Returns the server's host and port and the database number, for telemetry.

@@ -1,12 +1,12 @@
 //! Decides which workers are dead, from what this process has itself seen.
 //!
-//! A lease is a score that its worker changes with every renewal. A worker is dead if its score has not changed
-//! for the length of its lease, measured by this process's monotonic clock, between two reads of the server. The
-//! score is a time for the sake of earlier releases, but no clock is compared with it, so a step of any clock,
-//! including the server's, does not end a lease.
+//! A lease is a score that its worker changes with every renewal. A worker is dead if its score has not
+//! changed for the length of its lease, measured by this process's monotonic clock, between two reads of the
+//! server. The score is a time for the sake of earlier releases, but no clock is compared with it, so a step
+//! of any clock, including the server's, does not end a lease.
 //!
-//! Only uninterrupted observation counts: after a pause of this process, an outage, or a time during which the
-//! server rejected commands, live workers could not renew either, so the observation starts again.
+//! Only uninterrupted observation counts: after a pause of this process, an outage, or a time during which
+//! the server rejected commands, live workers could not renew either, so the observation starts again.
 
 use std::{collections::HashMap, time::Duration};
 

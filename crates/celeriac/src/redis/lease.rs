@@ -10,20 +10,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{judge::Judge, written::Written};
+use super::judge::Judge;
 use crate::lock::Lock;
 
 /// Time without renewal after which a missing lease does not count as lost: other workers have removed it and
 /// restored the messages.
 const MAX_SUSPENSION: Duration = Duration::from_secs(43_200);
-
-/// Key and field that number the writes of an instance.
-#[derive(Clone)]
-pub(super) struct Counter {
-    pub key: Arc<str>,
-    /// Identity of the server that a request is sent to.
-    pub server: Arc<str>,
-}
 
 #[derive(Default)]
 pub(super) struct Lease {
@@ -33,8 +25,10 @@ pub(super) struct Lease {
     pub lost: AtomicBool,
     /// The server that holds the deliveries, and the number of the last confirmed write there.
     confirmed: Lock<Option<(Arc<str>, u64)>>,
-    /// Recent writes of this worker.
-    pub written: Lock<Written>,
+    /// Number of the next tag that this worker assigns, and its value at the last renewal. Deliveries with
+    /// lower numbers are known to the worker.
+    pub next_tag: AtomicU64,
+    pub known_tags: AtomicU64,
     renewed: Lock<Option<Instant>>,
     /// Observations of the leases of all workers.
     pub judge: Lock<Judge>,
@@ -62,7 +56,8 @@ impl Lease {
         self.confirmed.lock().clone()
     }
 
-    /// Records a confirmed write. Writes to a server other than the one that holds the deliveries do not count.
+    /// Records a confirmed write. Writes to a server other than the one that holds the deliveries do not
+    /// count.
     pub(super) fn confirm(&self, server: &Arc<str>, number: u64) {
         let mut confirmed = self.confirmed.lock();
         match &mut *confirmed {

@@ -13,6 +13,7 @@ mod chord_scripts;
 mod commands;
 mod config;
 mod connection;
+mod counter;
 mod dead;
 mod endpoint;
 mod error;
@@ -34,6 +35,7 @@ mod settling;
 mod tags;
 mod url;
 mod watch;
+mod writer;
 mod written;
 
 use std::{
@@ -47,15 +49,8 @@ use redis::{FromRedisValue, pipe};
 use tokio::sync::Mutex;
 
 use self::{
-    ack::Acks,
-    bindings::Bindings,
-    connection::Connection,
-    endpoint::Endpoint,
-    lease::{Counter, Lease},
-    script::Invocation,
-    settling::Settling,
-    tags::Tags,
-    watch::Watch,
+    ack::Acks, bindings::Bindings, connection::Connection, counter::Counter, endpoint::Endpoint,
+    lease::Lease, script::Invocation, settling::Settling, tags::Tags, watch::Watch, writer::Writer,
     written::Write,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
@@ -74,9 +69,6 @@ use crate::{
 /// Shortest lease.
 const MIN_LEASE: Duration = Duration::from_millis(60);
 
-/// Lifetime of the marker of an early acknowledgement; no task runs longer.
-const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
-
 /// Celery's message broker and result backend in one Redis database.
 pub struct RedisBroker {
     config: RedisConfig,
@@ -93,9 +85,8 @@ pub struct RedisBroker {
     rotation: AtomicUsize,
     /// Name of this handle in delivery tags and leases.
     instance: String,
-    /// Key that numbers the writes of this instance.
-    writes: Arc<str>,
     lease: Arc<Lease>,
+    writer: Writer,
     bindings: Arc<Lock<Bindings>>,
     acks: Acks,
 }
@@ -138,16 +129,24 @@ impl RedisBroker {
         results: Option<Arc<RedisBroker>>,
     ) -> Self {
         let instance = names::instance(&system::random_id().to_string(), config.lease);
+        let lease: Arc<Lease> = Arc::default();
         Self {
             receiving: commands.another(),
             tags: Mutex::default(),
             rotation: AtomicUsize::new(0),
             watch: Watch::new(Arc::clone(&commands)),
+            writer: Writer {
+                commands: Arc::clone(&commands),
+                key: names::writes(&instance).into(),
+                lease: Arc::clone(&lease),
+                written: Arc::default(),
+                seconds: config.result_seconds(),
+                bounds: config.rewrite,
+            },
             commands,
             results,
-            writes: names::writes(&instance).into(),
             instance,
-            lease: Arc::default(),
+            lease,
             bindings: Arc::default(),
             acks: Acks::default(),
             config,
@@ -165,53 +164,41 @@ impl RedisBroker {
         Self::with_commands(self.config, Arc::new(commands), results)
     }
 
-    /// Returns the counter of writes on the server that commands are sent to.
-    async fn counter(&self) -> Result<Counter, BrokerError> {
-        self.counter_on(&self.commands).await
-    }
-
-    async fn counter_on(&self, connection: &Connection) -> Result<Counter, BrokerError> {
-        Ok(Counter {
-            key: Arc::clone(&self.writes),
-            server: connection.live().await?.server,
-        })
-    }
-
     /// Runs a script that settles a delivery if it is held, which `is_held` reads from the reply. If the
-    /// server has lost its data, reserves the delivery again and repeats the script, to save the message. Returns
-    /// the reply and the counter that numbered the write.
+    /// server has lost its data, reserves the delivery again and repeats the script, to save the message.
+    /// Returns the reply and the counter that numbered the write.
     async fn run_settling<T: FromRedisValue>(
         &self,
         delivery: &Delivery,
         script: impl Fn(&Counter) -> Invocation<'static>,
         is_held: impl Fn(&T) -> bool,
     ) -> Result<(T, Counter), BrokerError> {
-        let counter = self.counter().await?;
+        let counter = self.writer.counter().await?;
         let reply = self.commands.script(&script(&counter)).await?;
         if !is_held(&reply) && self.reserve_if_lost(delivery).await? {
-            let counter = self.counter().await?;
+            let counter = self.writer.counter().await?;
             let reply = self.commands.script(&script(&counter)).await?;
             return Ok((reply, counter));
         }
         Ok((reply, counter))
     }
 
+    /// Returns a settlement that only acknowledges a delivery.
+    fn settling(&self, delivery: &Delivery) -> Settling {
+        let message = settling::message_id(&delivery.raw);
+        Settling::new(&delivery.tag, message, self.result_seconds())
+    }
+
     /// Writes a settlement if the delivery is held, and remembers it. Returns the reply of the script.
     async fn write_settling(&self, delivery: &Delivery, settling: Settling) -> Result<i64, BrokerError> {
-        let script = |counter: &Counter| settling.script(counter, false);
+        let script = |counter: &Counter| settling.script(counter, None);
         let is_held = |reply: &i64| *reply != settling::NOT_HELD;
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         if let Ok(number) = u64::try_from(reply) {
-            self.remember(&counter, number, Write::Settling(settling));
+            self.writer
+                .remember(&counter, number, [Write::Settling(settling)]);
         }
         Ok(reply)
-    }
-
-    /// Remembers a confirmed write, in case the server loses it.
-    fn remember(&self, counter: &Counter, number: u64, write: Write) {
-        self.lease.confirm(&counter.server, number);
-        let mut written = self.lease.written.lock();
-        written.add(&counter.server, number, Arc::new(write), self.config.rewrite);
     }
 }
 
@@ -248,9 +235,9 @@ impl Broker for RedisBroker {
         let mut pipeline = pipe();
         pipeline.atomic();
         match &self.results {
-            Some(results) if separate::has_groups(publication) => results.publish_groups(publication).await?,
+            Some(results) if settling::has_groups(publication) => results.publish_groups(publication).await?,
             Some(_) => {}
-            None => separate::add_groups(&mut pipeline, publication, self.result_seconds()),
+            None => settling::add_groups(&mut pipeline, publication, self.result_seconds()),
         }
         for message in &publication.messages {
             let queue = message.queue();
@@ -266,22 +253,15 @@ impl Broker for RedisBroker {
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let script = |counter: &Counter| {
-            let mut script = Invocation::on_delivery(&chord_scripts::BEGIN, &delivery.tag);
-            script
-                .key(names::acked_early(&delivery.tag))
-                .key(&*counter.key)
-                .arg(ACKED_EARLY_SECONDS)
-                .arg(&*counter.server);
-            script
-        };
+        let script = |counter: &Counter| chord_scripts::begin(&delivery.tag, counter, false);
         let is_held = |reply: &i64| *reply != settling::NOT_HELD;
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         let Ok(number) = u64::try_from(reply) else {
             return Ok(false);
         };
-        let acknowledged = Settling::new(&delivery.tag, self.result_seconds());
-        self.remember(&counter, number, Write::Settling(acknowledged));
+        let acknowledged = self.settling(delivery);
+        self.writer
+            .remember(&counter, number, [Write::Settling(acknowledged)]);
         Ok(true)
     }
 
@@ -293,8 +273,8 @@ impl Broker for RedisBroker {
         if let Some(results) = &self.results {
             return self.settle_separately(results, delivery, settlement).await;
         }
-        let mut settling = Settling::new(&delivery.tag, self.result_seconds())
-            .chords(&settlement.chords, &settlement.failed_chords);
+        let settling = self.settling(delivery);
+        let mut settling = settling.chords(&settlement.chords, &settlement.failed_chords);
         settling.add_results(settlement);
         settling.add_groups(&settlement.publication);
         settling.add_messages(&settlement.publication);
@@ -316,7 +296,7 @@ impl Broker for RedisBroker {
         }
         let ack = || {
             let stored = result.map(|meta| self.stored(meta));
-            self.acks.ack(self, delivery.tag.clone(), stored)
+            self.acks.ack(&self.writer, delivery, stored)
         };
         if ack().await? {
             return Ok(true);
@@ -335,7 +315,7 @@ impl Broker for RedisBroker {
             let stored = self.store_if_held(results, delivery, meta).await?;
             return Ok(stored && self.replace(delivery, message, None).await?);
         }
-        let mut settling = Settling::new(&delivery.tag, self.result_seconds());
+        let mut settling = self.settling(delivery);
         if let Some(meta) = result {
             settling.add_result(meta, true);
         }
@@ -395,7 +375,12 @@ impl Broker for RedisBroker {
         let other = Self::with_commands(self.config.clone(), Arc::new(commands), self.results.clone());
         Some(Arc::new(Self {
             instance: self.instance.clone(),
-            writes: Arc::clone(&self.writes),
+            writer: Writer {
+                key: Arc::clone(&self.writer.key),
+                lease: Arc::clone(&self.lease),
+                written: Arc::clone(&self.writer.written),
+                ..other.writer
+            },
             lease: Arc::clone(&self.lease),
             bindings: Arc::clone(&self.bindings),
             ..other
@@ -406,8 +391,12 @@ impl Broker for RedisBroker {
         self.renew_lease(deliveries).await
     }
 
-    async fn reserve(&self, deliveries: &[Delivery]) -> Result<Recovery, BrokerError> {
-        self.recover(deliveries).await
+    async fn reserve(
+        &self,
+        deliveries: &[Delivery],
+        acknowledged: &[DeliveryTag],
+    ) -> Result<Recovery, BrokerError> {
+        self.recover(deliveries, acknowledged).await
     }
 
     fn lease(&self) -> Duration {

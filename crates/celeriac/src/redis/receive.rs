@@ -50,7 +50,7 @@ impl RedisBroker {
     }
 
     async fn take(&self, tags: &mut Tags, queues: &[&str], max: usize) -> Result<Vec<Delivery>, BrokerError> {
-        let counter = self.counter_on(&self.receiving).await?;
+        let counter = self.writer.counter_on(&self.receiving).await?;
         let mut invocation = Invocation::new(&scripts::RECEIVE);
         invocation
             .key(names::UNACKED_INDEX)
@@ -74,6 +74,7 @@ impl RedisBroker {
         }
         let first = tags.next;
         tags.next += max as u64;
+        self.lease.next_tag.store(tags.next, Ordering::Release);
         tags.unanswered = max as u64;
         let was_held = self.lease.is_held();
         let (origins, messages, added, number): (Vec<usize>, Vec<Vec<u8>>, bool, u64) =
@@ -119,7 +120,7 @@ impl RedisBroker {
             .collect())
     }
 
-    fn tag(&self, number: u64) -> DeliveryTag {
+    pub(super) fn tag(&self, number: u64) -> DeliveryTag {
         // Fixed width: deliveries of the same second are sorted by tag in the index.
         DeliveryTag(format!("{}/{number:012}", self.instance))
     }

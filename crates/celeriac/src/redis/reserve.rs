@@ -3,7 +3,7 @@
 //! lease that this handle held does not exist; the worker then reserves its deliveries again.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     pin::pin,
     sync::{Arc, atomic::Ordering},
 };
@@ -14,13 +14,18 @@ use redis::pipe;
 use super::{
     RedisBroker,
     bindings::Bindings,
-    commands,
-    lease::Counter,
-    names,
+    chord_scripts, commands,
+    counter::Counter,
+    names, restore,
     script::{Invocation, scripts},
+    scripts,
+    settling::message_id,
     written::{Entry, Rewritten, Write},
 };
-use crate::broker::{BrokerError, Delivery, DeliveryTag, Recovery, Renewal};
+use crate::{
+    broker::{BrokerError, Delivery, DeliveryTag, Recovery, Renewal},
+    message::{mark_redelivered, priority},
+};
 
 /// Maximum number of concurrent writes during a recovery.
 const REWRITES: usize = 64;
@@ -31,8 +36,9 @@ const RENEW_BATCH: usize = 1000;
 
 impl RedisBroker {
     pub(super) async fn renew_lease(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
-        let counter = self.counter().await?;
+        let counter = self.writer.counter().await?;
         let server = &counter.server;
+        let next_tag = self.lease.next_tag.load(Ordering::Acquire);
         let before = self.lease.confirmed();
         let (known, confirmed) = before.unwrap_or_else(|| (Arc::clone(server), 0));
         let mut taken = Vec::new();
@@ -74,6 +80,7 @@ impl RedisBroker {
             *self.bindings.lock() = Bindings::default();
             return Ok(Renewal::Lost);
         }
+        self.lease.known_tags.store(next_tag, Ordering::Release);
         if known == *server {
             self.lease.confirm(server, last);
         } else {
@@ -90,7 +97,7 @@ impl RedisBroker {
     /// Reserves a delivery again if the server has lost this handle's reservations, even if no renewal has
     /// detected the loss yet. Returns whether they were lost.
     pub(super) async fn reserve_if_lost(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let counter = self.counter().await?;
+        let counter = self.writer.counter().await?;
         let before = self.lease.confirmed();
         let (known, confirmed) = before.unwrap_or_else(|| (Arc::clone(&counter.server), 0));
         let mut pipeline = pipe();
@@ -108,19 +115,29 @@ impl RedisBroker {
         Ok(lost)
     }
 
-    /// Writes again what the server has lost: this handle's recent writes and the reservations of `deliveries`.
-    pub(super) async fn recover(&self, deliveries: &[Delivery]) -> Result<Recovery, BrokerError> {
-        let counter = self.counter().await?;
+    /// Writes again what the server has lost: this handle's recent writes, the early acknowledgements of
+    /// running tasks, and the reservations of `deliveries`.
+    pub(super) async fn recover(
+        &self,
+        deliveries: &[Delivery],
+        acknowledged: &[DeliveryTag],
+    ) -> Result<Recovery, BrokerError> {
+        let counter = self.writer.counter().await?;
         let kept: HashMap<String, u64> = self.commands.command(commands::HGETALL, &*counter.key).await?;
         // Without the lease, the server has lost everything, in the same run.
         let all = self.lease.lost.load(Ordering::Acquire);
-        let lost = self.lease.written.lock().lost(|entry| {
+        let lost = self.writer.written.lock().lost(|entry| {
             let kept = kept.get(&*entry.server).copied().unwrap_or_default();
             all || entry.server != counter.server && entry.number > kept
         });
+        // Messages that this worker has received are either reserved again or settled.
+        let mut received = self.writer.written.lock().settled();
+        received.extend(deliveries.iter().filter_map(|delivery| message_id(&delivery.raw)));
         let mut rewritten = Vec::new();
         let mut failure = None;
-        let writes = lost.into_iter().map(|entry| self.rewrite(&counter, entry));
+        let writes = lost
+            .into_iter()
+            .map(|entry| self.rewrite(&counter, entry, &received));
         let mut writes = pin!(stream::iter(writes).buffered(REWRITES));
         while let Some(written) = writes.next().await {
             match written {
@@ -128,10 +145,18 @@ impl RedisBroker {
                 Err(error) => failure = Some(error),
             }
         }
-        self.lease.written.lock().replace(&rewritten, self.config.rewrite);
+        self.writer
+            .written
+            .lock()
+            .replace(&rewritten, self.config.rewrite);
         if let Some(error) = failure {
             return Err(error);
         }
+        for tag in acknowledged {
+            let script = chord_scripts::begin(tag, &counter, true);
+            self.commands.script::<i64>(&script).await?;
+        }
+        self.restore_settled(deliveries).await?;
         let (reserved, number) = self.reserve_again(deliveries, &counter).await?;
         self.lease.adopt(&counter.server, number);
         self.lease.clear_lost();
@@ -141,10 +166,60 @@ impl RedisBroker {
         })
     }
 
+    /// Returns deliveries to their queues that this worker has settled but older data contains, and that it
+    /// does not remember: they would stay reserved as long as the worker lives.
+    async fn restore_settled(&self, held: &[Delivery]) -> Result<(), BrokerError> {
+        let held: HashSet<&str> = held.iter().map(|delivery| delivery.tag.as_str()).collect();
+        let known = self.tag(self.lease.known_tags.load(Ordering::Acquire)).0;
+        let mut settled = Vec::new();
+        for page in 0..restore::MAX_PAGES {
+            let range = (
+                names::UNACKED_INDEX,
+                page * restore::PAGE,
+                (page + 1) * restore::PAGE - 1,
+            );
+            let tags: Vec<String> = self.commands.command(commands::ZRANGE, range).await?;
+            let full = tags.len() == restore::PAGE;
+            let is_own = |tag: &str| tag.split_once('/').is_some_and(|(name, _)| name == self.instance);
+            // Tags of one instance have the same length, so they are ordered by number.
+            let mut own = tags;
+            own.retain(|tag| is_own(tag) && *tag < known && !held.contains(tag.as_str()));
+            settled.append(&mut own);
+            if !full {
+                break;
+            }
+        }
+        if settled.is_empty() {
+            return Ok(());
+        }
+        let args = (names::UNACKED, &settled);
+        let reservations: Vec<Option<Vec<u8>>> = self.commands.command(commands::HMGET, args).await?;
+        for (tag, reservation) in settled.into_iter().zip(reservations) {
+            let Some((raw, queue)) = reservation.as_deref().and_then(restore::reserved) else {
+                continue;
+            };
+            let Some(message) = mark_redelivered(&raw) else {
+                continue;
+            };
+            let mut script = Invocation::on_delivery(&scripts::RESTORE, &DeliveryTag(tag));
+            script.key(names::list(&queue, priority(&raw))).arg(message);
+            self.commands.script::<i64>(&script).await?;
+        }
+        Ok(())
+    }
+
     /// Writes an entry again. Returns it with its new number, or `None` if the write is obsolete.
-    async fn rewrite(&self, counter: &Counter, entry: Arc<Entry>) -> Result<Rewritten, BrokerError> {
+    async fn rewrite(
+        &self,
+        counter: &Counter,
+        entry: Arc<Entry>,
+        received: &HashSet<u128>,
+    ) -> Result<Rewritten, BrokerError> {
         let number = match &*entry.write {
-            Write::Settling(settling) => self.commands.script(&settling.script(counter, true)).await?,
+            Write::Settling(settling) => {
+                let script = settling.script(counter, Some(received));
+                self.commands.script(&script).await?
+            }
             Write::Part(part) => {
                 let reply: Vec<redis::Value> = self.commands.script(&part.script(counter, true)).await?;
                 match reply.get(1) {
@@ -157,8 +232,8 @@ impl RedisBroker {
         Ok((entry, number.map(|number| (Arc::clone(&counter.server), number))))
     }
 
-    /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged. Returns the
-    /// number of new reservations and the number of the write.
+    /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged. Returns
+    /// the number of new reservations and the number of the write.
     async fn reserve_again(
         &self,
         deliveries: &[Delivery],
@@ -194,10 +269,10 @@ scripts! {
     /// Renews the lease and the reservations of deliveries. The score of the lease always changes, because
     /// other workers judge by the change.
     ///
-    /// KEYS: leases, unacked_index, writes. ARGV: instance, lease seconds, identity of the server and of the server
-    /// that holds the deliveries, then the tags. Returns whether the lease was added, the number of the write, the
-    /// number of the last write that the data contains of the server that holds the deliveries, and the positions
-    /// of the tags that are not reserved.
+    /// KEYS: leases, unacked_index, writes. ARGV: instance, lease seconds, identity of the server and of the
+    /// server that holds the deliveries, then the tags. Returns whether the lease was added, the number of
+    /// the write, the number of the last write that the data contains of the server that holds the
+    /// deliveries, and the positions of the tags that are not reserved.
     ///
     /// The first write frees memory, if anything: a server without free memory accepts the writes after it.
     RENEW = r"
@@ -230,9 +305,9 @@ return {before and 0 or 1, number, kept, missing}
 
     /// Reserves deliveries.
     ///
-    /// KEYS: unacked_index, unacked, writes. ARGV: identity of the server, then for each delivery its tag, the
-    /// message, the tail of its reservation. Returns the number of new reservations and the number of the write. As
-    /// in receiving, a message that is clearly not JSON is reserved as a JSON string.
+    /// KEYS: unacked_index, unacked, writes. ARGV: identity of the server, then for each delivery its tag,
+    /// the message, the tail of its reservation. Returns the number of new reservations and the number of the
+    /// write. As in receiving, a message that is clearly not JSON is reserved as a JSON string.
     RESERVE = r"
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] + 1)

@@ -1,11 +1,12 @@
 //! Returns the messages of dead workers to their queues.
 //!
-//! A Celeriac worker is dead if its lease was not renewed for as long as [`judge`](super::judge) requires; all of
-//! its deliveries are then restored. As in Celery, any other delivery that was not renewed within the visibility
-//! timeout is restored too.
+//! A Celeriac worker is dead if its lease was not renewed for as long as [`judge`](super::judge) requires;
+//! all of its deliveries are then restored. As in Celery, any other delivery that was not renewed within the
+//! visibility timeout is restored too.
 //!
-//! Celery's workers use a mutex, which remains locked for five minutes if its owner dies. Here, one script moves
-//! a message if the lease still has the score that was judged, so any number of workers may run it concurrently.
+//! Celery's workers use a mutex, which remains locked for five minutes if its owner dies. Here, one script
+//! moves a message if the lease still has the score that was judged, so any number of workers may run it
+//! concurrently.
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
@@ -25,14 +26,14 @@ use crate::{
 
 /// Maximum number of deliveries that one pass restores.
 const BATCH: usize = 1000;
-/// Number of leases that a pass reads, the most recent first, and the number that every `FULL_PASS`th pass reads.
-/// Deliveries with older leases wait for their visibility timeout.
+/// Number of leases that a pass reads, the most recent first, and the number that every `FULL_PASS`th pass
+/// reads. Deliveries with older leases wait for their visibility timeout.
 const MAX_LEASES: usize = 1000;
 const MAX_ALL_LEASES: usize = 10_000;
 const FULL_PASS: u64 = 16;
 /// Page size of the search for deliveries of dead workers, and the maximum number of pages.
-const PAGE: usize = 10_000;
-const MAX_PAGES: usize = 100;
+pub(super) const PAGE: usize = 10_000;
+pub(super) const MAX_PAGES: usize = 100;
 /// Maximum number of consecutive passes; the remaining deliveries wait for the next call.
 const MAX_PASSES: usize = 20;
 /// Time after which an expired lease is deleted.
@@ -101,8 +102,8 @@ impl RedisBroker {
         Ok(candidates.len())
     }
 
-    /// Observes the leases. Returns the dead workers, without those whose deliveries have all been restored, and
-    /// the server's time.
+    /// Observes the leases. Returns the dead workers, without those whose deliveries have all been restored,
+    /// and the server's time.
     async fn dead_workers(&self) -> Result<(HashMap<String, f64>, f64), BrokerError> {
         let round = self.lease.observations.fetch_add(1, Ordering::Relaxed);
         let full = round.is_multiple_of(FULL_PASS);

@@ -8,12 +8,11 @@ use super::script::scripts;
 scripts! {
     /// Pops messages from the lists in order and reserves them.
     ///
-    /// KEYS: unacked_index, unacked, leases, writes, then the lists. ARGV: maximum number of messages, instance,
-    /// first tag number, lease seconds, identity of the server, then for each list the tail of its reservations.
-    /// Returns the index of each message's list (from 1), the messages, whether the lease was added, and the number
-    /// of the write. A message that is clearly
-    /// not JSON is reserved as a JSON string: a Python worker that restores it must be able to parse the
-    /// reservation.
+    /// KEYS: unacked_index, unacked, leases, writes, then the lists. ARGV: maximum number of messages,
+    /// instance, first tag number, lease seconds, identity of the server, then for each list the tail of its
+    /// reservations. Returns the index of each message's list (from 1), the messages, whether the lease was
+    /// added, and the number of the write. A message that is clearly not JSON is reserved as a JSON string: a
+    /// Python worker that restores it must be able to parse the reservation.
     RECEIVE = r"
 local limit = tonumber(ARGV[1])
 local sources, messages = {}, {}
@@ -63,9 +62,9 @@ return 1
 
     /// Moves a message to the dead-letter list, under the conditions of [`RESTORE`].
     ///
-    /// KEYS: unacked_index, unacked, dead; for another worker's delivery also the last of [`RESTORE`]. ARGV: tag,
-    /// dead letter, capacity; for another worker's delivery also the last two of [`RESTORE`]. Returns the number
-    /// of old letters dropped, or -1 if nothing was moved.
+    /// KEYS: unacked_index, unacked, dead; for another worker's delivery also the last of [`RESTORE`]. ARGV:
+    /// tag, dead letter, capacity; for another worker's delivery also the last two of [`RESTORE`]. Returns
+    /// the number of old letters dropped, or -1 if nothing was moved.
     BURY = &[UNLESS_RENEWED, r"
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return -1 end
@@ -124,7 +123,8 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 ";
 
-    /// Stores and publishes a result, unless a final one is already stored; with `replace`, only `SUCCESS` is kept.
+    /// Stores and publishes a result, unless a final one is already stored; with `replace`, only `SUCCESS` is
+    /// kept.
     ///
     /// KEYS: result. ARGV: result, seconds, and optionally `replace`.
     STORE_RESULT = &[STORE, r"
@@ -134,7 +134,8 @@ return store_unless_final(KEYS[1], ARGV[2], ARGV[1])
 }
 
 /// Functions of scripts that store and publish results. A final result is kept: `SUCCESS` always, other final
-/// results by `store_unless_final`. `store` replaces them, because a failed task may be sent again under its id.
+/// results by `store_unless_final`. `store` replaces them, because a failed task may be sent again under its
+/// id.
 ///
 /// Celery writes the status first, so it is read from the beginning of the stored text.
 pub(super) const STORE: &str = r#"
@@ -147,6 +148,10 @@ local function write(key, seconds, text)
     return 1
 end
 local function store(key, seconds, text)
+    if redis.call('SET', key, text, 'EX', seconds, 'NX') then
+        redis.call('PUBLISH', key, text)
+        return 1
+    end
     if stored_status(key) == 'SUCCESS' then return 0 end
     return write(key, seconds, text)
 end
@@ -157,7 +162,8 @@ local function store_unless_final(key, seconds, text)
 end
 "#;
 
-/// Start of a script, which returns -1 if the score by which another worker was judged to be dead has changed.
+/// Start of a script, which returns -1 if the score by which another worker was judged to be dead has
+/// changed.
 const UNLESS_RENEWED: &str = r"
 if ARGV[4] then
     local score = redis.call('ZSCORE', KEYS[4], ARGV[4])

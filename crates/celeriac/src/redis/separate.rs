@@ -2,12 +2,16 @@
 //! acknowledged, and a chord is marked as done after its body is sent: if the worker dies in between, steps are
 //! repeated, and none is lost.
 
+use std::collections::HashSet;
+
 use redis::pipe;
 
-use super::{RedisBroker, commands, names, settling::Settling};
+use super::{
+    RedisBroker, commands, names,
+    settling::{self, Settling},
+};
 use crate::{
     broker::{BrokerError, Delivery, Publication, ResultBackend, Settlement, SettlementStatus},
-    json,
     result::ResultMeta,
 };
 
@@ -49,17 +53,17 @@ impl RedisBroker {
             return Ok(SettlementStatus::NotHeld);
         }
         let publication = &settlement.publication;
-        let mut stored = Settling::new(&delivery.tag, self.result_seconds());
+        let mut stored = self.settling(delivery);
         stored.add_results(settlement);
         stored.add_groups(publication);
         results.write_unchecked(&stored).await?;
-        let mut sent = Settling::new(&delivery.tag, self.result_seconds());
+        let mut sent = self.settling(delivery);
         sent.add_messages(publication);
-        if self.write_settling(delivery, sent).await? == super::settling::NOT_HELD {
+        if self.write_settling(delivery, sent).await? == settling::NOT_HELD {
             return Ok(SettlementStatus::NotHeld);
         }
         if !settlement.chords.is_empty() {
-            let done = Settling::new(&delivery.tag, self.result_seconds());
+            let done = self.settling(delivery);
             let done = done.chords(&settlement.chords, &settlement.failed_chords);
             results.write_unchecked(&done).await?;
         }
@@ -68,8 +72,11 @@ impl RedisBroker {
 
     /// Writes a settlement to a server that does not have the delivery.
     async fn write_unchecked(&self, settling: &Settling) -> Result<(), BrokerError> {
-        let counter = self.counter().await?;
-        let _: i64 = self.commands.script(&settling.script(&counter, true)).await?;
+        let counter = self.writer.counter().await?;
+        let _: i64 = self
+            .commands
+            .script(&settling.script(&counter, Some(&HashSet::new())))
+            .await?;
         Ok(())
     }
 
@@ -78,40 +85,9 @@ impl RedisBroker {
         let seconds = self.result_seconds();
         let mut pipeline = pipe();
         pipeline.atomic();
-        add_groups(&mut pipeline, publication, seconds);
+        settling::add_groups(&mut pipeline, publication, seconds);
         self.commands
             .pipeline(commands::PUBLISH_TOGETHER, &pipeline)
             .await
-    }
-}
-
-/// Returns whether the publication has groups or chord headers.
-pub(super) fn has_groups(publication: &Publication) -> bool {
-    let Publication {
-        chord_sizes,
-        chord_additions,
-        groups,
-        ..
-    } = publication;
-    !(chord_sizes.is_empty() && chord_additions.is_empty() && groups.is_empty())
-}
-
-/// Adds the commands that store the groups and chord headers of a publication.
-pub(super) fn add_groups(pipeline: &mut redis::Pipeline, publication: &Publication, seconds: u64) {
-    for (group, size) in &publication.chord_sizes {
-        let stale = super::settling::STALE.map(|suffix| names::group(group, suffix));
-        pipeline.del(&stale).ignore();
-        pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
-    }
-    for (group, added) in &publication.chord_additions {
-        let key = names::group(group, ".t");
-        pipeline.incr(&key, *added).ignore();
-        pipeline.cmd("EXPIRE").arg(key).arg(seconds).ignore();
-    }
-    for (group, structure) in &publication.groups {
-        let structure = json::to_string(structure);
-        pipeline
-            .set_ex(names::group(group, ""), structure, seconds)
-            .ignore();
     }
 }

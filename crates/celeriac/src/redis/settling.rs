@@ -1,9 +1,12 @@
-//! Settlement of one delivery: results, messages and chords that one script writes. It can be written again if the
-//! server has lost it.
+//! Settlement of one delivery: results, messages and chords that one script writes. It can be written again
+//! if the server has lost it.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
 
 use super::{
-    ack::StoredResult,
-    lease::Counter,
+    counter::Counter,
     names,
     script::{Invocation, scripts},
     scripts::STORE,
@@ -19,8 +22,16 @@ use crate::{
 /// Suffixes of the keys that a header with the same id may have left behind.
 pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
 
+/// Encoded result to store and publish.
+pub(super) struct StoredResult {
+    pub key: String,
+    pub text: String,
+}
+
 pub(super) struct Settling {
     tag: DeliveryTag,
+    /// Id of the settled message, if known.
+    pub message: Option<u128>,
     /// Time until results and groups expire, in seconds.
     seconds: u64,
     chords: Vec<(String, TaskId)>,
@@ -53,10 +64,11 @@ enum Step {
 }
 
 impl Settling {
-    /// Creates a settlement that only acknowledges a delivery.
-    pub(super) fn new(tag: &DeliveryTag, seconds: u64) -> Self {
+    /// Creates a settlement that only acknowledges the delivery of a message with this id.
+    pub(super) fn new(tag: &DeliveryTag, message: Option<u128>, seconds: u64) -> Self {
         Self {
             tag: tag.clone(),
+            message,
             seconds,
             chords: Vec::new(),
             failed_chords: Vec::new(),
@@ -145,10 +157,10 @@ impl Settling {
         self.tag.as_str().len() + chords.chain(steps).sum::<usize>()
     }
 
-    /// Returns the script that writes the settlement if the delivery is held or, with `again`, even if it is not:
-    /// the server has lost an earlier write. Messages are then marked as redelivered, so that they do not run if
-    /// their tasks have ended.
-    pub(super) fn script(&self, counter: &Counter, again: bool) -> Invocation<'static> {
+    /// Returns the script that writes the settlement if the delivery is held or, with `again`, even if it is
+    /// not: the server has lost an earlier write. Messages are then marked as redelivered, so that they do
+    /// not run if their tasks have ended, and messages whose ids `again` contains are not sent.
+    pub(super) fn script(&self, counter: &Counter, again: Option<&HashSet<u128>>) -> Invocation<'static> {
         let mut script = Invocation::on_delivery(&SETTLE, &self.tag);
         script
             .key(names::acked_early(&self.tag))
@@ -156,7 +168,7 @@ impl Settling {
             .arg(self.chords.len())
             .arg(self.seconds)
             .arg(&*counter.server)
-            .arg(if again { "again" } else { "" });
+            .arg(if again.is_some() { "again" } else { "" });
         for (group, part) in &self.chords {
             let keys = [".c", ".j", ".t", ".s", ".d"].map(|suffix| names::group(group, suffix));
             let kept = self.failed_chords.contains(group);
@@ -177,17 +189,64 @@ impl Settling {
                     script.key(names::group(group, "")).arg("group").arg(structure);
                 }
                 Step::Message { queue, priority, raw } => {
-                    let marked = if again {
-                        mark_redelivered(raw.as_bytes())
-                    } else {
-                        None
+                    let received = |known: &HashSet<u128>| {
+                        message_id(raw.as_bytes()).is_some_and(|id| known.contains(&id))
                     };
+                    if again.is_some_and(received) {
+                        continue;
+                    }
+                    let marked = again.and_then(|_| mark_redelivered(raw.as_bytes()));
                     script.arg("message");
                     script.message(queue, *priority, marked.as_ref().unwrap_or(raw));
                 }
             }
         }
         script
+    }
+}
+
+/// Number of bytes at the end of a message in which its id is searched for.
+const ID_SEARCHED: usize = 256;
+
+/// Returns the id of a message, which is its original delivery tag, or `None` if the tag is not a UUID at the
+/// end of the message, where kombu and this crate write it. A redelivery does not change the id.
+pub(super) fn message_id(raw: &[u8]) -> Option<u128> {
+    const NAME: &[u8] = br#""delivery_tag": ""#;
+    let end = &raw[raw.len().saturating_sub(ID_SEARCHED)..];
+    let found = end.windows(NAME.len()).rposition(|window| window == NAME)?;
+    let value = end.get(found + NAME.len()..)?;
+    let text = value.get(..value.iter().position(|byte| *byte == b'"')?)?;
+    Uuid::try_parse_ascii(text).ok().map(|id| id.as_u128())
+}
+
+/// Returns whether the publication has groups or chord headers.
+pub(super) fn has_groups(publication: &Publication) -> bool {
+    let Publication {
+        chord_sizes,
+        chord_additions,
+        groups,
+        ..
+    } = publication;
+    !(chord_sizes.is_empty() && chord_additions.is_empty() && groups.is_empty())
+}
+
+/// Adds the commands that store the groups and chord headers of a publication.
+pub(super) fn add_groups(pipeline: &mut redis::Pipeline, publication: &Publication, seconds: u64) {
+    for (group, size) in &publication.chord_sizes {
+        let stale = STALE.map(|suffix| names::group(group, suffix));
+        pipeline.del(&stale).ignore();
+        pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
+    }
+    for (group, added) in &publication.chord_additions {
+        let key = names::group(group, ".t");
+        pipeline.incr(&key, *added).ignore();
+        pipeline.cmd("EXPIRE").arg(key).arg(seconds).ignore();
+    }
+    for (group, structure) in &publication.groups {
+        let structure = json::to_string(structure);
+        pipeline
+            .set_ex(names::group(group, ""), structure, seconds)
+            .ignore();
     }
 }
 
@@ -199,10 +258,11 @@ pub(super) const CHORD_TAKEN: i64 = -2;
 scripts! {
     /// Settles a delivery and applies the steps, if the delivery is still held, or if they are written again.
     ///
-    /// KEYS: unacked_index, unacked, acked-early, writes, then for each chord .c, .j, .t, .s, .d, then the keys of
-    /// the steps. ARGV: delivery tag, number of chords, seconds to keep, identity of the server, `again` or an
-    /// empty string, then for each chord the claim and whether its parts are kept, then for each step its kind and arguments. Returns the number of the write,
-    /// -1 (not held), or -2 (a claim is lost).
+    /// KEYS: unacked_index, unacked, acked-early, writes, then for each chord .c, .j, .t, .s, .d, then the
+    /// keys of the steps. ARGV: delivery tag, number of chords, seconds to keep, identity of the server,
+    /// `again` or an empty string, then for each chord the claim and whether its parts are kept, then for
+    /// each step its kind and arguments. Returns the number of the write, -1 (not held), or -2 (a claim is
+    /// lost).
     SETTLE = &[STORE, r"
 local again = ARGV[5] == 'again'
 if not again and redis.call('HEXISTS', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) == 0 then return -1 end
@@ -245,4 +305,20 @@ while ARGV[arg] do
 end
 return redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
 "].concat();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redelivered_message_has_the_same_id() {
+        let raw = include_str!("../../tests/vectors/message.json").trim();
+        let id = message_id(raw.as_bytes()).unwrap();
+        let marked = mark_redelivered(raw.as_bytes()).unwrap();
+        assert_eq!(message_id(marked.as_bytes()), Some(id));
+        assert_eq!(message_id(b"{}"), None);
+        assert_eq!(message_id(br#"{"delivery_tag": "1"}"#), None);
+        assert_eq!(message_id(br#"{"delivery_tag": "1"#), None);
+    }
 }

@@ -1,19 +1,19 @@
-//! Memory of what a worker has recently written: results, retries, follow-up tasks and parts of chords. If the
-//! server returns with older data, the worker writes again what the server has lost.
+//! Memory of what a worker has recently written: results, retries, follow-up tasks and parts of chords. If
+//! the server returns with older data, the worker writes again what the server has lost.
 //!
-//! The server numbers the writes of each instance, in the same step as the write. Its data is always the result of
-//! some first part of its history, so after a restart or a fail-over the stored number shows exactly which writes
-//! are lost. Numbers belong to one run of one server, because a request never moves to another connection.
+//! The server numbers the writes of each instance, in the same step as the write. Its data is always the
+//! result of some first part of its history, so after a restart or a fail-over the stored number shows
+//! exactly which writes are lost. Numbers belong to one run of one server, because a request never moves to
+//! another connection.
 
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::{chord_scripts::PartRecord, settling::Settling};
+use super::{chord_scripts::PartRecord, config::Bounds, settling::Settling};
 
 /// Approximate size of an entry besides its texts.
 const ENTRY_BYTES: usize = 160;
@@ -40,13 +40,6 @@ pub(super) enum Write {
 
 /// Entry that has been written again, with its new server and number, or `None` if it is obsolete.
 pub(super) type Rewritten = (Arc<Entry>, Option<(Arc<str>, u64)>);
-
-/// Bounds of the memory.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    pub bytes: usize,
-    pub time: Duration,
-}
 
 impl Write {
     fn bytes(&self) -> usize {
@@ -84,6 +77,15 @@ impl Written {
             .collect()
     }
 
+    /// Returns the ids of the messages whose settlements are remembered.
+    pub(super) fn settled(&self) -> HashSet<u128> {
+        let settled = self.entries.iter().filter_map(|entry| match &*entry.write {
+            Write::Settling(settling) => settling.message,
+            Write::Part(_) => None,
+        });
+        settled.collect()
+    }
+
     /// Replaces entries that have been written again, each with its new server and number, or `None` if it is
     /// obsolete.
     pub(super) fn replace(&mut self, rewritten: &[Rewritten], bounds: Bounds) {
@@ -100,11 +102,13 @@ impl Written {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::broker::DeliveryTag;
 
     fn write(text: &str) -> Arc<Write> {
-        let mut settling = Settling::new(&DeliveryTag("tag".to_owned()), 60);
+        let mut settling = Settling::new(&DeliveryTag("tag".to_owned()), Some(1), 60);
         settling.add_group("group", text.to_owned());
         Arc::new(Write::Settling(settling))
     }

@@ -52,7 +52,8 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
             shared.stop.run_until_cancelled(shared.lease.valid()).await;
             continue;
         }
-        // A stop does not cancel this call, because received messages could be lost. The call waits only briefly.
+        // A stop does not cancel this call, because received messages could be lost. The call waits only
+        // briefly.
         match shared.broker.receive(&queues, room).await {
             Ok(deliveries) => {
                 failures.worked();
@@ -192,8 +193,8 @@ async fn until_due(message: &Message) {
     }
 }
 
-/// Logs a panic of this crate; panics in a task's code are caught elsewhere. The message stays reserved and is
-/// redelivered once its lease expires.
+/// Logs a panic of this crate; panics in a task's code are caught elsewhere. The message stays reserved and
+/// is redelivered once its lease expires.
 pub(super) fn report(ended: Result<(), tokio::task::JoinError>) {
     if ended.is_err_and(|failure| failure.is_panic()) {
         error!("the worker panicked while handling a delivery; its message will be redelivered");

@@ -293,11 +293,11 @@ impl Attempt<'_> {
         }
     }
 
-    /// Polls `call` until it ends, a time limit passes, the task is terminated or, if `cancel_when_lost`, another
-    /// worker takes over its delivery.
+    /// Polls `call` until it ends, a time limit passes, the task is terminated or, if `cancel_when_lost`,
+    /// another worker takes over its delivery.
     ///
-    /// Returns `Err` if the call panicked or was stopped before it ended, with the outcome unless the delivery is
-    /// lost.
+    /// Returns `Err` if the call panicked or was stopped before it ended, with the outcome unless the
+    /// delivery is lost.
     async fn within(
         &self,
         limits: TimeLimit,

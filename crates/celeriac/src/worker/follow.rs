@@ -3,8 +3,8 @@
 //! if the task is settled here, and not at all if another worker holds it.
 //!
 //! Unlike in Celery, when a task fails, all tasks that can no longer run because of the failure fail too,
-//! including tasks in surrounding chords, and a revoked task revokes the rest of its chain. A client that waits
-//! for the last result is therefore always notified.
+//! including tasks in surrounding chords, and a revoked task revokes the rest of its chain. A client that
+//! waits for the last result is therefore always notified.
 
 mod join;
 

@@ -52,7 +52,8 @@ const RUNNING: u8 = 1;
 const RETURNED: u8 = 2;
 /// Running, but acknowledged before the start: its lease is not renewed, and a shutdown does not return it.
 const ACKNOWLEDGED: u8 = 3;
-/// Being settled or acknowledged early. The broker may already have removed the delivery on behalf of this worker.
+/// Being settled or acknowledged early. The broker may already have removed the delivery on behalf of this
+/// worker.
 const SETTLING: u8 = 4;
 /// Taken over by another worker.
 const LOST: u8 = 5;
@@ -134,8 +135,8 @@ impl Inflight {
         self.deferred.load(Ordering::Acquire) >= MAX_DEFERRED
     }
 
-    /// Marks the task as running; returns false if it has been returned to its queue, or another worker has taken
-    /// it over.
+    /// Marks the task as running; returns false if it has been returned to its queue, or another worker has
+    /// taken it over.
     pub(super) fn start(&self, entry: &Entry) -> bool {
         let starts = entry.change(WAITING, RUNNING);
         if starts {
@@ -167,8 +168,8 @@ impl Inflight {
         reserved.map(|entry| part(&entry.delivery)).collect()
     }
 
-    /// Lets go of deliveries that other workers have taken over: the tasks do not start, and running tasks are
-    /// told. Returns the numbers of tasks that were waiting and running.
+    /// Lets go of deliveries that other workers have taken over: the tasks do not start, and running tasks
+    /// are told. Returns the numbers of tasks that were waiting and running.
     ///
     /// A delivery that is being settled is not affected, because the settlement itself may have removed it.
     pub(super) fn lose(&self, tags: &[DeliveryTag]) -> (usize, usize) {
@@ -187,6 +188,15 @@ impl Inflight {
         }
         drop(entries);
         (waiting, running)
+    }
+
+    /// Returns the tags of the running tasks that were acknowledged before they started.
+    pub(super) fn acknowledged(&self) -> Vec<DeliveryTag> {
+        let entries = self.entries.lock();
+        let acknowledged = entries
+            .values()
+            .filter(|entry| entry.stage.load(Ordering::Acquire) == ACKNOWLEDGED);
+        acknowledged.map(|entry| entry.delivery.tag.clone()).collect()
     }
 
     pub(super) fn holds(&self, tag: &DeliveryTag) -> bool {

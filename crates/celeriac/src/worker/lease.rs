@@ -1,14 +1,14 @@
-//! Renews the lease of a worker on a thread of its own, so blocking code in tasks cannot make a live worker look
-//! dead, and restores the deliveries of dead workers.
+//! Renews the lease of a worker on a thread of its own, so blocking code in tasks cannot make a live worker
+//! look dead, and restores the deliveries of dead workers.
 //!
-//! A confirmed renewal is valid for the length of the lease, counted from its request by this process's monotonic
-//! clock. Tasks start only while the last renewal is valid. A renewal reports which deliveries other workers have
-//! taken over in the meantime, and the worker lets go of them before it continues.
+//! A confirmed renewal is valid for the length of the lease, counted from its request by this process's
+//! monotonic clock. Tasks start only while the last renewal is valid. A renewal reports which deliveries
+//! other workers have taken over in the meantime, and the worker lets go of them before it continues.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, oneshot},
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,41 +21,11 @@ use crate::{
     system,
 };
 
-/// Number of deliveries up to which every renewal covers all of them. A worker with more renews its lease just as
-/// often, but its deliveries in proportion less often.
+/// Number of deliveries up to which every renewal covers all of them. A worker with more renews its lease
+/// just as often, but its deliveries in proportion less often.
 const MAX_RENEWED: usize = 5000;
 /// Shortest interval between two renewals.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
-
-/// Confirmation of the worker's lease.
-#[derive(Debug)]
-pub(super) struct LeaseStatus {
-    valid_until: watch::Sender<Option<Instant>>,
-}
-
-impl Default for LeaseStatus {
-    fn default() -> Self {
-        let valid_until = watch::Sender::new(None);
-        Self { valid_until }
-    }
-}
-
-impl LeaseStatus {
-    /// Returns whether the lease is confirmed, so that tasks may start.
-    pub(super) fn is_valid(&self) -> bool {
-        is_future(&self.valid_until.borrow())
-    }
-
-    /// Resolves once the lease is confirmed.
-    pub(super) async fn valid(&self) {
-        // The sender is part of `self`, so it cannot be dropped in the meantime.
-        let _ = self.valid_until.subscribe().wait_for(is_future).await;
-    }
-}
-
-fn is_future(until: &Option<Instant>) -> bool {
-    until.is_some_and(|until| Instant::now() < until)
-}
 
 /// Thread that renews the lease until it is stopped or dropped.
 pub(super) struct LeaseThread {
@@ -133,8 +103,8 @@ struct Renewals<'a> {
     last: Option<Instant>,
     round: usize,
     /// Deliveries that were reserved again after the broker had lost them. A delivery that was settled in the
-    /// meantime may have been reserved after its settlement and would stay reserved, so it is acknowledged once
-    /// more.
+    /// meantime may have been reserved after its settlement and would stay reserved, so it is acknowledged
+    /// once more.
     reserved_again: Vec<Delivery>,
 }
 
@@ -168,7 +138,10 @@ impl Renewals<'_> {
         let requested = Instant::now();
         let renewal = self.broker.renew(&tags).await?;
         let held = |delivery: &Delivery| inflight.holds(&delivery.tag);
-        while let Some(settled) = self.reserved_again.iter().position(|delivery| !held(delivery)) {
+        // A shutdown lets go of deliveries too, and returns them to their queues.
+        while let Some(settled) = self.reserved_again.iter().position(|delivery| !held(delivery))
+            && !self.shared.stop.is_cancelled()
+        {
             self.broker.ack(&self.reserved_again[settled], None).await?;
             self.reserved_again.swap_remove(settled);
         }
@@ -186,7 +159,7 @@ impl Renewals<'_> {
             }
             Renewal::Lost => {
                 let deliveries = inflight.reserved(Delivery::clone);
-                let recovery = self.broker.reserve(&deliveries).await?;
+                let recovery = self.broker.reserve(&deliveries, &inflight.acknowledged()).await?;
                 let (messages, settlements) = (recovery.reserved, recovery.rewritten);
                 if messages + settlements > 0 {
                     warn!(
@@ -201,7 +174,7 @@ impl Renewals<'_> {
         self.last = Some(requested);
         // Slightly less than the lease, so that a task has started before another worker can take it over.
         let valid_until = requested + lease - lease / 10;
-        self.shared.lease.valid_until.send_replace(Some(valid_until));
+        self.shared.lease.confirm(valid_until);
         Ok(())
     }
 }

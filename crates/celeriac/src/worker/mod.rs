@@ -14,6 +14,7 @@ mod execute;
 mod follow;
 mod inflight;
 mod lease;
+mod lease_status;
 mod limits;
 mod mailbox;
 mod methods;
@@ -46,7 +47,8 @@ pub use self::shutdown::WorkerError;
 use self::{
     event_buffer::EventBuffer,
     inflight::Inflight,
-    lease::{LeaseStatus, LeaseThread},
+    lease::LeaseThread,
+    lease_status::LeaseStatus,
     registry::{Registry, deserialised, serialised},
     revoked::Revoked,
     shared::Shared,
@@ -214,8 +216,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets whether a redelivered task whose result is already final is acknowledged without running again; on by
-    /// default. Equivalent to Celery's `worker_deduplicate_successful_tasks`, and also covers failures.
+    /// Sets whether a redelivered task whose result is already final is acknowledged without running again;
+    /// on by default. Equivalent to Celery's `worker_deduplicate_successful_tasks`, and also covers failures.
     pub fn skip_finished(mut self, skip: bool) -> Self {
         self.shared.skip_finished = skip;
         self
@@ -242,8 +244,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Registers a task with its name, options and code. The positional arguments of a message are deserialised
-    /// into `A`, usually a tuple.
+    /// Registers a task with its name, options and code. The positional arguments of a message are
+    /// deserialised into `A`, usually a tuple.
     pub fn task<A, R, E, F, W>(mut self, name: impl Into<String>, options: TaskOptions, run: F) -> Self
     where
         A: DeserializeOwned,

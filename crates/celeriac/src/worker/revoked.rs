@@ -122,8 +122,8 @@ pub(super) enum Interruption {
     Lost,
 }
 
-/// Orders for one delivery: remote control's, and the one to let go of a delivery that another worker has taken
-/// over.
+/// Orders for one delivery: remote control's, and the one to let go of a delivery that another worker has
+/// taken over.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     revoked: AtomicBool,

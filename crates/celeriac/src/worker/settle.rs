@@ -159,8 +159,8 @@ struct PendingRetry {
     countdown: Duration,
 }
 
-/// Logs a retry that was sent, and a settlement that had no effect. `settled` is `None` if the broker rejected the
-/// settlement, which is logged already.
+/// Logs a retry that was sent, and a settlement that had no effect. `settled` is `None` if the broker
+/// rejected the settlement, which is logged already.
 fn report(headers: &Headers, settled: Option<bool>, retry: Option<Box<PendingRetry>>) {
     let (task, task_id, retries) = (&headers.task, headers.id.as_str(), headers.retries);
     match (settled, retry) {

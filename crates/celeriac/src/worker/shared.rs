@@ -9,7 +9,8 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    event_buffer::EventBuffer, inflight::Inflight, lease::LeaseStatus, registry::Registry, revoked::Revoked,
+    event_buffer::EventBuffer, inflight::Inflight, lease_status::LeaseStatus, registry::Registry,
+    revoked::Revoked,
 };
 use crate::{broker::Broker, client::Client, control::clock::Clock, lock::Lock, observer::Observer};
 

@@ -2,11 +2,11 @@
 //! URL, the worker's name, the journal to append to, and queues.
 //!
 //! `work` (a name, seconds) writes `<name> begins|ends <worker> <time>` to the journal, which survives a
-//! kill. The task runs for the given time, or ends at once if its message was redelivered. `block` does the same
-//! but blocks its thread. `add` adds two numbers; `relay` (a queue) sends `add` to the queue.
+//! kill. The task runs for the given time, or ends at once if its message was redelivered. `block` does the
+//! same but blocks its thread. `add` adds two numbers; `relay` (a queue) sends `add` to the queue.
 //!
-//! The environment may set the lease in milliseconds (`TEST_LEASE`), the concurrency (`TEST_CONCURRENCY`) and the
-//! prefetch multiplier (`TEST_PREFETCH`).
+//! The environment may set the lease in milliseconds (`TEST_LEASE`), the concurrency (`TEST_CONCURRENCY`) and
+//! the prefetch multiplier (`TEST_PREFETCH`).
 
 #![expect(clippy::expect_used, reason = "a test program may panic")]
 

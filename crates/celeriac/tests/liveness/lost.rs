@@ -37,8 +37,8 @@ impl Fixture {
         }
     }
 
-    /// Returns a worker whose task `gated` writes its start, waits for the gate on its first delivery, and writes
-    /// its end.
+    /// Returns a worker whose task `gated` writes its start, waits for the gate on its first delivery, and
+    /// writes its end.
     fn worker(&self, options: TaskOptions) -> WorkerBuilder {
         let (journal, gate) = (self.journal.clone(), self.gate.clone());
         Worker::builder(self.broker.clone()).task("gated", options, move |context: TaskContext, (): ()| {

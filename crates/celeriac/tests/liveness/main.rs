@@ -1,5 +1,5 @@
-//! Workers that are busy, paused or cut off from Redis, and changed clocks: live workers keep their tasks, and
-//! what a worker has lost it neither starts nor settles.
+//! Workers that are busy, paused or cut off from Redis, and changed clocks: live workers keep their tasks,
+//! and what a worker has lost it neither starts nor settles.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 #![expect(dead_code, reason = "each test crate uses only parts of `support`")]
@@ -7,7 +7,10 @@
 mod clocks;
 #[path = "../celery/journal.rs"]
 mod journal;
+#[path = "../support/logs.rs"]
+mod logs;
 mod lost;
+mod older_data;
 mod pauses;
 #[path = "../celery/process.rs"]
 mod process;

@@ -15,6 +15,7 @@ use crate::{
 
 /// Settings of worker processes.
 const SHORT_LEASE: (&str, &str) = ("TEST_LEASE", "1000");
+const ROOM: (&str, &str) = ("TEST_PREFETCH", "20");
 const ONE_THREAD: (&str, &str) = ("TOKIO_WORKER_THREADS", "1");
 
 fn task(name: &str, label: &str, seconds: f64) -> Signature {
@@ -67,7 +68,8 @@ const LATER: usize = 40;
 const COUNTDOWN: Duration = Duration::from_secs(8);
 
 impl Fixture {
-    /// Sends tasks that the worker at `url` runs, holds until it has a free slot, and holds until they are due.
+    /// Sends tasks that the worker at `url` runs, holds until it has a free slot, and holds until they are
+    /// due.
     async fn start(server: Server, name: &str, url: &str) -> (Self, WorkerProcess) {
         let journal = Journal::new(name);
         let broker = broker(server.url());
@@ -77,8 +79,7 @@ impl Fixture {
         let waiting = (0..WAITING).map(|number| task("work", &format!("waiting{number}"), 0.01));
         let later =
             (0..LATER).map(|number| task("work", &format!("later{number}"), 0.01).countdown(COUNTDOWN));
-        // Tasks for later first: they leave room for others.
-        let ids = send(&client, later.chain(running).chain(waiting).collect()).await;
+        let ids = send(&client, running.chain(waiting).chain(later).collect()).await;
         eventually("the worker holds everything", async || {
             let depth = celeriac::Broker::depth(broker.as_ref(), "celery").await.unwrap();
             let held = depth.unacked as usize == RUNNING + WAITING + LATER;
@@ -95,7 +96,7 @@ impl Fixture {
     }
 
     fn worker(url: &str, name: &str, journal: &Journal, queues: &[&str]) -> WorkerProcess {
-        WorkerProcess::start_with(url, name, journal, queues, &[SHORT_LEASE])
+        WorkerProcess::start_with(url, name, journal, queues, &[SHORT_LEASE, ROOM])
     }
 
     /// Starts another worker, and waits until it has run everything.
@@ -107,7 +108,8 @@ impl Fixture {
         other
     }
 
-    /// Waits until the suspended worker runs a new task, and asserts that it ran none of those that it had lost.
+    /// Waits until the suspended worker runs a new task, and asserts that it ran none of those that it had
+    /// lost.
     async fn assert_not_begun_tasks_ran_once(&self) {
         let probe = task("work", "probe", 0.01).queue("probe");
         let id = self.client.send(probe).await.unwrap();

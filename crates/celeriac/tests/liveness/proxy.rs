@@ -1,15 +1,20 @@
-//! TCP proxy that can stop forwarding without closing its connections, as a broken network does.
+//! TCP proxy that can stop forwarding without closing its connections, as a broken network does, and can move
+//! to another server, as an address does after a fail-over.
 
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
     thread,
 };
 
 #[derive(Clone)]
 pub struct Proxy {
     pub port: u16,
+    target: Arc<AtomicU16>,
     cut: Arc<(Mutex<bool>, Condvar)>,
 }
 
@@ -18,12 +23,14 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = Self {
             port: listener.local_addr().unwrap().port(),
+            target: Arc::new(target.into()),
             cut: Arc::default(),
         };
         let forward = proxy.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", forward.target.load(Ordering::SeqCst)))
+                else {
                     continue;
                 };
                 let ends = [
@@ -37,6 +44,11 @@ impl Proxy {
             }
         });
         proxy
+    }
+
+    /// Connects new clients to the server on this port.
+    pub fn set_target(&self, port: u16) {
+        self.target.store(port, Ordering::SeqCst);
     }
 
     /// Stops or resumes forwarding.
