@@ -39,6 +39,19 @@ pub(super) fn lease_of(instance: &str) -> Option<Duration> {
     milliseconds.parse().ok().map(Duration::from_millis)
 }
 
+/// One key of each kind, to find out which of them an account may not access.
+pub(super) const EXAMPLES: [&str; 9] = [
+    "celery",
+    UNACKED,
+    UNACKED_INDEX,
+    "unacked_mutex",
+    "_kombu.binding.celery",
+    "celery-task-meta-example",
+    "celery-taskset-meta-example",
+    LEASES,
+    DEAD,
+];
+
 /// Returns the key that stores the length of a publication log. Only this crate uses it.
 pub(super) fn publication_log(id: &str) -> String {
     format!("celeriac.log.{id}")
