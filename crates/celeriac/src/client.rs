@@ -45,6 +45,7 @@ struct Settings {
     origin: String,
     reply_to: String,
     default_queue: String,
+    routes: Vec<(String, String)>,
     compression: Option<Compression>,
     /// Clock for events, if they are sent.
     events: Option<Arc<Clock>>,
@@ -107,6 +108,7 @@ impl Client {
             origin: system::origin(),
             reply_to: system::random_id().to_string(),
             default_queue: "celery".to_owned(),
+            routes: Vec::new(),
             compression: None,
             events: None,
         };
@@ -132,6 +134,14 @@ impl Client {
     /// `task_default_queue`.
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.settings).default_queue = queue.into();
+        self
+    }
+
+    /// Sends tasks whose names match `pattern`, in which `*` stands for any text, to `queue`, unless their
+    /// signatures name one. The first matching route applies. Equivalent to an entry of Celery's `task_routes`.
+    pub fn route(mut self, pattern: impl Into<String>, queue: impl Into<String>) -> Self {
+        let settings = Arc::make_mut(&mut self.settings);
+        settings.routes.push((pattern.into(), queue.into()));
         self
     }
 
@@ -399,6 +409,7 @@ impl Client {
             origin: &self.settings.origin,
             reply_to: &self.settings.reply_to,
             queue: &self.settings.default_queue,
+            routes: &self.settings.routes,
             compression: self.settings.compression,
             parent: parent.map(|parent| (parent.root.as_str(), parent.id.as_str())),
         }

@@ -87,8 +87,8 @@ pub use self::{
     async_result::{AsyncResult, WaitError},
     broker::{
         Broker, BrokerError, Bus, ChordPart, ChordState, DeadLetter, DeadLetters, Delivery, DeliveryTag,
-        Depth, LastTicks, LetterFilter, LogReply, LoggedSendError, Publication, PublicationLog, Recovery,
-        Renewal, ReplyTo, RequeueError, RequeueReport, RequeuedMessage, ResultBackend, ServerInfo,
+        Depth, Exchange, LastTicks, LetterFilter, LogReply, LoggedSendError, Publication, PublicationLog,
+        Recovery, Renewal, ReplyTo, RequeueError, RequeueReport, RequeuedMessage, ResultBackend, ServerInfo,
         Settlement, SettlementStatus, Timetable,
     },
     canvas::{Canvas, CanvasError, chain, chord, group},

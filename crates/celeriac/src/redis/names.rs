@@ -117,7 +117,12 @@ pub(super) fn group(id: &str, suffix: &str) -> String {
 
 /// Returns the binding of a queue to a named exchange.
 pub(super) fn exchange_binding(routing_key: &str, queue: &str) -> String {
-    format!("{routing_key}{SEPARATOR}{SEPARATOR}{queue}")
+    pattern_binding(routing_key, "", queue)
+}
+
+/// Returns the binding of a queue to a named exchange, with the pattern of a topic exchange.
+pub(super) fn pattern_binding(routing_key: &str, pattern: &str, queue: &str) -> String {
+    format!("{routing_key}{SEPARATOR}{pattern}{SEPARATOR}{queue}")
 }
 
 /// Returns the channel of a fan-out exchange.

@@ -5,6 +5,7 @@
 //! [`pulse`] and [`lease`] show that the worker is alive, [`mailbox`] handles remote control, and
 //! [`shutdown`] stops the worker.
 
+mod bindings;
 mod builtin;
 mod confirm;
 mod consume;
@@ -54,7 +55,7 @@ use self::{
     shared::Shared,
 };
 use crate::{
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, Exchange},
     client::Client,
     context::TaskContext,
     control::clock::Clock,
@@ -96,6 +97,7 @@ impl Worker {
                 observer: Arc::new(NoopObserver),
                 hostname: system::default_node_name(),
                 queues: Lock::new(Arc::default()),
+                bindings: Vec::new(),
                 prefetch_multiplier: 4,
                 registry: Registry::default(),
                 inflight: Inflight::default(),
@@ -142,6 +144,7 @@ impl Worker {
         let lease = LeaseThread::start(&shared);
         background.spawn(mailbox::serve(Arc::clone(&shared)));
         background.spawn(events::broadcast(Arc::clone(&shared)));
+        background.spawn(bindings::declare(Arc::clone(&shared)));
         let _stop_on_drop = shared.stop.clone().drop_guard();
         // Tasks that were revoked before this worker started must not run.
         let mingled = timeout(MINGLE_TIMEOUT, shared.mingled.cancelled());
@@ -184,6 +187,27 @@ impl WorkerBuilder {
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         let queues = self.shared.queues();
         self.shared.queues = Lock::new(queues.iter().cloned().chain([queue.into()]).collect());
+        self
+    }
+
+    /// Binds a queue to a named exchange, and receives from the queue. Celery clients that send to the exchange
+    /// rely on a worker to declare this binding.
+    ///
+    /// Fan-out exchanges are not supported.
+    pub fn bind(self, queue: impl Into<String>, exchange: Exchange, routing_key: impl Into<String>) -> Self {
+        let queue = queue.into();
+        let known = self.shared.queues().contains(&queue);
+        let mut builder = if known { self } else { self.queue(queue.clone()) };
+        builder
+            .shared
+            .bindings
+            .push((queue, exchange, routing_key.into()));
+        builder
+    }
+
+    /// Sends tasks of tasks that name no queue to a queue by their names; see [`Client::route`].
+    pub fn route(mut self, pattern: impl Into<String>, queue: impl Into<String>) -> Self {
+        self.shared.client = self.shared.client.route(pattern, queue);
         self
     }
 

@@ -12,7 +12,13 @@ use super::{
     event_buffer::EventBuffer, inflight::Inflight, lease_status::LeaseStatus, registry::Registry,
     revoked::Revoked,
 };
-use crate::{broker::Broker, client::Client, control::clock::Clock, lock::Lock, observer::Observer};
+use crate::{
+    broker::{Broker, Exchange},
+    client::Client,
+    control::clock::Clock,
+    lock::Lock,
+    observer::Observer,
+};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -20,6 +26,8 @@ pub(super) struct Shared {
     pub(super) observer: Arc<dyn Observer>,
     pub(super) hostname: String,
     pub(super) queues: Lock<Arc<[String]>>,
+    /// Bindings to declare: queue, exchange, routing key.
+    pub(super) bindings: Vec<(String, Exchange, String)>,
     pub(super) prefetch_multiplier: usize,
     pub(super) registry: Registry,
     pub(super) inflight: Inflight,

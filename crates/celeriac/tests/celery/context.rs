@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use celeriac::{
-    Broker, Exception, Retry, Signature, TaskContext, TaskError, TaskOptions, Worker, WorkerBuilder, group,
+    Broker, Client, Exception, Exchange, Retry, Signature, TaskContext, TaskError, TaskOptions, Worker,
+    WorkerBuilder, group,
 };
 use serde_json::{Value, json};
 
@@ -23,6 +24,7 @@ with_every_celery! {
     exceptions_keep_all_their_arguments
     a_retry_has_its_own_limit_queue_priority_expiry_and_arguments
     ignored_and_rejected_tasks_store_no_result
+    exchanges_are_bound_and_routes_are_followed
 }
 
 fn tasks(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
@@ -315,4 +317,60 @@ requeued.get(timeout=20)";
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].reason, "the task rejected its message: not mine");
     running.stop().await.unwrap();
+}
+
+async fn exchanges_are_bound_and_routes_are_followed(python: Python) {
+    let server = Server::start();
+    let broker: Arc<dyn Broker> = Arc::new(patient_broker(&server));
+    let journal = Journal::default();
+    let worker = tasks(broker.clone(), &journal)
+        .bind("tq", Exchange::topic("ex"), "a.#")
+        .bind("dq", Exchange::direct("direct"), "key")
+        .queue("celery")
+        .queue("routed")
+        .route("strict*", "routed");
+    let running = Running::start(worker.build(), PATIENCE);
+    eventually("the bindings are declared", async || {
+        let members: Vec<String> = redis::cmd("SMEMBERS")
+            .arg("_kombu.binding.direct")
+            .query(&mut server.connection())
+            .unwrap();
+        (!members.is_empty()).then_some(())
+    })
+    .await;
+    let mut client = python.client(&server.url());
+    let send = "
+from kombu import Exchange, Queue
+app.conf.task_queues = [
+    Queue('tq', Exchange('ex', type='topic'), routing_key='a.#'),
+    Queue('dq', Exchange('direct', type='direct'), routing_key='key'),
+    Queue('celery'),
+]
+with app.connection_for_write() as connection:
+    bound = {name: sorted(connection.default_channel.get_table(name)) for name in ['ex', 'direct']}
+ex = Exchange('ex', type='topic')
+topic = app.send_task('strict', [1], exchange='ex', routing_key='a.b.c', declare=[ex]).get(timeout=20)
+direct = app.send_task('strict', [2], exchange='direct', routing_key='key').get(timeout=20)
+sent = app.send_task('sends', [False], queue='celery')
+sent.get(timeout=20)
+[topic, direct, bound]";
+    let expected = json!([1, 2, {
+        "ex": [["a.#", r"^a\..*?$", "tq"]],
+        "direct": [["key", "", "dq"]],
+    }]);
+    assert_eq!(client.run(send).await, expected, "Celery {}", python.celery);
+    running.stop().await.unwrap();
+    let routed = Client::new(broker.clone()).route("x.*", "elsewhere");
+    routed.send(Signature::new("x.y")).await.unwrap();
+    assert_eq!(broker.depth("elsewhere").await.unwrap().waiting, 1);
+    routed.send(Signature::new("x.y").queue("named")).await.unwrap();
+    assert_eq!(broker.depth("named").await.unwrap().waiting, 1);
+    let declared: bool = redis::cmd("EXISTS")
+        .arg("_kombu.binding.routed")
+        .query(&mut server.connection())
+        .unwrap();
+    assert!(
+        declared,
+        "the children of `sends` went to the queue of their route"
+    );
 }
