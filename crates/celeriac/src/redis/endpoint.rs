@@ -17,7 +17,7 @@ use redis::{
     RedisResult, TlsCertificates, cmd,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
-use tokio::time::timeout;
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use super::{
     config::RedisConfig,
@@ -29,6 +29,10 @@ use crate::broker::ServerInfo;
 
 /// Time-out for a query to one sentinel.
 const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time-out for an error that the server sends on its own.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum number of bytes of such an error.
+const MAX_GREETING: usize = 1024;
 /// Idle time before the operating system probes a connection. Pub/sub connections may be silent for long.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -87,6 +91,24 @@ impl Endpoint {
     }
 
     /// Returns the server's address for display; with sentinels, the address of one of them.
+    /// Returns the error that the server sends before any request, as Redis does in protected mode; it then closes
+    /// the connection, so that requests only fail with a broken pipe.
+    pub(super) async fn greeting(&self) -> Option<String> {
+        let ConnectionAddr::Tcp(host, port) = self.server.get_connection_info().addr() else {
+            return None;
+        };
+        let attempt = async {
+            let mut socket = TcpStream::connect((host.as_str(), *port)).await.ok()?;
+            let mut greeting = vec![0; MAX_GREETING];
+            let length = socket.read(&mut greeting).await.ok()?;
+            let text = String::from_utf8_lossy(&greeting[..length]).into_owned();
+            let line = text.strip_prefix('-')?.lines().next()?;
+            // The first sentence says what is wrong; the rest of Redis' text is a manual.
+            Some(line.split(". ").next().unwrap_or(line).to_owned())
+        };
+        timeout(GREETING_TIMEOUT, attempt).await.ok()?
+    }
+
     pub(super) fn server_info(&self) -> ServerInfo {
         let info = self.server.get_connection_info();
         let (hostname, port) = host_and_port(info).unzip();

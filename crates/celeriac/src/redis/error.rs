@@ -18,6 +18,9 @@ pub enum ConfigError {
     /// The URL requests TLS without certificate verification.
     #[error("the server's certificate is always verified: set ssl_cert_reqs to required, or remove it")]
     Unverified,
+    /// The lease is shorter than 60 milliseconds, or shorter than three renewal intervals.
+    #[error("the lease must last at least 60 ms and at least three times the interval between its renewals")]
+    Lease,
     /// A certificate or key file cannot be read, or is not PEM.
     #[error(
         "a certificate or key file for Redis (ssl_ca_certs, ssl_certfile, ssl_keyfile) is missing or not PEM"

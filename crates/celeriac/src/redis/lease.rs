@@ -1,8 +1,21 @@
 //! State of the lease that shows other workers that this worker is alive.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use tokio::time::Instant;
+
+use super::judge::Judge;
 use crate::lock::Lock;
+
+/// Time without renewal after which a missing lease does not count as lost: other workers have removed it and
+/// restored the messages.
+const MAX_SUSPENSION: Duration = Duration::from_secs(43_200);
 
 #[derive(Default)]
 pub(super) struct Lease {
@@ -10,8 +23,17 @@ pub(super) struct Lease {
     held: AtomicBool,
     /// Whether the server has lost the lease, and the deliveries are not yet reserved again.
     pub lost: AtomicBool,
-    /// Server time of the last renewal.
-    pub renewed: Lock<Option<f64>>,
+    /// The server that holds the deliveries, and the number of the last confirmed write there.
+    confirmed: Lock<Option<(Arc<str>, u64)>>,
+    /// Number of the next tag that this worker assigns, and its value at the last renewal. Deliveries with
+    /// lower numbers are known to the worker.
+    pub next_tag: AtomicU64,
+    pub known_tags: AtomicU64,
+    renewed: Lock<Option<Instant>>,
+    /// Observations of the leases of all workers.
+    pub judge: Lock<Judge>,
+    /// Number of observations.
+    pub observations: AtomicU64,
 }
 
 impl Lease {
@@ -27,6 +49,36 @@ impl Lease {
         if was_held && added {
             self.lost.store(true, Ordering::Release);
         }
+    }
+
+    /// Returns the server that holds the deliveries, and the number of the last write that it has confirmed.
+    pub(super) fn confirmed(&self) -> Option<(Arc<str>, u64)> {
+        self.confirmed.lock().clone()
+    }
+
+    /// Records a confirmed write. Writes to a server other than the one that holds the deliveries do not
+    /// count.
+    pub(super) fn confirm(&self, server: &Arc<str>, number: u64) {
+        let mut confirmed = self.confirmed.lock();
+        match &mut *confirmed {
+            Some((known, last)) if known == server => *last = number.max(*last),
+            Some(_) => {}
+            None => *confirmed = Some((Arc::clone(server), number)),
+        }
+    }
+
+    /// Records that `server` holds all deliveries.
+    pub(super) fn adopt(&self, server: &Arc<str>, number: u64) {
+        *self.confirmed.lock() = Some((Arc::clone(server), number));
+    }
+
+    /// Records a renewal. Returns whether the server has lost the deliveries.
+    pub(super) fn renewed(&self) -> bool {
+        let before = self.renewed.lock().replace(Instant::now());
+        if before.is_some_and(|before| before.elapsed() > MAX_SUSPENSION) {
+            self.clear_lost();
+        }
+        self.lost.load(Ordering::Acquire)
     }
 
     /// Records that all lost deliveries are reserved again.
