@@ -14,7 +14,9 @@ use std::{
 
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, RedisConnectionInfo,
-    RedisResult, TlsCertificates, cmd,
+    RedisError, RedisResult, TlsCertificates,
+    aio::{MultiplexedConnection, PubSub},
+    cmd,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use tokio::time::timeout;
@@ -101,8 +103,23 @@ impl Endpoint {
         }
     }
 
+    /// Connects to the server.
+    pub(super) async fn connect(
+        &self,
+        config: &AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, String> {
+        let client = self.client().await?;
+        open(&client, config).await.map_err(text)
+    }
+
+    /// Opens a connection to the server for pub/sub.
+    pub(super) async fn subscriber(&self) -> Result<PubSub, String> {
+        let client = self.client().await?;
+        open_subscriber(&client).await.map_err(text)
+    }
+
     /// Returns a client for the server, after querying the sentinels if there are any.
-    pub(super) async fn client(&self) -> Result<Client, String> {
+    async fn client(&self) -> Result<Client, String> {
         let Some(sentinels) = &self.sentinels else {
             return Ok(self.server.clone());
         };
@@ -118,7 +135,7 @@ impl Endpoint {
         } else {
             ConnectionAddr::Tcp(host, port)
         };
-        client(info.set_addr(address), self.certificates.as_ref()).map_err(|error| ErrorScope::of(&error).1)
+        client(info.set_addr(address), self.certificates.as_ref()).map_err(text)
     }
 }
 
@@ -147,12 +164,25 @@ impl Sentinels {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(SENTINEL_TIMEOUT))
             .set_response_timeout(Some(SENTINEL_TIMEOUT));
-        let connecting = sentinel.get_multiplexed_async_connection_with_config(&config);
-        let mut connection = connecting.await?;
+        let mut connection = open(sentinel, &config).await?;
         let mut query = cmd("SENTINEL");
         query.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
         query.query_async(&mut connection).await
     }
+}
+
+/// Opens a socket for requests. With [`open_subscriber`], the only place in this crate that opens sockets.
+async fn open(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+    client.get_multiplexed_async_connection_with_config(config).await
+}
+
+/// Opens a socket for pub/sub.
+async fn open_subscriber(client: &Client) -> RedisResult<PubSub> {
+    client.get_async_pubsub().await
+}
+
+fn text(error: RedisError) -> String {
+    ErrorScope::of(&error).1
 }
 
 fn is_tls(info: &ConnectionInfo) -> bool {
