@@ -1,4 +1,4 @@
-//! The open connections, with a limit for all and for each client address.
+//! The open connections and their limits, in total and per client address.
 
 use std::{
     collections::HashMap,
@@ -19,9 +19,9 @@ use crate::state::ConnectionState;
 pub(crate) struct ConnectionLimits {
     /// Maximum number of connections, including the reserved ones.
     pub(crate) all: usize,
-    /// Connections that accept health probes only.
+    /// Number of connections that are reserved for health probes.
     pub(crate) reserved: usize,
-    /// Maximum number of connections of one client address.
+    /// Maximum number of connections per client address.
     pub(crate) per_address: usize,
 }
 
@@ -73,10 +73,10 @@ impl OpenConnections {
         }
     }
 
-    /// Decides about a new connection. If a limit is reached, it takes the place of the connection that has waited
-    /// longest for a request, as clients that send no request must not keep out others.
+    /// Decides about a new connection. At a limit, it replaces the connection that has waited longest for a request,
+    /// because clients that send no request must not keep others out.
     ///
-    /// The address of a proxy has no limit of its own.
+    /// The limit per address does not apply to proxies.
     pub(crate) fn admit(&mut self, address: IpAddr, is_proxy: bool) -> Admission {
         let address = network(address);
         let of_address = self.addresses.get(&address).copied().unwrap_or(0);
@@ -86,7 +86,7 @@ impl OpenConnections {
             return Admission::Serve;
         }
         self.full
-            .log("a limit of connections is reached; a new one replaces one without a request, or waits");
+            .log("a connection limit is reached; a new connection replaces one without a request, or waits");
         match self.longest_waiting(is_address_full.then_some(address)) {
             Some((since, _)) if since.elapsed() < MIN_WAITING => Admission::Wait,
             Some((_, id)) => self.close(id),
@@ -130,7 +130,7 @@ impl OpenConnections {
         }
     }
 
-    /// Closes a connection, and returns its admission for the one that replaces it.
+    /// Closes a connection, and returns its admission, which the replacement inherits.
     fn close(&mut self, id: Id) -> Admission {
         let Some(open) = self.open.get(&id) else {
             return Admission::Wait;
@@ -141,13 +141,13 @@ impl OpenConnections {
         admission
     }
 
-    /// Returns the connection that has waited longest for a request, and since when.
+    /// Returns the connection, of `address` if given, that has waited longest for a request, and since when.
     fn longest_waiting(&self, address: Option<IpAddr>) -> Option<(Instant, Id)> {
-        let candidates = self.open.iter().filter_map(|(id, open)| {
-            let is_candidate = address.is_none_or(|address| address == open.address);
-            is_candidate.then(|| Some((open.state.replaceable_since()?, *id)))?
-        });
-        candidates.min_by_key(|(since, _)| *since)
+        self.open
+            .iter()
+            .filter(|(_, open)| address.is_none_or(|address| address == open.address))
+            .filter_map(|(id, open)| Some((open.state.replaceable_since()?, *id)))
+            .min_by_key(|(since, _)| *since)
     }
 }
 
@@ -155,7 +155,7 @@ impl OpenConnections {
 #[derive(Debug, Default)]
 struct Warning {
     logged: Option<Instant>,
-    /// Occurrences since it was logged.
+    /// Number of occurrences since it was last logged.
     suppressed: u64,
 }
 
@@ -174,7 +174,7 @@ impl Warning {
     }
 }
 
-/// Returns the address that is counted: the network of 64 bits for IPv6, which one client usually has.
+/// Returns the address that counts towards the limit: for IPv6 the /64 network, which usually belongs to one client.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

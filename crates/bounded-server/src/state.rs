@@ -12,23 +12,23 @@ use tokio::time::Instant;
 
 use crate::invalid::InvalidRequest;
 
-/// Time for the first bytes of a client, which may have been sent already, to be read.
+/// Extra time for a client from which nothing has been read yet, because its first bytes may be on their way.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     opened: Instant,
-    /// Time of the last response, in milliseconds after the connection was opened.
+    /// Time of the last activity, in milliseconds after the connection was opened.
     active: AtomicU64,
-    /// Whether the client had sent no request when the connection was read for the first time.
+    /// Whether the connection has waited for a request at least once.
     has_waited: AtomicBool,
     /// Whether the client has sent anything.
     has_sent: AtomicBool,
     /// Number of requests whose response is not complete.
     in_progress: AtomicUsize,
-    /// Whether the client does not accept the bytes of a response.
+    /// Whether a response waits for the client to read it.
     writing: AtomicBool,
-    /// The last request, if it is invalid: its number, and the reason.
+    /// Number of the invalid request, which is the last one, and the reason.
     invalid: OnceLock<(u64, InvalidRequest)>,
 }
 
@@ -45,7 +45,7 @@ impl ConnectionState {
         })
     }
 
-    /// Returns the time since which the connection waits for a request, which is now if it has not been read yet;
+    /// Returns the time since which the connection has waited for a request (now if it has not been read yet), or
     /// `None` during a request.
     pub(crate) fn waiting_since(&self) -> Option<Instant> {
         if self.in_progress.load(Relaxed) > 0 || self.writing.load(Relaxed) {
@@ -57,7 +57,7 @@ impl ConnectionState {
         }
     }
 
-    /// Returns the time from which another connection may replace this one; `None` during a request.
+    /// Returns the time from which another connection may replace this one, or `None` during a request.
     pub(crate) fn replaceable_since(&self) -> Option<Instant> {
         let since = self.waiting_since()?;
         let has_sent = self.has_sent.load(Relaxed);
@@ -70,10 +70,10 @@ impl ConnectionState {
         InProgress(self.clone())
     }
 
-    /// Records that the client has sent no complete request.
+    /// Records that the connection waits for a request.
     pub(crate) fn wait(&self) {
         if !self.has_waited.swap(true, Relaxed) {
-            self.wrote();
+            self.record_activity();
         }
     }
 
@@ -82,8 +82,8 @@ impl ConnectionState {
         self.has_sent.store(true, Relaxed);
     }
 
-    /// Records that the client has accepted bytes.
-    pub(crate) fn wrote(&self) {
+    /// Restarts the time for which the connection waits.
+    pub(crate) fn record_activity(&self) {
         let active = self.opened.elapsed().as_millis();
         self.active
             .store(u64::try_from(active).unwrap_or(u64::MAX), Relaxed);
@@ -93,7 +93,7 @@ impl ConnectionState {
         self.writing.store(writing, Relaxed);
     }
 
-    /// Marks request `number` as invalid; the connection has no further requests.
+    /// Marks request `number` as invalid. It must be the last one of the connection.
     pub(crate) fn refuse(&self, number: u64, problem: InvalidRequest) {
         // The stream refuses at most one request.
         let _ = self.invalid.set((number, problem));
@@ -105,13 +105,13 @@ impl ConnectionState {
     }
 }
 
-/// A request in progress, until it is dropped.
+/// Guard that counts a request as in progress until it is dropped.
 #[derive(Debug)]
 pub(crate) struct InProgress(Arc<ConnectionState>);
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        self.0.wrote();
+        self.0.record_activity();
         self.0.in_progress.fetch_sub(1, Relaxed);
     }
 }

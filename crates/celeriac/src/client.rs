@@ -110,12 +110,12 @@ impl Client {
         self.finish_all(batch.into_iter().zip(responses).collect()).await
     }
 
-    /// Sends several tasks in one round trip and numbers them as one batch of `log`, whose length is then the
-    /// number of the batch.
+    /// Sends several tasks in one round trip, as the next batch of `log`. The number of the batch is the new
+    /// length of the log.
     ///
-    /// A publisher that keeps its tasks until they have finished, such as a transactional outbox, finds out
-    /// with [`log_lengths`](Self::log_lengths) which of them the broker has lost. On the in-process broker,
-    /// the call returns when all tasks have finished.
+    /// With [`log_lengths`](Self::log_lengths), a publisher that keeps its tasks until they have finished, such
+    /// as a transactional outbox, finds out which of them the broker has lost. On the in-process broker, the
+    /// call returns when all tasks have finished.
     ///
     /// # Errors
     /// See [`LoggedSendError`].
@@ -272,8 +272,8 @@ impl Client {
         let sent = batch.iter_mut().filter(|(_, response)| response.is_ok());
         let events: Vec<Event> = sent.filter_map(|(sending, _)| sending.event.take()).collect();
         self.announce(&events).await;
-        let finished = batch.into_iter();
-        finished
+        batch
+            .into_iter()
             .map(|(sending, response)| sending.finish(response))
             .collect()
     }

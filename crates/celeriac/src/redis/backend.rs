@@ -15,8 +15,8 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Offset of the last byte that is read to learn the status of a stored result, which may be large.
-const STATUS_BYTES: isize = 63;
+/// Offset of the last byte that is read to get the status of a stored result, which may be large.
+const STATUS_END: isize = 63;
 
 impl RedisBroker {
     pub(super) fn stored(&self, meta: &ResultMeta) -> StoredResult {
@@ -67,7 +67,7 @@ impl ResultBackend for RedisBroker {
         }
         let mut pipeline = pipe();
         for id in ids {
-            pipeline.getrange(names::result(id), 0, STATUS_BYTES);
+            pipeline.getrange(names::result(id), 0, STATUS_END);
         }
         let starts: Vec<Vec<u8>> = self.commands.pipeline(commands::STATUSES, &pipeline).await?;
         Ok(starts.iter().map(|start| Status::of_stored(start)).collect())

@@ -46,7 +46,7 @@ impl RedisConfig {
     /// | URL | server |
     /// | --- | --- |
     /// | `redis://[user:password@]host[:port][/database]` | one server; `rediss://` for TLS |
-    /// | `sentinel://[user:password@]host[:port][,host[:port]...][/database]?master=<name>` | the server that these sentinels watch under `name`; `sentinels://` for TLS to the sentinels and the server |
+    /// | `sentinel://[user:password@]host[:port][,host[:port]...][/database]?master=<name>` | the server that these sentinels monitor under `name`; `sentinels://` for TLS to the sentinels and the server |
     /// | `unix:///path[?db=<number>&user=<name>&pass=<password>]` | a server behind a Unix socket |
     ///
     /// User and password are credentials for the server; the parameters `sentinel_username` and
@@ -143,7 +143,7 @@ impl RedisConfig {
         self
     }
 
-    /// Sets the time-out of a command; 5 seconds by default.
+    /// Sets the time-out for a command; 5 seconds by default.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self

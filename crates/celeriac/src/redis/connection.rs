@@ -64,7 +64,8 @@ pub(super) struct Live {
     /// Number of this connection. Bindings declared on an earlier connection must be declared again.
     pub generation: u64,
     made: Instant,
-    /// Time since which the server has been connected and serving requests.
+    /// Time from which the server has served requests: when the connection was made, or when the server last
+    /// returned an error that affects all requests.
     pub since: Instant,
     /// Identity of the server's run and data, which changes with a restart or a fail-over; empty if unknown.
     pub server: Arc<str>,
@@ -107,7 +108,7 @@ impl Connection {
         }
     }
 
-    /// Runs a command, which telemetry shows as `reported`.
+    /// Runs a command and reports it to the observer as `reported`.
     pub(super) async fn command<T: FromRedisValue>(
         &self,
         reported: Command,
@@ -119,7 +120,7 @@ impl Connection {
         self.request(reported, run, || reported.name.to_owned()).await
     }
 
-    /// Runs several commands in one round trip, which telemetry shows as `reported`.
+    /// Runs several commands in one round trip and reports them to the observer as `reported`.
     pub(super) async fn pipeline<T: FromRedisValue>(
         &self,
         reported: Command,
@@ -314,7 +315,7 @@ impl Connection {
 }
 
 impl ConnectionState {
-    /// Postpones the next attempt to connect. Returns the error of requests until then.
+    /// Postpones the next attempt to connect. Returns the error for requests made until then.
     fn postpone(&mut self, cause: String) -> BrokerError {
         self.retry_at = Some((Instant::now() + self.back_off.next_delay(), cause.clone()));
         BrokerError::unavailable(cause)

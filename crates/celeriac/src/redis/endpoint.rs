@@ -29,7 +29,7 @@ use super::{
 };
 use crate::broker::ServerInfo;
 
-/// Time-out of a query to one sentinel.
+/// Time-out for a query to one sentinel.
 const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Idle time before the operating system probes a connection. Pub/sub connections may be silent for long.
 const KEEPALIVE: Duration = Duration::from_secs(15);

@@ -8,11 +8,11 @@ use thiserror::Error;
 pub enum ConfigError {
     /// The URL has none of the accepted forms.
     #[error(
-        "the Redis URL is not redis://[user:password@]host[:port][/database] (or rediss://), \
+        "the URL is neither redis://[user:password@]host[:port][/database] (or rediss://), unix:///path[?db=number], \
          nor sentinel://[user:password@]host[:port],...[/database]?master=<name> (or sentinels://)"
     )]
     Url,
-    /// The URL lists sentinels but does not name the server that they watch.
+    /// The URL lists sentinels but does not name the server that they monitor.
     #[error("the URL of sentinels must name the server they watch: ?master=<name>")]
     Master,
     /// The URL requests TLS without certificate verification.

@@ -77,9 +77,9 @@ return length - capacity
 
     /// Publishes messages and extends a publication log, unless the server has lost batches of the log.
     ///
-    /// KEYS: log, then for each list the binding and the list. ARGV: length that the log must have at least,
-    /// seconds until the log expires, then for each list the binding's member, the number of messages, and
-    /// the messages. Returns whether the messages were published, and the length of the log.
+    /// KEYS: log, then for each list the binding and the list. ARGV: minimum length of the log, seconds until the
+    /// log expires, then for each list the binding's member, the number of messages, and the messages. Returns
+    /// whether the messages were published, and the length of the log.
     PUBLISH_LOGGED = r"
 local length = tonumber(redis.call('GET', KEYS[1]) or '0')
 if length < tonumber(ARGV[1]) then return {0, length} end

@@ -95,7 +95,7 @@ mod tests {
         status.confirm(now, LEASE);
         assert!(status.is_valid() && may_start(&prompt));
         assert!(!may_start(&late));
-        inflight.set_renewed(&[late.delivery.tag.clone()]);
+        inflight.set_renewed(std::slice::from_ref(&late.delivery.tag));
         assert!(may_start(&late));
     }
 }

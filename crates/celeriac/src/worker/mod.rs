@@ -64,9 +64,9 @@ use crate::{
 
 /// Maximum time to wait for the exchange with the other workers before tasks are received.
 const MINGLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time-out of the last events.
+/// Time-out for sending the last events.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time-out of the removal of the mailbox, which would otherwise receive commands until it expires.
+/// Time-out for deleting the mailbox, which would otherwise receive commands until it expires.
 const MAILBOX_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Worker that receives and runs tasks.

@@ -83,7 +83,7 @@ async fn a_killed_workers_tasks_start_elsewhere_within_10_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_task_finishes_although_workers_and_the_server_are_killed() {
+async fn every_task_finishes_even_if_workers_and_the_server_are_killed() {
     let mut server = Server::start();
     let journal = Journal::new("kills");
     let client = Client::new(Arc::new(patient_broker(&server)));

@@ -12,7 +12,7 @@ use celeriac::{
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Time-out of a step, long enough for a loaded machine.
+/// Time-out for a step, long enough for a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` returns a value, and returns it.

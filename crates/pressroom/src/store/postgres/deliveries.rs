@@ -20,7 +20,8 @@ use crate::{
     },
 };
 
-/// Lets one task at a time claim an event of an author. A separate statement, so that the claim sees those before it.
+/// Serializes claims of the same author's events. It is a separate statement, so that a claim sees the claims
+/// committed while it waited for the lock.
 const LOCK_AUTHOR: Statement = Statement::new(
     "SELECT",
     "notified_events",

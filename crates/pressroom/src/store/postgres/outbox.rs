@@ -21,19 +21,18 @@ use crate::{
 const CLAIM_OUTBOX: Statement = statement!(
     "UPDATE outbox",
     "
-        WITH waiting AS (
-            SELECT id
-            FROM outbox
-            WHERE claimable_at <= $1
-            ORDER BY id
-            LIMIT $3
-            FOR UPDATE SKIP LOCKED
-        ), claimed AS (
+        WITH claimed AS (
             UPDATE outbox
             SET claimable_at = $2, attempts = attempts + 1
-            FROM waiting
-            WHERE outbox.id = waiting.id
-            RETURNING outbox.*
+            WHERE id = ANY (ARRAY(
+                SELECT id
+                FROM outbox
+                WHERE claimable_at <= $1
+                ORDER BY id
+                LIMIT $3
+                FOR UPDATE SKIP LOCKED
+            ))
+            RETURNING *
         )
         SELECT id, task_id, name, args, trace, created_at, attempts
         FROM claimed

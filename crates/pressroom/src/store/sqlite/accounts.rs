@@ -1,5 +1,5 @@
-//! Users, revoked tokens and ended sessions. E-mail addresses are stored as typed; another column contains them in lower case
-//! and makes them unique.
+//! Users, revoked tokens and ended sessions. E-mail addresses are stored as typed; another column contains them
+//! in lower case and makes them unique.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -48,7 +48,7 @@ const FIND_CREDENTIALS: Statement = find_credentials!("email_folded = ?1");
 
 const FIND_CREDENTIALS_BY_ID: Statement = find_credentials!("id = ?1");
 
-/// Reads one entry of the index for each scheme, not one for each user.
+/// Reads one index entry per scheme, not one per user.
 const PASSWORD_SCHEMES: Statement = statement!(
     "SELECT users",
     "

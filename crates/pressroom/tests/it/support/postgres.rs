@@ -48,7 +48,7 @@ impl Database {
         Self::create(None).await
     }
 
-    /// Creates a database with another encoding, without a schema.
+    /// Creates an empty database with the given encoding.
     pub async fn encoded(encoding: &str) -> Self {
         Self::create_with(&format!(
             "TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"

@@ -1,5 +1,5 @@
-//! Rows and tables that other transactions keep locked. A statement that needs one would occupy a connection
-//! until it times out, while statements that need others wait behind it.
+//! Rows and tables that other transactions keep locked. A statement that needs a locked row would occupy a
+//! connection until it times out, and delay statements that need other rows.
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},
@@ -15,21 +15,21 @@ use tokio::time::Instant;
 
 /// Time for which a row counts as locked after a write of it has timed out.
 const MEMORY: Duration = Duration::from_secs(2);
-/// Maximum number of rows.
+/// Maximum number of recorded rows.
 const MAX_ROWS: usize = 64;
-/// Number of rows of one statement from which the whole table counts as locked.
+/// Number of locked rows of one statement at which its whole table counts as locked.
 const TABLE: usize = 8;
 
 /// Recently locked rows, by statement.
 #[derive(Default)]
 pub(super) struct LockedRows {
-    /// Whether there may be any.
+    /// Whether `rows` may have entries.
     any: AtomicBool,
     rows: Mutex<Vec<(Row, Instant)>>,
     hasher: RandomState,
 }
 
-/// The row that a statement needs, or the table with the key `()`.
+/// The row that a statement needs. Reads record their whole table, as the row with the key `()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
     /// Address of the statement's text, which is a constant.
@@ -38,7 +38,7 @@ pub(super) struct Row {
 }
 
 impl LockedRows {
-    /// Whether no statement met a lock recently. Cheaper than [`LockedRows::contains`].
+    /// Whether no statement met a lock recently. Cheaper than [`Self::contains`].
     pub(super) fn is_empty(&self) -> bool {
         !self.any.load(Ordering::Relaxed)
     }
@@ -51,7 +51,7 @@ impl LockedRows {
         }
     }
 
-    /// Whether the row was locked recently, or so many other rows that its table seems to be.
+    /// Whether the row was locked recently, or so many other rows were that the whole table seems to be locked.
     pub(super) fn contains(&self, row: Row) -> bool {
         let rows = self.rows();
         let same_statement = rows.iter().filter(|(other, _)| other.statement == row.statement);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn many_locked_rows_count_as_a_locked_table_in_bounded_memory() {
+    fn many_locked_rows_count_as_a_locked_table_and_memory_is_bounded() {
         let locked = LockedRows::default();
         for key in 0..TABLE {
             assert!(!locked.contains(locked.row(&RELEASE_DELIVERY, "x")), "{key}");

@@ -36,7 +36,7 @@ pub struct SqliteStore {
     writer: Threads,
     readers: Threads,
     outages: Arc<OutageLog>,
-    /// Permits for pages of the list, so that few of them wait for their callers in memory.
+    /// Permits to read pages of the list, which bound the memory of pages.
     pub(super) pages: Semaphore,
 }
 
