@@ -1,6 +1,6 @@
 //! Everything this crate takes from its environment: the time, random ids, threads, the host name, and the
 //! resource usage of the process. Monotonic time is `tokio::time`, and sockets are opened in
-//! `redis::connection` and `redis::endpoint`.
+//! `redis::endpoint`.
 
 use std::{io, thread};
 

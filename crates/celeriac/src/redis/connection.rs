@@ -217,11 +217,7 @@ impl Connection {
     pub(super) async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
         // A server that is loading its data accepts subscriptions, so check that it serves requests.
         self.live().await?;
-        let attempt = async {
-            let client = self.endpoint.client().await?;
-            client.get_async_pubsub().await.map_err(text)
-        };
-        let subscriber = self.in_time(attempt).await;
+        let subscriber = self.in_time(self.endpoint.subscriber()).await;
         subscriber.map_err(connection_error)
     }
 
@@ -282,19 +278,11 @@ impl Connection {
 
     /// Connects and checks that the server serves requests. Returns the connection and the server's identity.
     async fn connect(&self) -> Result<(MultiplexedConnection, Arc<str>), String> {
-        let client = self.endpoint.client().await?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(self.response_timeout))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let mut connection = match connecting.await {
-            Ok(connection) => connection,
-            Err(error) if error.is_io_error() && !error.is_connection_refusal() => {
-                return Err(self.endpoint.greeting().await.unwrap_or_else(|| text(error)));
-            }
-            Err(error) => return Err(text(error)),
-        };
+        let mut connection = self.endpoint.connect(&config).await?;
         // Servers also accept connections while they load their data, and as replicas.
         cmd("PING").exec_async(&mut connection).await.map_err(text)?;
         match cmd("ROLE").query_async::<Vec<Value>>(&mut connection).await {

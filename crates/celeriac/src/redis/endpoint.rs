@@ -14,7 +14,9 @@ use std::{
 
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, RedisConnectionInfo,
-    RedisResult, TlsCertificates, cmd,
+    RedisError, RedisResult, TlsCertificates,
+    aio::{MultiplexedConnection, PubSub},
+    cmd,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
@@ -93,7 +95,7 @@ impl Endpoint {
     /// Returns the server's address for display; with sentinels, the address of one of them.
     /// Returns the error that the server sends before any request, as Redis does in protected mode; it then closes
     /// the connection, so that requests only fail with a broken pipe.
-    pub(super) async fn greeting(&self) -> Option<String> {
+    async fn greeting(&self) -> Option<String> {
         let ConnectionAddr::Tcp(host, port) = self.server.get_connection_info().addr() else {
             return None;
         };
@@ -123,8 +125,28 @@ impl Endpoint {
         }
     }
 
+    /// Connects to the server.
+    pub(super) async fn connect(
+        &self,
+        config: &AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, String> {
+        let client = self.client().await?;
+        match open(&client, config).await {
+            Err(error) if error.is_io_error() && !error.is_connection_refusal() => {
+                Err(self.greeting().await.unwrap_or_else(|| text(error)))
+            }
+            connection => connection.map_err(text),
+        }
+    }
+
+    /// Opens a connection to the server for pub/sub.
+    pub(super) async fn subscriber(&self) -> Result<PubSub, String> {
+        let client = self.client().await?;
+        open_subscriber(&client).await.map_err(text)
+    }
+
     /// Returns a client for the server, after querying the sentinels if there are any.
-    pub(super) async fn client(&self) -> Result<Client, String> {
+    async fn client(&self) -> Result<Client, String> {
         let Some(sentinels) = &self.sentinels else {
             return Ok(self.server.clone());
         };
@@ -140,7 +162,7 @@ impl Endpoint {
         } else {
             ConnectionAddr::Tcp(host, port)
         };
-        client(info.set_addr(address), self.certificates.as_ref()).map_err(|error| ErrorScope::of(&error).1)
+        client(info.set_addr(address), self.certificates.as_ref()).map_err(text)
     }
 }
 
@@ -169,12 +191,25 @@ impl Sentinels {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(SENTINEL_TIMEOUT))
             .set_response_timeout(Some(SENTINEL_TIMEOUT));
-        let connecting = sentinel.get_multiplexed_async_connection_with_config(&config);
-        let mut connection = connecting.await?;
+        let mut connection = open(sentinel, &config).await?;
         let mut query = cmd("SENTINEL");
         query.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
         query.query_async(&mut connection).await
     }
+}
+
+/// Opens a socket for requests. With [`open_subscriber`], the only place in this crate that opens sockets.
+async fn open(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+    client.get_multiplexed_async_connection_with_config(config).await
+}
+
+/// Opens a socket for pub/sub.
+async fn open_subscriber(client: &Client) -> RedisResult<PubSub> {
+    client.get_async_pubsub().await
+}
+
+fn text(error: RedisError) -> String {
+    ErrorScope::of(&error).1
 }
 
 fn is_tls(info: &ConnectionInfo) -> bool {

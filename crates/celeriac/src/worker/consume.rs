@@ -8,7 +8,7 @@ use futures_util::{
     future::{BoxFuture, MaybeDone, maybe_done},
     poll,
 };
-use tokio::{sync::OwnedSemaphorePermit, task::JoinSet};
+use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
 
 use super::{events, execute, inflight::Entry, revoked::Interruption, settle, shared::Shared};
 use crate::{
@@ -54,12 +54,13 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
         }
         // A stop does not cancel this call, because received messages could be lost. The call waits only
         // briefly.
+        let requested = Instant::now();
         match shared.broker.receive(&queues, room).await {
             Ok(deliveries) => {
                 failures.worked();
                 back_off.reset();
                 for delivery in deliveries {
-                    accept(shared, &mut tasks, delivery).await;
+                    accept(shared, &mut tasks, delivery, requested).await;
                 }
             }
             Err(error) => {
@@ -77,13 +78,14 @@ fn room(shared: &Shared) -> usize {
     shared.inflight.room(shared.prefetch(), concurrency, running)
 }
 
-async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Delivery) {
+/// Accepts a delivery that was received by a request sent at `requested`.
+async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Delivery, requested: Instant) {
     let message = delivery.message();
     let shared = Arc::clone(shared);
     let id = message
         .as_ref()
         .map_or_else(|_| TaskId::from(""), |message| message.headers.id.clone());
-    let entry = shared.inflight.add(delivery, id);
+    let entry = shared.inflight.add(delivery, id, requested);
     match message {
         Ok(message) => {
             events::received(&shared, &message);
@@ -149,13 +151,11 @@ async fn may_start(
         },
     };
     // A worker that was paused must not start what others have run in the meantime.
-    while !shared.lease.is_valid() {
-        tokio::select! {
-            () = shared.lease.valid() => {}
-            () = shared.stop.cancelled() => return None,
-        }
+    tokio::select! {
+        biased;
+        () = shared.lease.valid_for(entry, shared.broker.lease()) => Some(permit),
+        () = shared.stop.cancelled() => None,
     }
-    Some(permit)
 }
 
 /// Waits for the task's `eta` and for its rate limit; ends early if the task is revoked. Returns false if the

@@ -5,11 +5,11 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::revoked::Orders;
 use crate::{
@@ -40,6 +40,10 @@ pub(super) struct Entry {
     pub id: TaskId,
     /// Remote-control orders for this delivery.
     pub orders: Orders,
+    /// Time at which the delivery was requested.
+    pub requested: Instant,
+    /// Whether a renewal has included the delivery.
+    renewed: AtomicBool,
     arrival: u64,
     stage: AtomicU8,
     /// Start time in microseconds since 1970; 0 before the start.
@@ -75,6 +79,11 @@ impl Entry {
         self.change(RUNNING, SETTLING) || self.stage.load(Ordering::Acquire) == ACKNOWLEDGED
     }
 
+    /// Returns whether a renewal has included the delivery.
+    pub(super) fn is_renewed(&self) -> bool {
+        self.renewed.load(Ordering::Acquire)
+    }
+
     /// Returns whether another worker has taken over the delivery.
     pub(super) fn is_lost(&self) -> bool {
         self.stage.load(Ordering::Acquire) == LOST
@@ -92,8 +101,10 @@ impl Entry {
 }
 
 impl Inflight {
-    pub(super) fn add(&self, delivery: Delivery, id: TaskId) -> Arc<Entry> {
+    pub(super) fn add(&self, delivery: Delivery, id: TaskId, requested: Instant) -> Arc<Entry> {
         let entry = Arc::new(Entry {
+            requested,
+            renewed: AtomicBool::new(false),
             id,
             orders: Orders::default(),
             started_at: AtomicU64::new(0),
@@ -166,6 +177,14 @@ impl Inflight {
         let entries = self.entries.lock();
         let reserved = entries.values().filter(|entry| entry.is_reserved());
         reserved.map(|entry| part(&entry.delivery)).collect()
+    }
+
+    /// Records that a renewal has included these deliveries.
+    pub(super) fn set_renewed(&self, tags: &[DeliveryTag]) {
+        let entries = self.entries.lock();
+        for entry in tags.iter().filter_map(|tag| entries.get(tag)) {
+            entry.renewed.store(true, Ordering::Release);
+        }
     }
 
     /// Lets go of deliveries that other workers have taken over: the tasks do not start, and running tasks
@@ -244,7 +263,7 @@ mod tests {
             queue: "q".to_owned(),
             raw: Vec::new(),
         };
-        inflight.add(delivery, "".into())
+        inflight.add(delivery, "".into(), Instant::now())
     }
 
     #[test]

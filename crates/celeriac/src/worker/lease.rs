@@ -145,6 +145,7 @@ impl Renewals<'_> {
             self.broker.ack(&self.reserved_again[settled], None).await?;
             self.reserved_again.swap_remove(settled);
         }
+        inflight.set_renewed(&tags);
         match renewal {
             Renewal::Kept => {}
             Renewal::Taken(tags) => {
@@ -172,9 +173,7 @@ impl Renewals<'_> {
             }
         }
         self.last = Some(requested);
-        // Slightly less than the lease, so that a task has started before another worker can take it over.
-        let valid_until = requested + lease - lease / 10;
-        self.shared.lease.confirm(valid_until);
+        self.shared.lease.confirm(requested, lease);
         Ok(())
     }
 }

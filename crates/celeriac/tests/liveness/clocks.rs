@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use celeriac::{Broker, Client, Signature, Status};
+use celeriac::{Broker, Client, ConfigError, RedisBroker, RedisConfig, Signature, Status};
 use redis::cmd;
 use tokio_util::sync::CancellationToken;
 
@@ -93,8 +93,35 @@ async fn a_worker_of_an_earlier_release_is_not_judged_by_a_shorter_lease() {
         .exec(connection)
         .unwrap();
     let begin = std::time::Instant::now();
-    while begin.elapsed() < LEASE * 3 {
-        assert_eq!(judge.restore_expired().await.unwrap(), 0);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    eventually("the message is restored", async || {
+        (judge.restore_expired().await.unwrap() == 1).then_some(())
+    })
+    .await;
+    assert!(
+        begin.elapsed() >= Duration::from_secs(20),
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+#[test]
+fn a_lease_must_be_renewed_several_times_before_it_ends() {
+    let config = |lease: u64, interval: u64| {
+        RedisConfig::new("redis://localhost:1/0")
+            .lease(Duration::from_millis(lease))
+            .renewal_interval(Duration::from_millis(interval))
+    };
+    for (lease, interval) in [(50, 10), (3000, 1001)] {
+        assert_eq!(
+            RedisBroker::new(config(lease, interval)).unwrap_err(),
+            ConfigError::Lease
+        );
     }
+    let broker = RedisBroker::new(config(3000, 1000)).unwrap();
+    assert_eq!(broker.renew_interval(), Duration::from_secs(1));
+    let default = RedisBroker::new(RedisConfig::new("redis://localhost:1/0")).unwrap();
+    assert_eq!(
+        (default.lease(), default.renew_interval()),
+        (Duration::from_secs(6), Duration::from_secs(1))
+    );
 }

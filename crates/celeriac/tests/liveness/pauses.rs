@@ -149,3 +149,21 @@ async fn a_worker_that_was_cut_off_does_not_start_what_others_have_run() {
     proxy.set_cut(false);
     fixture.assert_not_begun_tasks_ran_once().await;
 }
+
+/// The restarted server has kept everything, so it has not lost what others have taken over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_worker_notices_its_loss_after_a_restart_of_redis_too() {
+    let server = Server::start();
+    let url = server.url();
+    let (mut fixture, worker) = Fixture::start(server, "restarted", &url).await;
+    worker.pause();
+    let _other = fixture.others_run_everything().await;
+    fixture.server.crash();
+    fixture.server.start_again();
+    worker.resume();
+    eventually("the client has connected again", async || {
+        fixture.client.result(&fixture.ids[0]).await.ok()
+    })
+    .await;
+    fixture.assert_not_begun_tasks_ran_once().await;
+}
