@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::judge::Judge;
 use crate::lock::Lock;
 
-/// Time without renewal after which missing data does not count as lost: it has expired, and other workers have
-/// restored the messages.
+/// Time without renewal after which missing data does not count as lost: it has expired, and other workers
+/// have restored the messages.
 const MAX_SUSPENSION: Duration = Duration::from_secs(43_200);
 
 #[derive(Default)]
