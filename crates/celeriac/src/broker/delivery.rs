@@ -60,7 +60,7 @@ pub enum Renewal {
     Lost,
 }
 
-/// What a broker had lost and a worker has written again.
+/// Numbers of what a worker has written again after a broker had lost it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::judge::Judge;
 use crate::lock::Lock;
 
-/// Time without renewal after which a missing lease does not count as lost: other workers have removed it and
-/// restored the messages.
+/// Time without renewal after which missing data does not count as lost: it has expired, and other workers
+/// have restored the messages.
 const MAX_SUSPENSION: Duration = Duration::from_secs(43_200);
 
 #[derive(Default)]
@@ -30,6 +30,9 @@ pub(super) struct Lease {
     pub next_tag: AtomicU64,
     pub known_tags: AtomicU64,
     renewed: Lock<Option<Instant>>,
+    /// Number of the last write that the server has kept, if it has lost later ones without telling another
+    /// identity.
+    rewound: Lock<Option<u64>>,
     /// Observations of the leases of all workers.
     pub judge: Lock<Judge>,
     /// Number of observations.
@@ -72,17 +75,31 @@ impl Lease {
         *self.confirmed.lock() = Some((Arc::clone(server), number));
     }
 
-    /// Records a renewal. Returns whether the server has lost the deliveries.
-    pub(super) fn renewed(&self) -> bool {
+    /// Records a renewal; `is_older` tells whether the server's data is older than the last write. Returns
+    /// whether the server has lost the deliveries.
+    pub(super) fn renewed(&self, is_older: bool) -> bool {
         let before = self.renewed.lock().replace(Instant::now());
         if before.is_some_and(|before| before.elapsed() > MAX_SUSPENSION) {
             self.clear_lost();
+            return false;
         }
-        self.lost.load(Ordering::Acquire)
+        is_older || self.lost.load(Ordering::Acquire)
+    }
+
+    /// Records that the server has kept its writes up to `number` only.
+    pub(super) fn set_rewound(&self, number: u64) {
+        let mut rewound = self.rewound.lock();
+        // The first renewal after the loss knows; later ones count the writes since then.
+        rewound.get_or_insert(number);
+    }
+
+    pub(super) fn rewound(&self) -> Option<u64> {
+        *self.rewound.lock()
     }
 
     /// Records that all lost deliveries are reserved again.
     pub(super) fn clear_lost(&self) {
+        *self.rewound.lock() = None;
         self.lost.store(false, Ordering::Release);
     }
 }

@@ -63,7 +63,13 @@ impl RedisBroker {
             let (added, number, kept, missing): (bool, u64, u64, Vec<usize>) =
                 self.commands.script(&script).await?;
             self.lease.set(was_held, added);
-            is_older |= known != *server && kept < confirmed;
+            if known != *server {
+                is_older |= kept < confirmed;
+            } else if number <= confirmed {
+                // Older data from a server that does not tell its identity.
+                is_older = true;
+                self.lease.set_rewound(number - 1);
+            }
             last = number.max(last);
             taken.extend(
                 missing
@@ -75,16 +81,16 @@ impl RedisBroker {
                 None => break,
             }
         }
-        if self.lease.renewed() || is_older {
+        if self.lease.renewed(is_older || self.lease.rewound().is_some()) {
             // The bindings are lost too, so they must be declared again.
             *self.bindings.lock() = Bindings::default();
             return Ok(Renewal::Lost);
         }
         self.lease.known_tags.store(next_tag, Ordering::Release);
-        if known == *server {
+        if known == *server && !is_older {
             self.lease.confirm(server, last);
         } else {
-            // Another run of the server, with all of the data.
+            // Another run of the server with all of the data, or a worker that was suspended for long.
             self.lease.adopt(server, last);
         }
         Ok(if taken.is_empty() {
@@ -105,7 +111,7 @@ impl RedisBroker {
         pipeline.cmd("HGET").arg(&*counter.key).arg(&*known);
         let (lease, kept): (Option<f64>, Option<u64>) =
             self.commands.pipeline(commands::KEPT, &pipeline).await?;
-        let is_older = known != counter.server && kept.unwrap_or_default() < confirmed;
+        let is_older = kept.unwrap_or_default() < confirmed;
         let lost =
             lease.is_none() && self.lease.is_held() || self.lease.lost.load(Ordering::Acquire) || is_older;
         if lost {
@@ -126,9 +132,14 @@ impl RedisBroker {
         let kept: HashMap<String, u64> = self.commands.command(commands::HGETALL, &*counter.key).await?;
         // Without the lease, the server has lost everything, in the same run.
         let all = self.lease.lost.load(Ordering::Acquire);
+        let rewound = self.lease.rewound();
         let lost = self.writer.written.lock().lost(|entry| {
-            let kept = kept.get(&*entry.server).copied().unwrap_or_default();
-            all || entry.server != counter.server && entry.number > kept
+            let kept = if entry.server == counter.server {
+                rewound.unwrap_or(u64::MAX)
+            } else {
+                kept.get(&*entry.server).copied().unwrap_or_default()
+            };
+            all || entry.number > kept
         });
         // Messages that this worker has received are either reserved again or settled.
         let mut received = self.writer.written.lock().settled();

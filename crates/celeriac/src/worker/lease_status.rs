@@ -19,8 +19,8 @@ impl Default for LeaseStatus {
     }
 }
 
-/// Returns the end of the validity of a request that confirms a lease. It is slightly shorter than the lease, so
-/// that a task has started before another worker can take it over.
+/// Returns the end of the validity of a request that confirms a lease. It is slightly shorter than the lease,
+/// so that a task has started before another worker can take it over.
 fn end(requested: Instant, lease: Duration) -> Instant {
     requested + (lease - lease / 10)
 }
@@ -47,9 +47,9 @@ impl LeaseStatus {
         let _ = self.valid_until.subscribe().wait_for(is_future).await;
     }
 
-    /// Resolves once the lease is confirmed for a delivery: a renewal has included it, or it was requested within
-    /// the last lease. A delivery that arrives late, because this process was paused, may belong to another
-    /// worker.
+    /// Resolves once the lease is confirmed for a delivery: a renewal has included it, or it was requested
+    /// within the last lease. A delivery that arrives late, because this process was paused, may belong to
+    /// another worker.
     pub(super) async fn valid_for(&self, entry: &Entry, lease: Duration) {
         let confirmed = |until: &Option<Instant>| {
             is_future(until) && (entry.is_renewed() || is_future(&Some(end(entry.requested, lease))))

@@ -323,3 +323,32 @@ async fn a_worker_may_remember_nothing() {
     assert_eq!(final_result(&work.client, &gated).await.status, Status::Success);
     work.running.stop().await.unwrap();
 }
+
+/// Accounts may lack the permission for `INFO`.
+#[tokio::test]
+async fn older_data_of_a_server_without_an_identity_is_noticed_too() {
+    let mut server = Server::start();
+    cmd("ACL")
+        .arg(&["SETUSER", "default", "-info"])
+        .exec(&mut server.connection())
+        .unwrap();
+    let broker = broker(server.url());
+    let work = Work::start(broker.clone()).await;
+    cmd("SAVE").exec(&mut server.connection()).unwrap();
+    server.arguments = &["--appendonly", "no", "--rename-command", "INFO", ""];
+    let result = work.send(Signature::new("add").arg(20).arg(22)).await;
+    assert_eq!(final_result(&work.client, &result).await.result, json!(42));
+    let held = work.send(Signature::new("gated").arg("held")).await;
+    work.journal.until(1).await;
+    server.crash();
+    server.start_again();
+    eventually("the delivery is reserved again", async || {
+        (broker.depth("celery").await.ok()?.unacked == 1).then_some(())
+    })
+    .await;
+    assert_eq!(final_result(&work.client, &result).await.result, json!(42));
+    work.gate.cancel();
+    assert_eq!(final_result(&work.client, &held).await.status, Status::Success);
+    work.running.stop().await.unwrap();
+    assert_eq!(work.journal.lines(), ["held"]);
+}
