@@ -28,8 +28,14 @@ pub(crate) struct ConnectionLimits {
 /// Minimum time between two warnings about a limit.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Minimum time for a new connection to send a request before another one can replace it.
-const MIN_WAITING: Duration = Duration::from_millis(100);
+/// Maximum number of held connections, which wait until another one of the same address ends or may be replaced.
+const MAX_HELD: usize = 16;
+
+/// Interval at which a server at a limit looks for a connection to replace.
+pub(crate) const CHECK: Duration = Duration::from_millis(10);
+
+/// Maximum average delay that a client at its limit causes for others with each new connection.
+const MAX_DELAY: Duration = Duration::from_micros(250);
 
 /// Decision about a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +43,10 @@ pub(crate) enum Admission {
     Serve,
     /// Serve health probes only.
     Reserve,
+    /// Decide again after this time, and accept no connection until then.
+    Wait(Duration),
     /// Decide again shortly.
-    Wait,
+    Hold,
     Close,
 }
 
@@ -73,11 +81,13 @@ impl OpenConnections {
         }
     }
 
-    /// Decides about a new connection. At a limit, it replaces the connection that has waited longest for a request,
-    /// because clients that send no request must not keep others out.
+    /// Decides about a new connection while `held` others wait. At a limit, it replaces the connection that has waited
+    /// longest for a request, because clients that send no request must not keep others out.
     ///
-    /// The limit per address does not apply to proxies.
-    pub(crate) fn admit(&mut self, address: IpAddr, is_proxy: bool) -> Admission {
+    /// The limit per address does not apply to proxies. A client at this limit must not delay others: its connections
+    /// are held while others are accepted. If too many are held, a new one replaces a connection without any request
+    /// after a short time, or is closed if there is none.
+    pub(crate) fn admit(&mut self, address: IpAddr, is_proxy: bool, held: usize) -> Admission {
         let address = network(address);
         let of_address = self.addresses.get(&address).copied().unwrap_or(0);
         let is_address_full = !is_proxy && of_address >= self.limits.per_address;
@@ -85,17 +95,32 @@ impl OpenConnections {
         if !is_address_full && served < self.limits.all.saturating_sub(self.limits.reserved) {
             return Admission::Serve;
         }
-        self.full
-            .log("a connection limit is reached; a new connection replaces one without a request, or waits");
-        match self.longest_waiting(is_address_full.then_some(address)) {
-            Some((since, _)) if since.elapsed() < MIN_WAITING => Admission::Wait,
-            Some((_, id)) => self.close(id),
+        self.full.log(
+            "a connection limit is reached; a new connection replaces one without a request, waits, or is closed",
+        );
+        let may_hold = held < self.max_held();
+        // The more connections share the time for their first requests, the longer it may be.
+        let flood = if is_address_full && !may_hold {
+            self.unused(address)
+        } else {
+            0
+        };
+        let grace = (flood > 0).then(|| MAX_DELAY.saturating_mul(flood));
+        match self.next_to_replace(is_address_full.then_some(address), grace) {
+            Some((at, id)) if at <= Instant::now() => self.close(id),
             None if self.reserved < self.limits.reserved && self.open.len() < self.limits.all => {
                 Admission::Reserve
             }
-            None if is_address_full => Admission::Close,
-            None => Admission::Wait,
+            Some(_) if is_address_full && may_hold => Admission::Hold,
+            Some((at, _)) if flood > 0 => Admission::Wait(at - Instant::now()),
+            _ if is_address_full => Admission::Close,
+            _ => Admission::Wait(CHECK),
         }
+    }
+
+    /// Returns the maximum number of connections that wait. They give way to open ones.
+    pub(crate) fn max_held(&self) -> usize {
+        self.limits.all.saturating_sub(self.open.len()).min(MAX_HELD)
     }
 
     pub(crate) fn insert(
@@ -133,7 +158,7 @@ impl OpenConnections {
     /// Closes a connection, and returns its admission, which the replacement inherits.
     fn close(&mut self, id: Id) -> Admission {
         let Some(open) = self.open.get(&id) else {
-            return Admission::Wait;
+            return Admission::Wait(CHECK);
         };
         open.task.abort();
         let admission = open.admission;
@@ -141,13 +166,21 @@ impl OpenConnections {
         admission
     }
 
-    /// Returns the connection, of `address` if given, that has waited longest for a request, and since when.
-    fn longest_waiting(&self, address: Option<IpAddr>) -> Option<(Instant, Id)> {
+    /// Returns the number of connections of `address` without any request.
+    fn unused(&self, address: IpAddr) -> u32 {
+        let of_address = self.open.values().filter(|open| open.address == address);
+        let unused = of_address.filter(|open| !open.state.has_requested()).count();
+        u32::try_from(unused).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the connection, of `address` if given, that may be replaced first, and from when. `grace` limits the time
+    /// for the first request.
+    fn next_to_replace(&self, address: Option<IpAddr>, grace: Option<Duration>) -> Option<(Instant, Id)> {
         self.open
             .iter()
             .filter(|(_, open)| address.is_none_or(|address| address == open.address))
-            .filter_map(|(id, open)| Some((open.state.replaceable_since()?, *id)))
-            .min_by_key(|(since, _)| *since)
+            .filter_map(|(id, open)| Some((open.state.replaceable_at(grace)?, *id)))
+            .min_by_key(|(at, _)| *at)
     }
 }
 
@@ -179,5 +212,63 @@ fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    /// Returns the decision about another connection of a client that has as many as it may have.
+    fn admit(states: &[&Arc<ConnectionState>], held: usize) -> Admission {
+        let mut connections = OpenConnections::new(ConnectionLimits {
+            all: 100,
+            reserved: 0,
+            per_address: states.len(),
+        });
+        for state in states {
+            assert_eq!(connections.admit(CLIENT, false, 0), Admission::Serve);
+            let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+            connections.insert(CLIENT, Admission::Serve, Arc::clone(state), task);
+        }
+        connections.admit(CLIENT, false, held)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_at_its_limit_replaces_its_own_connections() {
+        let [busy, idle, silent] = [(); 3].map(|()| ConnectionState::new());
+        let _request = busy.begin();
+        drop(idle.begin());
+        idle.wait();
+        silent.wait();
+        for (states, held, admission) in [
+            (&[&busy, &idle, &silent][..], 0, Admission::Hold),
+            (
+                &[&busy, &silent, &silent],
+                MAX_HELD,
+                Admission::Wait(2 * MAX_DELAY),
+            ),
+            (&[&busy, &idle], 0, Admission::Hold),
+            (&[&busy, &idle], MAX_HELD, Admission::Close),
+            (&[&busy], 0, Admission::Close),
+        ] {
+            assert_eq!(
+                admit(states, held),
+                admission,
+                "{} connections, {held} held",
+                states.len()
+            );
+        }
+        tokio::time::advance(2 * MAX_DELAY).await;
+        assert_eq!(admit(&[&busy, &silent, &silent], MAX_HELD), Admission::Serve);
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert_eq!(admit(&[&busy, &idle], 0), Admission::Serve);
+        assert_eq!(admit(&[&busy, &silent], 0), Admission::Hold);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(admit(&[&busy, &silent], 0), Admission::Serve);
     }
 }

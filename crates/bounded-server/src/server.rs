@@ -2,6 +2,7 @@
 //! shutdown.
 
 use std::{
+    collections::VecDeque,
     error::Error,
     fmt,
     net::{IpAddr, SocketAddr},
@@ -19,7 +20,7 @@ use hyper_util::{
 use tokio::{
     net::TcpStream,
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
@@ -27,16 +28,13 @@ use tower_service::Service;
 use crate::{
     connection::Connection,
     listeners::Listeners,
-    open::{Admission, ConnectionLimits, OpenConnections},
+    open::{Admission, CHECK, ConnectionLimits, OpenConnections},
     request_body::RequestBody,
     state::ConnectionState,
     stream::{CheckedStream, StreamLimits},
 };
 
 type BoxError = Box<dyn Error + Send + Sync>;
-
-/// Interval at which a server at a limit looks for a connection to replace.
-const HELD_CHECK: Duration = Duration::from_millis(10);
 
 /// Maximum number of unsent bytes of a response in the system's buffer.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -171,6 +169,9 @@ impl Server {
 
     /// Sets the maximum number of connections per client address (per /64 network for IPv6), unlimited by default.
     /// It does not apply to addresses for which `is_proxy` returns true.
+    ///
+    /// At the limit, a new connection replaces one of the same address that waits for a request. If there is none, the
+    /// new one is closed.
     pub fn max_connections_per_address(
         mut self,
         connections: usize,
@@ -267,30 +268,42 @@ impl Server {
         let mut connections = JoinSet::new();
         let mut open = OpenConnections::new(self.connections.clone());
         let mut shutdown = std::pin::pin!(shutdown);
-        // An accepted connection that waits to replace another one.
-        let mut held: Option<(TcpStream, SocketAddr)> = None;
-        let mut held_check = Instant::now();
+        // Accepted connections that wait to replace others.
+        let mut held = VecDeque::new();
+        let mut held_check = interval(CHECK);
+        held_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Whether the first held connection must be decided about before another is accepted.
+        let mut is_full = false;
         loop {
             let (stream, peer) = tokio::select! {
                 () = &mut shutdown => break,
                 Some(ended) = connections.join_next_with_id() => {
+                    // The task of a connection that was replaced is cancelled.
+                    if ended.is_ok() {
+                        held_check.reset_immediately();
+                    }
                     open.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
                     continue;
                 }
-                accepted = listeners.accept(), if held.is_none() => accepted,
-                () = sleep_until(held_check), if held.is_some() => match held.take() {
+                accepted = listeners.accept(), if !is_full => accepted,
+                _ = held_check.tick(), if !held.is_empty() => match held.pop_front() {
                     Some(held) => held,
                     None => continue,
                 },
             };
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            let admission = open.admit(peer.ip(), (self.is_proxy)(peer.ip()));
+            let admission = open.admit(peer.ip(), (self.is_proxy)(peer.ip()), held.len());
+            is_full = matches!(admission, Admission::Wait(_));
             match admission {
                 Admission::Serve | Admission::Reserve => {}
                 Admission::Close => continue,
-                Admission::Wait => {
-                    held = Some((stream, peer));
-                    held_check = Instant::now() + HELD_CHECK;
+                Admission::Wait(time) => {
+                    held.push_front((stream, peer));
+                    held_check.reset_after(time);
+                    continue;
+                }
+                Admission::Hold => {
+                    held.push_back((stream, peer));
                     continue;
                 }
             }
@@ -327,6 +340,7 @@ impl Server {
                 }
             };
             open.insert(peer.ip(), admission, state, task);
+            held.truncate(open.max_held());
         }
         drop((listeners, held));
         tokio::time::timeout(self.grace_period, graceful.shutdown())

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 use crate::invalid::InvalidRequest;
 
+/// Minimum time for a client to send a request before a new connection can replace its connection.
+const MIN_WAITING: Duration = Duration::from_millis(100);
+
 /// Extra time for a client from which nothing has been read yet, because its first bytes may be on their way.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 
@@ -24,6 +27,8 @@ pub(crate) struct ConnectionState {
     has_waited: AtomicBool,
     /// Whether the client has sent anything.
     has_sent: AtomicBool,
+    /// Whether the connection has had a request.
+    has_requested: AtomicBool,
     /// Number of requests whose response is not complete.
     in_progress: AtomicUsize,
     /// Whether a response waits for the client to read it.
@@ -39,6 +44,7 @@ impl ConnectionState {
             active: AtomicU64::new(0),
             has_waited: AtomicBool::new(false),
             has_sent: AtomicBool::new(false),
+            has_requested: AtomicBool::new(false),
             in_progress: AtomicUsize::new(0),
             writing: AtomicBool::new(false),
             invalid: OnceLock::new(),
@@ -57,15 +63,30 @@ impl ConnectionState {
         }
     }
 
-    /// Returns the time from which another connection may replace this one, or `None` during a request.
-    pub(crate) fn replaceable_since(&self) -> Option<Instant> {
+    pub(crate) fn has_requested(&self) -> bool {
+        self.has_requested.load(Relaxed)
+    }
+
+    /// Returns the time from which a new connection may replace this one, or `None` during a request. `grace` limits
+    /// the time for the first request.
+    pub(crate) fn replaceable_at(&self, grace: Option<Duration>) -> Option<Instant> {
         let since = self.waiting_since()?;
         let has_sent = self.has_sent.load(Relaxed);
-        Some(if has_sent { since } else { since + FIRST_BYTE })
+        let at = since
+            + if has_sent {
+                MIN_WAITING
+            } else {
+                MIN_WAITING + FIRST_BYTE
+            };
+        Some(match grace {
+            Some(grace) if !self.has_requested() => at.min(self.opened + grace),
+            _ => at,
+        })
     }
 
     pub(crate) fn begin(self: &Arc<Self>) -> InProgress {
         self.sent();
+        self.has_requested.store(true, Relaxed);
         self.in_progress.fetch_add(1, Relaxed);
         InProgress(self.clone())
     }

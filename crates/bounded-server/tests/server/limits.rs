@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use axum::{Extension, Router, routing::get};
 use bounded_server::{ReservedConnection, Server};
-use tokio::{io::AsyncWriteExt as _, sync::mpsc, time::timeout};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use super::{GET, GET_LATE, PATIENCE, Running, closed, exchange, hello, late, response};
 
@@ -81,6 +87,47 @@ async fn one_address_cannot_use_all_connections_unless_it_is_a_proxy() {
             assert!(closed(&mut third).await.is_empty());
         }
     }
+}
+
+/// Other systems do not have the address 127.0.0.2.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn silent_connections_of_an_address_at_its_limit_do_not_delay_others() {
+    let server = Server::new().max_connections_per_address(20, |_| false);
+    let running = Running::start(server, hello()).await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(running.connect().await);
+    }
+    let start = Instant::now();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(running.address).await.unwrap();
+    assert_eq!(exchange(&mut other, GET).await.1, "hello");
+    assert_eq!(
+        exchange(&mut running.connect().await, GET).await.1,
+        "hello",
+        "the same address"
+    );
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+/// The server may accept a connection before it finds out that the client has closed another one.
+#[tokio::test]
+async fn a_client_may_reconnect_at_its_limit() {
+    let server = Server::new().max_connections_per_address(8, |_| false);
+    let running = Running::start(server, hello()).await;
+    let mut clients = JoinSet::new();
+    for _ in 0..8 {
+        let address = running.address;
+        clients.spawn(async move {
+            for _ in 0..50 {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                assert_eq!(exchange(&mut stream, GET).await.1, "hello");
+            }
+        });
+    }
+    clients.join_all().await;
 }
 
 #[tokio::test]

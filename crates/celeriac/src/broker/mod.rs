@@ -6,6 +6,7 @@ mod bus;
 mod dead;
 mod delivery;
 mod error;
+mod exchange;
 mod publication_log;
 mod results;
 pub(crate) mod sealed;
@@ -21,6 +22,7 @@ pub use self::{
     dead::{DeadLetter, DeadLetters, LetterFilter, RequeueError, RequeueReport, RequeuedMessage},
     delivery::{Delivery, DeliveryTag, Depth, Recovery, Renewal},
     error::BrokerError,
+    exchange::Exchange,
     publication_log::{LogReply, LoggedSendError, PublicationLog},
     results::{ChordPart, ChordState, ResultBackend},
     settlement::{Publication, Settlement, SettlementStatus},

@@ -16,6 +16,8 @@ pub struct Settlement {
     pub publication: Publication,
     /// Chords whose headers the task has completed, as the id of the header and the task id of its last part.
     pub chords: Vec<(String, TaskId)>,
+    /// Ids of those headers whose chord fails. Their parts stay until they expire, as with Celery.
+    pub failed_chords: Vec<String>,
 }
 
 /// Result of applying a [`Settlement`].
@@ -38,6 +40,8 @@ pub struct Publication {
     pub messages: Vec<Message>,
     /// Groups that are headers of chords, each with its number of results.
     pub chord_sizes: Vec<(String, u64)>,
+    /// Headers of chords that get more results, each with the number of results to add.
+    pub chord_additions: Vec<(String, u64)>,
     /// Groups whose structure is stored, as Celery saves a `GroupResult`.
     pub groups: Vec<(String, Value)>,
 }

@@ -1,5 +1,8 @@
 //! Composition of canvases, and the check that Celery's workers will run them as intended.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::Value;
+
 use super::node::{CanvasError, Kind, Node};
 
 /// One or more tasks that are not sent yet.
@@ -11,7 +14,7 @@ use super::node::{CanvasError, Kind, Node};
 ///     .then(group([Signature::new("words"), Signature::new("links")]))
 ///     .then(Signature::new("store"));
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a canvas runs only when a client sends it"]
 pub struct Canvas(pub(crate) Node);
 
@@ -34,6 +37,30 @@ pub fn chord<T: Into<Canvas>>(header: impl IntoIterator<Item = T>, body: impl In
 
 fn nodes<T: Into<Canvas>>(tasks: impl IntoIterator<Item = T>) -> Vec<Node> {
     tasks.into_iter().map(|task| task.into().0).collect()
+}
+
+/// Serialises as Celery's dictionary, which Python's `signature()` reads.
+///
+/// ```
+/// use celeriac::{Canvas, Signature};
+///
+/// let canvas = Signature::new("fetch").arg(1).then(Signature::new("store"));
+/// let dictionary = serde_json::to_value(&canvas)?;
+/// assert_eq!(dictionary["task"], "celery.chain");
+/// assert_eq!(serde_json::from_value::<Canvas>(dictionary)?, canvas);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+impl Serialize for Canvas {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.encode().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Canvas {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let dictionary = Value::deserialize(deserializer)?;
+        Node::decode(&dictionary).map(Self).map_err(D::Error::custom)
+    }
 }
 
 impl Canvas {

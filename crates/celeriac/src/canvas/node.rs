@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 /// A signature with its options under Celery's names.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     pub task: String,
     pub args: Vec<Value>,
@@ -16,7 +16,7 @@ pub(crate) struct Node {
     pub kind: Kind,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     Task,
     /// Tasks that run one after another, each with the result of the previous one.
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
 }
 
 /// Tasks that run concurrently, and a task that receives their results.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chord {
     pub header: Vec<Node>,
     /// Options of the header's group, once the group has an id.

@@ -33,6 +33,15 @@ impl ResultBackend for MemoryBroker {
         Ok(ids.iter().map(status).collect())
     }
 
+    async fn forget(&self, ids: &[TaskId]) -> Result<(), BrokerError> {
+        let mut contents = self.contents.lock();
+        for id in ids {
+            contents.results.remove(id);
+        }
+        contents.result_order.retain(|id| !ids.contains(id));
+        Ok(())
+    }
+
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {
         loop {
             let mut stored = std::pin::pin!(self.stored.notified());

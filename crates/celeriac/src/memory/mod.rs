@@ -38,6 +38,8 @@ const WAIT: Duration = Duration::from_millis(100);
 /// Broker inside one process; its messages and results are lost when it is dropped.
 pub struct MemoryBroker {
     visibility_timeout: Duration,
+    /// Whether a publisher waits until its task has finished.
+    waits: bool,
     contents: Lock<Contents>,
     /// Notified when a message is added to a queue.
     arrived: Notify,
@@ -64,6 +66,7 @@ impl MemoryBroker {
     pub fn new(capacity: usize) -> Self {
         Self {
             visibility_timeout: Duration::from_secs(60),
+            waits: true,
             contents: Lock::new(Contents {
                 capacity,
                 ..Contents::default()
@@ -83,6 +86,11 @@ impl MemoryBroker {
         }
     }
 
+    /// Makes publishers return when their message is in its queue.
+    pub(crate) fn without_waiting(self) -> Self {
+        Self { waits: false, ..self }
+    }
+
     /// Publishes a raw list element, which need not be a valid message; see [`publish`](Broker::publish).
     ///
     /// # Errors
@@ -94,6 +102,9 @@ impl MemoryBroker {
             contents.publish(queue, priority, raw)
         };
         self.arrived.notify_waiters();
+        if !self.waits {
+            return Ok(());
+        }
         completion.await.map_err(|_| shutting_down())
     }
 
@@ -174,6 +185,9 @@ impl Broker for MemoryBroker {
             }
         }
         self.arrived.notify_waiters();
+        if !self.waits {
+            return Ok(());
+        }
         let completed = try_join_all(completions).await;
         completed.map(|_| ()).map_err(|_| shutting_down())
     }

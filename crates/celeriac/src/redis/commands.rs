@@ -14,6 +14,7 @@ macro_rules! single {
 
 single! {
     BLMOVE "BLMOVE ? ? RIGHT RIGHT ?",
+    DEL "DEL ?",
     EVALSHA "EVALSHA ? ?",
     GET "GET ?",
     HGETALL "HGETALL ?",
@@ -40,6 +41,7 @@ pub(super) const CLOSE_REPLIES: Command = Command::new("PIPELINE", "SREM ? ?; DE
 pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");
 pub(super) const HEADS: Command = Command::new("PIPELINE", "LINDEX ? ?");
 pub(super) const KEPT: Command = Command::new("PIPELINE", "ZSCORE ? ?; HGET ? ?");
+pub(super) const IS_HELD: Command = Command::new("PIPELINE", "HEXISTS ? ?; EXISTS ?");
 pub(super) const LAST_TICKS: Command = Command::new("PIPELINE", "TIME; HMGET ? ?");
 pub(super) const LEASES: Command = Command::new("PIPELINE", "TIME; ZRANGE ? ? ? REV WITHSCORES");
 pub(super) const STATUSES: Command = Command::new("PIPELINE", "GETRANGE ? ? ?");

@@ -15,6 +15,9 @@ pub(super) struct Bounds {
     pub time: Duration,
 }
 
+/// Longest lifetime of results, about 100 years; Redis rejects times that it cannot represent.
+const MAX_RESULT_SECONDS: u64 = 100 * 365 * 86_400;
+
 /// Settings of a [`RedisBroker`](super::RedisBroker).
 ///
 /// ```
@@ -36,6 +39,7 @@ pub struct RedisConfig {
     pub(super) rewrite: Bounds,
     pub(super) delivery_limit: u64,
     pub(super) result_ttl: Duration,
+    pub(super) result_backend: Option<String>,
     pub(super) response_timeout: Duration,
     pub(super) dead_letter_capacity: usize,
 }
@@ -70,6 +74,7 @@ impl RedisConfig {
             },
             delivery_limit: 20,
             result_ttl: Duration::from_secs(86_400),
+            result_backend: None,
             response_timeout: Duration::from_secs(5),
             dead_letter_capacity: 10_000,
         }
@@ -137,7 +142,19 @@ impl RedisConfig {
         self
     }
 
-    /// Sets the time for which results are kept; a day by default, as in Celery.
+    /// Sets the server or database of results and chords, with a URL as in [`new`](Self::new); the broker's own
+    /// by default. Celery's `result_backend`.
+    ///
+    /// A task is then settled in two steps: its result is stored first, and its message is acknowledged, and
+    /// follow-up tasks are sent, second. If the worker dies in between, the task runs again. Results that this
+    /// server loses are not written again.
+    pub fn result_backend(mut self, url: impl Into<String>) -> Self {
+        self.result_backend = Some(url.into());
+        self
+    }
+
+    /// Sets the time for which results are kept; a day by default, as in Celery. More than 100 years count as 100
+    /// years.
     pub fn result_ttl(mut self, ttl: Duration) -> Self {
         self.result_ttl = ttl;
         self
@@ -154,6 +171,11 @@ impl RedisConfig {
     pub fn dead_letter_capacity(mut self, capacity: usize) -> Self {
         self.dead_letter_capacity = capacity;
         self
+    }
+
+    /// Returns the lifetime of results in whole seconds.
+    pub(super) fn result_seconds(&self) -> u64 {
+        self.result_ttl.as_secs().clamp(1, MAX_RESULT_SECONDS)
     }
 
     /// Returns the server's host and port and the database number, for telemetry.

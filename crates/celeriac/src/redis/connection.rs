@@ -16,7 +16,14 @@ use redis::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::{commands, endpoint::Endpoint, error_scope::ErrorScope, outage::Outages, script::Invocation};
+use super::{
+    commands,
+    endpoint::Endpoint,
+    error_scope::{ErrorScope, connection_error},
+    names,
+    outage::Outages,
+    script::Invocation,
+};
 use crate::{
     back_off::BackOff,
     broker::BrokerError,
@@ -168,7 +175,16 @@ impl Connection {
     ) -> Result<T, BrokerError> {
         let span = self.observer.command(reported);
         let reply = match self.live().await {
-            Ok(live) => self.check(live.generation, run(live.connection).await, kind),
+            Ok(live) => {
+                let reply = run(live.connection).await;
+                let lacks_permission =
+                    |error: &RedisError| ErrorScope::code(error).is_some_and(|code| code == "NOPERM");
+                let denied = match &reply {
+                    Err(error) if lacks_permission(error) => Box::pin(self.denied_keys()).await,
+                    _ => String::new(),
+                };
+                self.check(live.generation, reply, &denied, kind)
+            }
             Err(error) => Err((error, None)),
         };
         match &reply {
@@ -178,12 +194,31 @@ impl Connection {
         reply.map_err(|(error, _)| error)
     }
 
+    /// Returns a note on the keys that the account may not access, which the server does not name.
+    async fn denied_keys(&self) -> String {
+        let Ok(live) = self.live().await else {
+            return String::new();
+        };
+        let mut connection = live.connection;
+        let mut denied = Vec::new();
+        for key in names::EXAMPLES {
+            let reply = cmd("TYPE").arg(key).exec_async(&mut connection).await;
+            if reply.is_err_and(|error| error.to_string().contains("key")) {
+                denied.push(key);
+            }
+        }
+        if denied.is_empty() {
+            return String::new();
+        }
+        format!("; denied keys: {}", denied.join(", "))
+    }
+
     /// Opens a separate connection for pub/sub.
     pub(super) async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
         // A server that is loading its data accepts subscriptions, so check that it serves requests.
         self.live().await?;
         let subscriber = self.in_time(self.endpoint.subscriber()).await;
-        subscriber.map_err(BrokerError::unavailable)
+        subscriber.map_err(connection_error)
     }
 
     /// Waits for the server to confirm a subscription.
@@ -269,7 +304,7 @@ impl Connection {
         let state = self.state.lock();
         match (&state.live, &state.retry_at) {
             (Some(live), _) => Ok(Some(live.clone())),
-            (None, Some((until, cause))) if Instant::now() < *until => Err(BrokerError::unavailable(cause)),
+            (None, Some((until, cause))) if Instant::now() < *until => Err(connection_error(cause.as_str())),
             (None, _) => Ok(None),
         }
     }
@@ -280,6 +315,7 @@ impl Connection {
         &self,
         generation: u64,
         reply: RedisResult<T>,
+        note: &str,
         kind: impl FnOnce() -> String,
     ) -> Result<T, (BrokerError, Option<String>)> {
         let error = match reply {
@@ -290,7 +326,8 @@ impl Connection {
             Err(error) => error,
         };
         let code = ErrorScope::code(&error);
-        let (scope, cause) = ErrorScope::of(&error);
+        let (scope, mut cause) = ErrorScope::of(&error);
+        cause.push_str(note);
         if scope == ErrorScope::Request {
             return Err((BrokerError::Refused { cause }, code));
         }
@@ -310,7 +347,7 @@ impl Connection {
                 self.outages.report_unavailable(Some(made), &cause);
             }
         }
-        Err((BrokerError::unavailable(cause), code))
+        Err((connection_error(cause), code))
     }
 }
 
@@ -318,7 +355,7 @@ impl ConnectionState {
     /// Postpones the next attempt to connect. Returns the error for requests made until then.
     fn postpone(&mut self, cause: String) -> BrokerError {
         self.retry_at = Some((Instant::now() + self.back_off.next_delay(), cause.clone()));
-        BrokerError::unavailable(cause)
+        connection_error(cause)
     }
 }
 

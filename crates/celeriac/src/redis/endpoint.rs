@@ -19,7 +19,7 @@ use redis::{
     cmd,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
-use tokio::time::timeout;
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use super::{
     config::RedisConfig,
@@ -31,6 +31,10 @@ use crate::broker::ServerInfo;
 
 /// Time-out for a query to one sentinel.
 const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time-out for an error that the server sends on its own.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum number of bytes of such an error.
+const MAX_GREETING: usize = 1024;
 /// Idle time before the operating system probes a connection. Pub/sub connections may be silent for long.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -89,6 +93,24 @@ impl Endpoint {
     }
 
     /// Returns the server's address for display; with sentinels, the address of one of them.
+    /// Returns the error that the server sends before any request, as Redis does in protected mode; it then closes
+    /// the connection, so that requests only fail with a broken pipe.
+    async fn greeting(&self) -> Option<String> {
+        let ConnectionAddr::Tcp(host, port) = self.server.get_connection_info().addr() else {
+            return None;
+        };
+        let attempt = async {
+            let mut socket = TcpStream::connect((host.as_str(), *port)).await.ok()?;
+            let mut greeting = vec![0; MAX_GREETING];
+            let length = socket.read(&mut greeting).await.ok()?;
+            let text = String::from_utf8_lossy(&greeting[..length]).into_owned();
+            let line = text.strip_prefix('-')?.lines().next()?;
+            // The first sentence says what is wrong; the rest of Redis' text is a manual.
+            Some(line.split(". ").next().unwrap_or(line).to_owned())
+        };
+        timeout(GREETING_TIMEOUT, attempt).await.ok()?
+    }
+
     pub(super) fn server_info(&self) -> ServerInfo {
         let info = self.server.get_connection_info();
         let (hostname, port) = host_and_port(info).unzip();
@@ -109,7 +131,12 @@ impl Endpoint {
         config: &AsyncConnectionConfig,
     ) -> Result<MultiplexedConnection, String> {
         let client = self.client().await?;
-        open(&client, config).await.map_err(text)
+        match open(&client, config).await {
+            Err(error) if error.is_io_error() && !error.is_connection_refusal() => {
+                Err(self.greeting().await.unwrap_or_else(|| text(error)))
+            }
+            connection => connection.map_err(text),
+        }
     }
 
     /// Opens a connection to the server for pub/sub.

@@ -30,6 +30,7 @@ mod restore;
 mod schedule;
 mod script;
 mod scripts;
+mod separate;
 mod settling;
 mod tags;
 mod url;
@@ -58,7 +59,6 @@ use crate::{
         Broker, BrokerError, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog, Recovery,
         Renewal, ResultBackend, Settlement, SettlementStatus, sealed::Sealed,
     },
-    json,
     lock::Lock,
     message::{self, Message, mark_redelivered},
     observer::{NoopObserver, Observer},
@@ -73,6 +73,8 @@ const MIN_LEASE: Duration = Duration::from_millis(60);
 pub struct RedisBroker {
     config: RedisConfig,
     commands: Arc<Connection>,
+    /// Handle of the server of results, if it is another server or database.
+    results: Option<Arc<RedisBroker>>,
     watch: Watch,
     /// Connection for receiving, which may block.
     receiving: Connection,
@@ -108,12 +110,24 @@ impl RedisBroker {
         if config.lease < MIN_LEASE || interval.saturating_mul(3) > config.lease {
             return Err(ConfigError::Lease);
         }
+        let results = match &config.result_backend {
+            Some(url) => Some(Arc::new(Self::new(RedisConfig {
+                url: url.clone(),
+                result_backend: None,
+                ..config.clone()
+            })?)),
+            None => None,
+        };
         let endpoint = Endpoint::new(&config)?;
         let commands = Connection::new(endpoint, config.response_timeout, Arc::new(NoopObserver));
-        Ok(Self::with_commands(config, Arc::new(commands)))
+        Ok(Self::with_commands(config, Arc::new(commands), results))
     }
 
-    fn with_commands(config: RedisConfig, commands: Arc<Connection>) -> Self {
+    fn with_commands(
+        config: RedisConfig,
+        commands: Arc<Connection>,
+        results: Option<Arc<RedisBroker>>,
+    ) -> Self {
         let instance = names::instance(&system::random_id().to_string(), config.lease);
         let lease: Arc<Lease> = Arc::default();
         Self {
@@ -126,10 +140,11 @@ impl RedisBroker {
                 key: names::writes(&instance).into(),
                 lease: Arc::clone(&lease),
                 written: Arc::default(),
-                seconds: config.result_ttl.as_secs().max(1),
+                seconds: config.result_seconds(),
                 bounds: config.rewrite,
             },
             commands,
+            results,
             instance,
             lease,
             bindings: Arc::default(),
@@ -141,8 +156,12 @@ impl RedisBroker {
     /// Reports commands to `observer`. Call before first use; this replaces the connections.
     #[must_use]
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
-        let commands = self.commands.observer(observer);
-        Self::with_commands(self.config, Arc::new(commands))
+        let commands = self.commands.observer(Arc::clone(&observer));
+        let results = self.results.map(|results| {
+            let commands = Arc::new(results.commands.observer(observer));
+            Arc::new(Self::with_commands(results.config.clone(), commands, None))
+        });
+        Self::with_commands(self.config, Arc::new(commands), results)
     }
 
     /// Runs a script that settles a delivery if it is held, which `is_held` reads from the reply. If the
@@ -213,19 +232,12 @@ impl Broker for RedisBroker {
     }
 
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError> {
-        let seconds = self.result_seconds();
         let mut pipeline = pipe();
         pipeline.atomic();
-        for (group, size) in &publication.chord_sizes {
-            let stale = settling::STALE.map(|suffix| names::group(group, suffix));
-            pipeline.del(&stale).ignore();
-            pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
-        }
-        for (group, structure) in &publication.groups {
-            let structure = json::to_string(structure);
-            pipeline
-                .set_ex(names::group(group, ""), structure, seconds)
-                .ignore();
+        match &self.results {
+            Some(results) if settling::has_groups(publication) => results.publish_groups(publication).await?,
+            Some(_) => {}
+            None => settling::add_groups(&mut pipeline, publication, self.result_seconds()),
         }
         for message in &publication.messages {
             let queue = message.queue();
@@ -258,23 +270,14 @@ impl Broker for RedisBroker {
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
-        let mut settling = self.settling(delivery).chords(&settlement.chords);
-        for meta in &settlement.results {
-            settling.add_result(meta, true);
+        if let Some(results) = &self.results {
+            return self.settle_separately(results, delivery, settlement).await;
         }
-        for meta in &settlement.skipped {
-            settling.add_result(meta, false);
-        }
-        let publication = &settlement.publication;
-        for (group, size) in &publication.chord_sizes {
-            settling.add_chord(group, *size);
-        }
-        for (group, structure) in &publication.groups {
-            settling.add_group(group, json::to_string(structure));
-        }
-        for message in &publication.messages {
-            settling.add_message(message.queue(), message.properties.priority, message.encode());
-        }
+        let settling = self.settling(delivery);
+        let mut settling = settling.chords(&settlement.chords, &settlement.failed_chords);
+        settling.add_results(settlement);
+        settling.add_groups(&settlement.publication);
+        settling.add_messages(&settlement.publication);
         Ok(match self.write_settling(delivery, settling).await? {
             settling::NOT_HELD => SettlementStatus::NotHeld,
             settling::CHORD_TAKEN => SettlementStatus::ChordTaken,
@@ -287,6 +290,10 @@ impl Broker for RedisBroker {
     }
 
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<bool, BrokerError> {
+        if let (Some(results), Some(meta)) = (&self.results, result) {
+            let stored = Box::pin(self.store_if_held(results, delivery, meta));
+            return Ok(stored.await? && self.ack(delivery, None).await?);
+        }
         let ack = || {
             let stored = result.map(|meta| self.stored(meta));
             self.acks.ack(&self.writer, delivery, stored)
@@ -304,6 +311,10 @@ impl Broker for RedisBroker {
         message: Message,
         result: Option<&ResultMeta>,
     ) -> Result<bool, BrokerError> {
+        if let (Some(results), Some(meta)) = (&self.results, result) {
+            let stored = self.store_if_held(results, delivery, meta).await?;
+            return Ok(stored && self.replace(delivery, message, None).await?);
+        }
         let mut settling = self.settling(delivery);
         if let Some(meta) = result {
             settling.add_result(meta, true);
@@ -349,7 +360,11 @@ impl Broker for RedisBroker {
     fn for_worker(&self) -> Option<Arc<dyn Broker>> {
         Some(Arc::new(Self {
             bindings: Arc::clone(&self.bindings),
-            ..Self::with_commands(self.config.clone(), Arc::clone(&self.commands))
+            ..Self::with_commands(
+                self.config.clone(),
+                Arc::clone(&self.commands),
+                self.results.clone(),
+            )
         }))
     }
 
@@ -357,7 +372,7 @@ impl Broker for RedisBroker {
         // A request without a reply within the lease is of no use to the thread that renews it.
         let response_timeout = self.config.response_timeout.min(self.config.lease);
         let commands = self.commands.with_response_timeout(response_timeout);
-        let other = Self::with_commands(self.config.clone(), Arc::new(commands));
+        let other = Self::with_commands(self.config.clone(), Arc::new(commands), self.results.clone());
         Some(Arc::new(Self {
             instance: self.instance.clone(),
             writer: Writer {

@@ -39,6 +39,19 @@ pub(super) fn lease_of(instance: &str) -> Option<Duration> {
     milliseconds.parse().ok().map(Duration::from_millis)
 }
 
+/// One key of each kind, to find out which of them an account may not access.
+pub(super) const EXAMPLES: [&str; 9] = [
+    "celery",
+    UNACKED,
+    UNACKED_INDEX,
+    "unacked_mutex",
+    "_kombu.binding.celery",
+    "celery-task-meta-example",
+    "celery-taskset-meta-example",
+    LEASES,
+    DEAD,
+];
+
 /// Returns the key that stores the length of a publication log. Only this crate uses it.
 pub(super) fn publication_log(id: &str) -> String {
     format!("celeriac.log.{id}")
@@ -74,9 +87,17 @@ pub(super) fn binding(queue: &str) -> String {
     exchange_binding(queue, queue)
 }
 
+/// Start of the keys that store results.
+const RESULT: &str = "celery-task-meta-";
+
 /// Returns the key that stores a task's result, which is also the channel that announces it.
 pub(super) fn result(id: &str) -> String {
-    format!("celery-task-meta-{id}")
+    format!("{RESULT}{id}")
+}
+
+/// Returns the id of the task whose result this channel announces.
+pub(super) fn task_of(channel: &str) -> Option<&str> {
+    channel.strip_prefix(RESULT)
 }
 
 /// Returns the key that marks a delivery as acknowledged before its task started, until the task finishes.
@@ -96,7 +117,12 @@ pub(super) fn group(id: &str, suffix: &str) -> String {
 
 /// Returns the binding of a queue to a named exchange.
 pub(super) fn exchange_binding(routing_key: &str, queue: &str) -> String {
-    format!("{routing_key}{SEPARATOR}{SEPARATOR}{queue}")
+    pattern_binding(routing_key, "", queue)
+}
+
+/// Returns the binding of a queue to a named exchange, with the pattern of a topic exchange.
+pub(super) fn pattern_binding(routing_key: &str, pattern: &str, queue: &str) -> String {
+    format!("{routing_key}{SEPARATOR}{pattern}{SEPARATOR}{queue}")
 }
 
 /// Returns the channel of a fan-out exchange.

@@ -11,7 +11,13 @@ use super::{
     script::{Invocation, scripts},
     scripts::STORE,
 };
-use crate::{broker::DeliveryTag, message::mark_redelivered, result::ResultMeta, task_id::TaskId};
+use crate::{
+    broker::{DeliveryTag, Publication, Settlement},
+    json,
+    message::mark_redelivered,
+    result::ResultMeta,
+    task_id::TaskId,
+};
 
 /// Suffixes of the keys that a header with the same id may have left behind.
 pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
@@ -29,6 +35,8 @@ pub(super) struct Settling {
     /// Time until results and groups expire, in seconds.
     seconds: u64,
     chords: Vec<(String, TaskId)>,
+    /// Chords whose parts stay until they expire.
+    failed_chords: Vec<String>,
     steps: Vec<Step>,
 }
 
@@ -63,14 +71,43 @@ impl Settling {
             message,
             seconds,
             chords: Vec::new(),
+            failed_chords: Vec::new(),
             steps: Vec::new(),
         }
     }
 
-    /// Sets the chords whose headers the task has completed.
-    pub(super) fn chords(mut self, chords: &[(String, TaskId)]) -> Self {
+    /// Sets the chords whose headers the task has completed, and those of them that fail.
+    pub(super) fn chords(mut self, chords: &[(String, TaskId)], failed: &[String]) -> Self {
         self.chords = chords.to_vec();
+        self.failed_chords = failed.to_vec();
         self
+    }
+
+    /// Adds the results of a settlement.
+    pub(super) fn add_results(&mut self, settlement: &Settlement) {
+        for meta in &settlement.results {
+            self.add_result(meta, true);
+        }
+        for meta in &settlement.skipped {
+            self.add_result(meta, false);
+        }
+    }
+
+    /// Adds the groups and chord headers of a publication.
+    pub(super) fn add_groups(&mut self, publication: &Publication) {
+        for (group, size) in &publication.chord_sizes {
+            self.add_chord(group, *size);
+        }
+        for (group, structure) in &publication.groups {
+            self.add_group(group, json::to_string(structure));
+        }
+    }
+
+    /// Adds the messages of a publication.
+    pub(super) fn add_messages(&mut self, publication: &Publication) {
+        for message in &publication.messages {
+            self.add_message(message.queue(), message.properties.priority, message.encode());
+        }
     }
 
     /// Adds a result: of the settled task (`own`), or of a task that can no longer run.
@@ -90,7 +127,7 @@ impl Settling {
         });
     }
 
-    pub(super) fn add_chord(&mut self, group: &str, size: u64) {
+    fn add_chord(&mut self, group: &str, size: u64) {
         let group = group.to_owned();
         self.steps.push(Step::Chord { group, size });
     }
@@ -134,7 +171,8 @@ impl Settling {
             .arg(if again.is_some() { "again" } else { "" });
         for (group, part) in &self.chords {
             let keys = [".c", ".j", ".t", ".s", ".d"].map(|suffix| names::group(group, suffix));
-            script.key(&keys).arg(part.as_str());
+            let kept = self.failed_chords.contains(group);
+            script.key(&keys).arg(part.as_str()).arg(u8::from(kept));
         }
         for step in &self.steps {
             match step {
@@ -181,6 +219,37 @@ pub(super) fn message_id(raw: &[u8]) -> Option<u128> {
     Uuid::try_parse_ascii(text).ok().map(|id| id.as_u128())
 }
 
+/// Returns whether the publication has groups or chord headers.
+pub(super) fn has_groups(publication: &Publication) -> bool {
+    let Publication {
+        chord_sizes,
+        chord_additions,
+        groups,
+        ..
+    } = publication;
+    !(chord_sizes.is_empty() && chord_additions.is_empty() && groups.is_empty())
+}
+
+/// Adds the commands that store the groups and chord headers of a publication.
+pub(super) fn add_groups(pipeline: &mut redis::Pipeline, publication: &Publication, seconds: u64) {
+    for (group, size) in &publication.chord_sizes {
+        let stale = STALE.map(|suffix| names::group(group, suffix));
+        pipeline.del(&stale).ignore();
+        pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
+    }
+    for (group, added) in &publication.chord_additions {
+        let key = names::group(group, ".t");
+        pipeline.incr(&key, *added).ignore();
+        pipeline.cmd("EXPIRE").arg(key).arg(seconds).ignore();
+    }
+    for (group, structure) in &publication.groups {
+        let structure = json::to_string(structure);
+        pipeline
+            .set_ex(names::group(group, ""), structure, seconds)
+            .ignore();
+    }
+}
+
 /// Reply of [`SETTLE`] if the delivery is not held.
 pub(super) const NOT_HELD: i64 = -1;
 /// Reply of [`SETTLE`] if another worker has claimed a chord.
@@ -191,26 +260,29 @@ scripts! {
     ///
     /// KEYS: unacked_index, unacked, acked-early, writes, then for each chord .c, .j, .t, .s, .d, then the
     /// keys of the steps. ARGV: delivery tag, number of chords, seconds to keep, identity of the server,
-    /// `again` or an empty string, then the claims, then for each step its kind and arguments. Returns the
-    /// number of the write, -1 (not held), or -2 (a claim is lost).
+    /// `again` or an empty string, then for each chord the claim and whether its parts are kept, then for
+    /// each step its kind and arguments. Returns the number of the write, -1 (not held), or -2 (a claim is
+    /// lost).
     SETTLE = &[STORE, r"
 local again = ARGV[5] == 'again'
 if not again and redis.call('HEXISTS', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) == 0 then return -1 end
 local chords = tonumber(ARGV[2])
 for i = 1, chords do
     local claim = redis.call('GET', KEYS[i * 5])
-    if claim and claim ~= ARGV[i + 5] then return -2 end
+    if claim and claim ~= ARGV[i * 2 + 4] then return -2 end
     if not claim and not again and redis.call('EXISTS', KEYS[i * 5 + 3]) == 0 then return -2 end
 end
 for i = 1, chords do
     local first = i * 5
-    redis.call('DEL', KEYS[first + 1], KEYS[first + 2], KEYS[first + 3], KEYS[first + 4])
+    if ARGV[i * 2 + 5] == '0' then
+        redis.call('DEL', KEYS[first + 1], KEYS[first + 2], KEYS[first + 3], KEYS[first + 4])
+    end
     redis.call('SET', KEYS[first], 'done', 'EX', ARGV[3])
 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('DEL', KEYS[3])
-local key, arg = 5 + chords * 5, 6 + chords
+local key, arg = 5 + chords * 5, 6 + chords * 2
 while ARGV[arg] do
     if ARGV[arg] == 'message' then
         redis.call('SADD', KEYS[key], ARGV[arg + 1])

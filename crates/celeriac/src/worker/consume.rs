@@ -120,7 +120,7 @@ fn slot(shared: &Shared) -> Slot {
 }
 
 /// Handles a delivery from its arrival to its settlement, unless the worker stops before the task starts.
-async fn run(shared: &Arc<Shared>, entry: &Entry, slot: Slot, message: Box<Message>) {
+async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, slot: Slot, message: Box<Message>) {
     if let Some(permit) = may_start(shared, entry, slot, &message).await
         && shared.inflight.start(entry)
     {

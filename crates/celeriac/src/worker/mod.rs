@@ -5,6 +5,8 @@
 //! [`pulse`] and [`lease`] show that the worker is alive, [`mailbox`] handles remote control, and
 //! [`shutdown`] stops the worker.
 
+mod bindings;
+mod builtin;
 mod confirm;
 mod consume;
 mod event_buffer;
@@ -53,13 +55,16 @@ use self::{
     shared::Shared,
 };
 use crate::{
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, Exchange},
+    client::Client,
+    context::TaskContext,
     control::clock::Clock,
     lock::Lock,
     log::{debug, info},
     observer::{NoopObserver, Observer},
     system,
-    task::{TaskContext, TaskError, TaskOptions},
+    task::TaskOptions,
+    task_error::TaskError,
 };
 
 /// Maximum time to wait for the exchange with the other workers before tasks are received.
@@ -87,20 +92,21 @@ impl Worker {
     pub fn builder(broker: Arc<dyn Broker>) -> WorkerBuilder {
         WorkerBuilder {
             shared: Shared {
+                client: Client::new(Arc::clone(&broker)),
                 broker,
                 observer: Arc::new(NoopObserver),
                 hostname: system::default_node_name(),
                 queues: Lock::new(Arc::default()),
+                bindings: Vec::new(),
                 prefetch_multiplier: 4,
                 registry: Registry::default(),
                 inflight: Inflight::default(),
                 lease: LeaseStatus::default(),
                 skip_finished: true,
+                result_extended: false,
+                ignore_result: false,
                 revoked: Revoked::default(),
                 events: EventBuffer::default(),
-                origin: system::origin(),
-                reply_to: system::random_id().to_string(),
-                default_queue: "celery".to_owned(),
                 concurrency: AtomicUsize::new(10),
                 slots: Arc::new(Semaphore::new(10)),
                 stop: CancellationToken::new(),
@@ -138,6 +144,7 @@ impl Worker {
         let lease = LeaseThread::start(&shared);
         background.spawn(mailbox::serve(Arc::clone(&shared)));
         background.spawn(events::broadcast(Arc::clone(&shared)));
+        background.spawn(bindings::declare(Arc::clone(&shared)));
         let _stop_on_drop = shared.stop.clone().drop_guard();
         // Tasks that were revoked before this worker started must not run.
         let mingled = timeout(MINGLE_TIMEOUT, shared.mingled.cancelled());
@@ -183,10 +190,31 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the queue of follow-up tasks that name no queue; `celery` by default. Equivalent to
+    /// Binds a queue to a named exchange, and receives from the queue. Celery clients that send to the exchange
+    /// rely on a worker to declare this binding.
+    ///
+    /// Fan-out exchanges are not supported.
+    pub fn bind(self, queue: impl Into<String>, exchange: Exchange, routing_key: impl Into<String>) -> Self {
+        let queue = queue.into();
+        let known = self.shared.queues().contains(&queue);
+        let mut builder = if known { self } else { self.queue(queue.clone()) };
+        builder
+            .shared
+            .bindings
+            .push((queue, exchange, routing_key.into()));
+        builder
+    }
+
+    /// Sends tasks of tasks that name no queue to a queue by their names; see [`Client::route`].
+    pub fn route(mut self, pattern: impl Into<String>, queue: impl Into<String>) -> Self {
+        self.shared.client = self.shared.client.route(pattern, queue);
+        self
+    }
+
+    /// Sets the queue of tasks that follow from tasks and name no queue; `celery` by default. Equivalent to
     /// Celery's `task_default_queue`.
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
-        self.shared.default_queue = queue.into();
+        self.shared.client = self.shared.client.default_queue(queue);
         self
     }
 
@@ -219,8 +247,23 @@ impl WorkerBuilder {
         self
     }
 
+    /// Sets whether results contain the task's name, arguments, worker, queue, retries and stamps, as with
+    /// Celery's `result_extended`; off by default. The arguments are then readable as long as the result.
+    pub fn result_extended(mut self, extended: bool) -> Self {
+        self.shared.result_extended = extended;
+        self
+    }
+
+    /// Sets whether the results of all tasks are discarded, even if messages ask for them; off by default. For
+    /// clients without a result backend, whose results would only occupy the server. Chords still work.
+    pub fn ignore_result(mut self, ignore: bool) -> Self {
+        self.shared.ignore_result = ignore;
+        self
+    }
+
     /// Reports every run to `observer`.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.shared.client = self.shared.client.observer(Arc::clone(&observer));
         self.shared.observer = observer;
         self
     }

@@ -310,7 +310,7 @@ async fn rust_reads_arguments_and_retry_limits_of_python(python: Python) {
     for (canvas, expected) in [
         ("add.s(b=2, a=1)", json!(3)),
         (
-            "signature('optional', (1,), {'third': 3, 'fourth': 4}, app=app)",
+            "signature('optional', (1,), {'third': 3}, app=app)",
             json!([1, null, 3]),
         ),
         (

@@ -48,7 +48,7 @@ async fn survive(
     eventually("the failure is logged", async || logs.problems().pop()).await;
     let unsent = client.send(Signature::new("add").arg(1).arg(1)).await;
     assert!(
-        matches!(&unsent, Err(error) if matches!(error.source, BrokerError::Unavailable { .. })),
+        matches!(&unsent, Err(error) if matches!(error.source, BrokerError::Unavailable { .. } | BrokerError::Denied { .. })),
         "{unsent:?}"
     );
     tokio::time::sleep(OUTAGE).await;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use celeriac::{Exception, RetryDelay, TaskContext, TaskError, TaskOptions, WorkerBuilder};
+use celeriac::{Exception, Retry, RetryDelay, TaskContext, TaskError, TaskOptions, WorkerBuilder};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use telemetry::{Failure, KeyValue, Span};
@@ -151,12 +151,12 @@ impl NotificationTask {
             .attribute(KeyValue::new(attribute::EVENT_TYPE, event.as_str()))
             .run(self.notify_with_retries(task_uuid(&context.id), article, event))
             .await;
-        result.map_err(|error| TaskError::Retry {
-            countdown: match error {
-                RunError::Held { remaining } => Some(remaining),
-                RunError::Store(_) | RunError::Undelivered { .. } => None,
-            },
-            cause: exception("NotificationError", error.to_string()),
+        result.map_err(|error| {
+            let retry = Retry::new(exception("NotificationError", error.to_string()));
+            match error {
+                RunError::Held { remaining } => retry.countdown(remaining).into(),
+                RunError::Store(_) | RunError::Undelivered { .. } => retry.into(),
+            }
         })
     }
 

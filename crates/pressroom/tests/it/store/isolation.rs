@@ -269,7 +269,7 @@ async fn surplus_searches_fail_without_affecting_other_calls() {
     let setting = Setting::new().await;
     fill(&setting.database, &setting.author).await;
     let mut searchers = JoinSet::new();
-    for _ in 0..64 {
+    for _ in 0..192 {
         let store = Arc::clone(&setting.store);
         searchers.spawn(async move {
             for number in 0.. {
