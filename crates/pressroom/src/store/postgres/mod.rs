@@ -23,6 +23,7 @@ mod value;
 use std::sync::Arc;
 
 use self::{
+    accounts::FindSession,
     articles::{FindArticle, InsertArticle},
     connections::{Connections, Groups, Primary},
     deliveries::{ClaimDelivery, CompleteDelivery},
@@ -50,6 +51,7 @@ pub struct PostgresStore {
 
 /// Calls that share statements with concurrent ones.
 struct StatementGroups {
+    found_sessions: Groups<FindSession>,
     inserted_articles: Groups<InsertArticle>,
     found_articles: Groups<FindArticle>,
     claimed_deliveries: Groups<ClaimDelivery>,
@@ -68,6 +70,7 @@ impl PostgresStore {
             replica: None,
             search_totals: SearchTotals::default(),
             groups: StatementGroups {
+                found_sessions: Groups::new(&primary),
                 inserted_articles: Groups::new(&primary),
                 found_articles: Groups::new(&primary),
                 claimed_deliveries: Groups::new(&primary),
