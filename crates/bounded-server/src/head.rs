@@ -105,7 +105,7 @@ fn replacement(method: &str, target: &str, fields: &[Header<'_>]) -> Vec<u8> {
 fn framing(is_http10: bool, fields: &[Header<'_>]) -> Result<BodyFraming, InvalidRequest> {
     let (mut lengths, mut encodings, mut hosts) = (0, 0, 0);
     let mut length = Ok(0);
-    let (mut chunked, mut unknown_coding, mut valid_host) = (0, false, true);
+    let (mut chunked, mut unknown_coding, mut empty_coding, mut valid_host) = (0, false, false, true);
     for Header { name, value } in fields {
         if name.eq_ignore_ascii_case("content-length") {
             lengths += 1;
@@ -115,7 +115,9 @@ fn framing(is_http10: bool, fields: &[Header<'_>]) -> Result<BodyFraming, Invali
             for coding in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                 if coding.eq_ignore_ascii_case(b"chunked") {
                     chunked += 1;
-                } else if !coding.is_empty() {
+                } else if coding.is_empty() {
+                    empty_coding = true;
+                } else {
                     unknown_coding = true;
                 }
             }
@@ -131,7 +133,8 @@ fn framing(is_http10: bool, fields: &[Header<'_>]) -> Result<BodyFraming, Invali
     if unknown_coding {
         return Err(InvalidRequest::TransferCoding);
     }
-    if encodings > 0 && chunked != 1 {
+    // hyper rejects a list that ends in an empty element without a call of the service.
+    if empty_coding || (encodings > 0 && chunked != 1) {
         return Err(InvalidRequest::AmbiguousFraming);
     }
     if hosts > 1 || !valid_host || (hosts == 0 && !is_http10) {
@@ -240,6 +243,9 @@ mod tests {
             "Content-Length: -1\r\n",
             "Content-Length:\r\n",
             "Transfer-Encoding:\r\n",
+            "Transfer-Encoding: chunked,\r\n",
+            "Transfer-Encoding: , chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding:\r\n",
             "Transfer-Encoding: chunked, chunked\r\n",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
         ] {

@@ -67,6 +67,8 @@ struct Queue {
     size: usize,
     /// Lines dropped since the queue became full. Further lines are also dropped until it is half empty.
     dropped: u64,
+    /// All lines dropped since the process started.
+    dropped_in_total: u64,
     /// Whether the thread is writing lines that it has taken from the queue.
     writing: bool,
     /// Whether the thread runs.
@@ -80,6 +82,7 @@ impl Output {
             lines: VecDeque::new(),
             size: 0,
             dropped: 0,
+            dropped_in_total: 0,
             writing: false,
             started: false,
             report: None,
@@ -125,6 +128,11 @@ impl Output {
         !result.timed_out()
     }
 
+    /// Returns the number of lines dropped since the process started.
+    pub(crate) fn dropped_in_total(&self) -> u64 {
+        self.lock().dropped_in_total
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,6 +164,7 @@ impl Queue {
         if self.dropped > 0 || self.size + size > CAPACITY {
             let count = lines.bytes().filter(|byte| *byte == b'\n').count();
             self.dropped += count.max(1) as u64;
+            self.dropped_in_total += count.max(1) as u64;
         } else {
             self.size += size;
             self.lines.push_back(lines);
@@ -273,6 +282,7 @@ mod tests {
         }
         let kept = queue.lines.len();
         assert!(kept > 1000, "{kept}");
+        assert_eq!(queue.dropped, (count - kept) as u64);
         // A line after the gap, once the report has made room for it.
         while queue.dropped > 0 {
             queue.take();
@@ -285,6 +295,7 @@ mod tests {
         );
         assert_eq!(rest.iter().filter(|line| line.contains("dropped")).count(), 1);
         assert_eq!(queue.size, 0);
+        assert_eq!(queue.dropped_in_total, (count - kept) as u64);
     }
 
     #[test]

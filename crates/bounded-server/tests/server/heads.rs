@@ -133,3 +133,41 @@ async fn a_head_beyond_the_limit_is_rejected() {
         assert!(head.starts_with(&format!("http/1.1 {status}")), "{head}");
     }
 }
+
+/// hyper must not reject a head that was accepted, because its response would be empty.
+#[tokio::test]
+async fn every_combination_of_framing_fields_reaches_the_service() {
+    let fields = [
+        "",
+        "Transfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: CHUNKED\t\r\n",
+        "Transfer-Encoding: chunked,\r\n",
+        "Transfer-Encoding: ,chunked\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "Transfer-Encoding: gzip\r\n",
+        "Transfer-Encoding: identity, chunked\r\n",
+        "Transfer-Encoding:\r\n",
+        "Content-Length: 0\r\n",
+        "Content-Length: 00\r\n",
+        "Content-Length:\r\n",
+        "Content-Length: 0,0\r\n",
+        "Expect: 100-continue\r\n",
+        "Connection: close, upgrade\r\n",
+        "Upgrade: h2c\r\n",
+    ];
+    let running = Running::start(Server::new().pass_invalid_requests(true), echo()).await;
+    for first in fields {
+        for second in fields {
+            for version in ["1.0", "1.1"] {
+                let head = format!("POST /x HTTP/{version}\r\nHost: x\r\n{first}{second}\r\n");
+                let mut stream = running.connect().await;
+                stream.write_all(head.as_bytes()).await.unwrap();
+                // A chunked body ends here; to other requests, this is the start of the next one.
+                stream.write_all(b"0\r\n\r\n").await.unwrap();
+                stream.shutdown().await.unwrap();
+                let text = String::from_utf8(closed(&mut stream).await).unwrap();
+                assert!(text.contains("[POST /x "), "{head:?}: {text:?}");
+            }
+        }
+    }
+}

@@ -8,7 +8,7 @@ use thiserror::Error;
 pub enum ConfigError {
     /// The URL has none of the accepted forms.
     #[error(
-        "the Redis URL is not redis://[user:password@]host[:port][/database] (or rediss://), \
+        "the URL is neither redis://[user:password@]host[:port][/database] (or rediss://), unix:///path[?db=number], \
          nor sentinel://[user:password@]host[:port],...[/database]?master=<name> (or sentinels://)"
     )]
     Url,

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use axum::{
     body::{Body, HttpBody as _},
     extract::Request,
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -22,15 +22,28 @@ use tokio::sync::Semaphore;
 const UNCOMPRESSED: u64 = 1024;
 /// Number of bytes to compress before yielding to other requests.
 const CHUNK: usize = 64 << 10;
-/// Permits for encoders, which bound their memory. A response that gets no permit is sent unchanged.
+/// Permits for encoders, which bound their memory. A response that gets no permit is sent uncompressed.
 static ENCODERS: Semaphore = Semaphore::const_new(8);
 
 /// Compresses the response if the client prefers that and the body is large enough.
+///
+/// Handlers return 304 with the body of the corresponding 200, whose size determines the entity tag of both (RFC 9110,
+/// section 15.4.5). The body is removed here.
 pub(super) async fn compress(request: Request, next: Next) -> Response {
     let accepted = accepts_gzip(request.headers());
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     let size = response.body().size_hint().exact().unwrap_or(0);
-    if !accepted || size <= UNCOMPRESSED || response.headers().contains_key(header::CONTENT_ENCODING) {
+    let compresses =
+        accepted && size > UNCOMPRESSED && !response.headers().contains_key(header::CONTENT_ENCODING);
+    let headers = response.headers_mut();
+    if let Some(tag) = headers.get(header::ETAG).filter(|_| compresses).and_then(weak) {
+        headers.insert(header::ETAG, tag);
+    }
+    if response.status() == StatusCode::NOT_MODIFIED {
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        return response.map(|_| Body::empty());
+    }
+    if !compresses {
         return response;
     }
     let Ok(_permit) = ENCODERS.try_acquire() else {
@@ -44,9 +57,6 @@ pub(super) async fn compress(request: Request, next: Next) -> Response {
     let headers = &mut parts.headers;
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.remove(header::CONTENT_LENGTH);
-    if let Some(tag) = headers.get(header::ETAG).and_then(weak) {
-        headers.insert(header::ETAG, tag);
-    }
     Response::from_parts(parts, Body::from(gzip(&body).await))
 }
 

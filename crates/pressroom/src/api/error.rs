@@ -87,6 +87,9 @@ struct ErrorDetail {
 /// Declares a constructor for each error with a fixed status, code and message. Its name is the code.
 macro_rules! errors {
     ($($code:ident: $status:ident, $message:literal;)*) => {
+        #[cfg(test)]
+        const ERRORS: &[(StatusCode, &str)] = &[$((StatusCode::$status, stringify!($code)),)*];
+
         impl ApiError {
             $(pub(super) fn $code() -> Self {
                 Self::new(StatusCode::$status, stringify!($code), $message)
@@ -267,4 +270,30 @@ impl IntoResponse for ApiError {
 pub(super) fn json_response(body: Vec<u8>) -> Response {
     let content_type = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, content_type)], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_lists_every_error() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+        let readme = std::fs::read_to_string(readme).unwrap();
+        let (_, table) = readme.split_once("| Status | `code` |").unwrap();
+        let rows: Vec<_> = table
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .collect();
+        let others = [
+            (StatusCode::BAD_REQUEST, "validation_error"),
+            (StatusCode::FORBIDDEN, "not_the_author"),
+        ];
+        for (status, code) in ERRORS.iter().chain(&others) {
+            let row = rows.iter().find(|row| row.contains(&format!("`{code}`")));
+            let row = row.unwrap_or_else(|| panic!("{code} is missing"));
+            assert!(row.contains(status.as_str()), "{code}: {row}");
+        }
+    }
 }

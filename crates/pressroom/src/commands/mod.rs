@@ -270,6 +270,8 @@ async fn fold_article_count(store: Arc<dyn Store>, shutdown: CancellationToken) 
                     pause = Duration::ZERO;
                 }
             }
+            // The store logs its outages.
+            Err(StoreError::Unavailable(_)) => {}
             Err(error) if !failing => {
                 failing = true;
                 telemetry::warn!(%error, "cannot sum up changes to the article count; retrying every 5 s");

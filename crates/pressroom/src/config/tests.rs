@@ -233,6 +233,11 @@ fn an_invalid_value_is_rejected_with_its_variable() {
     ] {
         let message = rejection::<ServeConfig>(&[PRODUCTION, &[(variable, value)]]);
         assert!(message.starts_with(&format!("{variable}: ")), "{message}");
+        let subject = format!("the {}", variable.replace('_', " ").to_lowercase());
+        assert!(
+            !message.to_lowercase().contains(&subject),
+            "a doubled subject: {message}"
+        );
     }
     let worker: [(&str, Values<'_>); 7] = [
         ("SMTP_FROM", &[("SMTP_URL", "smtp://mail")]),

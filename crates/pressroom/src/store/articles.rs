@@ -58,7 +58,7 @@ pub trait ArticleStore: Debug + Send + Sync + 'static {
     /// the number of replaced changes. Without this, each list would have to sum all of them up.
     async fn fold_article_count(&self, limit: i64) -> Result<u64>;
 
-    /// Changes an article and, unless all `changes` are `None`, inserts its task, in one transaction. Returns
+    /// Changes an article and, if `changes` alter its text, inserts its task, in one transaction. Returns
     /// `None` if the article does not exist or `precondition` does not allow its version.
     ///
     /// `updated_at` becomes the task's creation time, or one microsecond after the current version if that is

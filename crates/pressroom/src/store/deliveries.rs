@@ -23,8 +23,8 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
         limit: i64,
     ) -> Result<Vec<Recipient>>;
 
-    /// Returns whether readers may be notified of an event, and records the event if they may. Atomic. When the
-    /// same task asks again, its own record does not count.
+    /// Returns whether readers may be notified of an event, and records the event if they may. Atomic. A task whose
+    /// event is recorded may always continue.
     ///
     /// Readers are notified of one edit per article and hour, and of `author_limit` events per author and hour.
     async fn claim_event(

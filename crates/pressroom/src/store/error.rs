@@ -7,8 +7,8 @@ use telemetry::{DbError, Failure};
 /// Reason a store method failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, did not respond in time or lacks the schema; a retry may succeed. A write
-    /// whose response was lost may have been committed.
+    /// The database cannot be reached, did not respond in time, is damaged or lacks the schema; a retry may
+    /// succeed. A write whose response was lost may have been committed.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// The row would violate a constraint that callers handle.
@@ -42,6 +42,9 @@ impl Failure for StoreError {
         self.to_string()
     }
 }
+
+/// Hint in errors that a missing or outdated schema causes.
+pub(super) const SCHEMA_HINT: &str = " (run pressroom migrate)";
 
 /// Failure of a statement, with the database's error code for its span.
 #[derive(Debug, Clone)]

@@ -158,26 +158,24 @@ const FOLLOWERS_OF_THE_ARTICLE: Statement = statement!(
         LIMIT $3",
 );
 
-/// Returns a row if the event is within the limits. `$5` is the current time, `$6` the time after which earlier
-/// events count, and `$7` the maximum number of events of the author, or null. The update changes nothing; it
-/// returns a row if the task has already recorded the event.
+/// Returns a row if the task has already recorded its event, or if the event is within the limits. `$5` is the current
+/// time, `$6` the time after which earlier events count, and `$7` the maximum number of events of the author, or null.
+/// The update changes nothing, but makes the statement return a row for a recorded event.
 pub(super) const CLAIM_EVENT: Statement = statement!(
     "INSERT notified_events",
     "
         INSERT INTO notified_events (task_id, author_id, article_id, event, notified_at)
         SELECT $1, $2, $3, $4, $5
-        WHERE NOT EXISTS (
+        WHERE EXISTS (SELECT 1 FROM notified_events WHERE task_id = $1)
+            OR NOT EXISTS (
                 SELECT 1
                 FROM notified_events
-                WHERE author_id = $2 AND article_id = $3 AND event = $4 AND event = 'updated'
-                    AND notified_at > $6 AND task_id <> $1
+                WHERE author_id = $2 AND article_id = $3 AND event = $4 AND event = 'updated' AND notified_at > $6
             )
             AND (
                 CAST($7 AS bigint) IS NULL
                 OR CAST($7 AS bigint) > (
-                    SELECT count(*)
-                    FROM notified_events
-                    WHERE author_id = $2 AND notified_at > $6 AND task_id <> $1
+                    SELECT count(*) FROM notified_events WHERE author_id = $2 AND notified_at > $6
                 )
             )
         ON CONFLICT (task_id) DO UPDATE

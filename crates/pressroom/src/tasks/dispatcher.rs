@@ -191,7 +191,7 @@ impl Dispatcher {
                     return;
                 }
                 Err(error) => {
-                    if failures == 0 {
+                    if failures == 0 && !matches!(error, StoreError::Unavailable(_)) {
                         telemetry::error!(%error, "cannot release the claims of an earlier run; retrying");
                     }
                     failures += 1;
@@ -249,13 +249,15 @@ impl Dispatcher {
             }
         };
         written.unwrap_or_else(|error| {
-            // The claims expire, and the tasks are published again under the same ids.
-            telemetry::warn!(
-                tasks = ids.len(),
-                task.id = %first,
-                %error,
-                "cannot update the outbox; the tasks will be published again"
-            );
+            // The claims expire, and the tasks are published again under the same ids. The store logs its outages.
+            if !matches!(error, StoreError::Unavailable(_)) {
+                telemetry::warn!(
+                    tasks = ids.len(),
+                    task.id = %first,
+                    %error,
+                    "cannot update the outbox; the tasks will be published again"
+                );
+            }
             true
         })
     }

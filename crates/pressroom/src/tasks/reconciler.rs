@@ -80,15 +80,15 @@ enum PassError {
 /// Lengths of publication logs by their ids.
 type Lengths = BTreeMap<Uuid, u64>;
 
-/// Row ids of published tasks, by the action to take.
+/// Published tasks, by the action to take.
 #[derive(Debug, Default)]
 struct Sorted {
-    finished: Vec<i64>,
-    lost: Vec<i64>,
+    finished: Vec<PublishedTask>,
+    lost: Vec<PublishedTask>,
     /// Lost too often to be sent again.
-    abandoned: Vec<i64>,
+    abandoned: Vec<PublishedTask>,
     /// Without a result for longer than the lifetime.
-    expired: Vec<i64>,
+    expired: Vec<PublishedTask>,
 }
 
 /// Result of a pass over all published tasks.
@@ -139,8 +139,12 @@ impl Reconciler {
                     INTERVAL
                 }
                 Err(error) => {
-                    // The broker's connections log their outages.
-                    if failures == 0 && !matches!(error, PassError::Broker(_)) {
+                    // The store and the broker's connections log their outages.
+                    let is_logged = matches!(
+                        error,
+                        PassError::Store(StoreError::Unavailable(_)) | PassError::Broker(_)
+                    );
+                    if failures == 0 && !is_logged {
                         telemetry::warn!(%error, "cannot check the published tasks; retrying");
                     }
                     failures += 1;
@@ -233,7 +237,7 @@ impl Reconciler {
                 *newest = number.max(*newest);
                 continue;
             };
-            group.push(task.id);
+            group.push(*task);
         }
         Ok(sorted)
     }

@@ -158,22 +158,31 @@ const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
             AND created_at <= $1",
 );
 
-/// An update that waited for another update checks the conditions again, on the new version of the row.
+/// Locks the article, compares it with the changes, and updates it. An update that waited for another update checks
+/// the conditions again, on the new version of the row.
 const UPDATE_ARTICLE: Statement = statement!(
     "UPDATE articles",
     "
-        WITH article AS (
-            UPDATE articles
-            SET title = COALESCE($2::text, title),
-                description = COALESCE($3::text, description),
-                body = COALESCE($4::text, body),
-                updated_at = GREATEST($11, updated_at + interval '1 microsecond')
+        WITH held AS MATERIALIZED (
+            SELECT id, title, description, body
+            FROM articles
             WHERE id = $1
                 AND ($6::timestamp[] IS NULL OR updated_at = ANY ($6))
                 AND updated_at <> ALL ($12)
-            RETURNING *",
+            FOR NO KEY UPDATE
+        ), article AS (
+            UPDATE articles
+            SET title = COALESCE($2::text, held.title),
+                description = COALESCE($3::text, held.description),
+                body = COALESCE($4::text, held.body),
+                updated_at = GREATEST($11, updated_at + interval '1 microsecond')
+            FROM held
+            WHERE articles.id = held.id
+            RETURNING articles.*,
+                (articles.title, articles.description, articles.body)
+                    IS DISTINCT FROM (held.title, held.description, held.body) AS is_altered",
     insert_task!(
-        "COALESCE($2::text, $3::text, $4::text) IS NOT NULL",
+        "article.is_altered",
         "EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $5)"
     ),
 );

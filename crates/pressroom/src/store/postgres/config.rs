@@ -9,7 +9,7 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 pub use self::parameters::InvalidUrl;
 use self::parameters::Parameters;
-pub(super) use self::parameters::PoolMode;
+pub(super) use self::parameters::{Certificates, PoolMode};
 
 /// Maximum time to connect to one host, including the handshake, unless the URL sets it. TLS and authentication
 /// take up to eight round trips.
@@ -83,18 +83,6 @@ pub(super) struct Tls {
     pub(super) sni: bool,
 }
 
-/// Trusted server certificates.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Certificates {
-    /// Any certificate: `sslmode=prefer` protects only against eavesdroppers, because it also accepts
-    /// connections without TLS.
-    Any,
-    /// Certificates for this host name that the system trusts.
-    System,
-    /// Certificates for this host name that are signed by a certificate in this PEM file.
-    File(PathBuf),
-}
-
 impl PostgresConfig {
     /// Parses a `postgres://` or `postgresql://` URL, or SQLAlchemy's `postgresql+driver://`.
     ///
@@ -117,7 +105,7 @@ impl PostgresConfig {
             None => (rest, ""),
         };
 
-        let mut connection: tokio_postgres::Config =
+        let url: tokio_postgres::Config =
             format!("postgresql://{address}")
                 .parse()
                 .map_err(|_quotes_the_url| {
@@ -126,19 +114,21 @@ impl PostgresConfig {
                         .to_owned(),
                 )
                 })?;
-        connection
-            .tcp_user_timeout(Duration::from_secs(5))
-            .keepalives_idle(Duration::from_secs(10))
-            .keepalives_interval(Duration::from_secs(3))
-            .keepalives_retries(3);
-        let parameters = Parameters::parse(connection, query)?;
+        let parameters = Parameters::parse(&url, query)?;
+        let ssl_mode = parameters.ssl_mode()?;
         let mut connection = parameters.driver;
-        let hosts = connection.get_hosts().len().max(connection.get_hostaddrs().len());
+        let (names, addresses) = (connection.get_hosts().len(), connection.get_hostaddrs().len());
+        let hosts = names.max(addresses);
         if hosts == 0 {
             return Err(InvalidUrl("the URL names no host".to_owned()));
         }
+        let ports = connection.get_ports().len();
+        if names.min(addresses) > 0 && names != addresses || ports > 1 && ports != hosts {
+            let problem = "the URL names different numbers of hosts, addresses and ports";
+            return Err(InvalidUrl(problem.to_owned()));
+        }
         connection
-            .ssl_mode(parameters.ssl_mode)
+            .ssl_mode(ssl_mode)
             .connect_timeout(parameters.connect_timeout.unwrap_or(TCP_TIMEOUT));
         let client = match (parameters.certificate, parameters.key) {
             _ if !parameters.uses_certificate => None,
@@ -151,9 +141,8 @@ impl PostgresConfig {
             connection,
             session_attrs: parameters.session_attrs,
             tls: Tls {
-                certificates: match (parameters.ssl_mode, parameters.root) {
-                    (SslMode::Require, Some(file)) => Certificates::File(file),
-                    (SslMode::Require, None) => Certificates::System,
+                certificates: match ssl_mode {
+                    SslMode::Require => parameters.roots.unwrap_or(Certificates::System),
                     _ => Certificates::Any,
                 },
                 client,
@@ -261,6 +250,27 @@ mod tests {
             parse("sslmode=verify-full").unwrap().tls.certificates,
             Certificates::System
         );
+        assert_eq!(
+            parse("sslrootcert=system").unwrap().tls.certificates,
+            Certificates::System
+        );
+        assert_eq!(
+            parse("sslrootcert=system").unwrap().connection.get_ssl_mode(),
+            SslMode::Require,
+            "as in libpq, connections without TLS are not accepted"
+        );
+        for weak in ["disable", "allow", "prefer"] {
+            for query in [
+                format!("sslmode={weak}&sslrootcert=system"),
+                format!("sslrootcert=system&sslmode={weak}"),
+            ] {
+                let error = parse(&query).unwrap_err().to_string();
+                assert!(
+                    error.starts_with("sslrootcert=system requires"),
+                    "{query}: {error}"
+                );
+            }
+        }
         assert_eq!(
             parse("sslmode=require&sslrootcert=%2Fetc%2Fca.pem")
                 .unwrap()
@@ -408,6 +418,10 @@ mod tests {
         let pooled = parse("pgbouncer=true&connection_limit=1&schema=public").unwrap();
         assert_eq!(pooled.pool_mode, PoolMode::Transaction);
         assert_eq!(pooled.ignored, ["connection_limit"]);
+        let ignored = parse("sslaccept=strict&search_path=public&TimeZone=UTC&autosave=always")
+            .unwrap()
+            .ignored;
+        assert_eq!(ignored, ["TimeZone", "autosave"]);
         assert_eq!(
             parse("pgbouncer=true&pool_mode=session").unwrap().pool_mode,
             PoolMode::Session
@@ -417,6 +431,9 @@ mod tests {
         assert_eq!(client, Some(("c.pem".into(), "k.pem".into())));
         for (query, expected) in [
             ("schema=app", "schema is not supported"),
+            ("search_path=app", "search_path is not supported"),
+            ("sslaccept=accept_invalid_certs", "sslaccept is not one of strict"),
+            ("sslidentity=c.p12", "sslidentity is not supported; use sslcert"),
             ("sslcert=c.pem", "sslcert and sslkey"),
             ("frobnicate=1", "unknown parameter `frobnicate`"),
             ("sslmod=require", "unknown parameter `sslmod`"),
@@ -437,6 +454,49 @@ mod tests {
             options.connection.get_options(),
             Some("-c work_mem=1MB -cjit=off")
         );
+    }
+
+    #[test]
+    fn hosts_and_ports_of_the_query_string_replace_those_before_it() {
+        let servers = |url: &str| {
+            let connection = PostgresConfig::parse(url)?.connection;
+            let hosts = connection.get_hosts().iter().map(|host| match host {
+                Host::Tcp(name) => name.clone(),
+                Host::Unix(folder) => folder.display().to_string(),
+            });
+            let hosts = hosts.collect::<Vec<_>>().join(",");
+            Ok((
+                hosts,
+                connection.get_ports().to_vec(),
+                connection.get_hostaddrs().len(),
+            ))
+        };
+        for (url, hosts, ports, addresses) in [
+            ("postgres://u@h:5432/d?port=5433", "h", &[5433][..], 0),
+            ("postgres://u@h/d?port=5433", "h", &[5433], 0),
+            ("postgres://u@h:6432/d?host=i", "i", &[6432], 0),
+            ("postgres://u@h:1,i:2/d?host=j,k&port=3,4", "j,k", &[3, 4], 0),
+            ("postgres://u@h:1,i:2/d?port=3", "h,i", &[3], 0),
+            ("postgres://u@h/d?host=i&host=j&port=1&port=2", "j", &[2], 0),
+            ("postgres://u@/d?host=%2Ftmp", "/tmp", &[], 0),
+            (
+                "postgres://u@h/d?hostaddr=10.0.0.1,10.0.0.2&hostaddr=10.0.0.3",
+                "h",
+                &[5432],
+                1,
+            ),
+        ] {
+            let expected = (hosts.to_owned(), ports.to_vec(), addresses);
+            assert_eq!(servers(url), Ok::<_, InvalidUrl>(expected), "{url}");
+        }
+        for url in [
+            "postgres://u@h:1,i:2/d?host=j",
+            "postgres://u@h/d?port=1,2",
+            "postgres://u@h/d?hostaddr=10.0.0.1,10.0.0.2",
+        ] {
+            let error = servers(url).unwrap_err().to_string();
+            assert!(error.contains("different numbers of hosts"), "{url}: {error}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
-use crate::store::rows::{Column, Columns, Id, Json, Utc};
+use crate::store::rows::{Column, Columns, Id, Json, Text, Utc};
 
 /// PostgreSQL's epoch, 2000-01-01, in microseconds since the Unix epoch.
 const EPOCH: i64 = 946_684_800_000_000;
@@ -46,6 +46,16 @@ impl ToSql for Utc {
 
     accepts!(TIMESTAMP);
     to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Text {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self::decode(raw))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <String as FromSql>::accepts(ty)
+    }
 }
 
 impl<'a> FromSql<'a> for Id {

@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use opentelemetry_proto::tonic::metrics::v1::{NumberDataPoint, metric::Data, number_data_point};
+use serde_json::{Value, json};
 
 use super::installation::{Installation, create};
 use crate::support::{
     eventually,
+    otlp::text,
     postgres_server::{Server, free_port},
     process::{self, Process},
     raw,
@@ -72,6 +74,19 @@ async fn read_to_report(log: PipeReader) -> (i64, BufReader<PipeReader>) {
     reading.await.unwrap()
 }
 
+/// Returns the number of dropped lines in the newest metrics.
+fn counted_lines(installation: &Installation) -> Option<i64> {
+    let metric = installation.otlp.metric("pressroom-app", "log.output.dropped")?;
+    let Some(Data::Sum(sum)) = &metric.data else {
+        panic!("{metric:?}");
+    };
+    let of_stdout = |point: &&NumberDataPoint| text(&point.attributes, "log.iostream").unwrap() == "stdout";
+    match sum.data_points.iter().find(of_stdout)?.value {
+        Some(number_data_point::Value::AsInt(lines)) => Some(lines),
+        other => panic!("{other:?}"),
+    }
+}
+
 async fn a_log_reader_that_stalls_affects_nothing(sdk_disabled: &str) {
     let installation = Installation::new().await;
     let (mut serve, log, api) = start(&installation, &[("OTEL_SDK_DISABLED", sdk_disabled)]).await;
@@ -79,6 +94,12 @@ async fn a_log_reader_that_stalls_affects_nothing(sdk_disabled: &str) {
     fill(api, &token).await;
     let (dropped, log) = read_to_report(log).await;
     assert!(dropped > 0);
+    if sdk_disabled == "false" {
+        eventually("the dropped lines to be counted", async || {
+            (counted_lines(&installation)? >= dropped).then_some(())
+        })
+        .await;
+    }
 
     fill(api, &token).await;
     let signalled = Instant::now();
@@ -158,6 +179,34 @@ async fn an_outage_of_the_database_is_logged_once_with_the_number_of_failures() 
     let ended = lines(&whole, "database available again");
     assert_eq!(ended.len(), 1, "{whole}");
     assert!(ended[0]["fields"]["failures"].as_i64().unwrap() >= 50, "{whole}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_logs_an_outage_of_the_database_once_for_all_waiting_tasks() {
+    let server = Server::start();
+    let installation = Installation::on(server.url(), None).await;
+    let (mut serve, api) = installation.serve().await;
+    let token = raw::register(api, "alice@example.com").await;
+    create(api, &token, "First", None).await;
+    assert!(serve.terminate().await.success());
+    for number in 0..30 {
+        installation.send_task(&format!("task-{number}"), &json!([1, "created"]), |_| ());
+    }
+
+    server.stop();
+    let worker = installation.worker();
+    worker.wait_for_output("database unavailable").await;
+    // Each task fails several times.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    server.resume();
+    worker.wait_for_output("database available again").await;
+    let problems: Vec<Value> = worker
+        .output()
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Value| line["level"] == "WARN" || line["level"] == "ERROR")
+        .collect();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
 }
 
 #[test]

@@ -42,6 +42,20 @@ async fn responses_above_one_kibibyte_are_compressed_for_clients_that_accept_gzi
         for field in ["content-encoding", "content-length", "etag", "vary"] {
             assert_eq!(head.header(field), response.header(field), "{target} {field}");
         }
+        // RFC 9110, section 15.4.5: 304 has the fields that caches need as 200 would have them.
+        let unchanged = ask("GET", &[accepting, ("If-None-Match", "*")]).await;
+        let fields = ["cache-control", "etag", "vary"];
+        if response.header("etag").is_some() {
+            assert_eq!(unchanged.status, 304, "{target}");
+            assert_eq!(
+                fields.map(|field| unchanged.header(field)),
+                fields.map(|field| response.header(field)),
+                "{target}"
+            );
+            for field in ["content-encoding", "content-length", "content-type"] {
+                assert_eq!(unchanged.header(field), None, "{target} {field}");
+            }
+        }
         let Some(tag) = plain.header("etag") else {
             assert_eq!(response.header("content-encoding"), Some("gzip"), "{target}");
             continue;

@@ -122,6 +122,13 @@ async fn every_rejected_head_gets_the_error_envelope() {
         ),
         (
             format!(
+                "POST /api/login HTTP/1.1\r\nHost: x\r\n{json}Transfer-Encoding: chunked,\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
+            ),
+            400,
+            "bad_request",
+        ),
+        (
+            format!(
                 "POST /api/login HTTP/1.1\r\nHost: x\r\n{json}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}"
             ),
             400,

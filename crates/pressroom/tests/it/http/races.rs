@@ -3,11 +3,25 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use futures_util::future::join_all;
-use pressroom::store::Store;
+use pressroom::{
+    articles::Articles,
+    clock::SystemClock,
+    domain::{ArticleChanges, Precondition},
+    ids::RandomIds,
+    store::Store,
+};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
-use super::{on_postgres, on_sqlite};
-use crate::support::{api, raw};
+use super::{on_postgres, on_sqlite, over_both_stores};
+use crate::{
+    store::fixture::{at, new_article, new_user, task},
+    support::{api, raw},
+};
+
+over_both_stores! {
+    an_update_is_compared_with_the_article_that_it_replaces
+}
 
 const CLIENTS: usize = 64;
 
@@ -86,6 +100,28 @@ async fn register_one_address_concurrently(store: Arc<dyn Store>) {
     statuses.sort_unstable();
     assert_eq!(statuses[0], 201);
     assert_eq!(statuses[1..], [409; 15]);
+}
+
+/// Two requests have read the article before either of them updates it.
+async fn an_update_is_compared_with_the_article_that_it_replaces(store: Arc<dyn Store>) {
+    let ann = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let new = new_article("Old", ann.id, at(0));
+    let created = store.insert_article(new, task(1, at(0))).await.unwrap();
+    let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
+    let articles = Articles::new(store.clone(), clock, ids, Arc::new(Notify::new()));
+    let read = articles.find_to_update(&created.slug, &ann).await.unwrap();
+    for (title, tasks) in [("New", 2), ("Old", 3), ("Old", 3)] {
+        let changes = ArticleChanges {
+            title: Some(title.to_owned()),
+            ..ArticleChanges::default()
+        };
+        let updated = articles
+            .update(&read, changes, Precondition::default())
+            .await
+            .unwrap();
+        assert_eq!(updated.title, title);
+        assert_eq!(store.outbox_backlog().await.unwrap().tasks, tasks);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

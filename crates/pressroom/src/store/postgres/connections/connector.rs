@@ -159,7 +159,8 @@ impl Connector {
         match self.pool_mode {
             // Sent as a statement, because poolers reject these start-up options.
             PoolMode::Session => {
-                let sql = format!("SET timezone TO 'UTC'; {}", self.settings.sql("SET"));
+                let settings = self.settings.sql("SET");
+                let sql = format!("SET timezone TO 'UTC'; {UNCHECKED_ENCODING}; {settings}");
                 client.batch_execute(&sql).await?;
             }
             // Settings would remain on a server connection that other clients use next. The pooler accepts
@@ -172,6 +173,11 @@ impl Connector {
         Ok((client, driver))
     }
 }
+
+/// Lets rows contain any bytes if the database's encoding is `SQL_ASCII`, which does not check them. Otherwise the
+/// server would check them when it sends them, and one such row would make all statements that return it fail.
+const UNCHECKED_ENCODING: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false) \
+    WHERE current_setting('server_encoding') = 'SQL_ASCII'";
 
 /// Polls a connection after all other ready tasks, so that their statements are sent in one write and the
 /// server receives them in one read. Otherwise the runtime would poll the connection after each of those

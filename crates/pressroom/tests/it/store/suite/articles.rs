@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use pressroom::{
     domain::{
         ArticleChanges, ArticleEvent, ArticleId, Backlog, IdempotencyKey, IdempotentRequest, Precondition,
@@ -19,6 +20,8 @@ over_all_stores! {
     a_taken_slug_is_a_conflict_and_leaves_no_task
     an_article_update_changes_only_the_given_fields
     an_update_of_a_missing_article_leaves_no_task
+    an_update_leaves_a_task_only_if_it_alters_the_article
+    one_of_several_concurrent_equal_updates_leaves_a_task
     no_two_versions_of_an_article_share_a_time
     an_update_replaces_only_the_listed_versions
     a_deletion_removes_only_the_listed_versions
@@ -129,6 +132,62 @@ async fn an_update_of_a_missing_article_leaves_no_task(fixture: Fixture) {
             oldest: None
         }
     );
+}
+
+async fn an_update_leaves_a_task_only_if_it_alters_the_article(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let article = fixture.article("One", ann.id, at(0)).await;
+    let mut tasks = 1;
+    let mut version = article.updated_at;
+    for (title, description, body, alters) in [
+        (None, None, None, false),
+        (Some("One"), Some("about it"), Some("all of it"), false),
+        (Some("one"), None, None, true),
+        (Some("one"), Some(""), None, true),
+        (Some("one"), Some(""), Some("all of it "), true),
+        (None, None, Some("all of it "), false),
+    ] {
+        let changes = ArticleChanges {
+            title: title.map(str::to_owned),
+            description: description.map(str::to_owned),
+            body: body.map(str::to_owned),
+        };
+        let update = task(tasks + 1, at(0));
+        let updated = store
+            .update_article(article.id, changes, Precondition::default(), ann.id, update)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(updated.updated_at > version, "{title:?} {description:?} {body:?}");
+        version = updated.updated_at;
+        tasks += i64::from(alters);
+        let backlog = store.outbox_backlog().await.unwrap();
+        assert_eq!(backlog.tasks, tasks, "{title:?} {description:?} {body:?}");
+    }
+}
+
+async fn one_of_several_concurrent_equal_updates_leaves_a_task(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let article = fixture.article("One", ann.id, at(0)).await;
+    let updates = join_all((0..16).map(|n| {
+        let changes = ArticleChanges {
+            title: Some("Two".to_owned()),
+            ..ArticleChanges::default()
+        };
+        let update = task(n + 2, at(1));
+        store.update_article(article.id, changes, Precondition::default(), ann.id, update)
+    }));
+    let mut versions: Vec<_> = updates
+        .await
+        .into_iter()
+        .map(|updated| updated.unwrap().unwrap().updated_at)
+        .collect();
+    versions.sort();
+    versions.dedup();
+    assert_eq!(versions.len(), 16);
+    assert_eq!(store.outbox_backlog().await.unwrap().tasks, 2);
 }
 
 async fn no_two_versions_of_an_article_share_a_time(fixture: Fixture) {

@@ -18,6 +18,7 @@ over_all_stores! {
     recipients_of_an_update_favorited_the_article
     the_notified_events_of_an_author_are_limited
     concurrent_tasks_notify_of_one_edit
+    a_task_whose_event_is_recorded_may_continue_after_newer_events
 }
 
 async fn the_notified_events_of_an_author_are_limited(fixture: Fixture) {
@@ -62,6 +63,28 @@ async fn the_notified_events_of_an_author_are_limited(fixture: Fixture) {
         4,
         "the events of second 0 are deleted"
     );
+}
+
+/// A task may be retried much later, for example after an outage of the mail server.
+async fn a_task_whose_event_is_recorded_may_continue_after_newer_events(fixture: Fixture) {
+    let store = &fixture.store;
+    let claim = async |task: u128, second: i64, limit| {
+        let event = NotifiedEvent {
+            task_id: Uuid::from_u128(task),
+            author: UserId(1),
+            article: ArticleId(1),
+            event: ArticleEvent::Updated,
+        };
+        store
+            .claim_event(&event, at(second), NonZeroU32::new(limit))
+            .await
+            .unwrap()
+    };
+    assert!(claim(1, 0, 1).await);
+    assert!(claim(2, 3601, 1).await, "the next edit, an hour later");
+    assert!(claim(1, 3602, 1).await, "a retry of the first task");
+    assert!(claim(2, 3603, 1).await, "a retry of the second task");
+    assert!(!claim(3, 3604, 2).await, "one edit an hour");
 }
 
 async fn concurrent_tasks_notify_of_one_edit(fixture: Fixture) {
