@@ -39,7 +39,7 @@ pub(in crate::store::postgres) trait Call: Clone + Send + Sync + 'static {
         false
     }
 
-    /// Whether the call may have to wait for a lock, and others should not wait with it.
+    /// Whether the call should run by itself, because it probably has to wait for a lock.
     fn is_blocked(&self, _primary: &Primary) -> bool {
         false
     }
@@ -72,7 +72,7 @@ impl<C: Call> Returned for Answered<C> {
 }
 
 impl<C: Call> Groups<C> {
-    /// Must be called within a Tokio runtime.
+    /// Starts the task that runs the groups. Must be called within a Tokio runtime.
     pub(in crate::store::postgres) fn new(primary: &Arc<Primary>) -> Self {
         let (calls, waiting) = mpsc::channel(QUEUE);
         tokio::spawn(serve(Arc::clone(primary), waiting));
