@@ -238,7 +238,7 @@ measure_lists() {
                 1, 0, timestamp '2020-01-01' + n * interval '1 second', '2020-01-01'
             FROM generate_series((SELECT count(*) FROM articles), $size - 1) AS n" || fail "the articles could not be inserted"
         # Without the checkpoint, the server would still write the inserted rows while lists are measured.
-        sql 'VACUUM ANALYZE' && sql CHECKPOINT || fail "the tables could not be analysed"
+        { sql 'VACUUM ANALYZE' && sql CHECKPOINT; } || fail "the tables could not be analysed"
         head -n "$((size / 20 - 1))" "$work/words" >"$work/used-words"
         printf '%s\n' "local paths, n = {}, 0" "for path in io.lines('$work/used-words') do paths[#paths + 1] = path end" \
             "request = function() n = n % #paths + 1; return wrk.format('GET', paths[n]) end" >"$work/search.lua"
