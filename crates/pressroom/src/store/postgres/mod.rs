@@ -6,6 +6,7 @@
 
 mod accounts;
 mod articles;
+mod calls;
 mod config;
 mod connections;
 mod deliveries;
@@ -23,10 +24,8 @@ mod value;
 use std::sync::Arc;
 
 use self::{
-    accounts::FindSession,
-    articles::{FindArticle, InsertArticle},
-    connections::{Connections, Groups, Primary},
-    deliveries::{ClaimDelivery, CompleteDelivery},
+    calls::StatementGroups,
+    connections::{Connections, Primary},
     replica::Replica,
     search_totals::SearchTotals,
 };
@@ -49,15 +48,6 @@ pub struct PostgresStore {
     groups: StatementGroups,
 }
 
-/// Calls that share statements with concurrent ones.
-struct StatementGroups {
-    found_sessions: Groups<FindSession>,
-    inserted_articles: Groups<InsertArticle>,
-    found_articles: Groups<FindArticle>,
-    claimed_deliveries: Groups<ClaimDelivery>,
-    completed_deliveries: Groups<CompleteDelivery>,
-}
-
 impl PostgresStore {
     /// Starts connecting in the background. While the database is down, methods fail with
     /// [`StoreError::Unavailable`](super::StoreError::Unavailable). Must be called within a Tokio runtime.
@@ -69,13 +59,7 @@ impl PostgresStore {
         Ok(Self {
             replica: None,
             search_totals: SearchTotals::default(),
-            groups: StatementGroups {
-                found_sessions: Groups::new(&primary),
-                inserted_articles: Groups::new(&primary),
-                found_articles: Groups::new(&primary),
-                claimed_deliveries: Groups::new(&primary),
-                completed_deliveries: Groups::new(&primary),
-            },
+            groups: StatementGroups::new(&primary),
             primary,
         })
     }
