@@ -33,7 +33,7 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Lifetime of a connection that resets the back-off.
+/// Minimum lifetime of a connection whose loss resets the back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
 /// Maximum number of times that a script is loaded again for one request.
@@ -71,8 +71,7 @@ pub(super) struct Live {
     /// Number of this connection. Bindings declared on an earlier connection must be declared again.
     pub generation: u64,
     made: Instant,
-    /// Time from which the server has served requests: when the connection was made, or when the server last
-    /// returned an error that affects all requests.
+    /// Time of the server's last error that affects all requests, or of connecting if there was none.
     pub since: Instant,
     /// Identity of the server's run and data, which changes with a restart or a fail-over; empty if unknown.
     pub server: Arc<str>,
@@ -194,7 +193,7 @@ impl Connection {
         reply.map_err(|(error, _)| error)
     }
 
-    /// Returns a note on the keys that the account may not access, which the server does not name.
+    /// Returns a note on the keys that the account cannot access, which the server does not name.
     async fn denied_keys(&self) -> String {
         let Ok(live) = self.live().await else {
             return String::new();
@@ -359,7 +358,7 @@ impl ConnectionState {
     }
 }
 
-/// Returns the identity of the server's run and data, or an empty string if the server does not tell it.
+/// Returns the identity of the server's run and data, or an empty string if the server does not report it.
 async fn identity(connection: &mut MultiplexedConnection) -> String {
     let mut identity = String::new();
     for (section, field) in [("server", "run_id:"), ("replication", "master_replid:")] {

@@ -1,4 +1,4 @@
-//! Classifies errors of Redis by their consequences for the connection and for the caller.
+//! Classifies Redis errors by their consequences for the connection and for the caller.
 
 use redis::RedisError;
 
@@ -15,7 +15,7 @@ pub(super) enum ErrorScope {
     Request,
 }
 
-/// Error codes that a new connection may not get: the server has become a replica, is loading its data, or
+/// Error codes that a new connection may avoid: the server has become a replica, is loading its data, or
 /// requires a password. A blocked request gets `UNBLOCKED` when the server becomes a replica.
 const OF_CONNECTION: [&str; 8] = [
     "DENIED",
@@ -27,8 +27,8 @@ const OF_CONNECTION: [&str; 8] = [
     "WRONGPASS",
     "CLUSTERDOWN",
 ];
-/// Error codes of a server with an endless script, no free memory, a read-only disk or too few replicas, and
-/// of an account that lacks permission.
+/// Error codes of a server that is blocked by a script, is out of memory, cannot write to its disk or has too
+/// few replicas, and of an account that lacks permission.
 const OF_SERVER: [&str; 6] = ["BUSY", "OOM", "MISCONF", "NOREPLICAS", "NOPERM", "TRYAGAIN"];
 
 /// Error code of a transaction that another error has aborted.

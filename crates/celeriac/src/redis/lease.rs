@@ -25,13 +25,13 @@ pub(super) struct Lease {
     pub lost: AtomicBool,
     /// The server that holds the deliveries, and the number of the last confirmed write there.
     confirmed: Lock<Option<(Arc<str>, u64)>>,
-    /// Number of the next tag that this worker assigns, and its value at the last renewal. Deliveries with
-    /// lower numbers are known to the worker.
+    /// Number of the next tag that this worker assigns.
     pub next_tag: AtomicU64,
+    /// Value of `next_tag` at the last renewal. The worker knows of all deliveries with lower numbers.
     pub known_tags: AtomicU64,
     renewed: Lock<Option<Instant>>,
-    /// Number of the last write that the server has kept, if it has lost later ones without telling another
-    /// identity.
+    /// Number of the last write that the server has kept, if it has lost later ones and its identity has not
+    /// changed.
     rewound: Lock<Option<u64>>,
     /// Observations of the leases of all workers.
     pub judge: Lock<Judge>,
@@ -45,8 +45,8 @@ impl Lease {
         self.held.load(Ordering::Acquire)
     }
 
-    /// Records that the server has set the lease. `added` is true if the lease did not exist; if it was held
-    /// when the request was sent, the server has lost it.
+    /// Records that the server has set the lease. `added` is true if the server had no lease of this worker;
+    /// if `was_held` is also true, the server has lost it.
     pub(super) fn set(&self, was_held: bool, added: bool) {
         self.held.store(true, Ordering::Release);
         if was_held && added {
@@ -86,10 +86,10 @@ impl Lease {
         is_older || self.lost.load(Ordering::Acquire)
     }
 
-    /// Records that the server has kept its writes up to `number` only.
+    /// Records that the server has kept only the writes up to `number`.
     pub(super) fn set_rewound(&self, number: u64) {
         let mut rewound = self.rewound.lock();
-        // The first renewal after the loss knows; later ones count the writes since then.
+        // Keeps the first number: those of later renewals include the writes since the loss.
         rewound.get_or_insert(number);
     }
 

@@ -44,7 +44,7 @@ fn rust_worker(server: &Server, queue: &str) -> (Running, Journal) {
     (Running::start(worker.build(), PATIENCE), journal)
 }
 
-/// Waits for `count` lines of Python tasks and returns them.
+/// Waits for at least `count` lines in the journal of the Python tasks and returns them.
 async fn python_journal(server: &Server, count: usize) -> Vec<String> {
     eventually("enough lines in Python's journal", async || {
         let lines: Vec<String> = redis::cmd("LRANGE")
@@ -58,7 +58,7 @@ async fn python_journal(server: &Server, count: usize) -> Vec<String> {
     .await
 }
 
-/// Checks that no keys of chords are left, except for the marks of later Celery versions.
+/// Checks that no keys of chords are left, except `.d` and `.c`, which Celery uses since version 5.7.
 fn no_chord_is_left(server: &Server) {
     let left: Vec<String> = redis::cmd("KEYS")
         .arg("celery-taskset-meta-*.[jst]")

@@ -30,8 +30,8 @@ impl Secret {
     }
 }
 
-/// Returns the scheme, user, host and port of a URL. Everything else is masked: the password, and the path and
-/// query, which may also contain keys. A user without a password may be a token, and is masked too.
+/// Returns the scheme, user, host and port of a URL. Everything else is masked: the password, and the path
+/// and query, which may also contain keys. A user without a password may be a token, and is masked too.
 #[must_use]
 pub fn masked_url(url: &Url) -> String {
     let user = match (url.username(), url.password()) {

@@ -1,4 +1,4 @@
-//! Articles, their versions, and pages of their list.
+//! Articles, their versions, and pages of the article list.
 
 use jiff::Timestamp;
 
@@ -113,7 +113,7 @@ pub struct Cursor {
 pub enum PageStart {
     /// Skips this many articles.
     Offset(i64),
-    /// Starts after this position. Unlike an offset, a later page does not cost more.
+    /// Starts after this position. Unlike with an offset, later pages cost no more than the first.
     After(Cursor),
 }
 
@@ -179,8 +179,8 @@ pub struct ArticlePage {
 impl ArticlePage {
     /// Builds the page.
     ///
-    /// `found` is the number of articles found, up to [`ListQuery::fetched`]. `articles` are the first of them,
-    /// without those that exceed [`ListQuery::MAX_BYTES`].
+    /// `found` is the number of articles found, up to [`ListQuery::fetched`]. `articles` are the first of
+    /// them, without those that exceed [`ListQuery::MAX_BYTES`].
     #[must_use]
     pub fn new(query: &ListQuery, mut articles: Vec<Article>, found: usize, total: i64) -> Self {
         let limit = usize::try_from(query.page_size()).unwrap_or(usize::MAX);

@@ -39,7 +39,8 @@ impl<'a> FromSql<'a> for Utc {
 
 impl ToSql for Utc {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        // Clamps earlier times, which clients can send in entity tags: no stored time equals them anyway.
+        // Clients can send times before `OLDEST` in entity tags. Clamping them is safe, because no row has
+        // such a time.
         out.put_i64(self.0.as_microsecond().saturating_sub(EPOCH).max(OLDEST));
         Ok(IsNull::No)
     }
