@@ -11,7 +11,11 @@ use pressroom::{
 use tokio_postgres::Client;
 
 use super::fixture::{at, new_article, new_user, task};
-use crate::support::{eventually, postgres::Database, sqlite};
+use crate::support::{
+    eventually,
+    postgres::{Database, until_stores_are_closed},
+    sqlite,
+};
 
 const ARTICLES: i64 = 50_000;
 /// Number of runs of a query whose work is measured: after five executions, PostgreSQL may use another plan.
@@ -74,8 +78,7 @@ impl Work {
         }
     }
 
-    /// Lists a page [`RUNS`] times and returns the work of all runs. The server publishes the statistics of a
-    /// connection when the connection ends.
+    /// Lists a page [`RUNS`] times and returns the work of all runs.
     async fn of(query: &ListQuery, database: &Database, client: &Client) -> Self {
         let before = Self::so_far(client).await;
         let store = database.store();
@@ -83,12 +86,7 @@ impl Work {
             store.list_articles(query.clone()).await.unwrap();
         }
         drop(store);
-        eventually("the connections to close", async || {
-            let open = "SELECT FROM pg_stat_activity
-                WHERE datname = current_database() AND application_name = 'pressroom'";
-            client.query(open, &[]).await.unwrap().is_empty().then_some(())
-        })
-        .await;
+        until_stores_are_closed(client).await;
         let after = Self::so_far(client).await;
         Self {
             scans: after.scans - before.scans,

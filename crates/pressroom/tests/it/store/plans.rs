@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::fixture::{LEASE, at, new_article, new_user, task};
-use crate::support::{eventually, postgres::Database};
+use crate::support::postgres::{Database, until_stores_are_closed};
 
 /// Rows added to each table.
 const ROWS: i64 = 20_000;
@@ -76,13 +76,7 @@ async fn statements_by_key_do_not_scan_tables_that_grew_quickly() {
         store.favorite(&slug, ann, at(n)).await.unwrap();
     }
     drop(store);
-    // The server publishes the statistics of a connection when the connection ends.
-    eventually("the connections to close", async || {
-        let open = "SELECT FROM pg_stat_activity
-            WHERE datname = current_database() AND application_name = 'pressroom'";
-        client.query(open, &[]).await.unwrap().is_empty().then_some(())
-    })
-    .await;
+    until_stores_are_closed(&client).await;
     let scanned = scanned(&client).await - before;
     assert!(scanned < ROWS, "{scanned} rows were read by sequential scans");
 }

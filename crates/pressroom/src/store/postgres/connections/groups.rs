@@ -89,7 +89,7 @@ impl<C: Call> Groups<C> {
                 .map_err(|_full| {
                     StatementError::unavailable("too many callers are waiting for a connection")
                 })?;
-            let closed = |_| StatementError::unavailable("the pool was closed");
+            let closed = |_| StatementError::unavailable("the statement ended without a result");
             answered.await.map_err(closed)?.map(Answered::<C>)
         });
         let Answered(answer) = primary.observe(&C::STATEMENT, answered).await?;
@@ -118,7 +118,8 @@ async fn serve<C: Call>(primary: Arc<Primary>, mut calls: mpsc::Receiver<Waiting
             }
         }
         if !group.is_empty() {
-            run_group(Arc::clone(&primary), group).await;
+            // In a task, so that a panic fails this group and not all later ones.
+            let _panicked = tokio::spawn(run_group(Arc::clone(&primary), group)).await;
         }
     }
 }
@@ -149,4 +150,34 @@ fn run_group<C: Call>(primary: Arc<Primary>, group: Vec<Waiting<C>>) -> BoxFutur
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::postgres::PostgresConfig;
+
+    /// Doubles a number, and panics on zero.
+    #[derive(Clone)]
+    struct Double(u8);
+
+    #[async_trait]
+    impl Call for Double {
+        type Answer = u8;
+        const STATEMENT: Statement = Statement::new("SELECT", "numbers", "SELECT numbers", "SELECT 1");
+
+        async fn run(_primary: &Primary, calls: &[Self], _start: Instant) -> Result<Vec<u8>> {
+            assert!(calls.iter().all(|call| call.0 > 0), "a defect");
+            Ok(calls.iter().map(|call| 2 * call.0).collect())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_one_group_and_later_calls_are_served() {
+        let config = PostgresConfig::parse("postgres://127.0.0.1:1/none").unwrap();
+        let primary = Arc::new(Primary::open(&config).unwrap());
+        let groups = Groups::<Double>::new(&primary);
+        assert!(groups.run(&primary, Double(0)).await.is_err());
+        assert_eq!(groups.run(&primary, Double(4)).await.unwrap(), 8);
+    }
 }
