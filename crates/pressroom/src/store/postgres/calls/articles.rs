@@ -93,6 +93,11 @@ impl Call for InsertArticle {
         Some(article.is_some().into())
     }
 
+    fn bytes(&self) -> usize {
+        let draft = &self.0.0.draft;
+        draft.title.len() + draft.description.len() + draft.body.len()
+    }
+
     fn is_blocked(&self, primary: &Primary) -> bool {
         primary.is_locked(self.0.0.author.0, &INSERT_ARTICLES)
     }

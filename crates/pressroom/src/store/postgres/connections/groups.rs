@@ -20,6 +20,9 @@ use crate::store::postgres::error::{Result, StatementError};
 /// Maximum number of calls in a group.
 const MAX_CALLS: usize = 64;
 
+/// Maximum size of the parameters of a group in bytes. Larger calls run by themselves.
+const MAX_BYTES: usize = 256 * 1024;
+
 /// Maximum number of calls that wait for their group; further ones fail immediately.
 const QUEUE: usize = 1024;
 
@@ -37,6 +40,11 @@ pub(in crate::store::postgres) trait Call: Clone + Send + Sync + 'static {
     /// Whether both calls write the same row, which one statement can write only once.
     fn conflicts(&self, _other: &Self) -> bool {
         false
+    }
+
+    /// Returns the approximate size of the parameters in bytes, if they may be large.
+    fn bytes(&self) -> usize {
+        0
     }
 
     /// Whether the call should run by itself, because it probably has to wait for a lock.
@@ -102,6 +110,7 @@ async fn serve<C: Call>(primary: Arc<Primary>, mut calls: mpsc::Receiver<Waiting
     let mut waiting: Vec<Waiting<C>> = Vec::new();
     while !waiting.is_empty() || calls.recv_many(&mut waiting, MAX_CALLS).await > 0 {
         let mut group: Vec<Waiting<C>> = Vec::with_capacity(waiting.len());
+        let mut bytes = 0;
         for next in mem::take(&mut waiting) {
             if next.answer.is_closed() {
                 continue;
@@ -109,11 +118,17 @@ async fn serve<C: Call>(primary: Arc<Primary>, mut calls: mpsc::Receiver<Waiting
             if next.start.elapsed() > MAX_WAIT {
                 let late = StatementError::unavailable("no connection became available in time");
                 let _departed = next.answer.send(Err(late));
-            } else if next.call.is_blocked(&primary) {
+                continue;
+            }
+            if next.call.is_blocked(&primary) || next.call.bytes() > MAX_BYTES {
                 tokio::spawn(run_group(Arc::clone(&primary), vec![next]));
-            } else if group.iter().any(|other| other.call.conflicts(&next.call)) {
+                continue;
+            }
+            let is_too_large = bytes + next.call.bytes() > MAX_BYTES;
+            if is_too_large || group.iter().any(|other| other.call.conflicts(&next.call)) {
                 waiting.push(next);
             } else {
+                bytes += next.call.bytes();
                 group.push(next);
             }
         }
@@ -169,6 +184,37 @@ mod tests {
         async fn run(_primary: &Primary, calls: &[Self], _start: Instant) -> Result<Vec<u8>> {
             assert!(calls.iter().all(|call| call.0 > 0), "a defect");
             Ok(calls.iter().map(|call| 2 * call.0).collect())
+        }
+    }
+
+    /// A call with parameters of this size in bytes, whose answer is the number of calls in its group.
+    #[derive(Clone)]
+    struct Large(usize);
+
+    #[async_trait]
+    impl Call for Large {
+        type Answer = usize;
+        const STATEMENT: Statement = Double::STATEMENT;
+
+        fn bytes(&self) -> usize {
+            self.0
+        }
+
+        async fn run(_primary: &Primary, calls: &[Self], _start: Instant) -> Result<Vec<usize>> {
+            Ok(vec![calls.len(); calls.len()])
+        }
+    }
+
+    #[tokio::test]
+    async fn the_size_of_a_group_is_limited() {
+        let config = PostgresConfig::parse("postgres://127.0.0.1:1/none").unwrap();
+        let primary = Arc::new(Primary::open(&config).unwrap());
+        let groups = Groups::<Large>::new(&primary);
+        for (bytes, expected) in [(MAX_BYTES / 4, 4), (2 * MAX_BYTES, 1)] {
+            let calls = (0..8).map(|_| groups.run(&primary, Large(bytes)));
+            for calls in futures_util::future::join_all(calls).await {
+                assert_eq!(calls.unwrap(), expected);
+            }
         }
     }
 
