@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use telemetry::{DbError, Failure};
 
 /// Reason a store method failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database cannot be reached, did not respond in time, is damaged or lacks the schema; a retry may
     /// succeed. A write whose response was lost may have been committed.
@@ -47,7 +47,7 @@ impl Failure for StoreError {
 pub(super) const SCHEMA_HINT: &str = " (run pressroom migrate)";
 
 /// Failure of a statement, with the database's error code for its span.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct StatementError {
     /// The SQLSTATE, or SQLite's extended result code.
     pub(super) code: Option<String>,

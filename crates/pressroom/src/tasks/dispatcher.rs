@@ -38,7 +38,7 @@ const MAX_BATCHES: usize = 4;
 const MAX_EMBEDDED: usize = 256;
 
 /// Minimum interval between claims while no full batch waits. Tasks created within it share a batch.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Interval between polls of the outbox without a notification, which find expired claims and the tasks of
 /// processes that died.

@@ -4,11 +4,18 @@
 //! match. This program does not allow two accounts whose addresses differ only in letter case. A unique index
 //! cannot enforce this rule, because a database written by the reference may already contain such accounts.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
+use tokio::time::Instant;
 
-use super::{PostgresStore, connections::Params};
+use super::{
+    PostgresStore,
+    connections::{Call, Params, Primary},
+    error::StatementError,
+};
 use crate::{
     domain::{
         Credentials, Email, NewUser, PasswordHash, Session, SessionEnd, TokenKey, User, UserChanges, UserId,
@@ -16,7 +23,7 @@ use crate::{
     store::{
         AccountStore, Constraint, Result, StoreError,
         rows::{self, Utc},
-        sql::{END_SESSIONS, FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
+        sql::{END_SESSIONS, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
     },
 };
 
@@ -153,6 +160,55 @@ const UPGRADE_PASSWORD_HASH: Statement = statement!(
     "UPDATE users SET password_hash = $3::text WHERE id = $1 AND password_hash = $2::text",
 );
 
+/// Finds the sessions of several tokens. The planner does not see the lengths of the arrays in the subqueries. Otherwise,
+/// it would make a new plan for every execution, which costs more than the execution.
+const FIND_SESSIONS: Statement = statement!(
+    "SELECT users",
+    "
+        SELECT asked.number, ",
+    user_columns!(),
+    ", EXISTS (SELECT FROM revoked_tokens WHERE token_key = asked.token) AS revoked,
+            generation, ended_at, kept_token
+        FROM unnest((SELECT $1::text[]), (SELECT $2::integer[])) WITH ORDINALITY AS asked (token, of_user, number)
+        JOIN users ON users.id = asked.of_user
+        LEFT JOIN ended_sessions ON ended_sessions.user_id = users.id",
+);
+
+/// A token whose session to find.
+#[derive(Clone)]
+pub(super) struct FindSession {
+    user: UserId,
+    token: TokenKey,
+}
+
+#[async_trait]
+impl Call for FindSession {
+    type Answer = Option<Session>;
+    const STATEMENT: Statement = FIND_SESSIONS;
+
+    fn returned_rows(session: &Option<Session>) -> Option<i64> {
+        Some(session.is_some().into())
+    }
+
+    async fn run(
+        primary: &Primary,
+        calls: &[Self],
+        _start: Instant,
+    ) -> Result<Vec<Option<Session>>, StatementError> {
+        let tokens: Vec<&str> = calls.iter().map(|call| call.token.0.as_str()).collect();
+        let users: Vec<i32> = calls.iter().map(|call| call.user.0).collect();
+        let found = primary.run_read(&FIND_SESSIONS, &[&tokens, &users]).await?;
+        let mut sessions = HashMap::new();
+        for row in &found.rows {
+            sessions.insert(row.try_get::<_, i64>("number")?, rows::session(row)?);
+        }
+        Ok((1..)
+            .zip(calls)
+            .map(|(number, _)| sessions.remove(&number))
+            .collect())
+    }
+}
+
 #[async_trait]
 impl AccountStore for PostgresStore {
     async fn insert_user(&self, new: NewUser) -> Result<User> {
@@ -231,8 +287,11 @@ impl AccountStore for PostgresStore {
     }
 
     async fn find_session(&self, user: UserId, token: &TokenKey) -> Result<Option<Session>> {
-        let found = self.primary.read(&FIND_SESSION, &[&token.0, &user.0]).await?;
-        Ok(found.first(rows::session)?)
+        let call = FindSession {
+            user,
+            token: token.clone(),
+        };
+        Ok(self.groups.found_sessions.run(&self.primary, call).await?)
     }
 
     async fn end_sessions(&self, user: UserId, end: SessionEnd) -> Result<()> {

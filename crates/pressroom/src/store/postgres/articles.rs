@@ -3,13 +3,16 @@
 //! All statements that change favourites lock the article before the favourite, so they cannot deadlock, and
 //! change the count only if a row was added or removed.
 
+use std::{collections::HashMap, sync::Arc};
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
+use tokio::time::Instant;
 
 use super::{
     PostgresStore,
-    connections::{Connections, Params},
+    connections::{Call, Connections, Params, Primary},
     error::StatementError,
     list, replica,
 };
@@ -21,7 +24,7 @@ use crate::{
     store::{
         ArticleStore, Constraint, Result, StoreError,
         rows::{self, Utc},
-        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_RESPONSE, article_columns, statement},
+        sql::{FIND_ARTICLE, FIND_STORED_RESPONSE, article_columns, statement},
     },
 };
 
@@ -59,15 +62,47 @@ macro_rules! insert_task {
     };
 }
 
-const INSERT_ARTICLE: Statement = statement!(
+/// Inserts several articles with their tasks, except those whose slug is taken. Of several articles with the same slug,
+/// inserts the first. The unique index rejects a slug that another transaction takes meanwhile.
+///
+/// A scalar query looks up each slug in the index; with `NOT EXISTS`, the planner may join the whole index.
+const INSERT_ARTICLES: Statement = statement!(
     "INSERT articles",
     "
-        WITH article AS (
+        WITH new AS (
+            SELECT DISTINCT ON (slug) *
+            FROM unnest(
+                $1::text[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::timestamp[],
+                $7::uuid[], $8::text[], $9::text[], $10::jsonb[], $11::timestamp[]
+            ) WITH ORDINALITY AS asked
+                (slug, title, description, body, author_id, created_at, task_id, task, event, trace, caused_at, number)
+            WHERE (SELECT taken.id FROM articles AS taken WHERE taken.slug = asked.slug) IS NULL
+            ORDER BY slug, number
+        ), article AS (
             INSERT INTO articles
                 (slug, title, description, body, author_id, favorites_count, created_at, updated_at)
-            VALUES ($1, $2, $3, $4, $5, 0, $6, $6)
-            RETURNING *",
-    insert_task!("true", "false"),
+            SELECT slug, title, description, body, author_id, 0, created_at, created_at
+            FROM new
+            RETURNING *
+        ), task AS (
+            INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
+            SELECT task_id, task, jsonb_build_array(article.id, event), trace, caused_at, caused_at
+            FROM new
+            JOIN article ON article.slug = new.slug
+            ORDER BY number
+        )
+        ",
+    select_article!("false"),
+);
+
+const FIND_ARTICLES: Statement = statement!(
+    "SELECT articles",
+    "SELECT ",
+    article_columns!(),
+    ", false AS favorited
+        FROM articles AS article
+        JOIN users AS author ON author.id = article.author_id
+        WHERE article.id = ANY ($1)",
 );
 
 /// Claims the key and inserts the article in one statement, which also replaces an expired key.
@@ -233,8 +268,9 @@ const UNFAVORITE: Statement = change_favorite!(
 #[async_trait]
 impl ArticleStore for PostgresStore {
     async fn insert_article(&self, new: NewArticle, task: NewOutboxTask) -> Result<Article> {
-        let inserted = self.insert(&INSERT_ARTICLE, &new, &task, &[]).await?;
-        inserted.ok_or_else(StoreError::no_row)
+        let call = InsertArticle(Arc::new((new, task)));
+        let inserted = self.groups.inserted_articles.run(&self.primary, call).await?;
+        inserted.ok_or(StoreError::Conflict(Constraint::ArticleSlug))
     }
 
     async fn insert_article_once(
@@ -243,9 +279,27 @@ impl ArticleStore for PostgresStore {
         once: &IdempotentRequest,
         task: NewOutboxTask,
     ) -> Result<Article> {
-        let key = once.key.as_str();
-        let more: Params<'_> = &[&key, &once.fingerprint.as_slice(), &Utc(once.since)];
-        let inserted = self.insert(&INSERT_ARTICLE_ONCE, &new, &task, more).await?;
+        let params: Params<'_> = &[
+            &new.slug,
+            &new.draft.title,
+            &new.draft.description,
+            &new.draft.body,
+            &new.author.0,
+            &Utc(new.created_at),
+            &task.task_id,
+            &task.name,
+            &task.event.as_str(),
+            &rows::trace_column(&task.trace),
+            &Utc(task.created_at),
+            &once.key.as_str(),
+            &once.fingerprint.as_slice(),
+            &Utc(once.since),
+        ];
+        let inserted = self
+            .primary
+            .write(new.author.0, &INSERT_ARTICLE_ONCE, params)
+            .await?;
+        let inserted = inserted.first(rows::article)?;
         inserted.ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
     }
 
@@ -280,9 +334,11 @@ impl ArticleStore for PostgresStore {
     }
 
     async fn find_article_by_id(&self, id: ArticleId) -> Result<Option<Article>> {
-        let params: Params<'_> = &[&None::<i32>, &id.0];
-        let found = self.primary.read(&FIND_ARTICLE_BY_ID, params).await?;
-        Ok(found.first(rows::article)?)
+        Ok(self
+            .groups
+            .found_articles
+            .run(&self.primary, FindArticle(id))
+            .await?)
     }
 
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
@@ -354,32 +410,6 @@ impl ArticleStore for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Runs a statement that inserts an article and its task. `more` holds any further parameters.
-    async fn insert(
-        &self,
-        statement: &Statement,
-        new: &NewArticle,
-        task: &NewOutboxTask,
-        more: Params<'_>,
-    ) -> Result<Option<Article>> {
-        let params: Params<'_> = &[
-            &new.slug,
-            &new.draft.title,
-            &new.draft.description,
-            &new.draft.body,
-            &new.author.0,
-            &Utc(new.created_at),
-            &task.task_id,
-            &task.name,
-            &task.event.as_str(),
-            &rows::trace_column(&task.trace),
-            &Utc(task.created_at),
-        ];
-        let params = [params, more].concat();
-        let inserted = self.primary.write(new.author.0, statement, &params).await?;
-        Ok(inserted.first(rows::article)?)
-    }
-
     async fn change_favorite(
         &self,
         slug: &str,
@@ -390,6 +420,95 @@ impl PostgresStore {
             Err(error) if error.is_unsuitable_value() => Ok(None),
             changed => Ok(changed?.first(rows::article)?),
         }
+    }
+}
+
+/// An article to insert, and its task.
+#[derive(Clone)]
+pub(super) struct InsertArticle(Arc<(NewArticle, NewOutboxTask)>);
+
+#[async_trait]
+impl Call for InsertArticle {
+    /// `None` if the slug is taken.
+    type Answer = Option<Article>;
+    const STATEMENT: Statement = INSERT_ARTICLES;
+
+    fn returned_rows(article: &Option<Article>) -> Option<i64> {
+        Some(article.is_some().into())
+    }
+
+    fn is_blocked(&self, primary: &Primary) -> bool {
+        primary.is_locked(self.0.0.author.0, &INSERT_ARTICLES)
+    }
+
+    async fn run(
+        primary: &Primary,
+        calls: &[Self],
+        start: Instant,
+    ) -> Result<Vec<Option<Article>>, StatementError> {
+        let articles = || calls.iter().map(|call| &call.0.0);
+        let tasks = || calls.iter().map(|call| &call.0.1);
+        let params: Params<'_> = &[
+            &articles().map(|new| new.slug.as_str()).collect::<Vec<_>>(),
+            &articles().map(|new| new.draft.title.as_str()).collect::<Vec<_>>(),
+            &articles()
+                .map(|new| new.draft.description.as_str())
+                .collect::<Vec<_>>(),
+            &articles().map(|new| new.draft.body.as_str()).collect::<Vec<_>>(),
+            &articles().map(|new| new.author.0).collect::<Vec<_>>(),
+            &articles().map(|new| Utc(new.created_at)).collect::<Vec<_>>(),
+            &tasks().map(|task| task.task_id).collect::<Vec<_>>(),
+            &tasks().map(|task| task.name).collect::<Vec<_>>(),
+            &tasks().map(|task| task.event.as_str()).collect::<Vec<_>>(),
+            &tasks()
+                .map(|task| rows::trace_column(&task.trace))
+                .collect::<Vec<_>>(),
+            &tasks().map(|task| Utc(task.created_at)).collect::<Vec<_>>(),
+        ];
+        let inserted = if let [InsertArticle(single)] = calls {
+            let author = single.0.author.0;
+            primary
+                .run_single_write(author, &INSERT_ARTICLES, params, start)
+                .await?
+        } else {
+            primary
+                .run_group_of_writes(&INSERT_ARTICLES, params, start)
+                .await?
+        };
+        let mut by_slug: HashMap<String, Article> = HashMap::new();
+        for article in inserted.all(rows::article)? {
+            by_slug.insert(article.slug.clone(), article);
+        }
+        // The first of several calls with the same slug is the one whose article was inserted.
+        Ok(articles().map(|new| by_slug.remove(&new.slug)).collect())
+    }
+}
+
+/// An article to find by its id.
+#[derive(Clone)]
+pub(super) struct FindArticle(ArticleId);
+
+#[async_trait]
+impl Call for FindArticle {
+    type Answer = Option<Article>;
+    const STATEMENT: Statement = FIND_ARTICLES;
+
+    fn returned_rows(article: &Option<Article>) -> Option<i64> {
+        Some(article.is_some().into())
+    }
+
+    async fn run(
+        primary: &Primary,
+        calls: &[Self],
+        _start: Instant,
+    ) -> Result<Vec<Option<Article>>, StatementError> {
+        let ids: Vec<i32> = calls.iter().map(|call| call.0.0).collect();
+        let found = primary
+            .run_read(&FIND_ARTICLES, &[&ids])
+            .await?
+            .all(rows::article)?;
+        let by_id = |call: &Self| found.iter().find(|article| article.id == call.0).cloned();
+        Ok(calls.iter().map(by_id).collect())
     }
 }
 

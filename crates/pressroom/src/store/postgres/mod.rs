@@ -22,16 +22,19 @@ mod value;
 
 use std::sync::Arc;
 
+use self::{
+    accounts::FindSession,
+    articles::{FindArticle, InsertArticle},
+    connections::{Connections, Groups, Primary},
+    deliveries::{ClaimDelivery, CompleteDelivery},
+    replica::Replica,
+    search_totals::SearchTotals,
+};
 pub use self::{
     config::{InvalidUrl, PostgresConfig, Sizes},
     connections::SetupError,
     migrations::migrate,
     title_index::{TitleIndex, index_titles},
-};
-use self::{
-    connections::{Connections, Primary},
-    replica::Replica,
-    search_totals::SearchTotals,
 };
 use crate::domain::UserId;
 
@@ -43,6 +46,16 @@ pub struct PostgresStore {
     primary: Arc<Primary>,
     replica: Option<Replica>,
     search_totals: SearchTotals,
+    groups: StatementGroups,
+}
+
+/// Calls that share statements with concurrent ones.
+struct StatementGroups {
+    found_sessions: Groups<FindSession>,
+    inserted_articles: Groups<InsertArticle>,
+    found_articles: Groups<FindArticle>,
+    claimed_deliveries: Groups<ClaimDelivery>,
+    completed_deliveries: Groups<CompleteDelivery>,
 }
 
 impl PostgresStore {
@@ -52,10 +65,18 @@ impl PostgresStore {
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub fn connect(config: &PostgresConfig) -> Result<Self, SetupError> {
+        let primary = Arc::new(Primary::open(config)?);
         Ok(Self {
-            primary: Arc::new(Primary::open(config)?),
             replica: None,
             search_totals: SearchTotals::default(),
+            groups: StatementGroups {
+                found_sessions: Groups::new(&primary),
+                inserted_articles: Groups::new(&primary),
+                found_articles: Groups::new(&primary),
+                claimed_deliveries: Groups::new(&primary),
+                completed_deliveries: Groups::new(&primary),
+            },
+            primary,
         })
     }
 

@@ -17,6 +17,16 @@ use crate::{
     },
 };
 
+/// Makes the commit of a statement asynchronous, in its `WITH` clause. If PostgreSQL crashes within a second, the statement
+/// may have done nothing: the tasks are claimed and published again under the same ids. It is part of the statement,
+/// because a setting of the session does not survive a pooler.
+macro_rules! asynchronous_commit {
+    () => {
+        "(SELECT set_config('synchronous_commit', 'off', true)) AS asynchronous"
+    };
+}
+pub(super) use asynchronous_commit;
+
 /// Skips rows that another process is claiming instead of waiting for them.
 const CLAIM_OUTBOX: Statement = statement!(
     "UPDATE outbox",
@@ -35,7 +45,9 @@ const CLAIM_OUTBOX: Statement = statement!(
             RETURNING *
         )
         SELECT id, task_id, name, args, trace, created_at, attempts
-        FROM claimed
+        FROM claimed, ",
+    asynchronous_commit!(),
+    "
         ORDER BY id",
 );
 

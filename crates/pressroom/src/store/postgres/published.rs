@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
 
-use super::{PostgresStore, connections::Params};
+use super::{PostgresStore, connections::Params, outbox::asynchronous_commit};
 use crate::{
     domain::{PublishedBatch, PublishedTask},
     store::{
@@ -25,7 +25,8 @@ const RECORD_PUBLISHED: Statement = statement!(
         INSERT INTO published_tasks
             (id, task_id, name, args, trace, created_at, sends, log_id, batch, published_at)
         SELECT id, task_id, name, args, trace, created_at, sends + 1, $2, $3, $4
-        FROM published",
+        FROM published, ",
+    asynchronous_commit!(),
 );
 
 const PUBLISHED_TASKS: Statement = statement!(
@@ -58,6 +59,9 @@ const DELETE_PUBLISHED: Statement = statement!(
     "DELETE published_tasks",
     "
         DELETE FROM published_tasks
+        USING ",
+    asynchronous_commit!(),
+    "
         WHERE (id, sends) IN (SELECT * FROM unnest($1::bigint[], $2::integer[]))",
 );
 

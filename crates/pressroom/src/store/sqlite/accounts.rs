@@ -14,7 +14,7 @@ use crate::{
     store::{
         AccountStore, Result, StoreError,
         rows::{self, Utc},
-        sql::{END_SESSIONS, FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
+        sql::{END_SESSIONS, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
     },
 };
 
@@ -92,6 +92,18 @@ const UPDATE_USER: Statement = statement!(
 const UPGRADE_PASSWORD_HASH: Statement = statement!(
     "UPDATE users",
     "UPDATE users SET password_hash = ?3 WHERE id = ?1 AND password_hash = ?2",
+);
+
+/// `$1` is the token, `$2` the user.
+const FIND_SESSION: Statement = statement!(
+    "SELECT users",
+    "SELECT ",
+    user_columns!(),
+    ", EXISTS (SELECT 1 FROM revoked_tokens WHERE token_key = $1) AS revoked,
+            generation, ended_at, kept_token
+        FROM users
+        LEFT JOIN ended_sessions ON user_id = id
+        WHERE id = $2",
 );
 
 #[async_trait]

@@ -15,6 +15,7 @@
 
 mod connection;
 mod connector;
+mod groups;
 mod locked_rows;
 mod members;
 mod pipeline;
@@ -36,13 +37,14 @@ use std::{
     time::Duration,
 };
 
-use telemetry::{Database, Statement};
+use telemetry::{Database, Returned, Statement};
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 pub use self::connector::SetupError;
 pub(super) use self::{
     connector::{Connector, Driver, Settings},
+    groups::{Call, Groups},
     result::StatementResult,
     statement::Params,
 };
@@ -154,23 +156,30 @@ impl Connections {
 
     /// Runs a read by key, which must neither scan nor lock rows.
     pub(super) async fn read(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
-        let result = pin!(async {
-            let table = || self.locked.row(statement, ());
-            if self.locked.is_empty() || !self.locked.contains(table()) {
-                match self.reads.run(statement, params).await {
-                    Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => record_retry(&error),
-                    result => return result,
-                }
-                self.locked.insert(table());
-            }
-            // The table is locked. Waiting on a shared connection would delay reads of other tables.
-            let result = Box::pin(self.lists.run(&self.database, statement, params)).await;
-            if result.is_ok() {
-                self.locked.remove(table());
-            }
-            result
-        });
+        let result = pin!(self.run_read(statement, params));
         self.observe(statement, result).await
+    }
+
+    /// Like [`Self::read`], without a span.
+    pub(super) async fn run_read(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<StatementResult> {
+        let table = || self.locked.row(statement, ());
+        if self.locked.is_empty() || !self.locked.contains(table()) {
+            match self.reads.run(statement, params).await {
+                Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => record_retry(&error),
+                result => return result,
+            }
+            self.locked.insert(table());
+        }
+        // The table is locked. Waiting on a shared connection would delay reads of other tables.
+        let result = Box::pin(self.lists.run(&self.database, statement, params)).await;
+        if result.is_ok() {
+            self.locked.remove(table());
+        }
+        result
     }
 
     /// Runs a read of many rows in the order of an index, such as a list.
@@ -186,11 +195,11 @@ impl Connections {
     }
 
     /// Runs `work`, and records its span and duration and whether the database was available.
-    async fn observe(
+    async fn observe<T: Returned>(
         &self,
         statement: &Statement,
-        work: impl Future<Output = Result<StatementResult>>,
-    ) -> Result<StatementResult> {
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let result = self.database.observe(statement, work).await;
         if let Some(outages) = &self.outages {
             match &result {
@@ -284,7 +293,7 @@ impl Primary {
         last: Step<'_>,
     ) -> Result<StatementResult> {
         let row = self.locked.row(last.0, row);
-        let result = pin!(self.run_write(row, before, last));
+        let result = pin!(self.run_write(row, before, last, Instant::now()));
         self.observe(last.0, result).await
     }
 
@@ -294,18 +303,61 @@ impl Primary {
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<StatementResult> {
-        let result = pin!(async {
-            let result = self.maintenance.run(&self.database, statement, params).await;
-            if statement.operation != "SELECT" {
-                self.watch_fail_over(&result);
-            }
-            result
-        });
+        let result = pin!(self.run_maintenance(statement, params));
         self.observe(statement, result).await
     }
 
-    async fn run_write(&self, row: Row, before: &[Step<'_>], last: Step<'_>) -> Result<StatementResult> {
-        let start = Instant::now();
+    /// Like [`Self::maintain`], without a span.
+    pub(super) async fn run_maintenance(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<StatementResult> {
+        let result = self.maintenance.run(&self.database, statement, params).await;
+        if statement.operation != "SELECT" {
+            self.watch_fail_over(&result);
+        }
+        result
+    }
+
+    /// Runs a statement that serves the writes of several requests, without a span. Unlike [`Self::write`], does not
+    /// wait longer for a lock: the caller then runs each write by itself.
+    pub(super) async fn run_group_of_writes(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+        start: Instant,
+    ) -> Result<StatementResult> {
+        let last = (statement, params);
+        let result = self.writes.transaction(&self.database, &[], last, start).await;
+        self.watch_fail_over(&result);
+        result
+    }
+
+    /// Runs a write of a request, without a span. `start` is the time of the request.
+    pub(super) async fn run_single_write(
+        &self,
+        row: impl Hash,
+        statement: &Statement,
+        params: Params<'_>,
+        start: Instant,
+    ) -> Result<StatementResult> {
+        let row = self.locked.row(statement, row);
+        self.run_write(row, &[], (statement, params), start).await
+    }
+
+    /// Whether a write of this row has recently met a lock.
+    pub(super) fn is_locked(&self, row: impl Hash, statement: &Statement) -> bool {
+        !self.locked.is_empty() && self.locked.contains(self.locked.row(statement, row))
+    }
+
+    async fn run_write(
+        &self,
+        row: Row,
+        before: &[Step<'_>],
+        last: Step<'_>,
+        start: Instant,
+    ) -> Result<StatementResult> {
         if !self.locked.contains(row) {
             match self.writes.transaction(&self.database, before, last, start).await {
                 Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => record_retry(&error),
