@@ -30,7 +30,8 @@ use crate::{
 pub struct Signature(Node);
 
 impl Signature {
-    /// Creates a call to the task registered under this name, on the queue `celery`.
+    /// Creates a call to the task registered under this name. Without a queue, it goes to the default queue of the
+    /// process that sends it: a client, or a worker for the later tasks of a canvas.
     pub fn new(task: impl Into<String>) -> Self {
         Self(Node::new(task, Kind::Task))
     }

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 
-use super::node::{CanvasError, Kind, Node};
+use super::{
+    node::{CanvasError, Kind, Node},
+    replace::link,
+};
 
 /// One or more tasks that are not sent yet.
 ///
@@ -73,6 +76,21 @@ impl Canvas {
         };
         tasks.push(next);
         Self(Node::chain(tasks))
+    }
+
+    /// Sets the queue of all its tasks that do not name one. Without a queue, a task goes to the default queue of
+    /// the process that sends it, which for later tasks is a worker.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.0.set_queue(&queue.into());
+        self
+    }
+
+    /// Adds a task that runs with the return value once the canvas has succeeded, like Celery's `link`: after the
+    /// last task of a chain, and after the body of a chord. For a group, it runs after the first task, as in
+    /// Celery.
+    pub fn on_success(mut self, callback: impl Into<Self>) -> Self {
+        link(&mut self.0, &[callback.into().0.encode()]);
+        self
     }
 
     /// Adds a task that runs with the id of a failed task, like Celery's `link_error`. For a chain, it runs

@@ -95,6 +95,22 @@ impl Node {
         self.options.insert(option.to_owned(), value.into());
     }
 
+    /// Sets the queue of all tasks that do not name one.
+    pub(crate) fn set_queue(&mut self, queue: &str) {
+        match &mut self.kind {
+            Kind::Task => {
+                self.options.entry("queue").or_insert_with(|| queue.into());
+            }
+            Kind::Chain(tasks) | Kind::Group(tasks) => {
+                tasks.iter_mut().for_each(|task| task.set_queue(queue));
+            }
+            Kind::Chord(chord) => {
+                chord.header.iter_mut().for_each(|task| task.set_queue(queue));
+                chord.body.set_queue(queue);
+            }
+        }
+    }
+
     /// Adds signatures to the list option `link` or `link_error`, unless they are already in the list.
     pub(crate) fn link(&mut self, option: &str, signatures: &[Value]) {
         if signatures.is_empty() {

@@ -62,7 +62,7 @@ pub(crate) fn replacement(mut node: Node, message: &Message) -> Result<Node, Can
 }
 
 /// Adds callbacks to the task whose result is the result of the node.
-fn link(node: &mut Node, callbacks: &[Value]) {
+pub(super) fn link(node: &mut Node, callbacks: &[Value]) {
     match &mut node.kind {
         Kind::Task => node.link("link", callbacks),
         Kind::Chain(steps) => {

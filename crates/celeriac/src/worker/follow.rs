@@ -207,7 +207,7 @@ struct FollowUp<'a> {
     /// Errbacks that were sent for the body of a chord. A surrounding chord, which fails too, does not send
     /// them again.
     called_for_bodies: Vec<Uuid>,
-    /// Those of them that were sent before the current body.
+    /// Errbacks that were sent for bodies before the current one.
     called_before: Vec<Uuid>,
     /// Results of tasks that will never run.
     results: Vec<ResultMeta>,

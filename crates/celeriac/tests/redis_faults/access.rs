@@ -1,15 +1,20 @@
 //! A server that denies access, which an error tells apart from a server that is down.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use celeriac::{Broker, BrokerError, Client, RedisBroker, RedisConfig, Signature};
+use celeriac::{Broker, BrokerError, Client, Control, RedisBroker, RedisConfig, Signature, chord};
 use redis::cmd;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
 
-use crate::{server::Server, support::eventually};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    server::Server,
+    support::{Journal, PATIENCE, Running, eventually, worker},
+};
 
 fn broker(url: &str) -> RedisBroker {
     RedisBroker::new(RedisConfig::new(url)).unwrap()
@@ -74,7 +79,7 @@ async fn an_account_without_permission_learns_which_keys_and_commands_it_lacks()
     set_user(&["on", ">pw", "~celery*", "~_kombu*", "~unacked*", "&*", "+@all"]);
     let url = server.url().replace("redis://", "redis://w:pw@");
     let worker = broker(&url);
-    Client::new(std::sync::Arc::new(broker(&url)))
+    Client::new(Arc::new(broker(&url)))
         .send(Signature::new("add"))
         .await
         .unwrap();
@@ -92,7 +97,47 @@ async fn an_account_without_permission_learns_which_keys_and_commands_it_lacks()
     })
     .await;
     set_user(&["-lpush"]);
-    let client = Client::new(std::sync::Arc::new(broker(&url)));
+    let client = Client::new(Arc::new(broker(&url)));
     let error = client.send(Signature::new("add")).await.unwrap_err();
     assert!(error.to_string().contains("'lpush'"), "{error}");
+}
+
+#[tokio::test]
+async fn the_documented_permissions_suffice() {
+    let server = Server::start();
+    cmd("ACL")
+        .arg("SETUSER")
+        .arg("w")
+        .arg(&[
+            "on",
+            ">pw",
+            "~celery*",
+            "~_kombu*",
+            "~unacked*",
+            "~celeriac*",
+            "~*.reply.celery.pidbox",
+            "&*",
+        ])
+        .arg(&["+@all", "-@dangerous", "+role", "+info"])
+        .exec(&mut server.connection())
+        .unwrap();
+    let url = server.url().replace("redis://", "redis://w:pw@");
+    let broker: Arc<dyn Broker> = Arc::new(broker(&url));
+    let (journal, gate) = (Journal::default(), CancellationToken::new());
+    let running = Running::start(worker(broker.clone(), &journal, &gate).build(), PATIENCE);
+    let client = Client::new(broker.clone());
+    let add = |a: i64| Signature::new("add").arg(a).arg(1);
+    let sent = client
+        .apply(chord([add(1), add(2)], Signature::new("total")))
+        .await
+        .unwrap();
+    assert_eq!(sent.wait(PATIENCE).await, Ok(5.into()));
+    let retried = client.send(Signature::new("flaky").arg(1)).await.unwrap();
+    assert_eq!(client.wait(retried, PATIENCE).await, Ok(1.into()));
+    let control = Control::new(broker);
+    eventually("the worker replies", async || {
+        (control.ping().await.ok()? == ["celery@test"]).then_some(())
+    })
+    .await;
+    running.stop().await.unwrap();
 }
