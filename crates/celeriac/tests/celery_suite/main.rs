@@ -28,9 +28,15 @@ use std::{
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
 
-use crate::{celery::Python, server::Server};
+use crate::{
+    celery::{Python, PythonClient},
+    server::Server,
+};
 
 /// Version of the suite.
 const VERSION: &str = "5.6";
@@ -83,47 +89,86 @@ async fn celerys_own_suite_passes_except_for_the_listed_tests() {
     );
 }
 
+/// Four tests of the suite check stamps in handlers of the signal `task_received`, which never run here. This test
+/// reads the stamps of the same kinds of tasks from their results.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_tasks_of_stamped_canvases_are_stamped() {
+    let (_server, _worker, mut client) = client().await;
+    let stamped = client.run(STAMPED).await;
+    let stamp = json!(42);
+    assert_eq!(stamped["replaced"], "This is the replaced task");
+    assert_eq!(stamped["stamps"], json!(vec![stamp; 22]), "{stamped:#}");
+}
+
+const STAMPED: &str = "
+from celery.canvas import StampingVisitor
+class Visitor(StampingVisitor):
+    def on_signature(self, sig, **headers):
+        return {'stamp': 42}
+canvases = [
+    add(1, 1),
+    group(add(1, 1), add(2, 2)),
+    chain(group(add(0, 0)), add(-1)),
+    chord([add(1, 1) | add(10), add(2, 2) | add(20)], xsum()),
+    chord(group(chain(add(1, 1), add(2)), chord([add(3, 3), add(4, 4)], xsum())), xsum()),
+    retry_once(),
+    chain(group(add(1, 2) | add(3), identity(21)), group(xsum(), xsum())),
+]
+for canvas in canvases:
+    canvas.stamp(visitor=Visitor())
+    canvas.apply_async().get(timeout=20)
+metas = [json.loads(store.get(key)) for key in store.keys('celery-task-meta-*')]
+replaced = replace_with_stamped_task().apply_async()
+replaced.get(timeout=20)
+replaced = json.loads(store.get('celery-task-meta-' + replaced.id))
+{'stamps': [meta.get('stamp') for meta in metas], 'replaced': replaced.get('StampOnReplace')}";
+
 /// Chords whose header ends in a group lost their bodies when the members of that group ended at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chords_complete_whose_header_ends_in_a_group() {
-    let server = Server::start();
-    let worker = Command::new(worker())
-        .args([&server.url(), "celery@chords", "10"])
-        .kill_on_drop(true)
-        .stderr(Stdio::null())
-        .spawn();
-    let _worker = worker.unwrap();
-    let mut client = Python::with_celery(VERSION).client(&server.url());
-    client.run(CHORDS).await;
+    let (_server, _worker, mut client) = client().await;
     let mut remaining = setting("TEST_CHORDS").map_or(50, |number| number.parse().unwrap());
     while remaining > 0 {
         let batch = remaining.min(10);
-        let ended = client.run(&format!("run({batch})")).await;
-        assert_eq!(ended, json!(vec!["ended"; batch]));
+        let ended = client
+            .run(&format!("{CHORDS}[value(result) for result in run({batch})]"))
+            .await;
+        assert_eq!(ended, json!(vec![[42, 42]; batch]));
         remaining -= batch;
     }
 }
 
 const CHORDS: &str = "
-import gc
+def run(count):
+    bodies = [identity(), group(identity(), identity())]
+    header = [chain(identity(42), group(identity(), identity()))]
+    return [chord(header, bodies[n % 2])() for n in range(count)]
+def value(result):
+    values = [part.get(timeout=20) for part in getattr(result, 'results', [result])]
+    return values[0][0] if values in ([[[42, 42]]], [[[42, 42]]] * 2) else values
+";
+
+/// Starts a server, the worker with concurrency 10, and a client whose snippets can call the worker's tasks.
+async fn client() -> (Server, Child, PythonClient) {
+    let server = Server::start();
+    let worker = Command::new(worker())
+        .args([&server.url(), "celery@suite", "10"])
+        .kill_on_drop(true)
+        .stderr(Stdio::null())
+        .spawn();
+    let mut client = Python::with_celery(VERSION).client(&server.url());
+    client.run(PREPARE).await;
+    (server, worker.unwrap(), client)
+}
+
+const PREPARE: &str = "
+import gc, json
 from celery import chain, chord, group
 gc.disable() # as in the suite
-def i(*args):
-    return app.signature('t.integration.tasks.identity', args=args)
-def header():
-    return [chain(i(42), group(i(), i()))]
-def outcome(result, expected):
-    try:
-        value = result.get(timeout=20)
-        return 'ended' if value == expected else value
-    except Exception as error:
-        return repr(error)
-def run(count):
-    results = []
-    for n in range(count):
-        body, expected = [(i(), [[42, 42]]), (group(i(), i()), [[[42, 42]]] * 2)][n % 2]
-        results.append((chord(header(), body)(), expected))
-    return [outcome(*result) for result in results]
+def task(name):
+    return lambda *args: app.signature('t.integration.tasks.' + name, args=args)
+add, identity, replace_with_stamped_task, retry_once, xsum = map(
+    task, ['add', 'identity', 'replace_with_stamped_task', 'retry_once', 'xsum'])
 ";
 
 #[expect(clippy::disallowed_methods, reason = "the environment configures the tests")]
