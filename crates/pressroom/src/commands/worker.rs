@@ -46,7 +46,7 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     telemetry::info!(
         queues = config.work.queues.join(","),
         concurrency = config.work.concurrency,
-        "Working"
+        "Worker started"
     );
     lifecycle.spawn("database check", watch_database(store, shutdown.clone()).map(Ok));
     lifecycle.spawn("worker", async move {
