@@ -27,8 +27,12 @@ use self::{
 use super::{error::StatementError, migrations};
 use crate::{outage::OutageLog, store::StoreError};
 
-/// Number of connections for reads.
-const READERS: usize = 4;
+/// Number of connections that lists without a filter may use, and of those that searches may use.
+const LISTS: usize = 2;
+const SEARCHES: usize = 2;
+
+/// Number of connections for reads. One is left for reads by key while lists and searches use theirs.
+const READERS: usize = LISTS + SEARCHES + 1;
 
 /// A store on SQLite.
 pub struct SqliteStore {
@@ -36,8 +40,10 @@ pub struct SqliteStore {
     writer: Threads,
     readers: Threads,
     outages: Arc<OutageLog>,
-    /// Permits for pages of the list, so that few of them wait for their callers in memory.
-    pub(super) pages: Semaphore,
+    /// Permits for pages of the list without a filter.
+    pub(super) lists: Arc<Semaphore>,
+    /// Permits for pages of other lists, which may read the whole table and must not keep other reads waiting.
+    pub(super) searches: Arc<Semaphore>,
 }
 
 impl SqliteStore {
@@ -66,7 +72,8 @@ impl SqliteStore {
             readers: readers.unwrap_or_else(|| writer.clone()),
             writer,
             outages: OutageLog::new("database unavailable", "database available again"),
-            pages: Semaphore::new(READERS),
+            lists: Arc::new(Semaphore::new(LISTS)),
+            searches: Arc::new(Semaphore::new(SEARCHES)),
         })
     }
 
