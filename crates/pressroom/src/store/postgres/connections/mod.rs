@@ -37,7 +37,10 @@ use std::{
 };
 
 use telemetry::{Database, Statement};
-use tokio::time::Instant;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use tokio_postgres::error::SqlState;
 
 pub use self::connector::SetupError;
@@ -50,7 +53,7 @@ use self::{
     locked_rows::{LockedRows, Row},
     members::Share,
     pipeline::Pipeline,
-    pool::Pool,
+    pool::{CHECKOUT_TIMEOUT, Pool},
     retry::record_retry,
     transaction::Step,
     types::TypeCache,
@@ -209,6 +212,9 @@ impl Connections {
 pub(super) struct Primary {
     connections: Connections,
     writes: Pool,
+    /// Permits for writes that may meet a lock, because another row of the same statement was locked recently. The
+    /// other connections of `writes` remain for other statements.
+    risky: Semaphore,
     contended: Pool,
     maintenance: Pool,
     /// Whether the last write found a read-only server.
@@ -242,6 +248,7 @@ impl Primary {
         };
         let sizes = config.sizes;
         Ok(Self {
+            risky: Semaphore::new((sizes.writes / 2).max(1)),
             writes: pool("postgres.writes", sizes.writes, 512, WRITE_TIMEOUTS).open_early(),
             contended: pool("postgres.contended", sizes.contended, 16, CONTENDED_TIMEOUTS),
             maintenance: pool(
@@ -301,7 +308,7 @@ impl Primary {
     async fn run_write(&self, row: Row, before: &[Step<'_>], last: Step<'_>) -> Result<StatementResult> {
         let start = Instant::now();
         if !self.locked.contains(row) {
-            match self.writes.transaction(&self.database, before, last, start).await {
+            match self.attempt_write(row, before, last, start).await {
                 Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => record_retry(&error),
                 result => {
                     self.watch_fail_over(&result);
@@ -322,6 +329,28 @@ impl Primary {
         }
         self.watch_fail_over(&result);
         result
+    }
+
+    /// Runs a write of a row that is not known to be locked.
+    async fn attempt_write(
+        &self,
+        row: Row,
+        before: &[Step<'_>],
+        last: Step<'_>,
+        start: Instant,
+    ) -> Result<StatementResult> {
+        let _permit = if self.locked.contains_similar(row) {
+            let Ok(permit) = timeout_at(start + CHECKOUT_TIMEOUT, self.risky.acquire()).await else {
+                self.writes.timed_out();
+                return Err(StatementError::unavailable(
+                    "no connection became available in time",
+                ));
+            };
+            permit.ok()
+        } else {
+            None
+        };
+        self.writes.transaction(&self.database, before, last, start).await
     }
 
     /// Looks up the server again when writes succeed after the server was read-only: it may have been a standby,

@@ -17,7 +17,7 @@ use super::{
 use crate::store::postgres::error::Result;
 
 /// Maximum wait for a connection.
-const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs statements and transactions on the connections of a share.
 pub(super) struct Pool {
