@@ -86,7 +86,7 @@ impl OpenConnections {
             return Admission::Serve;
         }
         self.full
-            .log("a limit of connections is reached; a new one replaces one without a request, or waits");
+            .log("a limit of connections is reached; a new one replaces one without a complete request, or waits");
         match self.longest_waiting(is_address_full.then_some(address)) {
             Some((since, _)) if since.elapsed() < MIN_WAITING => Admission::Wait,
             Some((_, id)) => self.close(id),
@@ -141,7 +141,7 @@ impl OpenConnections {
         admission
     }
 
-    /// Returns the connection that has waited longest for a request, and since when.
+    /// Returns the connection that has waited longest for a request or the rest of its body, and since when.
     fn longest_waiting(&self, address: Option<IpAddr>) -> Option<(Instant, Id)> {
         let candidates = self.open.iter().filter_map(|(id, open)| {
             let is_candidate = address.is_none_or(|address| address == open.address);

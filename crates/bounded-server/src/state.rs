@@ -15,6 +15,9 @@ use crate::invalid::InvalidRequest;
 /// Time for the first bytes of a client, which may have been sent already, to be read.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 
+/// Value for a request body that is not awaited.
+const COMPLETE: u64 = u64::MAX;
+
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     opened: Instant,
@@ -26,6 +29,9 @@ pub(crate) struct ConnectionState {
     has_sent: AtomicBool,
     /// Number of requests whose response is not complete.
     in_progress: AtomicUsize,
+    /// Time since which the connection waits for the rest of a request body, in milliseconds after the connection was
+    /// opened, or [`COMPLETE`].
+    awaits_body: AtomicU64,
     /// Whether the client does not accept the bytes of a response.
     writing: AtomicBool,
     /// The last request, if it is invalid: its number, and the reason.
@@ -40,6 +46,7 @@ impl ConnectionState {
             has_waited: AtomicBool::new(false),
             has_sent: AtomicBool::new(false),
             in_progress: AtomicUsize::new(0),
+            awaits_body: AtomicU64::new(COMPLETE),
             writing: AtomicBool::new(false),
             invalid: OnceLock::new(),
         })
@@ -57,8 +64,13 @@ impl ConnectionState {
         }
     }
 
-    /// Returns the time from which another connection may replace this one; `None` during a request.
+    /// Returns the time from which another connection may replace this one; `None` during a request that the client
+    /// has sent completely.
     pub(crate) fn replaceable_since(&self) -> Option<Instant> {
+        let awaits_body = self.awaits_body.load(Relaxed);
+        if awaits_body != COMPLETE && !self.writing.load(Relaxed) {
+            return Some(self.opened + Duration::from_millis(awaits_body));
+        }
         let since = self.waiting_since()?;
         let has_sent = self.has_sent.load(Relaxed);
         Some(if has_sent { since } else { since + FIRST_BYTE })
@@ -77,6 +89,18 @@ impl ConnectionState {
         }
     }
 
+    /// Records that the client has sent only a part of a request body.
+    pub(crate) fn await_body(&self) {
+        if self.awaits_body.load(Relaxed) == COMPLETE {
+            self.awaits_body.store(self.elapsed(), Relaxed);
+        }
+    }
+
+    /// Records that the client has sent a request body completely.
+    pub(crate) fn received_body(&self) {
+        self.awaits_body.store(COMPLETE, Relaxed);
+    }
+
     /// Records that the client has sent bytes.
     pub(crate) fn sent(&self) {
         self.has_sent.store(true, Relaxed);
@@ -84,9 +108,12 @@ impl ConnectionState {
 
     /// Records that the client has accepted bytes.
     pub(crate) fn wrote(&self) {
-        let active = self.opened.elapsed().as_millis();
-        self.active
-            .store(u64::try_from(active).unwrap_or(u64::MAX), Relaxed);
+        self.active.store(self.elapsed(), Relaxed);
+    }
+
+    /// Returns the age of the connection in milliseconds.
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(COMPLETE - 1)
     }
 
     pub(crate) fn set_writing(&self, writing: bool) {

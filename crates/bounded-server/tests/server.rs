@@ -353,6 +353,22 @@ async fn clients_without_a_request_do_not_keep_out_others() {
 }
 
 #[tokio::test]
+async fn clients_that_do_not_finish_a_body_do_not_keep_out_others() {
+    let running = Running::start(Server::new().max_connections(20), echo().merge(hello())).await;
+    let mut half = Vec::new();
+    for framing in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+        for _ in 0..50 {
+            let mut stream = running.connect().await;
+            let head = format!("POST /echo HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n5\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+            half.push(stream);
+        }
+    }
+    let (_, body) = exchange(&mut running.connect().await, GET).await;
+    assert_eq!(body, "hello");
+}
+
+#[tokio::test]
 async fn one_address_cannot_use_all_connections_unless_it_is_a_proxy() {
     for is_proxy in [false, true] {
         let (router, mut arrivals) = stuck();
