@@ -4,7 +4,13 @@
 //! authentication, existence and ownership. The rules and messages of validation are those of the reference
 //! implementation, which uses marshmallow.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -73,7 +79,22 @@ impl FromRequest<Arc<App>> for JsonBody {
         if !is_json(request.headers()) {
             return Ok(Self(Err(ApiError::unsupported_media_type())));
         }
-        Ok(Self(receive(request.into_body(), app).await))
+        let progress = request.extensions().get().cloned().unwrap_or_default();
+        let BodyProgress(awaited) = &progress;
+        awaited.store(true, Relaxed);
+        let received = receive(request.into_body(), app).await;
+        awaited.store(false, Relaxed);
+        Ok(Self(received))
+    }
+}
+
+/// Whether a handler waits for the rest of the request body. Extension of a request.
+#[derive(Debug, Clone, Default)]
+pub(super) struct BodyProgress(Arc<AtomicBool>);
+
+impl BodyProgress {
+    pub(super) fn is_awaited(&self) -> bool {
+        self.0.load(Relaxed)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream},
 };
 
@@ -207,6 +207,27 @@ async fn half_sent_requests_beyond_the_limit_of_open_files_do_not_keep_out_other
     let output = process.output();
     let complaints = output.matches("accept").count() + output.matches("a limit of connections").count();
     assert!(complaints <= 1, "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_sent_bodies_do_not_fill_the_log() {
+    let folder = process::Folder::new();
+    let (process, api) = process::start_api(&[], &[("REQUEST_TIMEOUT", "1")], folder.path()).await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(api).await.unwrap();
+        let request = b"POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+            Content-Length: 1000\r\n\r\n{";
+        stream.write_all(request).await.unwrap();
+        streams.push(stream);
+    }
+    for mut stream in streams {
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 503");
+    }
+    let output = process.output();
+    assert!(!output.contains("request timed out"), "{output}");
 }
 
 async fn listens_on(host: &str, addresses: &[&str]) {
