@@ -85,8 +85,9 @@ impl OpenConnections {
         if !is_address_full && served < self.limits.all.saturating_sub(self.limits.reserved) {
             return Admission::Serve;
         }
-        self.full
-            .log("a limit of connections is reached; a new one replaces one without a complete request, or waits");
+        self.full.log(
+            "a limit of connections is reached; a new one replaces one without a complete request, or waits",
+        );
         match self.longest_waiting(is_address_full.then_some(address)) {
             Some((since, _)) if since.elapsed() < MIN_WAITING => Admission::Wait,
             Some((_, id)) => self.close(id),
@@ -142,12 +143,33 @@ impl OpenConnections {
     }
 
     /// Returns the connection that has waited longest for a request or the rest of its body, and since when.
+    ///
+    /// Clients that have sent nothing yet have some time for it, unless they are so many that they keep out others.
     fn longest_waiting(&self, address: Option<IpAddr>) -> Option<(Instant, Id)> {
-        let candidates = self.open.iter().filter_map(|(id, open)| {
-            let is_candidate = address.is_none_or(|address| address == open.address);
-            is_candidate.then(|| Some((open.state.replaceable_since()?, *id)))?
-        });
-        candidates.min_by_key(|(since, _)| *since)
+        let (mut all, mut silent) = (0_usize, 0_usize);
+        let (mut longest, mut longest_silent) = (None, None);
+        for (id, open) in &self.open {
+            if address.is_some_and(|address| address != open.address) {
+                continue;
+            }
+            let state = &open.state;
+            all += 1;
+            longest = earlier(longest, state.replaceable_since(), *id);
+            if state.is_silent() {
+                silent += 1;
+                longest_silent = earlier(longest_silent, state.waiting_since(), *id);
+            }
+        }
+        if silent > all / 2 { longest_silent } else { longest }
+    }
+}
+
+/// Returns the earlier of two times, each with its connection.
+fn earlier(first: Option<(Instant, Id)>, since: Option<Instant>, id: Id) -> Option<(Instant, Id)> {
+    match (first, since) {
+        (Some((first, _)), Some(since)) if since < first => Some((since, id)),
+        (None, since) => Some((since?, id)),
+        (first, _) => first,
     }
 }
 

@@ -76,6 +76,11 @@ impl ConnectionState {
         Some(if has_sent { since } else { since + FIRST_BYTE })
     }
 
+    /// Whether the client has sent nothing although the connection has been read.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.has_waited.load(Relaxed) && !self.has_sent.load(Relaxed)
+    }
+
     pub(crate) fn begin(self: &Arc<Self>) -> InProgress {
         self.sent();
         self.in_progress.fetch_add(1, Relaxed);

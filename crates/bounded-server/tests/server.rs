@@ -353,6 +353,33 @@ async fn clients_without_a_request_do_not_keep_out_others() {
 }
 
 #[tokio::test]
+async fn silent_clients_do_not_delay_others() {
+    let running = Running::start(Server::new().max_connections(20), hello()).await;
+    let mut attackers = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let address = running.address;
+        attackers.spawn(async move {
+            loop {
+                if let Ok(mut stream) = TcpStream::connect(address).await {
+                    let _closed = stream.read_u8().await;
+                }
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..3 {
+        let start = tokio::time::Instant::now();
+        let (_, body) = exchange(&mut running.connect().await, GET).await;
+        assert_eq!(body, "hello");
+        assert!(
+            start.elapsed() < Duration::from_millis(1500),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[tokio::test]
 async fn clients_that_do_not_finish_a_body_do_not_keep_out_others() {
     let running = Running::start(Server::new().max_connections(20), echo().merge(hello())).await;
     let mut half = Vec::new();
