@@ -69,7 +69,7 @@ median_ratio() { paste "$1" "$2" | awk '{ print $1 / $2 }' | median; }
 # `reset_peak <pid>`: starts a new measurement of the peak that memory_mib prints.
 reset_peak() { { say 5 >"/proc/$1/clear_refs"; } 2>/dev/null; }
 
-# Prints the present and the peak VmRSS of a process.
+# Prints the current and the peak VmRSS of a process.
 memory_mib() {
     awk '/^VmHWM:/ { peak = $2 / 1024 } /^VmRSS:/ { printf "%.0f MiB, at most %.0f", $2 / 1024, peak }' "/proc/$1/status"
 }

@@ -25,8 +25,8 @@ await_beside() {
     beside_failed=${beside_failed:-0}
 }
 
-# `round_beside <name> <clients> <script> <path> [lock]`: reads alone, then reads beside another load, for which another
-# transaction may hold a lock.
+# `round_beside <name> <clients> <script> <path> [lock]`: reads alone, then reads alongside another load. If `lock` is given,
+# another transaction holds it meanwhile.
 round_beside() {
     local holder=""
     load "$seconds" "$mixed_port" "$1.alone"
@@ -40,7 +40,7 @@ round_beside() {
     [ -z "$holder" ] || wait "$holder" || fail "the lock was not held"
     say "$beside_count" >"$work/round/$1.others"
     say "$beside_failed" >"$work/round/$1.failed"
-    figures="reads $(cat "$work/round/$1.alone")/s alone, $(cat "$work/round/$1.beside")/s beside $beside_count requests"
+    figures="reads $(cat "$work/round/$1.alone")/s alone, $(cat "$work/round/$1.beside")/s alongside $beside_count requests"
 }
 
 # `row_beside <name> <text>`
@@ -62,7 +62,8 @@ round_with_row_locked() {
 round_with_table_locked() { round_beside table-locked 16 create /articles/ "LOCK TABLE articles IN SHARE MODE"; }
 
 is_published() { outbox_is_empty; }
-is_finished() { outbox_is_empty && queue_is_empty && [ "$("$redis_cli" -u "$REDIS_URL" HLEN unacked)" = 0 ]; }
+# Asks PostgreSQL last, because each of psql's connections costs it some processor time, which would count as that of articles.
+is_finished() { queue_is_empty && [ "$("$redis_cli" -u "$REDIS_URL" HLEN unacked)" = 0 ] && outbox_is_empty; }
 
 # `round_of_creation <name> <condition>`: creates articles and waits until their tasks meet the condition. Records articles
 # per second, from the first request to the condition, and the ticks of each process.
@@ -109,7 +110,7 @@ round_of_backlog() {
     published=$!
     load "$seconds" "$mixed_port" backlog.beside
     wait "$published"
-    figures="$(cat "$work/round/backlog") tasks per second; reads $(cat "$work/round/backlog.alone")/s alone, $(cat "$work/round/backlog.beside")/s"
+    figures="$(cat "$work/round/backlog") tasks per second; reads $(cat "$work/round/backlog.alone")/s alone, $(cat "$work/round/backlog.beside")/s meanwhile"
 }
 
 backlog_is_published() { [ "$(queue_length)" -ge "$backlog" ]; }
@@ -121,7 +122,7 @@ rate_of_publishing() {
     compute "%.0f\n" "$(queue_length) * 1e9 / ($(date +%s%N) - $started)"
 }
 
-# Starts a service whose rates are not limited. Sets mixed and mixed_port.
+# Starts a service without rate limits. Sets mixed and mixed_port.
 serve_mixed() {
     serve mixed RATE_LIMIT=off
     mixed=$pid mixed_port=$port
@@ -172,7 +173,7 @@ measure_mixed() {
 
     reset_peak "$mixed"
     measured_rounds "$rounds" round_of_backlog
-    row "backlog of $backlog tasks published" "$(median <"$work/backlog") per second; reads beside it $(
+    row "backlog of $backlog tasks published" "$(median <"$work/backlog") per second; reads meanwhile at $(
         compute "%.2f" "$(median_ratio "$work/backlog.beside" "$work/backlog.alone")") of their rate alone"
     row "" "memory $(memory_mib "$mixed")"
     stop_process "$mixed" serve TERM
@@ -220,7 +221,7 @@ measure_searches() {
     row "writes while 64 search $1 articles" "20 registrations, 20 deletions, $failed of them failed; longest $worst ms"
 }
 
-# Measures lists of 20 in a database of their own. Every title contains a word that nineteen other titles contain.
+# Measures lists of 20 articles in a separate database. Every title shares a word with nineteen others.
 measure_lists() {
     local POSTGRES_URL=${POSTGRES_URL%/*}/lists size cursor slug
     "$postgres_bin/psql" "${POSTGRES_URL%/*}/postgres" -XAtqc 'CREATE DATABASE lists' || fail "the database could not be created"
@@ -236,7 +237,8 @@ measure_lists() {
             SELECT 'more-' || n, 'Article ' || substr(md5((n / 20)::text), 1, 10), 'One', repeat('The quick brown fox. ', 43),
                 1, 0, timestamp '2020-01-01' + n * interval '1 second', '2020-01-01'
             FROM generate_series((SELECT count(*) FROM articles), $size - 1) AS n" || fail "the articles could not be inserted"
-        sql 'VACUUM ANALYZE' || fail "the tables could not be analysed"
+        # Without the checkpoint, the server would still write the inserted rows while lists are measured.
+        { sql 'VACUUM ANALYZE' && sql CHECKPOINT; } || fail "the tables could not be analysed"
         head -n "$((size / 20 - 1))" "$work/words" >"$work/used-words"
         printf '%s\n' "local paths, n = {}, 0" "for path in io.lines('$work/used-words') do paths[#paths + 1] = path end" \
             "request = function() n = n % #paths + 1; return wrk.format('GET', paths[n]) end" >"$work/search.lua"

@@ -1,5 +1,5 @@
-//! Receives OTLP over HTTP, counts the spans and discards everything. It decodes only length prefixes, to use
-//! little processor time of the machine under test, and needs only the standard library:
+//! Receives OTLP over HTTP, counts the spans and discards everything. It decodes only length prefixes, so
+//! that it takes little processor time on the machine under test, and needs only the standard library:
 //! `rustc --edition 2024 -O bench/otlp-sink.rs`.
 //!
 //! `otlp-sink <port> <file>` listens on loopback and writes the number of spans into the file when it has
@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
 fn write_count(file: &str) {
     let mut written = 0;
     loop {
-        // Often enough for a script that reads the file, and rare enough not to disturb the measurement.
+        // Often enough for a script that reads the file, and rarely enough not to disturb the measurement.
         thread::sleep(Duration::from_millis(250));
         let spans = SPANS.load(Ordering::Relaxed);
         if spans != written && fs::write(file, spans.to_string()).is_ok() {
@@ -93,7 +93,8 @@ fn serve(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Counts `ExportTraceServiceRequest.resource_spans` (1), `ResourceSpans.scope_spans` (2), `ScopeSpans.spans` (2).
+/// Counts the spans in an `ExportTraceServiceRequest`: `resource_spans` is field 1, `scope_spans` and `spans`
+/// are fields 2 of the nested messages.
 fn count_spans(request: &[u8]) -> Option<u64> {
     let mut spans = 0;
     each(request, 1, &mut |resource_spans| {

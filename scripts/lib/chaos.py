@@ -1,4 +1,4 @@
-"""The clients and the verdict of the chaos run.
+"""The load and the verdict of the chaos run.
 
     chaos.py schedule <seed> <seconds> <fault>...
     chaos.py run <url of the API> <port of the webhook receiver> <folder>
@@ -9,7 +9,7 @@ variants. The output depends only on the arguments.
 `run` sends mixed load until SIGTERM, while scripts/chaos injects the faults. The file `fault` in the folder names the
 current fault and its phase, `active` or `healed`; the file `serve.pid` has the id of the server's process. After the first
 write that succeeds in the phase `healed`, `run` creates the file `recovered`. At the end it waits for the notifications of
-all articles, creates the file `notified`, receives further notifications until the file `drained` exists, reads back every
+all articles, creates the file `notified`, receives more of them until the file `drained` exists, reads back every
 acknowledged write, prints the figures, and exits with 1 if a promise was broken.
 """
 
@@ -26,33 +26,33 @@ import threading
 import time
 import urllib.parse
 
+import clients
 import hostile
-import traffic
-from chaos_load import CONNECTIONS, PASSWORD, Load, Receiver, Server, probe, stopping
+from chaos_load import Load, Receiver, probe
 from chaos_watch import FAULTS, MEMORY_LIMIT, Watch, lock
 
-# Time between two faults, in seconds: recovery, and a pause of a second.
+# Estimated time between two faults, in seconds: the recovery, and a pause of a second.
 PAUSE = 2
 # Maximum delay of a notification after the last fault, in seconds.
 NOTIFICATION_LIMIT = int(os.environ.get("NOTIFICATION_SECONDS", "240"))
 
-# werkzeug's hash of another password, with its default cost of 32 MiB; a login with PASSWORD computes it and fails.
+# werkzeug's hash of another password, with its default cost of 32 MiB. A login with PASSWORD computes the hash, and fails.
 SCRYPT = "scrypt:32768:8:1$salt$" + hashlib.scrypt(
     b"another password", salt=b"salt", n=32768, r=8, p=1, maxmem=1 << 26
 ).hex()
 
 
 def schedule(seed, seconds, names):
-    """Returns the faults of a run: each once in random order, and again for longer until the time is used up."""
+    """Returns the faults of a run: each once in random order, then again with longer durations until the time is used up."""
     chance = random.Random(seed)
     faults, used, longer = [], 0, 1
     while used < seconds:
         for name in chance.sample(names, len(names)):
             if longer > 1 and used >= seconds:
                 break
-            lasts = round(FAULTS[name] * chance.uniform(1, longer), 1)
-            faults.append((name, lasts, chance.randrange(1 << 15)))
-            used += lasts + PAUSE
+            duration = round(FAULTS[name] * chance.uniform(1, longer), 1)
+            faults.append((name, duration, chance.randrange(1 << 15)))
+            used += duration + PAUSE
         longer = 2.5
     return faults
 
@@ -63,11 +63,11 @@ def read_back(load, watch):
 
     def get(path, token=None):
         if not hasattr(local, "client"):
-            local.client = traffic.Client(load.url)
+            local.client = clients.Client(load.url)
         for attempt in range(3):
             try:
                 return local.client.request("GET", path, token)
-            except traffic.UnexpectedStatus as error:
+            except clients.UnexpectedStatus as error:
                 if error.status != 503 or attempt == 2:
                     return {"error": str(error)}
                 time.sleep(1)
@@ -98,7 +98,7 @@ def read_back(load, watch):
 
 def committed(load):
     """Returns the slugs of all articles that the load created, acknowledged or not."""
-    client, slugs, cursor = traffic.Client(load.url), set(), ""
+    client, slugs, cursor = clients.Client(load.url), set(), ""
     while cursor is not None:
         page = client.request("GET", f"/api/articles/?per_page=100&cursor={urllib.parse.quote(cursor)}")
         slugs.update(a["slug"] for a in page["articles"] if a["title"].startswith("Article "))
@@ -172,40 +172,33 @@ def report(watch, lines):
 def main():
     if sys.argv[1] == "schedule":
         if unknown := set(sys.argv[4:]) - set(FAULTS):
-            sys.exit(f"unknown: {', '.join(unknown)}; the faults are {', '.join(FAULTS)}")
+            sys.exit(f"unknown faults: {', '.join(unknown)}; the faults are {', '.join(FAULTS)}")
         for fault in schedule(int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:] or list(FAULTS)):
             print(*fault)
         return 0
     url, port, folder = sys.argv[2], int(sys.argv[3]), pathlib.Path(sys.argv[4])
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    receiver = Server(("127.0.0.1", port), Receiver)
-    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: clients.stopping.set())
+    clients.start_receiver(port, Receiver)
 
     watch = Watch(folder)
     load = Load(url, watch, os.environ["CHAOS_SEED"])
     set_hash = f"UPDATE users SET password_hash = '{SCRYPT}' WHERE email = 'author-0@example.com'"
     subprocess.run([os.environ["PSQL"], os.environ["POSTGRES_URL"], "-XAtqc", set_hash], check=True)
     server = urllib.parse.urlsplit(url).port
-    accounts = [("author-0@example.com", PASSWORD), ("author-1@example.com", PASSWORD)]
+    accounts = [("author-0@example.com", clients.PASSWORD), ("author-1@example.com", clients.PASSWORD)]
     watch.hostile = {
         "clients_not_reading": lambda ended: hostile.do_not_read(server, load.large, ended),
         "login_storm": lambda ended: hostile.storm(server, accounts, ended, watch.record_storm),
     }
-    started = time.monotonic()
     threading.Thread(target=watch.follow, daemon=True).start()
-    threads = [threading.Thread(target=load.run, args=(n,)) for n in range(CONNECTIONS)]
+    threads = [threading.Thread(target=load.run, args=(n,)) for n in range(clients.CONNECTIONS)]
     threads.append(threading.Thread(target=probe, args=(url, watch)))
-    for thread in threads:
-        thread.start()
-    (folder / "steady").touch()
-    stopping.wait()
-    for thread in threads:
-        thread.join()
-    lasted = time.monotonic() - started
+    duration = clients.run(threads, folder)
 
-    lines = [f"{sum(f.requests for f in watch.figures.values()) / lasted:.0f} requests per second for {lasted:.0f} s"]
+    requests = sum(figures.requests for figures in watch.figures.values())
+    lines = [f"{requests / duration:.0f} requests per second for {duration:.0f} s"]
     for check in notifications, read_back:
         try:
             lines.append(check(load, watch))

@@ -1,23 +1,19 @@
-"""The load of a chaos run: mixed requests, whose acknowledged writes are remembered, health probes, and the receiver of the
+"""The load of a chaos run: mixed requests, whose acknowledged writes are remembered, health probes, and the receiver of
 notifications.
 """
 
 import collections
-import http.server
-import json
 import os
 import random
-import threading
 import time
 import urllib.parse
 
-import traffic
+import clients
 from chaos_watch import WAIT_LIMIT, WITHOUT_POSTGRES, lock
 
-CONNECTIONS = int(os.environ.get("CONNECTIONS", "32"))
 # Total per second, over all connections.
 REQUESTS = int(os.environ.get("REQUESTS", "100"))
-# Shares of the load.
+# Relative frequency of each operation, which is a method of Load.
 OPERATIONS = {
     "read": 40,
     "list": 12,
@@ -32,32 +28,17 @@ OPERATIONS = {
 AUTHORS = 16
 READERS = 8
 LARGE_ARTICLES = 40
-PASSWORD = "correct horse battery"
-
-stopping = threading.Event()
 
 
-class Receiver(http.server.BaseHTTPRequestHandler):
-    """Counts notifications by event, article and recipient, and the ids under which each arrived."""
+class Receiver(clients.Receiver):
+    """Counts notifications by event, article and recipient, and for each the ids under which it arrived."""
 
-    protocol_version = "HTTP/1.1"
     received = collections.defaultdict(collections.Counter)
 
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def receive(self, body):
         key = body["type"], body["data"]["article"]["slug"], body["data"]["recipient"]["id"]
         with lock:
             self.received[key][self.headers["webhook-id"]] += 1
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-class Server(traffic.Server):
-    def handle_error(self, *_):
-        """Ignores connections that a worker closed or lost."""
 
 
 class Article:
@@ -66,7 +47,7 @@ class Article:
     def __init__(self, slug, author):
         self.slug = slug
         self.author = author
-        # Descriptions that it may have: of the last acknowledged change, and of changes without an acknowledgement.
+        # Descriptions that it may have: that of the last acknowledged change, and those of changes without a response.
         self.acknowledged = "0"
         self.possible = set()
 
@@ -85,19 +66,19 @@ class Load:
         self.favourites = set()
         self.registered = []
         self.cursor = None
-        client = traffic.Client(url)
-        self.authors = [traffic.sign_up(client, f"author-{n}") for n in range(AUTHORS)]
-        self.readers = [traffic.sign_up(client, f"reader-{n}") for n in range(READERS)]
+        client = clients.Client(url)
+        self.authors = [clients.sign_up(client, f"author-{n}") for n in range(AUTHORS)]
+        self.readers = [clients.sign_up(client, f"reader-{n}") for n in range(READERS)]
         large = [self.post(client, 0, f"Large {n}", "x" * 900_000) for n in range(LARGE_ARTICLES)]
         # Paths of large responses: articles and, as often, a list.
         self.large = [f"/api/articles/{slug}" for slug in large]
         self.large += ["/api/articles/?search=Large&per_page=100"] * len(large)
-        # The first reader is notified of each later article. The other readers favour and unfavour these articles.
+        # The first reader is notified of each later article. The other readers add and remove these articles as favourites.
         self.contested = [self.post(client, n, f"First {n}") for n in range(1, AUTHORS)]
         for slug in self.contested:
             client.request("POST", f"/api/articles/{slug}/favorite", self.readers[0])
         self.fan = client.request("GET", "/api/user", self.readers[0])["id"]
-        # Enough for the lists to contain no large article.
+        # Enough newer articles to keep the large ones out of the lists.
         for _ in range(60):
             self.create(client, random.Random(0))
 
@@ -107,21 +88,17 @@ class Load:
 
     def run(self, number):
         chance = random.Random(f"{self.seed}/{number}")
-        client = traffic.Client(self.url)
+        client = clients.Client(self.url)
         operations, weights = list(OPERATIONS), list(OPERATIONS.values())
-        due = time.monotonic()
-        while not stopping.is_set():
-            # Requests that were due during a stall are not made up for.
-            due = max(due + CONNECTIONS / REQUESTS, time.monotonic() - 1)
-            time.sleep(max(0.0, due - time.monotonic()))
+        for _ in clients.paced(REQUESTS):
             (operation,) = chance.choices(operations, weights)
             started, fault = time.monotonic(), self.watch.fault
             try:
                 getattr(self, operation)(client, chance)
                 status, detail = 200, ""
-            except traffic.UnexpectedStatus as error:
+            except clients.UnexpectedStatus as error:
                 status, detail = error.status, str(error)
-            except Exception as error:  # every other exception is a request without a valid response
+            except Exception as error:  # any other exception means that there was no valid response
                 status, detail = None, f"{type(error).__name__}: {error}"
             self.watch.record(operation, status, started, fault, detail)
 
@@ -151,7 +128,7 @@ class Load:
         except IndexError:
             return
         description = str(next(self.numbers))
-        # It may take effect even if there is no acknowledgement.
+        # The change may take effect even without a response.
         article.possible.add(description)
         try:
             path = f"/api/articles/{article.slug}"
@@ -172,17 +149,17 @@ class Load:
 
     def register(self, client, _chance):
         name = f"user-{next(self.numbers)}"
-        self.registered.append((f"{name}@example.com", traffic.sign_up(client, name)))
+        self.registered.append((f"{name}@example.com", clients.sign_up(client, name)))
 
     def login(self, client, chance):
         email = f"reader-{chance.randrange(READERS)}@example.com"
-        client.request("POST", "/api/login", body={"email": email, "password": PASSWORD})
+        client.request("POST", "/api/login", body={"email": email, "password": clients.PASSWORD})
 
 
 def probe(url, watch):
     """Requests liveness and readiness four times a second."""
-    client = traffic.Client(url, "127.0.0.10")
-    while not stopping.is_set():
+    client = clients.Client(url, "127.0.0.10")
+    while not clients.stopping.is_set():
         for endpoint in ("live", "ready"):
             started = time.monotonic()
             fault = watch.fault
@@ -190,7 +167,7 @@ def probe(url, watch):
             try:
                 client.request("GET", f"/api/health/{endpoint}")
                 status = 200
-            except traffic.UnexpectedStatus as error:
+            except clients.UnexpectedStatus as error:
                 status = error.status
             except Exception as error:
                 status = f"{type(error).__name__}: {error}"
@@ -198,5 +175,5 @@ def probe(url, watch):
             if status != 200 and not excused:
                 watch.violation(f"health: not {endpoint}", fault, str(status))
             if wait > WAIT_LIMIT:
-                watch.violation("wait too long", fault, f"health/{endpoint}: {wait:.1f} s")
+                watch.violation("response too late", fault, f"health/{endpoint}: {wait:.1f} s")
         time.sleep(0.25)

@@ -1,11 +1,12 @@
-"""The current fault of a chaos run, and what happened during it: figures, and violations of the promises."""
+"""The current fault of a chaos run, and the figures and broken promises that are attributed to it."""
 
 import collections
 import pathlib
 import threading
 import time
 
-# Shortest duration of each fault in seconds. Faults during which requests may wait last longer than WAIT_LIMIT.
+# Shortest duration of each fault in seconds. Faults that requests might wait for last longer than WAIT_LIMIT, which a
+# request that waited for the end of the fault would exceed.
 FAULTS = {
     "postgres_stopped": 2,
     "postgres_killed": 1,
@@ -26,10 +27,10 @@ FAULTS = {
 WITHOUT_POSTGRES = {"postgres_stopped", "postgres_killed", "postgres_paused", "fail_over", "disk_full"}
 
 WRITES = {"create", "update", "favourite", "register"}
-# Their password hashes wait in the queue of logins.
+# Operations that compute a password hash, and wait for their turn in a login storm.
 HASHING = {"login", "register"}
 
-# The promises.
+# The promises: waits and the recovery in seconds, memory in MiB.
 WAIT_LIMIT = 5
 LOGIN_WAIT_LIMIT = 35
 MEMORY_LIMIT = 128
@@ -54,7 +55,7 @@ class Watch:
     def __init__(self, folder):
         self.folder = folder
         self.fault = self.phase = ""
-        # Functions that run a fault's hostile clients until an event is set.
+        # Hostile clients of a fault: a function that runs them until its argument, an event, is set.
         self.hostile = {}
         self.healed = None
         self.recovered = True
@@ -135,13 +136,13 @@ class Watch:
                 figures.recovery = max(figures.recovery, recovery)
                 (self.folder / "recovered").touch()
         if recovery > RECOVERY_LIMIT:
-            self.violation("writes failed too long after the fault", fault, f"{recovery:.1f} s")
+            self.violation("writes succeeded too late after the fault", fault, f"{recovery:.1f} s")
         if status is None:
             self.violation("no response", fault, f"{operation}: {detail}")
         elif status not in (200, 503):
             self.violation(f"status {status}", fault, f"{operation}: {detail}")
         if wait > (LOGIN_WAIT_LIMIT if queued else WAIT_LIMIT):
-            self.violation("wait too long", fault, f"{operation}: {wait:.1f} s, status {status}")
+            self.violation("response too late", fault, f"{operation}: {wait:.1f} s, status {status}")
 
     def record_storm(self, status, seconds):
         with lock:
@@ -149,4 +150,4 @@ class Watch:
         if status not in (200, 401, 429, 503):
             self.violation(f"status {status}", "login_storm", "login in a storm")
         if seconds > LOGIN_WAIT_LIMIT:
-            self.violation("wait too long", "login_storm", f"login in a storm: {seconds:.1f} s")
+            self.violation("response too late", "login_storm", f"login in a storm: {seconds:.1f} s")

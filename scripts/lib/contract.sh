@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Installs the validators, generators and the fuzzer that test the OpenAPI document, in the versions of
-# crates/pressroom/tests/contract. Needs machine.sh, python.sh and browser.sh.
+# Installs the validators, client generators and fuzzer that test the OpenAPI document, in the versions that
+# crates/pressroom/tests/contract pins. Needs machine.sh, python.sh and browser.sh.
 
-# `install_contract`; sets CONTRACT_PYTHON (an interpreter) and CONTRACT_MODULES (a folder node_modules).
+# `install_contract`; sets CONTRACT_PYTHON (an interpreter) and CONTRACT_MODULES (a node_modules folder).
 install_contract() {
     local project=crates/pressroom/tests/contract home
     install_requirements contract "$project/requirements.txt"

@@ -43,7 +43,8 @@ start_redis() {
     fail "$server did not start"
 }
 
-# `run_redis <redis-server> <folder> <port>`: runs a server, which must be the one at REDIS_URL, without saved data.
+# `run_redis <redis-server> <folder> <port>`: starts a server without persistence; fails unless it is the one that responds at
+# REDIS_URL.
 run_redis() {
     rm -f "$2/redis.pid"
     "$1" --port "$3" --bind 127.0.0.1 --save "" --appendonly no --dir "$2" \

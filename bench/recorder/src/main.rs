@@ -2,7 +2,7 @@
 //! checks that all of them arrived. `bench/recorder/run` counts the instructions of this program.
 //!
 //! `recorder-bench <variant> <requests>` prints the numbers of spans and of bytes received.
-//! `recorder-bench receive` runs the receiver, which the program starts as a separate process, whose
+//! `recorder-bench receive` runs the receiver. The program starts it as a separate process, so that its
 //! instructions are not counted.
 
 mod direct;

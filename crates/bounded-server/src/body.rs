@@ -1,6 +1,6 @@
 //! Finds the end of a request body, without changing it.
 //!
-//! The states of the chunked coding are those of hyper's decoder, so both find the same end, or hyper fails.
+//! The states of the chunked coding mirror hyper's decoder, so both find the same end unless hyper rejects the body.
 
 /// Framing of a body, and the position within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl BodyFraming {
     }
 }
 
-/// Takes up to `available` from `left`.
+/// Subtracts up to `available` from `left`, and returns the amount.
 fn take(left: &mut u64, available: usize) -> usize {
     let taken = usize::try_from(*left).map_or(available, |left| left.min(available));
     *left -= taken as u64;

@@ -14,7 +14,7 @@ use std::{
 
 use http::{
     Request, Response, Version,
-    header::{CONNECTION, HeaderValue},
+    header::{CONNECTION, EXPECT, HeaderValue},
 };
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
@@ -25,24 +25,27 @@ use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::state::{ConnectionState, InProgress};
+use crate::{
+    request_body::RequestBody,
+    state::{ConnectionState, InProgress},
+};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Address of the peer, an extension of every request.
 ///
-/// An IPv4 address on a listener for IPv6 is an IPv4 address. Behind a proxy, this is the proxy's address.
+/// An IPv6 listener's IPv4-mapped addresses are converted to IPv4. Behind a proxy, this is the proxy's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// Request extension that marks a connection above the limit, from
+/// Request extension that marks a connection reserved for health probes; see
 /// [`Server::reserved_connections`](crate::Server::reserved_connections).
 ///
-/// A service should respond to health probes only.
+/// The service should reject all other requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ReservedConnection;
 
-/// One connection, for its service.
+/// Data about one connection that its service needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
@@ -59,7 +62,7 @@ impl Connection {
         service: S,
     ) -> impl HttpService<Incoming, ResBody = ResponseBody<B>, Error = S::Error, Future: Send> + Send
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
         B: Body + Send,
@@ -79,6 +82,10 @@ impl Connection {
                 extensions.insert(refusal);
             }
             let refused = refusal.filter(|_| !self.passes_invalid_requests);
+            let expects_continue = request.headers().contains_key(EXPECT);
+            let (parts, body) = request.into_parts();
+            let (body, unread) = RequestBody::new(body);
+            let unread = unread.filter(|_| is_http1);
             let mut service = service.clone();
             let draining = self.draining.clone();
             async move {
@@ -88,8 +95,14 @@ impl Connection {
                     return Ok(response);
                 }
                 poll_fn(|cx| service.poll_ready(cx)).await?;
-                let mut response = service.call(request).await?;
-                if is_http1 && draining.is_cancelled() {
+                let mut response = service.call(Request::from_parts(parts, body)).await?;
+                let mut close = is_http1 && draining.is_cancelled();
+                if let Some(unread) = unread
+                    && !response.headers().contains_key(CONNECTION)
+                {
+                    close |= !unread.discard(expects_continue).await;
+                }
+                if close {
                     response.headers_mut().insert(CONNECTION, CLOSE);
                 }
                 Ok(response.map(|body| ResponseBody::new(body, in_progress)))
@@ -99,7 +112,7 @@ impl Connection {
 }
 
 pin_project! {
-    /// The body of a response, whose request is in progress until hyper drops the body.
+    /// Response body. Its request counts as in progress until hyper drops the body.
     pub(crate) struct ResponseBody<B> {
         #[pin]
         body: Option<B>,

@@ -10,13 +10,13 @@ use httparse::{Header, Request, Status};
 
 use crate::{body::BodyFraming, invalid::InvalidRequest};
 
-/// Maximum number of fields; hyper's default too.
+/// Maximum number of header fields, the same as hyper's default.
 const MAX_FIELDS: usize = 100;
 
-/// Maximum number of fields that a replacement takes over, which leaves room for its own.
+/// Maximum number of fields copied to a replacement, which leaves room for its own.
 const MAX_REPLACED_FIELDS: usize = 90;
 
-/// Fields that a replacement does not take over.
+/// Fields that are not copied to a replacement, because they concern the connection or the body.
 const CONNECTION_FIELDS: [&str; 8] = [
     "host",
     "content-length",
@@ -60,7 +60,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// Returns the result for a head of `length` bytes or more that exceeds the limit.
+/// Returns the result for a head that exceeds the limit and begins with `bytes`.
 pub(crate) fn too_large(bytes: &[u8]) -> Parsed {
     let has_request_line = bytes.trim_ascii_start().contains(&b'\n');
     invalid(if has_request_line {
@@ -70,7 +70,7 @@ pub(crate) fn too_large(bytes: &[u8]) -> Parsed {
     })
 }
 
-/// Whether a head ends in `bytes`, of which the first `known` bytes are known not to contain an end.
+/// Whether `bytes` contain the end of a head, which the first `known` bytes are known not to contain.
 pub(crate) fn ends(bytes: &[u8], known: usize) -> bool {
     let new = &bytes[known.saturating_sub(3)..];
     new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
@@ -80,9 +80,9 @@ fn invalid(problem: InvalidRequest) -> Parsed {
     Parsed::Invalid(problem, replacement("GET", "/", &[]))
 }
 
-/// Builds the head of a request without a body that takes the place of an invalid one.
+/// Builds the head of a request without a body, which replaces an invalid one.
 fn replacement(method: &str, target: &str, fields: &[Header<'_>]) -> Vec<u8> {
-    // hyper would hand over the connection after CONNECT.
+    // After CONNECT, hyper would turn the connection into a tunnel.
     let method = if method == "CONNECT" { "GET" } else { method };
     let mut head =
         format!("{method} {target} HTTP/1.1\r\nHost: invalid\r\nConnection: close\r\n").into_bytes();
@@ -105,7 +105,7 @@ fn replacement(method: &str, target: &str, fields: &[Header<'_>]) -> Vec<u8> {
 fn framing(is_http10: bool, fields: &[Header<'_>]) -> Result<BodyFraming, InvalidRequest> {
     let (mut lengths, mut encodings, mut hosts) = (0, 0, 0);
     let mut length = Ok(0);
-    let (mut chunked, mut unknown_coding, mut valid_host) = (0, false, true);
+    let (mut chunked, mut unknown_coding, mut empty_coding, mut valid_host) = (0, false, false, true);
     for Header { name, value } in fields {
         if name.eq_ignore_ascii_case("content-length") {
             lengths += 1;
@@ -115,7 +115,9 @@ fn framing(is_http10: bool, fields: &[Header<'_>]) -> Result<BodyFraming, Invali
             for coding in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                 if coding.eq_ignore_ascii_case(b"chunked") {
                     chunked += 1;
-                } else if !coding.is_empty() {
+                } else if coding.is_empty() {
+                    empty_coding = true;
+                } else {
                     unknown_coding = true;
                 }
             }
@@ -131,7 +133,8 @@ fn framing(is_http10: bool, fields: &[Header<'_>]) -> Result<BodyFraming, Invali
     if unknown_coding {
         return Err(InvalidRequest::TransferCoding);
     }
-    if encodings > 0 && chunked != 1 {
+    // hyper rejects a list that ends in an empty element without a call of the service.
+    if empty_coding || (encodings > 0 && chunked != 1) {
         return Err(InvalidRequest::AmbiguousFraming);
     }
     if hosts > 1 || !valid_host || (hosts == 0 && !is_http10) {
@@ -151,8 +154,7 @@ fn content_length(value: &[u8]) -> Result<u64, InvalidRequest> {
     let number = str::from_utf8(value)
         .ok()
         .and_then(|text| text.parse::<i64>().ok());
-    let number = number.and_then(|number| u64::try_from(number).ok());
-    number.ok_or(InvalidRequest::BodyTooLarge)
+    number.map(i64::unsigned_abs).ok_or(InvalidRequest::BodyTooLarge)
 }
 
 /// Whether the value is a host and an optional port (RFC 3986, sections 3.2.2 and 3.2.3).
@@ -241,6 +243,9 @@ mod tests {
             "Content-Length: -1\r\n",
             "Content-Length:\r\n",
             "Transfer-Encoding:\r\n",
+            "Transfer-Encoding: chunked,\r\n",
+            "Transfer-Encoding: , chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding:\r\n",
             "Transfer-Encoding: chunked, chunked\r\n",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
         ] {
@@ -307,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_malformed() {
+    fn heads_that_are_not_http1_requests_are_malformed() {
         for malformed in [
             "GET /\r\n\r\n",
             "GET / HTTP/2.0\r\n\r\n",

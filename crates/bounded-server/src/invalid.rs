@@ -1,16 +1,17 @@
-//! The reasons to refuse a request because of its head.
+//! Reasons to refuse a request because of its head.
 
 use http::StatusCode;
 
-/// Reason a request was refused because of its head, and with it the connection.
+/// Reason a request was refused because of its head. The server then closes the connection.
 ///
 /// With [`Server::pass_invalid_requests`](crate::Server::pass_invalid_requests), the service receives a request
-/// with this extension and without a body, and returns the response. The method, the target and the other
-/// fields are those of the client, or `GET /` if the head cannot be parsed.
+/// with this extension and without a body, and returns the response. The request has the client's method (`GET`
+/// instead of `CONNECT`), target and fields, except those that concern the connection or the body. If the head
+/// cannot be parsed, the request is `GET /`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidRequest {
-    /// The head is not a request of HTTP/1.0 or HTTP/1.1.
+    /// The head is not that of an HTTP/1.0 or HTTP/1.1 request.
     #[error("malformed request head")]
     Malformed,
     /// The request line exceeds the limit of the head.

@@ -29,14 +29,14 @@
 //!
 //! # Request extensions
 //! Every request has a [`PeerAddress`]. With [`Server::pass_invalid_requests`], a request with an invalid head has
-//! an [`InvalidRequest`]. With [`Server::reserved_connections`], a request above the limit has a
+//! an [`InvalidRequest`]. With [`Server::reserved_connections`], a request on a reserved connection has a
 //! [`ReservedConnection`].
 //!
 //! # Features
 //! `http2` (off by default) adds `Server::http2`, which serves HTTP/2 without TLS by prior knowledge.
 //!
 //! # Logs
-//! The crate logs events with [`tracing`]: the first of successive accept errors at level `ERROR` and their end at
+//! The crate logs events with [`tracing`]: the first of successive accept errors at level `ERROR` and the recovery at
 //! `INFO`, a reached limit at `WARN`, events of single connections at `DEBUG`.
 
 mod body;
@@ -45,6 +45,7 @@ mod head;
 mod invalid;
 mod listeners;
 mod open;
+mod request_body;
 mod server;
 mod state;
 mod stream;
@@ -53,6 +54,7 @@ pub use self::{
     connection::{PeerAddress, ReservedConnection},
     invalid::InvalidRequest,
     listeners::Listeners,
+    request_body::RequestBody,
     server::{GraceExceeded, Server},
 };
 pub use tokio_util::sync::CancellationToken;

@@ -21,7 +21,7 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::fro
 #[derive(Debug)]
 pub struct Listeners {
     listeners: Vec<TcpListener>,
-    /// Listener that is polled first, which alternates.
+    /// Index of the listener that is polled first. It rotates, so none of them is starved.
     first: usize,
     errors: AcceptErrors,
 }
@@ -43,7 +43,7 @@ impl From<Vec<TcpListener>> for Listeners {
 }
 
 impl Listeners {
-    /// Accepts a connection. Errors of the listeners are logged and retried. May be cancelled.
+    /// Accepts a connection. Logs errors of the listeners and retries. Cancel safe.
     pub(crate) async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         loop {
             if let Some(retry_at) = self.errors.retry_at {
@@ -85,7 +85,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Successive errors of the listeners, of which the first and the end are logged.
+/// Successive errors of the listeners. The first error and the recovery are logged.
 #[derive(Debug, Default)]
 struct AcceptErrors {
     number: u32,
@@ -109,7 +109,7 @@ impl AcceptErrors {
     }
 }
 
-/// Returns the delay after an error that `earlier` others preceded. It doubles with each; half of it is random.
+/// Returns the delay after an error with `earlier` predecessors. It doubles with each error, and half of it is random.
 fn delay_after(earlier: u32) -> Duration {
     let (first, max) = BACK_OFF;
     let delay = first.saturating_mul(2_u32.saturating_pow(earlier)).min(max);

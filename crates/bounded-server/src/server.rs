@@ -2,6 +2,7 @@
 //! shutdown.
 
 use std::{
+    collections::VecDeque,
     error::Error,
     fmt,
     net::{IpAddr, SocketAddr},
@@ -11,7 +12,7 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, server::conn::http1};
+use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulConnection, GracefulShutdown},
@@ -19,7 +20,7 @@ use hyper_util::{
 use tokio::{
     net::TcpStream,
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
@@ -27,21 +28,19 @@ use tower_service::Service;
 use crate::{
     connection::Connection,
     listeners::Listeners,
-    open::{Admission, ConnectionLimits, OpenConnections},
+    open::{Admission, CHECK, ConnectionLimits, OpenConnections},
+    request_body::RequestBody,
     state::ConnectionState,
-    stream::{CheckedStream, Pressure, StreamLimits},
+    stream::{CheckedStream, StreamLimits},
 };
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Time after which a server at a limit looks again for a connection that it can replace.
-const HELD_CHECK: Duration = Duration::from_millis(10);
-
-/// Maximum number of bytes of a response in the system's buffer that have not been sent.
+/// Maximum number of unsent bytes of a response in the system's buffer.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MAX_UNSENT: u32 = 128 * 1024;
 
-/// Bytes by which hyper's buffer exceeds the largest head, which hyper must be able to parse.
+/// Number of bytes by which hyper's buffer exceeds the limit of heads, so that hyper can parse every head it gets.
 const BUFFER_MARGIN: usize = 8 * 1024;
 
 /// Error of a shutdown that aborted requests at the end of the grace period.
@@ -152,25 +151,27 @@ impl Server {
 
     /// Sets the maximum number of open connections, at least 1.
     ///
-    /// At the limit, a new connection takes the place of the one that has waited longest for a request or for the rest
-    /// of its body. If all connections have complete requests in progress, further clients wait in the listener's
-    /// backlog.
+    /// At the limit, a new connection replaces the one that has waited longest for a request or for the rest of its body.
+    /// If all connections have complete requests in progress, further clients wait in the listener's backlog.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.connections.all = connections.max(1);
         self
     }
 
-    /// Sets how many of the connections are kept for health probes, none by default.
+    /// Sets how many of the connections are reserved for health probes, none by default.
     ///
-    /// If the others have requests in progress, requests on a further connection have the extension
-    /// [`ReservedConnection`](crate::ReservedConnection), for the service to reject everything but probes.
+    /// While all others have requests in progress, requests on a further connection have the extension
+    /// [`ReservedConnection`](crate::ReservedConnection), so the service can reject everything but probes.
     pub fn reserved_connections(mut self, connections: usize) -> Self {
         self.connections.reserved = connections;
         self
     }
 
-    /// Sets the maximum number of connections of one client address, or network of 64 bits for IPv6, except
-    /// addresses for which `is_proxy` returns true. Unlimited by default.
+    /// Sets the maximum number of connections per client address (per /64 network for IPv6), unlimited by default.
+    /// It does not apply to addresses for which `is_proxy` returns true.
+    ///
+    /// At the limit, a new connection replaces one of the same address that waits for a request. If there is none, the
+    /// new one is closed.
     pub fn max_connections_per_address(
         mut self,
         connections: usize,
@@ -187,16 +188,16 @@ impl Server {
         self
     }
 
-    /// Sets the maximum time for a client to send a request head, from its first byte, or from the connection for
-    /// the first head. The server then closes the connection. HTTP/1 only.
+    /// Sets the maximum time for a client to send a request head, measured from its first byte, or for the first
+    /// head from the start of the connection. The server then closes the connection. HTTP/1 only.
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
         self.streams.header_read_timeout = timeout;
         self
     }
 
     /// Sets the maximum time between a response and the next request on an HTTP/1 connection. It should exceed
-    /// that of a load balancer in front of the server, which would otherwise send a request on a connection that
-    /// is being closed.
+    /// the idle time-out of a load balancer in front of the server, which might otherwise send a request on a
+    /// connection that is being closed.
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
         self.streams.keep_alive_timeout = timeout;
         self
@@ -210,10 +211,9 @@ impl Server {
     }
 
     /// Reduces the write time-out to two seconds while `pressure` returns true, for example because many
-    /// responses wait for slow readers. It is called once per second and slow reader.
+    /// responses wait for slow readers. `pressure` is called once per second for each slow reader.
     pub fn close_slow_readers_under(mut self, pressure: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        let pressure: Pressure = Arc::new(pressure);
-        self.streams.pressure = Some(pressure);
+        self.streams.pressure = Some(Arc::new(pressure));
         self
     }
 
@@ -255,7 +255,7 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), GraceExceeded>
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send + 'static,
         S::Error: Into<BoxError>,
         B: Body + Send + 'static,
@@ -268,30 +268,42 @@ impl Server {
         let mut connections = JoinSet::new();
         let mut open = OpenConnections::new(self.connections.clone());
         let mut shutdown = std::pin::pin!(shutdown);
-        // An accepted connection that waits for another one to end.
-        let mut held: Option<(TcpStream, SocketAddr)> = None;
-        let mut held_check = Instant::now();
+        // Accepted connections that wait to replace others.
+        let mut held = VecDeque::new();
+        let mut held_check = interval(CHECK);
+        held_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Whether the first held connection must be decided about before another is accepted.
+        let mut is_full = false;
         loop {
             let (stream, peer) = tokio::select! {
                 () = &mut shutdown => break,
                 Some(ended) = connections.join_next_with_id() => {
+                    // The task of a connection that was replaced is cancelled.
+                    if ended.is_ok() {
+                        held_check.reset_immediately();
+                    }
                     open.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
                     continue;
                 }
-                accepted = listeners.accept(), if held.is_none() => accepted,
-                () = sleep_until(held_check), if held.is_some() => match held.take() {
+                accepted = listeners.accept(), if !is_full => accepted,
+                _ = held_check.tick(), if !held.is_empty() => match held.pop_front() {
                     Some(held) => held,
                     None => continue,
                 },
             };
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            let admission = open.admit(peer.ip(), (self.is_proxy)(peer.ip()));
+            let admission = open.admit(peer.ip(), (self.is_proxy)(peer.ip()), held.len());
+            is_full = matches!(admission, Admission::Wait(_));
             match admission {
                 Admission::Serve | Admission::Reserve => {}
                 Admission::Close => continue,
-                Admission::Wait => {
-                    held = Some((stream, peer));
-                    held_check = Instant::now() + HELD_CHECK;
+                Admission::Wait(time) => {
+                    held.push_front((stream, peer));
+                    held_check.reset_after(time);
+                    continue;
+                }
+                Admission::Hold => {
+                    held.push_back((stream, peer));
                     continue;
                 }
             }
@@ -309,7 +321,7 @@ impl Server {
                 Protocol::Http1 => {
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
-                        // The stream has this time-out, which would include the time between requests.
+                        // The stream applies this time-out. hyper's would include the time between requests.
                         .header_read_timeout(None)
                         .max_buf_size(self.streams.max_head_bytes + BUFFER_MARGIN)
                         .serve_connection(io, service);
@@ -328,8 +340,9 @@ impl Server {
                 }
             };
             open.insert(peer.ip(), admission, state, task);
+            held.truncate(open.max_held());
         }
-        drop(listeners);
+        drop((listeners, held));
         tokio::time::timeout(self.grace_period, graceful.shutdown())
             .await
             .map_err(|_| GraceExceeded)
@@ -340,7 +353,7 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        // Otherwise a client that does not read has megabytes in the system's buffer, and one that reads slowly seems
+        // Otherwise the system buffers megabytes for a client that does not read, and a client that reads slowly seems
         // to accept nothing for a long time.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT) {

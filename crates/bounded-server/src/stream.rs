@@ -1,8 +1,7 @@
 //! The stream between a socket and hyper.
 //!
-//! It hands over requests whose head is valid, one body after the other, and replaces an invalid head by the head
-//! of a request that the service refuses. It closes connections that wait too long for a head, or whose client
-//! does not read.
+//! It passes requests with valid heads to hyper unchanged, and replaces an invalid head with the head of a request
+//! that the service refuses. It closes connections that wait too long for a head, or whose client does not read.
 
 use std::{
     fmt,
@@ -27,7 +26,7 @@ use crate::{
     state::ConnectionState,
 };
 
-/// Bytes that a client must accept within the write time-out while a response waits.
+/// Number of bytes that a client must accept within the write time-out while a response waits.
 const MIN_PROGRESS: usize = 16 * 1024;
 
 /// Write time-out while memory is scarce.
@@ -36,7 +35,7 @@ const WRITE_TIMEOUT_UNDER_PRESSURE: Duration = Duration::from_secs(2);
 /// Interval at which a waiting response checks its time-out.
 const WRITE_CHECK: Duration = Duration::from_secs(1);
 
-/// Maximum time to discard what the client still sends after the last response. Closing the socket at once would
+/// Maximum time to discard what the client still sends after the last response. Closing the socket immediately would
 /// reset the connection, and the client might lose the response.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -67,9 +66,9 @@ enum Reading {
     /// Position before or within a head.
     Head,
     Body(BodyFraming),
-    /// Replacement of an invalid head, which is handed over. Further bytes are discarded.
+    /// Remaining bytes of the replacement for an invalid head. Further bytes from the client are discarded.
     Refused(Vec<u8>),
-    /// End of what is read.
+    /// Nothing more is read.
     Ended,
 }
 
@@ -104,7 +103,7 @@ struct Writing {
 }
 
 impl CheckedStream {
-    /// Heads are checked if `is_http1`.
+    /// Creates a stream that checks request heads if `is_http1`.
     pub(crate) fn new(
         stream: TcpStream,
         state: Arc<ConnectionState>,
@@ -176,7 +175,7 @@ impl CheckedStream {
     /// Parses the head at the beginning of `bytes`.
     fn parse(&mut self, bytes: &[u8]) -> Parsed {
         let limit = self.limits.max_head_bytes;
-        // Parsing every time that a slow client sends a few bytes would cost the square of the head's length.
+        // Parsing again whenever a slow client sends a few bytes would take quadratic time.
         let parsed = if self.searched > 0 && !head::ends(bytes, self.searched) {
             Parsed::Partial
         } else {
@@ -227,7 +226,7 @@ impl CheckedStream {
                 waited >= self.limits.write_timeout || (waited >= WRITE_TIMEOUT_UNDER_PRESSURE && pressure());
             if is_late && writing.accepted < MIN_PROGRESS {
                 tracing::debug!("closed a connection whose client does not read");
-                // The system would otherwise keep what it has not sent.
+                // Otherwise the system would keep the unsent bytes in memory.
                 if let Err(error) = self.stream.set_zero_linger() {
                     tracing::debug!(%error, "cannot reset a connection");
                 }
@@ -249,7 +248,7 @@ impl CheckedStream {
     ) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Ok(accepted)) => {
-                self.state.wrote();
+                self.state.record_activity();
                 if let Some(writing) = &mut self.writing {
                     writing.accepted += accepted;
                 }
@@ -324,7 +323,7 @@ impl AsyncRead for CheckedStream {
                 Poll::Pending if matches!(this.reading, Reading::Head) => {
                     this.state.wait();
                     ready!(this.poll_head_timeout(cx));
-                    tracing::debug!("closed a connection without a request in time");
+                    tracing::debug!("closed a connection that sent no request in time");
                     this.reading = Reading::Ended;
                     continue;
                 }
@@ -339,7 +338,7 @@ impl AsyncRead for CheckedStream {
                 return Poll::Ready(Ok(()));
             }
             this.state.sent();
-            // Bytes are copied only if hyper must not have them yet.
+            // Bytes are copied only if they must not be passed to hyper yet.
             let cleared = if this.buffer.is_empty() {
                 this.clear(new)
             } else {
@@ -354,7 +353,7 @@ impl AsyncRead for CheckedStream {
     }
 }
 
-/// Moves bytes from the beginning of `buffer`, whose memory is freed when it is empty.
+/// Moves the first `length` bytes of `buffer`, and frees its memory when it is empty.
 fn hand_over(buffer: &mut Vec<u8>, length: usize, into: &mut ReadBuf<'_>) {
     into.put_slice(&buffer[..length]);
     buffer.drain(..length);
@@ -398,11 +397,13 @@ impl AsyncWrite for CheckedStream {
                 return Poll::Ready(Ok(()));
             }
         }
-        if this.poll_discard(cx).is_ready() {
+        // The deadline comes first: discarding what a fast client sends uses up the task's budget, without which
+        // the timer would not complete.
+        let deadline = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        let deadline = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        deadline.as_mut().poll(cx).map(Ok)
+        this.poll_discard(cx).map(|_| Ok(()))
     }
 }
 
@@ -414,7 +415,7 @@ struct Timer {
 }
 
 impl Timer {
-    /// Completes at `deadline`, or at an earlier one for which the timer has been set before.
+    /// Completes at `deadline`, or earlier if the timer was already set to an earlier deadline.
     fn poll_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if !self.is_set || sleep.deadline() > deadline {

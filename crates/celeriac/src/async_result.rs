@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
     broker::{Broker, BrokerError},
+    control::Control,
     exception::Exception,
     result::{ResultMeta, Status},
     result_tree::ResultTree,
@@ -43,6 +45,14 @@ pub enum WaitError {
         /// Id of the revoked task.
         id: TaskId,
         /// Reason: `expired`, `revoked` or `terminated`.
+        reason: String,
+    },
+    /// The return value does not have the type that the caller asked for.
+    #[error("task {id} returned another type than expected: {reason}")]
+    Type {
+        /// Id of the task.
+        id: TaskId,
+        /// Description of the difference, without the value.
         reason: String,
     },
     /// The broker failed.
@@ -80,6 +90,70 @@ impl AsyncResult {
             .collect()
     }
 
+    /// Returns Celery's encoding of the result, `[[id, parent], children]`, from which Python's
+    /// `result_from_tuple` creates a result.
+    #[must_use]
+    pub fn as_tuple(&self) -> Value {
+        self.tree.as_tuple()
+    }
+
+    /// Returns the state of the task; `None` if it has none yet, which Celery calls `PENDING`. A group has no state
+    /// of its own.
+    ///
+    /// # Errors
+    /// Returns an error if the broker cannot be reached.
+    pub async fn state(&self) -> Result<Option<Status>, BrokerError> {
+        let ids = std::slice::from_ref(&self.tree.id);
+        Ok(self.broker.statuses(ids).await?.pop().flatten())
+    }
+
+    /// Returns the result of the task, or `None` if it has none yet.
+    ///
+    /// # Errors
+    /// Returns an error if the broker cannot be reached.
+    pub async fn result(&self) -> Result<Option<ResultMeta>, BrokerError> {
+        self.broker.result(&self.tree.id).await
+    }
+
+    /// Asks all workers not to start the task, or the tasks of a group, and with `terminate` to abort tasks that
+    /// are running. Returns the number of workers that have received the order.
+    ///
+    /// # Errors
+    /// Returns an error if the broker does not confirm.
+    pub async fn revoke(&self, terminate: bool) -> Result<usize, BrokerError> {
+        let mut ids = Vec::new();
+        self.tree.tasks(&mut ids);
+        let arguments = json!({"task_id": ids, "terminate": terminate, "signal": "SIGTERM"});
+        let Value::Object(arguments) = arguments else {
+            return Ok(0);
+        };
+        Control::new(Arc::clone(&self.broker))
+            .cast("revoke", arguments)
+            .await
+    }
+
+    /// Deletes the result, the results before it, and those of a group's tasks.
+    ///
+    /// # Errors
+    /// Returns an error if the broker does not confirm. Repeating the call is harmless.
+    pub async fn forget(&self) -> Result<(), BrokerError> {
+        let mut ids = Vec::new();
+        self.tree.all(&mut ids);
+        self.broker.forget(&ids).await
+    }
+
+    /// Waits for the return value, like [`wait`](Self::wait), and converts it into `T`.
+    ///
+    /// # Errors
+    /// See [`WaitError`].
+    pub async fn wait_as<T: DeserializeOwned>(&self, time: Duration) -> Result<T, WaitError> {
+        let value = self.wait(time).await?;
+        serde_json::from_value(value).map_err(|error| WaitError::Type {
+            id: self.tree.id.clone(),
+            reason: kind_of(&error),
+        })
+    }
+
     /// Waits for the return value; for a group, for the list of its parts' return values.
     ///
     /// A failure of an earlier task in the chain also ends the wait, because this task will never run.
@@ -90,6 +164,15 @@ impl AsyncResult {
         timeout(time, value(self.broker.as_ref(), &self.tree))
             .await
             .unwrap_or(Err(WaitError::TimedOut))
+    }
+}
+
+/// Describes a type error without the value, which may be sensitive.
+fn kind_of(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(", expected ") {
+        Some((_, expected)) => format!("expected {expected}"),
+        None => "it does not have the expected fields".to_owned(),
     }
 }
 

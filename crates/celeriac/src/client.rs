@@ -4,15 +4,18 @@
 use std::{iter, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::{
     async_result::{AsyncResult, WaitError},
     broker::{Broker, BrokerError, LogReply, LoggedSendError, Publication, PublicationLog},
     canvas::{Canvas, CanvasError, SendContext, Sender},
+    compression::Compression,
     control::clock::Clock,
     event::{self, Event},
+    lock::Lock,
     log::debug,
     message::Message,
     observer::{NoopObserver, Observer, SendSpan, SpanHandle, observed},
@@ -30,12 +33,45 @@ const MAX_EVENTS: usize = 1000;
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Client {
+    settings: Arc<Settings>,
+    /// Task on whose behalf this client sends.
+    parent: Option<Arc<Parent>>,
+}
+
+#[derive(Debug, Clone)]
+struct Settings {
     broker: Arc<dyn Broker>,
     observer: Arc<dyn Observer>,
-    origin: Arc<str>,
-    reply_to: Arc<str>,
+    origin: String,
+    reply_to: String,
+    default_queue: String,
+    routes: Vec<(String, String)>,
+    compression: Option<Compression>,
     /// Clock for events, if they are sent.
     events: Option<Arc<Clock>>,
+}
+
+/// Running task on whose behalf other tasks are sent.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    id: TaskId,
+    root: TaskId,
+    /// Results of the tasks sent, in Celery's format.
+    children: Lock<Vec<Value>>,
+}
+
+impl Parent {
+    pub(crate) fn new(id: TaskId, root: TaskId) -> Self {
+        Self {
+            id,
+            root,
+            children: Lock::default(),
+        }
+    }
+
+    pub(crate) fn children(&self) -> Vec<Value> {
+        self.children.lock().clone()
+    }
 }
 
 /// Error of a task whose send failed or was not confirmed.
@@ -66,26 +102,80 @@ pub enum ApplyError {
 impl Client {
     /// Creates a client of a broker.
     pub fn new(broker: Arc<dyn Broker>) -> Self {
-        Self {
+        let settings = Settings {
             broker,
             observer: Arc::new(NoopObserver),
-            origin: system::origin().into(),
-            reply_to: system::random_id().to_string().into(),
+            origin: system::origin(),
+            reply_to: system::random_id().to_string(),
+            default_queue: "celery".to_owned(),
+            routes: Vec::new(),
+            compression: None,
             events: None,
+        };
+        Self {
+            settings: Arc::new(settings),
+            parent: None,
         }
     }
 
+    /// Returns the broker of this client.
+    #[must_use]
+    pub fn broker(&self) -> Arc<dyn Broker> {
+        Arc::clone(&self.settings.broker)
+    }
+
     /// Reports every send to `observer`.
-    pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
-        Self { observer, ..self }
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        Arc::make_mut(&mut self.settings).observer = observer;
+        self
+    }
+
+    /// Sets the queue of signatures that name none; `celery` by default. Equivalent to Celery's
+    /// `task_default_queue`.
+    pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.settings).default_queue = queue.into();
+        self
+    }
+
+    /// Sends tasks whose names match `pattern`, in which `*` stands for any text, to `queue`, unless their
+    /// signatures name one. The first matching route applies. Equivalent to an entry of Celery's `task_routes`.
+    pub fn route(mut self, pattern: impl Into<String>, queue: impl Into<String>) -> Self {
+        let settings = Arc::make_mut(&mut self.settings);
+        settings.routes.push((pattern.into(), queue.into()));
+        self
+    }
+
+    /// Sets the compression of messages whose signatures do not set it; none by default. Equivalent to Celery's
+    /// `task_compression`.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        Arc::make_mut(&mut self.settings).compression = Some(compression);
+        self
     }
 
     /// Sets whether a `task-sent` event is broadcast for every task, as with Celery's `task_send_sent_event`;
     /// off by default. The event shows the task's arguments, shortened, to anyone with access to the broker,
     /// and costs a round trip.
-    pub fn events(self, enabled: bool) -> Self {
-        let events = enabled.then(Arc::default);
-        Self { events, ..self }
+    pub fn events(mut self, enabled: bool) -> Self {
+        Arc::make_mut(&mut self.settings).events = enabled.then(Arc::default);
+        self
+    }
+
+    /// Returns a client that sends on behalf of a running task.
+    pub(crate) fn on_behalf_of(&self, parent: Arc<Parent>) -> Self {
+        Self {
+            settings: Arc::clone(&self.settings),
+            parent: Some(parent),
+        }
+    }
+
+    /// Returns the message of a signature, which is not sent.
+    pub(crate) fn message(&self, signature: Signature) -> Message {
+        signature.into_message(&self.send_context())
+    }
+
+    /// Stores the state of a task.
+    pub(crate) async fn store(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
+        self.settings.broker.store_result(meta).await
     }
 
     /// Sends a task and returns its id once the broker has taken responsibility (see [`Broker::publish`]).
@@ -94,9 +184,10 @@ impl Client {
     /// Returns an error if the broker does not confirm.
     pub async fn send(&self, signature: Signature) -> Result<TaskId, SendError> {
         let (message, sending) = self.prepare(signature);
-        let mut publish = self.broker.publish(message);
+        let mut publish = self.settings.broker.publish(message);
         let response = observed(publish.as_mut(), |poll| sending.span.in_scope(poll)).await;
         if response.is_ok() {
+            self.add_child(|| json!([[sending.id, null], null]));
             self.announce(sending.event.as_slice()).await;
         }
         sending.finish(response)
@@ -106,16 +197,18 @@ impl Client {
     pub async fn send_batch(&self, signatures: Vec<Signature>) -> Vec<Result<TaskId, SendError>> {
         let (messages, batch) = self.prepare_all(signatures);
         let spans = batch.iter().map(|sending| sending.span.handle()).collect();
-        let responses = self.within(spans, self.broker.publish_batch(messages)).await;
+        let responses = self
+            .within(spans, self.settings.broker.publish_batch(messages))
+            .await;
         self.finish_all(batch.into_iter().zip(responses).collect()).await
     }
 
-    /// Sends several tasks in one round trip and numbers them as one batch of `log`, whose length is then the
-    /// number of the batch.
+    /// Sends several tasks in one round trip, as the next batch of `log`. The number of the batch is the new
+    /// length of the log.
     ///
-    /// A publisher that keeps its tasks until they have finished, such as a transactional outbox, finds out
-    /// with [`log_lengths`](Self::log_lengths) which of them the broker has lost. On the in-process broker,
-    /// the call returns when all tasks have finished.
+    /// With [`log_lengths`](Self::log_lengths), a publisher that keeps its tasks until they have finished, such
+    /// as a transactional outbox, finds out which of them the broker has lost. On the in-process broker, the
+    /// call returns when all tasks have finished.
     ///
     /// # Errors
     /// See [`LoggedSendError`].
@@ -127,7 +220,7 @@ impl Client {
         let (messages, batch) = self.prepare_all(signatures);
         let spans = batch.iter().map(|sending| sending.span.handle()).collect();
         let reply = self
-            .within(spans, self.broker.publish_logged(log, messages))
+            .within(spans, self.settings.broker.publish_logged(log, messages))
             .await;
         let response = match &reply {
             Ok(LogReply::Extended(_)) => Ok(()),
@@ -151,7 +244,7 @@ impl Client {
     /// # Errors
     /// Returns an error if the broker cannot be reached.
     pub async fn log_lengths(&self, ids: &[String]) -> Result<Vec<u64>, BrokerError> {
-        self.broker.log_lengths(ids).await
+        self.settings.broker.log_lengths(ids).await
     }
 
     /// Returns the states of several tasks, in order, without their results; `None` if a task has none yet.
@@ -159,7 +252,7 @@ impl Client {
     /// # Errors
     /// Returns an error if the broker cannot be reached.
     pub async fn statuses(&self, ids: &[TaskId]) -> Result<Vec<Option<Status>>, BrokerError> {
-        self.broker.statuses(ids).await
+        self.settings.broker.statuses(ids).await
     }
 
     /// Returns the result of a task, or `None` if it has none yet.
@@ -167,13 +260,13 @@ impl Client {
     /// # Errors
     /// Returns an error if the broker cannot be reached.
     pub async fn result(&self, id: impl Into<TaskId>) -> Result<Option<ResultMeta>, BrokerError> {
-        self.broker.result(&id.into()).await
+        self.settings.broker.result(&id.into()).await
     }
 
     /// Returns a handle to the result of a task sent by any client.
     #[must_use]
     pub fn result_of(&self, id: impl Into<TaskId>) -> AsyncResult {
-        AsyncResult::new(Arc::clone(&self.broker), ResultTree::task(id))
+        AsyncResult::new(self.broker(), ResultTree::task(id))
     }
 
     /// Waits for the return value of a task.
@@ -184,6 +277,18 @@ impl Client {
         self.result_of(id).wait(timeout).await
     }
 
+    /// Waits for the return value of a task and converts it into `T`.
+    ///
+    /// # Errors
+    /// See [`WaitError`].
+    pub async fn wait_as<T: DeserializeOwned>(
+        &self,
+        id: impl Into<TaskId>,
+        timeout: Duration,
+    ) -> Result<T, WaitError> {
+        self.result_of(id).wait_as(timeout).await
+    }
+
     /// Sends a canvas and returns a handle to its results once the broker has taken responsibility for all of
     /// it (see [`Broker::publish_together`]).
     ///
@@ -191,32 +296,43 @@ impl Client {
     /// Returns an error if the canvas cannot be sent as Celery would send it, or if the broker does not
     /// confirm.
     pub async fn apply(&self, canvas: impl Into<Canvas>) -> Result<AsyncResult, ApplyError> {
-        let canvas = canvas.into();
+        self.apply_with(canvas.into(), Publication::default()).await
+    }
+
+    /// Sends a canvas together with `publication`.
+    pub(crate) async fn apply_with(
+        &self,
+        canvas: Canvas,
+        publication: Publication,
+    ) -> Result<AsyncResult, ApplyError> {
         canvas.check()?;
         let mut sender = Sender {
             context: self.send_context(),
-            publication: Publication::default(),
+            publication,
         };
         let tree = sender.apply(canvas.0, &[], Map::new())?;
         let mut publication = sender.publication;
         let messages = publication.messages.iter_mut();
-        let spans: Vec<_> = messages.map(|message| self.observer.sending(message)).collect();
+        let spans: Vec<_> = messages
+            .map(|message| self.settings.observer.sending(message))
+            .collect();
         let handles = spans.iter().map(|span| span.handle()).collect();
-        let publish = self.broker.publish_together(&publication);
+        let publish = self.settings.broker.publish_together(&publication);
         let response = self.within(handles, publish).await;
         for span in spans {
             span.finish(response.as_ref().copied());
         }
         response?;
+        self.add_child(|| tree.trail());
         let messages = publication.messages.iter();
         let events: Vec<Event> = messages.filter_map(|message| self.sent(message)).collect();
         self.announce(&events).await;
-        Ok(AsyncResult::new(Arc::clone(&self.broker), tree))
+        Ok(AsyncResult::new(self.broker(), tree))
     }
 
     /// Returns the `task-sent` event of a message, if events are sent.
     fn sent(&self, message: &Message) -> Option<Event> {
-        let clock = self.events.as_ref()?.tick();
+        let clock = self.settings.events.as_ref()?.tick();
         let queue = message.queue();
         let destination = [
             ("queue", queue.into()),
@@ -227,14 +343,17 @@ impl Client {
         let details = iter::once(id)
             .chain(event::task_fields(message))
             .chain(destination);
-        Some(Event::new("task-sent", &self.origin, clock, details))
+        Some(Event::new("task-sent", &self.settings.origin, clock, details))
     }
 
     /// Broadcasts events. A failure is only logged, because monitors tolerate missing events.
     async fn announce(&self, events: &[Event]) {
         for batch in events.chunks(MAX_EVENTS) {
-            let text = Event::encode_batch(&self.origin, batch);
-            let sent = self.broker.broadcast(event::EXCHANGE, event::TASK_BATCH, text);
+            let text = Event::encode_batch(&self.settings.origin, batch);
+            let sent = self
+                .settings
+                .broker
+                .broadcast(event::EXCHANGE, event::TASK_BATCH, text);
             if let Err(error) = sent.await {
                 debug!(%error, "failed to send task-sent events");
                 return;
@@ -244,14 +363,14 @@ impl Client {
 
     /// Awaits `work` on behalf of several spans.
     async fn within<T>(&self, spans: Vec<SpanHandle>, mut work: BoxFuture<'_, T>) -> T {
-        let span = self.observer.batch_span(&spans);
-        observed(work.as_mut(), |poll| self.observer.in_scope(&span, poll)).await
+        let span = self.settings.observer.batch_span(&spans);
+        observed(work.as_mut(), |poll| self.settings.observer.in_scope(&span, poll)).await
     }
 
     fn prepare(&self, signature: Signature) -> (Message, Sending) {
         let mut message = signature.into_message(&self.send_context());
         let sending = Sending {
-            span: self.observer.sending(&mut message),
+            span: self.settings.observer.sending(&mut message),
             event: self.sent(&message),
             task: message.headers.task.clone(),
             id: message.headers.id.clone(),
@@ -270,16 +389,37 @@ impl Client {
         mut batch: Vec<(Sending, Result<(), BrokerError>)>,
     ) -> Vec<Result<TaskId, SendError>> {
         let sent = batch.iter_mut().filter(|(_, response)| response.is_ok());
-        let events: Vec<Event> = sent.filter_map(|(sending, _)| sending.event.take()).collect();
+        let taken = sent.filter_map(|(sending, _)| {
+            self.add_child(|| json!([[sending.id, null], null]));
+            sending.event.take()
+        });
+        let events: Vec<Event> = taken.collect();
         self.announce(&events).await;
-        let finished = batch.into_iter();
-        finished
+        batch
+            .into_iter()
             .map(|(sending, response)| sending.finish(response))
             .collect()
     }
 
-    fn send_context(&self) -> SendContext<'_> {
-        SendContext::new(system::now(), &self.origin, &self.reply_to)
+    /// Returns the context of tasks sent now.
+    pub(crate) fn send_context(&self) -> SendContext<'_> {
+        let parent = self.parent.as_ref();
+        SendContext {
+            now: system::now(),
+            origin: &self.settings.origin,
+            reply_to: &self.settings.reply_to,
+            queue: &self.settings.default_queue,
+            routes: &self.settings.routes,
+            compression: self.settings.compression,
+            parent: parent.map(|parent| (parent.root.as_str(), parent.id.as_str())),
+        }
+    }
+
+    /// Adds the result of a task that was sent to the children of the running task.
+    fn add_child(&self, result: impl FnOnce() -> Value) {
+        if let Some(parent) = &self.parent {
+            parent.children.lock().push(result());
+        }
     }
 }
 

@@ -2,6 +2,10 @@
 
 use std::{any::type_name, error::Error, fmt};
 
+use serde_json::Value;
+
+use crate::repr;
+
 /// Boxed error, into which `?` converts types that implement [`Error`], strings, and wrappers such as
 /// `anyhow::Error`.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
@@ -24,16 +28,48 @@ pub struct Exception {
     pub module: String,
     /// Message.
     pub message: String,
+    /// Arguments of the constructor, if they are not just the message.
+    arguments: Option<Vec<Value>>,
 }
 
 impl Exception {
-    /// Creates an exception in Python's module `builtins`.
+    /// Creates an exception in Python's module `builtins`, whose only argument is its message.
     pub fn new(type_name: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             type_name: type_name.into(),
             module: "builtins".to_owned(),
             message: message.into(),
+            arguments: None,
         }
+    }
+
+    /// Sets the arguments with which Python clients construct the exception, and the message that Python
+    /// derives from them.
+    ///
+    /// ```
+    /// use celeriac::Exception;
+    ///
+    /// let exception = Exception::new("HTTPError", "").args([404.into(), "not found".into()]);
+    /// assert_eq!(exception.message, "(404, 'not found')");
+    /// ```
+    pub fn args(mut self, arguments: impl IntoIterator<Item = Value>) -> Self {
+        let arguments: Vec<Value> = arguments.into_iter().collect();
+        self.message = match arguments.as_slice() {
+            [] => String::new(),
+            [Value::String(message)] => message.clone(),
+            [one] => repr::value(one),
+            several => repr::tuple(several),
+        };
+        let is_message = matches!(arguments.as_slice(), [Value::String(_)]);
+        self.arguments = (!is_message).then_some(arguments);
+        self
+    }
+
+    /// Returns the arguments of the constructor, as results store them.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<Value> {
+        let only_message = || vec![Value::from(self.message.as_str())];
+        self.arguments.clone().unwrap_or_else(only_message)
     }
 
     /// Sets the module of the class.
@@ -124,6 +160,19 @@ mod tests {
             format!("cannot read the invoice: {}", std::fmt::Error),
         );
         assert_eq!(exception, expected.module("celeriac.exception.tests"));
+    }
+
+    #[test]
+    fn arguments_become_the_message_that_python_shows() {
+        let exception = |arguments: Vec<Value>| Exception::new("E", "").args(arguments);
+        assert_eq!(exception(vec!["no".into()]), Exception::new("E", "no"));
+        assert_eq!(Exception::new("E", "no").arguments(), [Value::from("no")]);
+        assert_eq!(exception(vec![]).message, "");
+        assert_eq!(exception(vec![]).arguments(), [] as [Value; 0]);
+        assert_eq!(exception(vec![7.into()]).message, "7");
+        let several = vec![Value::from(7), Value::from("no")];
+        assert_eq!(exception(several.clone()).message, "(7, 'no')");
+        assert_eq!(exception(several.clone()).arguments(), several);
     }
 
     #[test]

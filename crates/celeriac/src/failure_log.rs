@@ -23,7 +23,7 @@ impl FailureLog {
     }
 
     pub(crate) fn failed(&mut self, error: &BrokerError) {
-        let logged = matches!(error, BrokerError::Unavailable { .. }) || self.warned;
+        let logged = error.is_outage() || self.warned;
         if logged {
             debug!(%error, "{} failed", self.activity);
         } else {

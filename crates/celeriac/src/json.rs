@@ -1,10 +1,21 @@
-//! JSON formatted as by Python's `json.dumps`, with a space after `,` and `:`, and only ASCII. A message that
-//! is decoded and encoded again keeps its bytes.
+//! JSON as Python's `json` module reads and writes it. Texts are formatted as by `json.dumps`, with a space
+//! after `,` and `:`, and only ASCII: a message that is decoded and encoded again keeps its bytes.
+//!
+//! Python's integers are unbounded, and it writes `NaN`, `Infinity` and `-Infinity`. [`Value`] can hold none
+//! of them, and `serde_json` would read a large integer as a float. Every text of a sender therefore passes
+//! through [`exact`], which replaces such a number with an object of one member, [`TAG`]; [`to_string`] writes
+//! the number back. [`ExactNumber`](crate::ExactNumber) reads it.
 
-use std::io;
+use std::{borrow::Cow, io};
 
 use serde::Serialize;
-use serde_json::ser::{Formatter, Serializer};
+use serde_json::{
+    Value,
+    ser::{Formatter, Serializer},
+};
+
+/// Key of the object that stands for a number that [`Value`] cannot hold.
+pub(crate) const TAG: &str = "__celeriac_number__";
 
 /// Serialises a value. All map keys in this crate are strings, as JSON requires.
 pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
@@ -12,47 +23,93 @@ pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
     value
         .serialize(&mut Serializer::with_formatter(&mut text, PythonFormatter))
         .expect("maps have string keys and writing to memory does not fail");
-    String::from_utf8(text).expect("the formatter writes ASCII only")
+    let text = String::from_utf8(text).expect("the formatter writes ASCII only");
+    if text.contains(TAG) { untagged(&text) } else { text }
 }
 
-const NON_NUMBERS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+/// Returns the text of the number that this value stands for, if [`Value`] cannot hold the number itself.
+pub(crate) fn exact_number(value: &Value) -> Option<&str> {
+    let object = value.as_object().filter(|object| object.len() == 1)?;
+    object.get(TAG)?.as_str().filter(|number| is_exact(number))
+}
 
-/// Replaces `NaN`, `Infinity` and `-Infinity`, which Python writes and JSON does not allow, with `null`.
-pub(crate) fn without_non_numbers(text: &[u8]) -> Vec<u8> {
-    let mut clean = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, after)) = rest.split_first() {
-        if let Some(word) = NON_NUMBERS.iter().find(|word| rest.starts_with(word)) {
-            clean.extend_from_slice(b"null");
-            rest = &rest[word.len()..];
+/// Returns whether this is the text of a number that [`Value`] cannot hold.
+pub(crate) fn is_exact(number: &str) -> bool {
+    NON_NUMBERS.contains(&number) || is_beyond_64_bits(number.as_bytes())
+}
+
+const NON_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+/// Returns a JSON text in which every number that [`Value`] cannot hold is tagged.
+pub(crate) fn exact(text: &[u8]) -> Cow<'_, [u8]> {
+    let mut tagged: Vec<u8> = Vec::new();
+    let mut copied = 0;
+    let mut at = 0;
+    while let Some(first) = text.get(at) {
+        let number = match first {
+            b'"' => {
+                at = text.len() - after_string(&text[at + 1..]).len();
+                continue;
+            }
+            b'-' | b'0'..=b'9' | b'N' | b'I' => number(&text[at..]),
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        let Ok(number) = number else {
+            at += number.unwrap_or_else(|length| length);
             continue;
-        }
-        let left = if first == b'"' { after_string(after) } else { after };
-        clean.extend_from_slice(&rest[..rest.len() - left.len()]);
-        rest = left;
+        };
+        tagged.extend_from_slice(&text[copied..at]);
+        tagged.extend_from_slice(format!("{{\"{TAG}\": \"").as_bytes());
+        tagged.extend_from_slice(&text[at..at + number]);
+        tagged.extend_from_slice(b"\"}");
+        at += number;
+        copied = at;
     }
-    clean
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    tagged.extend_from_slice(&text[copied..]);
+    Cow::Owned(tagged)
 }
 
-/// Returns whether a valid JSON text contains an integer that fits neither `i64` nor `u64` and is therefore
-/// read as a float.
-pub(crate) fn has_integer_beyond_64_bits(text: &[u8]) -> bool {
+/// Returns the length of the number at the start of the text: as `Ok` if [`Value`] cannot hold it.
+fn number(text: &[u8]) -> Result<usize, usize> {
+    if let Some(word) = NON_NUMBERS.iter().find(|word| text.starts_with(word.as_bytes())) {
+        return Ok(word.len());
+    }
+    let end = text.iter().position(|byte| !is_number_byte(*byte));
+    let length = end.unwrap_or(text.len());
+    if is_beyond_64_bits(&text[..length]) {
+        Ok(length)
+    } else {
+        Err(length.max(1))
+    }
+}
+
+/// Returns a text written by [`to_string`] with the tagged numbers written as numbers.
+fn untagged(text: &str) -> String {
+    let start = format!("{{\"{TAG}\": \"");
+    let mut clean = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some((&first, after)) = rest.split_first() {
-        match first {
-            b'"' => rest = after_string(after),
-            b'-' | b'0'..=b'9' => {
-                let end = rest.iter().position(|byte| !is_number_byte(*byte));
-                let (number, after) = rest.split_at(end.unwrap_or(rest.len()));
-                if is_beyond_64_bits(number) {
-                    return true;
-                }
+    while let Some(at) = rest.find(&start) {
+        let (before, after) = (&rest[..at], &rest[at + start.len()..]);
+        clean.push_str(before);
+        match after.split_once("\"}") {
+            Some((number, after)) if is_exact(number) => {
+                clean.push_str(number);
                 rest = after;
             }
-            _ => rest = after,
+            _ => {
+                clean.push_str(&start);
+                rest = after;
+            }
         }
     }
-    false
+    clean.push_str(rest);
+    clean
 }
 
 /// Returns the text after a string whose opening quote has been read.
@@ -71,11 +128,12 @@ fn is_number_byte(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
 }
 
+/// Returns whether this is an integer that fits neither `i64` nor `u64`.
 fn is_beyond_64_bits(number: &[u8]) -> bool {
-    let is_integer = !number.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
+    let digits = number.strip_prefix(b"-").unwrap_or(number);
     // 2^63 has 19 digits.
-    is_integer
-        && number.len() >= 19
+    digits.len() >= 19
+        && digits.iter().all(u8::is_ascii_digit)
         && std::str::from_utf8(number)
             .is_ok_and(|digits| digits.parse::<i64>().is_err() && digits.parse::<u64>().is_err())
 }
@@ -120,7 +178,7 @@ impl Formatter for PythonFormatter {
 mod tests {
     use serde_json::json;
 
-    use super::{has_integer_beyond_64_bits, to_string, without_non_numbers};
+    use super::*;
 
     #[test]
     fn json_is_formatted_as_by_python() {
@@ -131,32 +189,38 @@ mod tests {
     }
 
     #[test]
-    fn integers_beyond_64_bits_are_found() {
+    fn numbers_that_json_or_rust_cannot_hold_pass_unchanged() {
         for unchanged in [
             "[]",
             "0",
             "[18446744073709551615, -9223372036854775808]",
             "[1e300, 18446744073709551616.0, 1E+30, -0.000000000000000000000000000001]",
-            r#"{"18446744073709551616": "\"18446744073709551616\\", "a": ["36893488147419103232\\\""]}"#,
+            r#"{"18446744073709551616": "\"18446744073709551616\\", "NaN": "-Infinity\\"}"#,
+            "[true, false, null]",
+            r#""unfinished \"#,
+            "-",
         ] {
-            assert!(!has_integer_beyond_64_bits(unchanged.as_bytes()), "{unchanged}");
+            let text = exact(unchanged.as_bytes());
+            assert!(matches!(text, Cow::Borrowed(_)), "{unchanged}");
         }
         for changed in [
             "18446744073709551616",
             "[-9223372036854775809]",
             r#"{"a": "\\", "b": [1, {"c": 100000000000000000000}]}"#,
+            "[NaN, Infinity, -Infinity, -1, 1180591620717411303424]",
         ] {
-            assert!(has_integer_beyond_64_bits(changed.as_bytes()), "{changed}");
+            let value: Value = serde_json::from_slice(&exact(changed.as_bytes())).unwrap();
+            assert_eq!(to_string(&value), changed);
         }
     }
 
     #[test]
-    fn nan_and_infinity_become_null() {
-        let python = r#"{"a": [NaN, Infinity, -Infinity, -1], "NaN \" Infinity": "-Infinity\\", "b": NaN}"#;
-        assert_eq!(
-            String::from_utf8(without_non_numbers(python.as_bytes())).unwrap(),
-            r#"{"a": [null, null, null, -1], "NaN \" Infinity": "-Infinity\\", "b": null}"#
-        );
-        assert_eq!(without_non_numbers(b"\"unfinished \\"), b"\"unfinished \\");
+    fn objects_that_only_look_like_tagged_numbers_stay() {
+        for text in ["1", "", "1.5", "NaN and more", "123"] {
+            let value = json!({TAG: text});
+            assert_eq!(exact_number(&value), None);
+            let written: Value = serde_json::from_str(&to_string(&value)).unwrap();
+            assert_eq!(written, value);
+        }
     }
 }

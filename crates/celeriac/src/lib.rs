@@ -40,6 +40,7 @@
 //!
 //! # Features
 //!
+//! - `bzip2`, `lzma`, `zstd`: further methods of [`Compression`]. Off by default.
 //! - `telemetry`: the module `otel`, which records OpenTelemetry spans and metrics. Off by default.
 
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
@@ -49,8 +50,11 @@ mod back_off;
 mod broker;
 mod canvas;
 mod client;
+mod compression;
+mod context;
 mod control;
 mod event;
+mod exact_number;
 mod exception;
 mod failure_log;
 #[cfg(fuzzing)]
@@ -64,6 +68,7 @@ mod message;
 mod observer;
 #[cfg(feature = "telemetry")]
 pub mod otel;
+mod rate_limit;
 mod redis;
 mod repr;
 mod result;
@@ -73,6 +78,7 @@ mod schedule;
 mod signature;
 mod system;
 mod task;
+mod task_error;
 mod task_id;
 mod time;
 mod worker;
@@ -81,14 +87,17 @@ pub use self::{
     async_result::{AsyncResult, WaitError},
     broker::{
         Broker, BrokerError, Bus, ChordPart, ChordState, DeadLetter, DeadLetters, Delivery, DeliveryTag,
-        Depth, LastTicks, LetterFilter, LogReply, LoggedSendError, Publication, PublicationLog, Renewal,
-        ReplyTo, RequeueError, RequeueReport, RequeuedMessage, ResultBackend, ServerInfo, Settlement,
-        SettlementStatus, Timetable,
+        Depth, Exchange, LastTicks, LetterFilter, LogReply, LoggedSendError, Publication, PublicationLog,
+        Recovery, Renewal, ReplyTo, RequeueError, RequeueReport, RequeuedMessage, ResultBackend, ServerInfo,
+        Settlement, SettlementStatus, Timetable,
     },
     canvas::{Canvas, CanvasError, chain, chord, group},
     client::{ApplyError, Client, SendError},
+    compression::Compression,
+    context::TaskContext,
     control::{Control, Reply},
     event::Event,
+    exact_number::{ExactNumber, NotExact},
     exception::Exception,
     memory::MemoryBroker,
     message::{DeliveryInfo, Embed, Headers, Message, Poison, PoisonReason, Properties, TimeLimit},
@@ -96,13 +105,15 @@ pub use self::{
         Command, CommandFailure, CommandSpan, NoopObserver, Observer, RunSpan, SendInfo, SendSpan,
         SpanHandle, TaskInfo,
     },
+    rate_limit::{InvalidRate, RateLimit},
     redis::{ConfigError, RedisBroker, RedisConfig, RedisScript},
-    result::{ResultMeta, Status},
-    retry::RetryDelay,
+    result::{ResultMeta, Status, TaskCall},
+    retry::{Retry, RetryDelay},
     schedule::{CatchUp, Cron, CronError, Entry, Interval, Schedule, ScheduleError, Scheduler},
     signature::Signature,
     system::default_node_name,
-    task::{TaskContext, TaskError, TaskOptions, TaskOutcome},
+    task::{TaskOptions, TaskOutcome},
+    task_error::TaskError,
     task_id::TaskId,
     worker::{Worker, WorkerBuilder, WorkerError},
 };

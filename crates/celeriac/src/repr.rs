@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::json;
+
 /// Celery's limit for the two headers, in characters.
 const MAX_CHARS: usize = 1024;
 
@@ -73,7 +75,13 @@ fn write(text: &mut String, item: &Value) {
             separated(text, values, write);
             text.push(']');
         }
-        Value::Object(map) => mapping(text, map),
+        Value::Object(map) => match json::exact_number(item) {
+            Some("NaN") => text.push_str("nan"),
+            Some("Infinity") => text.push_str("inf"),
+            Some("-Infinity") => text.push_str("-inf"),
+            Some(integer) => text.push_str(integer),
+            None => mapping(text, map),
+        },
     }
 }
 
@@ -117,6 +125,10 @@ mod tests {
             (
                 json!(["it's", "say \"it's\"", "a\nb\\"]),
                 r#"("it's", 'say "it\'s"', 'a\nb\\')"#,
+            ),
+            (
+                json!([{json::TAG: "NaN"}, {json::TAG: "1180591620717411303424"}]),
+                "(nan, 1180591620717411303424)",
             ),
             (json!([[1, {"k": "v"}], "é\u{7f}"]), r"([1, {'k': 'v'}], 'é\x7f')"),
         ];

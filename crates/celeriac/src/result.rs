@@ -3,9 +3,16 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::{exception::Exception, json, message::Headers, repr, task_id::TaskId, time};
+use crate::{
+    compression::decompressed_result,
+    exception::Exception,
+    json,
+    message::{Headers, Message},
+    task_id::TaskId,
+    time,
+};
 
 /// State of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +29,23 @@ pub enum Status {
     Failure,
     /// The task expired or was revoked.
     Revoked,
-    /// A custom state set by a Python task.
+    /// A custom state, such as `PROGRESS`.
     #[serde(untagged)]
     Other(String),
+}
+
+impl From<&str> for Status {
+    /// Returns the state with this name, which is custom if Celery does not define it.
+    fn from(name: &str) -> Self {
+        match name {
+            "STARTED" => Self::Started,
+            "SUCCESS" => Self::Success,
+            "RETRY" => Self::Retry,
+            "FAILURE" => Self::Failure,
+            "REVOKED" => Self::Revoked,
+            other => Self::Other(other.to_owned()),
+        }
+    }
 }
 
 impl Status {
@@ -59,30 +80,115 @@ impl Status {
 
 /// State of a task and its result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "FlatMeta")]
 #[non_exhaustive]
 pub struct ResultMeta {
     /// State of the task.
     pub status: Status,
     /// Return value, or the exception of a failure.
-    #[serde(default)]
     pub result: Value,
     /// Traceback of a failure, as text.
-    #[serde(default)]
     pub traceback: Option<String>,
     /// Tasks sent by the task.
-    #[serde(default)]
     pub children: Value,
     /// Time of the final state, in ISO 8601.
-    #[serde(default)]
     pub date_done: Option<String>,
     /// Id of the group the task belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub group_id: Option<String>,
     /// Id of the task that sent this task; from the second attempt on, the task's own id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
+    /// Call of the task, if the worker stores extended results.
+    #[serde(flatten)]
+    pub call: Option<Box<TaskCall>>,
     /// Id of the task.
     pub task_id: TaskId,
+}
+
+/// Call of a task, which extended results contain.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TaskCall {
+    /// Name of the task.
+    pub name: Option<String>,
+    /// Positional arguments.
+    pub args: Value,
+    /// Keyword arguments.
+    pub kwargs: Value,
+    /// Name of the worker.
+    pub worker: Option<String>,
+    /// Number of earlier attempts.
+    pub retries: Option<u32>,
+    /// Queue that the message was sent to.
+    pub queue: Option<String>,
+    /// Names of stamped headers.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub stamped_headers: Value,
+    /// Stamps by name, which are not read from results.
+    #[serde(flatten)]
+    pub stamps: Map<String, Value>,
+}
+
+/// A result as it is stored, read without serde's slower flattening.
+#[derive(Deserialize)]
+struct FlatMeta {
+    status: Status,
+    #[serde(default)]
+    result: Value,
+    #[serde(default)]
+    traceback: Option<String>,
+    #[serde(default)]
+    children: Value,
+    #[serde(default)]
+    date_done: Option<String>,
+    #[serde(default)]
+    group_id: Option<String>,
+    #[serde(default)]
+    parent_id: Option<TaskId>,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    args: Value,
+    #[serde(default)]
+    kwargs: Value,
+    #[serde(default)]
+    worker: Option<String>,
+    #[serde(default)]
+    retries: Option<u32>,
+    #[serde(default)]
+    queue: Option<String>,
+    #[serde(default)]
+    stamped_headers: Value,
+    task_id: TaskId,
+}
+
+impl From<FlatMeta> for ResultMeta {
+    fn from(flat: FlatMeta) -> Self {
+        let call = flat.worker.is_some().then(|| {
+            Box::new(TaskCall {
+                name: flat.name,
+                args: flat.args,
+                kwargs: flat.kwargs,
+                worker: flat.worker,
+                retries: flat.retries,
+                queue: flat.queue,
+                stamped_headers: flat.stamped_headers,
+                stamps: Map::new(),
+            })
+        });
+        Self {
+            status: flat.status,
+            result: flat.result,
+            traceback: flat.traceback,
+            children: flat.children,
+            date_done: flat.date_done,
+            group_id: flat.group_id,
+            parent_id: flat.parent_id,
+            call,
+            task_id: flat.task_id,
+        }
+    }
 }
 
 impl ResultMeta {
@@ -95,7 +201,31 @@ impl ResultMeta {
             date_done: None,
             group_id: headers.group.clone(),
             parent_id: headers.parent_id.clone(),
+            call: None,
             task_id: headers.id.clone(),
+        }
+    }
+
+    /// Adds the call of the task, which the message contains, as with Celery's `result_extended`.
+    #[must_use]
+    pub(crate) fn extended(self, message: &Message, worker: &str) -> Self {
+        let headers = &message.headers;
+        let stamps = headers.stamps.as_object().filter(|stamps| !stamps.is_empty());
+        let call = TaskCall {
+            name: Some(headers.task.clone()),
+            args: message.args.clone().into(),
+            kwargs: message.kwargs.clone().into(),
+            worker: Some(worker.to_owned()),
+            retries: Some(headers.retries),
+            queue: Some(message.queue().to_owned()),
+            stamped_headers: stamps
+                .map(|_| headers.stamped_headers.clone())
+                .unwrap_or_default(),
+            stamps: stamps.cloned().unwrap_or_default(),
+        };
+        Self {
+            call: Some(Box::new(call)),
+            ..self
         }
     }
 
@@ -118,7 +248,7 @@ impl ResultMeta {
     /// Creates the result of a task that failed and will be retried.
     #[must_use]
     pub fn retry(headers: &Headers, exception: &Exception) -> Self {
-        let result = described(exception, &[json!(exception.message)]);
+        let result = described(exception);
         Self {
             traceback: Some(exception.traceback()),
             // Celery counts the retry as a child of the attempt.
@@ -132,21 +262,15 @@ impl ResultMeta {
     pub fn failure(headers: &Headers, exception: &Exception, now: Timestamp) -> Self {
         Self {
             traceback: Some(exception.traceback()),
-            ..Self::rejected(headers, exception, &[json!(exception.message)], now)
+            ..Self::aborted(headers, exception, now)
         }
     }
 
-    /// Creates the result of a task that failed outside of its own code, with the exception's arguments in
-    /// Celery's format and without a traceback.
-    pub(crate) fn rejected(
-        headers: &Headers,
-        exception: &Exception,
-        arguments: &[Value],
-        now: Timestamp,
-    ) -> Self {
+    /// Creates the result of a task that failed outside of its own code, without a traceback.
+    pub(crate) fn aborted(headers: &Headers, exception: &Exception, now: Timestamp) -> Self {
         Self {
             date_done: Some(time::format(now)),
-            ..Self::new(headers, Status::Failure, described(exception, arguments))
+            ..Self::new(headers, Status::Failure, described(exception))
         }
     }
 
@@ -156,29 +280,24 @@ impl ResultMeta {
         let exception = Exception::new("TaskRevokedError", reason.to_owned()).module("celery.exceptions");
         Self {
             date_done: Some(time::format(now)),
-            ..Self::new(headers, Status::Revoked, described(&exception, &[json!(reason)]))
+            ..Self::new(headers, Status::Revoked, described(&exception))
         }
+    }
+
+    /// Creates a state that a task sets while it runs.
+    pub(crate) fn state(headers: &Headers, status: Status, value: Value) -> Self {
+        Self::new(headers, status, value)
     }
 
     /// Returns the exception of a task that failed, is retried or was revoked. Without an exception, all its
     /// fields are empty.
     pub fn exception(&self) -> Exception {
         let text = |name: &str| self.result[name].as_str().unwrap_or_default().to_owned();
-        let message = match &self.result["exc_message"] {
-            Value::Null => String::new(),
-            Value::String(message) => message.clone(),
-            Value::Array(arguments) => match arguments.as_slice() {
-                [] => String::new(),
-                [Value::String(message)] => message.clone(),
-                [one] => repr::value(one),
-                several => repr::tuple(several),
-            },
-            other => repr::value(other),
-        };
-        Exception {
-            type_name: text("exc_type"),
-            module: text("exc_module"),
-            message,
+        let exception = Exception::new(text("exc_type"), "").module(text("exc_module"));
+        match &self.result["exc_message"] {
+            Value::Null => exception,
+            Value::Array(arguments) => exception.args(arguments.iter().cloned()),
+            other => exception.args([other.clone()]),
         }
     }
 
@@ -189,19 +308,36 @@ impl ResultMeta {
     }
 
     /// Decodes a result written by [`encode`](Self::encode) or by a Python worker; returns `None` if it is
-    /// invalid. `NaN` and infinities, which Python writes and JSON does not allow, become null.
+    /// invalid. Numbers that `Value` cannot hold are read as [`ExactNumber`](crate::ExactNumber).
     #[must_use]
     pub fn decode(raw: &[u8]) -> Option<Self> {
-        serde_json::from_slice(raw)
-            .or_else(|_| serde_json::from_slice(&json::without_non_numbers(raw)))
-            .ok()
+        Self::read(raw).ok()
+    }
+
+    /// Decodes a result, or returns the reason that it cannot be decoded.
+    pub(crate) fn read(raw: &[u8]) -> Result<Self, String> {
+        let text = decompressed_result(raw)?;
+        serde_json::from_slice(&json::exact(&text)).map_err(|error| match serialisation(&text) {
+            Some(name) => format!("the result is serialised as {name}, and only JSON is accepted"),
+            None => format!("the result is not JSON: {:?} error", error.classify()),
+        })
     }
 }
 
-fn described(exception: &Exception, arguments: &[Value]) -> Value {
+/// Returns the probable serialisation of a result that is not JSON.
+fn serialisation(raw: &[u8]) -> Option<&'static str> {
+    match raw {
+        [0x80, 2..=5, ..] => Some("pickle"),
+        [0x80..=0x8f | 0xde | 0xdf, ..] => Some("msgpack"),
+        _ if raw.starts_with(b"children:") || raw.starts_with(b"date_done:") => Some("yaml"),
+        _ => None,
+    }
+}
+
+fn described(exception: &Exception) -> Value {
     json!({
         "exc_type": exception.type_name,
-        "exc_message": arguments,
+        "exc_message": exception.arguments(),
         "exc_module": exception.module,
     })
 }
@@ -262,6 +398,6 @@ mod tests {
         assert_eq!(ResultMeta::decode(b"nonsense"), None);
         let meta =
             ResultMeta::decode(br#"{"status": "SUCCESS", "result": [NaN, 1], "task_id": "1"}"#).unwrap();
-        assert_eq!(meta.result, json!([null, 1]));
+        assert!(meta.encode().contains(r#""result": [NaN, 1]"#), "{meta:?}");
     }
 }

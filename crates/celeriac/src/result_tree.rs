@@ -32,12 +32,36 @@ impl ResultTree {
         }
     }
 
+    /// Collects the ids of the tasks whose results form this result.
+    pub(crate) fn tasks(&self, ids: &mut Vec<TaskId>) {
+        match &self.children {
+            Some(children) => children.iter().for_each(|child| child.tasks(ids)),
+            None => ids.push(self.id.clone()),
+        }
+    }
+
+    /// Collects the ids of this result, of the results before it and inside it.
+    pub(crate) fn all(&self, ids: &mut Vec<TaskId>) {
+        ids.push(self.id.clone());
+        let parts = self.children.iter().flatten();
+        parts.chain(&self.parent).for_each(|part| part.all(ids));
+    }
+
     /// Returns Celery's encoding, `[[id, parent], members]`.
     pub(crate) fn as_tuple(&self) -> Value {
         let parent = self.parent.as_ref().map(|parent| parent.as_tuple());
         let tuples = |parts: &Vec<Arc<Self>>| parts.iter().map(|part| part.as_tuple()).collect::<Vec<_>>();
         let children = self.children.as_ref().map(tuples);
         json!([[self.id, parent], children])
+    }
+
+    /// Returns the result of the first task sent, in Celery's encoding, which Celery counts as the child.
+    pub(crate) fn trail(&self) -> Value {
+        let mut first = self;
+        while let Some(parent) = &first.parent {
+            first = parent;
+        }
+        first.as_tuple()
     }
 
     /// Decodes a tuple encoded by [`as_tuple`](Self::as_tuple) or a Python worker.

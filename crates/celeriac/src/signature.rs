@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{
     canvas::{Canvas, Kind, Node, SendContext},
-    message::{MAX_RETRIES, Message, seconds},
+    compression::Compression,
+    message::{COMPRESSION, MAX_RETRIES, Message, seconds},
     task_id::TaskId,
     time,
 };
@@ -29,7 +30,8 @@ use crate::{
 pub struct Signature(Node);
 
 impl Signature {
-    /// Creates a call to the task registered under this name, on the queue `celery`.
+    /// Creates a call to the task registered under this name. Without a queue, it goes to the default queue of the
+    /// process that sends it: a client, or a worker for the later tasks of a canvas.
     pub fn new(task: impl Into<String>) -> Self {
         Self(Node::new(task, Kind::Task))
     }
@@ -114,6 +116,11 @@ impl Signature {
         self
     }
 
+    /// Sets the compression of the message's body; none by default.
+    pub fn compression(self, compression: Compression) -> Self {
+        self.option(COMPRESSION, compression.content_type())
+    }
+
     /// Makes the signature immutable: it does not receive the result of the previous task. Celery's `si`.
     pub fn immutable(mut self) -> Self {
         self.0.immutable = true;
@@ -148,6 +155,18 @@ impl Signature {
     fn option(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.set(name, value);
         self
+    }
+}
+
+impl From<&str> for Signature {
+    fn from(task: &str) -> Self {
+        Self::new(task)
+    }
+}
+
+impl From<String> for Signature {
+    fn from(task: String) -> Self {
+        Self::new(task)
     }
 }
 

@@ -1,8 +1,12 @@
-//! Everything this crate reads from its environment: the time, random ids, the host name, and the resource
-//! usage of the process.
+//! Everything this crate takes from its environment: the time, random ids, threads, the host name, and the
+//! resource usage of the process. Monotonic time is `tokio::time`, and sockets are opened in
+//! `redis::endpoint`.
+
+use std::{io, thread};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 /// Returns the wall-clock time, which message headers and results contain.
@@ -35,6 +39,29 @@ pub(crate) fn tag() -> Uuid {
     let seconds = u64::try_from(now.as_second()).unwrap_or_default();
     let nanoseconds = u32::try_from(now.subsec_nanosecond()).unwrap_or_default();
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds))
+}
+
+/// Runs a future on a thread of its own with its own runtime, so no other task can delay it. The returned
+/// receiver resolves when the future has ended.
+///
+/// # Errors
+/// Returns an error if the system refuses another thread or the runtime's descriptors.
+pub(crate) fn spawn_thread<F: Future<Output = ()> + 'static>(
+    name: &str,
+    future: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<oneshot::Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (ended, end) = oneshot::channel();
+    // The subscriber may be set for the calling thread only.
+    let subscriber = tracing::dispatcher::get_default(tracing::Dispatch::clone);
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        tracing::dispatcher::with_default(&subscriber, || runtime.block_on(future()));
+        // The receiver may have been dropped.
+        let _ = ended.send(());
+    })?;
+    Ok(end)
 }
 
 /// Returns the host name, or `localhost` if the system does not provide one.

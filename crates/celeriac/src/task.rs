@@ -1,25 +1,10 @@
-//! Types for the code of a task: its options, its context, and its errors. Finding and running tasks is left
-//! to the worker.
+//! Options of a task, and the outcomes of its attempts. Finding and running tasks is left to the worker.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use crate::{
-    exception::{BoxError, Exception},
-    message::TimeLimit,
-    retry::RetryDelay,
-    task_id::TaskId,
-};
+use crate::{exception::Exception, message::TimeLimit, rate_limit::RateLimit, retry::RetryDelay};
 
 /// Options of a task. A message can override some of them.
 ///
@@ -38,10 +23,13 @@ pub struct TaskOptions {
     pub(crate) max_retries: Option<u32>,
     pub(crate) retry_delay: RetryDelay,
     pub(crate) time_limit: TimeLimit,
+    pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) track_started: bool,
     pub(crate) acks_late: bool,
     pub(crate) ignore_result: bool,
+    pub(crate) cancel_when_lost: bool,
     pub(crate) parameters: &'static [&'static str],
+    pub(crate) extra_kwargs: bool,
 }
 
 impl Default for TaskOptions {
@@ -57,10 +45,13 @@ impl TaskOptions {
             max_retries: Some(3),
             retry_delay: RetryDelay::default(),
             time_limit: TimeLimit::default(),
+            rate_limit: None,
             track_started: false,
             acks_late: true,
             ignore_result: false,
+            cancel_when_lost: true,
             parameters: &[],
+            extra_kwargs: false,
         }
     }
 
@@ -77,8 +68,8 @@ impl TaskOptions {
         self
     }
 
-    /// Sets the time after which the task is asked to end; see [`TaskContext::soft_time_limit`]. Unlimited by
-    /// default.
+    /// Sets the time after which the task is asked to end; see
+    /// [`TaskContext::soft_time_limit`](crate::TaskContext::soft_time_limit). Unlimited by default.
     pub fn soft_time_limit(mut self, limit: Duration) -> Self {
         self.time_limit.soft = Some(limit);
         self
@@ -87,6 +78,13 @@ impl TaskOptions {
     /// Sets the time after which the task is stopped. Unlimited by default.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit.hard = Some(limit);
+        self
+    }
+
+    /// Sets the maximum rate at which each worker starts the task; unlimited by default. Remote control can
+    /// change it.
+    pub fn rate_limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
+        self.rate_limit = limit.into();
         self
     }
 
@@ -112,159 +110,32 @@ impl TaskOptions {
         self
     }
 
+    /// Sets whether a running task is cancelled, at its next await, when another worker has taken over its
+    /// message; on by default.
+    ///
+    /// This happens if the worker was paused or cut off from the broker for longer than its lease. The other
+    /// worker runs the task again. With `false`, the task continues to its end; in either case its outcome is
+    /// discarded: no result is stored, and no retry or follow-up task is sent.
+    pub fn cancel_when_lost(mut self, cancel: bool) -> Self {
+        self.cancel_when_lost = cancel;
+        self
+    }
+
     /// Sets the names of the positional arguments, which lets callers pass them by keyword.
     ///
-    /// Arguments that a caller omits are null, which an `Option` accepts. Keyword arguments with other names
-    /// are ignored.
+    /// Arguments that a caller omits are null, which an `Option` accepts. A keyword argument with another name
+    /// is a `TypeError`, unless [`extra_kwargs`](Self::extra_kwargs) allows it.
     pub fn parameters(mut self, names: &'static [&'static str]) -> Self {
         self.parameters = names;
         self
     }
-}
 
-/// Context of one attempt at a task.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct TaskContext {
-    /// Task id.
-    pub id: TaskId,
-    /// Registered name.
-    pub task: String,
-    /// Number of earlier attempts.
-    pub retries: u32,
-    /// Name of the worker.
-    pub hostname: String,
-    /// Queue that the message was received from.
-    pub queue: String,
-    /// Task that sent this one; the task itself from its second attempt on.
-    pub parent_id: Option<TaskId>,
-    /// First task of the tree that this task belongs to.
-    pub root_id: Option<TaskId>,
-    /// Whether the message was delivered before to a worker that did not finish the task.
-    pub redelivered: bool,
-    pub(crate) soft: SoftLimit,
-}
-
-impl TaskContext {
-    /// Creates the context of a first attempt, for unit tests of a task. The fields can be changed.
-    ///
-    /// ```
-    /// use celeriac::{TaskContext, TaskError};
-    ///
-    /// async fn add(_: TaskContext, (a, b): (i64, i64)) -> Result<i64, TaskError> {
-    ///     Ok(a + b)
-    /// }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// let sum = add(TaskContext::for_test("math.add"), (2, 3)).await;
-    /// assert_eq!(sum, Ok(5));
-    /// # }
-    /// ```
-    pub fn for_test(task: impl Into<String>) -> Self {
-        Self {
-            id: Uuid::nil().into(),
-            task: task.into(),
-            retries: 0,
-            hostname: "celery@test".to_owned(),
-            queue: "celery".to_owned(),
-            parent_id: None,
-            root_id: None,
-            redelivered: false,
-            soft: SoftLimit::default(),
-        }
-    }
-
-    /// Resolves when the soft time limit has passed. The task can then clean up before the hard limit.
-    ///
-    /// A task that never calls this method is stopped at the soft limit with `SoftTimeLimitExceeded`. A task
-    /// that has called this method continues until it returns or the hard limit stops it.
-    pub fn soft_time_limit(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.soft.watched.store(true, Ordering::Release);
-        self.soft.passed.clone().cancelled_owned()
-    }
-
-    /// Makes the soft time limit pass now, for unit tests of a task.
-    pub fn pass_soft_time_limit(&self) {
-        self.soft.pass();
-    }
-}
-
-/// Soft time limit of one attempt, which the task watches and the worker signals.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SoftLimit {
-    watched: Arc<AtomicBool>,
-    passed: CancellationToken,
-}
-
-impl SoftLimit {
-    /// Notifies the task that the limit has passed. Returns whether the task watches the limit.
-    pub(crate) fn pass(&self) -> bool {
-        self.passed.cancel();
-        self.watched.load(Ordering::Acquire)
-    }
-}
-
-/// Error that ends one attempt at a task.
-///
-/// With `?`, any error becomes a [`Failed`](Self::Failed): types that implement [`std::error::Error`], strings,
-/// and wrappers such as `anyhow::Error`. The exception is named after the error's Rust type, see
-/// [`Exception::from_error`]. [`TaskError::retry`] turns a transient error into a retry:
-///
-/// ```
-/// use celeriac::{TaskContext, TaskError};
-///
-/// async fn count_words(_: TaskContext, (path,): (String,)) -> Result<usize, TaskError> {
-///     let text = std::fs::read(path).map_err(TaskError::retry)?;
-///     Ok(String::from_utf8(text)?.split_whitespace().count())
-/// }
-/// ```
-///
-/// For this conversion to be possible, `TaskError` does not implement [`std::error::Error`] itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TaskError {
-    /// Transient failure. The task is retried until `max_retries` is reached, and then fails with `cause`.
-    Retry {
-        /// Error of this attempt.
-        cause: Exception,
-        /// Delay before the next attempt; [`TaskOptions::retry_delay`] if `None`.
-        countdown: Option<Duration>,
-    },
-    /// Permanent failure.
-    Failed(Exception),
-}
-
-impl TaskError {
-    /// Creates a retry after the task's usual delay.
-    pub fn retry(cause: impl Into<BoxError>) -> Self {
-        Self::Retry {
-            cause: Exception::from_error(cause),
-            countdown: None,
-        }
-    }
-
-    /// Creates a retry after `countdown`.
-    pub fn retry_in(cause: impl Into<BoxError>, countdown: Duration) -> Self {
-        Self::Retry {
-            cause: Exception::from_error(cause),
-            countdown: Some(countdown),
-        }
-    }
-}
-
-impl<E: Into<BoxError>> From<E> for TaskError {
-    fn from(error: E) -> Self {
-        Self::Failed(Exception::from_error(error))
-    }
-}
-
-impl fmt::Display for TaskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Retry { cause, .. } => write!(f, "to be retried: {cause}"),
-            Self::Failed(exception) => exception.fmt(f),
-        }
+    /// Sets whether the task accepts keyword arguments that are not among its parameters, like Python's
+    /// `**kwargs`; off by default. The task finds them in
+    /// [`TaskContext::message`](crate::TaskContext::message).
+    pub fn extra_kwargs(mut self, accept: bool) -> Self {
+        self.extra_kwargs = accept;
+        self
     }
 }
 
@@ -283,9 +154,15 @@ pub enum TaskOutcome {
     },
     /// The task failed permanently.
     Failure(Exception),
-    /// The worker stopped or rejected the task. Contains the exception, and its arguments as results store
-    /// them.
-    Rejected(Exception, Vec<Value>),
+    /// The worker stopped the task, or does not know it.
+    Aborted(Exception),
+    /// The task ended without a result, or was replaced by other tasks.
+    Ignored,
+    /// The task rejected its message.
+    Rejected {
+        /// Whether the message returns to its queue.
+        requeue: bool,
+    },
     /// The task must not run: `expired`, `revoked`, or `terminated` while it ran.
     Revoked(&'static str),
 }
@@ -297,7 +174,9 @@ impl TaskOutcome {
         match self {
             Self::Success(_) => "SUCCESS",
             Self::Retry { .. } => "RETRY",
-            Self::Failure(_) | Self::Rejected(..) => "FAILURE",
+            Self::Failure(_) | Self::Aborted(_) => "FAILURE",
+            Self::Ignored => "IGNORED",
+            Self::Rejected { .. } => "REJECTED",
             Self::Revoked(_) => "REVOKED",
         }
     }
@@ -307,53 +186,8 @@ impl TaskOutcome {
     pub fn exception(&self) -> Option<&Exception> {
         match self {
             Self::Retry { cause, .. } => Some(cause),
-            Self::Failure(exception) | Self::Rejected(exception, _) => Some(exception),
-            Self::Success(_) | Self::Revoked(_) => None,
+            Self::Failure(exception) | Self::Aborted(exception) => Some(exception),
+            Self::Success(_) | Self::Revoked(_) | Self::Ignored | Self::Rejected { .. } => None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    fn failed(returned: Result<(), TaskError>) -> Exception {
-        match returned {
-            Err(TaskError::Failed(exception)) => exception,
-            other => panic!("not failed: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn any_error_fails_a_task_that_uses_the_question_mark() {
-        let exception = failed((|| {
-            Err(io::Error::other("disk full"))?;
-            Ok(())
-        })());
-        assert_eq!(
-            exception,
-            Exception::new("Error", "disk full").module("std.io.error")
-        );
-        let exception = failed((|| {
-            serde_json::from_str::<u8>("one")?;
-            Ok(())
-        })());
-        assert_eq!(exception.module, "serde_json.error");
-        let exception = failed((|| {
-            Err(anyhow::anyhow!("no answer").context("cannot send"))?;
-            Ok(())
-        })());
-        assert_eq!(
-            exception,
-            Exception::new("Error", "cannot send: no answer").module("anyhow")
-        );
-        let known = Exception::new("OperationalError", "down").module("sqlalchemy.exc");
-        let exception = failed((|| {
-            Err(known.clone())?;
-            Ok(())
-        })());
-        assert_eq!(exception, known);
     }
 }

@@ -20,8 +20,8 @@ const QUEUES: usize = 100;
 
 /// Runs `scenario` in a child process.
 ///
-/// In the process of the test: runs the test `test` again in a child, and returns the exported lines. In the
-/// child: runs `scenario` and returns `None`.
+/// In the test process: runs the test `test` again in a child, and returns the exported lines. In the child:
+/// runs `scenario` and returns `None`.
 fn exported(test: &str, scenario: fn(&OtelObserver)) -> Option<Vec<Value>> {
     #[expect(
         clippy::disallowed_methods,

@@ -23,7 +23,7 @@ use crate::output::STDOUT;
 pub(crate) fn write(request: &Request) -> io::Result<()> {
     let message = request.protobuf().clone();
     match request.signal() {
-        Signal::Traces => lines(
+        Signal::Traces => print(
             ExportTraceServiceRequest::decode(message)
                 .map_err(io::Error::other)?
                 .resource_spans
@@ -32,7 +32,7 @@ pub(crate) fn write(request: &Request) -> io::Result<()> {
                 .flat_map(|scope| &scope.spans)
                 .map(span),
         ),
-        Signal::Metrics => lines(
+        Signal::Metrics => print(
             ExportMetricsServiceRequest::decode(message)
                 .map_err(io::Error::other)?
                 .resource_metrics
@@ -41,15 +41,15 @@ pub(crate) fn write(request: &Request) -> io::Result<()> {
                 .flat_map(|scope| &scope.metrics)
                 .map(metric),
         ),
-        Signal::Logs => Ok(()),
+        Signal::Logs => {}
     }
+    Ok(())
 }
 
-fn lines(lines: impl Iterator<Item = Value>) -> io::Result<()> {
+fn print(lines: impl Iterator<Item = Value>) {
     for line in lines {
         STDOUT.write(format!("{line}\n"));
     }
-    Ok(())
 }
 
 fn span(span: &Span) -> Value {

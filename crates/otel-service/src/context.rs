@@ -19,7 +19,7 @@ thread_local! {
 /// Maximum number of links of a span, the default of the specification.
 const MAX_LINKS: usize = 128;
 
-/// Links of the database calls in a context that serves several spans.
+/// Links for the spans of database calls in a context that works on behalf of several spans.
 struct OnBehalfOf(Vec<Link>);
 
 /// Runs `work` without recording spans. Metrics and logs are recorded as usual.
@@ -40,8 +40,8 @@ pub(crate) fn link(cx: &Context) -> Option<Link> {
 
 /// Returns a context for work on behalf of all `contexts`, or `None` if none of them is sampled.
 ///
-/// Spans started in the returned context are children of the first sampled span; spans of database statements
-/// and Redis commands also have links to all sampled spans.
+/// Spans started in the returned context are children of the first sampled span. If several spans are
+/// sampled, the spans of database statements and Redis commands also link to them, up to 128.
 pub fn on_behalf_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Option<Context> {
     let mut sampled = contexts
         .into_iter()
@@ -58,13 +58,13 @@ pub fn on_behalf_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Opti
     Some(first.with_value(OnBehalfOf(links)))
 }
 
-/// Returns the links of database calls in the context `cx`.
+/// Returns the links for the spans of database calls in the context `cx`.
 pub(crate) fn links_of_calls(cx: &Context) -> &[Link] {
     cx.get::<OnBehalfOf>().map_or(&[], |OnBehalfOf(links)| links)
 }
 
-/// Runs `work` with `cx` as the current context during each poll. Unlike `FutureExt::with_context`, borrows
-/// the context.
+/// Runs `work` with `cx` as the current context during each poll. Unlike `FutureExt::with_context`, this
+/// borrows the context.
 pub fn within<T>(cx: &Context, mut work: Pin<&mut impl Future<Output = T>>) -> impl Future<Output = T> {
     poll_fn(move |task| {
         let _attached = cx.clone().attach();

@@ -24,7 +24,7 @@ use crate::providers::{Providers, start_pipeline};
 use crate::recorder::{self, OWN};
 use crate::service::{LogOutput, Service};
 
-/// Maximum wait for the reader of a stream at shutdown.
+/// Maximum time to wait for the reader of each stream at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Reason the set-up failed. Invalid variables cause warnings, not errors.

@@ -45,6 +45,9 @@ pub mod metric {
     /// Finished requests, including those to health endpoints. Instrument: counter, unit: `{request}`.
     pub const HTTP_REQUESTS_TOTAL: &str = "http_requests_total";
 
+    /// Log lines dropped because the reader of the output stalled. Instrument: counter, unit: `{line}`.
+    pub const LOG_OUTPUT_DROPPED: &str = "log.output.dropped";
+
     /// Tasks that were spawned and have not finished. Instrument: updowncounter, unit: `{task}`.
     pub const TOKIO_RUNTIME_ALIVE_TASKS: &str = "tokio.runtime.alive_tasks";
 

@@ -1,6 +1,6 @@
-//! Standard output and standard error. A thread writes each of them from a bounded queue, so that a reader that
-//! stalls never blocks a thread that logs. Lines beyond the bound are dropped and counted; when the reader
-//! continues, one line reports their number.
+//! Standard output and standard error. A separate thread writes each of them from a bounded queue, so a stalled
+//! reader never blocks a thread that logs. Lines that do not fit into the queue are dropped and counted; when the
+//! reader continues, one line reports their number.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -20,11 +20,11 @@ const NON_BLOCKING_INTERVAL: Duration = Duration::from_millis(20);
 pub(crate) static STDOUT: Output = Output::new(Stream::Stdout);
 pub(crate) static STDERR: Output = Output::new(Stream::Stderr);
 
-/// Writes text, which should end with a line feed, to standard output in the order of the log, without blocking.
+/// Writes text, which should end with a line feed, to standard output, in order with the log and without blocking.
 ///
-/// A thread writes the text. If the reader of standard output stalls, up to 1 MiB waits in memory; further text
-/// is dropped, and its lines are counted and reported in one line when the reader continues. Call
-/// [`flush_output`] before the process ends.
+/// A separate thread writes the text. If the reader of standard output stalls, up to 1 MiB waits in memory; further
+/// text is dropped, and one line reports the number of its lines when the reader continues. Call [`flush_output`]
+/// before the process ends.
 pub fn print(text: impl Into<String>) {
     STDOUT.write(text.into());
 }
@@ -35,10 +35,10 @@ pub fn print_error(text: impl Into<String>) {
 }
 
 /// Waits until the log and all text of [`print()`] and [`print_error`] are written, up to `timeout` for each
-/// stream. Returns whether they are.
+/// stream. Returns whether everything was written.
 ///
-/// [`Telemetry::shutdown`](crate::Telemetry::shutdown) flushes the log. Call this function before
-/// [`std::process::exit`] and after text printed later.
+/// [`Telemetry::shutdown`](crate::Telemetry::shutdown) does so, too. Call this function after text that is printed
+/// later, and before [`std::process::exit`].
 pub fn flush_output(timeout: Duration) -> bool {
     let written = STDOUT.flush(timeout);
     STDERR.flush(timeout) && written
@@ -67,6 +67,8 @@ struct Queue {
     size: usize,
     /// Lines dropped since the queue became full. Further lines are also dropped until it is half empty.
     dropped: u64,
+    /// All lines dropped since the process started.
+    dropped_in_total: u64,
     /// Whether the thread is writing lines that it has taken from the queue.
     writing: bool,
     /// Whether the thread runs.
@@ -80,6 +82,7 @@ impl Output {
             lines: VecDeque::new(),
             size: 0,
             dropped: 0,
+            dropped_in_total: 0,
             writing: false,
             started: false,
             report: None,
@@ -103,7 +106,7 @@ impl Output {
         self.lock().report = Some(Box::new(report));
     }
 
-    /// Adds one or several lines to the queue, or drops them if the queue is full.
+    /// Adds one or more lines to the queue, or drops them if the queue is full.
     pub(crate) fn write(&'static self, lines: String) {
         let mut queue = self.lock();
         queue.add(lines);
@@ -116,13 +119,18 @@ impl Output {
         self.changed.notify_all();
     }
 
-    /// Waits until the queue is written, up to `timeout`. Returns whether it is.
+    /// Waits until the queue is written, up to `timeout`. Returns whether it was written.
     pub(crate) fn flush(&self, timeout: Duration) -> bool {
         let waiting = self
             .changed
             .wait_timeout_while(self.lock(), timeout, |queue| !queue.is_written());
         let (_queue, result) = waiting.unwrap_or_else(PoisonError::into_inner);
         !result.timed_out()
+    }
+
+    /// Returns the number of lines dropped since the process started.
+    pub(crate) fn dropped_in_total(&self) -> u64 {
+        self.lock().dropped_in_total
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -156,14 +164,15 @@ impl Queue {
         if self.dropped > 0 || self.size + size > CAPACITY {
             let count = lines.bytes().filter(|byte| *byte == b'\n').count();
             self.dropped += count.max(1) as u64;
+            self.dropped_in_total += count.max(1) as u64;
         } else {
             self.size += size;
             self.lines.push_back(lines);
         }
     }
 
-    /// Takes as many lines as one write should have, at least one. Appends the report of dropped lines, which
-    /// thereby takes their place in the output, once there is room for new lines.
+    /// Takes as many lines as one write should have, at least one. Appends the report of dropped lines once there is
+    /// room for new ones, so the report appears where the lines are missing.
     fn take(&mut self) -> String {
         let mut text = String::new();
         while let Some(next) = self.lines.front()
@@ -273,6 +282,7 @@ mod tests {
         }
         let kept = queue.lines.len();
         assert!(kept > 1000, "{kept}");
+        assert_eq!(queue.dropped, (count - kept) as u64);
         // A line after the gap, once the report has made room for it.
         while queue.dropped > 0 {
             queue.take();
@@ -285,6 +295,7 @@ mod tests {
         );
         assert_eq!(rest.iter().filter(|line| line.contains("dropped")).count(), 1);
         assert_eq!(queue.size, 0);
+        assert_eq!(queue.dropped_in_total, (count - kept) as u64);
     }
 
     #[test]

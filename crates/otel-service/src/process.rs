@@ -1,6 +1,6 @@
 //! Metrics of the process, following the process conventions (OpenTelemetry semantic conventions 1.44,
-//! release candidate). They are read from `/proc/self` whenever metrics are collected; on systems without it,
-//! only `process.uptime` is reported.
+//! release candidate), and of its log output. The former are read from `/proc/self` whenever metrics are collected; on
+//! systems without it, only `process.uptime` is reported.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -10,6 +10,8 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
 use crate::metrics::observe_count;
+use crate::names::metric;
+use crate::output::{STDERR, STDOUT};
 
 /// Clock ticks per second in `/proc` (`USER_HZ`), the same on every Linux target of Rust.
 const CLOCK_TICKS: f64 = 100.0;
@@ -65,6 +67,18 @@ pub(crate) fn observe(meter: &Meter) {
         "Number of UNIX file descriptors in use by the process.",
         file_descriptors,
     );
+    let outputs = [("stdout", &STDOUT), ("stderr", &STDERR)];
+    let outputs = outputs.map(|(stream, output)| ([KeyValue::new("log.iostream", stream)], output));
+    meter
+        .u64_observable_counter(metric::LOG_OUTPUT_DROPPED)
+        .with_unit("{line}")
+        .with_description("Log lines dropped because the reader of the output stalled.")
+        .with_callback(move |observer| {
+            for (stream, output) in &outputs {
+                observer.observe(output.dropped_in_total(), stream);
+            }
+        })
+        .build();
 }
 
 fn read(file: &str) -> Option<String> {

@@ -57,7 +57,7 @@ pub enum Export {
 
 /// Stream that log lines are written to.
 ///
-/// A thread writes the lines; the threads that log never wait for it. See [`print()`](crate::print()).
+/// A separate thread writes the lines; threads that log never wait for it. See [`print()`](crate::print()).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum LogOutput {
     /// Standard output.

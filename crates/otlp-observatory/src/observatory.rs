@@ -19,7 +19,7 @@ use crate::{
     store::Store,
 };
 
-/// Time-out of each step of the shutdown: requests in progress, ingestion, forwarding, health.
+/// Time-out for each step of the shutdown: requests in progress, ingestion, forwarding, health.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Maximum number of open connections of each server.

@@ -15,7 +15,7 @@ impl Backoff {
         Self { delay: first, max }
     }
 
-    /// Returns the next delay, with jitter of half the delay in both directions.
+    /// Returns the next delay, with jitter of up to half the delay in either direction.
     pub(crate) fn next_delay(&mut self) -> Duration {
         let delay = jittered(self.delay, random());
         self.delay = (self.delay * 2).min(self.max);

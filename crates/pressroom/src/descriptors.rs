@@ -1,8 +1,8 @@
-//! The limit of open file descriptors, which bounds the number of connections.
+//! The limit on open file descriptors, which bounds the number of connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors for everything except clients: databases, Redis, files, exporters.
+/// Descriptors for everything except clients: databases, Redis, files and exporters.
 const OTHER: u64 = 64;
 
 /// Raises the soft limit to the hard limit, and returns the number of descriptors for clients, at least 1.
@@ -15,7 +15,7 @@ pub fn for_clients() -> usize {
     let current = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => raised.current,
         Err(error) => {
-            telemetry::warn!(%error, "cannot raise the limit of open files to its maximum");
+            telemetry::warn!(%error, "cannot raise the limit on open files to its maximum");
             limit.current
         }
     };

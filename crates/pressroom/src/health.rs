@@ -1,5 +1,5 @@
-//! Health of the components that the service depends on: the database, Redis and the workers. Probes request it,
-//! and a background job logs changes of the database.
+//! Health of the components that the service depends on: the database, Redis and the workers. Probes request it;
+//! a background job logs when the database becomes able or unable to serve requests.
 
 use std::{
     sync::{
@@ -32,7 +32,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Interval between checks of the database whose result is logged.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Message of a database that does not respond; the reason is in the log, because anyone can request it.
+/// Message about a database that does not respond. Anyone can request it, so the reason is only in the log.
 const DATABASE_UNAVAILABLE: &str = "the database is unavailable";
 
 /// Status of a component.
@@ -53,7 +53,7 @@ impl ComponentStatus {
 #[derive(Debug, Clone)]
 pub struct Checked {
     pub components: Report,
-    /// Reasons and remedies for components that are not healthy, and notices.
+    /// Problems and remedies of components that are not healthy, and notices.
     pub messages: Vec<String>,
 }
 

@@ -1,10 +1,17 @@
-//! Signals and the shutdown of a process. SIGTERM or SIGINT stops the parts of the process, and a second one aborts
-//! it. A part that ends unexpectedly stops the other parts and makes the process fail.
+//! Signals and the shutdown of a process. SIGTERM, SIGINT or SIGQUIT stops the parts of the process, and a second one
+//! aborts it. A part that ends unexpectedly stops the other parts and makes the process fail.
 
-use std::{future::Future, io::IsTerminal as _, sync::LazyLock, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io::{self, IsTerminal as _},
+    sync::LazyLock,
+    task::Poll,
+    time::Duration,
+};
 
+use rustix::process::Signal as Raw;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -12,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// Exit code after a second signal: 128 + SIGTERM, as shells report it.
 const ABORTED: i32 = 143;
 
-/// Maximum wait for the log output before an abort.
+/// Maximum time to write the remaining log output before an abort.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Time added to the grace period, which the parts observe themselves.
@@ -62,35 +69,32 @@ impl Lifecycle {
     /// continue for the delay, stops them, and waits for them up to the grace period.
     ///
     /// # Errors
-    /// Returns the error, after it was logged, if a part failed, ended unexpectedly, or did not stop in time.
+    /// Returns a [`Logged`] error if a part failed, ended unexpectedly, or did not stop in time.
     pub async fn run(mut self, grace: Duration, draining: impl FnOnce()) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        let mut failure: Option<Logged> = None;
+        let mut signals = Signals::new(requests_to_stop().chain(reasons_to_stop()))?;
+        let mut failure = FirstFailure::default();
         tokio::select! {
             biased;
-            _ = terminate.recv() => telemetry::info!("SIGTERM received, stopping"),
-            _ = interrupt.recv() => telemetry::info!("SIGINT received, stopping"),
-            _ = hangup.recv(), if hangup_stops() => telemetry::info!("SIGHUP received, stopping"),
+            name = signals.recv() => telemetry::info!("{name} received, stopping"),
             () = self.shutdown.cancelled() => telemetry::info!("stopping"),
-            Some(ended) = self.parts.join_next() => failure = Some(early_end(ended)),
+            Some(ended) = self.parts.join_next() => failure.record(EARLY, early_end(ended)),
         }
+        // The other signals may repeat without a request to abort.
+        signals.0.truncate(requests_to_stop().count());
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            signals.recv().await;
             telemetry::warn!("received a second signal, aborting");
             telemetry::flush_output(FLUSH_TIMEOUT);
             std::process::exit(ABORTED);
         });
         draining();
         // There is no delay if the parts are already stopping.
-        if failure.is_none() && !self.shutdown.is_cancelled() {
+        if failure.0.is_none() && !self.shutdown.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(self.delay) => {}
-                Some(ended) = self.parts.join_next(), if !self.delay.is_zero() => failure = Some(early_end(ended)),
+                Some(ended) = self.parts.join_next(), if !self.delay.is_zero() => {
+                    failure.record(EARLY, early_end(ended));
+                }
             }
         }
         self.shutdown.cancel();
@@ -101,23 +105,38 @@ impl Lifecycle {
                     Ok((name, Err(error))) => error.context(name),
                     Err(error) => error.into(),
                 };
-                failure.get_or_insert_with(|| Logged::new(error, "a component failed while stopping"));
+                failure.record("a component failed while stopping", error);
             }
         });
         if stopped.await.is_err() {
-            failure.get_or_insert_with(|| Logged::new(anyhow::anyhow!(LATE), "stopping took too long"));
+            failure.record("stopping took too long", anyhow::anyhow!(LATE));
         }
-        failure.map_or(Ok(()), |error| Err(error.into()))
+        failure.0.map_or(Ok(()), |error| Err(error.into()))
     }
 }
 
-fn early_end(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> Logged {
-    let error = match ended {
+/// Log message if a part ends before the process stops.
+const EARLY: &str = "a component failed; stopping";
+
+/// Returns the error of a part that ended before the process stopped.
+fn early_end(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
         Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended unexpectedly"),
         Ok((name, Err(error))) => error.context(name),
         Err(error) => error.into(),
-    };
-    Logged::new(error, "a component failed; stopping")
+    }
+}
+
+/// First failure of a process. Later ones follow from it, so they are not logged.
+#[derive(Default)]
+struct FirstFailure(Option<Logged>);
+
+impl FirstFailure {
+    fn record(&mut self, message: &'static str, error: anyhow::Error) {
+        if self.0.is_none() {
+            self.0 = Some(Logged::new(error, message));
+        }
+    }
 }
 
 /// An error that has been logged.
@@ -132,27 +151,91 @@ impl Logged {
     }
 }
 
-/// Whether SIGHUP stops the process: it does when a terminal that the process reads from is closed.
-fn hangup_stops() -> bool {
-    static AT_START: LazyLock<bool> = LazyLock::new(|| std::io::stdin().is_terminal());
+type NamedSignal = (&'static str, SignalKind);
+
+/// Signals with which operators and supervisors stop a process.
+fn requests_to_stop() -> impl Iterator<Item = NamedSignal> {
+    [
+        ("SIGTERM", SignalKind::terminate()),
+        ("SIGINT", SignalKind::interrupt()),
+        ("SIGQUIT", SignalKind::quit()),
+    ]
+    .into_iter()
+}
+
+/// Signals that announce that the process cannot continue for long.
+fn reasons_to_stop() -> impl Iterator<Item = NamedSignal> {
+    let hangup = has_terminal().then_some(("SIGHUP", SignalKind::hangup()));
+    #[cfg(target_os = "linux")]
+    let power = Some(("SIGPWR", raw(Raw::POWER)));
+    #[cfg(not(target_os = "linux"))]
+    let power = None;
+    [hangup, power, Some(("SIGXCPU", raw(Raw::XCPU)))]
+        .into_iter()
+        .flatten()
+}
+
+/// Signals that make other programs reopen, reload or report something, and signals of timers and limits. By default,
+/// they end or suspend a process at once.
+fn ignored() -> impl Iterator<Item = NamedSignal> {
+    // The terminal sends these to control jobs.
+    let terminal = [
+        ("SIGHUP", SignalKind::hangup()),
+        ("SIGTTIN", raw(Raw::TTIN)),
+        ("SIGTTOU", raw(Raw::TTOU)),
+    ];
+    let others = [
+        ("SIGUSR1", SignalKind::user_defined1()),
+        ("SIGUSR2", SignalKind::user_defined2()),
+        ("SIGALRM", SignalKind::alarm()),
+        ("SIGVTALRM", raw(Raw::VTALARM)),
+        ("SIGPROF", raw(Raw::PROF)),
+        ("SIGIO", SignalKind::io()),
+        // A write beyond the limit of a file's size then fails with an error.
+        ("SIGXFSZ", raw(Raw::XFSZ)),
+    ];
+    let terminal = terminal.into_iter().filter(|_| !has_terminal());
+    terminal.chain(others)
+}
+
+fn raw(signal: Raw) -> SignalKind {
+    SignalKind::from_raw(signal.as_raw())
+}
+
+/// Whether the process was started from a terminal. SIGHUP then means that the terminal is closed.
+fn has_terminal() -> bool {
+    static AT_START: LazyLock<bool> = LazyLock::new(|| io::stdin().is_terminal());
     *AT_START
 }
 
-/// Ignores the signals that operators' tools send to make other programs reopen or reload files, and logs the first
-/// of each kind. By default, each of them would end the process at once.
+/// Receives any of several signals.
+struct Signals(Vec<(&'static str, Signal)>);
+
+impl Signals {
+    fn new(kinds: impl Iterator<Item = NamedSignal>) -> io::Result<Self> {
+        let signals = kinds.map(|(name, kind)| Ok((name, signal(kind)?)));
+        Ok(Self(signals.collect::<io::Result<_>>()?))
+    }
+
+    /// Waits for the next signal, and returns its name.
+    async fn recv(&mut self) -> &'static str {
+        poll_fn(|cx| {
+            let mut signals = self.0.iter_mut();
+            let received =
+                signals.find_map(|(name, signal)| signal.poll_recv(cx).is_ready().then_some(*name));
+            received.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// Ignores the signals that do not stop a process, and logs the first of each kind.
 ///
 /// # Errors
 /// Returns an error if a signal handler cannot be installed.
-pub fn ignore_signals() -> std::io::Result<()> {
-    for (name, kind, ignored) in [
-        ("SIGHUP", SignalKind::hangup(), !hangup_stops()),
-        ("SIGUSR1", SignalKind::user_defined1(), true),
-        ("SIGUSR2", SignalKind::user_defined2(), true),
-    ] {
-        if !ignored {
-            continue;
-        }
-        // The handler stays installed when the task has ended.
+pub fn ignore_signals() -> io::Result<()> {
+    for (name, kind) in ignored() {
+        // The handler stays installed after the task has ended.
         let mut signals = signal(kind)?;
         tokio::spawn(async move {
             signals.recv().await;
@@ -189,5 +272,14 @@ mod tests {
         let running = lifecycle.run(Duration::from_hours(1), drain);
         let error = tokio::time::timeout(Duration::from_secs(20), running).await;
         assert_eq!(format!("{:#}", error.unwrap().unwrap_err()), "broken: no more");
+    }
+
+    #[test]
+    fn only_the_first_failure_is_logged() {
+        let mut failure = FirstFailure::default();
+        for error in ["first", "second"] {
+            failure.record(EARLY, anyhow::anyhow!(error));
+        }
+        assert_eq!(failure.0.unwrap().to_string(), "first");
     }
 }

@@ -12,7 +12,7 @@ use pressroom::{
     lifecycle::Logged,
 };
 
-/// Maximum wait for the reader of standard error.
+/// Maximum time to wait for standard error to accept the message.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {

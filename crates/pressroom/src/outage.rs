@@ -1,5 +1,5 @@
-//! Logs a condition in which many calls fail, such as an outage of the database: one warning when it begins, and
-//! one record with the number of failures at its end.
+//! Logs a condition that makes many calls fail, such as an outage of the database: one warning when it begins,
+//! and one record with the number of failures when it ends.
 
 use std::{
     sync::{
@@ -11,14 +11,15 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-/// Time without failures at the end of an outage, once a failed call has succeeded. Connections fail and recover one after the other.
+/// Time without failures after which an outage is over, if a call of a kind that failed has succeeded. Spans the
+/// time in which connections fail and recover one after the other.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Time without failures after which calls of any kind show that the outage is over; longer than the back-off of
-/// background jobs, whose calls may still fail.
+/// Time without failures after which an outage is over, if a call of any kind has succeeded. Longer than the
+/// back-off of background jobs, whose calls may still fail.
 const LONG_QUIET: Duration = Duration::from_secs(10);
 
-/// Maximum number of recorded kinds of failed calls.
+/// Maximum number of kinds of failed calls that are recorded for an outage.
 const MAX_KINDS: usize = 16;
 
 /// Log of the outages of one service.
@@ -62,23 +63,23 @@ impl OutageLog {
     /// are logged at the beginning and the end of an outage.
     #[must_use]
     pub fn new(began: &'static str, ended: &'static str) -> Arc<Self> {
-        Arc::new(Self {
-            began,
-            ended,
-            until_success: true,
-            outage: Mutex::new(None),
-            ongoing: AtomicBool::new(false),
-        })
+        Self::lasting(began, ended, true)
     }
 
     /// Like [`Self::new`], but an outage ends after two seconds without a failure.
     #[must_use]
     pub fn without_successes(began: &'static str, ended: &'static str) -> Arc<Self> {
-        let mut log = Self::new(began, ended);
-        if let Some(log) = Arc::get_mut(&mut log) {
-            log.until_success = false;
-        }
-        log
+        Self::lasting(began, ended, false)
+    }
+
+    fn lasting(began: &'static str, ended: &'static str, until_success: bool) -> Arc<Self> {
+        Arc::new(Self {
+            began,
+            ended,
+            until_success,
+            outage: Mutex::new(None),
+            ongoing: AtomicBool::new(false),
+        })
     }
 
     /// Counts a failed call, and logs the first one. Call it within a Tokio runtime.
@@ -109,7 +110,7 @@ impl OutageLog {
         }
     }
 
-    /// Records that a call has succeeded.
+    /// Records a successful call.
     pub fn record_success(&self, kind: &'static str) {
         if self.ongoing.load(Ordering::Relaxed)
             && let Some(outage) = &mut *self.outage()

@@ -6,10 +6,10 @@ use bounded_server::Server;
 
 use crate::api::{BodyMemory, TrustedProxies};
 
-/// Maximum number of connections by default, if the limit of open files allows them.
+/// Default maximum number of connections, if the limit on open files allows as many.
 const MAX_CONNECTIONS: usize = 10_000;
 
-/// Connections that are kept for health probes.
+/// Number of connections that are reserved for health probes.
 const RESERVED_CONNECTIONS: usize = 16;
 
 /// Limits of the server.
@@ -17,14 +17,15 @@ const RESERVED_CONNECTIONS: usize = 16;
 pub struct ServerLimits {
     /// Maximum number of connections; `None` for the default.
     pub connections: Option<NonZeroUsize>,
-    /// Maximum number of connections of one client address, except trusted proxies; half of all by default.
+    /// Maximum number of connections from one client address, except trusted proxies; by default half of the
+    /// maximum number of connections.
     pub connections_per_address: Option<NonZeroUsize>,
     pub header_read_timeout: Duration,
     pub keep_alive_timeout: Duration,
     pub write_timeout: Duration,
 }
 
-/// Returns a server for [`api::service`](crate::api::service), which returns the responses to invalid requests.
+/// Returns a server for [`api::service`](crate::api::service), which also responds to invalid requests.
 ///
 /// `descriptors` is the number of file descriptors for clients.
 pub fn server(
@@ -37,7 +38,7 @@ pub fn server(
     let connections = wanted.min(descriptors);
     if connections < wanted {
         telemetry::warn!(
-            "the limit of open files allows only {connections} connections; raise the hard limit (ulimit -Hn), \
+            "the limit on open files allows only {connections} connections; raise the hard limit (ulimit -Hn), \
              or lower MAX_CONNECTIONS"
         );
     }

@@ -1,4 +1,4 @@
-"""Sends tasks to the Rust worker of examples/worker.rs and reads their results."""
+"""Sends tasks to the Rust worker in examples/worker.rs and reads their results."""
 
 import os
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use super::{error::BrokerError, sealed::Sealed};
+use super::{error::BrokerError, exchange::Exchange, sealed::Sealed};
 
 /// Address for the reply to a remote control command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,11 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns the address of the broker.
     fn server(&self) -> ServerInfo;
 
+    /// Returns the address of the server of results.
+    fn result_server(&self) -> ServerInfo {
+        self.server()
+    }
+
     /// Sends `text` to all current listeners and returns their number.
     ///
     /// # Errors
@@ -81,6 +86,17 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
         exchange: &str,
         routing_pattern: &str,
     ) -> Result<BoxStream<'static, Vec<u8>>, BrokerError>;
+
+    /// Binds a queue to a named exchange, for Celery clients that send to the exchange. Repeat at least every hour.
+    ///
+    /// # Errors
+    /// Returns an error if the broker does not confirm. Repeating the call is harmless.
+    async fn bind_queue(
+        &self,
+        queue: &str,
+        exchange: &Exchange,
+        routing_key: &str,
+    ) -> Result<(), BrokerError>;
 
     /// Declares the mailbox of the worker `node` on this exchange. Repeat at least every hour.
     ///

@@ -40,8 +40,8 @@ pub trait DeadLetters: Sealed + Send + Sync {
     /// Returns an error if the broker cannot be reached.
     async fn dead_letter_count(&self) -> Result<u64, BrokerError>;
 
-    /// Removes a letter from the list and, in the same step, publishes `revived` in its place. Returns false,
-    /// without any effect, if the letter is no longer in the list.
+    /// Atomically removes a letter from the list and publishes `revived` in its place. Returns false, without
+    /// any effect, if the letter is no longer in the list.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm. Repeating the call is harmless.
@@ -51,7 +51,7 @@ pub trait DeadLetters: Sealed + Send + Sync {
         revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError>;
 
-    /// Returns a letter's message to the end of its queue, without the marks of earlier deliveries. Returns
+    /// Puts a letter's message back at the end of its queue, without the marks of earlier deliveries. Returns
     /// false if the letter is no longer in the list. With `force`, messages that no worker can run are
     /// requeued too.
     ///
@@ -87,7 +87,7 @@ pub trait DeadLetters: Sealed + Send + Sync {
                 }
                 match self.requeue(&letter, force).await {
                     Ok(true) => report.requeued.push(letter.id),
-                    // Removed concurrently, so it no longer shifts the offset.
+                    // Removed concurrently, so it does not count towards the offset.
                     Ok(false) => {}
                     Err(RequeueError::Broker(error)) => return Err(error),
                     Err(refusal) => {
@@ -122,14 +122,14 @@ pub trait DeadLetters: Sealed + Send + Sync {
     }
 }
 
-/// Selects the letters of an operation.
+/// Predicate that selects the letters of an operation.
 pub type LetterFilter<'a> = &'a (dyn for<'b> Fn(&'b DeadLetter) -> bool + Send + Sync);
 
 /// A message that could not be run, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// Id of the letter, even if its message names no task. Equal letters have equal ids.
+    /// Id of the letter, derived from its list element: equal letters have equal ids.
     pub id: Uuid,
     /// Time at which the letter was added, if the entry contains it.
     pub time: Option<Timestamp>,
@@ -208,7 +208,7 @@ impl Entry {
 }
 
 impl DeadLetter {
-    /// Encodes a message that cannot be run as a list element.
+    /// Encodes the list element for a message that cannot be run.
     pub(crate) fn encode(queue: &str, raw: &[u8], reason: &str) -> String {
         let (name, content) = match std::str::from_utf8(raw) {
             Ok(text) => ("message", text.to_owned()),

@@ -46,15 +46,28 @@ impl Delivery {
 }
 
 /// Result of a renewal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Renewal {
     /// The reservations are renewed.
     Kept,
-    /// The broker has lost its data about this handle, and with it probably all reservations and messages.
+    /// The lease is renewed, but these deliveries are no longer reserved for this handle: another worker has
+    /// taken them over. They must not be run or settled.
+    Taken(Vec<DeliveryTag>),
+    /// The broker has lost data of this handle: all of it, or what was written last.
     /// [Reserve](crate::Broker::reserve) all deliveries in progress again; until then every renewal returns
     /// this value.
     Lost,
+}
+
+/// Numbers of what a worker has written again after a broker had lost it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Deliveries reserved again.
+    pub reserved: usize,
+    /// Settlements written again, with their results, retries and follow-up tasks.
+    pub rewritten: usize,
 }
 
 /// Number of messages that a broker holds.

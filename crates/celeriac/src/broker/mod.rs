@@ -6,21 +6,23 @@ mod bus;
 mod dead;
 mod delivery;
 mod error;
+mod exchange;
 mod publication_log;
 mod results;
 pub(crate) mod sealed;
 mod settlement;
 mod timetable;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 pub use self::{
     bus::{Bus, ReplyTo, ServerInfo},
     dead::{DeadLetter, DeadLetters, LetterFilter, RequeueError, RequeueReport, RequeuedMessage},
-    delivery::{Delivery, DeliveryTag, Depth, Renewal},
+    delivery::{Delivery, DeliveryTag, Depth, Recovery, Renewal},
     error::BrokerError,
+    exchange::Exchange,
     publication_log::{LogReply, LoggedSendError, PublicationLog},
     results::{ChordPart, ChordState, ResultBackend},
     settlement::{Publication, Settlement, SettlementStatus},
@@ -53,8 +55,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// each, in order.
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>>;
 
-    /// Sends several messages and extends `log` in one step, like [`publish`](Self::publish). Sends nothing if
-    /// the broker has lost batches of the log.
+    /// Sends several messages and extends `log` in one step, like [`publish`](Self::publish). Sends nothing
+    /// if the broker has lost batches of the log.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm. If the connection broke, the messages may have been
@@ -88,11 +90,12 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// them.
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError>;
 
-    /// Acknowledges a delivery and stores its result, in one step.
+    /// Acknowledges a delivery and stores its result, in one step. Does nothing and returns false if the
+    /// delivery is no longer held.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
-    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError>;
+    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<bool, BrokerError>;
 
     /// Acknowledges a delivery before its task starts. Returns false if the delivery is no longer held.
     ///
@@ -113,8 +116,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError>;
 
-    /// Acknowledges a delivery and sends `message` in its place, in one step. Does nothing if the delivery is
-    /// no longer held, because it was acknowledged or another worker has taken it over.
+    /// Acknowledges a delivery and sends `message` in its place, in one step. Does nothing and returns false
+    /// if the delivery is no longer held, because it was acknowledged or another worker has taken it over.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
@@ -123,13 +126,14 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         delivery: &Delivery,
         message: Message,
         result: Option<&ResultMeta>,
-    ) -> Result<(), BrokerError>;
+    ) -> Result<bool, BrokerError>;
 
-    /// Returns a message to the head of its queue, marked as redelivered.
+    /// Returns a message to the head of its queue, marked as redelivered. Does nothing and returns false if
+    /// the delivery is no longer held.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
-    async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError>;
+    async fn restore(&self, delivery: &Delivery) -> Result<bool, BrokerError>;
 
     /// Moves a message that cannot be run to the dead-letter list.
     ///
@@ -142,6 +146,14 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError>;
 
+    /// Returns a handle for one worker, with a lease and deliveries of its own, or `None` if any number of
+    /// workers can share this handle.
+    fn for_worker(&self) -> Option<Arc<dyn Broker>>;
+
+    /// Returns a handle with the same lease and deliveries but connections of its own, for a thread with
+    /// another runtime, or `None` if the broker has no connections.
+    fn with_own_connections(&self) -> Option<Arc<dyn Broker>>;
+
     /// Renews the lease of this handle and the reservations of these deliveries. Other workers take over
     /// deliveries that are not renewed in time.
     ///
@@ -151,11 +163,21 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns an error if the broker did not confirm.
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError>;
 
-    /// Reserves deliveries that this handle holds but the broker has lost; see [`Renewal::Lost`].
+    /// Writes again what the broker has lost: the reservations of `deliveries`, which this handle holds, that
+    /// tasks with the tags `acknowledged` have been [acknowledged early](Self::begin), and recent
+    /// settlements; see [`Renewal::Lost`].
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
-    async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError>;
+    async fn reserve(
+        &self,
+        deliveries: &[Delivery],
+        acknowledged: &[DeliveryTag],
+    ) -> Result<Recovery, BrokerError>;
+
+    /// Returns the time for which a renewal is valid, from the moment at which it was requested. Other
+    /// workers may take over the deliveries of a handle that has not renewed its lease for this time.
+    fn lease(&self) -> Duration;
 
     /// Returns the longest time between two calls of [`renew`](Self::renew), and of
     /// [`restore_expired`](Self::restore_expired).

@@ -1,4 +1,4 @@
-//! Numbered batches, from which a publisher learns that the broker has lost messages.
+//! Numbered batches that let a publisher detect that the broker has lost messages.
 
 use thiserror::Error;
 

@@ -19,7 +19,8 @@ use crate::{
 /// breaking users.
 #[async_trait]
 pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
-    /// Stores and announces a result. A state that is not final never replaces a final one.
+    /// Stores and announces a result. `SUCCESS` is never replaced, and a state that is not final never
+    /// replaces a final one.
     ///
     /// # Errors
     /// Returns an error if the backend does not confirm. Repeating the call is harmless.
@@ -42,6 +43,12 @@ pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Returns an error if the backend cannot be reached.
     async fn statuses(&self, ids: &[TaskId]) -> Result<Vec<Option<Status>>, BrokerError>;
+
+    /// Deletes the results of several tasks, and the stored structures of groups with these ids.
+    ///
+    /// # Errors
+    /// Returns an error if the backend does not confirm. Repeating the call is harmless.
+    async fn forget(&self, ids: &[TaskId]) -> Result<(), BrokerError>;
 
     /// Waits for the final result of a task, without a time-out. The wait continues through outages of the
     /// backend and notices results stored during them.

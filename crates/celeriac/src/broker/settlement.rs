@@ -8,12 +8,16 @@ use crate::{message::Message, result::ResultMeta, task_id::TaskId};
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Settlement {
-    /// Results to store and announce: the task's own, and those of tasks that can no longer run.
+    /// Result of the task to store and announce. It does not replace `SUCCESS`.
     pub results: Vec<ResultMeta>,
+    /// Results of tasks that can no longer run, to store and announce. They do not replace a final result.
+    pub skipped: Vec<ResultMeta>,
     /// Tasks to publish.
     pub publication: Publication,
     /// Chords whose headers the task has completed, as the id of the header and the task id of its last part.
     pub chords: Vec<(String, TaskId)>,
+    /// Ids of those headers whose chord fails. Their parts stay until they expire, as with Celery.
+    pub failed_chords: Vec<String>,
 }
 
 /// Result of applying a [`Settlement`].
@@ -36,6 +40,8 @@ pub struct Publication {
     pub messages: Vec<Message>,
     /// Groups that are headers of chords, each with its number of results.
     pub chord_sizes: Vec<(String, u64)>,
+    /// Headers of chords that get more results, each with the number of results to add.
+    pub chord_additions: Vec<(String, u64)>,
     /// Groups whose structure is stored, as Celery saves a `GroupResult`.
     pub groups: Vec<(String, Value)>,
 }

@@ -1,6 +1,12 @@
 //! Composition of canvases, and the check that Celery's workers will run them as intended.
 
-use super::node::{CanvasError, Kind, Node};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::Value;
+
+use super::{
+    node::{CanvasError, Kind, Node},
+    replace::link,
+};
 
 /// One or more tasks that are not sent yet.
 ///
@@ -11,7 +17,7 @@ use super::node::{CanvasError, Kind, Node};
 ///     .then(group([Signature::new("words"), Signature::new("links")]))
 ///     .then(Signature::new("store"));
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a canvas runs only when a client sends it"]
 pub struct Canvas(pub(crate) Node);
 
@@ -36,6 +42,30 @@ fn nodes<T: Into<Canvas>>(tasks: impl IntoIterator<Item = T>) -> Vec<Node> {
     tasks.into_iter().map(|task| task.into().0).collect()
 }
 
+/// Serialises as Celery's dictionary, which Python's `signature()` reads.
+///
+/// ```
+/// use celeriac::{Canvas, Signature};
+///
+/// let canvas = Signature::new("fetch").arg(1).then(Signature::new("store"));
+/// let dictionary = serde_json::to_value(&canvas)?;
+/// assert_eq!(dictionary["task"], "celery.chain");
+/// assert_eq!(serde_json::from_value::<Canvas>(dictionary)?, canvas);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+impl Serialize for Canvas {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.encode().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Canvas {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let dictionary = Value::deserialize(deserializer)?;
+        Node::decode(&dictionary).map(Self).map_err(D::Error::custom)
+    }
+}
+
 impl Canvas {
     /// Returns a chain of this canvas and `next`, which receives the return value. Celery's `|`.
     pub fn then(self, next: impl Into<Self>) -> Self {
@@ -46,6 +76,21 @@ impl Canvas {
         };
         tasks.push(next);
         Self(Node::chain(tasks))
+    }
+
+    /// Sets the queue of all its tasks that do not name one. Without a queue, a task goes to the default queue of
+    /// the process that sends it, which for later tasks is a worker.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.0.set_queue(&queue.into());
+        self
+    }
+
+    /// Adds a task that runs with the return value once the canvas has succeeded, like Celery's `link`: after the
+    /// last task of a chain, and after the body of a chord. For a group, it runs after the first task, as in
+    /// Celery.
+    pub fn on_success(mut self, callback: impl Into<Self>) -> Self {
+        link(&mut self.0, &[callback.into().0.encode()]);
+        self
     }
 
     /// Adds a task that runs with the id of a failed task, like Celery's `link_error`. For a chain, it runs

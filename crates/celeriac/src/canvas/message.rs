@@ -11,7 +11,8 @@ use super::{
     options::{Options, take, take_text},
 };
 use crate::{
-    message::{DeliveryInfo, Embed, Headers, MAX_RETRIES, Message, Properties, TimeLimit},
+    compression::Compression,
+    message::{COMPRESSION, DeliveryInfo, Embed, Headers, MAX_RETRIES, Message, Properties, TimeLimit},
     repr, system,
     task_id::TaskId,
     time,
@@ -25,6 +26,10 @@ pub(crate) struct SendContext<'a> {
     pub reply_to: &'a str,
     /// Queue for signatures that do not name one.
     pub queue: &'a str,
+    /// Patterns of task names with the queues of such tasks, if their signatures do not name one.
+    pub routes: &'a [(String, String)],
+    /// Compression of messages whose signatures do not set it.
+    pub compression: Option<Compression>,
     /// Root id and id of the running task.
     pub parent: Option<(&'a str, &'a str)>,
 }
@@ -37,8 +42,17 @@ impl<'a> SendContext<'a> {
             origin,
             reply_to,
             queue: "celery",
+            routes: &[],
+            compression: None,
             parent: None,
         }
+    }
+
+    /// Returns the queue of a task whose signature does not name one.
+    fn route(&self, task: &str) -> &str {
+        let mut routes = self.routes.iter();
+        let route = routes.find(|(pattern, _)| matches(pattern, task));
+        route.map_or(self.queue, |(_, queue)| queue)
     }
 
     pub(crate) fn message(
@@ -91,6 +105,16 @@ impl<'a> SendContext<'a> {
         if let Some(Value::Object(extra)) = take(options, "headers") {
             headers.extra = extra;
         }
+        let compression = take_text(options, COMPRESSION);
+        match compression.as_deref().map(Compression::find).transpose() {
+            Ok(method) => {
+                if let Some(method) = method.or(self.compression) {
+                    let content_type = Value::from(method.content_type());
+                    headers.extra.insert(COMPRESSION.to_owned(), content_type);
+                }
+            }
+            Err(_) => return Err(CanvasError::Unsupported("the compression is not supported")),
+        }
         let embed = Embed {
             callbacks: signatures(options, "link"),
             errbacks: signatures(options, "link_error"),
@@ -107,7 +131,7 @@ impl<'a> SendContext<'a> {
                 .expires
                 .map(|expires| time::milliseconds_until(expires, self.now).to_string()),
             delivery_info: DeliveryInfo {
-                routing_key: queue.unwrap_or_else(|| self.queue.to_owned()),
+                routing_key: queue.unwrap_or_else(|| self.route(&headers.task).to_owned()),
                 ..DeliveryInfo::default()
             },
             priority: integer(take(options, "priority"), "the priority")?.min(9) as u8,
@@ -123,6 +147,20 @@ impl<'a> SendContext<'a> {
             kwargs,
             embed,
         })
+    }
+}
+
+/// Returns whether a name matches a pattern, in which `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => {
+            let Some(tail) = name.strip_prefix(start) else {
+                return false;
+            };
+            let mut ends = tail.char_indices().map(|(at, _)| at).chain([tail.len()]);
+            ends.any(|at| matches(rest, &tail[at..]))
+        }
     }
 }
 
@@ -155,4 +193,25 @@ fn instant(value: Option<Value>, label: &'static str) -> Result<Option<Timestamp
     let text = value.as_str().or_else(|| value["__value__"].as_str());
     let time = text.and_then(time::parse);
     time.map(Some).ok_or(CanvasError::Malformed(label))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_match_whole_names() {
+        for (pattern, name, expected) in [
+            ("reports.*", "reports.daily", true),
+            ("reports.*", "app.reports.daily", false),
+            ("*.daily", "app.reports.daily", true),
+            ("a*c*e", "abcde", true),
+            ("a*c*e", "abcd", false),
+            ("exact", "exact", true),
+            ("exact", "exactly", false),
+            ("*", "ü", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
 }

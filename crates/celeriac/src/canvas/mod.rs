@@ -7,6 +7,7 @@ mod freeze;
 mod message;
 mod node;
 mod options;
+mod replace;
 mod send;
 #[cfg(test)]
 mod tests;
@@ -18,5 +19,6 @@ pub use self::{
 pub(crate) use self::{
     message::SendContext,
     node::{Kind, Node, list},
+    replace::{ACCUMULATE, replacement},
     send::Sender,
 };

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 /// A signature with its options under Celery's names.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     pub task: String,
     pub args: Vec<Value>,
@@ -16,7 +16,7 @@ pub(crate) struct Node {
     pub kind: Kind,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     Task,
     /// Tasks that run one after another, each with the result of the previous one.
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
 }
 
 /// Tasks that run concurrently, and a task that receives their results.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chord {
     pub header: Vec<Node>,
     /// Options of the header's group, once the group has an id.
@@ -93,6 +93,22 @@ impl Node {
 
     pub(crate) fn set(&mut self, option: &str, value: impl Into<Value>) {
         self.options.insert(option.to_owned(), value.into());
+    }
+
+    /// Sets the queue of all tasks that do not name one.
+    pub(crate) fn set_queue(&mut self, queue: &str) {
+        match &mut self.kind {
+            Kind::Task => {
+                self.options.entry("queue").or_insert_with(|| queue.into());
+            }
+            Kind::Chain(tasks) | Kind::Group(tasks) => {
+                tasks.iter_mut().for_each(|task| task.set_queue(queue));
+            }
+            Kind::Chord(chord) => {
+                chord.header.iter_mut().for_each(|task| task.set_queue(queue));
+                chord.body.set_queue(queue);
+            }
+        }
     }
 
     /// Adds signatures to the list option `link` or `link_error`, unless they are already in the list.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{Canvas, Node, SendContext, Sender, chain, chord, group};
+use super::{Canvas, Kind, Node, SendContext, Sender, chain, chord, group};
 use crate::{Message, Publication, Signature};
 
 fn context(origin: &str) -> SendContext<'_> {
@@ -238,4 +238,23 @@ fn options_of_the_wrong_type_are_an_error() {
         node.set(name, value);
         assert!(sender("o").apply(node, &[], Map::new()).is_err(), "{name}");
     }
+}
+
+#[test]
+fn a_canvas_sets_the_queue_of_tasks_that_name_none_and_links_its_last_task() {
+    let canvas = chord([add(&[1]).queue("own"), add(&[2])], total())
+        .then(add(&[3]))
+        .on_success(add(&[4]).immutable())
+        .queue("q");
+    let Kind::Chain(steps) = &canvas.0.kind else {
+        panic!()
+    };
+    let Kind::Chord(chord) = &steps[0].kind else {
+        panic!()
+    };
+    let queues: Vec<_> = chord.header.iter().map(|task| task.text("queue")).collect();
+    assert_eq!(queues, [Some("own"), Some("q")]);
+    assert_eq!(chord.body.text("queue"), Some("q"));
+    assert_eq!(steps[1].text("queue"), Some("q"));
+    assert_eq!(steps[1].options["link"][0]["args"], json!([4]));
 }

@@ -18,12 +18,7 @@ impl ResultBackend for MemoryBroker {
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        {
-            let mut contents = self.contents.lock();
-            if contents.final_result(&meta.task_id).is_none() {
-                contents.store([meta]);
-            }
-        }
+        self.contents.lock().store_unless_ended([meta]);
         self.stored.notify_waiters();
         Ok(())
     }
@@ -36,6 +31,15 @@ impl ResultBackend for MemoryBroker {
         let contents = self.contents.lock();
         let status = |id| contents.results.get(id).map(|meta| meta.status.clone());
         Ok(ids.iter().map(status).collect())
+    }
+
+    async fn forget(&self, ids: &[TaskId]) -> Result<(), BrokerError> {
+        let mut contents = self.contents.lock();
+        for id in ids {
+            contents.results.remove(id);
+        }
+        contents.result_order.retain(|id| !ids.contains(id));
+        Ok(())
     }
 
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {

@@ -11,7 +11,7 @@ use super::{
     MemoryBroker,
     channels::{LISTENER_BUFFER, Listener, MAX_REPLIES},
 };
-use crate::broker::{BrokerError, Bus, ReplyTo, ServerInfo};
+use crate::broker::{BrokerError, Bus, Exchange, ReplyTo, ServerInfo};
 
 #[async_trait]
 impl Bus for MemoryBroker {
@@ -49,6 +49,11 @@ impl Bus for MemoryBroker {
         });
         let next = async |mut broadcasts: mpsc::Receiver<_>| Some((broadcasts.recv().await?, broadcasts));
         Ok(stream::unfold(broadcasts, next).boxed())
+    }
+
+    async fn bind_queue(&self, _: &str, _: &Exchange, _: &str) -> Result<(), BrokerError> {
+        // Only this crate's clients use the broker, and they name queues.
+        Ok(())
     }
 
     async fn declare_mailbox(&self, _: &str, _: &str) -> Result<(), BrokerError> {

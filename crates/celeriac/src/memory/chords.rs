@@ -36,6 +36,12 @@ impl Chords {
                 ..Header::default()
             };
         }
+        for (group, added) in &publication.chord_additions {
+            let header = self.headers.get_mut(group);
+            if let Some(size) = header.and_then(|header| header.size.as_mut()) {
+                *size += added;
+            }
+        }
         for (group, structure) in &publication.groups {
             self.header(group).structure = Some(structure.clone());
         }

@@ -13,7 +13,7 @@ use super::chords::Chords;
 use crate::{
     broker::{BrokerError, Delivery, DeliveryTag, Publication},
     message::{Message, mark_redelivered},
-    result::ResultMeta,
+    result::{ResultMeta, Status},
     task_id::TaskId,
 };
 
@@ -135,10 +135,12 @@ impl Contents {
         self.results.get(id).filter(|meta| meta.status.is_final())
     }
 
-    /// Stores results, except those that are not final and would replace a final one.
+    /// Stores results, except those that would replace `SUCCESS`, or that are not final and would replace a
+    /// final one.
     pub(super) fn store<'a>(&mut self, results: impl IntoIterator<Item = &'a ResultMeta>) {
         for meta in results {
-            if self.final_result(&meta.task_id).is_some() && !meta.status.is_final() {
+            let stored = self.final_result(&meta.task_id).map(|stored| &stored.status);
+            if stored.is_some_and(|stored| *stored == Status::Success || !meta.status.is_final()) {
                 continue;
             }
             if self.results.insert(meta.task_id.clone(), meta.clone()).is_none() {
@@ -149,6 +151,15 @@ impl Contents {
             && let Some(oldest) = self.result_order.pop_front()
         {
             self.results.remove(&oldest);
+        }
+    }
+
+    /// Stores results of tasks that have no final result yet.
+    pub(super) fn store_unless_ended<'a>(&mut self, results: impl IntoIterator<Item = &'a ResultMeta>) {
+        for meta in results {
+            if self.final_result(&meta.task_id).is_none() {
+                self.store([meta]);
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use self::contents::{Contents, Reserved};
 use crate::{
     broker::{
         Broker, BrokerError, DeadLetter, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog,
-        Renewal, Settlement, SettlementStatus, sealed::Sealed,
+        Recovery, Renewal, Settlement, SettlementStatus, sealed::Sealed,
     },
     lock::Lock,
     log::warn,
@@ -38,6 +38,8 @@ const WAIT: Duration = Duration::from_millis(100);
 /// Broker inside one process; its messages and results are lost when it is dropped.
 pub struct MemoryBroker {
     visibility_timeout: Duration,
+    /// Whether a publisher waits until its task has finished.
+    waits: bool,
     contents: Lock<Contents>,
     /// Notified when a message is added to a queue.
     arrived: Notify,
@@ -64,6 +66,7 @@ impl MemoryBroker {
     pub fn new(capacity: usize) -> Self {
         Self {
             visibility_timeout: Duration::from_secs(60),
+            waits: true,
             contents: Lock::new(Contents {
                 capacity,
                 ..Contents::default()
@@ -83,6 +86,11 @@ impl MemoryBroker {
         }
     }
 
+    /// Makes publishers return when their message is in its queue.
+    pub(crate) fn without_waiting(self) -> Self {
+        Self { waits: false, ..self }
+    }
+
     /// Publishes a raw list element, which need not be a valid message; see [`publish`](Broker::publish).
     ///
     /// # Errors
@@ -94,6 +102,9 @@ impl MemoryBroker {
             contents.publish(queue, priority, raw)
         };
         self.arrived.notify_waiters();
+        if !self.waits {
+            return Ok(());
+        }
         completion.await.map_err(|_| shutting_down())
     }
 
@@ -101,27 +112,26 @@ impl MemoryBroker {
         self.contents.lock().logs.get(log).copied().unwrap_or_default()
     }
 
-    /// Stores a result and removes a delivery that has no follow-up tasks. Calls `if_held` if the delivery is
-    /// held.
+    /// Stores a result and removes a delivery that has no follow-up tasks, if the delivery is held, and calls
+    /// `if_held`. Returns whether it was held.
     fn settle_alone(
         &self,
         delivery: &Delivery,
         result: Option<&ResultMeta>,
         if_held: impl FnOnce(&mut Contents),
-    ) {
-        let removed = {
+    ) -> bool {
+        let reserved = {
             let mut contents = self.contents.lock();
+            let Some(reserved) = contents.remove(&delivery.tag) else {
+                return false;
+            };
             contents.store(result);
-            let removed = contents.remove(&delivery.tag);
-            if removed.is_some() {
-                if_held(&mut contents);
-            }
-            removed
+            if_held(&mut contents);
+            reserved
         };
         self.stored.notify_waiters();
-        if let Some(reserved) = removed {
-            reserved.message.complete();
-        }
+        reserved.message.complete();
+        true
     }
 }
 
@@ -175,6 +185,9 @@ impl Broker for MemoryBroker {
             }
         }
         self.arrived.notify_waiters();
+        if !self.waits {
+            return Ok(());
+        }
         let completed = try_join_all(completions).await;
         completed.map(|_| ()).map_err(|_| shutting_down())
     }
@@ -197,6 +210,7 @@ impl Broker for MemoryBroker {
                 contents.chords.end(group);
             }
             contents.store(&settlement.results);
+            contents.store_unless_ended(&settlement.skipped);
             contents.begin_chords(&settlement.publication);
             // The publisher is notified only after the messages that its message causes.
             for message in &settlement.publication.messages {
@@ -223,9 +237,8 @@ impl Broker for MemoryBroker {
         Ok(self.contents.lock().take(queues, max))
     }
 
-    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
-        self.settle_alone(delivery, result, |_| {});
-        Ok(())
+    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<bool, BrokerError> {
+        Ok(self.settle_alone(delivery, result, |_| {}))
     }
 
     async fn replace(
@@ -233,11 +246,11 @@ impl Broker for MemoryBroker {
         delivery: &Delivery,
         message: Message,
         result: Option<&ResultMeta>,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<bool, BrokerError> {
         {
             let mut contents = self.contents.lock();
             let Some(Reserved { message: held, .. }) = contents.remove(&delivery.tag) else {
-                return Ok(());
+                return Ok(false);
             };
             contents.store(result);
             // The publisher keeps waiting for the message that replaces its own.
@@ -245,14 +258,15 @@ impl Broker for MemoryBroker {
         }
         self.stored.notify_waiters();
         self.arrived.notify_waiters();
-        Ok(())
+        Ok(true)
     }
 
-    async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
-        if self.contents.lock().restore(&delivery.tag) {
+    async fn restore(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
+        let restored = self.contents.lock().restore(&delivery.tag);
+        if restored {
             self.arrived.notify_waiters();
         }
-        Ok(())
+        Ok(restored)
     }
 
     async fn bury(
@@ -276,20 +290,38 @@ impl Broker for MemoryBroker {
         Ok(())
     }
 
+    fn for_worker(&self) -> Option<Arc<dyn Broker>> {
+        None
+    }
+
+    fn with_own_connections(&self) -> Option<Arc<dyn Broker>> {
+        None
+    }
+
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
         let now = Instant::now();
         let mut contents = self.contents.lock();
+        let mut taken = Vec::new();
         for tag in deliveries {
-            if let Some(reserved) = contents.reserved.get_mut(tag) {
-                reserved.renewed = now;
+            match contents.reserved.get_mut(tag) {
+                Some(reserved) => reserved.renewed = now,
+                None => taken.push(tag.clone()),
             }
         }
-        Ok(Renewal::Kept)
+        Ok(if taken.is_empty() {
+            Renewal::Kept
+        } else {
+            Renewal::Taken(taken)
+        })
     }
 
-    async fn reserve(&self, _: &[Delivery]) -> Result<(), BrokerError> {
+    async fn reserve(&self, _: &[Delivery], _: &[DeliveryTag]) -> Result<Recovery, BrokerError> {
         // Reservations are lost only together with the process.
-        Ok(())
+        Ok(Recovery::default())
+    }
+
+    fn lease(&self) -> Duration {
+        self.visibility_timeout
     }
 
     fn renew_interval(&self) -> Duration {

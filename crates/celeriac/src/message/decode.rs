@@ -7,11 +7,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
 use super::{
-    Embed, Headers, Message, Poison, PoisonReason, Properties,
+    COMPRESSION, Embed, Headers, Message, Poison, PoisonReason, Properties,
     envelope::{Envelope, Members},
     headers::string,
 };
-use crate::{json, task_id::TaskId};
+use crate::{compression::Compression, json, task_id::TaskId};
 
 impl Message {
     /// Decodes a list element. Does not panic on any input.
@@ -19,8 +19,9 @@ impl Message {
     /// # Errors
     /// Returns a [`Poison`] if no worker could run the message.
     pub fn decode(raw: &[u8]) -> Result<Self, Poison> {
+        let raw = json::exact(raw);
         let mut envelope: Envelope<'_> =
-            serde_json::from_slice(raw).map_err(|error| PoisonReason::NotJson(syntax_error(&error)))?;
+            serde_json::from_slice(&raw).map_err(|error| PoisonReason::NotJson(syntax_error(&error)))?;
         let headers = envelope.headers.take();
         let headers = headers.ok_or(PoisonReason::Missing("headers"))?;
         let task = headers.text("task").map(str::to_owned);
@@ -41,7 +42,9 @@ fn read(
 ) -> Result<Message, PoisonReason> {
     let properties = envelope.properties.take();
     let properties = Properties::read(properties.ok_or(PoisonReason::Missing("properties"))?)?;
-    let body = body(&envelope, properties.body_encoding.as_deref())?;
+    let compression = headers.text(COMPRESSION).map(Compression::find).transpose();
+    let compression = compression.map_err(|error| PoisonReason::Compression(error.to_string()))?;
+    let body = body(&envelope, properties.body_encoding.as_deref(), compression)?;
     match body {
         Value::Array(parts) => {
             let task = task.ok_or(PoisonReason::Missing("headers.task"))?;
@@ -53,7 +56,11 @@ fn read(
     }
 }
 
-fn body(envelope: &Envelope<'_>, body_encoding: Option<&str>) -> Result<Value, PoisonReason> {
+fn body(
+    envelope: &Envelope<'_>,
+    body_encoding: Option<&str>,
+    compression: Option<Compression>,
+) -> Result<Value, PoisonReason> {
     let content_type = envelope.content_type.as_deref().unwrap_or_default();
     if content_type != "application/json" {
         return Err(PoisonReason::ContentType(shorten(content_type)));
@@ -72,12 +79,15 @@ fn body(envelope: &Envelope<'_>, body_encoding: Option<&str>) -> Result<Value, P
         },
         Some(other) => return Err(PoisonReason::BodyEncoding(shorten(other))),
     };
-    let body =
-        serde_json::from_slice(&text).map_err(|error| PoisonReason::BodyNotJson(syntax_error(&error)))?;
-    if json::has_integer_beyond_64_bits(&text) {
-        return Err(PoisonReason::IntegerTooLarge);
-    }
-    Ok(body)
+    let text = match compression {
+        None => text,
+        Some(method) => {
+            let decompressed = method.decompress(&text);
+            Cow::Owned(decompressed.map_err(|error| PoisonReason::Decompression(error.to_string()))?)
+        }
+    };
+    serde_json::from_slice(&json::exact(&text))
+        .map_err(|error| PoisonReason::BodyNotJson(syntax_error(&error)))
 }
 
 fn protocol_2(headers: Headers, properties: Properties, parts: Vec<Value>) -> Result<Message, PoisonReason> {

@@ -22,7 +22,7 @@ pub use self::{
     poison::{Poison, PoisonReason},
     properties::{DeliveryInfo, Properties},
 };
-use crate::{json, system};
+use crate::{compression::Compression, json, system};
 
 /// A task message.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,8 +77,13 @@ impl Message {
         if properties.body_encoding.as_deref() != Some("base64") {
             properties.to_mut().body_encoding = Some("base64".to_owned());
         }
+        let compression = self.headers.extra.get(COMPRESSION).and_then(Value::as_str);
+        let body = match compression.map(Compression::find) {
+            Some(Ok(method)) => STANDARD.encode(method.compress(body.as_bytes())),
+            _ => STANDARD.encode(body),
+        };
         json::to_string(&Envelope {
-            body: STANDARD.encode(body),
+            body,
             content_encoding: "utf-8",
             content_type: "application/json",
             headers: &self.headers,
@@ -118,6 +123,9 @@ impl Message {
         next
     }
 }
+
+/// Header of kombu that names the compression of the body.
+pub(crate) const COMPRESSION: &str = "compression";
 
 /// Name of the header and of the member of `delivery_info` that mark a redelivered message.
 const REDELIVERED: &str = "redelivered";
@@ -173,7 +181,7 @@ fn rewrite(
     headers: impl FnOnce(&mut Map<String, Value>),
     info: impl FnOnce(&mut Map<String, Value>),
 ) -> Option<String> {
-    let mut envelope: Map<String, Value> = serde_json::from_slice(raw).ok()?;
+    let mut envelope: Map<String, Value> = serde_json::from_slice(&json::exact(raw)).ok()?;
     if let Some(Value::Object(map)) = envelope.get_mut("headers") {
         headers(map);
     }

@@ -50,18 +50,18 @@ pub enum PoisonReason {
     /// The body is declared as base64 but is not valid base64.
     #[error("the body is not base64: {0}")]
     Base64(String),
+    /// The compression of the body is unknown, or its feature is off.
+    #[error("{0}")]
+    Compression(String),
+    /// The body is not compressed as its header says.
+    #[error("the body cannot be decompressed: {0}")]
+    Decompression(String),
     /// The decoded body is not JSON.
     #[error("the body is not JSON: {0}")]
     BodyNotJson(String),
     /// The decoded body is JSON but does not have the form `[args, kwargs, embed]`.
     #[error("the body is not [args, kwargs, embed]: {0}")]
     BodyShape(&'static str),
-    /// The body contains an integer beyond 64 bits.
-    ///
-    /// Python's integers are unbounded. Here, the number would become a float, and the task would run with a
-    /// different value.
-    #[error("the body contains an integer beyond 64 bits")]
-    IntegerTooLarge,
     /// A header has an invalid value.
     #[error("the header {name} is not {expected}")]
     Header {

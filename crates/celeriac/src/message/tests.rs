@@ -191,8 +191,12 @@ fn every_kind_of_poison_has_its_reason() {
         (with_body("[[], null, {}]"), "kwargs is not an object"),
         (with_body("[[], {}, 1]"), "embed is not an object"),
         (
-            with_body("[[18446744073709551616], {}, {}]"),
-            "the body contains an integer beyond 64 bits",
+            header("compression", json!("application/x-brotli")),
+            "compression \"application/x-brotli\" is not supported",
+        ),
+        (
+            header("compression", json!("application/x-gzip")),
+            "the body cannot be decompressed: corrupt deflate stream",
         ),
         (remove("headers", "id"), "headers.id is missing"),
         (remove("headers", "task"), "headers.task is missing"),
@@ -313,4 +317,36 @@ fn poison_keeps_the_task_name_and_id_of_its_message() {
         poison.task.as_deref(),
         Some("app.jobs.tasks.send_article_notification")
     );
+}
+
+#[test]
+fn numbers_beyond_64_bits_and_nan_pass_unchanged() {
+    let body = r#"[[18446744073709551616, NaN], {"a": -Infinity}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]"#;
+    let mut message = Message::decode(&with_body(body)).unwrap();
+    message.headers.extra.insert(
+        "x".to_owned(),
+        serde_json::to_value("1180591620717411303424".parse::<crate::ExactNumber>().unwrap()).unwrap(),
+    );
+    let encoded = message.encode();
+    assert!(encoded.contains(r#""x": 1180591620717411303424"#), "{encoded}");
+    assert_eq!(Message::decode(encoded.as_bytes()).unwrap(), message);
+    let envelope: Value = serde_json::from_str(&encoded.replace("1180591620717411303424", "1")).unwrap();
+    assert_eq!(
+        STANDARD.decode(envelope["body"].as_str().unwrap()).unwrap(),
+        body.as_bytes()
+    );
+}
+
+#[test]
+fn a_compressed_body_stays_compressed_in_a_retry() {
+    let message = Message::decode(wire().as_bytes()).unwrap();
+    let mut compressed = message.clone();
+    let method = Value::from(crate::Compression::Zlib.content_type());
+    compressed.headers.extra.insert("compression".to_owned(), method);
+    let encoded = compressed.encode();
+    assert_ne!(encoded, message.encode());
+    let decoded = Message::decode(encoded.as_bytes()).unwrap();
+    assert_eq!(decoded, compressed);
+    let retry = decoded.retry(Timestamp::UNIX_EPOCH).encode();
+    assert_eq!(Message::decode(retry.as_bytes()).unwrap().args, message.args);
 }

@@ -197,7 +197,9 @@ fn status(outcome: &TaskOutcome) -> &'static str {
     match outcome {
         TaskOutcome::Success(_) => "success",
         TaskOutcome::Retry { .. } => "retry",
-        TaskOutcome::Failure(_) | TaskOutcome::Rejected(..) => "failure",
+        TaskOutcome::Failure(_) | TaskOutcome::Aborted(_) => "failure",
+        TaskOutcome::Ignored => "ignored",
+        TaskOutcome::Rejected { .. } => "rejected",
         TaskOutcome::Revoked(_) => "revoked",
     }
 }

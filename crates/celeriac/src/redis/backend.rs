@@ -4,107 +4,162 @@ use async_trait::async_trait;
 use redis::pipe;
 use serde_json::Value;
 
-use super::{RedisBroker, ack::StoredResult, chord_scripts, commands, names, script::Invocation, scripts};
+use super::{
+    RedisBroker, chord_scripts::PartRecord, commands, counter::Counter, names, script::Invocation, scripts,
+    settling::StoredResult, written::Write,
+};
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
+    compression::is_compressed,
+    json,
     log::warn,
     result::{ResultMeta, Status},
     task_id::TaskId,
 };
 
-/// Lifetime of a claim on a chord's body after its worker dies; shorter than any lease.
-const CLAIM_SECONDS: u64 = 10;
-
-/// Offset of the last byte that is read to learn the status of a stored result, which may be large.
-const STATUS_BYTES: isize = 63;
+/// Offset of the last byte that is read to get the status of a stored result, which may be large.
+const STATUS_END: isize = 63;
 
 impl RedisBroker {
     pub(super) fn stored(&self, meta: &ResultMeta) -> StoredResult {
         StoredResult {
             key: names::result(&meta.task_id),
             text: meta.encode(),
-            seconds: self.result_seconds(),
         }
+    }
+
+    fn store_script(&self, meta: &ResultMeta) -> Invocation<'static> {
+        let mut script = Invocation::new(&scripts::STORE_RESULT);
+        script
+            .key(names::result(&meta.task_id))
+            .arg(meta.encode())
+            .arg(self.result_seconds());
+        script
     }
 
     /// Returns the lifetime of results in whole seconds.
     pub(super) fn result_seconds(&self) -> u64 {
-        self.config.result_ttl.as_secs().max(1)
+        self.config.result_seconds()
     }
 }
 
 #[async_trait]
 impl ResultBackend for RedisBroker {
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
+        if let Some(results) = &self.results {
+            return results.store_result(meta).await;
+        }
         if !meta.status.is_final() {
             return self.store_unless_ended(meta).await;
         }
-        let mut pipeline = pipe();
-        pipeline.atomic();
-        self.stored(meta).add_to(&mut pipeline);
-        self.commands.pipeline(commands::STORE, &pipeline).await
-    }
-
-    async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        let mut script = Invocation::new(&scripts::STORE_UNLESS_FINAL);
-        script
-            .key(names::result(&meta.task_id))
-            .arg(meta.encode())
-            .arg(self.result_seconds());
+        let mut script = self.store_script(meta);
+        script.arg("replace");
         self.commands.script(&script).await
     }
 
+    async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
+        if let Some(results) = &self.results {
+            return results.store_unless_ended(meta).await;
+        }
+        self.commands.script(&self.store_script(meta)).await
+    }
+
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {
+        if let Some(results) = &self.results {
+            return results.result(id).await;
+        }
         let raw: Option<Vec<u8>> = self.commands.command(commands::GET, names::result(id)).await?;
-        Ok(raw.and_then(|raw| ResultMeta::decode(&raw)))
+        let read = raw.map(|raw| ResultMeta::read(&raw)).transpose();
+        read.map_err(|cause| BrokerError::Unreadable { cause })
     }
 
     async fn statuses(&self, ids: &[TaskId]) -> Result<Vec<Option<Status>>, BrokerError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(results) = &self.results {
+            return results.statuses(ids).await;
+        }
         let mut pipeline = pipe();
         for id in ids {
-            pipeline.getrange(names::result(id), 0, STATUS_BYTES);
+            pipeline.getrange(names::result(id), 0, STATUS_END);
         }
         let starts: Vec<Vec<u8>> = self.commands.pipeline(commands::STATUSES, &pipeline).await?;
-        Ok(starts.iter().map(|start| Status::of_stored(start)).collect())
+        let mut statuses = Vec::with_capacity(ids.len());
+        for (id, start) in ids.iter().zip(&starts) {
+            statuses.push(if is_compressed(start) {
+                self.result(id).await?.map(|meta| meta.status)
+            } else {
+                Status::of_stored(start)
+            });
+        }
+        Ok(statuses)
+    }
+
+    async fn forget(&self, ids: &[TaskId]) -> Result<(), BrokerError> {
+        if let Some(results) = &self.results {
+            return results.forget(ids).await;
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut keys: Vec<String> = ids.iter().map(|id| names::result(id)).collect();
+        keys.extend(ids.iter().map(|id| names::group(id, "")));
+        self.commands.command(commands::DEL, keys).await
     }
 
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {
-        self.watch.final_result(id).await
+        match &self.results {
+            Some(results) => results.watch(id).await,
+            None => self.watch.final_result(id).await,
+        }
     }
 
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {
-        let mut script = Invocation::new(&chord_scripts::PART);
-        script
-            .key(names::UNACKED)
-            .key(&[".j", ".t", ".s", ".d", ".c", ""].map(|suffix| names::group(&part.group, suffix)))
-            .key(names::acked_early(&delivery.tag))
-            .arg(delivery.tag.as_str())
-            .arg(part.encode())
-            .arg(part.score())
-            .arg(part.prefix())
-            .arg(part.task_id.as_str())
-            .arg(self.result_seconds())
-            .arg(CLAIM_SECONDS);
+        let record = PartRecord::new(&delivery.tag, part, self.result_seconds());
+        if let Some(results) = &self.results {
+            if !self.is_held(delivery).await? {
+                return Ok(ChordState::NotHeld);
+            }
+            let counter = results.writer.counter().await?;
+            let reply = results.commands.script(&record.script(&counter, true)).await?;
+            return Ok(chord_state(reply).0);
+        }
         let is_held = |reply: &Vec<redis::Value>| reply.first() != Some(&redis::Value::Int(0));
-        let mut reply = self.run_settling(delivery, &script, is_held).await?.into_iter();
-        Ok(match reply.next() {
-            Some(redis::Value::Int(0)) => ChordState::NotHeld,
-            Some(redis::Value::Int(2)) => ChordState::Complete {
-                group: reply.next().and_then(read),
-                parts: reply.map(|part| read(part).unwrap_or_default()).collect(),
-            },
-            _ => ChordState::Waiting,
-        })
+        let script = |counter: &Counter| record.script(counter, false);
+        let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
+        let (state, number) = chord_state(reply);
+        if let Some(number) = number {
+            let part = [Write::Part(record)];
+            self.writer.remember(&counter, number, part);
+        }
+        Ok(state)
     }
+}
+
+/// Reads the reply of the script that records a part: the state of the chord, and the number of the write.
+fn chord_state(reply: Vec<redis::Value>) -> (ChordState, Option<u64>) {
+    let mut reply = reply.into_iter();
+    let state = reply.next();
+    let number = match reply.next() {
+        Some(redis::Value::Int(number @ 1..)) => Some(number.unsigned_abs()),
+        _ => None,
+    };
+    let state = match state {
+        Some(redis::Value::Int(0)) => ChordState::NotHeld,
+        Some(redis::Value::Int(2)) => ChordState::Complete {
+            group: reply.next().and_then(read),
+            parts: reply.map(|part| read(part).unwrap_or_default()).collect(),
+        },
+        _ => ChordState::Waiting,
+    };
+    (state, number)
 }
 
 /// Parses the JSON in a reply; returns `None` for an empty string.
 fn read(reply: redis::Value) -> Option<Value> {
     match reply {
-        redis::Value::BulkString(text) if !text.is_empty() => serde_json::from_slice(&text)
+        redis::Value::BulkString(text) if !text.is_empty() => serde_json::from_slice(&json::exact(&text))
             .inspect_err(|error| warn!(%error, "ignored stored data of a chord that is not valid JSON"))
             .ok(),
         _ => None,

@@ -20,7 +20,7 @@ use super::{
     script::{Invocation, scripts},
 };
 use crate::{
-    broker::{BrokerError, Bus, ReplyTo, ServerInfo},
+    broker::{BrokerError, Bus, Exchange, ReplyTo, ServerInfo},
     log::debug,
 };
 
@@ -51,6 +51,12 @@ impl Bus for RedisBroker {
         self.commands.endpoint.server_info()
     }
 
+    fn result_server(&self) -> ServerInfo {
+        self.results
+            .as_ref()
+            .map_or_else(|| self.server(), |results| results.server())
+    }
+
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError> {
         let channel = names::channel(self.commands.endpoint.database(), exchange, routing_key);
         self.commands.command(commands::PUBLISH, (channel, text)).await
@@ -71,6 +77,16 @@ impl Bus for RedisBroker {
             response_timeout: self.config.response_timeout,
         };
         Ok(stream::unfold(subscription, Subscription::next).boxed())
+    }
+
+    async fn bind_queue(
+        &self,
+        queue: &str,
+        exchange: &Exchange,
+        routing_key: &str,
+    ) -> Result<(), BrokerError> {
+        let member = names::pattern_binding(routing_key, &exchange.pattern(routing_key), queue);
+        self.add_binding(exchange.name(), member).await
     }
 
     async fn declare_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {
@@ -117,9 +133,13 @@ impl Bus for RedisBroker {
 
 impl RedisBroker {
     async fn bind(&self, exchange: &str, routing_key: &str, queue: &str) -> Result<(), BrokerError> {
+        self.add_binding(exchange, names::exchange_binding(routing_key, queue))
+            .await
+    }
+
+    async fn add_binding(&self, exchange: &str, binding: String) -> Result<(), BrokerError> {
         let now = self.server_time().await?;
         let deadline = ((now + BINDING_TTL.as_secs_f64()) * 1000.0) as u64;
-        let binding = names::exchange_binding(routing_key, queue);
         let mut pipeline = pipe();
         pipeline.sadd(names::binding_key(exchange), binding).ignore();
         let extended = (names::BINDING_DEADLINES, "GT", deadline, exchange);

@@ -14,8 +14,10 @@ macro_rules! single {
 
 single! {
     BLMOVE "BLMOVE ? ? RIGHT RIGHT ?",
+    DEL "DEL ?",
     EVALSHA "EVALSHA ? ?",
     GET "GET ?",
+    HGETALL "HGETALL ?",
     HMGET "HMGET ? ?",
     LLEN "LLEN ?",
     LPUSH "LPUSH ? ?",
@@ -27,25 +29,19 @@ single! {
     SREM "SREM ? ?",
     TIME "TIME",
     ZRANGE "ZRANGE ? ? ?",
-    ZRANGEBYSCORE "ZRANGEBYSCORE ? ? ? LIMIT ? ?",
+    ZRANGEBYSCORE "ZRANGEBYSCORE ? ? ? WITHSCORES LIMIT ? ?",
     ZREM "ZREM ? ?",
     ZREMRANGEBYSCORE "ZREMRANGEBYSCORE ? ? ?",
-    ZSCORE "ZSCORE ? ?",
 }
 
-pub(super) const ACK: Command = Command::new("MULTI", "MULTI; ZREM ? ?; HDEL ? ?; EXEC");
-pub(super) const ACK_WITH_RESULT: Command = Command::new(
-    "MULTI",
-    "MULTI; SETEX ? ? ?; PUBLISH ? ?; ZREM ? ?; HDEL ? ?; EXEC",
-);
-pub(super) const STORE: Command = Command::new("MULTI", "MULTI; SETEX ? ? ?; PUBLISH ? ?; EXEC");
 pub(super) const PUBLISH_TOGETHER: Command =
     Command::new("MULTI", "MULTI; SETEX ? ? ?; SADD ? ?; LPUSH ? ?; EXEC");
 pub(super) const BIND: Command = Command::new("PIPELINE", "SADD ? ?; ZADD ? GT ? ?");
 pub(super) const CLOSE_REPLIES: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
 pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");
-pub(super) const EXPIRED_LEASES: Command = Command::new("ZRANGE", "ZRANGE ? ? ? BYSCORE REV LIMIT ? ?");
 pub(super) const HEADS: Command = Command::new("PIPELINE", "LINDEX ? ?");
+pub(super) const KEPT: Command = Command::new("PIPELINE", "ZSCORE ? ?; HGET ? ?");
+pub(super) const IS_HELD: Command = Command::new("PIPELINE", "HEXISTS ? ?; EXISTS ?");
 pub(super) const LAST_TICKS: Command = Command::new("PIPELINE", "TIME; HMGET ? ?");
+pub(super) const LEASES: Command = Command::new("PIPELINE", "TIME; ZRANGE ? ? ? REV WITHSCORES");
 pub(super) const STATUSES: Command = Command::new("PIPELINE", "GETRANGE ? ? ?");
-pub(super) const RENEW: Command = Command::new("PIPELINE", "ZADD ? ? ?; ZADD ? XX ? ?");

@@ -8,6 +8,16 @@ use super::{
     url::{self, Location},
 };
 
+/// Bounds of the memory for recent writes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub bytes: usize,
+    pub time: Duration,
+}
+
+/// Longest lifetime of results, about 100 years; Redis rejects times that it cannot represent.
+const MAX_RESULT_SECONDS: u64 = 100 * 365 * 86_400;
+
 /// Settings of a [`RedisBroker`](super::RedisBroker).
 ///
 /// ```
@@ -25,8 +35,11 @@ pub struct RedisConfig {
     pub(super) ca_certificate: Option<PathBuf>,
     pub(super) visibility_timeout: Duration,
     pub(super) lease: Duration,
+    pub(super) renewal_interval: Option<Duration>,
+    pub(super) rewrite: Bounds,
     pub(super) delivery_limit: u64,
     pub(super) result_ttl: Duration,
+    pub(super) result_backend: Option<String>,
     pub(super) response_timeout: Duration,
     pub(super) dead_letter_capacity: usize,
 }
@@ -37,7 +50,7 @@ impl RedisConfig {
     /// | URL | server |
     /// | --- | --- |
     /// | `redis://[user:password@]host[:port][/database]` | one server; `rediss://` for TLS |
-    /// | `sentinel://[user:password@]host[:port][,host[:port]...][/database]?master=<name>` | the server that these sentinels watch under `name`; `sentinels://` for TLS to the sentinels and the server |
+    /// | `sentinel://[user:password@]host[:port][,host[:port]...][/database]?master=<name>` | the server that these sentinels monitor under `name`; `sentinels://` for TLS to the sentinels and the server |
     /// | `unix:///path[?db=<number>&user=<name>&pass=<password>]` | a server behind a Unix socket |
     ///
     /// User and password are credentials for the server; the parameters `sentinel_username` and
@@ -53,9 +66,15 @@ impl RedisConfig {
             url: url.into(),
             ca_certificate: None,
             visibility_timeout: Duration::from_secs(3600),
-            lease: Duration::from_secs(20),
+            lease: Duration::from_secs(6),
+            renewal_interval: None,
+            rewrite: Bounds {
+                bytes: 8 << 20,
+                time: Duration::from_secs(3600),
+            },
             delivery_limit: 20,
             result_ttl: Duration::from_secs(86_400),
+            result_backend: None,
             response_timeout: Duration::from_secs(5),
             dead_letter_capacity: 10_000,
         }
@@ -79,14 +98,39 @@ impl RedisConfig {
         self
     }
 
-    /// Sets the time after which a Celeriac worker that does not renew its lease counts as dead; 20 seconds
-    /// by default.
+    /// Sets the time after which a Celeriac worker that does not renew its lease counts as dead; 6 seconds by
+    /// default.
     ///
-    /// The worker's messages then return to their queues without waiting for the visibility timeout. Leases
-    /// are checked every quarter of this time, so by default the messages return after at most 25 seconds.
-    /// The lease must be longer than any period for which a worker's async runtime may be blocked.
+    /// The worker's messages then return to their queues without waiting for the visibility timeout. Another
+    /// worker must have seen the lease unchanged for this time, so by default the messages return within 8
+    /// seconds. A worker whose own lease is not confirmed starts no tasks. Leases are renewed by a separate
+    /// thread, which tasks cannot block; the lease must be longer than pauses of the whole process.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
+        self
+    }
+
+    /// Sets the interval at which a worker renews its lease and checks the leases of other workers; a sixth
+    /// of the lease by default. It must not exceed a third of the lease.
+    pub fn renewal_interval(mut self, interval: Duration) -> Self {
+        self.renewal_interval = Some(interval);
+        self
+    }
+
+    /// Returns the interval between two renewals of the lease.
+    pub(super) fn renew_every(&self) -> Duration {
+        let interval = self.renewal_interval.unwrap_or(self.lease / 6);
+        interval.min(self.visibility_timeout / 4)
+    }
+
+    /// Sets the memory for what a worker has written recently, in bytes, and the time for which it is kept; 8
+    /// MiB and an hour by default. 0 bytes disable it.
+    ///
+    /// If the server returns with older data, after a restart from a snapshot or a fail-over to a replica
+    /// that lagged, the worker writes again what the server has lost: results, retries, follow-up tasks and
+    /// parts of chords. The oldest entries are dropped first.
+    pub fn rewrite(mut self, bytes: usize, time: Duration) -> Self {
+        self.rewrite = Bounds { bytes, time };
         self
     }
 
@@ -98,13 +142,25 @@ impl RedisConfig {
         self
     }
 
-    /// Sets the time for which results are kept; a day by default, as in Celery.
+    /// Sets the server or database of results and chords, with a URL as in [`new`](Self::new); the broker's own
+    /// by default. Celery's `result_backend`.
+    ///
+    /// A task is then settled in two steps: its result is stored first, and its message is acknowledged, and
+    /// follow-up tasks are sent, second. If the worker dies in between, the task runs again. Results that this
+    /// server loses are not written again.
+    pub fn result_backend(mut self, url: impl Into<String>) -> Self {
+        self.result_backend = Some(url.into());
+        self
+    }
+
+    /// Sets the time for which results are kept; a day by default, as in Celery. More than 100 years count as 100
+    /// years.
     pub fn result_ttl(mut self, ttl: Duration) -> Self {
         self.result_ttl = ttl;
         self
     }
 
-    /// Sets the time-out of a command; 5 seconds by default.
+    /// Sets the time-out for a command; 5 seconds by default.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self
@@ -115,6 +171,11 @@ impl RedisConfig {
     pub fn dead_letter_capacity(mut self, capacity: usize) -> Self {
         self.dead_letter_capacity = capacity;
         self
+    }
+
+    /// Returns the lifetime of results in whole seconds.
+    pub(super) fn result_seconds(&self) -> u64 {
+        self.result_ttl.as_secs().clamp(1, MAX_RESULT_SECONDS)
     }
 
     /// Returns the server's host and port and the database number, for telemetry.
@@ -138,6 +199,7 @@ impl fmt::Debug for RedisConfig {
             .field("url", &"***")
             .field("visibility_timeout", &self.visibility_timeout)
             .field("lease", &self.lease)
+            .field("renewal_interval", &self.renew_every())
             .field("result_ttl", &self.result_ttl)
             .finish_non_exhaustive()
     }

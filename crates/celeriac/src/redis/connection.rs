@@ -16,7 +16,14 @@ use redis::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::{commands, endpoint::Endpoint, error_scope::ErrorScope, outage::Outages, script::Invocation};
+use super::{
+    commands,
+    endpoint::Endpoint,
+    error_scope::{ErrorScope, connection_error},
+    names,
+    outage::Outages,
+    script::Invocation,
+};
 use crate::{
     back_off::BackOff,
     broker::BrokerError,
@@ -26,11 +33,14 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Lifetime of a connection that resets the back-off.
+/// Minimum lifetime of a connection whose loss resets the back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
 /// Maximum number of times that a script is loaded again for one request.
 const MAX_SCRIPT_LOADS: usize = 20;
+
+/// Number of characters of each random id that are enough to tell servers apart.
+const IDENTITY_CHARACTERS: usize = 12;
 
 /// Capacity of the queue of requests for the socket; further callers wait.
 const PIPELINE_BUFFER: usize = 1024;
@@ -61,8 +71,10 @@ pub(super) struct Live {
     /// Number of this connection. Bindings declared on an earlier connection must be declared again.
     pub generation: u64,
     made: Instant,
-    /// Time since which the server has been connected and serving requests.
+    /// Time of the server's last error that affects all requests, or of connecting if there was none.
     pub since: Instant,
+    /// Identity of the server's run and data, which changes with a restart or a fail-over; empty if unknown.
+    pub server: Arc<str>,
 }
 
 impl Connection {
@@ -102,7 +114,7 @@ impl Connection {
         }
     }
 
-    /// Runs a command, which telemetry shows as `reported`.
+    /// Runs a command and reports it to the observer as `reported`.
     pub(super) async fn command<T: FromRedisValue>(
         &self,
         reported: Command,
@@ -114,7 +126,7 @@ impl Connection {
         self.request(reported, run, || reported.name.to_owned()).await
     }
 
-    /// Runs several commands in one round trip, which telemetry shows as `reported`.
+    /// Runs several commands in one round trip and reports them to the observer as `reported`.
     pub(super) async fn pipeline<T: FromRedisValue>(
         &self,
         reported: Command,
@@ -162,7 +174,16 @@ impl Connection {
     ) -> Result<T, BrokerError> {
         let span = self.observer.command(reported);
         let reply = match self.live().await {
-            Ok(live) => self.check(live.generation, run(live.connection).await, kind),
+            Ok(live) => {
+                let reply = run(live.connection).await;
+                let lacks_permission =
+                    |error: &RedisError| ErrorScope::code(error).is_some_and(|code| code == "NOPERM");
+                let denied = match &reply {
+                    Err(error) if lacks_permission(error) => Box::pin(self.denied_keys()).await,
+                    _ => String::new(),
+                };
+                self.check(live.generation, reply, &denied, kind)
+            }
             Err(error) => Err((error, None)),
         };
         match &reply {
@@ -172,16 +193,31 @@ impl Connection {
         reply.map_err(|(error, _)| error)
     }
 
+    /// Returns a note on the keys that the account cannot access, which the server does not name.
+    async fn denied_keys(&self) -> String {
+        let Ok(live) = self.live().await else {
+            return String::new();
+        };
+        let mut connection = live.connection;
+        let mut denied = Vec::new();
+        for key in names::EXAMPLES {
+            let reply = cmd("TYPE").arg(key).exec_async(&mut connection).await;
+            if reply.is_err_and(|error| error.to_string().contains("key")) {
+                denied.push(key);
+            }
+        }
+        if denied.is_empty() {
+            return String::new();
+        }
+        format!("; denied keys: {}", denied.join(", "))
+    }
+
     /// Opens a separate connection for pub/sub.
     pub(super) async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
         // A server that is loading its data accepts subscriptions, so check that it serves requests.
         self.live().await?;
-        let attempt = async {
-            let client = self.endpoint.client().await?;
-            client.get_async_pubsub().await.map_err(text)
-        };
-        let subscriber = self.in_time(attempt).await;
-        subscriber.map_err(BrokerError::unavailable)
+        let subscriber = self.in_time(self.endpoint.subscriber()).await;
+        subscriber.map_err(connection_error)
     }
 
     /// Waits for the server to confirm a subscription.
@@ -224,7 +260,7 @@ impl Connection {
         }
         let connected = self.in_time(self.connect()).await;
         let mut state = self.state.lock();
-        let connection = connected.map_err(|cause| state.postpone(cause))?;
+        let (connection, server) = connected.map_err(|cause| state.postpone(cause))?;
         state.generation += 1;
         state.retry_at = None;
         let now = Instant::now();
@@ -233,20 +269,19 @@ impl Connection {
             generation: state.generation,
             made: now,
             since: now,
+            server,
         };
         state.live = Some(live.clone());
         Ok(live)
     }
 
-    /// Connects and checks that the server serves requests.
-    async fn connect(&self) -> Result<MultiplexedConnection, String> {
-        let client = self.endpoint.client().await?;
+    /// Connects and checks that the server serves requests. Returns the connection and the server's identity.
+    async fn connect(&self) -> Result<(MultiplexedConnection, Arc<str>), String> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(self.response_timeout))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let mut connection = connecting.await.map_err(text)?;
+        let mut connection = self.endpoint.connect(&config).await?;
         // Servers also accept connections while they load their data, and as replicas.
         cmd("PING").exec_async(&mut connection).await.map_err(text)?;
         match cmd("ROLE").query_async::<Vec<Value>>(&mut connection).await {
@@ -256,7 +291,10 @@ impl Connection {
             Err(error) if ErrorScope::of(&error).0 == ErrorScope::Connection => Err(text(error)),
             // Other errors do not matter: the account may lack the permission, and a proxy may not know the
             // command.
-            _ => Ok(connection),
+            _ => {
+                let server = identity(&mut connection).await;
+                Ok((connection, server.into()))
+            }
         }
     }
 
@@ -265,7 +303,7 @@ impl Connection {
         let state = self.state.lock();
         match (&state.live, &state.retry_at) {
             (Some(live), _) => Ok(Some(live.clone())),
-            (None, Some((until, cause))) if Instant::now() < *until => Err(BrokerError::unavailable(cause)),
+            (None, Some((until, cause))) if Instant::now() < *until => Err(connection_error(cause.as_str())),
             (None, _) => Ok(None),
         }
     }
@@ -276,6 +314,7 @@ impl Connection {
         &self,
         generation: u64,
         reply: RedisResult<T>,
+        note: &str,
         kind: impl FnOnce() -> String,
     ) -> Result<T, (BrokerError, Option<String>)> {
         let error = match reply {
@@ -286,7 +325,8 @@ impl Connection {
             Err(error) => error,
         };
         let code = ErrorScope::code(&error);
-        let (scope, cause) = ErrorScope::of(&error);
+        let (scope, mut cause) = ErrorScope::of(&error);
+        cause.push_str(note);
         if scope == ErrorScope::Request {
             return Err((BrokerError::Refused { cause }, code));
         }
@@ -306,16 +346,31 @@ impl Connection {
                 self.outages.report_unavailable(Some(made), &cause);
             }
         }
-        Err((BrokerError::unavailable(cause), code))
+        Err((connection_error(cause), code))
     }
 }
 
 impl ConnectionState {
-    /// Postpones the next attempt to connect. Returns the error of requests until then.
+    /// Postpones the next attempt to connect. Returns the error for requests made until then.
     fn postpone(&mut self, cause: String) -> BrokerError {
         self.retry_at = Some((Instant::now() + self.back_off.next_delay(), cause.clone()));
-        BrokerError::unavailable(cause)
+        connection_error(cause)
     }
+}
+
+/// Returns the identity of the server's run and data, or an empty string if the server does not report it.
+async fn identity(connection: &mut MultiplexedConnection) -> String {
+    let mut identity = String::new();
+    for (section, field) in [("server", "run_id:"), ("replication", "master_replid:")] {
+        let info: String = cmd("INFO")
+            .arg(section)
+            .query_async(connection)
+            .await
+            .unwrap_or_default();
+        let value = info.lines().find_map(|line| line.strip_prefix(field));
+        identity.extend(value.unwrap_or_default().trim().chars().take(IDENTITY_CHARACTERS));
+    }
+    identity
 }
 
 fn text(error: RedisError) -> String {

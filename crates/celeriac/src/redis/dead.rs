@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use super::{RedisBroker, commands, names, restore::Candidate, script::Invocation, scripts};
+use super::{RedisBroker, commands, names, restore::Judged, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, DeadLetter, DeadLetters, DeliveryTag, RequeuedMessage},
     log::warn,
@@ -13,14 +13,14 @@ impl RedisBroker {
     /// Moves a reserved message to the dead-letter list if its delivery is still held. Returns whether the
     /// message was moved.
     ///
-    /// For another worker's delivery, `expired` requires that the delivery is also still expired.
+    /// For another worker's delivery, `judged` is the score by which the worker was judged to be dead.
     pub(super) async fn bury_held(
         &self,
         tag: &DeliveryTag,
         queue: &str,
         raw: &[u8],
         reason: &str,
-        expired: Option<&Candidate>,
+        judged: Option<&Judged>,
     ) -> Result<bool, BrokerError> {
         let capacity = self.config.dead_letter_capacity;
         let mut script = Invocation::on_delivery(&scripts::BURY, tag);
@@ -28,8 +28,8 @@ impl RedisBroker {
             .key(names::DEAD)
             .arg(DeadLetter::encode(queue, raw, reason))
             .arg(capacity.max(1));
-        if let Some(Candidate { cutoff, instance, .. }) = expired {
-            script.key(names::LEASES).arg(cutoff).arg(instance);
+        if let Some(judged) = judged {
+            judged.add_to(&mut script);
         }
         let dropped: i64 = self.commands.script(&script).await?;
         if dropped > 0 {

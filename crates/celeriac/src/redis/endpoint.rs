@@ -14,10 +14,12 @@ use std::{
 
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, RedisConnectionInfo,
-    RedisResult, TlsCertificates, cmd,
+    RedisError, RedisResult, TlsCertificates,
+    aio::{MultiplexedConnection, PubSub},
+    cmd,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
-use tokio::time::timeout;
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use super::{
     config::RedisConfig,
@@ -27,8 +29,12 @@ use super::{
 };
 use crate::broker::ServerInfo;
 
-/// Time-out of a query to one sentinel.
+/// Time-out for a query to one sentinel.
 const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time-out for an error that the server sends on its own.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum number of bytes of such an error.
+const MAX_GREETING: usize = 1024;
 /// Idle time before the operating system probes a connection. Pub/sub connections may be silent for long.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -87,6 +93,24 @@ impl Endpoint {
     }
 
     /// Returns the server's address for display; with sentinels, the address of one of them.
+    /// Returns the error that the server sends before any request, as Redis does in protected mode; it then closes
+    /// the connection, so that requests only fail with a broken pipe.
+    async fn greeting(&self) -> Option<String> {
+        let ConnectionAddr::Tcp(host, port) = self.server.get_connection_info().addr() else {
+            return None;
+        };
+        let attempt = async {
+            let mut socket = TcpStream::connect((host.as_str(), *port)).await.ok()?;
+            let mut greeting = vec![0; MAX_GREETING];
+            let length = socket.read(&mut greeting).await.ok()?;
+            let text = String::from_utf8_lossy(&greeting[..length]).into_owned();
+            let line = text.strip_prefix('-')?.lines().next()?;
+            // The first sentence says what is wrong; the rest of Redis' text is a manual.
+            Some(line.split(". ").next().unwrap_or(line).to_owned())
+        };
+        timeout(GREETING_TIMEOUT, attempt).await.ok()?
+    }
+
     pub(super) fn server_info(&self) -> ServerInfo {
         let info = self.server.get_connection_info();
         let (hostname, port) = host_and_port(info).unzip();
@@ -101,8 +125,28 @@ impl Endpoint {
         }
     }
 
+    /// Connects to the server.
+    pub(super) async fn connect(
+        &self,
+        config: &AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, String> {
+        let client = self.client().await?;
+        match open(&client, config).await {
+            Err(error) if error.is_io_error() && !error.is_connection_refusal() => {
+                Err(self.greeting().await.unwrap_or_else(|| text(error)))
+            }
+            connection => connection.map_err(text),
+        }
+    }
+
+    /// Opens a connection to the server for pub/sub.
+    pub(super) async fn subscriber(&self) -> Result<PubSub, String> {
+        let client = self.client().await?;
+        open_subscriber(&client).await.map_err(text)
+    }
+
     /// Returns a client for the server, after querying the sentinels if there are any.
-    pub(super) async fn client(&self) -> Result<Client, String> {
+    async fn client(&self) -> Result<Client, String> {
         let Some(sentinels) = &self.sentinels else {
             return Ok(self.server.clone());
         };
@@ -118,7 +162,7 @@ impl Endpoint {
         } else {
             ConnectionAddr::Tcp(host, port)
         };
-        client(info.set_addr(address), self.certificates.as_ref()).map_err(|error| ErrorScope::of(&error).1)
+        client(info.set_addr(address), self.certificates.as_ref()).map_err(text)
     }
 }
 
@@ -147,12 +191,25 @@ impl Sentinels {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(SENTINEL_TIMEOUT))
             .set_response_timeout(Some(SENTINEL_TIMEOUT));
-        let connecting = sentinel.get_multiplexed_async_connection_with_config(&config);
-        let mut connection = connecting.await?;
+        let mut connection = open(sentinel, &config).await?;
         let mut query = cmd("SENTINEL");
         query.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
         query.query_async(&mut connection).await
     }
+}
+
+/// Opens a socket for requests. With [`open_subscriber`], the only place in this crate that opens sockets.
+async fn open(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+    client.get_multiplexed_async_connection_with_config(config).await
+}
+
+/// Opens a socket for pub/sub.
+async fn open_subscriber(client: &Client) -> RedisResult<PubSub> {
+    client.get_async_pubsub().await
+}
+
+fn text(error: RedisError) -> String {
+    ErrorScope::of(&error).1
 }
 
 fn is_tls(info: &ConnectionInfo) -> bool {

@@ -8,16 +8,19 @@ use thiserror::Error;
 pub enum ConfigError {
     /// The URL has none of the accepted forms.
     #[error(
-        "the Redis URL is not redis://[user:password@]host[:port][/database] (or rediss://), \
+        "the URL is neither redis://[user:password@]host[:port][/database] (or rediss://), unix:///path[?db=number], \
          nor sentinel://[user:password@]host[:port],...[/database]?master=<name> (or sentinels://)"
     )]
     Url,
-    /// The URL lists sentinels but does not name the server that they watch.
+    /// The URL lists sentinels but does not name the server that they monitor.
     #[error("the URL of sentinels must name the server they watch: ?master=<name>")]
     Master,
     /// The URL requests TLS without certificate verification.
     #[error("the server's certificate is always verified: set ssl_cert_reqs to required, or remove it")]
     Unverified,
+    /// The lease is shorter than 60 milliseconds, or shorter than three renewal intervals.
+    #[error("the lease must last at least 60 ms and at least three times the interval between its renewals")]
+    Lease,
     /// A certificate or key file cannot be read, or is not PEM.
     #[error(
         "a certificate or key file for Redis (ssl_ca_certs, ssl_certfile, ssl_keyfile) is missing or not PEM"

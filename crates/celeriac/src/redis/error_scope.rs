@@ -1,6 +1,8 @@
-//! Classifies errors of Redis by their consequences for the connection and for the caller.
+//! Classifies Redis errors by their consequences for the connection and for the caller.
 
 use redis::RedisError;
+
+use crate::broker::BrokerError;
 
 /// Part of the system that an error affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,9 +15,10 @@ pub(super) enum ErrorScope {
     Request,
 }
 
-/// Error codes that a new connection may not get: the server has become a replica, is loading its data, or
+/// Error codes that a new connection may avoid: the server has become a replica, is loading its data, or
 /// requires a password. A blocked request gets `UNBLOCKED` when the server becomes a replica.
-const OF_CONNECTION: [&str; 7] = [
+const OF_CONNECTION: [&str; 8] = [
+    "DENIED",
     "READONLY",
     "UNBLOCKED",
     "LOADING",
@@ -24,12 +27,47 @@ const OF_CONNECTION: [&str; 7] = [
     "WRONGPASS",
     "CLUSTERDOWN",
 ];
-/// Error codes of a server with an endless script, no free memory, a read-only disk or too few replicas, and
-/// of an account that lacks permission.
+/// Error codes of a server that is blocked by a script, is out of memory, cannot write to its disk or has too
+/// few replicas, and of an account that lacks permission.
 const OF_SERVER: [&str; 6] = ["BUSY", "OOM", "MISCONF", "NOREPLICAS", "NOPERM", "TRYAGAIN"];
 
 /// Error code of a transaction that another error has aborted.
 const ABORTED: &str = "EXECABORT";
+
+/// Error codes of a server that denies access, each with a way out.
+const DENIALS: [(&str, &str); 5] = [
+    (
+        "NOAUTH",
+        "add the password to the URL: redis://:<password>@<host>",
+    ),
+    ("WRONGPASS", "check the user and the password in the URL"),
+    (
+        "AuthenticationFailed",
+        "check the user and the password in the URL",
+    ),
+    (
+        "DENIED",
+        "set a password on the server and in the URL, or disable its protected mode in a trusted network",
+    ),
+    (
+        "NOPERM",
+        "allow the account the commands and keys that celeriac uses",
+    ),
+];
+
+/// Returns the error for a connection that failed with this cause.
+pub(super) fn connection_error(cause: impl Into<String>) -> BrokerError {
+    let cause = cause.into();
+    let denial = DENIALS.iter().find(|(code, _)| {
+        cause.starts_with(code) || *code == "AuthenticationFailed" && cause.contains("authentication failed")
+    });
+    match denial {
+        Some((_, way_out)) => BrokerError::Denied {
+            cause: format!("{cause} ({way_out})"),
+        },
+        None => BrokerError::unavailable(cause),
+    }
+}
 
 impl ErrorScope {
     /// Returns the server's error code, such as `WRONGTYPE`, or `None` if the error is not from the server.

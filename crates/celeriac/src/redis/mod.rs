@@ -13,10 +13,12 @@ mod chord_scripts;
 mod commands;
 mod config;
 mod connection;
+mod counter;
 mod dead;
 mod endpoint;
 mod error;
 mod error_scope;
+mod judge;
 mod lease;
 mod names;
 mod outage;
@@ -28,9 +30,13 @@ mod restore;
 mod schedule;
 mod script;
 mod scripts;
+mod separate;
+mod settling;
 mod tags;
 mod url;
 mod watch;
+mod writer;
+mod written;
 
 use std::{
     fmt,
@@ -43,16 +49,16 @@ use redis::{FromRedisValue, pipe};
 use tokio::sync::Mutex;
 
 use self::{
-    ack::Acks, bindings::Bindings, connection::Connection, endpoint::Endpoint, lease::Lease,
-    script::Invocation, tags::Tags, watch::Watch,
+    ack::Acks, bindings::Bindings, connection::Connection, counter::Counter, endpoint::Endpoint,
+    lease::Lease, script::Invocation, settling::Settling, tags::Tags, watch::Watch, writer::Writer,
+    written::Write,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
     broker::{
-        Broker, BrokerError, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog, Renewal,
-        ResultBackend, Settlement, SettlementStatus, sealed::Sealed,
+        Broker, BrokerError, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog, Recovery,
+        Renewal, ResultBackend, Settlement, SettlementStatus, sealed::Sealed,
     },
-    json,
     lock::Lock,
     message::{self, Message, mark_redelivered},
     observer::{NoopObserver, Observer},
@@ -60,13 +66,15 @@ use crate::{
     system,
 };
 
-/// Lifetime of the marker of an early acknowledgement; no task runs longer.
-const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
+/// Shortest lease.
+const MIN_LEASE: Duration = Duration::from_millis(60);
 
 /// Celery's message broker and result backend in one Redis database.
 pub struct RedisBroker {
     config: RedisConfig,
     commands: Arc<Connection>,
+    /// Handle of the server of results, if it is another server or database.
+    results: Option<Arc<RedisBroker>>,
     watch: Watch,
     /// Connection for receiving, which may block.
     receiving: Connection,
@@ -77,8 +85,9 @@ pub struct RedisBroker {
     rotation: AtomicUsize,
     /// Name of this handle in delivery tags and leases.
     instance: String,
-    lease: Lease,
-    bindings: Lock<Bindings>,
+    lease: Arc<Lease>,
+    writer: Writer,
+    bindings: Arc<Lock<Bindings>>,
     acks: Acks,
 }
 
@@ -97,22 +106,48 @@ impl RedisBroker {
     /// # Errors
     /// Returns an error if the configuration is invalid.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
+        let interval = config.renewal_interval.unwrap_or_default();
+        if config.lease < MIN_LEASE || interval.saturating_mul(3) > config.lease {
+            return Err(ConfigError::Lease);
+        }
+        let results = match &config.result_backend {
+            Some(url) => Some(Arc::new(Self::new(RedisConfig {
+                url: url.clone(),
+                result_backend: None,
+                ..config.clone()
+            })?)),
+            None => None,
+        };
         let endpoint = Endpoint::new(&config)?;
         let commands = Connection::new(endpoint, config.response_timeout, Arc::new(NoopObserver));
-        Ok(Self::with_commands(config, commands))
+        Ok(Self::with_commands(config, Arc::new(commands), results))
     }
 
-    fn with_commands(config: RedisConfig, commands: Connection) -> Self {
-        let commands = Arc::new(commands);
+    fn with_commands(
+        config: RedisConfig,
+        commands: Arc<Connection>,
+        results: Option<Arc<RedisBroker>>,
+    ) -> Self {
+        let instance = names::instance(&system::random_id().to_string(), config.lease);
+        let lease: Arc<Lease> = Arc::default();
         Self {
             receiving: commands.another(),
             tags: Mutex::default(),
             rotation: AtomicUsize::new(0),
             watch: Watch::new(Arc::clone(&commands)),
+            writer: Writer {
+                commands: Arc::clone(&commands),
+                key: names::writes(&instance).into(),
+                lease: Arc::clone(&lease),
+                written: Arc::default(),
+                seconds: config.result_seconds(),
+                bounds: config.rewrite,
+            },
             commands,
-            instance: system::random_id().to_string(),
-            lease: Lease::default(),
-            bindings: Lock::default(),
+            results,
+            instance,
+            lease,
+            bindings: Arc::default(),
             acks: Acks::default(),
             config,
         }
@@ -121,21 +156,47 @@ impl RedisBroker {
     /// Reports commands to `observer`. Call before first use; this replaces the connections.
     #[must_use]
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
-        let commands = self.commands.observer(observer);
-        Self::with_commands(self.config, commands)
+        let commands = self.commands.observer(Arc::clone(&observer));
+        let results = self.results.map(|results| {
+            let commands = Arc::new(results.commands.observer(observer));
+            Arc::new(Self::with_commands(results.config.clone(), commands, None))
+        });
+        Self::with_commands(self.config, Arc::new(commands), results)
     }
 
     /// Runs a script that settles a delivery if it is held, which `is_held` reads from the reply. If the
     /// server has lost its data, reserves the delivery again and repeats the script, to save the message.
+    /// Returns the reply and the counter that numbered the write.
     async fn run_settling<T: FromRedisValue>(
         &self,
         delivery: &Delivery,
-        script: &Invocation<'_>,
+        script: impl Fn(&Counter) -> Invocation<'static>,
         is_held: impl Fn(&T) -> bool,
-    ) -> Result<T, BrokerError> {
-        let reply = self.commands.script(script).await?;
+    ) -> Result<(T, Counter), BrokerError> {
+        let counter = self.writer.counter().await?;
+        let reply = self.commands.script(&script(&counter)).await?;
         if !is_held(&reply) && self.reserve_if_lost(delivery).await? {
-            return self.commands.script(script).await;
+            let counter = self.writer.counter().await?;
+            let reply = self.commands.script(&script(&counter)).await?;
+            return Ok((reply, counter));
+        }
+        Ok((reply, counter))
+    }
+
+    /// Returns a settlement that only acknowledges a delivery.
+    fn settling(&self, delivery: &Delivery) -> Settling {
+        let message = settling::message_id(&delivery.raw);
+        Settling::new(&delivery.tag, message, self.result_seconds())
+    }
+
+    /// Writes a settlement if the delivery is held, and remembers it. Returns the reply of the script.
+    async fn write_settling(&self, delivery: &Delivery, settling: Settling) -> Result<i64, BrokerError> {
+        let script = |counter: &Counter| settling.script(counter, None);
+        let is_held = |reply: &i64| *reply != settling::NOT_HELD;
+        let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
+        if let Ok(number) = u64::try_from(reply) {
+            self.writer
+                .remember(&counter, number, [Write::Settling(settling)]);
         }
         Ok(reply)
     }
@@ -171,19 +232,12 @@ impl Broker for RedisBroker {
     }
 
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError> {
-        let seconds = self.result_seconds();
         let mut pipeline = pipe();
         pipeline.atomic();
-        for (group, size) in &publication.chord_sizes {
-            let stale = chord_scripts::STALE.map(|suffix| names::group(group, suffix));
-            pipeline.del(&stale).ignore();
-            pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
-        }
-        for (group, structure) in &publication.groups {
-            let structure = json::to_string(structure);
-            pipeline
-                .set_ex(names::group(group, ""), structure, seconds)
-                .ignore();
+        match &self.results {
+            Some(results) if settling::has_groups(publication) => results.publish_groups(publication).await?,
+            Some(_) => {}
+            None => settling::add_groups(&mut pipeline, publication, self.result_seconds()),
         }
         for message in &publication.messages {
             let queue = message.queue();
@@ -199,11 +253,16 @@ impl Broker for RedisBroker {
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let mut script = Invocation::on_delivery(&chord_scripts::BEGIN, &delivery.tag);
-        script
-            .key(names::acked_early(&delivery.tag))
-            .arg(ACKED_EARLY_SECONDS);
-        self.run_settling(delivery, &script, |held| *held).await
+        let script = |counter: &Counter| chord_scripts::begin(&delivery.tag, counter, false);
+        let is_held = |reply: &i64| *reply != settling::NOT_HELD;
+        let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
+        let Ok(number) = u64::try_from(reply) else {
+            return Ok(false);
+        };
+        let acknowledged = self.settling(delivery);
+        self.writer
+            .remember(&counter, number, [Write::Settling(acknowledged)]);
+        Ok(true)
     }
 
     async fn settle(
@@ -211,28 +270,17 @@ impl Broker for RedisBroker {
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
-        let mut script = chord_scripts::settle(&delivery.tag, &settlement.chords, self.result_seconds());
-        for meta in &settlement.results {
-            chord_scripts::add_result(&mut script, meta);
+        if let Some(results) = &self.results {
+            return self.settle_separately(results, delivery, settlement).await;
         }
-        let publication = &settlement.publication;
-        for (group, size) in &publication.chord_sizes {
-            let keys = chord_scripts::STALE.map(|suffix| names::group(group, suffix));
-            script.key(&keys).key(names::group(group, ".s"));
-            script.arg("chord").arg(*size);
-        }
-        for (group, structure) in &publication.groups {
-            script.key(names::group(group, ""));
-            script.arg("group").arg(json::to_string(structure));
-        }
-        for message in &publication.messages {
-            script.arg("message");
-            script.message(message.queue(), message.properties.priority, message.encode());
-        }
-        let is_held = |reply: &i64| *reply != 0;
-        Ok(match self.run_settling(delivery, &script, is_held).await? {
-            0 => SettlementStatus::NotHeld,
-            2 => SettlementStatus::ChordTaken,
+        let settling = self.settling(delivery);
+        let mut settling = settling.chords(&settlement.chords, &settlement.failed_chords);
+        settling.add_results(settlement);
+        settling.add_groups(&settlement.publication);
+        settling.add_messages(&settlement.publication);
+        Ok(match self.write_settling(delivery, settling).await? {
+            settling::NOT_HELD => SettlementStatus::NotHeld,
+            settling::CHORD_TAKEN => SettlementStatus::ChordTaken,
             _ => SettlementStatus::Applied,
         })
     }
@@ -241,9 +289,20 @@ impl Broker for RedisBroker {
         self.receive_from(queues, max).await
     }
 
-    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
-        let stored = result.map(|meta| self.stored(meta));
-        self.acks.ack(&self.commands, delivery.tag.clone(), stored).await
+    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<bool, BrokerError> {
+        if let (Some(results), Some(meta)) = (&self.results, result) {
+            let stored = Box::pin(self.store_if_held(results, delivery, meta));
+            return Ok(stored.await? && self.ack(delivery, None).await?);
+        }
+        let ack = || {
+            let stored = result.map(|meta| self.stored(meta));
+            self.acks.ack(&self.writer, delivery, stored)
+        };
+        if ack().await? {
+            return Ok(true);
+        }
+        // Boxed to keep the future of every task small.
+        Ok(Box::pin(self.reserve_if_lost(delivery)).await? && ack().await?)
     }
 
     async fn replace(
@@ -251,29 +310,34 @@ impl Broker for RedisBroker {
         delivery: &Delivery,
         message: Message,
         result: Option<&ResultMeta>,
-    ) -> Result<(), BrokerError> {
-        let mut script = chord_scripts::settle(&delivery.tag, &[], self.result_seconds());
-        if let Some(meta) = result {
-            chord_scripts::add_result(&mut script, meta);
+    ) -> Result<bool, BrokerError> {
+        if let (Some(results), Some(meta)) = (&self.results, result) {
+            let stored = self.store_if_held(results, delivery, meta).await?;
+            return Ok(stored && self.replace(delivery, message, None).await?);
         }
-        script.arg("message");
-        script.message(&delivery.queue, message.properties.priority, message.encode());
-        self.run_settling(delivery, &script, |held| *held).await?;
-        Ok(())
+        let mut settling = self.settling(delivery);
+        if let Some(meta) = result {
+            settling.add_result(meta, true);
+        }
+        settling.add_message(&delivery.queue, message.properties.priority, message.encode());
+        Ok(self.write_settling(delivery, settling).await? != settling::NOT_HELD)
     }
 
-    async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
+    async fn restore(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
         let Some(message) = mark_redelivered(&delivery.raw) else {
-            return self
-                .bury(delivery, "the message is not a JSON object", None)
-                .await;
+            self.bury(delivery, "the message is not a JSON object", None)
+                .await?;
+            return Ok(true);
         };
-        let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
-        script
-            .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
-            .arg(message);
-        self.run_settling(delivery, &script, |held| *held).await?;
-        Ok(())
+        let script = |_: &Counter| {
+            let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
+            script
+                .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
+                .arg(&message);
+            script
+        };
+        let (restored, _) = self.run_settling(delivery, script, |held| *held).await?;
+        Ok(restored)
     }
 
     async fn bury(
@@ -283,26 +347,64 @@ impl Broker for RedisBroker {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
         let Delivery { tag, queue, raw } = delivery;
-        self.bury_held(tag, queue, raw, reason, None).await?;
-        self.commands.observer.buried(&delivery.queue);
+        if self.bury_held(tag, queue, raw, reason, None).await? {
+            self.commands.observer.buried(&delivery.queue);
+        }
+        // Stored in any case, because an earlier attempt may have moved the message.
         match result {
-            Some(meta) => self.store_result(meta).await,
+            Some(meta) => self.store_unless_ended(meta).await,
             None => Ok(()),
         }
+    }
+
+    fn for_worker(&self) -> Option<Arc<dyn Broker>> {
+        Some(Arc::new(Self {
+            bindings: Arc::clone(&self.bindings),
+            ..Self::with_commands(
+                self.config.clone(),
+                Arc::clone(&self.commands),
+                self.results.clone(),
+            )
+        }))
+    }
+
+    fn with_own_connections(&self) -> Option<Arc<dyn Broker>> {
+        // A request without a reply within the lease is of no use to the thread that renews it.
+        let response_timeout = self.config.response_timeout.min(self.config.lease);
+        let commands = self.commands.with_response_timeout(response_timeout);
+        let other = Self::with_commands(self.config.clone(), Arc::new(commands), self.results.clone());
+        Some(Arc::new(Self {
+            instance: self.instance.clone(),
+            writer: Writer {
+                key: Arc::clone(&self.writer.key),
+                lease: Arc::clone(&self.lease),
+                written: Arc::clone(&self.writer.written),
+                ..other.writer
+            },
+            lease: Arc::clone(&self.lease),
+            bindings: Arc::clone(&self.bindings),
+            ..other
+        }))
     }
 
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
         self.renew_lease(deliveries).await
     }
 
-    async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
-        self.reserve_again(deliveries).await?;
-        self.lease.clear_lost();
-        Ok(())
+    async fn reserve(
+        &self,
+        deliveries: &[Delivery],
+        acknowledged: &[DeliveryTag],
+    ) -> Result<Recovery, BrokerError> {
+        self.recover(deliveries, acknowledged).await
+    }
+
+    fn lease(&self) -> Duration {
+        self.config.lease
     }
 
     fn renew_interval(&self) -> Duration {
-        self.config.lease.min(self.config.visibility_timeout) / 4
+        self.config.renew_every()
     }
 
     async fn restore_expired(&self) -> Result<usize, BrokerError> {

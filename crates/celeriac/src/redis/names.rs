@@ -1,5 +1,7 @@
 //! Names of all keys and channels in Redis: Celery's, kombu's, and the few that this crate adds.
 
+use std::time::Duration;
+
 use crate::{broker::DeliveryTag, json};
 
 /// Sorted set of reserved deliveries; the score is the time of the last renewal.
@@ -13,11 +15,42 @@ pub(super) const UNACKED: &str = "unacked";
 pub(super) const BINDING_DEADLINES: &str = "_kombu.binding_deadlines";
 /// Sorted set of this crate: worker instance to the time (Unix, in seconds) at which its lease expires.
 pub(super) const LEASES: &str = "celeriac.leases";
+/// Separator between the random part of an instance and the length of its lease in milliseconds.
+const LEASE_LENGTH: char = '~';
 /// List of this crate: messages that cannot be run, newest first.
 pub(super) const DEAD: &str = "celeriac.dead";
 
 /// Hash of this crate: periodic task to its last tick.
 pub(super) const SCHEDULE: &str = "celeriac.schedule";
+
+/// Returns the hash of an instance that numbers its writes for each run of a server. Only this crate uses it.
+pub(super) fn writes(instance: &str) -> String {
+    format!("celeriac.writes.{instance}")
+}
+
+/// Returns the name of a new instance, from which other workers learn the length of its lease.
+pub(super) fn instance(id: &str, lease: Duration) -> String {
+    format!("{id}{LEASE_LENGTH}{}", lease.as_millis())
+}
+
+/// Returns the length of an instance's lease, or `None` for an instance of an earlier release.
+pub(super) fn lease_of(instance: &str) -> Option<Duration> {
+    let (_, milliseconds) = instance.rsplit_once(LEASE_LENGTH)?;
+    milliseconds.parse().ok().map(Duration::from_millis)
+}
+
+/// One key of each kind, to find out which of them an account may not access.
+pub(super) const EXAMPLES: [&str; 9] = [
+    "celery",
+    UNACKED,
+    UNACKED_INDEX,
+    "unacked_mutex",
+    "_kombu.binding.celery",
+    "celery-task-meta-example",
+    "celery-taskset-meta-example",
+    LEASES,
+    DEAD,
+];
 
 /// Returns the key that stores the length of a publication log. Only this crate uses it.
 pub(super) fn publication_log(id: &str) -> String {
@@ -54,9 +87,17 @@ pub(super) fn binding(queue: &str) -> String {
     exchange_binding(queue, queue)
 }
 
+/// Start of the keys that store results.
+const RESULT: &str = "celery-task-meta-";
+
 /// Returns the key that stores a task's result, which is also the channel that announces it.
 pub(super) fn result(id: &str) -> String {
-    format!("celery-task-meta-{id}")
+    format!("{RESULT}{id}")
+}
+
+/// Returns the id of the task whose result this channel announces.
+pub(super) fn task_of(channel: &str) -> Option<&str> {
+    channel.strip_prefix(RESULT)
 }
 
 /// Returns the key that marks a delivery as acknowledged before its task started, until the task finishes.
@@ -76,7 +117,12 @@ pub(super) fn group(id: &str, suffix: &str) -> String {
 
 /// Returns the binding of a queue to a named exchange.
 pub(super) fn exchange_binding(routing_key: &str, queue: &str) -> String {
-    format!("{routing_key}{SEPARATOR}{SEPARATOR}{queue}")
+    pattern_binding(routing_key, "", queue)
+}
+
+/// Returns the binding of a queue to a named exchange, with the pattern of a topic exchange.
+pub(super) fn pattern_binding(routing_key: &str, pattern: &str, queue: &str) -> String {
+    format!("{routing_key}{SEPARATOR}{pattern}{SEPARATOR}{queue}")
 }
 
 /// Returns the channel of a fan-out exchange.
@@ -96,6 +142,13 @@ pub(super) fn reservation_tail(queue: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instance_tells_the_length_of_its_lease() {
+        let instance = instance("5e6f", Duration::from_millis(6500));
+        assert_eq!(lease_of(&instance), Some(Duration::from_millis(6500)));
+        assert_eq!(lease_of("bfdd5872-fa2e-40ae-9f05-f9e43e9553b6"), None);
+    }
 
     #[test]
     fn names_match_kombu() {

@@ -50,15 +50,18 @@ impl RedisBroker {
     }
 
     async fn take(&self, tags: &mut Tags, queues: &[&str], max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        let counter = self.writer.counter_on(&self.receiving).await?;
         let mut invocation = Invocation::new(&scripts::RECEIVE);
         invocation
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
             .key(names::LEASES)
+            .key(&*counter.key)
             .arg(max)
             .arg(&self.instance)
             .arg(tags.next)
-            .arg(self.config.lease.as_secs_f64());
+            .arg(self.config.lease.as_secs_f64())
+            .arg(&*counter.server);
         // Queue of each list; the script counts from 1.
         let mut sources = vec![""];
         for step in names::STEPS {
@@ -71,13 +74,15 @@ impl RedisBroker {
         }
         let first = tags.next;
         tags.next += max as u64;
+        self.lease.next_tag.store(tags.next, Ordering::Release);
         tags.unanswered = max as u64;
         let was_held = self.lease.is_held();
-        let (origins, messages, added): (Vec<usize>, Vec<Vec<u8>>, bool) =
+        let (origins, messages, added, number): (Vec<usize>, Vec<Vec<u8>>, bool, u64) =
             self.receiving.script(&invocation).await?;
         tags.unanswered = 0;
         if !messages.is_empty() {
             self.lease.set(was_held, added);
+            self.lease.confirm(&counter.server, number);
         }
         // Unused tags are available to the next call.
         tags.next = first + messages.len() as u64;
@@ -115,7 +120,7 @@ impl RedisBroker {
             .collect())
     }
 
-    fn tag(&self, number: u64) -> DeliveryTag {
+    pub(super) fn tag(&self, number: u64) -> DeliveryTag {
         // Fixed width: deliveries of the same second are sorted by tag in the index.
         DeliveryTag(format!("{}/{number:012}", self.instance))
     }

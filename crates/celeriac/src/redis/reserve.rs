@@ -2,99 +2,333 @@
 //! `FLUSHALL`, a restart without data, or a fail-over to a replica that lagged behind. The data is lost if a
 //! lease that this handle held does not exist; the worker then reserves its deliveries again.
 
-use std::sync::atomic::Ordering;
+use std::{
+    collections::{HashMap, HashSet},
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+};
 
+use futures_util::{StreamExt, stream};
 use redis::pipe;
 
 use super::{
     RedisBroker,
     bindings::Bindings,
-    commands, names, restore,
+    chord_scripts, commands,
+    counter::Counter,
+    names, restore,
     script::{Invocation, scripts},
+    scripts,
+    settling::message_id,
+    written::{Entry, Rewritten, Write},
 };
-use crate::broker::{BrokerError, Delivery, DeliveryTag, Renewal};
+use crate::{
+    broker::{BrokerError, Delivery, DeliveryTag, Recovery, Renewal},
+    message::{mark_redelivered, priority},
+};
 
+/// Maximum number of concurrent writes during a recovery.
+const REWRITES: usize = 64;
 /// Maximum number of deliveries that one script reserves.
 const RESERVE_BATCH: usize = 200;
-/// Maximum number of deliveries that one command renews.
+/// Maximum number of deliveries that one script renews; more would block the server for long.
 const RENEW_BATCH: usize = 1000;
-/// Time without renewal after which a missing lease does not count as lost: other workers have removed it and
-/// restored the messages.
-const MAX_SUSPENSION_SECONDS: f64 = restore::FORGET_LEASE_SECONDS / 2.0;
 
 impl RedisBroker {
     pub(super) async fn renew_lease(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
-        let now = self.server_time().await?;
-        let mut pipeline = pipe();
-        pipeline
-            .cmd("ZADD")
-            .arg(names::LEASES)
-            .arg(now + self.config.lease.as_secs_f64())
-            .arg(&self.instance);
-        // In batches, because a long command blocks the server.
-        for deliveries in deliveries.chunks(RENEW_BATCH) {
-            let index = pipeline.cmd("ZADD").arg(names::UNACKED_INDEX).arg("XX");
-            for tag in deliveries {
-                index.arg(now.ceil()).arg(tag.as_str());
+        let counter = self.writer.counter().await?;
+        let server = &counter.server;
+        let next_tag = self.lease.next_tag.load(Ordering::Acquire);
+        let before = self.lease.confirmed();
+        let (known, confirmed) = before.unwrap_or_else(|| (Arc::clone(server), 0));
+        let mut taken = Vec::new();
+        let mut batches = deliveries.chunks(RENEW_BATCH);
+        let mut batch = batches.next().unwrap_or_default();
+        let mut last = 0;
+        let mut is_older = false;
+        loop {
+            let mut script = Invocation::new(&RENEW);
+            script
+                .key(names::LEASES)
+                .key(names::UNACKED_INDEX)
+                .key(&*counter.key)
+                .arg(&self.instance)
+                .arg(self.config.lease.as_secs_f64())
+                .arg(&**server)
+                .arg(&*known);
+            for tag in batch {
+                script.arg(tag.as_str());
             }
-            index.ignore();
+            let was_held = self.lease.is_held();
+            let (added, number, kept, missing): (bool, u64, u64, Vec<usize>) =
+                self.commands.script(&script).await?;
+            self.lease.set(was_held, added);
+            if known != *server {
+                is_older |= kept < confirmed;
+            } else if number <= confirmed {
+                // Older data from a server that does not tell its identity.
+                is_older = true;
+                self.lease.set_rewound(number - 1);
+            }
+            last = number.max(last);
+            taken.extend(
+                missing
+                    .into_iter()
+                    .filter_map(|position| batch.get(position).cloned()),
+            );
+            match batches.next() {
+                Some(next) => batch = next,
+                None => break,
+            }
         }
-        let lease = &self.lease;
-        let was_held = lease.is_held();
-        let (added,): (u64,) = self.commands.pipeline(commands::RENEW, &pipeline).await?;
-        lease.set(was_held, added > 0);
-        let before = lease.renewed.lock().replace(now);
-        if before.is_some_and(|before| now - before > MAX_SUSPENSION_SECONDS) {
-            lease.clear_lost();
+        if self.lease.renewed(is_older || self.lease.rewound().is_some()) {
+            // The bindings are lost too, so they must be declared again.
+            *self.bindings.lock() = Bindings::default();
+            return Ok(Renewal::Lost);
         }
-        if !lease.lost.load(Ordering::Acquire) {
-            return Ok(Renewal::Kept);
+        self.lease.known_tags.store(next_tag, Ordering::Release);
+        if known == *server && !is_older {
+            self.lease.confirm(server, last);
+        } else {
+            // Another run of the server with all of the data, or a worker that was suspended for long.
+            self.lease.adopt(server, last);
         }
-        // The bindings are lost too, so they must be declared again.
-        *self.bindings.lock() = Bindings::default();
-        Ok(Renewal::Lost)
+        Ok(if taken.is_empty() {
+            Renewal::Kept
+        } else {
+            Renewal::Taken(taken)
+        })
     }
 
     /// Reserves a delivery again if the server has lost this handle's reservations, even if no renewal has
     /// detected the loss yet. Returns whether they were lost.
     pub(super) async fn reserve_if_lost(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let own = (names::LEASES, &self.instance);
-        let known: Option<f64> = self.commands.command(commands::ZSCORE, own).await?;
-        let lost = known.is_none() && self.lease.is_held() || self.lease.lost.load(Ordering::Acquire);
+        let counter = self.writer.counter().await?;
+        let before = self.lease.confirmed();
+        let (known, confirmed) = before.unwrap_or_else(|| (Arc::clone(&counter.server), 0));
+        let mut pipeline = pipe();
+        pipeline.cmd("ZSCORE").arg(names::LEASES).arg(&self.instance);
+        pipeline.cmd("HGET").arg(&*counter.key).arg(&*known);
+        let (lease, kept): (Option<f64>, Option<u64>) =
+            self.commands.pipeline(commands::KEPT, &pipeline).await?;
+        let is_older = kept.unwrap_or_default() < confirmed;
+        let lost =
+            lease.is_none() && self.lease.is_held() || self.lease.lost.load(Ordering::Acquire) || is_older;
         if lost {
-            self.reserve_again(std::slice::from_ref(delivery)).await?;
+            self.reserve_again(std::slice::from_ref(delivery), &counter)
+                .await?;
         }
         Ok(lost)
     }
 
-    /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged.
-    pub(super) async fn reserve_again(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
-        for batch in deliveries.chunks(RESERVE_BATCH) {
+    /// Writes again what the server has lost: this handle's recent writes, the early acknowledgements of
+    /// running tasks, and the reservations of `deliveries`.
+    pub(super) async fn recover(
+        &self,
+        deliveries: &[Delivery],
+        acknowledged: &[DeliveryTag],
+    ) -> Result<Recovery, BrokerError> {
+        let counter = self.writer.counter().await?;
+        let kept: HashMap<String, u64> = self.commands.command(commands::HGETALL, &*counter.key).await?;
+        // Without the lease, the server has lost everything, in the same run.
+        let all = self.lease.lost.load(Ordering::Acquire);
+        let rewound = self.lease.rewound();
+        let lost = self.writer.written.lock().lost(|entry| {
+            let kept = if entry.server == counter.server {
+                rewound.unwrap_or(u64::MAX)
+            } else {
+                kept.get(&*entry.server).copied().unwrap_or_default()
+            };
+            all || entry.number > kept
+        });
+        // Messages that this worker has received are either reserved again or settled.
+        let mut received = self.writer.written.lock().settled();
+        received.extend(deliveries.iter().filter_map(|delivery| message_id(&delivery.raw)));
+        let mut rewritten = Vec::new();
+        let mut failure = None;
+        let writes = lost
+            .into_iter()
+            .map(|entry| self.rewrite(&counter, entry, &received));
+        let mut writes = pin!(stream::iter(writes).buffered(REWRITES));
+        while let Some(written) = writes.next().await {
+            match written {
+                Ok(entry) => rewritten.push(entry),
+                Err(error) => failure = Some(error),
+            }
+        }
+        self.writer
+            .written
+            .lock()
+            .replace(&rewritten, self.config.rewrite);
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        for tag in acknowledged {
+            let script = chord_scripts::begin(tag, &counter, true);
+            self.commands.script::<i64>(&script).await?;
+        }
+        self.restore_settled(deliveries).await?;
+        let (reserved, number) = self.reserve_again(deliveries, &counter).await?;
+        self.lease.adopt(&counter.server, number);
+        self.lease.clear_lost();
+        Ok(Recovery {
+            reserved,
+            rewritten: rewritten.iter().filter(|(_, number)| number.is_some()).count(),
+        })
+    }
+
+    /// Returns deliveries to their queues that this worker has settled but older data contains, and that it
+    /// does not remember: they would stay reserved as long as the worker lives.
+    async fn restore_settled(&self, held: &[Delivery]) -> Result<(), BrokerError> {
+        let held: HashSet<&str> = held.iter().map(|delivery| delivery.tag.as_str()).collect();
+        let known = self.tag(self.lease.known_tags.load(Ordering::Acquire)).0;
+        let mut settled = Vec::new();
+        for page in 0..restore::MAX_PAGES {
+            let range = (
+                names::UNACKED_INDEX,
+                page * restore::PAGE,
+                (page + 1) * restore::PAGE - 1,
+            );
+            let tags: Vec<String> = self.commands.command(commands::ZRANGE, range).await?;
+            let full = tags.len() == restore::PAGE;
+            let is_own = |tag: &str| tag.split_once('/').is_some_and(|(name, _)| name == self.instance);
+            // Tags of one instance have the same length, so they are ordered by number.
+            let mut own = tags;
+            own.retain(|tag| is_own(tag) && *tag < known && !held.contains(tag.as_str()));
+            settled.append(&mut own);
+            if !full {
+                break;
+            }
+        }
+        if settled.is_empty() {
+            return Ok(());
+        }
+        let args = (names::UNACKED, &settled);
+        let reservations: Vec<Option<Vec<u8>>> = self.commands.command(commands::HMGET, args).await?;
+        for (tag, reservation) in settled.into_iter().zip(reservations) {
+            let Some((raw, queue)) = reservation.as_deref().and_then(restore::reserved) else {
+                continue;
+            };
+            let Some(message) = mark_redelivered(&raw) else {
+                continue;
+            };
+            let mut script = Invocation::on_delivery(&scripts::RESTORE, &DeliveryTag(tag));
+            script.key(names::list(&queue, priority(&raw))).arg(message);
+            self.commands.script::<i64>(&script).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes an entry again. Returns it with its new number, or `None` if the write is obsolete.
+    async fn rewrite(
+        &self,
+        counter: &Counter,
+        entry: Arc<Entry>,
+        received: &HashSet<u128>,
+    ) -> Result<Rewritten, BrokerError> {
+        let number = match &*entry.write {
+            Write::Settling(settling) => {
+                let script = settling.script(counter, Some(received));
+                self.commands.script(&script).await?
+            }
+            Write::Part(part) => {
+                let reply: Vec<redis::Value> = self.commands.script(&part.script(counter, true)).await?;
+                match reply.get(1) {
+                    Some(redis::Value::Int(number)) => *number,
+                    _ => 0,
+                }
+            }
+        };
+        let number = u64::try_from(number).ok();
+        Ok((entry, number.map(|number| (Arc::clone(&counter.server), number))))
+    }
+
+    /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged. Returns
+    /// the number of new reservations and the number of the write.
+    async fn reserve_again(
+        &self,
+        deliveries: &[Delivery],
+        counter: &Counter,
+    ) -> Result<(usize, u64), BrokerError> {
+        let mut reserved = 0;
+        let mut batches = deliveries.chunks(RESERVE_BATCH);
+        let mut batch = batches.next().unwrap_or_default();
+        loop {
             let mut script = Invocation::new(&RESERVE);
-            script.key(names::UNACKED_INDEX).key(names::UNACKED);
+            script
+                .key(names::UNACKED_INDEX)
+                .key(names::UNACKED)
+                .key(&*counter.key)
+                .arg(&*counter.server);
             for delivery in batch {
                 script
                     .arg(delivery.tag.as_str())
                     .arg(&delivery.raw)
                     .arg(names::reservation_tail(&delivery.queue));
             }
-            self.commands.script::<()>(&script).await?;
+            let (new, number): (usize, u64) = self.commands.script(&script).await?;
+            reserved += new;
+            match batches.next() {
+                Some(next) => batch = next,
+                None => return Ok((reserved, number)),
+            }
         }
-        Ok(())
     }
 }
 
 scripts! {
-    /// KEYS: unacked_index, unacked. ARGV: for each delivery its tag, the message, the tail of its
-    /// reservation. As in receiving, a message that is clearly not JSON is reserved as a JSON string.
+    /// Renews the lease and the reservations of deliveries. The score of the lease always changes, because
+    /// other workers judge by the change.
+    ///
+    /// KEYS: leases, unacked_index, writes. ARGV: instance, lease seconds, identity of the server and of the
+    /// server that holds the deliveries, then the tags. Returns whether the lease was added, the number of
+    /// the write, the number of the last write that the data contains of the server that holds the
+    /// deliveries, and the positions of the tags that are not reserved.
+    ///
+    /// The first write frees memory, if anything: a server without free memory accepts the writes after it.
+    RENEW = r"
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local before = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or nil)
+local lease = string.format('%.6f', now + tonumber(ARGV[2]))
+if before == tonumber(lease) then lease = string.format('%.6f', lease + 0.000001) end
+redis.call('ZREM', KEYS[1], '')
+redis.call('ZADD', KEYS[1], lease, ARGV[1])
+local missing = {}
+if #ARGV > 4 then
+    local score = string.format('%d', math.ceil(now))
+    local renewed = {}
+    for i, known in ipairs(redis.call('ZMSCORE', KEYS[2], unpack(ARGV, 5))) do
+        if known then
+            renewed[#renewed + 1] = score
+            renewed[#renewed + 1] = ARGV[i + 4]
+        else
+            missing[#missing + 1] = i - 1
+        end
+    end
+    if #renewed > 0 then redis.call('ZADD', KEYS[2], 'XX', unpack(renewed)) end
+end
+local kept = tonumber(redis.call('HGET', KEYS[3], ARGV[4]) or 0)
+local number = redis.call('HINCRBY', KEYS[3], ARGV[3], 1)
+redis.call('EXPIRE', KEYS[3], 86400)
+return {before and 0 or 1, number, kept, missing}
+";
+
+    /// Reserves deliveries.
+    ///
+    /// KEYS: unacked_index, unacked, writes. ARGV: identity of the server, then for each delivery its tag,
+    /// the message, the tail of its reservation. Returns the number of new reservations and the number of the
+    /// write. As in receiving, a message that is clearly not JSON is reserved as a JSON string.
     RESERVE = r"
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] + 1)
-for i = 1, #ARGV, 3 do
+local reserved = 0
+for i = 2, #ARGV, 3 do
     local body = ARGV[i + 1]
     if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end
-    redis.call('HSETNX', KEYS[2], ARGV[i], '[' .. body .. ARGV[i + 2])
+    reserved = reserved + redis.call('HSETNX', KEYS[2], ARGV[i], '[' .. body .. ARGV[i + 2])
     redis.call('ZADD', KEYS[1], now, ARGV[i])
 end
+return {reserved, redis.call('HINCRBY', KEYS[3], ARGV[1], 1)}
 ";
 }

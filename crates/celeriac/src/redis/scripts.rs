@@ -8,26 +8,26 @@ use super::script::scripts;
 scripts! {
     /// Pops messages from the lists in order and reserves them.
     ///
-    /// KEYS: unacked_index, unacked, leases, then the lists. ARGV: maximum number of messages, instance,
-    /// first tag number, lease seconds, then for each list the tail of its reservations. Returns the index of
-    /// each message's list (from 1), the messages, and whether the lease was added. A message that is clearly
-    /// not JSON is reserved as a JSON string: a Python worker that restores it must be able to parse the
-    /// reservation.
+    /// KEYS: unacked_index, unacked, leases, writes, then the lists. ARGV: maximum number of messages,
+    /// instance, first tag number, lease seconds, identity of the server, then for each list the tail of its
+    /// reservations. Returns the index of each message's list (from 1), the messages, whether the lease was
+    /// added, and the number of the write. A message that is clearly not JSON is reserved as a JSON string: a
+    /// Python worker that restores it must be able to parse the reservation.
     RECEIVE = r"
 local limit = tonumber(ARGV[1])
 local sources, messages = {}, {}
-for i = 4, #KEYS do
+for i = 5, #KEYS do
     local room = limit - #messages
     if room <= 0 then break end
     local taken = redis.call('RPOP', KEYS[i], room)
     if taken then
         for _, message in ipairs(taken) do
-            sources[#sources + 1] = i - 3
+            sources[#sources + 1] = i - 4
             messages[#messages + 1] = message
         end
     end
 end
-if #messages == 0 then return {sources, messages, 0} end
+if #messages == 0 then return {sources, messages, 0, 0} end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local score = string.format('%d', math.ceil(now))
@@ -40,20 +40,19 @@ for i, message in ipairs(messages) do
     index[#index + 1] = score
     index[#index + 1] = tag
     reservations[#reservations + 1] = tag
-    reservations[#reservations + 1] = '[' .. body .. ARGV[4 + sources[i]]
+    reservations[#reservations + 1] = '[' .. body .. ARGV[5 + sources[i]]
 end
 redis.call('ZADD', KEYS[1], unpack(index))
 redis.call('HSET', KEYS[2], unpack(reservations))
 local added = redis.call('ZADD', KEYS[3], string.format('%.6f', now + tonumber(ARGV[4])), ARGV[2])
-return {sources, messages, added}
+return {sources, messages, added, redis.call('HINCRBY', KEYS[4], ARGV[5], 1)}
 ";
 
     /// Returns a message to the head of its list, if the delivery is still held and, for another worker's
-    /// delivery, still expired.
+    /// delivery, the score by which the worker was judged to be dead is unchanged.
     ///
-    /// KEYS: unacked_index, unacked, list; for another worker's delivery also leases. ARGV: tag, message; for
-    /// another worker's delivery also an empty string, the latest renewal that counts as expired, and the
-    /// instance whose expired lease also makes the delivery expired, or an empty string.
+    /// KEYS: unacked_index, unacked, list; for another worker's delivery also the sorted set with the score.
+    /// ARGV: tag, message; for another worker's delivery also an empty string, the member and its score.
     RESTORE = &[UNLESS_RENEWED, r"
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
@@ -63,9 +62,9 @@ return 1
 
     /// Moves a message to the dead-letter list, under the conditions of [`RESTORE`].
     ///
-    /// KEYS: unacked_index, unacked, dead; for another worker's delivery also leases. ARGV: tag, dead letter,
-    /// capacity; for another worker's delivery also the last two of [`RESTORE`]. Returns the number of old
-    /// letters dropped, or -1 if nothing was moved.
+    /// KEYS: unacked_index, unacked, dead; for another worker's delivery also the last of [`RESTORE`]. ARGV:
+    /// tag, dead letter, capacity; for another worker's delivery also the last two of [`RESTORE`]. Returns
+    /// the number of old letters dropped, or -1 if nothing was moved.
     BURY = &[UNLESS_RENEWED, r"
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return -1 end
@@ -78,9 +77,9 @@ return length - capacity
 
     /// Publishes messages and extends a publication log, unless the server has lost batches of the log.
     ///
-    /// KEYS: log, then for each list the binding and the list. ARGV: length that the log must have at least,
-    /// seconds until the log expires, then for each list the binding's member, the number of messages, and the
-    /// messages. Returns whether the messages were published, and the length of the log.
+    /// KEYS: log, then for each list the binding and the list. ARGV: minimum length of the log, seconds until the
+    /// log expires, then for each list the binding's member, the number of messages, and the messages. Returns
+    /// whether the messages were published, and the length of the log.
     PUBLISH_LOGGED = r"
 local length = tonumber(redis.call('GET', KEYS[1]) or '0')
 if length < tonumber(ARGV[1]) then return {0, length} end
@@ -124,29 +123,50 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 ";
 
-    /// Stores and publishes a result that is not final, unless a final one is already stored.
+    /// Stores and publishes a result, unless a final one is already stored; with `replace`, only `SUCCESS` is
+    /// kept.
     ///
-    /// KEYS: result. ARGV: result, seconds. Celery writes the status first, so it is read from the beginning
-    /// of the text.
-    STORE_UNLESS_FINAL = r#"
-local status = string.match(redis.call('GET', KEYS[1]) or '', '^{"status": "(%u+)"')
-if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then return 0 end
-redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
-redis.call('PUBLISH', KEYS[1], ARGV[1])
-return 1
-"#;
+    /// KEYS: result. ARGV: result, seconds, and optionally `replace`.
+    STORE_RESULT = &[STORE, r"
+if ARGV[3] then return store(KEYS[1], ARGV[2], ARGV[1]) end
+return store_unless_final(KEYS[1], ARGV[2], ARGV[1])
+"].concat();
 }
 
-/// Start of a script, which returns -1 if another worker's delivery has been renewed.
+/// Functions of scripts that store and publish results. A final result is kept: `SUCCESS` always, other final
+/// results by `store_unless_final`. `store` replaces them, because a failed task may be sent again under its
+/// id.
+///
+/// Celery writes the status first, so it is read from the beginning of the stored text.
+pub(super) const STORE: &str = r#"
+local function stored_status(key)
+    return string.match(redis.call('GETRANGE', key, 0, 63), '^{"status": "(%u+)"')
+end
+local function write(key, seconds, text)
+    redis.call('SETEX', key, seconds, text)
+    redis.call('PUBLISH', key, text)
+    return 1
+end
+local function store(key, seconds, text)
+    if redis.call('SET', key, text, 'EX', seconds, 'NX') then
+        redis.call('PUBLISH', key, text)
+        return 1
+    end
+    if stored_status(key) == 'SUCCESS' then return 0 end
+    return write(key, seconds, text)
+end
+local function store_unless_final(key, seconds, text)
+    local status = stored_status(key)
+    if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then return 0 end
+    return write(key, seconds, text)
+end
+"#;
+
+/// Start of a script, which returns -1 if the score by which another worker was judged to be dead has
+/// changed.
 const UNLESS_RENEWED: &str = r"
 if ARGV[4] then
-    local renewed = redis.call('ZSCORE', KEYS[1], ARGV[1])
-    local expired = not renewed or tonumber(renewed) <= tonumber(ARGV[4])
-    if not expired and ARGV[5] ~= '' then
-        local lease = redis.call('ZSCORE', KEYS[4], ARGV[5])
-        local time = redis.call('TIME')
-        expired = not lease or tonumber(lease) <= time[1] + time[2] / 1000000
-    end
-    if not expired then return -1 end
+    local score = redis.call('ZSCORE', KEYS[4], ARGV[4])
+    if not score or tonumber(score) ~= tonumber(ARGV[5]) then return -1 end
 end
 ";

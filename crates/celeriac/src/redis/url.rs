@@ -1,5 +1,5 @@
-//! Parses the URL of Redis: one server, or the sentinels that watch it. Certificates are parameters of the
-//! URL, as in Celery, so Celery and this crate can share a URL.
+//! Parses Redis URLs, which name one server or the sentinels that monitor it. Certificates are query
+//! parameters, as in Celery, so Celery and this crate can share a URL.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -14,7 +14,7 @@ const SENTINEL_PORT: u16 = 26379;
 pub(super) struct Location {
     /// Address of the server, or the addresses of the sentinels, each with the settings of the server.
     pub addresses: Vec<ConnectionInfo>,
-    /// Name under which the sentinels watch the server.
+    /// Name under which the sentinels monitor the server.
     pub master: Option<String>,
     parameters: HashMap<String, String>,
 }

@@ -21,8 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{commands, connection::Connection, names};
 use crate::{
-    back_off::BackOff, broker::BrokerError, failure_log::FailureLog, lock::Lock, log::debug,
-    result::ResultMeta,
+    back_off::BackOff, broker::BrokerError, failure_log::FailureLog, lock::Lock, result::ResultMeta,
 };
 
 /// Maximum number of results that a broker handle awaits.
@@ -32,7 +31,7 @@ const BATCH: usize = 500;
 /// Interval at which all keys are read.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Time without waiters after which the connection is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Waits for the results of one broker handle's tasks.
 pub(super) struct Watch {
@@ -48,10 +47,13 @@ struct Shared {
     added: Notify,
 }
 
+/// Final result, or the reason that it cannot be read.
+type Ended = Result<ResultMeta, BrokerError>;
+
 #[derive(Default)]
 struct Awaited {
     /// Senders to the waiters, by task id. The next poll removes the senders without waiters.
-    results: HashMap<String, watch::Sender<Option<ResultMeta>>>,
+    results: HashMap<String, watch::Sender<Option<Ended>>>,
     /// Ids added since the last subscription.
     to_subscribe: Vec<String>,
     /// Whether the task that watches the results is running.
@@ -84,10 +86,10 @@ impl Watch {
         let mut result = self.register(id)?;
         let ended = result.wait_for(Option::is_some).await;
         let meta = ended.ok().and_then(|meta| meta.clone());
-        meta.ok_or_else(|| BrokerError::unavailable("the broker handle was dropped"))
+        meta.unwrap_or_else(|| Err(BrokerError::unavailable("the broker handle was dropped")))
     }
 
-    fn register(&self, id: &str) -> Result<watch::Receiver<Option<ResultMeta>>, BrokerError> {
+    fn register(&self, id: &str) -> Result<watch::Receiver<Option<Ended>>, BrokerError> {
         let mut awaited = self.shared.awaited.lock();
         if let Some(result) = awaited.results.get(id) {
             return Ok(result.subscribe());
@@ -114,14 +116,18 @@ impl Watch {
 }
 
 impl Shared {
-    /// Sends a final result to all its waiters.
-    fn deliver(&self, meta: ResultMeta) {
-        if !meta.status.is_final() {
-            return;
-        }
-        let removed = self.awaited.lock().results.remove(meta.task_id.as_str());
-        if let Some(result) = removed {
-            result.send_replace(Some(meta));
+    /// Sends a final result of the task `id`, or the reason that its result cannot be read, to all waiters.
+    fn deliver(&self, id: &str, raw: &[u8]) {
+        let ended = match ResultMeta::read(raw) {
+            Ok(meta) if !meta.status.is_final() => return,
+            Ok(meta) => Ok(ResultMeta {
+                task_id: id.into(),
+                ..meta
+            }),
+            Err(cause) => Err(BrokerError::Unreadable { cause }),
+        };
+        if let Some(waiters) = self.awaited.lock().results.remove(id) {
+            waiters.send_replace(Some(ended));
         }
     }
 
@@ -130,13 +136,8 @@ impl Shared {
         for ids in ids.chunks(BATCH) {
             let results: Vec<Option<Vec<u8>>> = self.commands.command(commands::MGET, channels(ids)).await?;
             for (id, raw) in ids.iter().zip(results) {
-                match raw.map(|raw| ResultMeta::decode(&raw)) {
-                    Some(Some(meta)) => self.deliver(ResultMeta {
-                        task_id: id.as_str().into(),
-                        ..meta
-                    }),
-                    Some(None) => debug!(task_id = id, "ignored a stored result that cannot be decoded"),
-                    None => {}
+                if let Some(raw) = raw {
+                    self.deliver(id, &raw);
                 }
             }
         }
@@ -192,8 +193,8 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut idle_since = Instant::now();
     let deliver = |message: &Msg| {
-        if let Some(meta) = ResultMeta::decode(message.get_payload_bytes()) {
-            shared.deliver(meta);
+        if let Some(id) = names::task_of(message.get_channel_name()) {
+            shared.deliver(id, message.get_payload_bytes());
         }
     };
     loop {

@@ -120,7 +120,7 @@ impl Scheduler {
                         let wait = |next: Timestamp| Duration::try_from(next.duration_since(now));
                         next.map_or(MAX_SLEEP, |next| wait(next).unwrap_or_default())
                     }
-                    Err(error @ BrokerError::Unavailable { .. }) => return Err(error),
+                    Err(error) if error.is_outage() => return Err(error),
                     Err(error) => back_off.failed(&entry.name, &error),
                 },
             };

@@ -8,9 +8,9 @@ use futures_util::{
     future::{BoxFuture, MaybeDone, maybe_done},
     poll,
 };
-use tokio::{sync::OwnedSemaphorePermit, task::JoinSet};
+use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
 
-use super::{events, execute, inflight::Entry, settle, shared::Shared};
+use super::{events, execute, inflight::Entry, revoked::Interruption, settle, shared::Shared};
 use crate::{
     back_off::BackOff,
     broker::Delivery,
@@ -48,13 +48,19 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
             shared.stop.run_until_cancelled(room_changed).await;
             continue;
         }
-        // A stop does not cancel this call, because received messages could be lost. The call waits only briefly.
+        if !shared.lease.is_valid() {
+            shared.stop.run_until_cancelled(shared.lease.valid()).await;
+            continue;
+        }
+        // A stop does not cancel this call, because received messages could be lost. The call waits only
+        // briefly.
+        let requested = Instant::now();
         match shared.broker.receive(&queues, room).await {
             Ok(deliveries) => {
                 failures.worked();
                 back_off.reset();
                 for delivery in deliveries {
-                    accept(shared, &mut tasks, delivery).await;
+                    accept(shared, &mut tasks, delivery, requested).await;
                 }
             }
             Err(error) => {
@@ -72,13 +78,14 @@ fn room(shared: &Shared) -> usize {
     shared.inflight.room(shared.prefetch(), concurrency, running)
 }
 
-async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Delivery) {
+/// Accepts a delivery that was received by a request sent at `requested`.
+async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Delivery, requested: Instant) {
     let message = delivery.message();
     let shared = Arc::clone(shared);
     let id = message
         .as_ref()
         .map_or_else(|_| TaskId::from(""), |message| message.headers.id.clone());
-    let entry = shared.inflight.add(delivery, id);
+    let entry = shared.inflight.add(delivery, id, requested);
     match message {
         Ok(message) => {
             events::received(&shared, &message);
@@ -113,28 +120,46 @@ fn slot(shared: &Shared) -> Slot {
 }
 
 /// Handles a delivery from its arrival to its settlement, unless the worker stops before the task starts.
-async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Box<Message>) {
-    if !may_begin(shared, entry, &message).await {
-        return;
+async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, slot: Slot, message: Box<Message>) {
+    if let Some(permit) = may_start(shared, entry, slot, &message).await
+        && shared.inflight.start(entry)
+    {
+        execute::execute(shared, entry, message, permit).await;
+        shared.inflight.remove(&entry.delivery.tag);
+    } else if entry.is_lost() {
+        shared.inflight.remove(&entry.delivery.tag);
+    }
+}
+
+/// Waits until the task may start, and returns its slot; a revoked task runs no code, so it needs no slot.
+/// Returns `None` if the worker stops first, or another worker takes over the delivery.
+async fn may_start(
+    shared: &Shared,
+    entry: &Entry,
+    mut slot: Slot,
+    message: &Message,
+) -> Option<Option<OwnedSemaphorePermit>> {
+    if !may_begin(shared, entry, message).await {
+        return None;
     }
     let permit = tokio::select! {
         biased;
-        () = &mut slot => match slot.as_mut().take_output() {
-            Some(Some(permit)) => Some(permit),
-            _ => return,
+        () = &mut slot => Some(slot.as_mut().take_output()??),
+        interruption = entry.orders.before_start() => match interruption {
+            Interruption::Lost => return None,
+            _ => None,
         },
-        // A revoked task runs no code, so it needs no slot.
-        () = entry.orders.revoked() => None,
     };
-    if !shared.inflight.start(entry) {
-        return;
+    // A worker that was paused must not start what others have run in the meantime.
+    tokio::select! {
+        biased;
+        () = shared.lease.valid_for(entry, shared.broker.lease()) => Some(permit),
+        () = shared.stop.cancelled() => None,
     }
-    execute::execute(shared, entry, message, permit).await;
-    shared.inflight.remove(&entry.delivery.tag);
 }
 
 /// Waits for the task's `eta` and for its rate limit; ends early if the task is revoked. Returns false if the
-/// worker stops first.
+/// worker stops first, or another worker takes over the delivery.
 async fn may_begin(shared: &Shared, entry: &Entry, message: &Message) -> bool {
     if !message.is_early(system::now()) && !has_rate(shared, message) {
         return true;
@@ -148,7 +173,7 @@ async fn may_begin(shared: &Shared, entry: &Entry, message: &Message) -> bool {
     };
     tokio::select! {
         () = wait => true,
-        () = entry.orders.revoked() => true,
+        interruption = entry.orders.before_start() => interruption != Interruption::Lost,
         () = shared.stop.cancelled() => false,
     }
 }
@@ -168,8 +193,8 @@ async fn until_due(message: &Message) {
     }
 }
 
-/// Logs a panic of this crate; panics in a task's code are caught elsewhere. The message stays reserved and is
-/// redelivered once its lease expires.
+/// Logs a panic of this crate; panics in a task's code are caught elsewhere. The message stays reserved and
+/// is redelivered once its lease expires.
 pub(super) fn report(ended: Result<(), tokio::task::JoinError>) {
     if ended.is_err_and(|failure| failure.is_panic()) {
         error!("the worker panicked while handling a delivery; its message will be redelivered");

@@ -101,7 +101,9 @@ pub(super) fn ended(shared: &Shared, id: &str, outcome: &TaskOutcome, runtime: f
         }
         TaskOutcome::Retry { cause, .. } => ("task-retried", raised(cause, Some(cause.traceback()))),
         TaskOutcome::Failure(exception) => ("task-failed", raised(exception, Some(exception.traceback()))),
-        TaskOutcome::Rejected(exception, _) => ("task-failed", raised(exception, None)),
+        TaskOutcome::Aborted(exception) => ("task-failed", raised(exception, None)),
+        TaskOutcome::Rejected { requeue } => ("task-rejected", vec![("requeue", json!(requeue))]),
+        TaskOutcome::Ignored => return,
         TaskOutcome::Revoked(reason) => {
             let terminated = *reason == "terminated";
             let fields = vec![

@@ -13,25 +13,31 @@ use futures_util::{
     FutureExt,
     future::{self, join},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    events, follow,
+    builtin::{self, NoValue},
+    events,
+    follow::{self, FollowUps},
     inflight::Entry,
-    registry::Registered,
-    settle::{self, FinishedRun},
+    registry::{Code, Registered},
+    revoked::Interruption,
+    settle::{self, FinishedRun, Next},
     shared::Shared,
 };
 use crate::{
+    context::{RawMessage, Request, SoftLimit, TaskContext},
     exception::Exception,
     failure_log::FailureLog,
     log::{debug, error, warn},
     message::{Headers, MAX_RETRIES, Message, TimeLimit, seconds},
     observer::{TaskInfo, observed},
     result::ResultMeta,
-    retry, system,
-    task::{SoftLimit, TaskContext, TaskError, TaskOutcome},
+    retry::{self, Retry},
+    system,
+    task::TaskOutcome,
+    task_error::TaskError,
 };
 
 /// Executes the task of a delivery.
@@ -41,13 +47,16 @@ use crate::{
 /// needs no slot.
 pub(super) async fn execute(
     shared: &Arc<Shared>,
-    entry: &Entry,
+    entry: &Arc<Entry>,
     mut message: Box<Message>,
     slot: Option<OwnedSemaphorePermit>,
 ) {
     let registered = shared.registry.get(&message.headers.task);
     let options = registered.map(|registered| &registered.options);
     let acked_early = options.is_some_and(|options| !options.acks_late);
+    if message.redelivered() && settle::skip_finished(shared, entry, &message).await {
+        return;
+    }
     if acked_early && !settle::ack_early(shared, entry).await {
         return;
     }
@@ -58,18 +67,23 @@ pub(super) async fn execute(
         shared,
         entry,
         message: &message,
-        ignore_result: headers.ignore_result || options.is_some_and(|options| options.ignore_result),
+        ignore_result: shared.ignore_result
+            || headers.ignore_result
+            || options.is_some_and(|options| options.ignore_result),
     };
     let work = pin!(async {
-        let outcome = match attempt.decide(registered) {
+        let ended = match attempt.decide(registered) {
             Ok(registered) => attempt.run(registered, args, kwargs).await,
-            Err(outcome) => outcome,
+            Err(outcome) => Some(outcome.into()),
         };
         // Logged within the run's span, which adds the trace id to the log line.
-        log(headers, &outcome);
-        let follow_up = follow::has_follow_up(&message.embed);
+        log(headers, ended.as_ref());
+        let replaced = ended
+            .as_ref()
+            .is_some_and(|ended| matches!(ended.next, Next::Follow(_)));
+        let follow_up = replaced || follow::has_follow_up(&message.embed);
         let trace = follow_up.then(|| shared.observer.context());
-        (outcome, shared.observer.current_span(), trace.unwrap_or_default())
+        (ended, shared.observer.current_span(), trace.unwrap_or_default())
     });
     shared.active.fetch_add(1, Ordering::Relaxed);
     let info = TaskInfo {
@@ -81,11 +95,28 @@ pub(super) async fn execute(
         registered: registered.is_some(),
     };
     let run_span = shared.observer.run(&info, &headers.extra);
-    let (outcome, span, trace) = observed(work, |poll| run_span.in_scope(poll)).await;
-    run_span.finish(&outcome);
+    let (ended, span, trace) = observed(work, |poll| run_span.in_scope(poll)).await;
+    if let Some(ended) = &ended {
+        run_span.finish(&ended.outcome);
+    }
     shared.active.fetch_sub(1, Ordering::Relaxed);
     shared.processed.fetch_add(1, Ordering::Relaxed);
     drop(slot);
+    let Some(ended) = ended else { return };
+    let Ended {
+        outcome,
+        next,
+        reason,
+        children,
+    } = ended;
+    if !entry.begin_settling() {
+        let (task, task_id) = (&headers.task, headers.id.as_str());
+        warn!(
+            task,
+            task_id, "discarded the result of a task that another worker has taken over"
+        );
+        return;
+    }
 
     let runtime = entry
         .started_at()
@@ -93,6 +124,9 @@ pub(super) async fn execute(
     events::ended(shared, &headers.id, &outcome, runtime, entry.orders.signal());
     let run = FinishedRun {
         outcome,
+        next,
+        reason,
+        children,
         ignore_result: attempt.ignore_result,
         acked_early,
         trace,
@@ -101,10 +135,37 @@ pub(super) async fn execute(
     settle::settle(shared, &entry.delivery, &message, run).await;
 }
 
+/// An attempt that has ended.
+struct Ended {
+    outcome: TaskOutcome,
+    next: Next,
+    /// Reason that the task gave for rejecting its message.
+    reason: String,
+    /// Results of the tasks that the task has sent, in Celery's format.
+    children: Vec<Value>,
+}
+
+impl From<TaskOutcome> for Ended {
+    fn from(outcome: TaskOutcome) -> Self {
+        Self {
+            outcome,
+            next: Next::Nothing,
+            reason: String::new(),
+            children: Vec::new(),
+        }
+    }
+}
+
+impl RawMessage for Entry {
+    fn raw(&self) -> &[u8] {
+        &self.delivery.raw
+    }
+}
+
 /// One attempt at a task.
 struct Attempt<'a> {
     shared: &'a Shared,
-    entry: &'a Entry,
+    entry: &'a Arc<Entry>,
     /// The message, without its arguments.
     message: &'a Message,
     ignore_result: bool,
@@ -123,17 +184,19 @@ impl Attempt<'_> {
         registered.ok_or_else(|| self.not_registered())
     }
 
+    /// Runs the task. Returns `None` if it was cancelled because another worker has taken over its delivery.
     async fn run(
         &self,
         registered: &Registered,
         args: Vec<Value>,
         kwargs: Map<String, Value>,
-    ) -> TaskOutcome {
+    ) -> Option<Ended> {
         let headers = &self.message.headers;
         registered.limits.total.fetch_add(1, Ordering::Relaxed);
         events::emit(self.shared, "task-started", &headers.id, []);
         let context = self.context();
-        let soft = context.soft.clone();
+        let (soft, request) = (context.soft.clone(), Arc::clone(&context.request));
+        let _stopped = context.stopped.clone().drop_guard();
         let defaults = registered.limits.time_limit();
         let limits = TimeLimit {
             hard: headers.timelimit.hard.or(defaults.hard),
@@ -142,82 +205,124 @@ impl Attempt<'_> {
         // Arguments are deserialised inside the future, so a panic in a `Deserialize` implementation is
         // caught too.
         let call = async {
-            registered
-                .call(context, args, kwargs)
-                .map_err(TaskError::Failed)?
-                .await
+            match &registered.code {
+                Code::User(handler) => {
+                    let call = registered.call(handler, context, args, kwargs);
+                    Ok(call.map_err(TaskError::Failed)?.await?)
+                }
+                Code::Builtin(builtin) => {
+                    Box::pin(builtin::run(self.shared, *builtin, context, args, kwargs)).await
+                }
+            }
         };
         let call = pin!(AssertUnwindSafe(call).catch_unwind());
-        let run = self.within(limits, soft, call);
+        let run = self.within(limits, soft, registered.options.cancel_when_lost, call);
         let ended = if registered.options.track_started && !self.ignore_result {
             join(run, Box::pin(self.store_started())).await.0
         } else {
             run.await
         };
-        match ended {
-            Err(outcome) => outcome,
-            Ok(Ok(value)) => TaskOutcome::Success(value),
-            Ok(Err(TaskError::Failed(exception))) => TaskOutcome::Failure(exception),
-            Ok(Err(TaskError::Retry { cause, countdown })) => {
-                let (options, retries) = (&registered.options, headers.retries);
-                let requested = self.message.properties.extra.get(MAX_RETRIES);
-                if retry::is_allowed(retries, options.max_retries, requested) {
-                    let countdown = countdown.unwrap_or_else(|| options.retry_delay.after(retries));
-                    TaskOutcome::Retry { cause, countdown }
-                } else {
-                    TaskOutcome::Failure(cause)
+        let mut ended = match ended {
+            Err(None) => return None,
+            Err(Some(outcome)) => outcome.into(),
+            Ok(Ok(value)) => TaskOutcome::Success(value).into(),
+            Ok(Err(NoValue::Error(error))) => self.failed(registered, error),
+            Ok(Err(NoValue::ChordBody { body, values })) => Ended {
+                next: Next::Follow(Box::new(FollowUps::ChordBody { body, values })),
+                ..TaskOutcome::Ignored.into()
+            },
+        };
+        ended.children = request.children();
+        Some(ended)
+    }
+
+    fn failed(&self, registered: &Registered, error: TaskError) -> Ended {
+        match error {
+            TaskError::Failed(exception) => TaskOutcome::Failure(exception).into(),
+            TaskError::Retry(retry) => self.retry(registered, retry),
+            TaskError::Ignore => TaskOutcome::Ignored.into(),
+            TaskError::Reject { requeue, reason } => Ended {
+                reason,
+                ..TaskOutcome::Rejected { requeue }.into()
+            },
+            TaskError::Replace(canvas) => match follow::replacement(self.shared, self.message, canvas.0) {
+                Ok(publication) => Ended {
+                    next: Next::Follow(Box::new(FollowUps::Replacement(publication))),
+                    ..TaskOutcome::Ignored.into()
+                },
+                Err(error) => {
+                    let exception = Exception::new("ImproperlyConfigured", error.to_string());
+                    TaskOutcome::Failure(exception.module("celery.exceptions")).into()
                 }
-            }
+            },
+        }
+    }
+
+    fn retry(&self, registered: &Registered, retry: Box<Retry>) -> Ended {
+        let (options, retries) = (&registered.options, self.message.headers.retries);
+        let requested = self.message.properties.extra.get(MAX_RETRIES);
+        if !retry::is_allowed(retries, options.max_retries, requested, retry.max_retries) {
+            return TaskOutcome::Failure(retry.cause).into();
+        }
+        let countdown = match retry.eta {
+            Some(eta) => Duration::try_from(eta.duration_since(system::now())).unwrap_or_default(),
+            None => retry
+                .countdown
+                .unwrap_or_else(|| options.retry_delay.after(retries)),
+        };
+        let cause = retry.cause.clone();
+        Ended {
+            next: Next::Retry(retry),
+            ..TaskOutcome::Retry { cause, countdown }.into()
         }
     }
 
     fn context(&self) -> TaskContext {
-        let headers = &self.message.headers;
-        TaskContext {
-            id: headers.id.clone(),
-            task: headers.task.clone(),
-            retries: headers.retries,
-            hostname: self.shared.hostname.clone(),
-            queue: self.entry.delivery.queue.clone(),
-            parent_id: headers.parent_id.clone(),
-            root_id: headers.root_id.clone(),
-            redelivered: self.message.redelivered(),
-            soft: SoftLimit::default(),
-        }
+        let raw: Arc<dyn RawMessage> = Arc::clone(self.entry) as _;
+        let request = Request::new(raw, self.shared.client.clone(), self.shared.result_extended);
+        let queue = &self.entry.delivery.queue;
+        TaskContext::new(self.message, &self.shared.hostname, queue, request)
     }
 
     async fn store_started(&self) {
         let meta = ResultMeta::started(&self.message.headers, std::process::id(), &self.shared.hostname);
+        let meta = settle::extended(self.shared, &self.entry.delivery, meta);
         if let Err(error) = self.shared.broker.store_result(&meta).await {
             // Not retried: the final state replaces `STARTED`, and storing the final state is retried.
             FailureLog::new("storing STARTED").failed(&error);
         }
     }
 
-    /// Polls `call` until it ends, a time limit passes, or the task is terminated.
+    /// Polls `call` until it ends, a time limit passes, the task is terminated or, if `cancel_when_lost`,
+    /// another worker takes over its delivery.
     ///
-    /// Returns the outcome as `Err` if the call panicked or was stopped before it ended.
+    /// Returns `Err` if the call panicked or was stopped before it ended, with the outcome unless the
+    /// delivery is lost.
     async fn within(
         &self,
         limits: TimeLimit,
         soft: SoftLimit,
-        mut call: Pin<&mut impl Future<Output = Result<Result<Value, TaskError>, Box<dyn Any + Send>>>>,
-    ) -> Result<Result<Value, TaskError>, TaskOutcome> {
+        cancel_when_lost: bool,
+        mut call: Pin<&mut impl Future<Output = Result<Result<Value, NoValue>, Box<dyn Any + Send>>>>,
+    ) -> Result<Result<Value, NoValue>, Option<TaskOutcome>> {
         let mut at_soft = pin!(after(limits.soft));
         let mut at_hard = pin!(after(limits.hard));
         let mut soft_passed = false;
         loop {
             tokio::select! {
                 biased;
-                ended = &mut call => return ended.map_err(|panic| panicked(panic.as_ref())),
-                () = self.entry.orders.terminated() => return Err(TaskOutcome::Revoked("terminated")),
+                ended = &mut call => return ended.map_err(|panic| Some(panicked(panic.as_ref()))),
+                interruption = self.entry.orders.while_running(cancel_when_lost) => {
+                    let is_lost = interruption == Interruption::Lost;
+                    return Err((!is_lost).then_some(TaskOutcome::Revoked("terminated")));
+                }
                 limit = &mut at_hard => {
-                    return Err(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)]));
+                    return Err(Some(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)])));
                 }
                 _ = &mut at_soft, if !soft_passed => {
                     soft_passed = true;
                     if !soft.pass() {
-                        return Err(limit_exceeded("SoftTimeLimitExceeded", Vec::new()));
+                        return Err(Some(limit_exceeded("SoftTimeLimitExceeded", Vec::new())));
                     }
                 }
             }
@@ -241,26 +346,36 @@ impl Attempt<'_> {
             "received a task that is not registered"
         );
         let exception = Exception::new("NotRegistered", headers.task.clone()).module("celery.exceptions");
-        TaskOutcome::Rejected(exception, vec![json!(headers.task)])
+        TaskOutcome::Aborted(exception)
     }
 }
 
-fn log(headers: &Headers, outcome: &TaskOutcome) {
+/// Logs the end of a run, except a retry, which is logged when it has been sent.
+fn log(headers: &Headers, ended: Option<&Ended>) {
     let (task, task_id, retries) = (&headers.task, headers.id.as_str(), headers.retries);
-    match outcome {
+    let Some(ended) = ended else {
+        warn!(
+            task,
+            task_id, retries, "cancelled a task that another worker has taken over"
+        );
+        return;
+    };
+    match &ended.outcome {
         TaskOutcome::Success(_) => debug!(task, task_id, retries, "task succeeded"),
-        TaskOutcome::Retry { cause, countdown } => {
-            let (error, cause, seconds) = (&cause.type_name, &cause.message, countdown.as_secs_f64());
-            warn!(
-                task,
-                task_id, retries, error, cause, seconds, "task will be retried"
-            );
-        }
-        TaskOutcome::Failure(exception) | TaskOutcome::Rejected(exception, _) => {
+        TaskOutcome::Retry { .. } => {}
+        TaskOutcome::Failure(exception) | TaskOutcome::Aborted(exception) => {
             let (error, cause) = (&exception.type_name, &exception.message);
             error!(task, task_id, retries, error, cause, "task failed");
         }
         TaskOutcome::Revoked(reason) => warn!(task, task_id, retries, reason, "task was revoked"),
+        TaskOutcome::Ignored => debug!(task, task_id, retries, "task ended without a result"),
+        TaskOutcome::Rejected { requeue } => {
+            let reason = &ended.reason;
+            warn!(
+                task,
+                task_id, retries, requeue, reason, "task rejected its message"
+            );
+        }
     }
 }
 
@@ -276,9 +391,8 @@ async fn after(limit: Option<Duration>) -> Duration {
 }
 
 fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
-    let message = arguments.first().map(Value::to_string).unwrap_or_default();
-    let exception = Exception::new(type_name, message).module("billiard.exceptions");
-    TaskOutcome::Rejected(exception, arguments)
+    let exception = Exception::new(type_name, "").module("billiard.exceptions");
+    TaskOutcome::Aborted(exception.args(arguments))
 }
 
 /// Returns the failure of a task that panicked, with the panic's message if it is a string literal.

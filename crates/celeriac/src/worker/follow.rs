@@ -3,28 +3,29 @@
 //! if the task is settled here, and not at all if another worker holds it.
 //!
 //! Unlike in Celery, when a task fails, all tasks that can no longer run because of the failure fail too,
-//! including tasks in surrounding chords, and a revoked task revokes the rest of its chain. A client that waits
-//! for the last result is therefore always notified.
+//! including tasks in surrounding chords, and a revoked task revokes the rest of its chain. A client that
+//! waits for the last result is therefore always notified.
 
 mod join;
 
 use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
+pub(super) use self::join::nested;
 use self::join::{chord_error, join};
 use super::{confirm::until_confirmed, shared::Shared};
 use crate::{
     back_off::BackOff,
     broker::{BrokerError, ChordPart, ChordState, Delivery, Publication, Settlement, SettlementStatus},
-    canvas::{CanvasError, Kind, Node, SendContext, Sender, list},
+    canvas::{self, CanvasError, Kind, Node, SendContext, Sender, list},
     exception::Exception,
     log::{debug, error, warn},
     message::{Embed, Headers, Message},
     observer::SendSpan,
     result::{ResultMeta, Status},
     result_tree::ResultTree,
-    system,
     task_id::TaskId,
 };
 
@@ -38,21 +39,33 @@ pub(super) fn has_follow_up(embed: &Embed) -> bool {
         .any(|part| !part.is_null())
 }
 
+/// Tasks that follow from the end of a task.
+#[derive(Debug, Clone)]
+pub(super) enum FollowUps {
+    /// Tasks that follow from its result. The result itself is stored only if `keep` is true.
+    OfResult { meta: Box<ResultMeta>, keep: bool },
+    /// Tasks that replace it.
+    Replacement(Publication),
+    /// Body of a chord whose header has ended, with the values of the header or their failure.
+    ChordBody {
+        body: Value,
+        values: Result<Value, Exception>,
+    },
+}
+
 /// Settles a delivery, and sends its follow-up tasks with the trace context `trace`.
-///
-/// The task's own result is stored only if `keep` is true.
 pub(super) async fn settle(
     shared: &Shared,
     delivery: &Delivery,
     message: &Message,
-    meta: ResultMeta,
-    keep: bool,
+    follow_ups: &FollowUps,
     trace: &Map<String, Value>,
 ) {
     let id = &message.headers.id;
     let mut back_off = BackOff::default();
     for _ in 0..MAX_ATTEMPTS {
-        let Some(mut settlement) = settlement(shared, delivery, message, meta.clone(), keep).await else {
+        let settlement = settlement(shared, delivery, message, follow_ups.clone()).await;
+        let Some(mut settlement) = settlement else {
             return;
         };
         let spans = start_send_spans(shared, message, trace, &mut settlement.publication);
@@ -79,48 +92,78 @@ pub(super) async fn settle(
     );
 }
 
+/// Returns the publication that replaces the running task of `message` with `node`.
+pub(super) fn replacement(
+    shared: &Shared,
+    message: &Message,
+    node: Node,
+) -> Result<Publication, CanvasError> {
+    let node = canvas::replacement(node, message)?;
+    let mut sender = sender(shared, &message.headers);
+    sender.apply(node, &[], Map::new())?;
+    Ok(sender.publication)
+}
+
+/// Returns a sender of tasks that follow from the task with these headers.
+fn sender<'a>(shared: &'a Shared, headers: &'a Headers) -> Sender<'a> {
+    let root = headers.root_id.as_deref().unwrap_or(&headers.id);
+    Sender {
+        context: SendContext {
+            parent: Some((root, &headers.id)),
+            ..shared.client.send_context()
+        },
+        publication: Publication::default(),
+    }
+}
+
 /// Returns the task's settlement with its follow-up tasks, or `None` if another worker holds the delivery.
 async fn settlement(
     shared: &Shared,
     delivery: &Delivery,
     message: &Message,
-    mut meta: ResultMeta,
-    keep: bool,
+    follow_ups: FollowUps,
 ) -> Option<Settlement> {
-    let headers = &message.headers;
-    let root = headers.root_id.as_deref().unwrap_or(&headers.id);
+    let (headers, embed) = (&message.headers, &message.embed);
     let mut follow_up = FollowUp {
-        sender: Sender {
-            context: SendContext {
-                now: system::now(),
-                origin: &shared.origin,
-                reply_to: &shared.reply_to,
-                queue: &shared.default_queue,
-                parent: Some((root, &headers.id)),
-            },
-            publication: Publication::default(),
-        },
+        sender: sender(shared, headers),
         children: Vec::new(),
+        errbacks: Vec::new(),
+        called_for_bodies: Vec::new(),
+        called_before: Vec::new(),
         results: Vec::new(),
         parts: VecDeque::new(),
         chords: Vec::new(),
+        failed_chords: Vec::new(),
     };
-    let embed = &message.embed;
-    match meta.status {
-        Status::Success => follow_up.succeeded(embed, &meta.result),
-        _ => follow_up.failed(embed, &meta),
-    }
-    if let Some(group) = headers.group.as_ref().filter(|_| !embed.chord.is_null()) {
-        let part = ChordPart::new(
-            group.as_str(),
-            headers.group_index.as_u64(),
-            headers.id.clone(),
-            meta.status.clone(),
-            meta.result.clone(),
-        );
-        // Recorded before the parts of the tasks that fail because of this task.
-        follow_up.parts.push_front((part, embed.chord.clone()));
-    }
+    let own = match follow_ups {
+        FollowUps::OfResult { mut meta, keep } => {
+            follow_up.children = list(Some(meta.children.take()));
+            match meta.status {
+                Status::Success => follow_up.succeeded(embed, &meta.result),
+                _ => follow_up.failed(embed, &meta),
+            }
+            if let Some(group) = headers.group.as_ref().filter(|_| !embed.chord.is_null()) {
+                let part = ChordPart::new(
+                    group.as_str(),
+                    headers.group_index.as_u64(),
+                    headers.id.clone(),
+                    meta.status.clone(),
+                    meta.result.clone(),
+                );
+                // Recorded before the parts of the tasks that fail because of this task.
+                follow_up.parts.push_front((part, embed.chord.clone()));
+            }
+            Some((*meta, keep))
+        }
+        FollowUps::Replacement(publication) => {
+            follow_up.sender.publication = publication;
+            None
+        }
+        FollowUps::ChordBody { body, values } => {
+            follow_up.body(&body, values);
+            None
+        }
+    };
     while let Some((part, body)) = follow_up.parts.pop_front() {
         let recorded = || shared.broker.chord_part(delivery, &part);
         match until_confirmed(&headers.id, recorded).await? {
@@ -130,18 +173,26 @@ async fn settlement(
             }
             ChordState::Waiting => {}
             ChordState::Complete { parts, group } => {
-                let joined = join(shared, &meta, &parts, group.as_ref()).await;
+                let joined = join(shared, &headers.id, &parts, group.as_ref()).await;
+                if joined.is_err() {
+                    follow_up.failed_chords.push(part.group.clone());
+                    follow_up.remember_errbacks(&parts);
+                }
                 follow_up.chords.push((part.group, part.task_id));
                 follow_up.body(&body, joined);
             }
         }
     }
-    meta.children = Value::Array(follow_up.children);
-    let own = keep.then_some(meta);
+    let own = own.filter(|(_, keep)| *keep).map(|(mut meta, _)| {
+        meta.children = Value::Array(follow_up.children);
+        meta
+    });
     Some(Settlement {
-        results: own.into_iter().chain(follow_up.results).collect(),
+        results: own.into_iter().collect(),
+        skipped: follow_up.results,
         publication: follow_up.sender.publication,
         chords: follow_up.chords,
+        failed_chords: follow_up.failed_chords,
     })
 }
 
@@ -150,12 +201,24 @@ struct FollowUp<'a> {
     sender: Sender<'a>,
     /// Result tuples of the tasks sent, which Celery stores as `children` of the task's own result.
     children: Vec<Value>,
+    /// Result tuples of the errbacks sent. Celery stores them as `children` of failed bodies only, because it
+    /// stores the result of a failed task before it sends errbacks.
+    errbacks: Vec<Value>,
+    /// Errbacks that were sent for the body of a chord. A surrounding chord, which fails too, does not send
+    /// them again.
+    called_for_bodies: Vec<Uuid>,
+    /// Errbacks that were sent for bodies before the current one.
+    called_before: Vec<Uuid>,
     /// Results of tasks that will never run.
     results: Vec<ResultMeta>,
     /// Chord parts to record, each with the body of its chord.
     parts: VecDeque<(ChordPart, Value)>,
     chords: Vec<(String, TaskId)>,
+    failed_chords: Vec<String>,
 }
+
+/// Key of a failed chord part for the errbacks that were sent for it. Celery ignores the key.
+const CALLED: &str = "celeriac_errbacks";
 
 impl FollowUp<'_> {
     fn succeeded(&mut self, embed: &Embed, value: &Value) {
@@ -185,15 +248,22 @@ impl FollowUp<'_> {
             self.fail(&step, meta, false);
         }
         if meta.status == Status::Failure {
-            self.errbacks(&embed.errbacks, &meta.task_id);
+            self.errbacks(readable(&embed.errbacks), &meta.task_id);
         }
+    }
+
+    /// Remembers the errbacks that were sent for failed bodies among the parts of a header.
+    fn remember_errbacks(&mut self, parts: &[Value]) {
+        let called = parts.iter().flat_map(|part| list(part[3].get(CALLED).cloned()));
+        let called = called.filter_map(|id| id.as_str()?.parse::<Uuid>().ok());
+        self.called_for_bodies.extend(called);
     }
 
     /// Sends `node` with `value` as its first argument.
     fn send(&mut self, node: Node, value: &Value, options: Map<String, Value>) {
         let task = node.task.clone();
         match self.apply(node, std::slice::from_ref(value), options) {
-            Ok(result) => self.children.push(trail(&result)),
+            Ok(result) => self.children.push(result.trail()),
             Err(error) => error!(task, %error, "failed to send a follow-up task"),
         }
     }
@@ -215,12 +285,30 @@ impl FollowUp<'_> {
 
     /// Sends errbacks with the id of the failed task as their argument, as Celery does for errbacks that the
     /// failing worker does not know.
-    fn errbacks(&mut self, errbacks: &Value, id: &str) {
-        let errbacks = readable(errbacks);
-        if !errbacks.is_empty() {
-            let options = Map::from_iter([("parent_id".to_owned(), json!(id))]);
-            self.send(Node::group(errbacks), &json!(id), options);
+    fn errbacks(&mut self, errbacks: Vec<Node>, id: &str) {
+        if errbacks.is_empty() {
+            return;
         }
+        let options = Map::from_iter([("parent_id".to_owned(), json!(id))]);
+        match self.apply(Node::group(errbacks), &[json!(id)], options) {
+            Ok(result) => self.errbacks.push(result.trail()),
+            Err(error) => error!(task_id = id, %error, "failed to send errbacks"),
+        }
+    }
+
+    /// Sends the errbacks of a body that fails, except those that were sent for a body inside its header.
+    fn body_errbacks(&mut self, body: &Node) {
+        let Some(linked) = body.options.get("link_error") else {
+            return;
+        };
+        let mut errbacks = readable(linked);
+        errbacks.retain(|errback| {
+            let text = errback.encode().to_string();
+            let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes());
+            self.called_for_bodies.push(id);
+            !self.called_before.contains(&id)
+        });
+        self.errbacks(errbacks, body.text("task_id").unwrap_or_default());
     }
 
     /// Sends the body of a chord whose header is complete.
@@ -243,24 +331,23 @@ impl FollowUp<'_> {
             );
             let headers = Headers::new(node.task.clone(), "".into());
             let meta = ResultMeta::failure(&headers, &exception, self.sender.context.now);
+            self.called_before.clone_from(&self.called_for_bodies);
             self.fail(&node, &meta, true);
         }
     }
 
-    /// Fails all tasks of `node`, which will never run, with the error of `meta`.
-    fn fail(&mut self, node: &Node, meta: &ResultMeta, errbacks: bool) {
-        match &node.kind {
-            Kind::Chain(steps) => {
-                for (position, step) in steps.iter().enumerate() {
-                    self.fail(step, meta, errbacks && position == 0);
-                }
-            }
-            Kind::Group(tasks) => tasks.iter().for_each(|task| self.fail(task, meta, errbacks)),
-            Kind::Chord(chord) => self.fail(&chord.body, meta, errbacks),
-            Kind::Task => self.fail_task(node, meta),
+    /// Fails all tasks of `node`, which will never run, with the error of `meta`. `is_body` is true for the
+    /// body of a chord, whose errbacks are sent.
+    fn fail(&mut self, node: &Node, meta: &ResultMeta, is_body: bool) {
+        if is_body {
+            self.body_errbacks(node);
         }
-        if errbacks && let Some(linked) = node.options.get("link_error") {
-            self.errbacks(linked, node.text("task_id").unwrap_or_default());
+        match &node.kind {
+            Kind::Chain(steps) | Kind::Group(steps) => {
+                steps.iter().for_each(|step| self.fail(step, meta, is_body));
+            }
+            Kind::Chord(chord) => self.fail(&chord.body, meta, is_body),
+            Kind::Task => self.fail_task(node, meta, is_body),
         }
         if let Some(chain) = node.options.get("chain") {
             for step in readable(chain) {
@@ -269,28 +356,35 @@ impl FollowUp<'_> {
         }
     }
 
-    fn fail_task(&mut self, node: &Node, meta: &ResultMeta) {
+    fn fail_task(&mut self, node: &Node, meta: &ResultMeta, is_body: bool) {
         // Without an id, the task cannot have waiters.
         let Some(id) = node.text("task_id") else { return };
         let text = |option: &str| node.text(option).map(str::to_owned);
         if node.options.get("ignore_result") != Some(&Value::Bool(true)) {
+            let children = self.children.iter().chain(&self.errbacks);
+            let place = |option: &str| text(option).filter(|_| !is_body);
             self.results.push(ResultMeta {
                 task_id: id.into(),
-                children: json!([]),
-                group_id: text("group_id"),
-                parent_id: text("parent_id").map(TaskId::from),
+                children: children.filter(|_| is_body).cloned().collect(),
+                group_id: place("group_id"),
+                parent_id: place("parent_id").map(TaskId::from),
                 ..meta.clone()
             });
         }
         if let (Some(group), Some(body)) = (text("group_id"), node.options.get("chord"))
             && !body.is_null()
         {
+            let mut result = meta.result.clone();
+            if is_body && let Value::Object(result) = &mut result {
+                let called = self.called_for_bodies.iter().map(Uuid::to_string);
+                result.insert(CALLED.to_owned(), called.collect());
+            }
             let part = ChordPart::new(
                 group,
                 node.options.get("group_index").and_then(Value::as_u64),
                 id,
                 meta.status.clone(),
-                meta.result.clone(),
+                result,
             );
             self.parts.push_back((part, body.clone()));
         }
@@ -304,15 +398,6 @@ fn readable(signatures: &Value) -> Vec<Node> {
         .iter()
         .filter_map(|signature| Node::decode(signature).inspect_err(skipped).ok())
         .collect()
-}
-
-/// Returns the result of the first task sent, which Celery counts as the child.
-fn trail(result: &ResultTree) -> Value {
-    let mut first = result;
-    while let Some(parent) = &first.parent {
-        first = parent;
-    }
-    first.as_tuple()
 }
 
 /// Headers of the trace context, which follow-up messages inherit even without an observer.

@@ -5,11 +5,11 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::revoked::Orders;
 use crate::{
@@ -40,6 +40,10 @@ pub(super) struct Entry {
     pub id: TaskId,
     /// Remote-control orders for this delivery.
     pub orders: Orders,
+    /// Time at which the delivery was requested.
+    pub requested: Instant,
+    /// Whether a renewal has included the delivery.
+    renewed: AtomicBool,
     arrival: u64,
     stage: AtomicU8,
     /// Start time in microseconds since 1970; 0 before the start.
@@ -52,6 +56,11 @@ const RUNNING: u8 = 1;
 const RETURNED: u8 = 2;
 /// Running, but acknowledged before the start: its lease is not renewed, and a shutdown does not return it.
 const ACKNOWLEDGED: u8 = 3;
+/// Being settled or acknowledged early. The broker may already have removed the delivery on behalf of this
+/// worker.
+const SETTLING: u8 = 4;
+/// Taken over by another worker.
+const LOST: u8 = 5;
 
 impl Entry {
     /// Returns the start time in seconds since 1970, or `None` before the start.
@@ -65,20 +74,37 @@ impl Entry {
         self.stage.store(ACKNOWLEDGED, Ordering::Release);
     }
 
-    fn is_reserved(&self) -> bool {
-        self.stage.load(Ordering::Acquire) != ACKNOWLEDGED
+    /// Marks a running task as being settled. Returns false if another worker has taken over its delivery.
+    pub(super) fn begin_settling(&self) -> bool {
+        self.change(RUNNING, SETTLING) || self.stage.load(Ordering::Acquire) == ACKNOWLEDGED
     }
 
-    fn leave_waiting(&self, stage: u8) -> bool {
+    /// Returns whether a renewal has included the delivery.
+    pub(super) fn is_renewed(&self) -> bool {
+        self.renewed.load(Ordering::Acquire)
+    }
+
+    /// Returns whether another worker has taken over the delivery.
+    pub(super) fn is_lost(&self) -> bool {
+        self.stage.load(Ordering::Acquire) == LOST
+    }
+
+    fn is_reserved(&self) -> bool {
+        matches!(self.stage.load(Ordering::Acquire), WAITING | RUNNING | SETTLING)
+    }
+
+    fn change(&self, from: u8, to: u8) -> bool {
         self.stage
-            .compare_exchange(WAITING, stage, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 }
 
 impl Inflight {
-    pub(super) fn add(&self, delivery: Delivery, id: TaskId) -> Arc<Entry> {
+    pub(super) fn add(&self, delivery: Delivery, id: TaskId, requested: Instant) -> Arc<Entry> {
         let entry = Arc::new(Entry {
+            requested,
+            renewed: AtomicBool::new(false),
             id,
             orders: Orders::default(),
             started_at: AtomicU64::new(0),
@@ -120,9 +146,10 @@ impl Inflight {
         self.deferred.load(Ordering::Acquire) >= MAX_DEFERRED
     }
 
-    /// Marks the task as running; returns false if it has already been returned to its queue.
+    /// Marks the task as running; returns false if it has been returned to its queue, or another worker has
+    /// taken it over.
     pub(super) fn start(&self, entry: &Entry) -> bool {
-        let starts = entry.leave_waiting(RUNNING);
+        let starts = entry.change(WAITING, RUNNING);
         if starts {
             let now = u64::try_from(system::now().as_microsecond()).unwrap_or(1);
             entry.started_at.store(now, Ordering::Release);
@@ -152,6 +179,45 @@ impl Inflight {
         reserved.map(|entry| part(&entry.delivery)).collect()
     }
 
+    /// Records that a renewal has included these deliveries.
+    pub(super) fn set_renewed(&self, tags: &[DeliveryTag]) {
+        let entries = self.entries.lock();
+        for entry in tags.iter().filter_map(|tag| entries.get(tag)) {
+            entry.renewed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Lets go of deliveries that other workers have taken over: the tasks do not start, and running tasks
+    /// are told. Returns the numbers of tasks that were waiting and running.
+    ///
+    /// A delivery that is being settled is not affected, because the settlement itself may have removed it.
+    pub(super) fn lose(&self, tags: &[DeliveryTag]) -> (usize, usize) {
+        let (mut waiting, mut running) = (0, 0);
+        let entries = self.entries.lock();
+        for tag in tags {
+            let Some(entry) = entries.get(tag) else { continue };
+            if entry.change(RUNNING, LOST) {
+                running += 1;
+            } else if entry.change(WAITING, LOST) {
+                waiting += 1;
+            } else {
+                continue;
+            }
+            entry.orders.lose();
+        }
+        drop(entries);
+        (waiting, running)
+    }
+
+    /// Returns the tags of the running tasks that were acknowledged before they started.
+    pub(super) fn acknowledged(&self) -> Vec<DeliveryTag> {
+        let entries = self.entries.lock();
+        let acknowledged = entries
+            .values()
+            .filter(|entry| entry.stage.load(Ordering::Acquire) == ACKNOWLEDGED);
+        acknowledged.map(|entry| entry.delivery.tag.clone()).collect()
+    }
+
     pub(super) fn holds(&self, tag: &DeliveryTag) -> bool {
         self.entries.lock().contains_key(tag)
     }
@@ -159,7 +225,7 @@ impl Inflight {
     /// Removes and returns the deliveries whose tasks have not started, newest first: returned to the
     /// queue in this order, the oldest ends up at its head.
     pub(super) fn take_waiting(&self) -> Vec<Delivery> {
-        self.take(|entry| entry.leave_waiting(RETURNED))
+        self.take(|entry| entry.change(WAITING, RETURNED))
     }
 
     /// Removes and returns all reserved deliveries, newest first.
@@ -197,7 +263,7 @@ mod tests {
             queue: "q".to_owned(),
             raw: Vec::new(),
         };
-        inflight.add(delivery, "".into())
+        inflight.add(delivery, "".into(), Instant::now())
     }
 
     #[test]
@@ -231,5 +297,21 @@ mod tests {
         assert_eq!(back, ["3", "2", "0"]);
         assert!(!inflight.start(&entries[0]), "the task was returned");
         assert_eq!(inflight.take_all().len(), 1);
+    }
+
+    #[test]
+    fn lost_deliveries_neither_start_nor_settle() {
+        let inflight = Inflight::default();
+        let entries: Vec<_> = (0..4).map(|number| hold(&inflight, number)).collect();
+        (1..4).for_each(|number| assert!(inflight.start(&entries[number])));
+        assert!(entries[2].begin_settling());
+        let tags: Vec<_> = entries.iter().map(|entry| entry.delivery.tag.clone()).collect();
+        assert_eq!(inflight.lose(&tags[..3]), (1, 1), "a settlement is not affected");
+        assert!(!inflight.start(&entries[0]));
+        assert!(!entries[1].begin_settling());
+        assert!(entries[3].begin_settling());
+        let reserved = inflight.reserved(|delivery| delivery.tag.0.clone());
+        assert_eq!(reserved.len(), 2);
+        assert_eq!(inflight.lose(&tags), (0, 0), "deliveries are lost once");
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 
 /// Interval between two declarations of the mailbox: kombu 5.7 drops bindings after an hour.
 const DECLARE_INTERVAL: Duration = Duration::from_secs(20 * 60);
-/// Time-out of a command, including its reply.
+/// Time-out for a command, including its reply.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Minimum lifetime of a subscription that resets the back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(10);

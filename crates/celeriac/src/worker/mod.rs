@@ -5,6 +5,8 @@
 //! [`pulse`] and [`lease`] show that the worker is alive, [`mailbox`] handles remote control, and
 //! [`shutdown`] stops the worker.
 
+mod bindings;
+mod builtin;
 mod confirm;
 mod consume;
 mod event_buffer;
@@ -13,6 +15,7 @@ mod execute;
 mod follow;
 mod inflight;
 mod lease;
+mod lease_status;
 mod limits;
 mod mailbox;
 mod methods;
@@ -45,25 +48,30 @@ pub use self::shutdown::WorkerError;
 use self::{
     event_buffer::EventBuffer,
     inflight::Inflight,
+    lease::LeaseThread,
+    lease_status::LeaseStatus,
     registry::{Registry, deserialised, serialised},
     revoked::Revoked,
     shared::Shared,
 };
 use crate::{
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, Exchange},
+    client::Client,
+    context::TaskContext,
     control::clock::Clock,
     lock::Lock,
     log::{debug, info},
     observer::{NoopObserver, Observer},
     system,
-    task::{TaskContext, TaskError, TaskOptions},
+    task::TaskOptions,
+    task_error::TaskError,
 };
 
 /// Maximum time to wait for the exchange with the other workers before tasks are received.
 const MINGLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time-out of the last events.
+/// Time-out for sending the last events.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time-out of the removal of the mailbox, which would otherwise receive commands until it expires.
+/// Time-out for deleting the mailbox, which would otherwise receive commands until it expires.
 const MAILBOX_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Worker that receives and runs tasks.
@@ -84,18 +92,21 @@ impl Worker {
     pub fn builder(broker: Arc<dyn Broker>) -> WorkerBuilder {
         WorkerBuilder {
             shared: Shared {
+                client: Client::new(Arc::clone(&broker)),
                 broker,
                 observer: Arc::new(NoopObserver),
                 hostname: system::default_node_name(),
                 queues: Lock::new(Arc::default()),
+                bindings: Vec::new(),
                 prefetch_multiplier: 4,
                 registry: Registry::default(),
                 inflight: Inflight::default(),
+                lease: LeaseStatus::default(),
+                skip_finished: true,
+                result_extended: false,
+                ignore_result: false,
                 revoked: Revoked::default(),
                 events: EventBuffer::default(),
-                origin: system::origin(),
-                reply_to: system::random_id().to_string(),
-                default_queue: "celery".to_owned(),
                 concurrency: AtomicUsize::new(10),
                 slots: Arc::new(Semaphore::new(10)),
                 stop: CancellationToken::new(),
@@ -119,7 +130,10 @@ impl Worker {
     /// # Errors
     /// Returns an error if tasks did not finish within `grace`, or if messages could not be returned.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
+        // Several workers may be built with the same handle.
+        let broker = self.shared.broker.for_worker();
         let shared = Arc::new(Shared {
+            broker: broker.unwrap_or(self.shared.broker),
             stop: shutdown.child_token(),
             started: Instant::now(),
             ..self.shared
@@ -127,15 +141,17 @@ impl Worker {
         info!(hostname = shared.hostname, queues = ?shared.queues(), registered = ?shared.registry, "worker started");
         let mut background = JoinSet::new();
         background.spawn(pulse::heartbeats(Arc::clone(&shared)));
-        background.spawn(lease::leases(Arc::clone(&shared)));
+        let lease = LeaseThread::start(&shared);
         background.spawn(mailbox::serve(Arc::clone(&shared)));
         background.spawn(events::broadcast(Arc::clone(&shared)));
+        background.spawn(bindings::declare(Arc::clone(&shared)));
         let _stop_on_drop = shared.stop.clone().drop_guard();
         // Tasks that were revoked before this worker started must not run.
         let mingled = timeout(MINGLE_TIMEOUT, shared.mingled.cancelled());
         shared.stop.run_until_cancelled(mingled).await;
         let tasks = consume::consume(&shared).await;
         let result = shutdown::shutdown(&shared, tasks, grace).await;
+        lease.stop().await;
         background.shutdown().await;
         let flush = events::flush(&shared);
         best_effort("send the last task events", EVENT_TIMEOUT, flush).await;
@@ -174,10 +190,31 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the queue of follow-up tasks that name no queue; `celery` by default. Equivalent to
+    /// Binds a queue to a named exchange, and receives from the queue. Celery clients that send to the exchange
+    /// rely on a worker to declare this binding.
+    ///
+    /// Fan-out exchanges are not supported.
+    pub fn bind(self, queue: impl Into<String>, exchange: Exchange, routing_key: impl Into<String>) -> Self {
+        let queue = queue.into();
+        let known = self.shared.queues().contains(&queue);
+        let mut builder = if known { self } else { self.queue(queue.clone()) };
+        builder
+            .shared
+            .bindings
+            .push((queue, exchange, routing_key.into()));
+        builder
+    }
+
+    /// Sends tasks of tasks that name no queue to a queue by their names; see [`Client::route`].
+    pub fn route(mut self, pattern: impl Into<String>, queue: impl Into<String>) -> Self {
+        self.shared.client = self.shared.client.route(pattern, queue);
+        self
+    }
+
+    /// Sets the queue of tasks that follow from tasks and name no queue; `celery` by default. Equivalent to
     /// Celery's `task_default_queue`.
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
-        self.shared.default_queue = queue.into();
+        self.shared.client = self.shared.client.default_queue(queue);
         self
     }
 
@@ -203,14 +240,36 @@ impl WorkerBuilder {
         self
     }
 
+    /// Sets whether a redelivered task whose result is already final is acknowledged without running again;
+    /// on by default. Equivalent to Celery's `worker_deduplicate_successful_tasks`, and also covers failures.
+    pub fn skip_finished(mut self, skip: bool) -> Self {
+        self.shared.skip_finished = skip;
+        self
+    }
+
+    /// Sets whether results contain the task's name, arguments, worker, queue, retries and stamps, as with
+    /// Celery's `result_extended`; off by default. The arguments are then readable as long as the result.
+    pub fn result_extended(mut self, extended: bool) -> Self {
+        self.shared.result_extended = extended;
+        self
+    }
+
+    /// Sets whether the results of all tasks are discarded, even if messages ask for them; off by default. For
+    /// clients without a result backend, whose results would only occupy the server. Chords still work.
+    pub fn ignore_result(mut self, ignore: bool) -> Self {
+        self.shared.ignore_result = ignore;
+        self
+    }
+
     /// Reports every run to `observer`.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.shared.client = self.shared.client.observer(Arc::clone(&observer));
         self.shared.observer = observer;
         self
     }
 
-    /// Registers a task with its name, options and code. The positional arguments of a message are deserialised
-    /// into `A`, usually a tuple.
+    /// Registers a task with its name, options and code. The positional arguments of a message are
+    /// deserialised into `A`, usually a tuple.
     pub fn task<A, R, E, F, W>(mut self, name: impl Into<String>, options: TaskOptions, run: F) -> Self
     where
         A: DeserializeOwned,

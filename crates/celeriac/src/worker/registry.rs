@@ -1,7 +1,7 @@
 //! Registered tasks by name. Deserialises JSON arguments into the types that a task declares; arguments of
 //! other types cause a `TypeError`, whose message contains no values.
 
-use std::{collections::HashMap, fmt, sync::atomic::Ordering};
+use std::{collections::HashMap, fmt, sync::atomic::Ordering, time::Duration};
 
 use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
@@ -9,9 +9,8 @@ use serde_json::{Map, Value};
 
 use super::limits::Limits;
 use crate::{
-    exception::Exception,
-    log::debug,
-    task::{TaskContext, TaskError, TaskOptions},
+    canvas::ACCUMULATE, context::TaskContext, exception::Exception, json, message::seconds,
+    task::TaskOptions, task_error::TaskError,
 };
 
 /// Code of a task; returns `None` if the arguments do not have the types that the task declares.
@@ -23,27 +22,77 @@ pub(super) struct Registered {
     pub options: TaskOptions,
     /// Settings that remote control may change.
     pub limits: Limits,
-    handler: Box<Handler>,
+    pub code: Code,
 }
 
-#[derive(Default)]
+/// Code of a task.
+pub(super) enum Code {
+    User(Box<Handler>),
+    Builtin(Builtin),
+}
+
+/// Tasks that every Celery worker knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Builtin {
+    Accumulate,
+    BackendCleanup,
+    Chain,
+    Chord,
+    ChordUnlock,
+    Chunks,
+    Group,
+    Map,
+    Starmap,
+}
+
+const BUILTINS: [(&str, Builtin); 9] = [
+    (ACCUMULATE, Builtin::Accumulate),
+    ("celery.backend_cleanup", Builtin::BackendCleanup),
+    ("celery.chain", Builtin::Chain),
+    ("celery.chord", Builtin::Chord),
+    ("celery.chord_unlock", Builtin::ChordUnlock),
+    ("celery.chunks", Builtin::Chunks),
+    ("celery.group", Builtin::Group),
+    ("celery.map", Builtin::Map),
+    ("celery.starmap", Builtin::Starmap),
+];
+
+/// Registered tasks by name. A task of the user replaces a built-in task of the same name.
 pub(super) struct Registry {
     tasks: HashMap<String, Registered>,
 }
 
+impl Default for Registry {
+    fn default() -> Self {
+        let mut registry = Self {
+            tasks: HashMap::new(),
+        };
+        for (name, builtin) in BUILTINS {
+            let options = TaskOptions::new().extra_kwargs(true).max_retries(None);
+            let options = options.ignore_result(builtin == Builtin::ChordUnlock);
+            registry.insert(name.to_owned(), options, Code::Builtin(builtin));
+        }
+        registry
+    }
+}
+
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.tasks.keys()).finish()
+        f.debug_list().entries(self.names()).finish()
     }
 }
 
 impl Registry {
     pub(super) fn add(&mut self, name: String, options: TaskOptions, handler: Box<Handler>) {
+        self.insert(name, options, Code::User(handler));
+    }
+
+    fn insert(&mut self, name: String, options: TaskOptions, code: Code) {
         let limits = Limits::new(&options);
         let registered = Registered {
             options,
             limits,
-            handler,
+            code,
         };
         self.tasks.insert(name, registered);
     }
@@ -52,20 +101,29 @@ impl Registry {
         self.tasks.get(name)
     }
 
-    /// Returns the names, sorted.
+    /// Returns the names of the user's tasks, sorted.
     pub(super) fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.tasks.keys().map(String::as_str).collect();
+        let tasks = self.tasks.iter();
+        let users = tasks.filter(|(_, task)| matches!(task.code, Code::User(_)));
+        let mut names: Vec<&str> = users.map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         names
     }
 
-    /// Returns the names, sorted, each with its rate limit if there is one: `add [rate_limit=10/s]`.
-    pub(super) fn described(&self) -> Vec<String> {
-        let rated = |name: &str| match self.get(name).and_then(|task| task.limits.rate()) {
-            Some(rate) => format!("{name} [rate_limit={}]", rate.text),
-            None => name.to_owned(),
+    /// Returns the names, sorted, each with those of the `fields` that have a value, such as
+    /// `add [rate_limit=10/s]`.
+    pub(super) fn described(&self, fields: &[String]) -> Vec<String> {
+        let described = |name: &str| {
+            let task = self.get(name)?;
+            let fields = fields.iter();
+            let values = fields.filter_map(|field| Some(format!("{field}={}", task.field(name, field)?)));
+            let values: Vec<String> = values.collect();
+            Some(match values.as_slice() {
+                [] => name.to_owned(),
+                values => format!("{name} [{}]", values.join(" ")),
+            })
         };
-        self.names().into_iter().map(rated).collect()
+        self.names().into_iter().filter_map(described).collect()
     }
 
     /// Returns the number of runs started for each task that has run.
@@ -79,12 +137,32 @@ impl Registry {
 }
 
 impl Registered {
-    /// Starts a run of the task.
+    /// Returns an attribute of the task as Python formats it, or `None` if it has no value.
+    fn field(&self, task: &str, name: &str) -> Option<String> {
+        let python_bool = |value: bool| Some(if value { "True" } else { "False" }.to_owned());
+        let limits = self.limits.time_limit();
+        let limit = |limit: Option<Duration>| Some(seconds(limit?).to_string());
+        match name {
+            "name" => Some(task.to_owned()),
+            "rate_limit" => self.limits.rate().map(|rate| rate.as_str().to_owned()),
+            "max_retries" => self.options.max_retries.map(|retries| retries.to_string()),
+            "time_limit" => limit(limits.hard),
+            "soft_time_limit" => limit(limits.soft),
+            "acks_late" => python_bool(self.options.acks_late),
+            "ignore_result" => python_bool(self.options.ignore_result),
+            "track_started" => python_bool(self.options.track_started),
+            "serializer" => Some("json".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Starts a run of a user's task.
     ///
     /// # Errors
     /// Returns a `TypeError` if the arguments do not have the types that the task declares.
     pub(super) fn call(
         &self,
+        handler: &Handler,
         context: TaskContext,
         args: Vec<Value>,
         kwargs: Map<String, Value>,
@@ -93,7 +171,7 @@ impl Registered {
         let name = task.rsplit('.').next().unwrap_or_default();
         let args = self.positional(name, args, kwargs)?;
         let types: Vec<&str> = args.iter().map(python_type).collect();
-        (self.handler)(context, args).ok_or_else(|| {
+        handler(context, args).ok_or_else(|| {
             let message = format!("{name}() does not take arguments of types ({})", types.join(", "));
             Exception::new("TypeError", message)
         })
@@ -119,15 +197,13 @@ impl Registered {
             args.resize(position, Value::Null);
             args.push(value);
         }
-        if !kwargs.is_empty() {
-            let keywords: Vec<&String> = kwargs.keys().collect();
-            debug!(
-                task = name,
-                ?keywords,
-                "ignored keyword arguments that the task does not declare"
-            );
+        match kwargs.keys().next() {
+            Some(unknown) if !self.options.extra_kwargs => {
+                let message = format!("{name}() got an unexpected keyword argument '{unknown}'");
+                Err(Exception::new("TypeError", message))
+            }
+            _ => Ok(args),
         }
-        Ok(args)
     }
 }
 
@@ -163,6 +239,10 @@ fn python_type(value: &Value) -> &'static str {
         Value::Number(_) => "int",
         Value::String(_) => "str",
         Value::Array(_) => "list",
-        Value::Object(_) => "dict",
+        Value::Object(_) => match json::exact_number(value) {
+            Some("NaN" | "Infinity" | "-Infinity") => "float",
+            Some(_) => "int",
+            None => "dict",
+        },
     }
 }

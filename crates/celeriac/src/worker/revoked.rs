@@ -111,10 +111,23 @@ pub(super) fn has_stamp(headers: &Headers, stamps: &Stamps) -> bool {
         })
 }
 
-/// Remote control's orders for one delivery.
+/// Event that keeps a task from starting or running on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Interruption {
+    /// The task must not start.
+    Revoked,
+    /// The running task must end.
+    Terminated,
+    /// Another worker has taken over the delivery.
+    Lost,
+}
+
+/// Orders for one delivery: remote control's, and the one to let go of a delivery that another worker has
+/// taken over.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     revoked: AtomicBool,
+    lost: AtomicBool,
     /// Signal to terminate with, as a process would receive it; 0 for none.
     signal: AtomicI32,
     changed: Notify,
@@ -138,16 +151,34 @@ impl Orders {
         Some(self.signal.load(Ordering::Acquire)).filter(|signal| *signal != 0)
     }
 
-    /// Resolves once the task is revoked. Supports a single waiter.
-    pub(super) async fn revoked(&self) {
-        while !self.revoked.load(Ordering::Acquire) {
+    /// Lets go of the delivery, which another worker has taken over.
+    pub(super) fn lose(&self) {
+        self.lost.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// Resolves once a task that has not started is revoked or lost. Supports a single waiter.
+    pub(super) async fn before_start(&self) -> Interruption {
+        loop {
+            if self.lost.load(Ordering::Acquire) {
+                return Interruption::Lost;
+            }
+            if self.revoked.load(Ordering::Acquire) {
+                return Interruption::Revoked;
+            }
             self.changed.notified().await;
         }
     }
 
-    /// Resolves once termination is ordered. Supports a single waiter.
-    pub(super) async fn terminated(&self) {
-        while self.signal().is_none() {
+    /// Resolves once a running task is terminated or, if `unless_lost`, lost. Supports a single waiter.
+    pub(super) async fn while_running(&self, unless_lost: bool) -> Interruption {
+        loop {
+            if unless_lost && self.lost.load(Ordering::Acquire) {
+                return Interruption::Lost;
+            }
+            if self.signal().is_some() {
+                return Interruption::Terminated;
+            }
             self.changed.notified().await;
         }
     }

@@ -8,8 +8,17 @@ use std::sync::{
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{event_buffer::EventBuffer, inflight::Inflight, registry::Registry, revoked::Revoked};
-use crate::{broker::Broker, control::clock::Clock, lock::Lock, observer::Observer};
+use super::{
+    event_buffer::EventBuffer, inflight::Inflight, lease_status::LeaseStatus, registry::Registry,
+    revoked::Revoked,
+};
+use crate::{
+    broker::{Broker, Exchange},
+    client::Client,
+    control::clock::Clock,
+    lock::Lock,
+    observer::Observer,
+};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -17,16 +26,22 @@ pub(super) struct Shared {
     pub(super) observer: Arc<dyn Observer>,
     pub(super) hostname: String,
     pub(super) queues: Lock<Arc<[String]>>,
+    /// Bindings to declare: queue, exchange, routing key.
+    pub(super) bindings: Vec<(String, Exchange, String)>,
     pub(super) prefetch_multiplier: usize,
     pub(super) registry: Registry,
     pub(super) inflight: Inflight,
+    pub(super) lease: LeaseStatus,
+    /// Whether a redelivered task whose result is final is acknowledged without running.
+    pub(super) skip_finished: bool,
+    /// Whether results contain the call of their task.
+    pub(super) result_extended: bool,
+    /// Whether results of all tasks are discarded.
+    pub(super) ignore_result: bool,
     pub(super) revoked: Revoked,
     pub(super) events: EventBuffer,
-    /// Sender of follow-up tasks, `gen<pid>@<host>`.
-    pub(super) origin: String,
-    pub(super) reply_to: String,
-    /// Queue of follow-up tasks that name no queue.
-    pub(super) default_queue: String,
+    /// Client that sends the tasks of tasks.
+    pub(super) client: Client,
     /// Maximum number of concurrent tasks.
     pub(super) concurrency: AtomicUsize,
     /// Semaphore with one permit for each running task; closed when the worker stops.

@@ -54,7 +54,8 @@ pub(super) async fn shutdown(
     let unfinished = shared.inflight.take_all();
     let interrupted = unfinished.len();
     // The deliveries still held were acknowledged before their tasks started.
-    let lost = shared.inflight.held().len();
+    let held = shared.inflight.held();
+    let lost = held.iter().filter(|entry| !entry.is_lost()).count();
     if lost > 0 {
         warn!(
             lost,
@@ -75,17 +76,28 @@ async fn return_messages(shared: &Shared, deliveries: Vec<Delivery>) -> usize {
         return 0;
     }
     let mut left = deliveries.len();
+    let mut messages = 0;
     let restore = async {
         for delivery in &deliveries {
-            shared.broker.restore(delivery).await?;
+            messages += usize::from(shared.broker.restore(delivery).await?);
             left -= 1;
         }
         Ok::<(), crate::BrokerError>(())
     };
     match timeout(RESTORE_TIMEOUT, restore).await {
-        Ok(Ok(())) => info!(messages = deliveries.len(), "returned messages to their queues"),
+        Ok(Ok(())) => {}
         Ok(Err(error)) => warn!(left, %error, "failed to return messages to their queues"),
         Err(_) => warn!(left, "timed out returning messages to their queues"),
+    }
+    if messages > 0 {
+        info!(messages, "returned messages to their queues");
+    }
+    let taken = deliveries.len() - left - messages;
+    if taken > 0 {
+        warn!(
+            taken,
+            "did not return messages that other workers have taken over"
+        );
     }
     left
 }

@@ -38,7 +38,7 @@ async fn send_all(client: &Client, signatures: impl Iterator<Item = Signature>) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_workers_tasks_start_elsewhere_within_30_seconds() {
+async fn a_killed_workers_tasks_start_elsewhere_within_10_seconds() {
     let server = Server::start();
     let journal = Journal::new("recovery");
     let client = Client::new(Arc::new(patient_broker(&server)));
@@ -76,14 +76,14 @@ async fn a_killed_workers_tasks_start_elsewhere_within_30_seconds() {
         };
         let took = Duration::from_millis((again - at).try_into().unwrap());
         assert!(
-            took <= Duration::from_secs(30),
+            took <= Duration::from_secs(10),
             "{task} was restored after {took:?}"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_task_finishes_although_workers_and_the_server_are_killed() {
+async fn every_task_finishes_even_if_workers_and_the_server_are_killed() {
     let mut server = Server::start();
     let journal = Journal::new("kills");
     let client = Client::new(Arc::new(patient_broker(&server)));

@@ -12,6 +12,8 @@ mod server;
 mod support;
 
 mod canvas;
+mod context;
+mod errbacks;
 mod handover;
 mod journal;
 mod kills;
@@ -19,6 +21,8 @@ mod messages;
 mod mixed;
 mod process;
 mod python_sends;
+mod replace;
+mod results;
 mod rust_sends;
 mod tasks;
 #[cfg(feature = "telemetry")]

@@ -66,6 +66,21 @@ impl WorkerProcess {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Stops the worker's process, as if the machine had no time for it.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let (signal, pid) = (format!("-{name}"), self.child.id().to_string());
+        let status = Command::new("kill").args([signal, pid]).status().unwrap();
+        assert!(status.success(), "kill -{name}");
+    }
+
     /// Kills the worker. Returns a time after which it did nothing more.
     pub fn kill(&mut self) -> Millis {
         assert!(

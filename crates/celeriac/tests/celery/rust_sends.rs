@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Client, ResultMeta, Signature, Status};
+use celeriac::{Client, Compression, ExactNumber, ResultMeta, Signature, Status};
 use serde_json::json;
 
 use crate::{
     celery::{Python, PythonWorker},
     patient_broker,
     server::Server,
-    support::{eventually, final_result},
+    support::{PATIENCE, eventually, final_result},
     with_every_celery,
 };
 
@@ -22,6 +22,7 @@ with_every_celery! {
     lower_priority_numbers_run_first
     time_limits_are_respected
     headers_are_passed_on
+    compressed_messages_are_run_and_unreadable_results_are_errors
 }
 
 struct Fixture {
@@ -136,7 +137,59 @@ async fn arguments_arrive_as_they_were_sent(python: Python) {
         );
     }
     let meta = fixture.call(Signature::new("no_number")).await;
-    assert_eq!((meta.status, meta.result), (Status::Success, json!(null)));
+    let number: ExactNumber = serde_json::from_value(meta.result).unwrap();
+    assert_eq!((meta.status, number.as_str()), (Status::Success, "NaN"));
+    let large: ExactNumber = "1180591620717411303424".parse().unwrap();
+    let sent = serde_json::to_value(&large).unwrap();
+    let meta = fixture.call(Signature::new("pass").arg(sent)).await;
+    assert_eq!(serde_json::from_value::<ExactNumber>(meta.result).unwrap(), large);
+    worker.stop().await;
+}
+
+async fn compressed_messages_are_run_and_unreadable_results_are_errors(python: Python) {
+    let fixture = Fixture::new(&python);
+    let compressed = fixture.client.clone().compression(Compression::Zlib);
+    let value = "x".repeat(3000);
+    let id = compressed
+        .send(Signature::new("pass").arg(value.as_str()))
+        .await
+        .unwrap();
+    let stored: Vec<u8> = redis::cmd("LINDEX")
+        .arg("celery")
+        .arg(0)
+        .query(&mut fixture.server.connection())
+        .unwrap();
+    assert!(stored.len() < 3000, "{} bytes", stored.len());
+    let worker = fixture.worker(&python).await;
+    assert_eq!(fixture.client.wait(id, PATIENCE).await, Ok(json!(value)));
+    worker.stop().await;
+    if python.celery.starts_with("5.7") {
+        let env = [("TEST_CELERY_RESULT_COMPRESSION", "gzip")];
+        let worker = python.worker(&fixture.server.url(), &[], &env).await;
+        let id = fixture
+            .client
+            .send(Signature::new("pass").arg(value.as_str()))
+            .await
+            .unwrap();
+        assert_eq!(fixture.client.wait(&id, PATIENCE).await, Ok(json!(value)));
+        let statuses = fixture.client.statuses(&[id]).await.unwrap();
+        assert_eq!(statuses, [Some(Status::Success)]);
+        worker.stop().await;
+    }
+    let env = [("TEST_CELERY_RESULT_SERIALIZER", "pickle")];
+    let worker = python.worker(&fixture.server.url(), &[], &env).await;
+    let id = fixture
+        .client
+        .send(Signature::new("add").arg(1).arg(2))
+        .await
+        .unwrap();
+    let error = fixture.client.wait(&id, PATIENCE).await.unwrap_err();
+    let expected = "a result cannot be read: the result is serialised as pickle, and only JSON is accepted";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(
+        fixture.client.result(&id).await.unwrap_err().to_string(),
+        expected
+    );
     worker.stop().await;
 }
 

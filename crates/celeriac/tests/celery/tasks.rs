@@ -60,10 +60,8 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
             options(&["succeeds_at"]),
             async |context: TaskContext, (succeeds_at,): (u32,)| {
                 if context.retries < succeeds_at {
-                    return Err(TaskError::Retry {
-                        cause: exception("app", "OutOfStock", "not yet"),
-                        countdown: Some(Duration::from_millis(50)),
-                    });
+                    let cause = exception("app", "OutOfStock", "not yet");
+                    return Err(TaskError::retry_in(cause, Duration::from_millis(50)));
                 }
                 Ok(json!(context.retries))
             },
@@ -72,10 +70,8 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
             "describe",
             options(&["name", "ratio"]),
             async |_: TaskContext, (_, _): (String, f64)| {
-                Err::<(), _>(TaskError::Retry {
-                    cause: exception("app", "OutOfStock", "not here"),
-                    countdown: Some(Duration::from_secs(2)),
-                })
+                let cause = exception("app", "OutOfStock", "not here");
+                Err::<(), _>(TaskError::retry_in(cause, Duration::from_secs(2)))
             },
         )
         .task(

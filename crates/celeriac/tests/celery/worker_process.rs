@@ -2,8 +2,11 @@
 //! URL, the worker's name, the journal to append to, and queues.
 //!
 //! `work` (a name, seconds) writes `<name> begins|ends <worker> <time>` to the journal, which survives a
-//! kill. The task runs for the given time, or ends at once if its message was redelivered. `add` adds two
-//! numbers; `relay` (a queue) sends `add` to the queue.
+//! kill. The task runs for the given time, or ends at once if its message was redelivered. `block` does the
+//! same but blocks its thread. `add` adds two numbers; `relay` (a queue) sends `add` to the queue.
+//!
+//! The environment may set the lease in milliseconds (`TEST_LEASE`), the concurrency (`TEST_CONCURRENCY`) and
+//! the prefetch multiplier (`TEST_PREFETCH`).
 
 #![expect(clippy::expect_used, reason = "a test program may panic")]
 
@@ -30,12 +33,18 @@ async fn main() {
     };
     let (url, name, journal) = (argument(), argument(), argument());
     let observer = observer(&name);
-    let broker: Arc<dyn Broker> =
-        Arc::new(RedisBroker::new(RedisConfig::new(url)).expect("the URL is valid"));
+    let mut config = RedisConfig::new(url);
+    if let Some(lease) = setting("TEST_LEASE") {
+        config = config.lease(Duration::from_millis(lease));
+    }
+    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config).expect("the URL is valid"));
     let client = Client::new(Arc::clone(&broker)).observer(Arc::clone(&observer));
     let journal = OpenOptions::new().append(true).create(true).open(journal);
     let journal = Arc::new(journal.expect("the journal can be written"));
+    let (work, block) = ((Arc::clone(&journal), name.clone()), (journal, name.clone()));
     let worker = Worker::builder(broker)
+        .concurrency(setting("TEST_CONCURRENCY").unwrap_or(10) as usize)
+        .prefetch_multiplier(setting("TEST_PREFETCH").unwrap_or(4) as usize)
         .observer(observer)
         .hostname(format!("celery@{name}"))
         .task(
@@ -58,12 +67,28 @@ async fn main() {
             "work",
             TaskOptions::default(),
             move |context: TaskContext, (task, seconds): (String, f64)| {
-                let (journal, name) = (Arc::clone(&journal), name.clone());
+                let (journal, name) = work.clone();
                 async move {
                     write(&journal, &format!("{task} begins {name}"));
                     if !context.redelivered {
                         // Simulates the work of the task.
                         tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+                    }
+                    write(&journal, &format!("{task} ends {name}"));
+                    Ok::<_, TaskError>(())
+                }
+            },
+        )
+        .task(
+            "block",
+            TaskOptions::default(),
+            move |context: TaskContext, (task, seconds): (String, f64)| {
+                let (journal, name) = block.clone();
+                async move {
+                    write(&journal, &format!("{task} begins {name}"));
+                    if !context.redelivered {
+                        // Simulates a task that blocks its thread.
+                        std::thread::sleep(Duration::from_secs_f64(seconds));
                     }
                     write(&journal, &format!("{task} ends {name}"));
                     Ok::<_, TaskError>(())
@@ -77,6 +102,15 @@ async fn main() {
         .run(never, Duration::ZERO)
         .await
         .expect("the worker runs until it is killed");
+}
+
+/// Returns a setting from the environment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tests pass settings through the environment"
+)]
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
 /// Sets up telemetry as configured by the environment.

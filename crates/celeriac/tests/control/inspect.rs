@@ -129,6 +129,16 @@ async fn celery_shows_the_settings_of_the_worker(python: Python) {
             "total"
         ])
     );
+    let described = [
+        "inspect",
+        "registered",
+        "name",
+        "max_retries",
+        "acks_late",
+        "no_such_field",
+    ];
+    let described = fixture.celery(&python, &described).await;
+    assert_eq!(described[0], "add [name=add max_retries=3 acks_late=True]");
     assert_eq!(fixture.celery(&python, &["inspect", "revoked"]).await, json!([]));
     let queues = fixture.celery(&python, &["inspect", "active_queues"]).await;
     assert_eq!(queues.as_array().unwrap().len(), 1);

@@ -11,12 +11,12 @@ import sys
 import time
 
 import redis
-from celery import Celery
+from celery import Celery, group
 from celery.signals import worker_process_init
 
 URL = os.environ["TEST_CELERY_BROKER"]
 
-app = Celery("app", broker=URL, backend=URL)
+app = Celery("app", broker=URL, backend=os.environ.get("TEST_CELERY_BACKEND", URL))
 app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_transport_options={
@@ -26,6 +26,12 @@ app.conf.update(
     task_track_started=True,
     worker_hijack_root_logger=True,
 )
+
+if "TEST_CELERY_RESULT_SERIALIZER" in os.environ:
+    app.conf.result_serializer = os.environ["TEST_CELERY_RESULT_SERIALIZER"]
+    app.conf.result_accept_content = [app.conf.result_serializer]
+if "TEST_CELERY_RESULT_COMPRESSION" in os.environ:
+    app.conf.result_compression = os.environ["TEST_CELERY_RESULT_COMPRESSION"]
 
 store = redis.Redis.from_url(URL)
 
@@ -159,3 +165,9 @@ def work(self, task, seconds):
     if not self.request.delivery_info.get("redelivered"):
         time.sleep(seconds)
     store.rpush("journal", f"{task} ends")
+
+
+@app.task(name="replace_by_group", bind=True)
+def replace_by_group(self, count):
+    """Replaces itself by a group of `add`, on the default queue."""
+    return self.replace(group([add.s(number, number) for number in range(count)]))

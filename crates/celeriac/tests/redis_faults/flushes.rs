@@ -175,7 +175,7 @@ async fn a_worker_that_dies_after_a_flush_loses_no_messages() {
         Renewal::Lost,
         "lost until the deliveries are reserved again"
     );
-    dying.reserve(&held).await.unwrap();
+    dying.reserve(&held, &[]).await.unwrap();
     assert_eq!(dying.renew(&tags).await.unwrap(), Renewal::Kept);
     drop(dying);
     let journal = Journal::default();
@@ -209,7 +209,7 @@ async fn a_loss_is_noticed_even_if_a_receive_precedes_the_renewal() {
     let second = broker.receive(&queues, 1).await.unwrap();
     let tags = [first[0].tag.clone(), second[0].tag.clone()];
     assert_eq!(broker.renew(&tags).await.unwrap(), Renewal::Lost);
-    broker.reserve(&[first, second].concat()).await.unwrap();
+    broker.reserve(&[first, second].concat(), &[]).await.unwrap();
     assert_eq!(broker.renew(&tags).await.unwrap(), Renewal::Kept);
     assert_eq!(broker.depth("celery").await.unwrap().unacked, 2);
 }

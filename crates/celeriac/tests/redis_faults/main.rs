@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
+mod access;
 mod connections;
 mod flushes;
 #[path = "../support/logs.rs"]

@@ -48,7 +48,7 @@ async fn survive(
     eventually("the failure is logged", async || logs.problems().pop()).await;
     let unsent = client.send(Signature::new("add").arg(1).arg(1)).await;
     assert!(
-        matches!(&unsent, Err(error) if matches!(error.source, BrokerError::Unavailable { .. })),
+        matches!(&unsent, Err(error) if matches!(error.source, BrokerError::Unavailable { .. } | BrokerError::Denied { .. })),
         "{unsent:?}"
     );
     tokio::time::sleep(OUTAGE).await;
@@ -269,4 +269,43 @@ async fn a_server_that_loads_its_data_is_still_unavailable() {
     );
     assert_eq!(journal.lines(), ["x"]);
     drop(server);
+}
+
+/// Ending a task frees memory before it needs any, so a worker needs no free memory.
+#[tokio::test]
+async fn a_full_server_drains() {
+    let server = Server::start();
+    let mut connection = server.connection();
+    let broker = Arc::new(server.broker());
+    let client = Client::new(broker.clone());
+    let info: String = cmd("INFO").arg("memory").query(&mut connection).unwrap();
+    let used = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"))
+        .unwrap();
+    let limit = used.trim().parse::<u64>().unwrap() + (4 << 20);
+    set(&mut connection, "maxmemory", &limit.to_string());
+    let mut ids = Vec::new();
+    loop {
+        let padding = "z".repeat(2000);
+        let tasks = (0..50).map(|_| Signature::new("pass").arg(1).header("padding", padding.clone()));
+        let sent = client.send_batch(tasks.collect()).await;
+        let sent: Vec<_> = sent.into_iter().filter_map(Result::ok).collect();
+        if sent.is_empty() {
+            break;
+        }
+        ids.extend(sent);
+    }
+    assert!(ids.len() > 500, "{}", ids.len());
+    let (journal, gate) = (Journal::default(), CancellationToken::new());
+    let running = Running::start(worker(broker.clone(), &journal, &gate).build(), PATIENCE);
+    for id in &ids {
+        assert_eq!(final_result(&client, id).await.status, Status::Success);
+    }
+    eventually("nothing is left", async || {
+        let depth = broker.depth("celery").await.unwrap();
+        (depth.waiting == 0 && depth.unacked == 0).then_some(())
+    })
+    .await;
+    running.stop().await.unwrap();
 }

@@ -1,4 +1,5 @@
-//! Real sentinels that watch a primary and its replica: client, worker and remote control follow the primary.
+//! Failovers by real sentinels, which monitor a primary and its replica: the client, the worker and remote
+//! control follow the primary.
 
 use std::{
     fs,
@@ -26,7 +27,8 @@ struct Sentinel {
 }
 
 impl Sentinel {
-    /// Starts a sentinel for the server on this port, under the name `news`. Two must agree that it is down.
+    /// Starts a sentinel that monitors the server at the port `primary` under the name `news`. Two sentinels
+    /// must agree that the server is down.
     fn start(primary: u16) -> Self {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()

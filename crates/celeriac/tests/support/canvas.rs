@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use celeriac::{
     ApplyError, Broker, Canvas, CanvasError, Client, Settlement, SettlementStatus, Signature, Status,
-    WaitError, chain, chord, group,
+    TaskContext, TaskError, TaskOptions, WaitError, chain, chord, group,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -161,6 +161,81 @@ pub async fn a_canvas_that_celery_could_not_send_is_rejected(harness: impl Harne
         "{rejected:?}"
     );
     assert_eq!(harness.broker().depth("celery").await.unwrap().waiting, 0);
+}
+
+pub async fn a_task_replaces_itself_and_extends_its_chord(harness: impl Harness) {
+    let (broker, journal) = (harness.broker(), Journal::default());
+    let worker = worker(broker.clone(), &journal, &CancellationToken::new())
+        .task(
+            "pair",
+            TaskOptions::new(),
+            async |_: TaskContext, (number,): (i64,)| {
+                let pair = group([add(&[number, 1]), add(&[number, 2])]);
+                Err::<(), _>(TaskError::replace(pair))
+            },
+        )
+        .task(
+            "adds",
+            TaskOptions::new(),
+            async |context: TaskContext, (number,): (i64,)| {
+                context.add_to_chord(add(&[number, 100])).await?;
+                Ok::<_, TaskError>(number)
+            },
+        )
+        .task("wrong", TaskOptions::new(), async |_: TaskContext, (): ()| {
+            Err::<(), _>(TaskError::replace(chain(Vec::<Signature>::new())))
+        });
+    let fixture = Fixture {
+        client: Client::new(broker.clone()),
+        running: Running::start(worker.build(), PATIENCE),
+        broker,
+        journal,
+    };
+    let pair = || Signature::new("pair").arg(10);
+    assert_eq!(fixture.value(pair()).await, Ok(json!([11, 12])));
+    assert_eq!(fixture.value(pair().then(total())).await, Ok(json!(23)));
+    let parts = chord([pair(), add(&[1, 1])], Signature::new("pass"));
+    assert_eq!(fixture.value(parts).await, Ok(json!([[11, 12], 2])));
+    let grows = chord([Signature::new("adds").arg(1), add(&[1, 1])], total());
+    assert_eq!(fixture.value(grows).await, Ok(json!(1 + 101 + 2)));
+    let wrong = fixture.value(Signature::new("wrong")).await.unwrap_err();
+    let WaitError::Failed { exception, .. } = wrong else {
+        panic!("{wrong:?}");
+    };
+    assert_eq!(exception.type_name, "ImproperlyConfigured");
+    fixture.stop().await;
+}
+
+pub async fn a_result_has_a_state_and_a_type_and_can_be_forgotten_or_revoked(harness: impl Harness) {
+    let fixture = Fixture::new(&harness);
+    let unknown = fixture.client.result_of("unknown");
+    assert_eq!(unknown.state().await.unwrap(), None);
+    let sent = fixture.client.apply(add(&[1, 2]).then(add(&[3]))).await.unwrap();
+    assert_eq!(sent.wait_as::<i64>(PATIENCE).await, Ok(6));
+    let wrong = sent.wait_as::<String>(PATIENCE).await.unwrap_err();
+    assert!(matches!(wrong, WaitError::Type { .. }), "{wrong:?}");
+    assert!(wrong.to_string().ends_with("expected a string"), "{wrong}");
+    let first = sent.parent().unwrap();
+    assert_eq!(sent.state().await.unwrap(), Some(Status::Success));
+    assert_eq!(sent.result().await.unwrap().unwrap().result, json!(6));
+    sent.forget().await.unwrap();
+    assert_eq!(sent.state().await.unwrap(), None);
+    assert_eq!(first.state().await.unwrap(), None);
+    let sleeps = Signature::new("sleeps").id("asleep");
+    let client = fixture.client.clone();
+    tokio::spawn(async move { client.apply(sleeps).await });
+    let asleep = fixture.client.result_of("asleep");
+    eventually("the task runs", async || {
+        (asleep.state().await.unwrap() == Some(Status::Started)).then_some(())
+    })
+    .await;
+    eventually("the worker receives the order", async || {
+        (asleep.revoke(true).await.unwrap() > 0).then_some(())
+    })
+    .await;
+    let revoked = asleep.wait(PATIENCE).await.unwrap_err();
+    assert!(matches!(revoked, WaitError::Revoked { .. }), "{revoked:?}");
+    fixture.stop().await;
 }
 
 pub async fn callbacks_receive_the_value_and_errbacks_the_id(harness: impl Harness) {
@@ -431,6 +506,8 @@ macro_rules! canvas_suite {
             a_chord_runs_its_body_once_with_all_values_in_order
             a_group_followed_by_a_task_becomes_a_chord
             a_canvas_that_celery_could_not_send_is_rejected
+            a_task_replaces_itself_and_extends_its_chord
+            a_result_has_a_state_and_a_type_and_can_be_forgotten_or_revoked
             callbacks_receive_the_value_and_errbacks_the_id
             a_failure_fails_all_dependent_tasks
             a_revoked_task_revokes_the_rest_of_its_chain_and_fails_its_chord

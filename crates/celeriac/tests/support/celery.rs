@@ -151,9 +151,15 @@ impl Python {
 
     /// Starts a client that runs Python snippets.
     pub fn client(&self, url: &str) -> PythonClient {
+        self.client_with(url, &[])
+    }
+
+    /// Starts a client that runs Python snippets, with variables that `app.py` reads.
+    pub fn client_with(&self, url: &str, env: &[(&str, &str)]) -> PythonClient {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/console.py");
         let mut child = self
             .command(url, &[script.to_str().unwrap()])
+            .envs(env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

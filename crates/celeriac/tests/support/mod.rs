@@ -12,7 +12,7 @@ use celeriac::{
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Time-out of a step, long enough for a loaded machine.
+/// Time-out for a step, long enough for a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` returns a value, and returns it.
@@ -128,9 +128,8 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationTok
                     early.write(&line);
                     gate.cancelled().await;
                     if context.retries < succeeds_at {
-                        let countdown = Some(Duration::from_millis(20));
                         let cause = down("connection refused");
-                        return Err(TaskError::Retry { cause, countdown });
+                        return Err(TaskError::retry_in(cause, Duration::from_millis(20)));
                     }
                     Ok(line)
                 }
@@ -170,11 +169,8 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationTok
             options(),
             async |context: TaskContext, (succeeds_at,): (u32,)| {
                 if context.retries < succeeds_at {
-                    let countdown = Some(Duration::from_millis(20));
-                    return Err(TaskError::Retry {
-                        cause: down("connection refused"),
-                        countdown,
-                    });
+                    let cause = down("connection refused");
+                    return Err(TaskError::retry_in(cause, Duration::from_millis(20)));
                 }
                 Ok(context.retries)
             },

@@ -68,8 +68,8 @@ fn scheme(url: &Uri) -> String {
     url.scheme_str().unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Returns the URL for the transport and the user info. The URL has this path, unless the protocol is gRPC,
-/// which adds its own.
+/// Returns the URL for the transport, and the user info. The path of the URL is `path`, except for gRPC, whose
+/// transport adds its own.
 fn target(url: &Uri, protocol: Protocol, path: &str) -> (String, Option<String>) {
     let authority = url.authority().map_or("", Authority::as_str);
     let (user_info, host) = match authority.rsplit_once('@') {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_endpoint_is_scheme_and_authority() {
+    fn a_grpc_endpoint_has_only_a_scheme_and_an_authority() {
         let insecure = |value| ("OTEL_EXPORTER_OTLP_INSECURE", value);
         for (set, expected) in [
             (vec![(COMMON, "http://all:4317/base")], "http://all:4317"),

@@ -63,8 +63,8 @@ impl Fields {
     }
 
     fn add(&mut self, field: &Field, value: impl Into<AnyValue>) {
-        // `tracing-log` stores the metadata of a `log` event in these fields; the normalised metadata already
-        // contains them.
+        // `tracing-log` stores the metadata of a `log` record in these fields, which duplicate the normalised
+        // metadata.
         if !field.name().starts_with("log.") {
             self.others.push((field.name(), value.into()));
         }

@@ -16,7 +16,7 @@ use crate::service::LogFormat;
 /// Format of the log output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Format {
-    /// Text, for people.
+    /// Human-readable text.
     Text { colours: bool },
     /// One JSON object per line.
     Json,

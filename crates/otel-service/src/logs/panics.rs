@@ -1,7 +1,7 @@
-//! Panics as log events. The standard library prints the message of a panic to standard error, for which the
-//! thread may have to wait; a formatted message can contain secrets, such as the error of a `Result` or part of a
-//! row. The hook in this module logs one event with the location and the current trace, and includes the message
-//! only if it is a constant.
+//! Panics as log events. The standard library prints the message of a panic to standard error, which can block the
+//! thread, and a formatted message can contain secrets, such as the error of a `Result` or part of a row. The hook
+//! in this module logs one event with the location and the current trace, and includes the message only if it is a
+//! constant.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::output::{flush_output, print_error};
 
-/// Maximum wait for the log output when the main thread panics, because the process may then end.
+/// Maximum time to wait for the log output when the main thread panics, because the process may then end.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Installs a panic hook that logs panics instead of printing them to standard error.

@@ -10,7 +10,7 @@ use telemetry_registry::{Finding, Layout, Problem, Registry};
 
 use crate::support::{self, Behaviour, Collector};
 
-/// Registry of the project with the names that only scenarios use.
+/// The project's registry, plus the names that only scenarios use.
 pub static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),

@@ -67,6 +67,7 @@ fn metrics_of_the_process_and_the_runtime_are_exported() {
         ("tokio.runtime.global_queue.depth", "updowncounter {task}"),
         ("tokio.runtime.worker.busy_time", "counter s"),
         ("tokio.runtime.worker.parks", "counter {park}"),
+        ("log.output.dropped", "counter {line}"),
     ] {
         assert_eq!(kind(&received, name), expected, "{name}");
     }
@@ -83,6 +84,13 @@ fn metrics_of_the_process_and_the_runtime_are_exported() {
     assert!(numbers(&received, "process.thread.count")[0] >= 3.0);
     assert!(numbers(&received, "process.unix.file_descriptor.count")[0] >= 3.0);
     assert!(numbers(&received, "process.uptime")[0] > 0.0);
+    let mut streams: Vec<_> = received
+        .numbers("log.output.dropped")
+        .iter()
+        .map(|point| value(&point.attributes, "log.iostream").unwrap())
+        .collect();
+    streams.sort();
+    assert_eq!(streams, ["\"stderr\"", "\"stdout\""]);
     assert_eq!(numbers(&received, "tokio.runtime.workers"), [2.0]);
     assert_eq!(numbers(&received, "tokio.runtime.alive_tasks"), [1.0]);
     let mut workers: Vec<_> = received

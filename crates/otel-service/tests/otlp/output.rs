@@ -16,14 +16,14 @@ const LINES: usize = 20_000;
 /// Variable with the address of the gate at which the scenario waits.
 const GATE: &str = "OUTPUT_TEST_GATE";
 
-/// Maximum duration of a shutdown whose reader stalls; most of it is for a slow machine.
+/// Maximum duration of a shutdown while the reader stalls; generous, for slow machines.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Logs, and waits at the gate before and after the end of the log.
 fn scenario() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     for number in 0..LINES {
-        otel_service::info!(number, "a line that nobody reads yet");
+        otel_service::info!(number, "a line before the gate");
     }
     wait_at(GATE);
     otel_service::info!("the last line");
@@ -73,7 +73,7 @@ fn lines_beyond_the_queue_are_dropped_and_reported_in_one_line() {
 
     let lines = json_lines(&text);
     let with = |message: &str| lines.iter().filter(|line| line["message"] == message).count();
-    let written = with("a line that nobody reads yet");
+    let written = with("a line before the gate");
     assert_eq!(written as u64 + dropped.unwrap(), LINES as u64);
     assert!(written > 1000, "{written} lines fit into the queue");
     assert_eq!(with("log lines were dropped because their reader stalled"), 1);

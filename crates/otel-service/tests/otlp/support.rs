@@ -78,7 +78,7 @@ pub struct Run {
 
 /// Runs `scenario` in a child process.
 ///
-/// In the process of the test: starts a collector, runs the test again in a child with `environment`, and
+/// In the test process: starts a collector, runs the test again in a child with `environment`, and
 /// returns what the collector and standard output received. In the child: runs `scenario` and returns `None`.
 pub fn run(
     test: &str,
@@ -106,7 +106,7 @@ impl Received {
         self
     }
 
-    /// Decodes and keeps a protobuf request; `path` ends in the path of its signal.
+    /// Decodes and keeps a protobuf request; `path` ends with the path of its signal.
     fn keep(&mut self, path: &str, body: &[u8]) {
         match &path[path.find("/v1/").unwrap_or_default()..] {
             "/v1/traces" => {
@@ -281,7 +281,7 @@ pub fn block_on<F: Future>(work: F) -> F::Output {
         .block_on(work)
 }
 
-/// An error of a scenario.
+/// Error type for scenarios.
 #[derive(Debug)]
 pub enum Problem {
     Rejected,

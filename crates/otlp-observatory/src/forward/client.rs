@@ -1,4 +1,4 @@
-//! HTTP clients for the backend and the token endpoint, the check of their addresses, and the errors of requests.
+//! HTTP clients for the backend and the token endpoint, the check of their addresses, and request errors.
 
 use std::{error::Error, iter::successors, time::Duration};
 
@@ -16,8 +16,8 @@ const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 /// Reason a request failed.
 ///
-/// Excludes text written by the server, because it may quote the request or the secret. The first field is the server,
-/// such as `the backend`.
+/// Excludes text written by the server, because it may quote the request or the secret. The first field is
+/// the server, such as `the backend`.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum RequestError {
     #[error("cannot reach {0}: {1}")]

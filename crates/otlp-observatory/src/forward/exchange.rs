@@ -64,7 +64,7 @@ impl Exchange {
         })
     }
 
-    /// Sends `request`, which is compressed with gzip.
+    /// Sends `request`, which is already compressed with gzip.
     pub(super) async fn post(&self, signal: Signal, request: Bytes) -> Verdict {
         let mut request = self.client.post(self.urls[signal as usize].clone()).body(request);
         let mut token = None;
@@ -92,7 +92,7 @@ impl Exchange {
                 Verdict::Unauthorized(error)
             }
             (429 | 502 | 503 | 504, _) => Verdict::Retry(error, retry_after(response.headers())),
-            // Redirects are not followed. They do not depend on the content, and may be temporary.
+            // These statuses do not depend on the content and may be temporary. Redirects are not followed.
             (300..=399 | 401 | 403, _) => Verdict::Retry(error, None),
             (400 | 413 | 422, _) => Verdict::ContentRejected(error),
             _ => Verdict::Rejected(error),

@@ -38,7 +38,7 @@ pub(super) struct SignalProgress {
 /// The `forwarding` object of `/status`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Status {
-    /// Endpoint without its path and query, which may contain a secret.
+    /// Endpoint without its user, path and query, which may contain a secret.
     pub(crate) endpoint: String,
     pub(crate) queued_bytes: u64,
     pub(crate) limit_bytes: u64,

@@ -198,7 +198,7 @@ async fn passed(mut deadline: Deadline) {
     }
 }
 
-/// Syncs the queues at each `interval`, until a deadline is set or the forwarder is dropped.
+/// Syncs the queues every `interval`, until a deadline is set or the forwarder is dropped.
 pub(super) async fn sync_regularly(
     queues: Arc<[Arc<DiskQueue>]>,
     progress: Arc<Progress>,

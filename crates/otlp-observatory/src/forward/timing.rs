@@ -13,9 +13,9 @@ pub(super) struct Timing {
     pub(super) batch_bytes: usize,
     /// Maximum number of records in a batch.
     pub(super) batch_records: usize,
-    /// Time-out of a request to the backend, from connecting to the end of the response.
+    /// Time-out for a request to the backend, from connecting to the end of the response.
     pub(super) request_timeout: Duration,
-    /// Time-out of a request to the token endpoint.
+    /// Time-out for a request to the token endpoint.
     pub(super) token_timeout: Duration,
     /// Delay after the first failure.
     pub(super) min_back_off: Duration,

@@ -50,6 +50,8 @@ struct TokenCache {
     auth_type: Option<AuthType>,
     /// Last failure, and the time of the next request.
     failure: Option<(RequestError, Instant)>,
+    /// Whether a failed renewal of a valid token has been logged.
+    renewal_failure_logged: bool,
     back_off: BackOff,
 }
 
@@ -75,6 +77,7 @@ impl Tokens {
                 token: None,
                 auth_type: None,
                 failure: None,
+                renewal_failure_logged: false,
                 back_off: timing.back_off(),
             }),
         })
@@ -97,6 +100,9 @@ impl Tokens {
             None => match self.request(&mut cache.auth_type).await {
                 Ok(token) => {
                     cache.back_off.reset();
+                    if std::mem::take(&mut cache.renewal_failure_logged) {
+                        telemetry::info!("the access token was renewed");
+                    }
                     return Ok(cache.token.insert(token).authorization.clone());
                 }
                 Err(error) => {
@@ -107,10 +113,15 @@ impl Tokens {
         };
         // A token that could not be renewed is used until it expires.
         let now = Instant::now();
-        match &cache.token {
-            Some(token) if now < token.expires_at => Ok(token.authorization.clone()),
-            _ => Err((error, retry_at.saturating_duration_since(now))),
+        let Some(token) = cache.token.as_ref().filter(|token| now < token.expires_at) else {
+            return Err((error, retry_at.saturating_duration_since(now)));
+        };
+        let authorization = token.authorization.clone();
+        let expires_in_s = (token.expires_at - now).as_secs_f64();
+        if !std::mem::replace(&mut cache.renewal_failure_logged, true) {
+            telemetry::warn!(%error, expires_in_s, "the access token was not renewed; retrying until it expires");
         }
+        Ok(authorization)
     }
 
     /// Discards the token that the backend rejected, unless it has been replaced in the meantime.

@@ -1,4 +1,4 @@
-//! Counts of accepted items and rejected requests since the start, for `/status`.
+//! Counts of accepted items and rejected requests since start-up, for `/status`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -1,5 +1,5 @@
-//! Query and path parameters of a request. Unknown and invalid parameters are errors: a misspelt filter must not match
-//! everything.
+//! Query and path parameters of a request. Unknown and invalid parameters are errors: a misspelt filter must
+//! not match everything.
 
 use std::str::FromStr;
 

@@ -69,8 +69,8 @@ const MAX_TRACE_BYTES: usize = 16 << 20;
 /// Maximum number of service names that [`Usage`] lists.
 const MAX_SERVICES: usize = 1_000;
 
-/// Tolerance for series that started before the store, in nanoseconds. They count as observed from their
-/// start.
+/// Tolerance for series that started before the store, in nanoseconds. A series that started at most this
+/// long before the store counts as observed from its start.
 const START_TOLERANCE: u64 = 60_000_000_000;
 
 /// In-memory store, shared between the inserting thread and the pages.

@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_restarted_counter_counts_from_its_restart() {
-        // The restart is detected by the start although the value is greater, and by the value alone.
+        // The restart is detected by the start time, even though the value is greater, and by the value alone.
         let new_start = [sum(100, 110, 20.0), sum(115, 120, 25.0)];
         assert_eq!(
             rates(reader(InstrumentType::Counter, false), &new_start),

@@ -96,7 +96,7 @@ impl SpanClass {
 impl Footprint for SpanClass {
     fn heap_bytes(&self) -> usize {
         let bytes = Cell::new(memory::shared(self.name.len()));
-        // The mapping visits every name of the role.
+        // `map_ref` calls the closure for every name of the role; its result is not needed.
         self.role
             .map_ref(|name| bytes.set(bytes.get() + memory::shared(name.len())));
         bytes.get()
@@ -104,7 +104,7 @@ impl Footprint for SpanClass {
 }
 
 impl<'a> Role<&'a str> {
-    /// Determines the role by the attributes of the OpenTelemetry semantic conventions 1.3x and their older
+    /// Determines the role from the attributes of the OpenTelemetry semantic conventions 1.3x or their older
     /// names.
     fn of(span: &'a Span) -> Self {
         let text = |key: &str| {

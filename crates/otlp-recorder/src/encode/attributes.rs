@@ -113,7 +113,7 @@ impl Attributes {
         }
     }
 
-    /// Sets all `attributes` and appends the encoded ones to `writer`.
+    /// Sets all `attributes` and appends their encoding to `writer`.
     pub(super) fn write_all(&mut self, attributes: &[KeyValue], writer: &mut Writer) {
         attributes.iter().for_each(|attribute| self.set(attribute));
         writer.append(self.writer.bytes());
@@ -152,8 +152,8 @@ impl Attributes {
     }
 }
 
-/// Returns a hash below 128 of the length and of the first and last eight bytes, which distinguish keys in
-/// practice.
+/// Hashes the length and the first and last eight bytes, which distinguish keys in practice. The hash is less
+/// than 128.
 fn hash(key: &str) -> u32 {
     let bytes = key.as_bytes();
     let (first, last) = match (bytes.first_chunk(), bytes.last_chunk()) {

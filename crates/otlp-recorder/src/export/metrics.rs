@@ -1,5 +1,6 @@
-//! The loop of metrics, which are collected and sent at an interval. Collection runs callbacks of the
-//! program, so it uses a thread of the runtime's pool; a callback that blocks affects metrics only.
+//! The export loop for metrics, which collects and sends them at a fixed interval. Collection runs the
+//! program's callbacks, so it uses a thread of the runtime's blocking pool; a callback that blocks affects
+//! only metrics.
 
 use std::mem;
 use std::sync::{Arc, Weak};
@@ -21,7 +22,7 @@ use crate::points::{metrics_of, visit_points};
 use crate::text::TextRules;
 use crate::transport::Transport;
 
-/// An SDK metric reader for the collections of the export thread.
+/// An SDK metric reader through which the export thread collects metrics.
 #[derive(Clone, Debug)]
 pub struct QueueMetricReader(Arc<ManualReader>);
 
@@ -57,7 +58,7 @@ impl MetricReader for QueueMetricReader {
     }
 }
 
-/// The export of metrics.
+/// Settings of the metric export.
 #[derive(Clone, Debug)]
 pub(crate) struct MetricExport {
     pub(crate) reader: QueueMetricReader,

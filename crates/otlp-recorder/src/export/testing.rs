@@ -1,5 +1,5 @@
-//! Support for the tests of the loops: a transport with scripted replies, and the log events of the thread of
-//! a test.
+//! Support for tests of the export loops: a transport with scripted replies, and a capture of the log events
+//! of the test's thread.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -35,7 +35,7 @@ pub(super) enum Reply {
     Hangs,
 }
 
-/// A transport that returns scripted replies, then accepts everything, and keeps the times of its calls.
+/// A transport that returns scripted replies, then accepts everything, and records the times of its calls.
 #[derive(Clone, Debug)]
 pub(super) struct Scripted {
     script: Arc<Mutex<VecDeque<Reply>>>,
@@ -91,7 +91,7 @@ impl Transport for Scripted {
     }
 }
 
-/// The log events of this thread until the value is dropped.
+/// Captures the log events of the current thread until dropped.
 pub(super) struct LogEvents {
     messages: Arc<Mutex<Vec<String>>>,
     _guard: DefaultGuard,

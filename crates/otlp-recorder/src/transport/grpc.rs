@@ -107,7 +107,7 @@ fn client_tls(tls: Tls) -> Option<tonic::transport::ClientTlsConfig> {
     })
 }
 
-/// Returns the error of a failed call. A status with a source is a connection error of the client. The
+/// Returns the error for a failed call. A status with a source is a connection error of the client. The
 /// message of the collector is omitted, because it may quote exported data.
 fn rejected(status: &Status) -> SendError {
     if let Some(cause) = status.source() {

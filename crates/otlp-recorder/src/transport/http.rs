@@ -170,7 +170,7 @@ async fn read_body(mut response: Response) -> Vec<u8> {
     body
 }
 
-/// Returns the error of a rejected request. The body of the response is not read, because it may quote
+/// Returns the error for a rejected request. The body of the response is not read, because it may quote
 /// exported data.
 fn rejected(status: StatusCode, headers: &HeaderMap) -> SendError {
     let retry = match status.as_u16() {

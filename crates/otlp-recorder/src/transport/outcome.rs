@@ -41,7 +41,7 @@ pub(crate) enum Retry {
 }
 
 impl SendError {
-    /// Returns the error of a connection that cannot be established or is lost before the response.
+    /// Returns the error for a connection that cannot be established or is lost before the response.
     pub(super) fn connection(message: String) -> Self {
         Self {
             error_type: "connection_error".into(),
@@ -50,7 +50,7 @@ impl SendError {
         }
     }
 
-    /// Returns the error of a request that reached its deadline.
+    /// Returns the error for a request that reached its deadline.
     pub(crate) fn timeout() -> Self {
         Self {
             error_type: TIMEOUT.into(),

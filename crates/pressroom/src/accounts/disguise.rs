@@ -20,10 +20,10 @@ const MAX_DURATION: Duration = Duration::from_secs(3);
 /// Time after which a cost is measured again, because the machine may have been busy.
 const EXPIRY: Duration = Duration::from_hours(1);
 
-/// Maximum number of costs; more schemes than a database contains.
+/// Maximum number of stored costs, which exceeds the number of schemes in any real database.
 const MAX_COSTS: usize = 64;
 
-/// Durations of the verification of a password by scheme, as measured by this process.
+/// Time that verifying a password takes, for each scheme, as measured by this process.
 #[derive(Debug, Default)]
 pub(super) struct Costs {
     measured: Mutex<HashMap<String, Cost>>,
@@ -63,7 +63,7 @@ impl Costs {
     /// Returns the duration of a failed login whose verification took `own` with the scheme `own_scheme`, if the
     /// database contains `schemes`.
     ///
-    /// If the verification took longer than usual, because the machine is busy, the others would have too.
+    /// If this verification took longer than usual because the machine is busy, other schemes would have, too.
     pub(super) fn duration<'a>(
         &self,
         schemes: impl IntoIterator<Item = &'a str>,

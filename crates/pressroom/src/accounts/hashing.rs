@@ -1,8 +1,9 @@
 //! Threads that compute password hashes, with a bounded queue.
 //!
-//! The threads are few and live as long as the queue. Each reuses one block of memory for argon2, because memory that
-//! many threads allocate and free remains with the allocator. scrypt's crate allocates its memory for each hash, but in
-//! a block so large that the system gets it back at once.
+//! The threads are few and live as long as the queue. Each reuses one block of memory for argon2, because the allocator
+//! retains memory that many threads allocate and free. The scrypt crate allocates memory for each hash, but in a block
+//! so large that the allocator returns it to the system immediately. Only half of the threads compute such hashes at
+//! the same time, which limits the memory of a login storm.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,7 +16,10 @@ use std::{
 };
 
 use argon2::Block;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::timeout,
+};
 
 /// Maximum time that a request waits for the computation of its hash to start.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +38,22 @@ type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 #[derive(Debug, Clone)]
 pub(super) struct HashQueue {
     jobs: SyncSender<Job>,
+    large: Arc<Large>,
+}
+
+/// Limits on hashes that need more memory than a thread keeps.
+#[derive(Debug)]
+struct Large {
+    running: Arc<Semaphore>,
+    waiting: Semaphore,
+}
+
+/// Memory that a hash needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HashSize {
+    /// At most the memory that a thread keeps.
+    Usual,
+    Large,
 }
 
 impl HashQueue {
@@ -48,30 +68,51 @@ impl HashQueue {
                 .spawn(move || run(&waiting))
                 .expect("a process that just started can start a thread");
         }
-        Self { jobs }
+        let large = Arc::new(Large {
+            running: Arc::new(Semaphore::new((threads / 2).max(1))),
+            waiting: Semaphore::new(max_waiting),
+        });
+        Self { jobs, large }
     }
 
-    /// Runs `work` on a hashing thread. Skips the work if the caller is dropped before it starts.
+    /// Runs `work` on a hashing thread. Skips it if the returned future is dropped before the work starts.
     ///
     /// # Errors
     /// [`Overloaded`] when the queue is full or the work does not start in time.
     pub(super) async fn compute<T: Send + 'static>(
         &self,
+        size: HashSize,
         work: impl FnOnce(&mut Memory) -> T + Send + 'static,
     ) -> Result<T, Overloaded> {
         let (start, started) = oneshot::channel();
         let (result, computed) = oneshot::channel();
-        let job = move |memory: &mut Memory| {
-            if start.send(()).is_ok() {
-                let _ = result.send(work(memory));
-            }
+        let begun = async {
+            let permit = match size {
+                HashSize::Usual => None,
+                HashSize::Large => Some(self.large.admit().await?),
+            };
+            let job = move |memory: &mut Memory| {
+                if start.send(()).is_ok() {
+                    let output = work(memory);
+                    drop(permit);
+                    let _ = result.send(output);
+                }
+            };
+            self.jobs.try_send(Box::new(job)).map_err(|_| Overloaded)?;
+            started.await.map_err(|_| Overloaded)
         };
-        self.jobs.try_send(Box::new(job)).map_err(|_| Overloaded)?;
-        let Ok(Ok(())) = timeout(TIMEOUT, started).await else {
-            return Err(Overloaded);
-        };
+        timeout(TIMEOUT, begun).await.map_err(|_| Overloaded)??;
         // An error means that the work panicked, which the panic hook has logged.
         computed.await.map_err(|_| Overloaded)
+    }
+}
+
+impl Large {
+    /// Waits for permission to compute a large hash.
+    async fn admit(&self) -> Result<OwnedSemaphorePermit, Overloaded> {
+        let _waiting = self.waiting.try_acquire().map_err(|_| Overloaded)?;
+        let permit = self.running.clone().acquire_owned().await;
+        permit.map_err(|_| Overloaded)
     }
 }
 
@@ -92,7 +133,7 @@ fn run(waiting: &Mutex<Receiver<Job>>) {
 pub(super) struct Memory(Vec<Block>);
 
 impl Memory {
-    /// Returns `count` blocks with any content.
+    /// Returns `count` blocks with arbitrary content.
     pub(super) fn blocks(&mut self, count: usize) -> &mut [Block] {
         if self.0.len() < count {
             self.0.resize(count, Block::new());
@@ -100,7 +141,7 @@ impl Memory {
         &mut self.0[..count]
     }
 
-    /// Frees the additional memory of a hash that is costlier than those of this program.
+    /// Frees the additional memory of a stored hash that is costlier than new ones.
     fn shrink(&mut self) {
         self.0.truncate(KEPT_BLOCKS);
         self.0.shrink_to(KEPT_BLOCKS);
@@ -109,7 +150,10 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
+    use std::sync::{
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc::{Sender, channel},
+    };
 
     use super::*;
 
@@ -131,26 +175,71 @@ mod tests {
         let queue = HashQueue::start(1, 1);
         let release = block(&queue).await;
         queue.jobs.try_send(Box::new(|_| ())).unwrap();
-        assert_eq!(queue.compute(|_| 1).await, Err(Overloaded));
+        assert_eq!(queue.compute(HashSize::Usual, |_| 1).await, Err(Overloaded));
         release.send(()).unwrap();
         until_computed(&queue).await;
     }
 
     /// Waits until the queue has room.
     async fn until_computed(queue: &HashQueue) {
-        while queue.compute(|_| ()).await.is_err() {
+        while queue.compute(HashSize::Usual, |_| ()).await.is_err() {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn half_of_the_threads_compute_large_hashes() {
+        let queue = HashQueue::start(4, 8);
+        let running = Arc::new(AtomicUsize::new(0));
+        let (release, released) = channel::<()>();
+        let released = Arc::new(Mutex::new(released));
+        let large = || {
+            let (queue, running, released) = (queue.clone(), running.clone(), released.clone());
+            tokio::spawn(async move {
+                let work = move |_: &mut Memory| {
+                    let concurrent = running.fetch_add(1, SeqCst) + 1;
+                    released.lock().unwrap().recv().unwrap();
+                    running.fetch_sub(1, SeqCst);
+                    concurrent
+                };
+                queue.compute(HashSize::Large, work).await
+            })
+        };
+        let hashes: Vec<_> = (0..6).map(|_| large()).collect();
+        while running.load(SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(
+            queue.compute(HashSize::Usual, |_| 7).await,
+            Ok(7),
+            "others do not wait"
+        );
+        for _ in 0..6 {
+            release.send(()).unwrap();
+        }
+        for hash in hashes {
+            assert!(hash.await.unwrap().unwrap() <= 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_hash_is_rejected_if_too_many_wait() {
+        let queue = HashQueue::start(1, 1);
+        let _running = queue.large.admit().await.unwrap();
+        let waits = queue.compute(HashSize::Large, |_| ());
+        tokio::pin!(waits);
+        assert!(timeout(Duration::ZERO, &mut waits).await.is_err());
+        assert_eq!(queue.compute(HashSize::Large, |_| ()).await, Err(Overloaded));
     }
 
     #[tokio::test]
     async fn a_panic_fails_one_request_and_the_thread_continues() {
         let queue = HashQueue::start(1, 8);
         assert_eq!(
-            queue.compute(|_| panic!("a defect")).await,
+            queue.compute(HashSize::Usual, |_| panic!("a defect")).await,
             Err::<(), _>(Overloaded)
         );
-        assert_eq!(queue.compute(|_| 7).await, Ok(7));
+        assert_eq!(queue.compute(HashSize::Usual, |_| 7).await, Ok(7));
     }
 
     #[tokio::test]
@@ -158,10 +247,10 @@ mod tests {
         let queue = HashQueue::start(1, 8);
         let release = block(&queue).await;
         let (ran, has_run) = channel();
-        let dropped = queue.compute(move |_| ran.send(()));
+        let dropped = queue.compute(HashSize::Usual, move |_| ran.send(()));
         assert!(timeout(Duration::ZERO, dropped).await.is_err());
         release.send(()).unwrap();
-        assert_eq!(queue.compute(|_| 7).await, Ok(7));
+        assert_eq!(queue.compute(HashSize::Usual, |_| 7).await, Ok(7));
         assert!(has_run.recv().is_err());
     }
 

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     disguise::Costs,
-    hashing::{HashQueue, KEPT_BLOCKS, Memory, Overloaded},
+    hashing::{HashQueue, HashSize, KEPT_BLOCKS, Memory, Overloaded},
     werkzeug,
 };
 use crate::{domain::PasswordHash, ids::IdSource};
@@ -22,16 +22,16 @@ use crate::{domain::PasswordHash, ids::IdSource};
 /// Maximum number of waiting requests.
 const MAX_WAITING: usize = 512;
 
-/// Scheme and cost of new argon2id hashes, as at the start of a hash.
+/// Scheme and cost of new argon2id hashes, in the form in which a hash starts with them.
 const ARGON2ID: &str = "$argon2id$v=19$m=12288,t=3,p=1";
 
-/// Maximum memory of an argon2 hash, in blocks of 1 KiB, because other programs may have written the hash.
+/// Maximum memory of a stored argon2 hash, which another program may have written, in blocks of 1 KiB.
 const MAX_ARGON2_BLOCKS: usize = 256 << 10;
 
-/// Maximum number of measurements of a scheme's cost, of which the greatest counts.
+/// Maximum number of measurements of a scheme's cost, the greatest of which counts.
 const MEASUREMENTS: usize = 3;
 
-/// Time after which a scheme is not measured again.
+/// Time after which no further measurement of a scheme's cost starts.
 const MEASURING: Duration = Duration::from_millis(500);
 
 /// A password in plain text. Never printed.
@@ -62,6 +62,13 @@ impl PasswordScheme {
             Self::WerkzeugScrypt => werkzeug::SCRYPT,
         }
     }
+
+    fn size(self) -> HashSize {
+        match self {
+            Self::Argon2id => HashSize::Usual,
+            Self::WerkzeugScrypt => HashSize::Large,
+        }
+    }
 }
 
 /// Result of verifying a password.
@@ -84,14 +91,14 @@ pub struct Computation {
     took: Duration,
 }
 
-/// Hashes and verifies passwords on threads of its own.
+/// Hashes and verifies passwords on dedicated threads.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     scheme: PasswordScheme,
     queue: HashQueue,
     ids: Arc<dyn IdSource>,
     costs: Arc<Costs>,
-    /// Held while a cost is measured, which concurrent requests need not repeat.
+    /// Held while costs are measured, so that concurrent requests do not repeat the measurements.
     measuring: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -115,7 +122,7 @@ impl Passwords {
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, Overloaded> {
         let (scheme, salt) = (self.scheme, self.ids.next());
         let work = move |memory: &mut Memory| hash(scheme, password.0.as_bytes(), salt.as_bytes(), memory);
-        self.queue.compute(work).await
+        self.queue.compute(scheme.size(), work).await
     }
 
     /// Verifies a password against a stored hash. Without a stored hash, computes one of the configured scheme and
@@ -130,7 +137,8 @@ impl Passwords {
     ) -> Result<Verdict, Overloaded> {
         let (scheme, salt, costs) = (self.scheme, self.ids.next(), Arc::clone(&self.costs));
         let known = stored.is_some();
-        let stored = stored.unwrap_or_else(|| hash_of_nothing(scheme.label()));
+        let stored = stored.unwrap_or_else(|| decoy(scheme.label()));
+        let size = size(&stored, scheme);
         let work = move |memory: &mut Memory| {
             let password = password.0.as_bytes();
             let started = Instant::now();
@@ -153,7 +161,7 @@ impl Passwords {
                 Verdict::Upgrade(hash(scheme, password, salt.as_bytes(), memory))
             }
         };
-        self.queue.compute(work).await
+        self.queue.compute(size, work).await
     }
 
     /// Waits until a failed login has taken as long as one with the costliest of `schemes`, which are those of the
@@ -183,18 +191,19 @@ impl Passwords {
     }
 
     async fn measure(&self, scheme: &str) -> Option<Duration> {
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut greatest = None;
         for _ in 0..MEASUREMENTS {
-            let stored = hash_of_nothing(scheme);
+            let stored = decoy(scheme);
+            let size = size(&stored, self.scheme);
             let work = move |memory: &mut Memory| {
                 let started = Instant::now();
                 verify(b"any password", &stored, memory);
                 started.elapsed()
             };
-            let cost = self.queue.compute(work).await.ok()?;
+            let cost = self.queue.compute(size, work).await.ok()?;
             greatest = greatest.max(Some(cost));
-            if begun.elapsed() > MEASURING {
+            if start.elapsed() > MEASURING {
                 break;
             }
         }
@@ -225,7 +234,7 @@ fn verify(password: &[u8], stored: &PasswordHash, memory: &mut Memory) -> bool {
     }
 }
 
-/// Returns whether an argon2 hash is one of `password`, with the parameters in the hash; `None` for a malformed hash.
+/// Returns whether an argon2 hash matches `password`, or `None` if the hash is malformed or needs too much memory.
 fn verify_argon2(password: &[u8], stored: &str, memory: &mut Memory) -> Option<bool> {
     let stored = argon2::PasswordHash::new(stored).ok()?;
     let algorithm = Algorithm::try_from(stored.algorithm.as_str()).ok()?;
@@ -243,8 +252,17 @@ fn verify_argon2(password: &[u8], stored: &str, memory: &mut Memory) -> Option<b
     Some(output.ct_eq(expected.as_bytes()).into())
 }
 
-/// Returns a hash with this scheme and cost that no known password has.
-fn hash_of_nothing(scheme: &str) -> PasswordHash {
+/// Returns the memory needed to verify a stored hash, and to replace it by one of the configured scheme.
+fn size(stored: &PasswordHash, scheme: PasswordScheme) -> HashSize {
+    if stored.0.starts_with(ARGON2ID) || stored.0.starts_with("pbkdf2:") {
+        scheme.size()
+    } else {
+        HashSize::Large
+    }
+}
+
+/// Returns a hash with this scheme and cost that matches no known password.
+fn decoy(scheme: &str) -> PasswordHash {
     let rest = if scheme.starts_with("$argon2") {
         format!(
             "{}${}",
@@ -335,10 +353,7 @@ mod tests {
     #[tokio::test]
     async fn no_password_is_right_for_an_unknown_account() {
         let passwords = passwords(PasswordScheme::Argon2id);
-        let verdict = passwords
-            .verify(password("nobody's password"), None)
-            .await
-            .unwrap();
+        let verdict = passwords.verify(password("password123"), None).await.unwrap();
         assert!(matches!(verdict, Verdict::Wrong(_)));
     }
 
@@ -375,7 +390,7 @@ mod tests {
         for scheme in [PasswordScheme::Argon2id, PasswordScheme::WerkzeugScrypt] {
             let hash = hash(scheme, b"password", &[7; 16], &mut Memory::default());
             assert_eq!(label(&hash), Some(scheme.label()));
-            assert_eq!(label(&hash_of_nothing(scheme.label())), Some(scheme.label()));
+            assert_eq!(label(&decoy(scheme.label())), Some(scheme.label()));
         }
     }
 

@@ -278,18 +278,15 @@ impl Accounts {
         if let Verdict::Wrong(_) = verdict.await? {
             return Err(AccountError::WrongPassword);
         }
-        let email_changes = new
-            .email
-            .as_ref()
-            .is_some_and(|email| email.as_str() != user.email);
-        if email_changes || new.password.is_some() {
+        // The user may have changed the address since the request was authenticated.
+        changes.email = new.email.filter(|email| email.as_str() != stored.user.email);
+        if changes.email.is_some() || new.password.is_some() {
             changes.session_end = Some(SessionEnd {
                 at: self.clock.now(),
                 kept: Some(claims.key.clone()),
             });
             changes.verified_in = Some(stored.generation);
         }
-        changes.email = new.email;
         if let Some(password) = new.password {
             changes.password_hash = Some(self.passwords.hash(password).await?);
         }

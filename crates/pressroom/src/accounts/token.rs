@@ -3,7 +3,7 @@
 //!
 //! The claims are `user_id`, `email`, `exp`, `iat`, and two that the reference implementation does not set: `jti`,
 //! and `generation`, the user's session generation. A token is valid if its signature is correct, it has not expired,
-//! and PyJWT accepts the types of its claims, except that `iat` may be [`IAT_LEEWAY`] ahead. The store contains the
+//! and PyJWT accepts its other claims, except that `iat` may be [`IAT_LEEWAY`] seconds ahead. The store contains the
 //! tokens that were revoked by a logout, and the users whose sessions have ended.
 //!
 //! While the key is rotated, tokens signed with the previous key are also valid.

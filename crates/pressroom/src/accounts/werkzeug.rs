@@ -1,7 +1,7 @@
 //! Password hashes in werkzeug's text format, `method$salt$hex`, which Flask applications store.
 //!
-//! The methods `scrypt:N:r:p` and `pbkdf2:digest:rounds` are supported; no password matches any other hash. The
-//! cost of verifying a stored hash is bounded, because other programs may have written the hash.
+//! The methods `scrypt:N:r:p` and `pbkdf2:digest:rounds` are supported; verification fails for all others.
+//! The cost of verifying a stored hash is bounded, because other programs may have written the hash.
 
 use pbkdf2::pbkdf2_hmac;
 use subtle::ConstantTimeEq;
@@ -12,7 +12,7 @@ const MAX_SCRYPT_MEMORY: u64 = 256 << 20;
 /// Maximum number of rounds of a PBKDF2 hash (werkzeug's default is a million).
 const MAX_PBKDF2_ROUNDS: u32 = 10_000_000;
 
-/// werkzeug's default scheme with its cost.
+/// werkzeug's default scheme with its cost parameters.
 pub(super) const SCRYPT: &str = "scrypt:32768:8:1";
 const SCRYPT_N: u64 = 1 << 15;
 const SCRYPT_R: u32 = 8;
@@ -26,7 +26,7 @@ pub(super) fn verify(password: &[u8], hash: &str) -> bool {
 /// Returns a hash in the format of werkzeug's `generate_password_hash`, which Flask can verify.
 pub(super) fn hash(password: &[u8], salt: &str) -> String {
     let output = scrypt(password, salt.as_bytes(), SCRYPT_N, SCRYPT_R, SCRYPT_P);
-    let output = hex(&output.expect("werkzeug's cost is valid"));
+    let output = hex(&output.expect("werkzeug's cost parameters are valid"));
     format!("{SCRYPT}${salt}${output}")
 }
 

@@ -164,17 +164,16 @@ pub async fn list(
         next_cursor,
     })?;
     let tag = tag_of_body(&body);
-    Ok(revalidated(&conditions, tag, || json_response(body)))
+    Ok(revalidated(&conditions, tag, json_response(body)))
 }
 
-/// Responds with 304 if the client's cached version is current. Caches revalidate the response before each
-/// use.
-fn revalidated(conditions: &Conditions, tag: HeaderValue, response: impl FnOnce() -> Response) -> Response {
-    let response = if conditions.include(&tag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        response()
-    };
+/// Turns a response into 304 if the client's cached version is current. Caches revalidate the response before each use.
+///
+/// The middleware that compresses responses removes the body.
+fn revalidated(conditions: &Conditions, tag: HeaderValue, mut response: Response) -> Response {
+    if conditions.include(&tag) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
     let headers = [(header::CACHE_CONTROL, NO_CACHE), (header::ETAG, tag)];
     (headers, response).into_response()
 }
@@ -250,9 +249,8 @@ pub async fn get(
     let viewer = caller.map(|caller| caller.user.id);
     let article = app.articles.get(&slug, viewer).await?;
     let tag = entity_tag(&article);
-    Ok(revalidated(&conditions, tag, || {
-        Json(ArticleView::from(article)).into_response()
-    }))
+    let response = Json(ArticleView::from(article)).into_response();
+    Ok(revalidated(&conditions, tag, response))
 }
 
 /// Update your own article

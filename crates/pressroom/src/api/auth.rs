@@ -42,7 +42,7 @@ impl OptionalFromRequestParts<Arc<App>> for Caller {
     }
 }
 
-/// A caller with a valid token, within the limit of writes.
+/// A caller with a valid token who is within the write limit. Extracting it counts one write.
 #[derive(Debug)]
 pub struct Writer(pub Caller);
 

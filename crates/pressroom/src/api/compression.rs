@@ -1,15 +1,15 @@
 //! Compression of responses with gzip, for clients that accept it.
 //!
-//! A response is compressed as a whole before it is sent: an encoder takes 300 KiB, and one that lived until
-//! a slow client has read the response would multiply by the number of connections. Brotli is not offered: it
-//! makes a list a fifth smaller than gzip does, in seven times the processor time.
+//! A response is compressed as a whole before it is sent: an encoder takes 300 KiB, and encoders that live until
+//! slow clients have read their responses would add up. Brotli is not offered: it makes a list a fifth smaller
+//! than gzip does, but takes seven times the processor time.
 
 use std::io::Write as _;
 
 use axum::{
     body::{Body, HttpBody as _},
     extract::Request,
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -20,33 +20,43 @@ use tokio::sync::Semaphore;
 
 /// Size of the largest body that is sent unchanged, in bytes.
 const UNCOMPRESSED: u64 = 1024;
-/// Number of bytes after which other requests get a turn.
+/// Number of bytes to compress before yielding to other requests.
 const CHUNK: usize = 64 << 10;
-/// Bounds the memory of the encoders. A response for which none is free is sent unchanged.
+/// Permits for encoders, which bound their memory. A response that gets no permit is sent uncompressed.
 static ENCODERS: Semaphore = Semaphore::const_new(8);
 
 /// Compresses the response if the client prefers that and the body is large enough.
+///
+/// Handlers return 304 with the body of the corresponding 200, whose size determines the entity tag of both (RFC 9110,
+/// section 15.4.5). The body is removed here.
 pub(super) async fn compress(request: Request, next: Next) -> Response {
     let accepted = accepts_gzip(request.headers());
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     let size = response.body().size_hint().exact().unwrap_or(0);
-    if !accepted || size <= UNCOMPRESSED || response.headers().contains_key(header::CONTENT_ENCODING) {
+    let compresses =
+        accepted && size > UNCOMPRESSED && !response.headers().contains_key(header::CONTENT_ENCODING);
+    let headers = response.headers_mut();
+    if let Some(tag) = headers.get(header::ETAG).filter(|_| compresses).and_then(weak) {
+        headers.insert(header::ETAG, tag);
+    }
+    if response.status() == StatusCode::NOT_MODIFIED {
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        return response.map(|_| Body::empty());
+    }
+    if !compresses {
         return response;
     }
     let Ok(_permit) = ENCODERS.try_acquire() else {
         return response;
     };
     let (mut parts, body) = response.into_parts();
-    // The body is in memory, so it is complete.
+    // A body of known size is in memory, so collecting it does not fail.
     let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else {
         return Response::from_parts(parts, Body::empty());
     };
     let headers = &mut parts.headers;
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.remove(header::CONTENT_LENGTH);
-    if let Some(tag) = headers.get(header::ETAG).and_then(weak) {
-        headers.insert(header::ETAG, tag);
-    }
     Response::from_parts(parts, Body::from(gzip(&body).await))
 }
 

@@ -54,7 +54,7 @@ impl Modify for BearerToken {
     }
 }
 
-/// Adds to each operation what follows from its other parts.
+/// Completes each operation with what its other parts imply: common errors and the validation of request bodies.
 pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
     let mut request_bodies = BTreeSet::new();
     for (path, item) in &mut document.paths.paths {

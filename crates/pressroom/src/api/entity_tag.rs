@@ -60,8 +60,8 @@ pub(super) fn without_coding(opaque: &[u8]) -> &[u8] {
     tag
 }
 
-/// Returns the version in `opaque`, the unquoted part of a tag made by [`entity_tag`]. Crafted tags have
-/// none.
+/// Returns the version in `opaque`, the unquoted part of a tag made by [`entity_tag`], or `None` if no article
+/// can have such a tag.
 pub(super) fn version(opaque: &[u8]) -> Option<Timestamp> {
     let opaque = without_coding(opaque);
     let (version, view) = std::str::from_utf8(opaque).ok()?.split_once('-')?;

@@ -24,7 +24,6 @@ use telemetry::ServerError;
 use utoipa::ToSchema;
 
 use super::rate_limit;
-
 use crate::{
     accounts::{AccountError, InvalidToken, TooManyAttempts},
     articles::ArticleError,
@@ -54,7 +53,7 @@ pub struct ApiError {
     fields: Option<FieldErrors>,
     /// Value of `Retry-After`, in seconds.
     retry_after: Option<NonZeroU32>,
-    /// Exceeded quota.
+    /// Exceeded quota, for the rate-limit fields of the response.
     exceeded: Option<Box<TooManyAttempts>>,
     /// Internal cause, recorded on the server span but not sent.
     cause: Option<Box<ServerError>>,
@@ -88,6 +87,9 @@ struct ErrorDetail {
 /// Declares a constructor for each error with a fixed status, code and message. Its name is the code.
 macro_rules! errors {
     ($($code:ident: $status:ident, $message:literal;)*) => {
+        #[cfg(test)]
+        const ERRORS: &[(StatusCode, &str)] = &[$((StatusCode::$status, stringify!($code)),)*];
+
         impl ApiError {
             $(pub(super) fn $code() -> Self {
                 Self::new(StatusCode::$status, stringify!($code), $message)
@@ -268,4 +270,30 @@ impl IntoResponse for ApiError {
 pub(super) fn json_response(body: Vec<u8>) -> Response {
     let content_type = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, content_type)], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_lists_every_error() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+        let readme = std::fs::read_to_string(readme).unwrap();
+        let (_, table) = readme.split_once("| Status | `code` |").unwrap();
+        let rows: Vec<_> = table
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .collect();
+        let others = [
+            (StatusCode::BAD_REQUEST, "validation_error"),
+            (StatusCode::FORBIDDEN, "not_the_author"),
+        ];
+        for (status, code) in ERRORS.iter().chain(&others) {
+            let row = rows.iter().find(|row| row.contains(&format!("`{code}`")));
+            let row = row.unwrap_or_else(|| panic!("{code} is missing"));
+            assert!(row.contains(status.as_str()), "{code}: {row}");
+        }
+    }
 }

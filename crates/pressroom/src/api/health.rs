@@ -89,7 +89,10 @@ pub async fn health(State(app): AppState) -> Response {
 }
 
 /// Liveness: the process is running
-#[utoipa::path(get, path = "/api/health/live", tag = "health", responses((status = OK, body = Probe, description = "The process is running")))]
+#[utoipa::path(
+    get, path = "/api/health/live", tag = "health",
+    responses((status = OK, body = Probe, description = "The process is running"))
+)]
 pub async fn live() -> Json<Probe> {
     Json(Probe {
         status: "ok",

@@ -5,7 +5,10 @@
 //! implementation, which uses marshmallow.
 
 use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -19,8 +22,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http_body_util::BodyExt as _;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 
 use super::{
     app::App,
@@ -68,7 +73,7 @@ pub struct JsonBody(Result<Received, ApiError>);
 #[derive(Debug)]
 struct Received {
     bytes: Vec<u8>,
-    /// Memory of a large body.
+    /// Reservation for a large body, released once it is parsed.
     _reserved: Option<Reserved>,
 }
 
@@ -98,7 +103,7 @@ impl BodyProgress {
     }
 }
 
-/// Receives a body within the size limit. The memory of a large body is reserved before its rest is received.
+/// Receives a body within the size limit. Reserves memory for a large body before receiving the rest of it.
 async fn receive(mut body: Body, app: &App) -> Result<Received, ApiError> {
     let expected = body.size_hint().exact().unwrap_or(app.limits.body as u64);
     let mut bytes = Vec::new();
@@ -127,33 +132,29 @@ async fn receive(mut body: Body, app: &App) -> Result<Received, ApiError> {
 }
 
 impl JsonBody {
-    /// Parses the body as a JSON object and returns its fields.
+    /// Parses the body as a JSON object with fields of these names.
     ///
     /// # Errors
     /// 415 when the content type is not JSON, 413 when the body is too large, 400 when the body is not a
     /// JSON object.
-    pub fn into_form(self) -> Result<Form, ApiError> {
+    pub fn into_form(self, names: &'static [&'static str]) -> Result<Form, ApiError> {
         let received = self.0?;
         // The reference implementation ignores a byte order mark, which PowerShell and .NET write.
         let text = received
             .bytes
             .strip_prefix(BYTE_ORDER_MARK)
             .unwrap_or(&received.bytes);
-        let value: Value = serde_json::from_slice(text).map_err(|_| ApiError::bad_request())?;
-        let fields = match value {
-            Value::Object(fields) => fields,
-            // The reference implementation treats every value that is false in Python as an empty object.
-            Value::Null | Value::Bool(false) => Map::new(),
-            Value::Number(number) if number.as_f64() == Some(0.0) => Map::new(),
-            Value::String(text) if text.is_empty() => Map::new(),
-            Value::Array(items) if items.is_empty() => Map::new(),
-            _ => return Err(ApiError::invalid_field("_schema", "Invalid input type.")),
-        };
-        Ok(Form {
-            fields,
-            errors: FieldErrors::new(),
-            error_bytes: 0,
-        })
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let fields = Fields::new(names).deserialize(&mut json);
+        let fields = fields.and_then(|fields| json.end().map(|()| fields));
+        match fields.map_err(|_| ApiError::bad_request())? {
+            Some(fields) => Ok(Form {
+                fields,
+                errors: FieldErrors::new(),
+                error_bytes: 0,
+            }),
+            None => Err(ApiError::invalid_field("_schema", "Invalid input type.")),
+        }
     }
 }
 
@@ -197,7 +198,7 @@ macro_rules! request_body {
             /// # Errors
             /// See [`JsonBody::into_form`], and 400 with all validation errors of all fields.
             fn read(body: $crate::api::json::JsonBody) -> Result<Self, $crate::api::error::ApiError> {
-                let mut form = body.into_form()?;
+                let mut form = body.into_form(&[$(stringify!($field)),*])?;
                 $(
                     let length = $crate::api::json::Length::default();
                     $(let length = $crate::api::json::request_body!(@length length $key $value);)*
@@ -258,7 +259,7 @@ impl Length {
 /// [`Form::finish`] returns.
 #[derive(Debug)]
 pub struct Form {
-    fields: Map<String, Value>,
+    fields: Fields,
     errors: FieldErrors,
     /// Size of the errors in the response, at most [`MAX_ERROR_BYTES`].
     error_bytes: usize,
@@ -267,6 +268,7 @@ pub struct Form {
 /// Maximum size of all validation errors in a response, in bytes. Further errors are omitted, because a client
 /// chooses the names of unknown fields, and thereby the size of the response.
 const MAX_ERROR_BYTES: usize = 32 * 1024;
+const OMITTED: &str = "Further errors are omitted.";
 
 impl Form {
     /// Takes text; `length` is in characters.
@@ -318,8 +320,11 @@ impl Form {
     /// # Errors
     /// 400 with all validation errors of all fields.
     pub(super) fn finish(mut self) -> Result<(), ApiError> {
-        for name in std::mem::take(&mut self.fields).keys() {
-            self.add_error(name, "Unknown field.");
+        for name in std::mem::take(&mut self.fields.unknown) {
+            self.add_error(&name, "Unknown field.");
+        }
+        if self.fields.has_more {
+            self.add_omission();
         }
         if self.errors.is_empty() {
             Ok(())
@@ -330,23 +335,23 @@ impl Form {
 
     /// Adds an error if the field is missing.
     pub(super) fn require(&mut self, name: &str) {
-        if !self.fields.contains_key(name) {
+        if !self.fields.known.contains_key(name) {
             self.add_error(name, "Missing data for required field.");
         }
     }
 
     /// Adds an error if the field is missing although one of `others` is present.
     pub(super) fn require_with(&mut self, name: &str, others: &[&str]) {
-        if others.iter().any(|other| self.fields.contains_key(*other)) {
+        if others.iter().any(|other| self.fields.known.contains_key(other)) {
             self.require(name);
         }
     }
 
     fn string(&mut self, name: &str, wrong_type: &str) -> Option<String> {
-        match self.fields.remove(name)? {
-            Value::String(text) => return Some(text),
-            Value::Null => self.add_error(name, "Field may not be null."),
-            _ => self.add_error(name, wrong_type),
+        match self.fields.known.remove(name)? {
+            FieldValue::Text(text) => return Some(text),
+            FieldValue::Null => self.add_error(name, "Field may not be null."),
+            FieldValue::Other => self.add_error(name, wrong_type),
         }
         None
     }
@@ -355,12 +360,249 @@ impl Form {
         let escaped = serde_json::to_string(name).map_or(usize::MAX, |name| name.len());
         let bytes = escaped.saturating_add(message.len() + r#":[""],"#.len());
         if self.error_bytes.saturating_add(bytes) > MAX_ERROR_BYTES {
-            let omitted = vec!["Further errors are omitted.".to_owned()];
-            self.errors.entry("_schema".to_owned()).or_insert(omitted);
+            self.add_omission();
             return;
         }
         self.error_bytes += bytes;
         let errors = self.errors.entry(name.to_owned()).or_default();
         errors.push(message.to_owned());
+    }
+
+    fn add_omission(&mut self) {
+        let errors = self.errors.entry("_schema".to_owned()).or_default();
+        if !errors.iter().any(|error| error == OMITTED) {
+            errors.push(OMITTED.to_owned());
+        }
+    }
+}
+
+/// Fields of an object in a request.
+///
+/// Parsing keeps the values of known fields, and as many names of unknown fields as a response can list. The rest is
+/// only scanned, because a client chooses its size.
+#[derive(Debug)]
+struct Fields {
+    names: &'static [&'static str],
+    known: BTreeMap<&'static str, FieldValue>,
+    unknown: BTreeSet<String>,
+    /// Size of the errors about `unknown`, at most [`MAX_ERROR_BYTES`].
+    unknown_bytes: usize,
+    /// Whether there are further unknown fields.
+    has_more: bool,
+}
+
+/// Value of a field. Only text has relevant content.
+#[derive(Debug)]
+enum FieldValue {
+    Text(String),
+    Null,
+    Other,
+}
+
+impl Fields {
+    fn new(names: &'static [&'static str]) -> Self {
+        Self {
+            names,
+            known: BTreeMap::new(),
+            unknown: BTreeSet::new(),
+            unknown_bytes: 0,
+            has_more: false,
+        }
+    }
+
+    fn add_unknown(&mut self, name: Cow<'_, str>) {
+        if self.unknown.contains(&*name) {
+            return;
+        }
+        let bytes = self.unknown_bytes + name.len() + r#"":["Unknown field."],"#.len();
+        if bytes > MAX_ERROR_BYTES {
+            self.has_more = true;
+            return;
+        }
+        self.unknown_bytes = bytes;
+        self.unknown.insert(name.into_owned());
+    }
+}
+
+/// Reads the fields; `None` stands for a value of another type. The reference implementation treats every value that
+/// is false in Python as an empty object.
+impl<'de> DeserializeSeed<'de> for Fields {
+    type Value = Option<Self>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Option<Self>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+        while let Some(Name(name)) = map.next_key()? {
+            if let Some(known) = self.names.iter().find(|known| **known == name) {
+                self.known.insert(known, map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                self.add_unknown(name);
+            }
+        }
+        Ok(Some(self))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Some(self))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok((!value).then_some(self))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok((number == 0).then_some(self))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok((number == 0).then_some(self))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+        Ok((number == 0.0).then_some(self))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(text.is_empty().then_some(self))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        Ok(skip(&mut items)?.then_some(self))
+    }
+}
+
+/// Name of a field, borrowed from the body unless it has escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for FieldValue {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_any(AnyValue)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = FieldValue;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<FieldValue, E> {
+        Ok(FieldValue::Text(text.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<FieldValue, E> {
+        Ok(FieldValue::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<FieldValue, E> {
+        Ok(FieldValue::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<FieldValue, E> {
+        Ok(FieldValue::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<FieldValue, E> {
+        Ok(FieldValue::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<FieldValue, E> {
+        Ok(FieldValue::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<FieldValue, A::Error> {
+        skip(&mut items)?;
+        Ok(FieldValue::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldValue, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(FieldValue::Other)
+    }
+}
+
+/// Skips the items of an array, and returns whether there were none.
+fn skip<'de, A: SeqAccess<'de>>(items: &mut A) -> Result<bool, A::Error> {
+    let mut is_empty = true;
+    while items.next_element::<IgnoredAny>()?.is_some() {
+        is_empty = false;
+    }
+    Ok(is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Option<Fields>, serde_json::Error> {
+        let mut json = serde_json::Deserializer::from_str(json);
+        let fields = Fields::new(&["a", "b"]).deserialize(&mut json)?;
+        json.end().map(|()| fields)
+    }
+
+    #[test]
+    fn values_of_known_fields_and_names_of_unknown_fields_are_kept() {
+        let fields = parse(r#"{"a": "x", "c": {"a": [1]}, "\u0062": null, "c": 2, "a": "y", "d": []}"#);
+        let fields = fields.unwrap().unwrap();
+        assert!(matches!(&fields.known["a"], FieldValue::Text(text) if text == "y"));
+        assert!(matches!(fields.known["b"], FieldValue::Null));
+        assert_eq!(fields.known.len(), 2);
+        assert_eq!(fields.unknown.into_iter().collect::<Vec<_>>(), ["c", "d"]);
+        for other in ["true", "1", "-1", "1.5", "[]", "{}", "[[{}], 2]"] {
+            let fields = parse(&format!(r#"{{"a": {other}}}"#)).unwrap().unwrap();
+            assert!(matches!(fields.known["a"], FieldValue::Other), "{other}");
+        }
+    }
+
+    #[test]
+    fn values_that_are_false_in_python_are_empty_objects() {
+        for empty in ["{}", "null", "false", "0", "-0", "0.0", "\"\"", "[]"] {
+            let fields = parse(empty).unwrap();
+            assert!(fields.is_some_and(|fields| fields.known.is_empty()), "{empty}");
+        }
+        for other in ["true", "1", "-1", "0.1", "\"a\"", "[{}]"] {
+            assert!(parse(other).unwrap().is_none(), "{other}");
+        }
+        for malformed in [
+            "",
+            "{",
+            "[1",
+            "[1}",
+            "{\"a\": 1} 2",
+            "{\"a\" 1}",
+            "{1: 2}",
+            "{\"\\ud800\": 1}",
+        ] {
+            assert!(parse(malformed).is_err(), "{malformed}");
+        }
+    }
+
+    /// Otherwise, a body within the size limit costs much more memory and time than its size.
+    #[test]
+    fn no_more_unknown_fields_are_kept_than_a_response_lists() {
+        let many: String = (0..90_000).map(|number| format!("\"f{number}\":[1],")).collect();
+        let long = "x".repeat(1 << 20);
+        for (unknown, kept) in [(many, 2000), (format!("\"{long}\":1,"), 0)] {
+            let fields = parse(&format!("{{{unknown}\"a\":\"last\"}}")).unwrap().unwrap();
+            assert!(fields.unknown.len() <= kept, "{}", fields.unknown.len());
+            assert!(fields.unknown_bytes <= MAX_ERROR_BYTES);
+            assert!(fields.has_more);
+            assert!(matches!(&fields.known["a"], FieldValue::Text(text) if text == "last"));
+        }
     }
 }

@@ -24,10 +24,10 @@ use super::error::ApiError;
 
 const KIB: u64 = 1024;
 
-/// Maximum memory of large responses that clients have not received, in KiB.
+/// Maximum memory for large responses that clients have not received yet, in KiB.
 const RESPONSES_KIB: u32 = 24 * 1024;
 
-/// Maximum memory of large request bodies that are received or wait to be parsed, in KiB.
+/// Maximum memory for large request bodies that are being received or parsed, in KiB.
 const REQUESTS_KIB: u32 = 16 * 1024;
 
 /// Size above which a body counts as large, in bytes.
@@ -36,11 +36,11 @@ const LARGE: u64 = 64 * KIB;
 /// Maximum number of large bodies that wait for memory.
 const MAX_WAITING: usize = 4;
 
-/// Maximum wait for memory. Longer than the time after which the server disconnects slow readers while memory is
-/// scarce.
+/// Maximum time to wait for memory. Longer than the time after which the server disconnects slow readers while memory
+/// is scarce.
 const MAX_WAIT: Duration = Duration::from_secs(4);
 
-/// The memory of large bodies, of all requests of a process.
+/// Memory for the large bodies of all requests and responses of a process.
 #[derive(Debug, Clone)]
 pub struct BodyMemory {
     pub(super) requests: Memory,
@@ -64,7 +64,7 @@ impl BodyMemory {
         responses.free_kib.available_permits() < responses.total_kib as usize / 2
     }
 
-    /// Counts a large response until the client has received it, or replaces it by 503 if there is no memory left.
+    /// Counts a large response until the client has received it, or replaces it with 503 if there is no memory left.
     pub(super) async fn admit(&self, response: Response) -> Response {
         let size = response.body().size_hint().lower();
         if !Memory::is_large(size) {
@@ -74,9 +74,7 @@ impl BodyMemory {
             let reserved = Arc::new(reserved);
             return response.map(|body| Body::new(Counted { body, reserved }));
         }
-        drop(response);
-        let error = ApiError::service_unavailable();
-        error
+        ApiError::service_unavailable()
             .caused_by("overloaded", "no memory for a large response")
             .into_response()
     }
@@ -86,7 +84,7 @@ impl BodyMemory {
 #[derive(Debug, Clone)]
 pub(super) struct Memory(Arc<State>);
 
-/// Part of a memory, which is free again when this is dropped.
+/// Reserved part of a [`Memory`], released when dropped.
 pub(super) type Reserved = OwnedSemaphorePermit;
 
 #[derive(Debug)]
@@ -111,13 +109,13 @@ impl Memory {
         }))
     }
 
-    /// Whether a body of `size` bytes counts.
+    /// Whether a body of `size` bytes counts as large.
     pub(super) fn is_large(size: u64) -> bool {
         size > LARGE
     }
 
-    /// Reserves memory for a body of `size` bytes; `None` if it is not free in time. A larger body than the memory
-    /// uses all of it.
+    /// Reserves memory for a body of `size` bytes, or returns `None` if too little becomes free in time. A body larger
+    /// than the memory reserves all of it.
     pub(super) async fn reserve(&self, size: u64) -> Option<Reserved> {
         let Self(state) = self;
         let total = state.total_kib;
@@ -129,11 +127,11 @@ impl Memory {
         }
         if !state.logged.swap(true, Relaxed) {
             telemetry::warn!(
-                "the memory for large {} is used up; they wait, or are rejected",
+                "the memory for large {} is used up; further ones wait or are rejected",
                 state.purpose
             );
         }
-        // Bodies that wait are in memory too.
+        // Waiting bodies occupy memory, too.
         let _waiting = state.waiting.try_acquire().ok()?;
         timeout(MAX_WAIT, free().acquire_many_owned(kib)).await.ok()?.ok()
     }

@@ -1,4 +1,4 @@
-//! Middleware around all routes: limits of requests, responses to panics and time-outs, and the client address.
+//! Middleware around all routes: request limits, responses to panics and time-outs, and the client address.
 
 use std::{
     convert::Infallible,
@@ -41,7 +41,7 @@ pub(super) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Rejects requests that are invalid or exceed a limit, turns panics and time-outs of handlers into error
-/// responses, and limits the memory of responses.
+/// responses, and limits the memory that responses occupy.
 ///
 /// Caches may not store a response unless its handler says otherwise.
 pub(super) async fn guard(
@@ -80,13 +80,13 @@ pub(super) async fn guard(
     response
 }
 
-/// Use of the connection after a rejected request.
+/// Whether the connection stays open after a rejected request.
 enum Connection {
     KeepAlive,
     Close,
 }
 
-/// Returns the error for a request that is rejected because of its head, without reading its body.
+/// Returns the error for a request whose head alone is reason to reject it.
 fn rejection(limits: &Limits, request: &Request) -> Option<(ApiError, Connection)> {
     if let Some(&problem) = request.extensions().get::<InvalidRequest>() {
         return Some((problem.into(), Connection::Close));
@@ -119,7 +119,7 @@ fn close(response: &mut Response) {
     response.headers_mut().insert(header::CONNECTION, close);
 }
 
-/// Like [`handle`], with the fields of the quota that an extractor set.
+/// Like [`handle`], but adds the rate limit fields if an extractor sets a quota. Only unsafe methods have quotas.
 async fn handle_with_quota(limits: &Limits, mut request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return handle(limits, request, next).await;

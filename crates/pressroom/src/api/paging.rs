@@ -54,15 +54,15 @@ pub(super) struct Paging {
 }
 
 fn page_number() -> Object {
-    let text = "Page number, starting at 1. Smaller numbers count as 1, and other text as the default.";
+    let text = "Page number, starting at 1. Smaller numbers count as 1; other text counts as the default.";
     value_or_text(Type::Integer, text)
         .default(Some(DEFAULT_PAGE.into()))
         .build()
 }
 
 fn articles_per_page() -> Object {
-    let text = "Maximum number of articles on a page, which has fewer if their texts exceed 2 MiB. Numbers \
-        above 100 count as 100, and numbers below 1 and other text as the default.";
+    let text = "Maximum number of articles on a page. A page has fewer if their texts would exceed 2 MiB. \
+        Numbers above 100 count as 100; numbers below 1 and other text count as the default.";
     value_or_text(Type::Integer, text)
         .default(Some(DEFAULT_PER_PAGE.into()))
         .build()
@@ -74,12 +74,12 @@ fn author_id() -> Object {
 }
 
 fn favorited_by_caller() -> Object {
-    let text = "Only articles that the caller has favourited (`true`) or has not favourited (`false`). Without a \
-        token, no article is favourited. Other text is ignored.";
+    let text = "Only articles that the caller has favourited (`true`) or has not favourited (`false`). \
+        Without a token, no article is favourited. Other text is ignored.";
     value_or_text(Type::Boolean, text).build()
 }
 
-/// Returns the schema of a parameter that is never an error.
+/// Returns the schema of a parameter that accepts any text, because invalid text is not an error.
 fn value_or_text(value: Type, description: &str) -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([value, Type::String]))
@@ -90,7 +90,7 @@ impl Paging {
     /// Parses a query string.
     ///
     /// # Errors
-    /// 400 for a malformed cursor, and for a search text with NUL, which no title can contain.
+    /// 400 for a malformed cursor, or for a search text with NUL, which no title can contain.
     pub fn parse(query: &str) -> Result<Self, ApiError> {
         let value = |name: &str| {
             url::form_urlencoded::parse(query.as_bytes())
@@ -154,12 +154,12 @@ fn user_id(text: &str) -> Option<UserId> {
 
 /// Returns the cursor of the page that begins after `article`.
 ///
-/// Every text of this form is a position that both databases can compare with. A time before 1970 or after
-/// the year 4253 becomes the nearest time that fits.
+/// Every string of this form is a position that both databases can compare with. A time before 1970 or
+/// after the year 4253 becomes the nearest time that fits.
 pub(super) fn encode_cursor(article: &Article) -> String {
     let latest = (1 << (4 * TIME_DIGITS)) - 1;
     let created_at = article.created_at.as_microsecond().clamp(0, latest);
-    format!("{created_at:014x}{:08x}", article.id.0)
+    format!("{created_at:0TIME_DIGITS$x}{:0ID_DIGITS$x}", article.id.0)
 }
 
 fn decode_cursor(text: &str) -> Option<Cursor> {

@@ -1,5 +1,5 @@
-//! The fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10), which tell clients the
-//! quota of an operation and its state.
+//! The header fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10), which tell
+//! clients the quota of an operation and how much of it is left.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -13,7 +13,7 @@ use crate::accounts::{Policy, Quota, TooManyAttempts};
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Quota of a request, set by an extractor and added to the response by the middleware.
+/// Quota that a request counts against, set by an extractor and added to the response by the middleware.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RequestQuota(Arc<OnceLock<Quota>>);
 
@@ -22,7 +22,7 @@ impl RequestQuota {
         let _ = self.0.set(quota);
     }
 
-    /// Adds the quota's fields, unless the response has those of an exceeded quota.
+    /// Adds the quota's fields, unless the response already has those of an exceeded quota.
     pub(super) fn write_fields(&self, headers: &mut HeaderMap) {
         if let Some(quota) = self.0.get()
             && !headers.contains_key(RATE_LIMIT)

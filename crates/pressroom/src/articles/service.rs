@@ -1,7 +1,8 @@
 //! Operations on articles and favourites, with their permissions.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use celeriac::RetryDelay;
 use telemetry::{Failure, KeyValue, Span};
 use tokio::sync::Notify;
 
@@ -28,6 +29,14 @@ const SLUG_ATTEMPTS: u32 = 5;
 
 /// Maximum number of attempts if concurrent requests win the idempotency key.
 const ONCE_ATTEMPTS: u32 = 3;
+
+/// Back-off between these attempts if the response of the other request is not found.
+const ONCE_BACK_OFF: RetryDelay = RetryDelay::Exponential {
+    first: Duration::from_millis(50),
+    longest: Duration::from_millis(200),
+    jitter: true,
+};
+const ONCE_MIN_DELAY: Duration = Duration::from_millis(25);
 
 /// Reason an operation on an article failed.
 #[derive(Debug, thiserror::Error)]
@@ -161,8 +170,8 @@ impl Articles {
         Ok(OwnArticle(article))
     }
 
-    /// Changes an article if its version meets `precondition`. An update that changes nothing creates a version but
-    /// notifies nobody.
+    /// Changes an article if its version meets `precondition`. An update that changes nothing creates a new
+    /// version, but no task to notify readers.
     ///
     /// # Errors
     /// [`ArticleError::NotFound`] if the article was deleted meanwhile, [`ArticleError::PreconditionFailed`], or a
@@ -174,11 +183,6 @@ impl Articles {
         precondition: Precondition,
     ) -> Result<Article, ArticleError> {
         let OwnArticle(article) = article;
-        let changes = if changes.alter(article) {
-            changes
-        } else {
-            ArticleChanges::default()
-        };
         change(span::ARTICLE_UPDATE, article.author.id, &article.slug)
             .run(async {
                 let task = self.task(ArticleEvent::Updated);
@@ -260,8 +264,8 @@ impl Articles {
         })
     }
 
-    /// Returns the article and whether an earlier request created it. One of several concurrent requests with the same key inserts the
-    /// article; the others wait in the database and return the stored response.
+    /// Returns the article and whether an earlier request created it. One of several concurrent requests with
+    /// the same key inserts the article; the others wait in the database and return the stored response.
     async fn insert_once(
         &self,
         author: UserId,
@@ -277,6 +281,10 @@ impl Articles {
                 } else {
                     Err(ArticleError::IdempotencyKeyReused)
                 };
+            }
+            if attempt > 1 {
+                let delay = ONCE_BACK_OFF.after(attempt - 2);
+                tokio::time::sleep(delay.max(ONCE_MIN_DELAY)).await;
             }
             match self.insert(author, draft, Some(&once)).await {
                 Err(StoreError::Conflict(Constraint::IdempotencyKey)) => {

@@ -29,8 +29,7 @@ const QUEUE_CAPACITY: usize = 1000;
 #[cfg(feature = "observatory")]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
     let observatory = super::observatory::Embedded::start(config.observatory.0.clone())?;
-    let log = config.log.clone();
-    let result = with_telemetry(NAME, observatory.export(), &log, |name| {
+    let result = with_telemetry(NAME, observatory.export(), &config.log.clone(), |name| {
         run(config, name, observatory.introduce())
     });
     // The last telemetry has been exported.
@@ -48,8 +47,8 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
         Some(variable) => format!("set by {variable}; this build has no observatory"),
         None => "off; this build has no observatory, set OTEL_EXPORTER_OTLP_ENDPOINT to export".to_owned(),
     };
-    let log = config.log.clone();
-    with_telemetry(NAME, telemetry::Export::WhenConfigured, &log, |name| {
+    let export = telemetry::Export::WhenConfigured;
+    with_telemetry(NAME, export, &config.log.clone(), |name| {
         run(config, name, telemetry)
     })
 }

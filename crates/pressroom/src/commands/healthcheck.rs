@@ -11,7 +11,7 @@ use crate::config::HealthcheckConfig;
 /// Time limit of the request.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Succeeds if the API is healthy or degraded, or with `ready` if it accepts requests.
+/// Succeeds if the API is healthy or degraded; with `ready`, if it accepts requests.
 ///
 /// # Errors
 /// Returns an error if the API does not respond, is unhealthy, or is not ready.

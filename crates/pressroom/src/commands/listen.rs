@@ -10,11 +10,11 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
 use crate::config::{Host, ListenAddress};
 
-/// Maximum number of connections that wait to be accepted.
+/// Maximum number of connections waiting to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// Listens on an address, or on every address of a name. `::` includes IPv4, and is `0.0.0.0` where IPv6 is not
-/// available.
+/// Listens on an IP address, or on all addresses of a host name. `::` also accepts IPv4, and falls back to
+/// `0.0.0.0` where IPv6 is not available.
 pub(super) async fn listen(address: &ListenAddress) -> anyhow::Result<Vec<TcpListener>> {
     let addresses: Vec<SocketAddr> = match &address.host {
         Host::Address(ip) => vec![SocketAddr::new(*ip, address.port)],
@@ -28,7 +28,7 @@ pub(super) async fn listen(address: &ListenAddress) -> anyhow::Result<Vec<TcpLis
     let mut listeners: Vec<TcpListener> = Vec::new();
     let mut failure = None;
     for mut wanted in addresses {
-        // A port that the system chose for one address is also that of the others.
+        // With port 0, all addresses share the port that the system chose for the first one.
         if let Some(first) = listeners.first() {
             wanted.set_port(first.local_addr()?.port());
         }

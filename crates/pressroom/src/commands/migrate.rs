@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// Applies the missing migrations and prints their names. On PostgreSQL, also builds the index for searches
-/// if possible. A schema that is newer than this release is left unchanged, so that the previous release can
-/// be started again.
+/// if possible. Leaves a schema that is newer than this release unchanged, so that a rollback to this release
+/// works.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable or a migration fails; a failed migration has no effect.
@@ -52,8 +52,8 @@ pub fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
             TitleIndex::Built => "Built the index for searches.".to_owned(),
             TitleIndex::InProgress => "Another process is building the index for searches.".to_owned(),
             TitleIndex::Unavailable(reason) => format!(
-                "Searches read all titles, because the index for them cannot be built: {reason}. To speed them \
-                up, create the extension pg_trgm, then run `pressroom migrate` again."
+                "Searches read all titles, because the index for searches cannot be built: {reason}. To speed \
+                searches up, create the extension pg_trgm, then run `pressroom migrate` again."
             ),
         };
         writeln!(stdout, "{message}")?;

@@ -60,18 +60,18 @@ use crate::{
 /// Maximum time to export the remaining telemetry when the process ends.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Default of `RUST_LOG`: without the server's notices, of which each connection receives one at a restart, and the
-/// progress of migrations.
+/// Default of `RUST_LOG`. Leaves out the notices of PostgreSQL, which sends one on each connection when it
+/// restarts, and the progress of migrations.
 const LOG_LEVELS: &str = "info,tokio_postgres=warn,refinery_core=warn";
 
 /// Time between two deletions of expired rows.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
-/// Time between two attempts to sum up changes of the number of articles.
+/// Time between two attempts to sum up changes to the article count.
 const FOLD_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Sets up telemetry and signals, runs a command with the effective name of the service, and flushes telemetry even
-/// if the command fails. An error that is a [`Logged`](crate::lifecycle::Logged) has been written to the log.
+/// Sets up telemetry and signals, runs a command with the effective name of the service, and flushes telemetry
+/// even if the command fails. A returned [`Logged`](crate::lifecycle::Logged) error is in the log output already.
 fn with_telemetry<F>(
     name: &'static str,
     export: Export,
@@ -90,7 +90,7 @@ where
         log_format: log.format,
         log_levels: LOG_LEVELS,
     })?;
-    let is_written = log.output != LogOutput::Off && telemetry::error_enabled!();
+    let writes_errors = log.output != LogOutput::Off && telemetry::error_enabled!();
     let runtime = Runtime::new().context("cannot start the async runtime")?;
     telemetry::observe_runtime(runtime.handle());
     let service_name = telemetry.service_name().to_owned();
@@ -105,9 +105,10 @@ where
         telemetry::print_error(format!("pressroom: {error}\n"));
     }
     result.map_err(|error| {
-        if is_written {
+        if writes_errors {
             error
         } else {
+            // No longer a `Logged`, because nothing has shown it.
             anyhow::anyhow!("{error:#}")
         }
     })
@@ -125,7 +126,7 @@ fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
     })
 }
 
-/// Prints the output of a short command and flushes standard output. Waits for the reader of a pipe.
+/// Prints the output of a short command and flushes standard output. Blocks while a pipe's reader is slow.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
@@ -173,8 +174,8 @@ struct Service {
 }
 
 impl Service {
-    /// Starts the server and the background work: publishing tasks of the outbox, measuring the outbox, summing up
-    /// changes of the number of articles, and deleting expired rows.
+    /// Starts the server and the background work: publishing tasks from the outbox, checking the database,
+    /// measuring the outbox, summing up changes to the article count, and deleting expired rows.
     fn spawn(self, lifecycle: &mut Lifecycle) {
         let (store, config) = (self.store, self.api);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -250,7 +251,7 @@ fn channels(config: &NotifyConfig) -> anyhow::Result<Arc<[Arc<dyn Channel>]>> {
     Ok(channels.into())
 }
 
-/// Sums up changes of the number of articles at intervals until `shutdown`. Logs the first of consecutive failures.
+/// Sums up changes to the article count at intervals until `shutdown`. Logs the first of consecutive failures.
 async fn fold_article_count(store: Arc<dyn Store>, shutdown: CancellationToken) {
     const BATCH: i64 = 10_000;
     let mut failing = false;
@@ -269,9 +270,11 @@ async fn fold_article_count(store: Arc<dyn Store>, shutdown: CancellationToken) 
                     pause = Duration::ZERO;
                 }
             }
+            // The store logs its outages.
+            Err(StoreError::Unavailable(_)) => {}
             Err(error) if !failing => {
                 failing = true;
-                telemetry::warn!(%error, "cannot sum up changes of the number of articles; retrying every 5 s");
+                telemetry::warn!(%error, "cannot sum up changes to the article count; retrying every 5 s");
             }
             Err(_) => {}
         }
@@ -307,8 +310,8 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
     }
 }
 
-/// Deletes rows in batches with `purge`, whose parameter is the maximum number of rows. This keeps each statement
-/// short. A maximum number of batches leaves the rest to the next run.
+/// Deletes rows in batches, so that each statement is short. `purge` deletes up to the given number of rows.
+/// After a maximum number of batches, the rest is left to the next run.
 async fn in_batches<F>(purge: impl Fn(i64) -> F) -> Result<u64, StoreError>
 where
     F: Future<Output = Result<u64, StoreError>>,

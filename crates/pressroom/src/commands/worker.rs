@@ -23,8 +23,7 @@ const NAME: &str = "pressroom-worker";
 /// # Errors
 /// Returns an error if the worker cannot start or shutdown returns unfinished tasks to the queue.
 pub fn worker(config: WorkerConfig) -> anyhow::Result<()> {
-    let log = config.log.clone();
-    with_telemetry(NAME, Export::Always, &log, |_| run(config))
+    with_telemetry(NAME, Export::Always, &config.log.clone(), |_| run(config))
 }
 
 async fn run(config: WorkerConfig) -> anyhow::Result<()> {

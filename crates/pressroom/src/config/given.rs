@@ -76,7 +76,7 @@ macro_rules! configuration {
 
 pub(super) use configuration;
 
-/// Leaves out settings that several parts of a configuration read.
+/// Keeps one of each setting that several parts of a configuration read.
 pub(super) fn distinct(mut settings: Vec<Setting>) -> Vec<Setting> {
     let mut variables = BTreeSet::new();
     settings.retain(|setting| variables.insert(setting.variable));

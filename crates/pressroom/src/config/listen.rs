@@ -48,13 +48,13 @@ fn is_name(name: &str) -> bool {
         let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         !label.is_empty() && label.len() <= 63 && label.chars().all(valid)
     };
-    // Text of digits and dots is a mistyped address.
+    // A host of only digits and dots is a mistyped address.
     let is_number = name.chars().all(|c| c.is_ascii_digit() || c == '.');
     !is_number && name.strip_suffix('.').unwrap_or(name).split('.').all(is_label)
 }
 
 impl ListenAddress {
-    /// Returns the host and port at which this machine reaches a listener on the address.
+    /// Returns the host and port at which this machine reaches a listener on this address.
     #[must_use]
     pub fn reachable(&self) -> Self {
         match self.host {
@@ -71,7 +71,7 @@ impl ListenAddress {
 impl FromStr for Host {
     type Err = Infallible;
 
-    /// Parses an address, which may be in brackets; other text is a name.
+    /// Parses an address, which may be in brackets; any other text is a name.
     fn from_str(text: &str) -> Result<Self, Infallible> {
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let address = bare.unwrap_or(text).parse().map(Self::Address);

@@ -113,7 +113,7 @@ pub(super) fn data_dir(reader: &mut Reader, setting: Setting) -> Result<PathBuf>
 }
 
 configuration! {
-    /// Settings of log lines.
+    /// Destination and format of log lines.
     LogConfig {
         output: LogOutput = log_output[LOG_OUTPUT];
         format: LogFormat = log_format[LOG_FORMAT];

@@ -8,10 +8,11 @@ use super::{
     setting::Setting,
 };
 
-/// Limits of a duration; at most a year, because adding the duration to a time must not overflow.
+/// Accepted durations: up to a year, so that adding one to a timestamp cannot overflow.
 const UP_TO_A_YEAR: RangeInclusive<Duration> = Duration::from_nanos(1)..=Duration::from_hours(24 * 366);
 
-/// Reader of settings. Displays the settings that it has read as an environment file, with secrets masked.
+/// Reader of settings. `Display` prints the settings read so far in the format of an environment file, with
+/// secrets masked.
 #[derive(Debug)]
 pub struct Reader {
     given: BTreeMap<&'static str, String>,
@@ -79,7 +80,7 @@ impl Reader {
         }
     }
 
-    /// Reads a value that can be parsed from its own text. `expected` describes the value in the error.
+    /// Reads a value in the format in which it is displayed. `expected` describes valid values in the error.
     pub(super) fn parse<T: FromStr + fmt::Display>(&mut self, setting: Setting, expected: &str) -> Result<T> {
         self.required(setting, |text| {
             let parsed = text.trim().parse::<T>();
@@ -93,7 +94,7 @@ impl Reader {
         self.parse(setting, "a whole number above 0")
     }
 
-    /// Reads an optional number from 1.
+    /// Reads an optional number of at least 1.
     pub(super) fn optional_count(&mut self, setting: Setting) -> Result<Option<NonZeroUsize>> {
         self.optional(setting, |text| {
             let number = text.trim().parse::<NonZeroUsize>();
@@ -102,7 +103,7 @@ impl Reader {
         })
     }
 
-    /// Reads an optional value that can be parsed from its own text.
+    /// Reads an optional value, or returns the default of its type.
     pub(super) fn or_default<T>(&mut self, setting: Setting) -> Result<T>
     where
         T: FromStr<Err: fmt::Display> + fmt::Display + Default,
@@ -111,7 +112,7 @@ impl Reader {
         Ok(value.unwrap_or_default())
     }
 
-    /// Reads one of several words.
+    /// Reads the name of one of `choices`.
     pub(super) fn choice<T: Copy>(&mut self, setting: Setting, choices: &[(&str, T)]) -> Result<T> {
         self.required(setting, |text| {
             let found = choices.iter().find(|(name, _)| *name == text.trim());

@@ -30,8 +30,8 @@ impl Secret {
     }
 }
 
-/// Returns the scheme, user, host and port of a URL. The rest is masked: the password, a user without a password,
-/// and everything after the host, because paths and queries may also contain keys.
+/// Returns the scheme, user, host and port of a URL. Everything else is masked: the password, and the path
+/// and query, which may also contain keys. A user without a password may be a token, and is masked too.
 #[must_use]
 pub fn masked_url(url: &Url) -> String {
     let user = match (url.username(), url.password()) {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_after_the_host_of_a_url_is_shown() {
+    fn a_masked_url_shows_no_password_token_path_or_query() {
         for (url, shown) in [
             (
                 "https://u:p@hooks.partner.example/p/s3cretI?k=1",

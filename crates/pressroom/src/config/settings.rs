@@ -31,7 +31,7 @@ settings! {
         "development, testing or production; embedded mode does not start in production";
     FLASK_ENV, "flask-env", "NAME", None, "Flask's name for APP_ENV; only production has an effect";
     HOST, "host", "HOST", Fixed("::"),
-        "Address or name to listen on; :: is all addresses, IPv4 included, and 0.0.0.0 those of IPv4";
+        "IP address or host name to listen on; :: means all addresses, and 0.0.0.0 all IPv4 addresses";
     PORT, "port", "PORT", Fixed("8000"), "Port to listen on";
     SECRET_KEY, "secret-key", "TEXT", None,
         "Key that signs tokens, at least 32 characters. Flask and Pressroom accept each other's tokens when \
@@ -69,9 +69,9 @@ settings! {
         "Registrations from one client address per minute, or off";
     RATE_LIMIT_WRITES_USER, "rate-limit-writes-user", "NUMBER",
         Computed(|| rate(Rates::default().writes_user)),
-        "Writes of one user per minute in each process, or off";
+        "Writes by one user per minute in each process, or off";
     RATE_LIMIT_NOTIFY_AUTHOR, "rate-limit-notify-author", "NUMBER", Fixed("100"),
-        "New or edited articles of one author per hour that readers are notified of, or off";
+        "New or edited articles by one author per hour that readers are notified of, or off";
     TRUSTED_PROXIES, "trusted-proxies", "NETWORKS", None,
         "Comma-separated addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-For is trusted";
     CORS_ALLOWED_ORIGINS, "cors-allowed-origins", "ORIGINS", None,
@@ -81,12 +81,12 @@ settings! {
     HEADER_TIMEOUT, "header-timeout", "SECONDS", Fixed("30"),
         "Maximum time for a client to send the head of a request, in seconds";
     KEEP_ALIVE_TIMEOUT, "keep-alive-timeout", "SECONDS", Fixed("75"),
-        "Time after which a connection without requests is closed, in seconds; should exceed that of a load \
+        "Time after which an idle connection is closed, in seconds; should exceed the idle time-out of a load \
         balancer in front";
     MAX_CONNECTIONS, "max-connections", "NUMBER", None,
-        "Maximum number of client connections [default: the limit of open files less 64, at most 10000]";
+        "Maximum number of client connections [default: the limit on open files minus 64, at most 10000]";
     MAX_CONNECTIONS_PER_ADDRESS, "max-connections-per-address", "NUMBER", None,
-        "Maximum number of connections of one client address, except trusted proxies [default: half of \
+        "Maximum number of connections from one client address, except trusted proxies [default: half of \
         MAX_CONNECTIONS]";
     SHUTDOWN_GRACE, "shutdown-grace", "SECONDS", Fixed("25"),
         "Grace period for requests and tasks in progress at shutdown, in seconds";
@@ -99,7 +99,7 @@ settings! {
     CELERY_QUEUES, "celery-queues", "NAMES", Fixed("celery"),
         "Comma-separated queues that the worker consumes; serve sends to the first";
     PUBLISHED_TASK_LIFETIME, "published-task-lifetime", "SECONDS", Fixed("86400"),
-        "Time for which a published task without a result is sent again if Redis loses its data, in seconds";
+        "Time during which a published task without a result is sent again if Redis loses it, in seconds";
     CELERY_CONCURRENCY, "celery-concurrency", "NUMBER", Described("cores x 10", default_concurrency),
         "Maximum number of tasks that a worker runs concurrently";
     CELERY_HOSTNAME, "celery-hostname", "NAME@HOST", Described("celery@%h", celeriac::default_node_name),

@@ -233,6 +233,11 @@ fn an_invalid_value_is_rejected_with_its_variable() {
     ] {
         let message = rejection::<ServeConfig>(&[PRODUCTION, &[(variable, value)]]);
         assert!(message.starts_with(&format!("{variable}: ")), "{message}");
+        let subject = format!("the {}", variable.replace('_', " ").to_lowercase());
+        assert!(
+            !message.to_lowercase().contains(&subject),
+            "a doubled subject: {message}"
+        );
     }
     let worker: [(&str, Values<'_>); 7] = [
         ("SMTP_FROM", &[("SMTP_URL", "smtp://mail")]),
@@ -277,7 +282,7 @@ fn the_host_is_an_address_or_a_name() {
 }
 
 #[test]
-fn the_time_outs_of_connections_are_separate() {
+fn the_header_and_keep_alive_time_outs_are_independent() {
     let api = serve(&[("HEADER_TIMEOUT", "5")]).api;
     assert_eq!(api.header_timeout, Duration::from_secs(5));
     assert_eq!(api.keep_alive_timeout, Duration::from_secs(75));

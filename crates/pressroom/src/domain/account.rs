@@ -40,10 +40,10 @@ pub struct UserChanges {
     pub name: Option<String>,
     pub bio: Option<String>,
     pub image: Option<String>,
-    /// End of the user's other sessions, in the same transaction.
+    /// End of the user's sessions, in the same transaction; `None` lets them continue.
     pub session_end: Option<SessionEnd>,
-    /// Generation of the user's sessions when the current password was verified. Nothing is changed if the sessions
-    /// have ended since, unless they ended by the session that [`Self::session_end`] keeps.
+    /// Generation of the user's sessions when the current password was verified. Nothing changes if the
+    /// sessions have ended since, unless the session that [`Self::session_end`] keeps has ended them.
     pub verified_in: Option<SessionGeneration>,
 }
 

@@ -1,4 +1,4 @@
-//! Articles, their versions, and pages of their list.
+//! Articles, their versions, and pages of the article list.
 
 use jiff::Timestamp;
 
@@ -33,7 +33,7 @@ pub struct Article {
 }
 
 impl Article {
-    /// Returns the size of the texts that count towards [`ListQuery::MAX_BYTES`].
+    /// Returns the size of the texts that count towards [`ListQuery::MAX_BYTES`], in bytes.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         self.title.len() + self.description.len() + self.body.len()
@@ -66,7 +66,7 @@ pub struct ArticleChanges {
 }
 
 impl ArticleChanges {
-    /// Whether the article differs after these changes.
+    /// Whether these changes would alter the article.
     #[must_use]
     pub fn alter(&self, article: &Article) -> bool {
         let differs = |new: &Option<String>, old: &String| new.as_ref().is_some_and(|new| new != old);
@@ -113,7 +113,7 @@ pub struct Cursor {
 pub enum PageStart {
     /// Skips this many articles.
     Offset(i64),
-    /// Starts after this position. Unlike an offset, a later page does not cost more.
+    /// Starts after this position. Unlike with an offset, later pages cost no more than the first.
     After(Cursor),
 }
 
@@ -141,7 +141,7 @@ pub struct ListQuery {
     /// Case-insensitive substring of the title, without wildcards.
     pub search: Option<String>,
     pub author: Option<UserId>,
-    /// Whether the viewer has favourited the articles.
+    /// Whether the viewer has favourited the articles; `None` selects all articles.
     pub favorited: Option<bool>,
     /// User for whom `favorited` is determined.
     pub viewer: Option<UserId>,
@@ -150,8 +150,8 @@ pub struct ListQuery {
 impl ListQuery {
     /// Maximum number of articles on a page.
     pub const MAX_LIMIT: i64 = 100;
-    /// Maximum size of the texts on a page, in bytes, unless a single article exceeds it. A page of large articles
-    /// ends early.
+    /// Maximum size of the texts on a page, in bytes. A page of larger articles ends early, but contains at
+    /// least one article.
     pub const MAX_BYTES: usize = 2 << 20;
 
     /// Returns the number of articles to read: one more than the page can contain, to find out whether more
@@ -177,7 +177,10 @@ pub struct ArticlePage {
 }
 
 impl ArticlePage {
-    /// Builds the page from the first of `found` articles, which are up to [`ListQuery::fetched`].
+    /// Builds the page.
+    ///
+    /// `found` is the number of articles found, up to [`ListQuery::fetched`]. `articles` are the first of
+    /// them, without those that exceed [`ListQuery::MAX_BYTES`].
     #[must_use]
     pub fn new(query: &ListQuery, mut articles: Vec<Article>, found: usize, total: i64) -> Self {
         let limit = usize::try_from(query.page_size()).unwrap_or(usize::MAX);

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn folding_maps_each_character_to_one() {
+    fn folding_maps_each_character_to_a_single_character() {
         let folded = |address| Email::parse(address).unwrap().folded();
         assert_eq!(folded("M\u{130}\u{212a}ΣΑΣ@Example.COM"), "mikσασ@example.com");
         assert_eq!(folded("Straße@example.com"), "straße@example.com");

@@ -60,7 +60,7 @@ pub struct OutboxTask {
     pub attempts: i32,
 }
 
-/// Batch in which a task was published, by its number in the publication log of the process that sent it.
+/// Batch in which a task was published: its number in the publication log of the process that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishedBatch {
     pub log: Uuid,
@@ -70,7 +70,7 @@ pub struct PublishedBatch {
 /// A task that was published and is not known to have finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishedTask {
-    /// Primary key of the row, which was that of the outbox row.
+    /// Primary key of the row, the same as that of the outbox row.
     pub id: i64,
     pub task_id: Uuid,
     pub batch: PublishedBatch,
@@ -97,7 +97,7 @@ pub struct NotifiedEvent {
 }
 
 impl NotifiedEvent {
-    /// Returns the time after which earlier events count towards the limits of an event at `now`.
+    /// Returns the start of the period whose events count towards the limits of an event at `now`.
     #[must_use]
     pub fn limited_since(now: Timestamp) -> Timestamp {
         now.checked_sub(SignedDuration::from_hours(1))

@@ -27,9 +27,10 @@ pub trait AccountStore: Debug + Send + Sync + 'static {
     /// Finds the credentials of a user.
     async fn find_credentials_by_id(&self, id: UserId) -> Result<Option<Credentials>>;
 
-    /// Returns the schemes of the stored password hashes with their costs, such as `pbkdf2:sha256:600000` and
-    /// `$argon2id$v=19$m=12288,t=3,p=1`: at most `limit`, without those that this program cannot verify. The duration
-    /// does not depend on the number of users.
+    /// Returns up to `limit` schemes of the stored password hashes, with their costs, such as
+    /// `pbkdf2:sha256:600000` and `$argon2id$v=19$m=12288,t=3,p=1`.
+    ///
+    /// Schemes that this program cannot verify are left out. The duration does not depend on the number of users.
     async fn password_schemes(&self, limit: i64) -> Result<Vec<String>>;
 
     /// Changes a user. Returns `None` if the user does not exist, or if the user's sessions have ended since
@@ -42,8 +43,8 @@ pub trait AccountStore: Debug + Send + Sync + 'static {
     /// Replaces a password hash if it is still `old`.
     async fn upgrade_password_hash(&self, id: UserId, old: &PasswordHash, new: &PasswordHash) -> Result<()>;
 
-    /// Finds the user of a token, whether the token was revoked, and whether the user's sessions have ended, in one
-    /// statement.
+    /// Finds the user of a token, and determines whether the token was revoked and the user's sessions have ended,
+    /// in one statement.
     async fn find_session(&self, user: UserId, token: &TokenKey) -> Result<Option<Session>>;
 
     /// Ends the user's sessions and starts a new generation.

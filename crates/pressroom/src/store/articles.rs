@@ -54,13 +54,12 @@ pub trait ArticleStore: Debug + Send + Sync + 'static {
     /// old.
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage>;
 
-    /// Sums up at most `limit` changes of the number of articles, if there are many, and returns their number.
-    /// Otherwise each list would have to sum them up.
+    /// Replaces up to `limit` recorded changes to the article count by their sum, if there are many, and returns
+    /// the number of replaced changes. Without this, each list would have to sum all of them up.
     async fn fold_article_count(&self, limit: i64) -> Result<u64>;
 
-    /// Changes an article and, unless all `changes` are `None`, inserts its task in one transaction. Returns
-    /// `None` if the article does not
-    /// exist or `precondition` does not allow its version.
+    /// Changes an article and, if `changes` alter its text, inserts its task, in one transaction. Returns
+    /// `None` if the article does not exist or `precondition` does not allow its version.
     ///
     /// `updated_at` becomes the task's creation time, or one microsecond after the current version if that is
     /// later, so that versions never share a time. `favorited` is for `viewer`.

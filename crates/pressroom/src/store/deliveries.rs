@@ -23,8 +23,8 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
         limit: i64,
     ) -> Result<Vec<Recipient>>;
 
-    /// Returns whether readers may be notified of an event, and records it if they may. Atomic, and true again for the
-    /// same task.
+    /// Returns whether readers may be notified of an event, and records the event if they may. Atomic. A task whose
+    /// event is recorded may always continue.
     ///
     /// Readers are notified of one edit per article and hour, and of `author_limit` events per author and hour.
     async fn claim_event(
@@ -48,7 +48,7 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
     /// Releases the claim on a delivery that failed.
     async fn release_delivery(&self, key: &DeliveryKey) -> Result<()>;
 
-    /// Deletes up to `limit` deliveries completed before `before`, and as many events recorded before then. Returns the
-    /// number of deleted rows.
+    /// Deletes up to `limit` deliveries completed before `before`, and up to `limit` events recorded before then.
+    /// Returns the number of deleted rows.
     async fn purge_deliveries(&self, before: Timestamp, limit: i64) -> Result<u64>;
 }

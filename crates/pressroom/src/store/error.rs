@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use telemetry::{DbError, Failure};
 
 /// Reason a store method failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, did not respond in time or lacks the schema; a retry may succeed. A write whose response
-    /// was lost may have been committed.
+    /// The database cannot be reached, did not respond in time, is damaged or lacks the schema; a retry may
+    /// succeed. A write whose response was lost may have been committed.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// The row would violate a constraint that callers handle.
@@ -43,8 +43,11 @@ impl Failure for StoreError {
     }
 }
 
+/// Hint in errors that a missing or outdated schema causes.
+pub(super) const SCHEMA_HINT: &str = " (run pressroom migrate)";
+
 /// Failure of a statement, with the database's error code for its span.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct StatementError {
     /// The SQLSTATE, or SQLite's extended result code.
     pub(super) code: Option<String>,

@@ -33,7 +33,7 @@ impl Shape {
         }
     }
 
-    /// Whether some articles are left out.
+    /// Whether the query may leave articles out.
     pub(super) fn filters(self) -> bool {
         self.search || self.author || self.favorited.is_some()
     }
@@ -55,7 +55,7 @@ impl Shape {
         }
     }
 
-    /// Returns the operator for the articles after a cursor.
+    /// Returns the comparison operator that selects the articles after a cursor.
     pub(super) fn beyond(self) -> char {
         match self.order {
             ListOrder::Newest => '<',
@@ -64,7 +64,8 @@ impl Shape {
     }
 }
 
-/// Statements by the shape of their query, each built when it is first needed. `K` has few values.
+/// Statements by the shape of their query. Each is built when it is first needed, and never freed, so `K` must
+/// have few values.
 pub(super) struct Statements<K> {
     build: fn(K) -> String,
     built: Mutex<BTreeMap<K, &'static Statement>>,

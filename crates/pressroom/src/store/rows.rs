@@ -1,5 +1,7 @@
 //! Readers of rows by column name, for both databases.
 
+use std::{borrow::Cow, sync::Once};
+
 use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
@@ -29,6 +31,24 @@ impl<T: for<'a> tokio_postgres::types::FromSql<'a> + rusqlite::types::FromSql> C
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Utc(pub(super) Timestamp);
 
+/// Text whose invalid UTF-8 is replaced with U+FFFD, so that one such value does not make the other rows unreadable.
+/// PostgreSQL with the encoding `SQL_ASCII` and SQLite store any bytes that another program writes.
+#[derive(Debug)]
+pub(super) struct Text {
+    text: String,
+    replaced: bool,
+}
+
+impl Text {
+    pub(super) fn decode(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        Self {
+            replaced: matches!(text, Cow::Owned(_)),
+            text: text.into_owned(),
+        }
+    }
+}
+
 /// A UUID: a PostgreSQL `uuid`, or a string in SQLite.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Id(pub(super) Uuid);
@@ -41,10 +61,10 @@ pub(super) struct Json(pub(super) Value);
 pub(super) fn user<R: Columns>(row: &R) -> Result<User, R::Error> {
     Ok(User {
         id: UserId(row.column("id")?),
-        email: row.column("email")?,
-        name: row.column("name")?,
-        bio: row.column("bio")?,
-        image: row.column("image")?,
+        email: text(row, "email")?,
+        name: text(row, "name")?,
+        bio: text(row, "bio")?,
+        image: text(row, "image")?,
         created_at: time(row, "created_at")?,
     })
 }
@@ -52,7 +72,7 @@ pub(super) fn user<R: Columns>(row: &R) -> Result<User, R::Error> {
 pub(super) fn credentials<R: Columns>(row: &R) -> Result<Credentials, R::Error> {
     Ok(Credentials {
         user: user(row)?,
-        password_hash: PasswordHash(row.column("password_hash")?),
+        password_hash: PasswordHash(text(row, "password_hash")?),
         generation: SessionGeneration(row.column("generation")?),
     })
 }
@@ -76,21 +96,21 @@ pub(super) fn session<R: Columns>(row: &R) -> Result<Session, R::Error> {
 }
 
 pub(super) fn password_scheme<R: Columns>(row: &R) -> Result<String, R::Error> {
-    row.column("name")
+    text(row, "name")
 }
 
 /// Reads `article_columns!` and `favorited`.
 pub(super) fn article<R: Columns>(row: &R) -> Result<Article, R::Error> {
     Ok(Article {
         id: ArticleId(row.column("id")?),
-        slug: row.column("slug")?,
-        title: row.column("title")?,
-        description: row.column("description")?,
-        body: row.column("body")?,
+        slug: text(row, "slug")?,
+        title: text(row, "title")?,
+        description: text(row, "description")?,
+        body: text(row, "body")?,
         author: Author {
             id: UserId(row.column("author_id")?),
-            email: row.column("author_email")?,
-            name: row.column("author_name")?,
+            email: text(row, "author_email")?,
+            name: text(row, "author_name")?,
         },
         favorites_count: row.column("favorites_count")?,
         favorited: row.column("favorited")?,
@@ -161,11 +181,26 @@ pub(super) fn delivery_claim<R: Columns>(row: &R, now: Timestamp) -> Result<Deli
 pub(super) fn recipient<R: Columns>(row: &R) -> Result<Recipient, R::Error> {
     Ok(Recipient {
         id: UserId(row.column("id")?),
-        email: row.column("email")?,
-        name: row.column("name")?,
+        email: text(row, "email")?,
+        name: text(row, "name")?,
     })
 }
 
 fn time<R: Columns>(row: &R, name: &str) -> Result<Timestamp, R::Error> {
     row.column(name).map(|Utc(time)| time)
+}
+
+/// Reads text, and logs the first replacement of invalid UTF-8.
+fn text<R: Columns>(row: &R, name: &str) -> Result<String, R::Error> {
+    static LOGGED: Once = Once::new();
+    let Text { text, replaced } = row.column(name)?;
+    if replaced {
+        LOGGED.call_once(|| {
+            telemetry::warn!(
+                column = name,
+                "the database has text that is not UTF-8; its invalid bytes are shown as U+FFFD"
+            );
+        });
+    }
+    Ok(text)
 }

@@ -42,18 +42,6 @@ macro_rules! article_columns {
 
 pub(super) use {article_columns, statement, user_columns};
 
-/// `$1` is the token, `$2` the user.
-pub(super) const FIND_SESSION: Statement = statement!(
-    "SELECT users",
-    "SELECT ",
-    user_columns!(),
-    ", EXISTS (SELECT 1 FROM revoked_tokens WHERE token_key = $1) AS revoked,
-            generation, ended_at, kept_token
-        FROM users
-        LEFT JOIN ended_sessions ON user_id = id
-        WHERE id = $2",
-);
-
 /// Starts a new generation. `$1` is the user, `$2` the time of the end, and `$3` the token that remains valid.
 pub(super) const END_SESSIONS: Statement = statement!(
     "INSERT ended_sessions",
@@ -158,25 +146,24 @@ const FOLLOWERS_OF_THE_ARTICLE: Statement = statement!(
         LIMIT $3",
 );
 
-/// Returns a row if the event is within the limits. `$5` is the current time, `$6` the time after which earlier events
-/// count, and `$7` the maximum number of events of the author, or null.
+/// Returns a row if the task has already recorded its event, or if the event is within the limits. `$5` is the current
+/// time, `$6` the time after which earlier events count, and `$7` the maximum number of events of the author, or null.
+/// The update changes nothing, but makes the statement return a row for a recorded event.
 pub(super) const CLAIM_EVENT: Statement = statement!(
     "INSERT notified_events",
     "
         INSERT INTO notified_events (task_id, author_id, article_id, event, notified_at)
         SELECT $1, $2, $3, $4, $5
-        WHERE NOT EXISTS (
+        WHERE EXISTS (SELECT 1 FROM notified_events WHERE task_id = $1)
+            OR NOT EXISTS (
                 SELECT 1
                 FROM notified_events
-                WHERE author_id = $2 AND article_id = $3 AND event = $4 AND event = 'updated'
-                    AND notified_at > $6 AND task_id <> $1
+                WHERE author_id = $2 AND article_id = $3 AND event = $4 AND event = 'updated' AND notified_at > $6
             )
             AND (
                 CAST($7 AS bigint) IS NULL
                 OR CAST($7 AS bigint) > (
-                    SELECT count(*)
-                    FROM notified_events
-                    WHERE author_id = $2 AND notified_at > $6 AND task_id <> $1
+                    SELECT count(*) FROM notified_events WHERE author_id = $2 AND notified_at > $6
                 )
             )
         ON CONFLICT (task_id) DO UPDATE
@@ -197,36 +184,12 @@ pub(super) const PURGE_EVENTS: Statement = statement!(
             )",
 );
 
-/// Returns a row only to a caller that may deliver: the first one, or the first one after the lease expired.
-/// `$4` is the end of the new lease, and `$5` the current time.
-pub(super) const CLAIM_DELIVERY: Statement = statement!(
-    "INSERT notification_deliveries",
-    "
-        INSERT INTO notification_deliveries AS held (task_id, recipient_id, channel, claimed_until)
-        VALUES ($1, $2, $3, $4)
-        ON CONFLICT (task_id, recipient_id, channel) DO UPDATE
-        SET claimed_until = excluded.claimed_until
-        WHERE held.delivered_at IS NULL AND held.claimed_until <= $5
-        RETURNING true",
-);
-
 pub(super) const FIND_DELIVERY: Statement = statement!(
     "SELECT notification_deliveries",
     "
         SELECT delivered_at IS NOT NULL AS delivered, claimed_until
         FROM notification_deliveries
         WHERE task_id = $1 AND recipient_id = $2 AND channel = $3",
-);
-
-/// Inserts the row if the claim no longer exists, because every completed delivery must be recorded.
-pub(super) const COMPLETE_DELIVERY: Statement = statement!(
-    "INSERT notification_deliveries",
-    "
-        INSERT INTO notification_deliveries
-            (task_id, recipient_id, channel, claimed_until, delivered_at)
-        VALUES ($1, $2, $3, $4, $4)
-        ON CONFLICT (task_id, recipient_id, channel) DO UPDATE
-        SET delivered_at = excluded.delivered_at",
 );
 
 pub(super) const RELEASE_DELIVERY: Statement = statement!(
@@ -263,7 +226,6 @@ mod tests {
     #[test]
     fn parameters_first_appear_in_order() {
         for statement in [
-            FIND_SESSION,
             END_SESSIONS,
             REVOKE_TOKEN,
             PURGE_REVOKED_TOKENS,
@@ -273,9 +235,8 @@ mod tests {
             FOLLOWERS_OF_THE_AUTHOR,
             FOLLOWERS_OF_THE_ARTICLE,
             CLAIM_EVENT,
-            CLAIM_DELIVERY,
+            PURGE_EVENTS,
             FIND_DELIVERY,
-            COMPLETE_DELIVERY,
             RELEASE_DELIVERY,
             PURGE_DELIVERIES,
         ] {

@@ -11,10 +11,12 @@ use std::{
 };
 
 use celeriac::{Client, LoggedSendError, PublicationLog, RetryDelay, Signature};
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use jiff::Timestamp;
 use telemetry::{Context, KeyValue, Span, opentelemetry::trace::FutureExt as _};
-use tokio::sync::{Mutex, Notify};
+use tokio::{
+    sync::{Mutex, Notify},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -29,14 +31,14 @@ use crate::{
 /// Maximum number of tasks in a claim, which are published as one batch.
 const BATCH: usize = 256;
 
-/// Maximum number of batches that are being published and recorded.
+/// Maximum number of batches that are published and recorded concurrently.
 const MAX_BATCHES: usize = 4;
 
-/// Maximum number of tasks that wait and run in embedded mode.
+/// Maximum number of tasks that wait or run in embedded mode.
 const MAX_EMBEDDED: usize = 256;
 
 /// Minimum interval between claims while no full batch waits. Tasks created within it share a batch.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Interval between polls of the outbox without a notification, which find expired claims and the tasks of
 /// processes that died.
@@ -109,40 +111,44 @@ impl Dispatcher {
         if !durable && shutdown.run_until_cancelled(self.resume()).await.is_none() {
             return;
         }
+        let dispatcher = Arc::new(self);
         // Locked while a batch is sent: each batch must know the confirmed number of the batch before it.
-        let log = Mutex::new(Log::new(self.ids.next()));
-        let mut publishing = FuturesUnordered::new();
+        let log = Arc::new(Mutex::new(Log::new(dispatcher.ids.next())));
+        // Tasks of their own, because a claim may wait for the connections that publishing occupies.
+        let mut publishing = JoinSet::new();
         let (mut broker_accepts, mut more_waiting) = (true, false);
         let mut failed_claims = 0;
         let mut claimed_at = Instant::now();
         let mut next_claim = claimed_at;
         loop {
-            let room = self.room(publishing.len());
+            let room = dispatcher.room(publishing.len());
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some(accepted) = publishing.next(), if !publishing.is_empty() => {
-                    broker_accepts = accepted;
-                    if accepted && more_waiting {
-                        next_claim = next_claim.min(self.earliest_claim(claimed_at));
+                Some(published) = publishing.join_next() => {
+                    // After a panic, the claims expire.
+                    broker_accepts = published.unwrap_or(true);
+                    if broker_accepts && more_waiting {
+                        next_claim = next_claim.min(dispatcher.earliest_claim(claimed_at));
                     }
                     continue;
                 }
-                () = self.wake.notified(), if room > 0 && broker_accepts && failed_claims == 0 => {
+                () = dispatcher.wake.notified(), if room > 0 && broker_accepts && failed_claims == 0 => {
                     next_claim = next_claim.min(claimed_at + MIN_INTERVAL);
                     continue;
                 }
                 () = tokio::time::sleep_until(next_claim.into()), if room > 0 => {}
             }
             claimed_at = Instant::now();
-            let claim = self
-                .store
-                .claim_outbox(self.clock.now(), self.lease(), count(room));
+            let claim =
+                dispatcher
+                    .store
+                    .claim_outbox(dispatcher.clock.now(), dispatcher.lease(), count(room));
             match telemetry::without_spans(claim).await {
                 Ok(tasks) => {
                     failed_claims = 0;
                     more_waiting = tasks.len() == room;
                     next_claim = if more_waiting && broker_accepts {
-                        self.earliest_claim(claimed_at)
+                        dispatcher.earliest_claim(claimed_at)
                     } else {
                         claimed_at + POLL_INTERVAL
                     };
@@ -152,10 +158,11 @@ impl Dispatcher {
                     let size = if durable { BATCH } else { 1 };
                     let mut tasks = tasks.into_iter();
                     // Publishing belongs to the trace of the request that caused the first task.
-                    publishing.extend(traces.into_iter().step_by(size).map(|trace| {
+                    for trace in traces.into_iter().step_by(size) {
                         let batch = tasks.by_ref().take(size).collect();
-                        self.publish(&log, batch).with_context(trace)
-                    }));
+                        let publish = dispatcher.clone().publish(log.clone(), batch);
+                        publishing.spawn(publish.with_context(trace));
+                    }
                 }
                 Err(error) => {
                     // The store logs its outages.
@@ -169,11 +176,11 @@ impl Dispatcher {
         }
         if durable {
             // Each attempt ends within its time-out; a task whose attempt is aborted may be published twice.
-            while publishing.next().await.is_some() {}
+            while publishing.join_next().await.is_some() {}
         }
     }
 
-    /// Releases the claims of an earlier run, which would otherwise never expire. Retried until it succeeds.
+    /// Releases the claims of an earlier run, which would otherwise never expire. Retries until it succeeds.
     async fn resume(&self) {
         let mut failures = 0;
         loop {
@@ -184,7 +191,7 @@ impl Dispatcher {
                     return;
                 }
                 Err(error) => {
-                    if failures == 0 {
+                    if failures == 0 && !matches!(error, StoreError::Unavailable(_)) {
                         telemetry::error!(%error, "cannot release the claims of an earlier run; retrying");
                     }
                     failures += 1;
@@ -203,22 +210,22 @@ impl Dispatcher {
         }
     }
 
-    /// Returns the earliest time of a claim after one that left tasks waiting.
+    /// Returns the earliest time of the next claim, after a claim that left tasks waiting.
     fn earliest_claim(&self, claimed_at: Instant) -> Instant {
         match self.durability {
             Durability::Broker(_) => claimed_at,
-            // There may be room for a single task, so claims would follow each other for every task.
+            // Often a single task fits, and without a pause each task would have its own claim.
             Durability::OutboxUntilDone => claimed_at + MIN_INTERVAL,
         }
     }
 
     /// Publishes tasks and updates the outbox. Returns whether the broker accepted the tasks.
-    async fn publish(&self, log: &Mutex<Log>, tasks: Vec<OutboxTask>) -> bool {
+    async fn publish(self: Arc<Self>, log: Arc<Mutex<Log>>, tasks: Vec<OutboxTask>) -> bool {
         let first = tasks.first().map(|task| task.task_id).unwrap_or_default();
         let ids: Vec<i64> = tasks.iter().map(|task| task.id).collect();
         let attempts = tasks.iter().map(|task| task.attempts).max().unwrap_or_default();
         let signatures = tasks.into_iter().map(|task| self.signature(task)).collect();
-        let written = match self.send(log, signatures).await {
+        let written = match self.send(&log, signatures).await {
             Ok(batch) => match (&self.durability, batch) {
                 (Durability::Broker(published), Some(batch)) => {
                     let now = self.clock.now();
@@ -242,18 +249,20 @@ impl Dispatcher {
             }
         };
         written.unwrap_or_else(|error| {
-            // The claims expire, and the tasks are published again under the same ids.
-            telemetry::warn!(
-                tasks = ids.len(),
-                task.id = %first,
-                %error,
-                "cannot update the outbox; the tasks will be published again"
-            );
+            // The claims expire, and the tasks are published again under the same ids. The store logs its outages.
+            if !matches!(error, StoreError::Unavailable(_)) {
+                telemetry::warn!(
+                    tasks = ids.len(),
+                    task.id = %first,
+                    %error,
+                    "cannot update the outbox; the tasks will be published again"
+                );
+            }
             true
         })
     }
 
-    /// Sends tasks, and returns their batch if the broker is durable; otherwise returns when they have finished.
+    /// Sends tasks. Returns their batch if the broker is durable, and otherwise `None` once they have finished.
     async fn send(
         &self,
         log: &Mutex<Log>,
@@ -270,7 +279,7 @@ impl Dispatcher {
                 Ok(()) => Ok(Some(current.last())),
                 Err(error) => {
                     if let LoggedSendError::Lost { .. } = error {
-                        telemetry::warn!("Redis has lost data; tasks that it has lost are sent again");
+                        telemetry::warn!("Redis has lost data; lost tasks will be sent again");
                         *current = Log::new(self.ids.next());
                     }
                     Err(error.to_string())

@@ -1,5 +1,5 @@
-//! Background tasks: the dispatcher that publishes tasks from the outbox, the reconciler that sends tasks again
-//! that Redis has lost, the notification task, and the channels that deliver notifications.
+//! Background tasks: the dispatcher that publishes tasks from the outbox, the reconciler that returns tasks to
+//! the outbox if Redis has lost them, the notification task, and the channels that deliver notifications.
 
 mod backlog;
 mod dispatcher;

@@ -5,13 +5,12 @@
 //! delivery is claimed in the store beforehand, and recorded as completed afterwards.
 
 use std::{
-    fmt::Display,
     num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use celeriac::{Exception, RetryDelay, TaskContext, TaskError, TaskOptions, WorkerBuilder};
+use celeriac::{Exception, Retry, RetryDelay, TaskContext, TaskError, TaskOptions, WorkerBuilder};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use telemetry::{Failure, KeyValue, Span};
@@ -82,6 +81,11 @@ impl RunError {
             Self::Store(_) | Self::Undelivered { .. } => None,
         }
     }
+
+    /// Whether the store has logged the failure, once for all tasks.
+    fn is_logged(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unavailable(_)))
+    }
 }
 
 impl Failure for RunError {
@@ -147,12 +151,12 @@ impl NotificationTask {
             .attribute(KeyValue::new(attribute::EVENT_TYPE, event.as_str()))
             .run(self.notify_with_retries(task_uuid(&context.id), article, event))
             .await;
-        result.map_err(|error| TaskError::Retry {
-            countdown: match error {
-                RunError::Held { remaining } => Some(remaining),
-                RunError::Store(_) | RunError::Undelivered { .. } => None,
-            },
-            cause: exception("NotificationError", error.to_string()),
+        result.map_err(|error| {
+            let retry = Retry::new(exception("NotificationError", error.to_string()));
+            match error {
+                RunError::Held { remaining } => retry.countdown(remaining).into(),
+                RunError::Store(_) | RunError::Undelivered { .. } => retry.into(),
+            }
         })
     }
 
@@ -163,16 +167,21 @@ impl NotificationTask {
         article: ArticleId,
         event: ArticleEvent,
     ) -> Result<Value, RunError> {
-        let mut retries = Retries::new("cannot notify all recipients");
+        let mut retries = Retries::new();
         loop {
             let error = match self.notify(task, article, event).await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            match error.retry_after() {
-                Some(min_delay) => retries.wait(error, min_delay).await?,
-                None => return Err(error),
+            let delay = error.retry_after();
+            let Some(delay) = delay.and_then(|min_delay| retries.next_delay(min_delay)) else {
+                return Err(error);
+            };
+            if !error.is_logged() {
+                let retry_in_s = delay.as_secs_f64();
+                telemetry::warn!(%error, retry_in_s, "cannot notify all recipients; retrying");
             }
+            tokio::time::sleep(delay).await;
         }
     }
 
@@ -314,46 +323,42 @@ impl NotificationTask {
 
     /// Records a completed delivery. Retried during an outage, because an unrecorded delivery is repeated.
     async fn complete(&self, key: &DeliveryKey) -> Result<(), StoreError> {
-        let mut retries = Retries::new("cannot record a delivery");
+        let mut retries = Retries::new();
         loop {
-            match self.store.complete_delivery(key, self.clock.now()).await {
-                Err(error @ StoreError::Unavailable(_)) => retries.wait(error, Duration::ZERO).await?,
+            let error = match self.store.complete_delivery(key, self.clock.now()).await {
+                Err(error @ StoreError::Unavailable(_)) => error,
                 result => return result,
-            }
+            };
+            let Some(delay) = retries.next_delay(Duration::ZERO) else {
+                return Err(error);
+            };
+            let retry_in_s = delay.as_secs_f64();
+            telemetry::warn!(%error, retry_in_s, "cannot record a delivery; retrying");
+            tokio::time::sleep(delay).await;
         }
     }
 }
 
 /// Retries of one operation, for up to [`MAX_OUTAGE`].
 struct Retries {
-    /// Description of a failure in the log.
-    failure: &'static str,
     start: Instant,
     count: u32,
 }
 
 impl Retries {
-    fn new(failure: &'static str) -> Self {
+    fn new() -> Self {
         Self {
-            failure,
             start: Instant::now(),
             count: 0,
         }
     }
 
-    /// Logs `error` and waits for the back-off, but at least for `min_delay`.
-    ///
-    /// # Errors
-    /// Returns `error` when no time is left for another attempt.
-    async fn wait<E: Display>(&mut self, error: E, min_delay: Duration) -> Result<(), E> {
+    /// Returns the delay before the next attempt, which is at least `min_delay`; `None` when no time is left for
+    /// another attempt.
+    fn next_delay(&mut self, min_delay: Duration) -> Option<Duration> {
         let delay = BACK_OFF.after(self.count).max(min_delay);
-        if self.start.elapsed() + delay > MAX_OUTAGE {
-            return Err(error);
-        }
-        telemetry::warn!(%error, retry_in_s = delay.as_secs_f64(), "{}; retrying", self.failure);
-        tokio::time::sleep(delay).await;
         self.count += 1;
-        Ok(())
+        (self.start.elapsed() + delay <= MAX_OUTAGE).then_some(delay)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Compares the record of published tasks with the broker: forgets tasks that have a final result, and returns
-//! tasks that the broker has lost to the outbox.
+//! Compares the record of published tasks with the broker. Tasks with a final result are forgotten; tasks that
+//! the broker has lost are moved back to the outbox.
 //!
 //! A task is lost if the broker no longer knows of the batch in which it was published; see
 //! [`celeriac::PublicationLog`]. The results are read from the broker, so it does not matter whether Pressroom's
@@ -24,22 +24,23 @@ use crate::{
 /// Minimum interval between two checks by any process.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Minimum ratio of the time between passes over all published tasks to the duration of a pass. It limits the load of
-/// passes when many tasks are queued.
+/// Ratio of the pause between passes over all published tasks to the duration of a pass, up to [`MAX_PAUSE`]. It
+/// limits the load of passes when many tasks are queued.
 const IDLE_RATIO: u32 = 50;
 
-/// Maximum time between passes.
+/// Maximum pause between passes.
 const MAX_PAUSE: Duration = Duration::from_secs(20);
 
 /// Number of tasks per query.
 const PAGE: i64 = 500;
 
-/// Maximum number of times that a task is published. It limits repetitions if the broker keeps losing data.
+/// Maximum number of times that a task is published, in case the broker keeps losing data.
 const MAX_SENDS: i32 = 10;
 
 /// Time-out of [`TAKE_TURN`].
 const TURN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Redis key that exists while no process may check.
 const TURN: &str = "pressroom:reconciler";
 
 /// Returns 1 to one caller per interval. KEYS: turn. ARGV: interval in ms.
@@ -79,25 +80,25 @@ enum PassError {
 /// Lengths of publication logs by their ids.
 type Lengths = BTreeMap<Uuid, u64>;
 
-/// Ids of the rows of published tasks, by what becomes of them.
+/// Published tasks, by the action to take.
 #[derive(Debug, Default)]
 struct Sorted {
-    finished: Vec<i64>,
-    lost: Vec<i64>,
+    finished: Vec<PublishedTask>,
+    lost: Vec<PublishedTask>,
     /// Lost too often to be sent again.
-    abandoned: Vec<i64>,
+    abandoned: Vec<PublishedTask>,
     /// Without a result for longer than the lifetime.
-    expired: Vec<i64>,
+    expired: Vec<PublishedTask>,
 }
 
 /// Result of a pass over all published tasks.
 #[derive(Debug, Default)]
 struct Pass {
-    /// Numbers of tasks that were returned to the outbox, abandoned and expired.
+    /// Number of tasks that were moved back to the outbox.
     lost: u64,
     abandoned: usize,
     expired: usize,
-    /// Newest batches of the tasks that the broker has.
+    /// Newest batch in each log of the tasks that the broker still has.
     kept: Lengths,
 }
 
@@ -138,8 +139,12 @@ impl Reconciler {
                     INTERVAL
                 }
                 Err(error) => {
-                    // The broker's connections log their outages.
-                    if failures == 0 && !matches!(error, PassError::Broker(_)) {
+                    // The store and the broker's connections log their outages.
+                    let is_logged = matches!(
+                        error,
+                        PassError::Store(StoreError::Unavailable(_)) | PassError::Broker(_)
+                    );
+                    if failures == 0 && !is_logged {
                         telemetry::warn!(%error, "cannot check the published tasks; retrying");
                     }
                     failures += 1;
@@ -149,8 +154,8 @@ impl Reconciler {
         }
     }
 
-    /// Passes over all published tasks if a pass is due or the broker has lost batches of the last pass, unless
-    /// another process has just done so.
+    /// Checks all published tasks if a pass is due or the broker has lost batches of the last pass, unless
+    /// another process has just had its turn.
     async fn check(&self, kept: &mut Lengths, due: &mut Instant) -> Result<(), PassError> {
         let interval = u64::try_from(INTERVAL.as_millis()).unwrap_or(u64::MAX);
         if self.take_turn.run(&[TURN.to_owned()], &[interval]).await? == 0 {
@@ -169,7 +174,7 @@ impl Reconciler {
             telemetry::error!(
                 tasks = pass.abandoned,
                 sends = MAX_SENDS,
-                "Redis has lost tasks again; they are not sent again"
+                "Redis has lost tasks too often; they are not sent again"
             );
         }
         if pass.expired > 0 {
@@ -181,10 +186,9 @@ impl Reconciler {
 
     async fn has_lost(&self, kept: &Lengths) -> Result<bool, BrokerError> {
         let lengths = self.log_lengths(kept.keys().copied()).await?;
-        Ok(lengths
+        Ok(kept
             .iter()
-            .zip(kept)
-            .any(|((_, now), (_, before))| now < before))
+            .any(|(log, newest)| lengths.get(log).is_none_or(|length| length < newest)))
     }
 
     async fn pass(&self) -> Result<Pass, PassError> {
@@ -209,7 +213,7 @@ impl Reconciler {
         }
     }
 
-    /// Sorts tasks, and adds the batches of the remaining tasks to `kept`.
+    /// Sorts tasks by the action to take, and adds the batches of the remaining tasks to `kept`.
     async fn sort(&self, tasks: &[PublishedTask], kept: &mut Lengths) -> Result<Sorted, BrokerError> {
         let lengths = self.log_lengths(tasks.iter().map(|task| task.batch.log)).await?;
         let ids: Vec<TaskId> = tasks.iter().map(|task| task.task_id.into()).collect();
@@ -220,7 +224,7 @@ impl Reconciler {
             let number = u64::try_from(task.batch.number).unwrap_or_default();
             let is_lost = number > lengths.get(&task.batch.log).copied().unwrap_or_default();
             let age = now.duration_since(task.published_at);
-            let becomes = if status.as_ref().is_some_and(Status::is_final) {
+            let group = if status.as_ref().is_some_and(Status::is_final) {
                 &mut sorted.finished
             } else if is_lost && task.sends < MAX_SENDS {
                 &mut sorted.lost
@@ -233,7 +237,7 @@ impl Reconciler {
                 *newest = number.max(*newest);
                 continue;
             };
-            becomes.push(task.id);
+            group.push(*task);
         }
         Ok(sorted)
     }

@@ -1,4 +1,4 @@
-"""Hooks of schemathesis: the requests whose responses cannot be written in the document (docs/api-design.md)."""
+"""Schemathesis hooks for requests whose responses the OpenAPI document cannot describe (docs/api-design.md)."""
 
 import itertools
 
@@ -15,7 +15,7 @@ def filter_case(context, case):
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Makes idempotency keys unique, because the response to a repeated request may be an article deleted since."""
+    """Makes idempotency keys unique, because a repeated key may return an article that has been deleted since."""
     key = case.headers.get("Idempotency-Key")
     if key and len(key) <= 200:
         case.headers["Idempotency-Key"] = f"{key}{next(numbers)}"

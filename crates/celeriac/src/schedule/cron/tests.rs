@@ -155,7 +155,7 @@ fn a_time_skipped_at_midnight_moves_to_the_next_day() {
 }
 
 #[test]
-fn an_invalid_expression_is_rejected_with_its_field() {
+fn an_error_names_the_field_of_an_invalid_expression() {
     for (expression, expected) in [
         (
             "",

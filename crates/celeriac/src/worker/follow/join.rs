@@ -1,20 +1,25 @@
 //! Joins the results of a chord's header for its body.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use crate::worker::{confirm::until_confirmed, shared::Shared};
-use crate::{exception::Exception, repr, result::ResultMeta, result_tree::ResultTree};
+use crate::{exception::Exception, repr, result_tree::ResultTree, task_id::TaskId};
 
 /// Returns the list of the header's results, or the `ChordError` of the first part that failed.
 pub(super) async fn join(
     shared: &Shared,
-    own: &ResultMeta,
+    id: &TaskId,
     parts: &[Value],
     group: Option<&Value>,
 ) -> Result<Value, Exception> {
     let structure = group.and_then(|group| ResultTree::from_tuple(&group["result"]));
     if let Some(structure) = structure.filter(|structure| structure.children.is_some()) {
-        return nested(shared, own, &structure).await;
+        // A member that has not settled yet has recorded its part but not stored its result.
+        let known = parts.iter();
+        let known = known.filter_map(|part| Some((part[1].as_str()?, (part[2].as_str()?, &part[3]))));
+        return nested(shared, id, &known.collect(), &structure).await;
     }
     let value = |part: &Value| {
         let status = part[2].as_str().unwrap_or_default();
@@ -27,19 +32,28 @@ pub(super) async fn join(
         .map(Value::Array)
 }
 
-/// Returns the value of a part, which may itself be a group. Results are read one by one.
-async fn nested(shared: &Shared, own: &ResultMeta, tree: &ResultTree) -> Result<Value, Exception> {
+/// States and results of tasks, by id.
+type Known<'a> = HashMap<&'a str, (&'a str, &'a Value)>;
+
+/// Returns the value of a part, which may itself be a group, on behalf of the task `id`. Results that are not
+/// `known` are read one by one.
+pub(in crate::worker) async fn nested(
+    shared: &Shared,
+    id: &TaskId,
+    known: &Known<'_>,
+    tree: &ResultTree,
+) -> Result<Value, Exception> {
     if let Some(children) = &tree.children {
         let mut values = Vec::with_capacity(children.len());
         for child in children {
-            values.push(Box::pin(nested(shared, own, child)).await?);
+            values.push(Box::pin(nested(shared, id, known, child)).await?);
         }
         return Ok(Value::Array(values));
     }
-    if tree.id == own.task_id {
-        return value(&tree.id, own.status.as_str(), &own.result);
+    if let Some((status, result)) = known.get(&*tree.id) {
+        return value(&tree.id, status, result);
     }
-    let stored = until_confirmed(&own.task_id, || shared.broker.result(&tree.id)).await;
+    let stored = until_confirmed(id, || shared.broker.result(&tree.id)).await;
     match stored.flatten() {
         Some(meta) => value(&tree.id, meta.status.as_str(), &meta.result),
         None => Err(chord_error(

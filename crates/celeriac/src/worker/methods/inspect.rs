@@ -92,8 +92,13 @@ fn info(shared: &Shared, entry: &Entry, message: &Message) -> Value {
     })
 }
 
-pub(super) fn registered(shared: &Shared) -> Value {
-    shared.registry.described().into_iter().collect()
+/// Attributes of tasks that are shown unless the command names others.
+const DEFAULT_FIELDS: [&str; 3] = ["exchange", "routing_key", "rate_limit"];
+
+pub(super) fn registered(shared: &Shared, fields: Option<Vec<String>>) -> Value {
+    let fields = fields.filter(|fields| !fields.is_empty());
+    let fields = fields.unwrap_or_else(|| DEFAULT_FIELDS.map(str::to_owned).into());
+    shared.registry.described(&fields).into_iter().collect()
 }
 
 pub(super) fn stats(shared: &Shared) -> Value {
@@ -166,15 +171,20 @@ fn described(queue: &str) -> Value {
 pub(super) fn conf(shared: &Shared) -> Value {
     let url = shared.broker.server().url();
     json!({
-        "broker_url": url,
-        "result_backend": url,
-        "task_serializer": "json",
         "accept_content": ["json"],
+        "broker_heartbeat": 0,
+        "broker_url": url,
+        "deprecated_settings": [],
+        "include": [],
+        "result_backend": shared.broker.result_server().url(),
+        "task_serializer": "json",
         "result_serializer": "json",
         "timezone": "UTC",
         "enable_utc": true,
         "task_acks_late": true,
         "task_reject_on_worker_lost": true,
+        "worker_hijack_root_logger": false,
+        "worker_log_color": false,
         "worker_concurrency": shared.concurrency(),
         "worker_prefetch_multiplier": shared.prefetch_multiplier,
         "task_queues": *shared.queues(),
@@ -184,7 +194,8 @@ pub(super) fn conf(shared: &Shared) -> Value {
 
 pub(super) fn report(shared: &Shared) -> String {
     let server = shared.broker.server();
-    let (version, transport, url) = (env!("CARGO_PKG_VERSION"), server.transport, server.url());
+    let (version, transport) = (env!("CARGO_PKG_VERSION"), server.transport);
+    let url = shared.broker.result_server().url();
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     let settings = conf(shared);
     let settings = settings.as_object().into_iter().flatten();

@@ -41,7 +41,10 @@ async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> Me
             let Ids { ids } = read(name, arguments)?;
             Ok(inspect::query_task(shared, &ids))
         }
-        "registered" | "dump_tasks" => Ok(inspect::registered(shared)),
+        "registered" | "dump_tasks" => {
+            let TaskFields { taskinfoitems } = read(name, arguments)?;
+            Ok(inspect::registered(shared, taskinfoitems))
+        }
         "revoked" | "dump_revoked" => Ok(json!(shared.revoked.ids())),
         "active_queues" => Ok(inspect::active_queues(shared)),
         "conf" | "dump_conf" => Ok(inspect::conf(shared)),
@@ -74,6 +77,12 @@ async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> Me
 struct Hello {
     from_node: String,
     revoked: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct TaskFields {
+    #[serde(default)]
+    taskinfoitems: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]

@@ -10,7 +10,8 @@ use super::reply::{Failure, MethodResult, ok};
 use crate::{
     log::{debug, info, warn},
     message::TimeLimit,
-    worker::{limits::Rate, pulse, shared::Shared},
+    rate_limit::RateLimit,
+    worker::{pulse, shared::Shared},
 };
 
 /// Maximum concurrency.
@@ -21,12 +22,12 @@ const MAX_QUEUES: usize = 256;
 const MAX_QUEUE_NAME: usize = 255;
 
 #[derive(Deserialize)]
-pub(super) struct RateLimit {
+pub(super) struct RateOrder {
     task_name: String,
     rate_limit: Value,
 }
 
-pub(super) fn rate_limit(shared: &Shared, order: &RateLimit) -> MethodResult {
+pub(super) fn rate_limit(shared: &Shared, order: &RateOrder) -> MethodResult {
     let text = match &order.rate_limit {
         Value::Null => "0",
         Value::String(text) if text.is_empty() => "0",
@@ -34,7 +35,7 @@ pub(super) fn rate_limit(shared: &Shared, order: &RateLimit) -> MethodResult {
         number => &number.to_string(),
     };
     let invalid = |_| Failure::Other(format!("Invalid rate limit string: ValueError({text:?})"));
-    let rate = Rate::parse(text).map_err(invalid)?;
+    let rate = RateLimit::parse(text).map_err(invalid)?;
     let task = &order.task_name;
     let registered = shared.registry.get(task).ok_or(Failure::UnknownTask)?;
     info!(task, rate = text, "set a rate limit");

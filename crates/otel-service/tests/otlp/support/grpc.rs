@@ -37,7 +37,8 @@ pub struct GrpcCollector {
     scheme: &'static str,
 }
 
-/// Function from the number of a call, counted per service, to the error status of the call.
+/// Returns the error status for a call, or `None` to accept it. Takes the zero-based number of the call within
+/// its service.
 type Failures = fn(usize) -> Option<Status>;
 
 #[derive(Clone)]

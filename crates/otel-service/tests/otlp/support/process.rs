@@ -12,7 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs `scenario` in a child process.
 ///
-/// In the process of the test: calls `prepare`, runs the test again in a child with the returned environment,
+/// In the test process: calls `prepare`, runs the test again in a child with the returned environment,
 /// and returns the prepared value and standard output. In the child: runs `scenario` and returns `None`.
 pub fn run_prepared<P>(
     test: &str,
@@ -67,7 +67,7 @@ pub fn child(test: &str) -> Command {
     command
 }
 
-/// Creates a gate in the process of the test and returns its address, at which [`wait_at`] blocks until
+/// Creates a gate in the test process and returns its address. [`wait_at`] blocks at this address until
 /// `open` returns true.
 pub fn gate(open: impl Fn() -> bool + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -10,9 +10,9 @@ use prost::Message as _;
 
 use super::{super::content::content, *};
 
-/// Returns a gauge with a point for each of `values`.
-pub(super) fn gauge(values: &[u64]) -> Export {
-    let points = values.iter().map(|time| NumberDataPoint {
+/// Returns a gauge with a point at each of `times`.
+pub(super) fn gauge(times: &[u64]) -> Export {
+    let points = times.iter().map(|time| NumberDataPoint {
         time_unix_nano: *time,
         ..NumberDataPoint::default()
     });
@@ -151,7 +151,7 @@ fn a_resource_with_only_health_checks_is_not_forwarded() {
 }
 
 #[test]
-fn the_environment_replaces_the_original_one() {
+fn the_configured_environment_replaces_that_of_the_sender() {
     let Export::Traces(mut export) = one(1) else {
         unreachable!()
     };

@@ -191,3 +191,25 @@ async fn neither_secrets_nor_content_are_logged() {
         assert!(!all.contains(secret), "{all}");
     }
 }
+
+#[tokio::test]
+async fn a_failed_renewal_of_a_valid_token_is_logged_once() {
+    let (lines, _guard) = Lines::here();
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    backend.reply_to_token_request(Reply::token("first", 4));
+    for _ in 0..3 {
+        backend.reply_to_token_request(Reply::status(503));
+    }
+    let forwarder = start(&with_tokens(&backend, &scratch));
+    let mut id = 0;
+    while lines.with("the access token was renewed") == 0 {
+        forwarder.accept(&one(id));
+        id += 1;
+        until("the request is accepted", || forwarder.status().sent.spans == id).await;
+    }
+    let failed = "the access token was not renewed; retrying until it expires";
+    assert_eq!(lines.with(failed), 1, "{:?}", lines.all());
+    assert_eq!(lines.with("HTTP 503"), 1, "{:?}", lines.all());
+    assert_eq!(lines.with(CLIENT_SECRET), 0);
+    assert!(backend.requests_to("/token").len() >= 5);
+}

@@ -1,16 +1,16 @@
-//! A limit, and the state of a limit after a request.
+//! A limit, and its state after a request.
 
 use std::{num::NonZeroU32, time::Duration};
 
 /// Length of a rate-limit window.
 pub(super) const WINDOW: Duration = Duration::from_mins(1);
 
-/// A quota for each window.
+/// Name and quota of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// Name that clients see.
     pub name: &'static str,
-    /// Maximum number of requests for each window.
+    /// Maximum number of requests per window.
     pub quota: NonZeroU32,
 }
 

@@ -1,12 +1,12 @@
-//! Rate limits: for passwords and registrations, against guessed passwords, probed addresses and mass registration;
-//! and for writes, against users who keep the service busy.
+//! Rate limits: on password attempts and registrations, against password guessing, address probing and mass
+//! registration; and on writes, against users who keep the service busy.
 //!
 //! Requests are counted in windows of one minute that start with the first request. A rejected request is not counted,
 //! because a client over one limit must not use up another limit.
 //!
-//! Attempts to give a password are counted per account, even if it does not exist, and per client address; with Redis,
-//! all API processes share their windows. During an outage of Redis, and in embedded mode, each process has its own
-//! windows. Writes are counted per user and process, so that a write does not depend on Redis.
+//! Password attempts are counted per account, even if it does not exist, and per client address. With Redis, all API
+//! processes share the windows of password attempts and registrations; during an outage of Redis, and in embedded mode,
+//! each process has its own. Writes are counted per user and process, so that a write does not depend on Redis.
 
 mod limit;
 mod shared;
@@ -41,7 +41,7 @@ pub struct Rates {
     pub login_address: Option<NonZeroU32>,
     /// Registrations from one client address.
     pub register_address: Option<NonZeroU32>,
-    /// Writes of one user, for each process.
+    /// Writes of one user, counted by each process.
     pub writes_user: Option<NonZeroU32>,
 }
 
@@ -66,10 +66,10 @@ impl Default for Rates {
     }
 }
 
-/// Account whose password a client gives.
+/// Account that a password attempt is for.
 ///
-/// Only the store knows which spellings of an address are those of one account, so attempts are counted by the id of
-/// an account if it exists.
+/// Only the store knows which spellings of an address belong to one account, so attempts are counted by the id of the
+/// account if it exists.
 #[derive(Debug, Clone, Copy)]
 pub enum Account<'a> {
     Known(UserId),
@@ -111,7 +111,7 @@ impl RateLimiter {
         }
     }
 
-    /// Counts an attempt to give the password of an account.
+    /// Counts a password attempt.
     ///
     /// # Errors
     /// [`TooManyAttempts`] when the account or the client address is over its limit.

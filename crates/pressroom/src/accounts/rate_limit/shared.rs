@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_millis(250);
 ///
 /// KEYS: the windows. ARGV: the length of a window in ms, then the maximum number of attempts of each window.
 /// Returns 0 if the attempt was counted. Otherwise returns the time until the next attempt in ms, times 16, plus the
-/// number of the window that is full for that time.
+/// number (from 1) of the window that remains full for that time.
 const ADMIT: &str = "
     local length = tonumber(ARGV[1])
     local wait, full = 0, 0

@@ -35,11 +35,11 @@ fn the_observatory_listens_on_loopback_and_forwards_nothing_by_default() {
 }
 
 #[test]
-fn the_commands_for_production_ignore_the_settings_of_the_observatory() {
+fn production_commands_ignore_the_settings_of_the_observatory() {
     let values: Values<'_> = &[
         ("SECRET_KEY", "0123456789abcdef0123456789abcdef"),
         ("DATABASE_URL", "postgresql://db/press"),
-        // For the collector, which may get the rest from elsewhere.
+        // Set for the collector, which may get the other settings from elsewhere.
         ("SCOUT_ENDPOINT", "https://tenant.example.com:4318"),
     ];
     assert!(load::<ServeConfig>(&[values]).is_ok());
@@ -116,7 +116,7 @@ fn scout_needs_all_of_its_settings_or_none() {
             "{message}"
         );
     }
-    // The environment alone forwards nothing.
+    // `SCOUT_ENVIRONMENT` alone does not enable forwarding.
     assert!(settings(&[&[("SCOUT_ENVIRONMENT", "staging")]]).forward.is_none());
 }
 
@@ -145,7 +145,7 @@ fn any_endpoint_may_have_headers() {
 }
 
 #[test]
-fn an_invalid_value_is_rejected_with_its_variable_and_not_repeated() {
+fn an_error_names_the_variable_and_does_not_quote_its_value() {
     let endpoint: Values<'_> = &[("OBSERVATORY_FORWARD_ENDPOINT", "https://all")];
     let cases: [(&str, &[Values<'_>]); 13] = [
         ("OBSERVATORY_HOST", &[&[("OBSERVATORY_HOST", "nowhere")]]),

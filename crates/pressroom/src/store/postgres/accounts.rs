@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
 
-use super::{PostgresStore, connections::Params};
+use super::{PostgresStore, calls::FindSession, connections::Params};
 use crate::{
     domain::{
         Credentials, Email, NewUser, PasswordHash, Session, SessionEnd, TokenKey, User, UserChanges, UserId,
@@ -16,7 +16,7 @@ use crate::{
     store::{
         AccountStore, Constraint, Result, StoreError,
         rows::{self, Utc},
-        sql::{END_SESSIONS, FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
+        sql::{END_SESSIONS, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
     },
 };
 
@@ -32,7 +32,7 @@ const LOCK_EMAIL: Statement = Statement::new(
     "SELECT pg_advisory_xact_lock(hashtextextended(lower($1::text), 0))",
 );
 
-/// A separate statement, so that the update sees the ends of sessions by the updates before it.
+/// A separate statement, so that the update sees the rows of `ended_sessions` that earlier updates have committed.
 const LOCK_USER: Statement = statement!("SELECT users", "SELECT FROM users WHERE id = $1 FOR UPDATE");
 
 const INSERT_USER: Statement = statement!(
@@ -69,7 +69,7 @@ const FIND_CREDENTIALS: Statement = find_credentials!(
 
 const FIND_CREDENTIALS_BY_ID: Statement = find_credentials!("users.id = $1");
 
-/// The scheme and cost of a password hash, with the expression of the index `ix_users_password_scheme`.
+/// Expression for the scheme and cost of a password hash, the same as in the index `ix_users_password_scheme`.
 macro_rules! password_scheme {
     () => {
         r"substring(
@@ -79,7 +79,7 @@ macro_rules! password_scheme {
     };
 }
 
-/// Reads one entry of the index for each scheme, not one for each user.
+/// Reads one index entry per scheme, not one per user.
 const PASSWORD_SCHEMES: Statement = statement!(
     "SELECT users",
     "
@@ -103,8 +103,8 @@ const PASSWORD_SCHEMES: Statement = statement!(
         SELECT name FROM scheme WHERE name <> '' LIMIT $1",
 );
 
-/// Returns one row: the changed user, or nulls and whether the address was taken. Also ends the sessions if `$9` is
-/// not null.
+/// Returns one row: the changed user, or nulls and whether the address was taken. Also ends the sessions if
+/// `$9` is not null.
 ///
 /// A user who already shares an address with others may keep it, but cannot change it to another address that
 /// is in use.
@@ -231,8 +231,11 @@ impl AccountStore for PostgresStore {
     }
 
     async fn find_session(&self, user: UserId, token: &TokenKey) -> Result<Option<Session>> {
-        let found = self.primary.read(&FIND_SESSION, &[&token.0, &user.0]).await?;
-        Ok(found.first(rows::session)?)
+        let call = FindSession {
+            user,
+            token: token.clone(),
+        };
+        Ok(self.groups.found_sessions.run(&self.primary, call).await?)
     }
 
     async fn end_sessions(&self, user: UserId, end: SessionEnd) -> Result<()> {

@@ -3,12 +3,15 @@
 //! All statements that change favourites lock the article before the favourite, so they cannot deadlock, and
 //! change the count only if a row was added or removed.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
 
 use super::{
     PostgresStore,
+    calls::{FindArticle, InsertArticle, select_article},
     connections::{Connections, Params},
     error::StatementError,
     list, replica,
@@ -21,24 +24,9 @@ use crate::{
     store::{
         ArticleStore, Constraint, Result, StoreError,
         rows::{self, Utc},
-        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_RESPONSE, article_columns, statement},
+        sql::{FIND_ARTICLE, FIND_STORED_RESPONSE, article_columns, statement},
     },
 };
-
-/// Selects an article from a row named `article`.
-macro_rules! select_article {
-    ($favorited:literal) => {
-        concat!(
-            "SELECT ",
-            article_columns!(),
-            ", ",
-            $favorited,
-            " AS favorited
-        FROM article
-        JOIN users AS author ON author.id = article.author_id"
-        )
-    };
-}
 
 /// Inserts the task `$7` to `$11` of a row named `article` if it meets `$condition`, and selects the article.
 macro_rules! insert_task {
@@ -58,17 +46,6 @@ macro_rules! insert_task {
         )
     };
 }
-
-const INSERT_ARTICLE: Statement = statement!(
-    "INSERT articles",
-    "
-        WITH article AS (
-            INSERT INTO articles
-                (slug, title, description, body, author_id, favorites_count, created_at, updated_at)
-            VALUES ($1, $2, $3, $4, $5, 0, $6, $6)
-            RETURNING *",
-    insert_task!("true", "false"),
-);
 
 /// Claims the key and inserts the article in one statement, which also replaces an expired key.
 ///
@@ -123,22 +100,31 @@ const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
             AND created_at <= $1",
 );
 
-/// An update that waited for another update checks the conditions again, on the new version of the row.
+/// Locks the article, compares it with the changes, and updates it. An update that waited for another update checks
+/// the conditions again, on the new version of the row.
 const UPDATE_ARTICLE: Statement = statement!(
     "UPDATE articles",
     "
-        WITH article AS (
-            UPDATE articles
-            SET title = COALESCE($2::text, title),
-                description = COALESCE($3::text, description),
-                body = COALESCE($4::text, body),
-                updated_at = GREATEST($11, updated_at + interval '1 microsecond')
+        WITH held AS MATERIALIZED (
+            SELECT id, title, description, body
+            FROM articles
             WHERE id = $1
                 AND ($6::timestamp[] IS NULL OR updated_at = ANY ($6))
                 AND updated_at <> ALL ($12)
-            RETURNING *",
+            FOR NO KEY UPDATE
+        ), article AS (
+            UPDATE articles
+            SET title = COALESCE($2::text, held.title),
+                description = COALESCE($3::text, held.description),
+                body = COALESCE($4::text, held.body),
+                updated_at = GREATEST($11, updated_at + interval '1 microsecond')
+            FROM held
+            WHERE articles.id = held.id
+            RETURNING articles.*,
+                (articles.title, articles.description, articles.body)
+                    IS DISTINCT FROM (held.title, held.description, held.body) AS is_altered",
     insert_task!(
-        "COALESCE($2::text, $3::text, $4::text) IS NOT NULL",
+        "article.is_altered",
         "EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $5)"
     ),
 );
@@ -224,8 +210,9 @@ const UNFAVORITE: Statement = change_favorite!(
 #[async_trait]
 impl ArticleStore for PostgresStore {
     async fn insert_article(&self, new: NewArticle, task: NewOutboxTask) -> Result<Article> {
-        let inserted = self.insert(&INSERT_ARTICLE, &new, &task, &[]).await?;
-        inserted.ok_or_else(StoreError::no_row)
+        let call = InsertArticle(Arc::new((new, task)));
+        let inserted = self.groups.inserted_articles.run(&self.primary, call).await?;
+        inserted.ok_or(StoreError::Conflict(Constraint::ArticleSlug))
     }
 
     async fn insert_article_once(
@@ -234,9 +221,27 @@ impl ArticleStore for PostgresStore {
         once: &IdempotentRequest,
         task: NewOutboxTask,
     ) -> Result<Article> {
-        let key = once.key.as_str();
-        let more: Params<'_> = &[&key, &once.fingerprint.as_slice(), &Utc(once.since)];
-        let inserted = self.insert(&INSERT_ARTICLE_ONCE, &new, &task, more).await?;
+        let params: Params<'_> = &[
+            &new.slug,
+            &new.draft.title,
+            &new.draft.description,
+            &new.draft.body,
+            &new.author.0,
+            &Utc(new.created_at),
+            &task.task_id,
+            &task.name,
+            &task.event.as_str(),
+            &rows::trace_column(&task.trace),
+            &Utc(task.created_at),
+            &once.key.as_str(),
+            &once.fingerprint.as_slice(),
+            &Utc(once.since),
+        ];
+        let inserted = self
+            .primary
+            .write(new.author.0, &INSERT_ARTICLE_ONCE, params)
+            .await?;
+        let inserted = inserted.first(rows::article)?;
         inserted.ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
     }
 
@@ -271,9 +276,11 @@ impl ArticleStore for PostgresStore {
     }
 
     async fn find_article_by_id(&self, id: ArticleId) -> Result<Option<Article>> {
-        let params: Params<'_> = &[&None::<i32>, &id.0];
-        let found = self.primary.read(&FIND_ARTICLE_BY_ID, params).await?;
-        Ok(found.first(rows::article)?)
+        Ok(self
+            .groups
+            .found_articles
+            .run(&self.primary, FindArticle(id))
+            .await?)
     }
 
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
@@ -345,32 +352,6 @@ impl ArticleStore for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Runs a statement that inserts an article and its task. `more` holds any further parameters.
-    async fn insert(
-        &self,
-        statement: &Statement,
-        new: &NewArticle,
-        task: &NewOutboxTask,
-        more: Params<'_>,
-    ) -> Result<Option<Article>> {
-        let params: Params<'_> = &[
-            &new.slug,
-            &new.draft.title,
-            &new.draft.description,
-            &new.draft.body,
-            &new.author.0,
-            &Utc(new.created_at),
-            &task.task_id,
-            &task.name,
-            &task.event.as_str(),
-            &rows::trace_column(&task.trace),
-            &Utc(task.created_at),
-        ];
-        let params = [params, more].concat();
-        let inserted = self.primary.write(new.author.0, statement, &params).await?;
-        Ok(inserted.first(rows::article)?)
-    }
-
     async fn change_favorite(
         &self,
         slug: &str,

@@ -9,7 +9,7 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 pub use self::parameters::InvalidUrl;
 use self::parameters::Parameters;
-pub(super) use self::parameters::PoolMode;
+pub(super) use self::parameters::{Certificates, PoolMode};
 
 /// Maximum time to connect to one host, including the handshake, unless the URL sets it. TLS and authentication
 /// take up to eight round trips.
@@ -21,7 +21,7 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct PostgresConfig {
     pub(super) connection: tokio_postgres::Config,
-    /// Servers to which connections are opened, if the URL says so.
+    /// Servers to which connections may be opened, if the URL sets `target_session_attrs`.
     session_attrs: Option<TargetSessionAttrs>,
     pub(super) tls: Tls,
     /// Maximum time to open one connection, including all hosts and the handshake.
@@ -29,20 +29,20 @@ pub struct PostgresConfig {
     pub(super) pool_mode: PoolMode,
     /// Whether statements may be prepared on a connection.
     pub(super) prepared_statements: bool,
-    /// Names of parameters of the URL without effect.
+    /// Names of URL parameters that have no effect.
     ignored: Vec<String>,
-    /// Numbers of connections.
+    /// Maximum numbers of connections.
     pub sizes: Sizes,
 }
 
-/// Maximum number of connections for each kind of statement.
+/// Maximum numbers of connections, for each kind of statement.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
     /// Reads by key, which share their connections.
     pub reads: usize,
     /// Writes of requests.
     pub writes: usize,
-    /// Writes that met a lock.
+    /// Writes that found a row or table locked.
     pub contended: usize,
     /// Lists.
     pub lists: usize,
@@ -72,27 +72,15 @@ pub(super) enum Role {
     Replica,
 }
 
-/// Settings of TLS.
+/// TLS settings.
 #[derive(Debug, Clone)]
 pub(super) struct Tls {
     pub(super) certificates: Certificates,
     /// Files of the client certificate and its key.
     pub(super) client: Option<(PathBuf, PathBuf)>,
     pub(super) versions: &'static [&'static SupportedProtocolVersion],
-    /// Whether the host name is sent in the clear, for proxies.
+    /// Whether the host name is sent in plain text, for proxies that select the server by it.
     pub(super) sni: bool,
-}
-
-/// Trusted server certificates.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Certificates {
-    /// Any certificate: `sslmode=prefer` protects only against eavesdroppers, because it also accepts
-    /// connections without TLS.
-    Any,
-    /// Certificates for this host name that the system trusts.
-    System,
-    /// Certificates for this host name that are signed by a certificate in this PEM file.
-    File(PathBuf),
 }
 
 impl PostgresConfig {
@@ -117,7 +105,7 @@ impl PostgresConfig {
             None => (rest, ""),
         };
 
-        let mut connection: tokio_postgres::Config =
+        let url: tokio_postgres::Config =
             format!("postgresql://{address}")
                 .parse()
                 .map_err(|_quotes_the_url| {
@@ -126,19 +114,21 @@ impl PostgresConfig {
                         .to_owned(),
                 )
                 })?;
-        connection
-            .tcp_user_timeout(Duration::from_secs(5))
-            .keepalives_idle(Duration::from_secs(10))
-            .keepalives_interval(Duration::from_secs(3))
-            .keepalives_retries(3);
-        let parameters = Parameters::parse(connection, query)?;
+        let parameters = Parameters::parse(&url, query)?;
+        let ssl_mode = parameters.ssl_mode()?;
         let mut connection = parameters.driver;
-        let hosts = connection.get_hosts().len().max(connection.get_hostaddrs().len());
+        let (names, addresses) = (connection.get_hosts().len(), connection.get_hostaddrs().len());
+        let hosts = names.max(addresses);
         if hosts == 0 {
             return Err(InvalidUrl("the URL names no host".to_owned()));
         }
+        let ports = connection.get_ports().len();
+        if names.min(addresses) > 0 && names != addresses || ports > 1 && ports != hosts {
+            let problem = "the URL names different numbers of hosts, addresses and ports";
+            return Err(InvalidUrl(problem.to_owned()));
+        }
         connection
-            .ssl_mode(parameters.ssl_mode)
+            .ssl_mode(ssl_mode)
             .connect_timeout(parameters.connect_timeout.unwrap_or(TCP_TIMEOUT));
         let client = match (parameters.certificate, parameters.key) {
             _ if !parameters.uses_certificate => None,
@@ -151,9 +141,8 @@ impl PostgresConfig {
             connection,
             session_attrs: parameters.session_attrs,
             tls: Tls {
-                certificates: match (parameters.ssl_mode, parameters.root) {
-                    (SslMode::Require, Some(file)) => Certificates::File(file),
-                    (SslMode::Require, None) => Certificates::System,
+                certificates: match ssl_mode {
+                    SslMode::Require => parameters.roots.unwrap_or(Certificates::System),
                     _ => Certificates::Any,
                 },
                 client,
@@ -262,6 +251,27 @@ mod tests {
             Certificates::System
         );
         assert_eq!(
+            parse("sslrootcert=system").unwrap().tls.certificates,
+            Certificates::System
+        );
+        assert_eq!(
+            parse("sslrootcert=system").unwrap().connection.get_ssl_mode(),
+            SslMode::Require,
+            "as in libpq, connections without TLS are not accepted"
+        );
+        for weak in ["disable", "allow", "prefer"] {
+            for query in [
+                format!("sslmode={weak}&sslrootcert=system"),
+                format!("sslrootcert=system&sslmode={weak}"),
+            ] {
+                let error = parse(&query).unwrap_err().to_string();
+                assert!(
+                    error.starts_with("sslrootcert=system requires"),
+                    "{query}: {error}"
+                );
+            }
+        }
+        assert_eq!(
             parse("sslmode=require&sslrootcert=%2Fetc%2Fca.pem")
                 .unwrap()
                 .tls
@@ -270,6 +280,30 @@ mod tests {
         );
         let error = parse("sslmode=on").unwrap_err();
         assert!(error.to_string().starts_with("sslmode is"), "{error}");
+    }
+
+    #[test]
+    fn the_tls_versions_are_those_between_the_minimum_and_the_maximum() {
+        let versions = |min: &str, max: &str| {
+            let (min, max) = (
+                format!("ssl_min_protocol_version={min}"),
+                format!("ssl_max_protocol_version={max}"),
+            );
+            [format!("{min}&{max}"), format!("{max}&{min}")].map(|query| {
+                let config = PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
+                config.ok().map(|config| format!("{:?}", config.tls.versions))
+            })
+        };
+        for (min, max, expected) in [
+            ("", "", Some("[TLSv1_3, TLSv1_2]")),
+            ("TLSv1", "TLSv1.3", Some("[TLSv1_3, TLSv1_2]")),
+            ("TLSv1.3", "TLSv1.3", Some("[TLSv1_3]")),
+            ("TLSv1.2", "TLSv1.2", Some("[TLSv1_2]")),
+            ("TLSv1.3", "TLSv1.2", None),
+        ] {
+            let expected = expected.map(str::to_owned);
+            assert_eq!(versions(min, max), [expected.clone(), expected], "{min} to {max}");
+        }
     }
 
     #[test]
@@ -293,7 +327,7 @@ mod tests {
 
     #[test]
     fn each_parameter_of_libpq_is_honoured_ignored_or_rejected_by_its_name() {
-        // `conninfoOptions` of libpq 18 except those for debugging, with a value that is not the default.
+        // The `conninfoOptions` of libpq 18, except those for debugging, each with a value other than its default.
         for parameter in [
             "application_name=x",
             "channel_binding=require",
@@ -384,6 +418,10 @@ mod tests {
         let pooled = parse("pgbouncer=true&connection_limit=1&schema=public").unwrap();
         assert_eq!(pooled.pool_mode, PoolMode::Transaction);
         assert_eq!(pooled.ignored, ["connection_limit"]);
+        let ignored = parse("sslaccept=strict&search_path=public&TimeZone=UTC&autosave=always")
+            .unwrap()
+            .ignored;
+        assert_eq!(ignored, ["TimeZone", "autosave"]);
         assert_eq!(
             parse("pgbouncer=true&pool_mode=session").unwrap().pool_mode,
             PoolMode::Session
@@ -393,6 +431,9 @@ mod tests {
         assert_eq!(client, Some(("c.pem".into(), "k.pem".into())));
         for (query, expected) in [
             ("schema=app", "schema is not supported"),
+            ("search_path=app", "search_path is not supported"),
+            ("sslaccept=accept_invalid_certs", "sslaccept is not one of strict"),
+            ("sslidentity=c.p12", "sslidentity is not supported; use sslcert"),
             ("sslcert=c.pem", "sslcert and sslkey"),
             ("frobnicate=1", "unknown parameter `frobnicate`"),
             ("sslmod=require", "unknown parameter `sslmod`"),
@@ -416,7 +457,50 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_time_out_is_that_of_the_url_for_each_host() {
+    fn hosts_and_ports_of_the_query_string_replace_those_before_it() {
+        let servers = |url: &str| {
+            let connection = PostgresConfig::parse(url)?.connection;
+            let hosts = connection.get_hosts().iter().map(|host| match host {
+                Host::Tcp(name) => name.clone(),
+                Host::Unix(folder) => folder.display().to_string(),
+            });
+            let hosts = hosts.collect::<Vec<_>>().join(",");
+            Ok((
+                hosts,
+                connection.get_ports().to_vec(),
+                connection.get_hostaddrs().len(),
+            ))
+        };
+        for (url, hosts, ports, addresses) in [
+            ("postgres://u@h:5432/d?port=5433", "h", &[5433][..], 0),
+            ("postgres://u@h/d?port=5433", "h", &[5433], 0),
+            ("postgres://u@h:6432/d?host=i", "i", &[6432], 0),
+            ("postgres://u@h:1,i:2/d?host=j,k&port=3,4", "j,k", &[3, 4], 0),
+            ("postgres://u@h:1,i:2/d?port=3", "h,i", &[3], 0),
+            ("postgres://u@h/d?host=i&host=j&port=1&port=2", "j", &[2], 0),
+            ("postgres://u@/d?host=%2Ftmp", "/tmp", &[], 0),
+            (
+                "postgres://u@h/d?hostaddr=10.0.0.1,10.0.0.2&hostaddr=10.0.0.3",
+                "h",
+                &[5432],
+                1,
+            ),
+        ] {
+            let expected = (hosts.to_owned(), ports.to_vec(), addresses);
+            assert_eq!(servers(url), Ok::<_, InvalidUrl>(expected), "{url}");
+        }
+        for url in [
+            "postgres://u@h:1,i:2/d?host=j",
+            "postgres://u@h/d?port=1,2",
+            "postgres://u@h/d?hostaddr=10.0.0.1,10.0.0.2",
+        ] {
+            let error = servers(url).unwrap_err().to_string();
+            assert!(error.contains("different numbers of hosts"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_connect_timeout_of_the_url_applies_to_each_host() {
         let limit = |url: &str| PostgresConfig::parse(url).unwrap().connect_timeout;
         assert_eq!(limit("postgres://u@h/d"), Duration::from_secs(10));
         assert_eq!(
@@ -436,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_hosts_the_primary_is_the_one_that_accepts_writes() {
+    fn the_primary_is_the_one_of_several_hosts_that_accepts_writes() {
         let attrs = |url: &str, role| {
             let config = PostgresConfig::parse(url).unwrap();
             config.connection_to(role).get_target_session_attrs()

@@ -6,7 +6,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
 
-use super::{PostgresStore, connections::Params};
+use super::{
+    PostgresStore,
+    calls::{ClaimDelivery, CompleteDelivery},
+    connections::Params,
+};
 use crate::{
     domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, NotifiedEvent, Recipient, UserId},
     store::{
@@ -14,13 +18,13 @@ use crate::{
         outbox::lease_end,
         rows::{self, Utc},
         sql::{
-            CLAIM_DELIVERY, CLAIM_EVENT, COMPLETE_DELIVERY, FIND_DELIVERY, PURGE_DELIVERIES, PURGE_EVENTS,
-            RELEASE_DELIVERY, select_recipients,
+            CLAIM_EVENT, FIND_DELIVERY, PURGE_DELIVERIES, PURGE_EVENTS, RELEASE_DELIVERY, select_recipients,
         },
     },
 };
 
-/// Lets one task at a time claim an event of an author. A separate statement, so that the claim sees those before it.
+/// Serializes claims of the same author's events. It is a separate statement, so that a claim sees the claims
+/// committed while it waited for the lock.
 const LOCK_AUTHOR: Statement = Statement::new(
     "SELECT",
     "notified_events",
@@ -78,27 +82,32 @@ impl DeliveryStore for PostgresStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<DeliveryClaim> {
-        let until = Utc(lease_end(now, lease));
-        let claim: Params<'_> = &[&key.task_id, &key.recipient.0, &key.channel, &until, &Utc(now)];
-        if !self
-            .primary
-            .maintain(&CLAIM_DELIVERY, claim)
-            .await?
-            .rows
-            .is_empty()
-        {
+        let until = lease_end(now, lease);
+        let claim = ClaimDelivery {
+            key: key.clone(),
+            until,
+            now,
+        };
+        if self.groups.claimed_deliveries.run(&self.primary, claim).await? {
             return Ok(DeliveryClaim::Claimed);
         }
-        let found = self.primary.read(&FIND_DELIVERY, &claim[..3]).await?;
+        let params: Params<'_> = &[&key.task_id, &key.recipient.0, &key.channel];
+        let found = self.primary.read(&FIND_DELIVERY, params).await?;
         let found = found.first(|row| rows::delivery_claim(row, now))?;
         // A claim that was released between the two statements is available to the next caller.
         Ok(found.unwrap_or_else(|| DeliveryClaim::held(now, now)))
     }
 
     async fn complete_delivery(&self, key: &DeliveryKey, now: Timestamp) -> Result<()> {
-        let params: Params<'_> = &[&key.task_id, &key.recipient.0, &key.channel, &Utc(now)];
-        self.primary.maintain(&COMPLETE_DELIVERY, params).await?;
-        Ok(())
+        let delivery = CompleteDelivery {
+            key: key.clone(),
+            now,
+        };
+        Ok(self
+            .groups
+            .completed_deliveries
+            .run(&self.primary, delivery)
+            .await?)
     }
 
     async fn release_delivery(&self, key: &DeliveryKey) -> Result<()> {

@@ -6,7 +6,7 @@ use std::{error::Error as _, io};
 use tokio_postgres::error::{DbError, SqlState};
 
 pub(super) use crate::store::error::StatementError;
-use crate::store::{Constraint, StoreError};
+use crate::store::{Constraint, StoreError, error::SCHEMA_HINT};
 
 /// Result of a statement.
 pub(super) type Result<T, E = StatementError> = std::result::Result<T, E>;
@@ -21,7 +21,7 @@ impl StatementError {
         matches!(self.error, StoreError::UnsuitableValue(_))
     }
 
-    /// Whether nothing more is to be received: the server responded, or the connection was lost.
+    /// Whether no response is outstanding: the server responded, or the connection was lost.
     pub(super) fn was_received(&self) -> bool {
         self.code.is_some() || self.connection_lost
     }
@@ -66,9 +66,6 @@ impl From<tokio_postgres::Error> for StatementError {
 const POOLER_HINT: &str =
     " (behind a pooler in transaction mode, add pool_mode=transaction to the database URL)";
 
-/// Hint in errors that a missing or outdated schema causes.
-const SCHEMA_HINT: &str = " (run pressroom migrate)";
-
 /// Maps the server's error response.
 fn rejected(response: &DbError) -> StoreError {
     let state = response.code();
@@ -90,7 +87,10 @@ fn rejected(response: &DbError) -> StoreError {
         _ => "",
     };
     let message = format!("{}: {message}{hint}", state.code());
-    if rejects_value(state) {
+    if *state == SqlState::CHARACTER_NOT_IN_REPERTOIRE {
+        // Parameters are valid UTF-8 without NUL, so a row is the cause.
+        StoreError::Unavailable(format!("{}: a row has text that is not UTF-8", state.code()))
+    } else if rejects_value(state) {
         StoreError::UnsuitableValue(message)
     } else if is_temporary(state) || is_missing(state) {
         StoreError::Unavailable(message)
@@ -119,15 +119,15 @@ fn handled_constraint(constraint: &str) -> Option<Constraint> {
     }
 }
 
-/// Whether a parameter has a value that the database cannot store, because of its encoding (22P05, 22021), the
+/// Whether a parameter has a value that the database cannot store, because of its encoding (22P05), the
 /// length of a column in bytes (22001), its range (22003, 22008) or the size of an index entry (54000). The
 /// statements are constants, so data exceptions (22) have no other causes.
 fn rejects_value(state: &SqlState) -> bool {
     state.code().starts_with("22") || *state == SqlState::PROGRAM_LIMIT_EXCEEDED
 }
 
-/// Whether the database, schema, table, column, function, constraint or privilege that a statement needs does
-/// not exist.
+/// Whether the database, schema, table, column, function, constraint or privilege that a statement needs is
+/// missing.
 fn is_missing(state: &SqlState) -> bool {
     matches!(
         state.code(),
@@ -135,11 +135,14 @@ fn is_missing(state: &SqlState) -> bool {
     )
 }
 
-/// Whether the same statement may succeed later without a repair: connection failures (08), insufficient
-/// resources (53), operator intervention including statement time-outs (57), lost races (40001, 40P01), lock
-/// time-outs (55P03), and a standby that is about to be promoted (25006).
+/// Whether the state of the server or of other transactions is the cause, so that the same statement may succeed
+/// later: connection failures (08), insufficient resources (53), operator intervention including statement
+/// time-outs (57), failures of the disk or the operating system (58), damaged data (XX001, XX002), lost races
+/// (40001, 40P01), lock time-outs (55P03), and a standby that is about to be promoted (25006).
 fn is_temporary(state: &SqlState) -> bool {
     let code = state.code();
-    ["08", "53", "57"].iter().any(|class| code.starts_with(class))
-        || matches!(code, "40001" | "40P01" | "55P03" | "25006")
+    ["08", "53", "57", "58"]
+        .iter()
+        .any(|class| code.starts_with(class))
+        || matches!(code, "40001" | "40P01" | "55P03" | "25006" | "XX001" | "XX002")
 }

@@ -1,8 +1,8 @@
 //! The list of articles. One statement returns a page and the total from one snapshot, except for searches
 //! with many results.
 //!
-//! The total of all articles is the sum of `article_count_changes`, which triggers keep. All other totals are
-//! counted.
+//! The total of all articles is the sum of `article_count_changes`, which triggers maintain. All other totals
+//! are counted.
 
 use telemetry::Statement;
 use tokio::time::Instant;
@@ -22,19 +22,19 @@ use crate::{
     },
 };
 
-/// Maximum number of articles that are skipped from the start of the list of all articles. A page beyond is
+/// Maximum number of articles that are skipped from the start of the list of all articles. A page beyond that is
 /// read from the nearer end.
 const MAX_SKIPPED: i64 = 1_000;
 /// Maximum offset. The statements calculate with it and must not overflow.
 const MAX_OFFSET: i64 = i64::MAX / 2;
-/// Maximum number of results of a search that are read together. If there are more, the page is read in the
-/// order of the list, which soon finds enough of them.
+/// Maximum number of search results that are read together. If there are more, the page is read in the order of
+/// the list, which soon finds enough of them.
 const MAX_FOUND: i64 = 10_000;
 
 static LIST: Statements<(Shape, Plan)> = Statements::new(text);
 
-/// Replaces a batch of changes of the number of articles by their sum, if there are enough of them. Skips
-/// rows that another process is replacing.
+/// Replaces a batch of changes to the article count by their sum, if there are many of them. Skips rows that
+/// another process is replacing.
 const FOLD_COUNT: Statement = statement!(
     "DELETE article_count_changes",
     "
@@ -55,18 +55,18 @@ const FOLD_COUNT: Statement = statement!(
         SELECT count(*) FROM folded",
 );
 
-/// The way in which a page and its total are read.
+/// The way to read a page and its total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Plan {
-    /// All articles, whose number is kept.
+    /// All articles, whose number triggers maintain.
     All,
     /// All articles, from the nearer end of the index.
     AllFromNearerEnd,
-    /// Some articles, counted separately from the page.
+    /// The articles that pass a filter, counted separately from the page.
     Counted,
-    /// The results of a search, all of which are read, counted and sorted, up to one more than [`MAX_FOUND`].
+    /// The results of a search, which are all read, counted and sorted, up to one more than [`MAX_FOUND`].
     Found {
-        /// Whether an index of trigrams helps.
+        /// Whether the trigram index helps.
         by_trigrams: bool,
     },
     /// The results of a search in the order of the list, without a total.
@@ -93,8 +93,7 @@ fn text((shape, plan): (Shape, Plan)) -> String {
     };
     let mut filter = "true".to_owned();
     if shape.search {
-        // The planner does not know the pattern and always uses an index of trigrams if the condition allows
-        // it.
+        // The planner does not know the pattern, and always uses the trigram index if the condition allows it.
         let title = match plan {
             Plan::Found { by_trigrams: true } => "title",
             _ => "(title || '')",
@@ -119,8 +118,8 @@ fn text((shape, plan): (Shape, Plan)) -> String {
     let max = ListQuery::MAX_LIMIT + 1;
     let page = |rows: &str| format!("SELECT * FROM ({rows} {forwards} LIMIT {max} {skip}) AS page LIMIT $1");
     let articles = if shape.search {
-        // `OFFSET 0` makes the planner read the list in its order. It would underestimate the number of
-        // results, and read all articles to find them.
+        // `OFFSET 0` makes the planner read the list in its order. Otherwise it would underestimate the number
+        // of results, and read all articles to find them.
         let list = format!("SELECT * FROM articles WHERE {start} {forwards} OFFSET 0");
         page(&format!("SELECT * FROM ({list}) AS articles WHERE {filter}"))
     } else {
@@ -149,7 +148,7 @@ fn text((shape, plan): (Shape, Plan)) -> String {
             )",
             page = page(&format!("SELECT * FROM found WHERE {start}")),
         ),
-        // The limit of one of the branches is zero, and it is not executed.
+        // One of the branches has a limit of zero and is not executed.
         Plan::AllFromNearerEnd => format!(
             "total AS ({kept}), page AS (
                 (
@@ -234,23 +233,23 @@ pub(super) async fn list_articles(
     if let Some(search) = &query.search {
         return find(server, totals, query, search, &params).await;
     }
-    let (statement, is_short) = if shape.filters() {
-        (LIST.get((shape, Plan::Counted)), false)
+    let plan = if shape.filters() {
+        Plan::Counted
     } else if skipped > MAX_SKIPPED {
-        (LIST.get((shape, Plan::AllFromNearerEnd)), false)
+        Plan::AllFromNearerEnd
     } else {
-        (LIST.get((shape, Plan::All)), true)
+        Plan::All
     };
-    let result = if is_short {
-        server.list(statement, &params).await?
-    } else {
-        server.search(statement, &params).await?
+    let statement = LIST.get((shape, plan));
+    let result = match plan {
+        Plan::All => server.list(statement, &params).await?,
+        _ => server.search(statement, &params).await?,
     };
     let (articles, total) = read(&result)?;
     Ok(articles.page(query, total.unwrap_or_default()))
 }
 
-/// Reads a page of the results of a search.
+/// Reads a page of search results.
 async fn find(
     server: &Connections,
     totals: &SearchTotals,
@@ -283,7 +282,7 @@ async fn find(
 /// The articles that a statement returned.
 struct Found {
     articles: Vec<Article>,
-    /// Their number, with those that do not fit into the maximum size of a page.
+    /// Number of articles found, including those that exceed the maximum size of a page.
     count: usize,
 }
 
@@ -321,7 +320,7 @@ fn corrected(page: ArticlePage, query: &ListQuery) -> ArticlePage {
     ArticlePage { total, ..page }
 }
 
-/// Folds up to `limit` changes of the number of articles, and returns their number.
+/// Replaces up to `limit` changes to the article count by their sum, and returns their number.
 pub(super) async fn fold_count(primary: &Primary, limit: i64) -> Result<u64, StatementError> {
     let folded = primary.maintain(&FOLD_COUNT, &[&limit]).await?;
     let folded: Option<i64> = folded.first(|row| row.try_get("count"))?;

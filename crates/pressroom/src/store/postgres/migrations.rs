@@ -13,7 +13,7 @@ use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
 
 use super::{
     config::{PostgresConfig, Role},
-    connections::{Connections, Connector, Timeouts},
+    connections::{Connections, Connector, Settings},
     error::StatementError,
 };
 use crate::store::{Access, DatabaseState, Migrated, SchemaVersion, StoreError, sql::NEWEST_MIGRATION};
@@ -45,11 +45,12 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
     reason = "no request waits for a migration, and the statements come from the migration files"
 )]
 pub async fn migrate(config: &PostgresConfig) -> Result<Migrated, StoreError> {
-    let timeouts = Timeouts {
-        statement: STATEMENT_TIMEOUT,
-        lock: TABLE_LOCK_TIMEOUT,
+    let settings = Settings {
+        statement_timeout: STATEMENT_TIMEOUT,
+        lock_timeout: TABLE_LOCK_TIMEOUT,
+        scans: true,
     };
-    let connector = Connector::new(config, Role::Primary, timeouts)
+    let connector = Connector::new(config, Role::Primary, settings)
         .map_err(|error| StoreError::Failed(error.to_string()))?;
     let open = || connector.open_in_time().map_err(StoreError::Unavailable);
     let (lock, lock_driver) = open().await?;

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod articles;
+mod calls;
 mod config;
 mod connections;
 mod deliveries;
@@ -22,16 +23,17 @@ mod value;
 
 use std::sync::Arc;
 
+use self::{
+    calls::StatementGroups,
+    connections::{Connections, Primary},
+    replica::Replica,
+    search_totals::SearchTotals,
+};
 pub use self::{
     config::{InvalidUrl, PostgresConfig, Sizes},
     connections::SetupError,
     migrations::migrate,
     title_index::{TitleIndex, index_titles},
-};
-use self::{
-    connections::{Connections, Primary},
-    replica::Replica,
-    search_totals::SearchTotals,
 };
 use crate::domain::UserId;
 
@@ -43,6 +45,7 @@ pub struct PostgresStore {
     primary: Arc<Primary>,
     replica: Option<Replica>,
     search_totals: SearchTotals,
+    groups: StatementGroups,
 }
 
 impl PostgresStore {
@@ -52,10 +55,12 @@ impl PostgresStore {
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub fn connect(config: &PostgresConfig) -> Result<Self, SetupError> {
+        let primary = Arc::new(Primary::open(config)?);
         Ok(Self {
-            primary: Arc::new(Primary::open(config)?),
             replica: None,
             search_totals: SearchTotals::default(),
+            groups: StatementGroups::new(&primary),
+            primary,
         })
     }
 

@@ -17,26 +17,37 @@ use crate::{
     },
 };
 
+/// Makes the commit of a statement asynchronous, in its `WITH` clause. If PostgreSQL crashes within a second, the statement
+/// may have done nothing: the tasks are claimed and published again under the same ids. It is part of the statement,
+/// because a setting of the session does not survive a pooler.
+macro_rules! asynchronous_commit {
+    () => {
+        "(SELECT set_config('synchronous_commit', 'off', true)) AS asynchronous"
+    };
+}
+pub(super) use asynchronous_commit;
+
 /// Skips rows that another process is claiming instead of waiting for them.
 const CLAIM_OUTBOX: Statement = statement!(
     "UPDATE outbox",
     "
-        WITH waiting AS (
-            SELECT id
-            FROM outbox
-            WHERE claimable_at <= $1
-            ORDER BY id
-            LIMIT $3
-            FOR UPDATE SKIP LOCKED
-        ), claimed AS (
+        WITH claimed AS (
             UPDATE outbox
             SET claimable_at = $2, attempts = attempts + 1
-            FROM waiting
-            WHERE outbox.id = waiting.id
-            RETURNING outbox.*
+            WHERE id = ANY (ARRAY(
+                SELECT id
+                FROM outbox
+                WHERE claimable_at <= $1
+                ORDER BY id
+                LIMIT $3
+                FOR UPDATE SKIP LOCKED
+            ))
+            RETURNING *
         )
         SELECT id, task_id, name, args, trace, created_at, attempts
-        FROM claimed
+        FROM claimed, ",
+    asynchronous_commit!(),
+    "
         ORDER BY id",
 );
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
 
-use super::{PostgresStore, connections::Params};
+use super::{PostgresStore, connections::Params, outbox::asynchronous_commit};
 use crate::{
     domain::{PublishedBatch, PublishedTask},
     store::{
@@ -25,7 +25,8 @@ const RECORD_PUBLISHED: Statement = statement!(
         INSERT INTO published_tasks
             (id, task_id, name, args, trace, created_at, sends, log_id, batch, published_at)
         SELECT id, task_id, name, args, trace, created_at, sends + 1, $2, $3, $4
-        FROM published",
+        FROM published, ",
+    asynchronous_commit!(),
 );
 
 const PUBLISHED_TASKS: Statement = statement!(
@@ -38,24 +39,30 @@ const PUBLISHED_TASKS: Statement = statement!(
         LIMIT $2",
 );
 
-/// Keeps the id of each row, so that the oldest tasks are published first.
+/// Keeps the id of each row, so that the oldest tasks are published first. Compares `sends`, because another
+/// process may have moved a row back and published it again since it was read.
 const REPUBLISH: Statement = statement!(
     "INSERT outbox",
     "
         WITH lost AS (
             DELETE FROM published_tasks
-            WHERE id = ANY ($1)
+            WHERE (id, sends) IN (SELECT * FROM unnest($1::bigint[], $2::integer[]))
             RETURNING id, task_id, name, args, trace, created_at, sends
         )
         INSERT INTO outbox (id, task_id, name, args, trace, created_at, claimable_at, sends)
         OVERRIDING SYSTEM VALUE
-        SELECT id, task_id, name, args, trace, created_at, $2, sends
+        SELECT id, task_id, name, args, trace, created_at, $3, sends
         FROM lost",
 );
 
 const DELETE_PUBLISHED: Statement = statement!(
     "DELETE published_tasks",
-    "DELETE FROM published_tasks WHERE id = ANY ($1)",
+    "
+        DELETE FROM published_tasks
+        USING ",
+    asynchronous_commit!(),
+    "
+        WHERE (id, sends) IN (SELECT * FROM unnest($1::bigint[], $2::integer[]))",
 );
 
 #[async_trait]
@@ -72,13 +79,20 @@ impl PublishedTaskStore for PostgresStore {
         Ok(tasks.all(rows::published_task)?)
     }
 
-    async fn republish(&self, ids: &[i64], now: Timestamp) -> Result<u64> {
-        let params: Params<'_> = &[&ids, &Utc(now)];
+    async fn republish(&self, tasks: &[PublishedTask], now: Timestamp) -> Result<u64> {
+        let (ids, sends) = publications(tasks);
+        let params: Params<'_> = &[&ids, &sends, &Utc(now)];
         Ok(self.primary.maintain(&REPUBLISH, params).await?.affected)
     }
 
-    async fn delete_published(&self, ids: &[i64]) -> Result<()> {
-        self.primary.maintain(&DELETE_PUBLISHED, &[&ids]).await?;
+    async fn delete_published(&self, tasks: &[PublishedTask]) -> Result<()> {
+        let (ids, sends) = publications(tasks);
+        self.primary.maintain(&DELETE_PUBLISHED, &[&ids, &sends]).await?;
         Ok(())
     }
+}
+
+/// Returns the columns that identify each publication of a task: the row's id and its number of publications.
+fn publications(tasks: &[PublishedTask]) -> (Vec<i64>, Vec<i32>) {
+    tasks.iter().map(|task| (task.id, task.sends)).unzip()
 }

@@ -1,4 +1,4 @@
-//! Totals of searches with many results, remembered for a moment.
+//! Totals of searches with many results, remembered for a few seconds.
 //!
 //! Counting many results takes much longer than finding a page of them, so the following pages, and other
 //! callers with the same search, use the previous count. It is used until it is as old as [`LIFETIME`];
@@ -35,7 +35,7 @@ impl SearchTotals {
         (now < found.counted + LIFETIME).then_some(found.total)
     }
 
-    /// Remembers a total. If memory runs out, the oldest totals are forgotten.
+    /// Remembers a total, and forgets the oldest ones that no longer fit into [`MAX_BYTES`].
     pub(super) fn insert(&self, search: &str, total: i64, now: Instant) {
         if size(search) > MAX_BYTES {
             return;

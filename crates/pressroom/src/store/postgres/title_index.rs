@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 use super::{
     config::{PostgresConfig, Role},
-    connections::{Connector, Driver, Timeouts},
+    connections::{Connector, Driver, Settings},
 };
 use crate::store::StoreError;
 
@@ -20,8 +20,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
 /// Allows one builder at a time. The lock belongs to an open transaction, so it is released when the
-/// connection closes, even behind a pooler. Others do not wait for it: the build waits for their
-/// transactions.
+/// connection closes, even behind a pooler. Other processes do not wait for the lock, because the build would
+/// wait for their transactions.
 const LOCK: &str = "
     BEGIN;
     SET LOCAL idle_in_transaction_session_timeout TO 0;
@@ -39,32 +39,32 @@ const CREATE_EXTENSION: &str = "CREATE EXTENSION IF NOT EXISTS pg_trgm";
 
 const DROP: &str = "DROP INDEX CONCURRENTLY IF EXISTS ix_articles_title_trigrams";
 
-/// The trigram index of titles after [`index_titles`].
+/// State of the trigram index of titles after [`index_titles`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TitleIndex {
-    /// It existed already.
+    /// The index already existed.
     Present,
-    /// It was built.
+    /// The index was built.
     Built,
-    /// Another process is building it.
+    /// Another process is building the index.
     InProgress,
-    /// It cannot be built, for this reason.
+    /// The index cannot be built, for this reason.
     Unavailable(String),
 }
 
-/// Builds the trigram index of titles if it is missing and the server has `pg_trgm`, which is created if
-/// possible.
+/// Builds the trigram index of titles if it is missing, after creating the extension `pg_trgm` if necessary.
 ///
 /// Requests are not blocked during the build. An index that an interrupted build left behind is replaced.
 ///
 /// # Errors
 /// [`StoreError`] if the database is unreachable or the schema is missing.
 pub async fn index_titles(config: &PostgresConfig) -> Result<TitleIndex, StoreError> {
-    let timeouts = Timeouts {
-        statement: STATEMENT_TIMEOUT,
-        lock: STATEMENT_TIMEOUT,
+    let settings = Settings {
+        statement_timeout: STATEMENT_TIMEOUT,
+        lock_timeout: STATEMENT_TIMEOUT,
+        scans: true,
     };
-    let connector = Connector::new(config, Role::Primary, timeouts)
+    let connector = Connector::new(config, Role::Primary, settings)
         .map_err(|error| StoreError::Failed(error.to_string()))?;
     let (lock, lock_driver) = connector.open_in_time().await.map_err(StoreError::Unavailable)?;
     let _lock_driver = Aborted(lock_driver);
@@ -115,14 +115,14 @@ async fn build(lock: &Client, client: &Client) -> Result<TitleIndex, StoreError>
         extension = find(client).await?.0;
     }
     let schema = extension.ok_or_else(StoreError::no_row)?;
-    // The operator class may be in a schema outside of the search path. A short list of pending entries keeps
+    // The operator class may be in a schema outside the search path. A short list of pending entries keeps
     // the writer that merges it into the index fast.
     let create = format!(
         "CREATE INDEX CONCURRENTLY ix_articles_title_trigrams ON articles
         USING gin (title {schema}.gin_trgm_ops) WITH (gin_pending_list_limit = 256)"
     );
     if let Err(error) = client.batch_execute(&create).await {
-        // Otherwise writers would maintain an index that no search uses. The next call also drops it.
+        // Otherwise writers would maintain an index that no search uses. If this fails, the next call drops it.
         let _dropped = client.batch_execute(DROP).await;
         return unavailable(error);
     }

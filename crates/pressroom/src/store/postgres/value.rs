@@ -11,12 +11,12 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
-use crate::store::rows::{Column, Columns, Id, Json, Utc};
+use crate::store::rows::{Column, Columns, Id, Json, Text, Utc};
 
 /// PostgreSQL's epoch, 2000-01-01, in microseconds since the Unix epoch.
 const EPOCH: i64 = 946_684_800_000_000;
 
-/// The oldest time of a `timestamp`, in microseconds since PostgreSQL's epoch.
+/// The earliest `timestamp`, in microseconds since PostgreSQL's epoch.
 const OLDEST: i64 = -211_813_488_000_000_000;
 
 impl<'a> FromSql<'a> for Utc {
@@ -39,13 +39,24 @@ impl<'a> FromSql<'a> for Utc {
 
 impl ToSql for Utc {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        // Older times, which clients can send in entity tags, equal no stored time in any case.
+        // Clients can send times before `OLDEST` in entity tags. Clamping them is safe, because no row has
+        // such a time.
         out.put_i64(self.0.as_microsecond().saturating_sub(EPOCH).max(OLDEST));
         Ok(IsNull::No)
     }
 
     accepts!(TIMESTAMP);
     to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Text {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self::decode(raw))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <String as FromSql>::accepts(ty)
+    }
 }
 
 impl<'a> FromSql<'a> for Id {

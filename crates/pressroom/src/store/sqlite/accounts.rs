@@ -1,5 +1,5 @@
-//! Users, revoked tokens and ended sessions. E-mail addresses are stored as typed; another column contains them in lower case
-//! and makes them unique.
+//! Users, revoked tokens and ended sessions. E-mail addresses are stored as typed; another column contains them
+//! in lower case and makes them unique.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use crate::{
     store::{
         AccountStore, Result, StoreError,
         rows::{self, Utc},
-        sql::{END_SESSIONS, FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
+        sql::{END_SESSIONS, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
     },
 };
 
@@ -48,7 +48,7 @@ const FIND_CREDENTIALS: Statement = find_credentials!("email_folded = ?1");
 
 const FIND_CREDENTIALS_BY_ID: Statement = find_credentials!("id = ?1");
 
-/// Reads one entry of the index for each scheme, not one for each user.
+/// Reads one index entry per scheme, not one per user.
 const PASSWORD_SCHEMES: Statement = statement!(
     "SELECT users",
     "
@@ -92,6 +92,18 @@ const UPDATE_USER: Statement = statement!(
 const UPGRADE_PASSWORD_HASH: Statement = statement!(
     "UPDATE users",
     "UPDATE users SET password_hash = ?3 WHERE id = ?1 AND password_hash = ?2",
+);
+
+/// `$1` is the token, `$2` the user.
+const FIND_SESSION: Statement = statement!(
+    "SELECT users",
+    "SELECT ",
+    user_columns!(),
+    ", EXISTS (SELECT 1 FROM revoked_tokens WHERE token_key = $1) AS revoked,
+            generation, ended_at, kept_token
+        FROM users
+        LEFT JOIN ended_sessions ON user_id = id
+        WHERE id = $2",
 );
 
 #[async_trait]

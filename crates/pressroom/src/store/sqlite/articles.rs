@@ -150,7 +150,7 @@ impl ArticleStore for SqliteStore {
         list::list_articles(self, query).await
     }
 
-    /// Returns zero: the number of articles is a single row.
+    /// Returns zero: the article count is a single row.
     async fn fold_article_count(&self, _limit: i64) -> Result<u64> {
         Ok(0)
     }
@@ -163,11 +163,11 @@ impl ArticleStore for SqliteStore {
         viewer: UserId,
         task: NewOutboxTask,
     ) -> Result<Option<Article>> {
-        let notifies = changes != ArticleChanges::default();
         self.write(&UPDATE_ARTICLE, move |db| {
-            if !may_change(db, id.0, &precondition)? {
+            let current = find_as_seen(db, id.0, None)?;
+            let Some(current) = current.filter(|article| precondition.holds(article.updated_at)) else {
                 return Ok(None);
-            }
+            };
             let params = params![
                 id.0,
                 changes.title,
@@ -177,7 +177,7 @@ impl ArticleStore for SqliteStore {
                 Utc(task.created_at),
             ];
             db.execute(&UPDATE_ARTICLE, params)?;
-            if notifies {
+            if changes.alter(&current) {
                 outbox::insert(db, &task, id.0)?;
             }
             find_as_seen(db, id.0, Some(viewer))

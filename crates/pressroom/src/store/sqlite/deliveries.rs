@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::params;
+use telemetry::Statement;
 
 use super::SqliteStore;
 use crate::{
@@ -14,11 +15,35 @@ use crate::{
         outbox::lease_end,
         rows::{self, Id, Utc},
         sql::{
-            CLAIM_DELIVERY, CLAIM_EVENT, COMPLETE_DELIVERY, FIND_DELIVERY, PURGE_DELIVERIES, PURGE_EVENTS,
-            RELEASE_DELIVERY, select_recipients,
+            CLAIM_EVENT, FIND_DELIVERY, PURGE_DELIVERIES, PURGE_EVENTS, RELEASE_DELIVERY, select_recipients,
+            statement,
         },
     },
 };
+
+/// Returns a row only to a caller that may deliver: the first one, or the first one after the lease expired.
+/// `$4` is the end of the new lease, and `$5` the current time.
+const CLAIM_DELIVERY: Statement = statement!(
+    "INSERT notification_deliveries",
+    "
+        INSERT INTO notification_deliveries AS held (task_id, recipient_id, channel, claimed_until)
+        VALUES ($1, $2, $3, $4)
+        ON CONFLICT (task_id, recipient_id, channel) DO UPDATE
+        SET claimed_until = excluded.claimed_until
+        WHERE held.delivered_at IS NULL AND held.claimed_until <= $5
+        RETURNING true",
+);
+
+/// Inserts the row if the claim no longer exists, because every completed delivery must be recorded.
+const COMPLETE_DELIVERY: Statement = statement!(
+    "INSERT notification_deliveries",
+    "
+        INSERT INTO notification_deliveries
+            (task_id, recipient_id, channel, claimed_until, delivered_at)
+        VALUES ($1, $2, $3, $4, $4)
+        ON CONFLICT (task_id, recipient_id, channel) DO UPDATE
+        SET delivered_at = excluded.delivered_at",
+);
 
 #[async_trait]
 impl DeliveryStore for SqliteStore {

@@ -3,12 +3,13 @@
 use rusqlite::ErrorCode;
 
 pub(super) use crate::store::error::StatementError;
-use crate::store::{Constraint, StoreError};
+use crate::store::{Constraint, StoreError, error::SCHEMA_HINT};
 
 impl From<rusqlite::Error> for StatementError {
     fn from(error: rusqlite::Error) -> Self {
         let message = error.to_string();
-        let temporary = matches!(
+        // The state of the file or its disk; no statement causes these.
+        let unusable = matches!(
             error.sqlite_error_code(),
             Some(
                 ErrorCode::DatabaseBusy
@@ -18,6 +19,7 @@ impl From<rusqlite::Error> for StatementError {
                     | ErrorCode::SystemIoFailure
                     | ErrorCode::CannotOpen
                     | ErrorCode::OperationInterrupted
+                    | ErrorCode::DatabaseCorrupt
             )
         );
         // The message names the columns, each of which has one unique constraint.
@@ -25,7 +27,9 @@ impl From<rusqlite::Error> for StatementError {
             StoreError::Conflict(Constraint::UserEmail)
         } else if message.contains("articles.slug") {
             StoreError::Conflict(Constraint::ArticleSlug)
-        } else if temporary {
+        } else if is_missing(&message) {
+            StoreError::Unavailable(format!("{message}{SCHEMA_HINT}"))
+        } else if unusable {
             StoreError::Unavailable(message)
         } else {
             StoreError::Failed(message)
@@ -36,4 +40,11 @@ impl From<rusqlite::Error> for StatementError {
             connection_lost: false,
         }
     }
+}
+
+/// Whether the table or column that a statement needs does not exist. SQLite has no error code for this.
+fn is_missing(message: &str) -> bool {
+    ["no such table", "no such column", "has no column named"]
+        .iter()
+        .any(|missing| message.contains(missing))
 }

@@ -21,7 +21,7 @@ impl HealthStore for SqliteStore {
             applied: applied.flatten(),
             needed: migrations::newest(),
         };
-        // A file that cannot be written is reported by its first write.
+        // If the file is not writable, the first write reports it.
         let access = Access::ReadWrite;
         Ok(DatabaseState { schema, access })
     }

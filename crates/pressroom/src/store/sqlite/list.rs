@@ -1,6 +1,6 @@
 //! The list of articles, read by two statements that see the same snapshot.
 //!
-//! A trigger keeps the number of all articles. Other totals are counted.
+//! Triggers maintain the number of all articles. Other totals are counted.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Maximum wait for other pages.
+/// Maximum wait until a page may be read.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 static PAGE: Statements<Shape> = Statements::new(page);
@@ -27,9 +27,11 @@ static COUNT: Statements<Shape> = Statements::new(count);
 
 const COUNT_ALL: Statement = statement!("SELECT article_count", "SELECT articles FROM article_count",);
 
-/// The parameters are the viewer, those of the filter, the cursor, the number of articles and the offset. The
-/// inner query reads skipped articles from the index only. `CROSS JOIN` makes SQLite run it first, and return the
-/// articles in its order; sorting them would read the texts of all of them into memory.
+/// Returns the statement that reads a page. Its parameters are the viewer, those of the filter, the cursor, the
+/// number of articles and the offset.
+///
+/// The inner query reads skipped articles from the index only. `CROSS JOIN` makes SQLite run it first, and return
+/// the articles in its order; sorting them would read all of their texts into memory.
 fn page(shape: Shape) -> String {
     let (start, skip) = if shape.after {
         (
@@ -61,7 +63,8 @@ fn count(shape: Shape) -> String {
     format!("SELECT count(*) FROM articles AS article WHERE {}", filter(shape))
 }
 
-/// The parameters are the search text, the author and the viewer, if the query needs them.
+/// Returns the condition for the articles of a query. Its parameters are the search text, the author and the
+/// viewer, as far as the query needs them.
 fn filter(shape: Shape) -> String {
     let mut filter = "true".to_owned();
     if shape.search {
@@ -127,7 +130,7 @@ pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Resu
         }
         let mut articles = VecDeque::new();
         let (mut found, mut bytes) = (0, 0);
-        // Of the articles that do not fit into the maximum size together, the last ones are dropped.
+        // If the articles together exceed the maximum size, the last ones are dropped.
         let keep = |row: &Row<'_>| {
             let article = rows::article(row)?;
             found += 1;

@@ -7,7 +7,7 @@ use rusqlite::{
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
 };
 
-use crate::store::rows::{Column, Columns, Id, Json, Utc};
+use crate::store::rows::{Column, Columns, Id, Json, Text, Utc};
 
 impl ToSql for Utc {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -21,6 +21,15 @@ impl FromSql for Utc {
         Timestamp::from_microsecond(micros)
             .map(Self)
             .map_err(|_out_of_range| FromSqlError::OutOfRange(micros))
+    }
+}
+
+impl FromSql for Text {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value {
+            ValueRef::Text(bytes) => Ok(Self::decode(bytes)),
+            _ => Err(FromSqlError::InvalidType),
+        }
     }
 }
 

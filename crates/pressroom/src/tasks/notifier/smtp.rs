@@ -11,7 +11,7 @@ use lettre::{
 
 use super::{Channel, Notification, NotifyError, headline, one_line};
 
-/// Time-out of sending a message.
+/// Time-out for sending a message.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Channel that sends an e-mail for each notification, over a pool of connections.

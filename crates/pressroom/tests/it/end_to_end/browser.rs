@@ -1,13 +1,12 @@
-//! Pages in Chromium: the observatory's and the API's documentation. The scripts in `tests/browser` have the
-//! steps.
+//! Pages in Chromium: the observatory's pages and the API's documentation. The scripts in `tests/browser` perform
+//! the steps.
 
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-    process::Command,
+use std::{ffi::OsStr, path::Path, process::Command};
+
+use crate::support::{
+    postgres_server::free_port,
+    process::{self, required, succeeds},
 };
-
-use crate::support::{postgres_server::free_port, process};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_observatorys_pages_work_in_a_browser() {
@@ -41,29 +40,15 @@ async fn the_documentation_page_sends_each_parameter_where_it_belongs() {
     assert!(process.terminate().await.success());
 }
 
-/// Runs a script, which fails with the first wrong step.
+/// Runs a script, which exits with an error at the first failed step.
 fn run(script: &str, arguments: &[&OsStr]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/browser")
         .join(script);
-    let output = Command::new("node")
-        .arg(script)
+    let mut node = Command::new("node");
+    node.arg(script)
         .args(arguments)
         .arg(required("TEST_BROWSER"))
-        .arg(required("TEST_BROWSER_MODULES"))
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{printed}");
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the environment tells tests where the browser is"
-)]
-fn required(variable: &str) -> PathBuf {
-    let named = std::env::var(variable);
-    named
-        .unwrap_or_else(|_| panic!("{variable} must be set for the test in a browser; scripts/test sets it"))
-        .into()
+        .arg(required("TEST_BROWSER_MODULES"));
+    succeeds(&mut node);
 }

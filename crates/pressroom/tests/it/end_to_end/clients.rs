@@ -35,7 +35,7 @@ async fn processes_share_rate_limits_and_log_once_when_they_cannot() {
         assert_eq!(login(first, "nobody@example.com").await, 401);
     }
     assert_eq!(login(first, "nobody@example.com").await, 429);
-    eventually("the line in the log", async || {
+    eventually("the log line", async || {
         one.output().contains(ALONE).then_some(())
     })
     .await;
@@ -73,7 +73,7 @@ async fn the_span_of_a_request_names_the_client_behind_the_proxy() {
         .await;
         let address = text(&span.1.attributes, "client.address");
         assert_eq!(address.as_deref(), Some(client));
-        // Both processes write into one file.
+        // Both processes write to the same file.
         assert_eq!(
             serve.output().matches(UNTRUSTED).count(),
             warnings,

@@ -146,7 +146,7 @@ async fn an_update_is_delivered_to_the_webhook_as_a_signed_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_are_notified_of_one_edit_an_hour_and_of_few_articles_of_one_author() {
+async fn readers_are_notified_of_one_edit_per_hour_and_of_a_limited_number_of_articles() {
     let webhook = Webhook::start().await;
     let folder = process::Folder::new();
     let url = webhook.url();
@@ -193,13 +193,13 @@ async fn readers_are_notified_of_one_edit_an_hour_and_of_few_articles_of_one_aut
         create(title).await;
     }
     // In embedded mode, a task remains in the outbox until it is done.
-    eventually("all tasks", async || {
+    eventually("all tasks to finish", async || {
         let database = rusqlite::Connection::open(folder.path().join("data/pressroom.db")).unwrap();
         let tasks = database.query_row("SELECT count(*) FROM outbox", [], |row| row.get::<_, i64>(0));
         (tasks.unwrap() == 0).then_some(())
     })
     .await;
-    // The receiver rejects the first request, which is repeated with the same id.
+    // The receiver rejects the first request, which is retried with the same id.
     let ids = |kind: &str| {
         let received = webhook.received().into_iter();
         let of_kind = received.filter(|request| request.body.contains(kind));

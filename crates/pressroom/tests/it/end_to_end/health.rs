@@ -1,4 +1,4 @@
-//! Health and the log name the reason requests cannot be served, and the remedy.
+//! Health endpoints and the log, which name the reason that requests cannot be served, and the remedy.
 #![expect(clippy::disallowed_methods, reason = "the tests change the database directly")]
 
 use std::{net::SocketAddr, process::Output};
@@ -9,25 +9,15 @@ use super::installation::Installation;
 use crate::support::{
     eventually,
     postgres::{self, Database},
-    postgres_server::{Server, free_port},
+    postgres_server::Server,
     process::{self, Process},
     raw,
 };
 
 /// Starts the API without waiting until it is ready.
 async fn serve(installation: &Installation) -> (Process, SocketAddr) {
-    let port = free_port();
-    let text = port.to_string();
-    let variables = installation.variables();
-    let variables: Vec<_> = variables
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .chain([("HOST", "127.0.0.1"), ("PORT", &text)])
-        .collect();
-    let mut process = process::start("serve", &["serve"], &variables, installation.folder());
-    let api = SocketAddr::from(([127, 0, 0, 1], port));
-    process.wait_for_ok(api, "/api/health/live").await;
-    (process, api)
+    let variables = installation.variables(&[]);
+    process::start_api_until_ok("/api/health/live", &["serve"], &variables, installation.folder()).await
 }
 
 async fn get(api: SocketAddr, target: &str) -> (u16, Value) {
@@ -60,15 +50,12 @@ async fn a_missing_or_old_schema_is_reported_with_the_remedy() {
     let installation = Installation::unmigrated(database.url.clone(), Some(database)).await;
     let (serve, api) = serve(&installation).await;
     let worker = installation.worker();
-    let reason = "schema is at none, this release needs V";
-    serve.wait_for_output(reason).await;
-    worker.wait_for_output(reason).await;
+    let start = "schema is at none, this release needs V";
+    serve.wait_for_output(start).await;
+    worker.wait_for_output(start).await;
     let (_, ready) = get(api, "/api/health/ready").await;
     let reason = ready["error"]["message"].as_str().unwrap();
-    assert!(
-        reason.starts_with("schema is at none, this release needs V"),
-        "{reason}"
-    );
+    assert!(reason.starts_with(start), "{reason}");
     assert!(reason.ends_with(": run pressroom migrate"), "{reason}");
     assert_reason(&serve, api, reason).await;
     assert!(!healthcheck(api, &["--ready"]).status.success());
@@ -149,7 +136,7 @@ async fn a_read_only_database_is_reported() {
     assert!(reason.starts_with("the database is read-only"), "{reason}");
     assert_reason(&serve, api, reason).await;
 
-    // The setting does not prevent this statement, which runs outside of a transaction.
+    // A read-only server still accepts ALTER SYSTEM.
     set("off").await;
     eventually("readiness to return", async || {
         (get(api, "/api/health/ready").await.0 == 200).then_some(())
@@ -159,7 +146,7 @@ async fn a_read_only_database_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_check_of_readiness_does_not_depend_on_redis() {
+async fn the_readiness_check_does_not_depend_on_redis() {
     let installation = Installation::new().await;
     let (_serve, api) = installation.serve().await;
     assert!(healthcheck(api, &[]).status.success());

@@ -19,7 +19,7 @@ use crate::support::{
 /// An installation for one test.
 pub(super) struct Installation {
     folder: Folder,
-    database_url: String,
+    variables: Vec<(&'static str, String)>,
     /// Database on the shared server, dropped with the installation.
     _database: Option<Database>,
     pub(super) redis: RedisServer,
@@ -43,18 +43,33 @@ impl Installation {
 
     /// Like [`Installation::on`], without migrating the database.
     pub(super) async fn unmigrated(database_url: String, database: Option<Database>) -> Self {
+        let redis = RedisServer::start();
+        let otlp = Receiver::start().await;
+        let mail = MailServer::start().await;
+        let variables = vec![
+            ("APP_ENV", "production".to_owned()),
+            ("SECRET_KEY", "0123456789abcdef0123456789abcdef".to_owned()),
+            ("DATABASE_URL", database_url),
+            ("REDIS_URL", redis.url()),
+            ("SMTP_URL", mail.url()),
+            ("SMTP_FROM", "Press <press@example.com>".to_owned()),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url()),
+            ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
+            ("OTEL_BLRP_SCHEDULE_DELAY", "100".to_owned()),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "200".to_owned()),
+        ];
         Self {
             folder: Folder::new(),
-            database_url,
+            variables,
             _database: database,
-            redis: RedisServer::start(),
-            otlp: Receiver::start().await,
-            mail: MailServer::start().await,
+            redis,
+            otlp,
+            mail,
         }
     }
 
     pub(super) fn migrate(&self) {
-        let migrated = process::run(&["migrate"], &[("DATABASE_URL", &self.database_url)]);
+        let migrated = process::run(&["migrate"], &[("DATABASE_URL", self.variable("DATABASE_URL"))]);
         assert!(
             migrated.status.success(),
             "{}",
@@ -66,26 +81,20 @@ impl Installation {
         self.folder.path()
     }
 
-    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("APP_ENV", "production".to_owned()),
-            ("SECRET_KEY", "0123456789abcdef0123456789abcdef".to_owned()),
-            ("DATABASE_URL", self.database_url.clone()),
-            ("REDIS_URL", self.redis.url()),
-            ("SMTP_URL", self.mail.url()),
-            ("SMTP_FROM", "Press <press@example.com>".to_owned()),
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", self.otlp.url()),
-            ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
-            ("OTEL_BLRP_SCHEDULE_DELAY", "100".to_owned()),
-            ("OTEL_METRIC_EXPORT_INTERVAL", "200".to_owned()),
-        ]
+    /// Returns the environment of the processes, with additional variables.
+    pub(super) fn variables<'a>(&'a self, more: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
+        let variables = self.variables.iter();
+        variables
+            .map(|(name, value)| (*name, value.as_str()))
+            .chain(more.iter().copied())
+            .collect()
     }
 
-    /// Returns the value of one of [`Installation::variables`].
-    pub(super) fn variable(&self, name: &str) -> String {
-        let mut variables = self.variables().into_iter();
+    /// Returns the value of a variable.
+    pub(super) fn variable(&self, name: &str) -> &str {
+        let mut variables = self.variables.iter();
         let found = variables.find(|(known, _)| *known == name);
-        found.unwrap_or_else(|| panic!("{name} is not set")).1
+        &found.unwrap_or_else(|| panic!("{name} is not set")).1
     }
 
     pub(super) async fn serve(&self) -> (Process, SocketAddr) {
@@ -94,13 +103,7 @@ impl Installation {
 
     /// Starts the API with additional variables.
     pub(super) async fn serve_with(&self, more: &[(&'static str, &str)]) -> (Process, SocketAddr) {
-        let variables = self.variables();
-        let variables: Vec<_> = variables
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .chain(more.iter().copied())
-            .collect();
-        process::start_api(&["serve"], &variables, self.folder.path()).await
+        process::start_api(&["serve"], &self.variables(more), self.folder()).await
     }
 
     pub(super) fn worker(&self) -> Process {
@@ -109,13 +112,7 @@ impl Installation {
 
     /// Starts a worker with additional variables.
     pub(super) fn worker_with(&self, more: &[(&'static str, &str)]) -> Process {
-        let variables = self.variables();
-        let variables: Vec<_> = variables
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .chain(more.iter().copied())
-            .collect();
-        process::start("worker", &["worker"], &variables, self.folder.path())
+        process::start("worker", &["worker"], &self.variables(more), self.folder())
     }
 
     /// Adds a message in Celery's format to the queue, with positional `arguments`; `change` may alter it.
@@ -155,9 +152,9 @@ impl Installation {
         .await
     }
 
-    /// Waits for `count` mails and asserts that there are no more.
+    /// Waits for `count` e-mails and asserts that there are no more.
     pub(super) async fn mails(&self, count: usize) {
-        eventually("the mails", async || {
+        eventually("the e-mails", async || {
             (self.mail.received().len() >= count).then_some(())
         })
         .await;

@@ -7,45 +7,45 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use opentelemetry_proto::tonic::metrics::v1::{NumberDataPoint, metric::Data, number_data_point};
+use serde_json::{Value, json};
 
 use super::installation::{Installation, create};
 use crate::support::{
     eventually,
+    otlp::text,
     postgres_server::{Server, free_port},
     process::{self, Process},
     raw,
 };
 
-/// Number of requests whose log lines exceed the pipe and the queue at the level `trace`.
+/// Number of requests whose log lines, at the level `trace`, fill the pipe and the queue.
 const REQUESTS: usize = 400;
 
-/// Maximum time for a process to exit although the reader of its log stalls; the grace period is much longer.
+/// Maximum time for a process to exit while the reader of its log stalls; the grace period is much longer.
 const EXIT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Starts the API with a log that nobody reads yet.
-async fn start(installation: &Installation, more: &[(&str, &str)]) -> (Process, PipeReader, SocketAddr) {
+/// Starts the API with its log on a pipe, and returns the end of the pipe that the test may read.
+async fn start(
+    installation: &Installation,
+    more: &[(&'static str, &str)],
+) -> (Process, PipeReader, SocketAddr) {
     let port = free_port();
     let text = port.to_string();
-    let variables = installation.variables();
-    let variables: Vec<_> = variables
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .chain([
-            ("HOST", "127.0.0.1"),
-            ("PORT", &text),
-            ("RUST_LOG", "trace"),
-            ("RATE_LIMIT", "off"),
-        ])
-        .chain(more.iter().copied())
-        .collect();
+    let mut variables = installation.variables(more);
+    variables.extend([
+        ("HOST", "127.0.0.1"),
+        ("PORT", text.as_str()),
+        ("RUST_LOG", "trace"),
+        ("RATE_LIMIT", "off"),
+    ]);
     let (mut process, log) = process::start_piped(&["serve"], &variables, installation.folder());
     let api = SocketAddr::from(([127, 0, 0, 1], port));
     process.wait_for_ok(api, "/api/health/ready").await;
     (process, log, api)
 }
 
-/// Sends requests until the pipe and the queue are full, and asserts that all endpoints respond.
+/// Sends enough requests to fill the pipe and the queue, and asserts that all endpoints still respond.
 async fn fill(api: SocketAddr, token: &str) {
     for number in 0..REQUESTS {
         create(api, token, &format!("Article {number}"), None).await;
@@ -57,7 +57,7 @@ async fn fill(api: SocketAddr, token: &str) {
     }
 }
 
-/// Reads the log up to the report of dropped lines, and returns their number and the reader.
+/// Reads the log up to the record of dropped lines, and returns their number and the reader.
 async fn read_to_report(log: PipeReader) -> (i64, BufReader<PipeReader>) {
     let reading = tokio::task::spawn_blocking(move || {
         let mut log = BufReader::new(log);
@@ -74,29 +74,49 @@ async fn read_to_report(log: PipeReader) -> (i64, BufReader<PipeReader>) {
     reading.await.unwrap()
 }
 
-async fn stalled_reader(telemetry: &str) {
+/// Returns the number of dropped lines in the newest metrics.
+fn counted_lines(installation: &Installation) -> Option<i64> {
+    let metric = installation.otlp.metric("pressroom-app", "log.output.dropped")?;
+    let Some(Data::Sum(sum)) = &metric.data else {
+        panic!("{metric:?}");
+    };
+    let of_stdout = |point: &&NumberDataPoint| text(&point.attributes, "log.iostream").unwrap() == "stdout";
+    match sum.data_points.iter().find(of_stdout)?.value {
+        Some(number_data_point::Value::AsInt(lines)) => Some(lines),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_log_reader_that_stalls_affects_nothing(sdk_disabled: &str) {
     let installation = Installation::new().await;
-    let (mut serve, log, api) = start(&installation, &[("OTEL_SDK_DISABLED", telemetry)]).await;
+    let (mut serve, log, api) = start(&installation, &[("OTEL_SDK_DISABLED", sdk_disabled)]).await;
     let token = raw::register(api, "alice@example.com").await;
     fill(api, &token).await;
     let (dropped, log) = read_to_report(log).await;
     assert!(dropped > 0);
+    if sdk_disabled == "false" {
+        eventually("the dropped lines to be counted", async || {
+            (counted_lines(&installation)? >= dropped).then_some(())
+        })
+        .await;
+    }
 
     fill(api, &token).await;
     let signalled = Instant::now();
     assert!(serve.terminate().await.success());
     assert!(signalled.elapsed() < EXIT_LIMIT, "{:?}", signalled.elapsed());
+    // The pipe stayed open until the process ended.
     drop(log);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_reader_that_stalls_affects_neither_requests_nor_shutdown() {
-    stalled_reader("false").await;
+    a_log_reader_that_stalls_affects_nothing("false").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_reader_that_stalls_affects_nothing_without_telemetry() {
-    stalled_reader("true").await;
+    a_log_reader_that_stalls_affects_nothing("true").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,8 +181,36 @@ async fn an_outage_of_the_database_is_logged_once_with_the_number_of_failures() 
     assert!(ended[0]["fields"]["failures"].as_i64().unwrap() >= 50, "{whole}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_logs_an_outage_of_the_database_once_for_all_waiting_tasks() {
+    let server = Server::start();
+    let installation = Installation::on(server.url(), None).await;
+    let (mut serve, api) = installation.serve().await;
+    let token = raw::register(api, "alice@example.com").await;
+    create(api, &token, "First", None).await;
+    assert!(serve.terminate().await.success());
+    for number in 0..30 {
+        installation.send_task(&format!("task-{number}"), &json!([1, "created"]), |_| ());
+    }
+
+    server.stop();
+    let worker = installation.worker();
+    worker.wait_for_output("database unavailable").await;
+    // Each task fails several times.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    server.resume();
+    worker.wait_for_output("database available again").await;
+    let problems: Vec<Value> = worker
+        .output()
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Value| line["level"] == "WARN" || line["level"] == "ERROR")
+        .collect();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+}
+
 #[test]
-fn an_error_at_the_start_is_printed_once() {
+fn an_error_that_prevents_the_start_is_printed_once() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let variables = [
@@ -190,14 +238,14 @@ async fn log_lines_go_to_the_chosen_stream_in_the_chosen_format() {
         ("stderr", "text"),
         ("off", "auto"),
     ] {
+        let exported = installation.otlp.all_logs().len();
         let port = free_port().to_string();
-        let variables = installation.variables();
-        let mut variables: Vec<_> = variables
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
-        variables.extend([("HOST", "127.0.0.1"), ("PORT", &port)]);
-        variables.extend([("LOG_OUTPUT", stream), ("LOG_FORMAT", format)]);
+        let variables = installation.variables(&[
+            ("HOST", "127.0.0.1"),
+            ("PORT", &port),
+            ("LOG_OUTPUT", stream),
+            ("LOG_FORMAT", format),
+        ]);
         let mut command = process::pressroom(&["serve"], &variables, installation.folder());
         let files =
             ["stdout", "stderr"].map(|name| installation.folder().join(format!("{stream}-{format}-{name}")));
@@ -225,8 +273,8 @@ async fn log_lines_go_to_the_chosen_stream_in_the_chosen_format() {
             assert!(!written.contains('\u{1b}'), "{written}");
         }
         assert!(
-            installation.otlp.all_logs().len() > 1,
-            "records are exported in any case"
+            installation.otlp.all_logs().len() > exported + 1,
+            "{stream} {format}: records are exported regardless of the output"
         );
     }
 }

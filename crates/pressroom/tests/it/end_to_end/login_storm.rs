@@ -5,20 +5,10 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::installation::Installation;
-use crate::support::{process::Process, raw};
-
-/// Returns the resident memory of a process and its peak, in MiB.
-fn memory(process: &Process) -> (u64, u64) {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let field = |name: &str| -> u64 {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-    };
-    (field("VmRSS:"), field("VmHWM:"))
-}
+use crate::support::raw;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_remains_bounded_in_a_storm_of_logins() {
+async fn memory_stays_bounded_in_a_storm_of_logins() {
     let installation = Installation::new().await;
     for scheme in ["argon2id", "scrypt"] {
         let variables = [
@@ -35,7 +25,7 @@ async fn memory_remains_bounded_in_a_storm_of_logins() {
             assert!(matches!(response.status, 200 | 503), "{}", response.head);
         }
         assert!(responses.iter().any(|response| response.status == 200));
-        let (resident, peak) = memory(&serve);
+        let (resident, peak) = (serve.memory_mib("VmRSS"), serve.memory_mib("VmHWM"));
         assert!(resident < 100, "{scheme}: {resident} MiB afterwards");
         assert!(peak < 128, "{scheme}: {peak} MiB at most");
         assert!(serve.terminate().await.success(), "{}", serve.output());

@@ -1,4 +1,4 @@
-//! Tasks survive everything that happens to Redis and to the process that publishes them.
+//! Tasks survive the loss of Redis's data and of the process that publishes them.
 #![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
 use std::net::SocketAddr;
@@ -7,11 +7,11 @@ use super::installation::{Installation, People, create};
 use crate::support::{eventually, postgres, process::Process};
 
 async fn count(installation: &Installation, sql: &str) -> i64 {
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-/// Waits until `count` tasks are recorded as published, and none waits in the outbox.
+/// Waits until `expected` tasks are recorded as published and the outbox is empty.
 async fn published(installation: &Installation, expected: i64) {
     eventually(&format!("{expected} published tasks"), async || {
         let waiting = count(installation, "SELECT count(*) FROM outbox").await;
@@ -51,7 +51,7 @@ async fn three_queued(installation: &Installation) -> (Process, SocketAddr, Peop
 /// Deletes the record of the tasks whose messages `People::new` has removed from the queue.
 async fn forget(installation: &Installation) {
     published(installation, 1).await;
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     client.batch_execute("DELETE FROM published_tasks").await.unwrap();
 }
 
@@ -91,7 +91,7 @@ async fn queued_tasks_are_sent_again_after_redis_restarts_without_its_data() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_process_sends_the_lost_tasks_of_a_dead_one() {
+async fn another_process_resends_the_lost_tasks_of_a_killed_one() {
     let installation = Installation::new().await;
     let (mut serve, _, _) = three_queued(&installation).await;
     serve.kill();
@@ -102,12 +102,12 @@ async fn another_process_sends_the_lost_tasks_of_a_dead_one() {
     installation.mails(3).await;
 }
 
-/// A replica that lagged has an older state of the data: fewer messages, and a shorter log.
+/// After a failover to a replica that lagged behind, Redis has older data: fewer messages and a shorter log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_newest_tasks_are_sent_again_after_the_newest_writes_are_lost() {
     let installation = Installation::new().await;
     let (_serve, api, people) = three_queued(&installation).await;
-    let log = count_of_log(&installation).await;
+    let log = log_key_and_length(&installation).await;
     create(api, &people.alice, "Lost", None).await;
     published(&installation, 4).await;
     let lost = installation.redis.command(&["LPOP", "celery"]).unwrap();
@@ -127,9 +127,9 @@ async fn only_the_newest_tasks_are_sent_again_after_the_newest_writes_are_lost()
     installation.mails(4).await;
 }
 
-/// Returns the key of the publication log, and its length.
-async fn count_of_log(installation: &Installation) -> (String, String) {
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+/// Returns the key and the length of the publication log.
+async fn log_key_and_length(installation: &Installation) -> (String, String) {
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     let sql = "SELECT log_id::text, max(batch)::text FROM published_tasks GROUP BY log_id";
     let log = client.query_one(sql, &[]).await.unwrap();
     (format!("celeriac.log.{}", log.get::<_, String>(0)), log.get(1))
@@ -141,7 +141,7 @@ async fn a_task_is_published_again_if_the_process_dies_before_recording_it() {
     let (mut serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
     forget(&installation).await;
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     client
         .batch_execute(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
@@ -175,12 +175,12 @@ async fn a_task_without_a_result_is_forgotten_after_its_lifetime() {
     assert_eq!(queued(&installation), 0);
 }
 
-/// Limits the repetitions if Redis keeps losing its data.
+/// This bounds how often a task is sent if Redis keeps losing its data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_was_lost_ten_times_is_not_sent_again() {
     let installation = Installation::new().await;
     let (serve, _, _) = three_queued(&installation).await;
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     client
         .batch_execute("UPDATE published_tasks SET sends = 10")
         .await
@@ -189,7 +189,7 @@ async fn a_task_that_was_lost_ten_times_is_not_sent_again() {
     published(&installation, 0).await;
     assert_eq!(queued(&installation), 0);
     serve
-        .wait_for_output("Redis has lost tasks again; they are not sent again")
+        .wait_for_output("Redis has lost tasks too often; they are not sent again")
         .await;
 }
 
@@ -198,7 +198,7 @@ async fn a_task_that_was_lost_ten_times_is_not_sent_again() {
 async fn a_backlog_is_published_without_pauses() {
     const BACKLOG: usize = 20_000;
     let installation = Installation::new().await;
-    let client = postgres::client(&installation.variable("DATABASE_URL")).await;
+    let client = postgres::client(installation.variable("DATABASE_URL")).await;
     let insert = format!(
         "INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
         SELECT gen_random_uuid(), 'app.jobs.tasks.send_article_notification', '[1, \"created\"]', '[]',

@@ -5,12 +5,12 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
 };
 
 use super::installation::Installation;
 use crate::support::{
-    process::{self, Folder},
+    process::{self, Folder, required, succeeds},
     raw,
 };
 
@@ -126,27 +126,4 @@ fn python() -> Command {
 
 fn modules() -> PathBuf {
     required("TEST_CONTRACT_MODULES")
-}
-
-/// Runs a command, which must succeed, and returns its output.
-fn succeeds(command: &mut Command) -> String {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().unwrap();
-    let printed = String::from_utf8_lossy(&stdout) + String::from_utf8_lossy(&stderr);
-    assert!(status.success(), "{command:?}: {printed}");
-    printed.into_owned()
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the environment tells tests where the tools are"
-)]
-fn required(variable: &str) -> PathBuf {
-    let named = std::env::var(variable);
-    named
-        .unwrap_or_else(|_| panic!("{variable} must be set for this test; scripts/test sets it"))
-        .into()
 }

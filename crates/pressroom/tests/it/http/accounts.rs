@@ -8,6 +8,7 @@ use std::{
 
 use pressroom::{
     accounts::{SecretKey, Tokens},
+    clock::Clock as _,
     domain::{Email, NewUser, PasswordHash},
     ids::RandomIds,
     store::Store,
@@ -24,14 +25,14 @@ over_both_stores! {
     new_credentials_require_the_current_password
     new_credentials_end_all_other_sessions_in_every_process
     a_logout_can_end_all_sessions
-    a_failed_login_takes_as_long_for_every_account
+    failed_logins_take_equally_long_for_all_accounts
 }
 
 async fn put(address: SocketAddr, token: &str, body: &Value) -> raw::Response {
     raw::request(address, "PUT", "/api/user", Some(token), Some(body)).await
 }
 
-/// Returns the status of a request with this token.
+/// Returns the status of the response to a request with this token.
 async fn status(address: SocketAddr, token: &str) -> u16 {
     raw::request(address, "GET", "/api/user", Some(token), None)
         .await
@@ -43,7 +44,8 @@ async fn login(address: SocketAddr, email: &str, password: &str) -> raw::Respons
     raw::request(address, "POST", "/api/login", None, Some(&body)).await
 }
 
-async fn log_in(address: SocketAddr, email: &str, password: &str) -> String {
+/// Logs in and returns the token.
+async fn new_session(address: SocketAddr, email: &str, password: &str) -> String {
     let response = login(address, email, password).await;
     assert_eq!(response.status, 200, "{}", response.head);
     response.json()["token"]["access_token"]
@@ -52,7 +54,7 @@ async fn log_in(address: SocketAddr, email: &str, password: &str) -> String {
         .to_owned()
 }
 
-/// Returns a token as Flask issues it to the first user, `lead` seconds ahead of the clock.
+/// Returns a token like those of Flask, issued to the first user `lead` seconds after the current time.
 fn flask_token(lead: i64) -> String {
     let tokens = Tokens::new(
         SecretKey::new(api::SECRET_KEY),
@@ -60,7 +62,7 @@ fn flask_token(lead: i64) -> String {
         Arc::new(RecordedTime),
         Arc::new(RandomIds),
     );
-    let now = 1_795_329_860;
+    let now = RecordedTime.now().as_second();
     tokens.sign(&json!({"user_id": 1, "email": "a@example.com", "exp": now + 3600, "iat": now + lead}))
 }
 
@@ -145,19 +147,15 @@ async fn new_credentials_end_all_other_sessions_in_every_process(store: Arc<dyn 
     let mut email = "alice@example.com".to_owned();
     let mut password = "password123".to_owned();
     let mut kept = registered;
-    let mut flask_is_valid = true;
+    // The first change ends these sessions.
+    let mut flask = vec![flask_token(-60), flask_token(0)];
     for (new_email, new_password) in [(None, Some("password 2")), (Some("a@example.com"), None)] {
         let ended = [
-            log_in(one, &email, &password).await,
-            log_in(other, &email, &password).await,
+            new_session(one, &email, &password).await,
+            new_session(other, &email, &password).await,
         ];
-        let flask = if flask_is_valid {
-            vec![flask_token(-60), flask_token(0)]
-        } else {
-            Vec::new()
-        };
-        flask_is_valid = false;
-        for token in ended.iter().chain(&flask) {
+        let ended: Vec<_> = ended.into_iter().chain(std::mem::take(&mut flask)).collect();
+        for token in &ended {
             assert_eq!(status(other, token).await, 200);
         }
         let mut body = json!({"current_password": password});
@@ -171,7 +169,7 @@ async fn new_credentials_end_all_other_sessions_in_every_process(store: Arc<dyn 
         }
         assert_eq!(put(one, &kept, &body).await.status, 200);
         for address in [one, other] {
-            for token in ended.iter().chain(&flask) {
+            for token in &ended {
                 let response = raw::request(address, "GET", "/api/user", Some(token), None).await;
                 assert_eq!(response.status, 401);
                 assert_eq!(response.json()["error"]["message"], "Invalid or expired token");
@@ -181,7 +179,7 @@ async fn new_credentials_end_all_other_sessions_in_every_process(store: Arc<dyn 
             }
         }
         // The next change comes from another session.
-        let next = log_in(other, &email, &password).await;
+        let next = new_session(other, &email, &password).await;
         assert_eq!(status(one, &next).await, 200);
         let again = json!({"password": password, "current_password": password});
         assert_eq!(put(other, &next, &again).await.status, 200);
@@ -193,7 +191,7 @@ async fn new_credentials_end_all_other_sessions_in_every_process(store: Arc<dyn 
         kept = next;
     }
     let same = json!({"email": email, "current_password": password});
-    let session = log_in(one, &email, &password).await;
+    let session = new_session(one, &email, &password).await;
     assert_eq!(put(one, &kept, &same).await.status, 200);
     assert_eq!(status(one, &session).await, 200, "the address has not changed");
 }
@@ -206,15 +204,15 @@ async fn a_logout_can_end_all_sessions(store: Arc<dyn Store>) {
         let target = format!("/api/logout{query}");
         raw::request(api.address, "POST", &target, Some(token), None).await
     };
-    let second = log_in(api.address, "alice@example.com", "password123").await;
+    let second = new_session(api.address, "alice@example.com", "password123").await;
     assert_eq!(logout(&first, "?all=perhaps").await.status, 400);
     assert_eq!(logout(&second, "?all=false").await.status, 200);
     assert_eq!(status(api.address, &first).await, 200);
     assert_eq!(status(api.address, &second).await, 401);
     for query in ["?all", "?all=true"] {
         let tokens = [
-            log_in(api.address, "alice@example.com", "password123").await,
-            log_in(api.address, "alice@example.com", "password123").await,
+            new_session(api.address, "alice@example.com", "password123").await,
+            new_session(api.address, "alice@example.com", "password123").await,
         ];
         let response = logout(&tokens[0], query).await;
         assert_eq!(response.status, 200);
@@ -228,11 +226,11 @@ async fn a_logout_can_end_all_sessions(store: Arc<dyn Store>) {
     assert_eq!(logout(&ahead, "?all").await.status, 200);
     assert_eq!(status(api.address, &ahead).await, 401);
     assert_eq!(status(api.address, &bob).await, 200);
-    let again = log_in(api.address, "alice@example.com", "password123").await;
+    let again = new_session(api.address, "alice@example.com", "password123").await;
     assert_eq!(status(api.address, &again).await, 200);
 }
 
-/// Hashes of other programs, which no password has. PBKDF2 is slow without optimisation, so it has few rounds.
+/// Hashes of other schemes, which match no password. PBKDF2 has few rounds, because it is slow without optimisation.
 const HASHES: [(&str, &str); 4] = [
     ("scrypt@example.com", "scrypt:32768:8:1$salt$00"),
     ("pbkdf2@example.com", "pbkdf2:sha256:1000$salt$00"),
@@ -240,7 +238,7 @@ const HASHES: [(&str, &str); 4] = [
     ("broken@example.com", "no hash at all"),
 ];
 
-async fn a_failed_login_takes_as_long_for_every_account(store: Arc<dyn Store>) {
+async fn failed_logins_take_equally_long_for_all_accounts(store: Arc<dyn Store>) {
     let api = api::start(store.clone()).await;
     raw::register(api.address, "argon2@example.com").await;
     assert_eq!(
@@ -273,9 +271,8 @@ async fn a_failed_login_takes_as_long_for_every_account(store: Arc<dyn Store>) {
             durations.push(sent.elapsed());
         }
     }
-    // The least duration of each account, because other work on the machine prolongs the others.
-    let least = durations.iter().map(|durations| *durations.iter().min().unwrap());
-    let least: Vec<Duration> = least.collect();
-    let (fastest, slowest) = (least.iter().min().unwrap(), least.iter().max().unwrap());
+    // Compares the shortest duration of each account, because other work on the machine can only prolong a login.
+    let shortest = || durations.iter().map(|durations| durations.iter().min().unwrap());
+    let (fastest, slowest) = (shortest().min().unwrap(), shortest().max().unwrap());
     assert!(*slowest < fastest.mul_f64(1.2), "{emails:?} {durations:?}");
 }

@@ -9,7 +9,7 @@ use super::on_sqlite;
 use crate::support::{api, raw};
 
 #[tokio::test]
-async fn responses_above_one_kibibyte_are_compressed_for_clients_that_ask_for_it() {
+async fn responses_above_one_kibibyte_are_compressed_for_clients_that_accept_gzip() {
     let fixture = on_sqlite();
     let api = api::start(fixture.store.clone()).await;
     let address = api.address;
@@ -42,6 +42,20 @@ async fn responses_above_one_kibibyte_are_compressed_for_clients_that_ask_for_it
         for field in ["content-encoding", "content-length", "etag", "vary"] {
             assert_eq!(head.header(field), response.header(field), "{target} {field}");
         }
+        // RFC 9110, section 15.4.5: 304 has the fields that caches need as 200 would have them.
+        let unchanged = ask("GET", &[accepting, ("If-None-Match", "*")]).await;
+        let fields = ["cache-control", "etag", "vary"];
+        if response.header("etag").is_some() {
+            assert_eq!(unchanged.status, 304, "{target}");
+            assert_eq!(
+                fields.map(|field| unchanged.header(field)),
+                fields.map(|field| response.header(field)),
+                "{target}"
+            );
+            for field in ["content-encoding", "content-length", "content-type"] {
+                assert_eq!(unchanged.header(field), None, "{target} {field}");
+            }
+        }
         let Some(tag) = plain.header("etag") else {
             assert_eq!(response.header("content-encoding"), Some("gzip"), "{target}");
             continue;
@@ -58,7 +72,7 @@ async fn responses_above_one_kibibyte_are_compressed_for_clients_that_ask_for_it
             .read_to_end(&mut decoded)
             .unwrap();
         assert_eq!(decoded, plain.body);
-        // The strong tag identifies the uncompressed bytes only; either tag finds the cached response.
+        // The strong tag identifies the uncompressed bytes only, but both tags match a cached response.
         let weak = format!("W/{tag}");
         assert_eq!(response.header("etag"), Some(weak.as_str()));
         for listed in [tag, weak.as_str()] {

@@ -17,7 +17,7 @@ over_both_stores! {
     one_of_several_concurrent_updates_of_a_version_succeeds
     one_of_several_concurrent_updates_and_deletions_of_a_version_succeeds
     preconditions_are_checked_last
-    a_tag_changed_by_a_proxy_counts_like_the_original
+    a_tag_changed_by_a_proxy_is_treated_like_the_original
 }
 
 const IF_MATCH: &str = "If-Match";
@@ -138,7 +138,7 @@ async fn an_update_of_a_version_not_listed_in_if_match_is_rejected(store: Arc<dy
     assert_eq!(first.status, 200);
     let new = tag(&first);
     let crafted = format!("\"{:x}-1\"", (-377_705_023_201_000_000_i64).cast_unsigned());
-    let old_compressed = format!("W/{}", compressed(&old, "-gzip"));
+    let old_compressed = format!("W/{}", with_suffix(&old, "-gzip"));
     for listed in [
         old.as_str(),
         &old_compressed,
@@ -156,7 +156,7 @@ async fn an_update_of_a_version_not_listed_in_if_match_is_rejected(store: Arc<dy
         assert_eq!(rejected.status, 412, "{listed:?}");
         assert_eq!(rejected.json()["error"]["code"], "precondition_failed");
     }
-    for listed in ["*", &new, &format!("W/{new}"), &compressed(&new, "-gzip")] {
+    for listed in ["*", &new, &format!("W/{new}"), &with_suffix(&new, "-gzip")] {
         let fields = [(IF_NONE_MATCH, listed)];
         let rejected = fixture.send("PUT", &fields, Some(&json!({"body": "lost"}))).await;
         assert_eq!(rejected.status, 412, "{listed:?}");
@@ -205,12 +205,12 @@ async fn a_deletion_of_a_version_not_listed_in_if_match_is_rejected(store: Arc<d
 }
 
 /// Proxies that compress a response make its tag weak or append the coding.
-async fn a_tag_changed_by_a_proxy_counts_like_the_original(store: Arc<dyn Store>) {
+async fn a_tag_changed_by_a_proxy_is_treated_like_the_original(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     for change in ["-gzip", "--gzip", ";gzip", "-br", "-zstd", "-deflate", ""] {
         for prefix in ["", "W/"] {
             let current = tag(&fixture.get(None).await);
-            let changed = format!("{prefix}{}", compressed(&current, change));
+            let changed = format!("{prefix}{}", with_suffix(&current, change));
             let cached = fixture.send("GET", &[(IF_NONE_MATCH, &changed)], None).await;
             assert_eq!(cached.status, 304, "{changed}");
             let fields = [(IF_MATCH, changed.as_str())];
@@ -222,13 +222,13 @@ async fn a_tag_changed_by_a_proxy_counts_like_the_original(store: Arc<dyn Store>
             assert_eq!(lost.status, 412, "{changed}");
         }
     }
-    let current = format!("W/{}", compressed(&tag(&fixture.get(None).await), "-gzip"));
+    let current = format!("W/{}", with_suffix(&tag(&fixture.get(None).await), "-gzip"));
     let deleted = fixture.send("DELETE", &[(IF_MATCH, &current)], None).await;
     assert_eq!(deleted.status, 204);
 }
 
-/// Appends a suffix within the quotes of a tag.
-fn compressed(tag: &str, suffix: &str) -> String {
+/// Appends `suffix` inside the quotes of a tag.
+fn with_suffix(tag: &str, suffix: &str) -> String {
     format!("{}{suffix}\"", tag.trim_end_matches('"'))
 }
 

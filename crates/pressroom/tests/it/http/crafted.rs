@@ -1,5 +1,5 @@
-//! Crafted values that clients can hand back: entity tags and propagation headers. Both stores reject or ignore the
-//! same ones, and none is an internal error. [`lists`](super::lists) has crafted cursors.
+//! Crafted entity tags and propagation headers. Both stores reject or ignore the same values, and none causes an
+//! internal error. [`lists`](super::lists) has crafted cursors.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::support::{api, raw};
 
 over_both_stores! {
     crafted_entity_tags_match_no_version
-    crafted_trace_headers_are_stored_or_ignored
+    crafted_trace_headers_do_not_prevent_writes
 }
 
 /// Times in microseconds since the Unix epoch at the limits of jiff, PostgreSQL and 64 bits.
@@ -49,7 +49,7 @@ async fn crafted_entity_tags_match_no_version(store: Arc<dyn Store>) {
     }
 }
 
-async fn crafted_trace_headers_are_stored_or_ignored(store: Arc<dyn Store>) {
+async fn crafted_trace_headers_do_not_prevent_writes(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let address = api.address;
     let alice = raw::register(address, "alice@example.com").await;

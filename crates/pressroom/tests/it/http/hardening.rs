@@ -1,32 +1,14 @@
 //! CORS, security headers and connection limits.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
-use pressroom::{api::AllowedOrigins, health::TaskQueue};
+use pressroom::api::AllowedOrigins;
 use serde_json::json;
 
-use super::{TestStore, on_sqlite};
-use crate::support::{
-    api::{self, Api, RecordedTime, Setup},
-    raw,
-    sqlite::File,
-};
+use super::start;
+use crate::support::raw;
 
 const APP: &str = "https://app.example.com";
-
-struct Running {
-    api: Api,
-    _fixture: TestStore<File>,
-}
-
-async fn start(change: impl FnOnce(&mut Setup)) -> Running {
-    let fixture = on_sqlite();
-    let clock = Arc::new(RecordedTime);
-    Running {
-        api: api::start_with_setup(fixture.store.clone(), TaskQueue::InProcess, clock, change).await,
-        _fixture: fixture,
-    }
-}
 
 async fn ask(address: SocketAddr, method: &str, target: &str, fields: &[(&str, &str)]) -> raw::Response {
     raw::request_with(address, method, target, None, fields, None).await

@@ -1,13 +1,18 @@
 //! Creation of articles with an `Idempotency-Key`.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use pressroom::store::Store;
 use serde_json::{Value, json};
 
 use super::over_both_stores;
-use crate::support::{api, raw};
+use crate::support::{api, postgres::Database, raw};
 
 over_both_stores! {
     a_repeated_request_gets_the_first_response
@@ -46,7 +51,7 @@ async fn a_repeated_request_gets_the_first_response(store: Arc<dyn Store>) {
     let first = create(api.address, &alice, "key-1", &body).await;
     assert_eq!(first.status, 201);
     assert_eq!(first.header("idempotency-replayed"), None);
-    // The same request with another JSON syntax.
+    // The same request in different JSON syntax.
     let same = "{\"body\":\"\\u0078\",  \"title\":\"Once\", \"description\":\"d\"}";
     let again = format!(
         "POST /api/articles/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice}\r\nIdempotency-Key: key-1\r\n\
@@ -162,6 +167,32 @@ async fn a_failed_request_may_be_corrected_with_the_same_key(store: Arc<dyn Stor
     assert_eq!(invalid.status, 400);
     let corrected = create(api.address, &alice, "key", &json!({"title": "Now", "body": "x"})).await;
     assert_eq!(corrected.status, 201);
+}
+
+/// The trigger has the effect of another request that always holds the key but never completes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the trigger is not a statement of the service"
+)]
+async fn a_request_that_loses_every_race_for_its_key_waits_between_attempts() {
+    let database = Database::migrated().await;
+    let trigger = "
+        CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER lose BEFORE INSERT ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION lose()";
+    database.client().await.batch_execute(trigger).await.unwrap();
+    let api = api::start(Arc::new(database.store())).await;
+    let alice = raw::register(api.address, "alice@example.com").await;
+    let began = Instant::now();
+    let lost = create(api.address, &alice, "key", &json!({"title": "Once", "body": "x"})).await;
+    assert_eq!(lost.status, 503);
+    assert!(lost.header("retry-after").is_some());
+    assert!(
+        began.elapsed() >= Duration::from_millis(50),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(total(api.address).await, 0);
 }
 
 async fn an_invalid_key_is_rejected(store: Arc<dyn Store>) {

@@ -10,7 +10,7 @@ use super::over_both_stores;
 use crate::support::{api, raw};
 
 over_both_stores! {
-    filters_and_order_combine_with_search_and_both_kinds_of_pages
+    filters_and_order_combine_with_search_and_both_kinds_of_pagination
     favorites_are_the_callers_own
     crafted_cursors_are_rejected_and_invalid_filters_ignored
     the_tag_of_a_page_changes_with_the_page
@@ -35,7 +35,8 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Ann writes the articles 0, 2 and 4, Bob 1, 3 and 5. Ann favourites 0, 1 and 5, and Bob 1.
+    /// Ann writes articles 0, 2 and 4, and Bob writes 1, 3 and 5. Ann favourites 0, 1 and 5, and Bob
+    /// favourites 1.
     async fn on(store: Arc<dyn Store>) -> Self {
         let api = api::start_with(store, TaskQueue::InProcess, Arc::<Ticking>::default()).await;
         let address = api.address;
@@ -72,8 +73,8 @@ impl Fixture {
         .await
     }
 
-    /// Returns the numbers of the listed articles, read in pages of two by cursor and by number, and checks
-    /// that both kinds of pages agree on them and on the total.
+    /// Returns the numbers of the listed articles. Reads pages of two, both by cursor and by page number, and
+    /// checks that the articles and the totals are the same.
     async fn listed(&self, query: &str, token: Option<&str>) -> Vec<u8> {
         let (mut by_cursor, mut by_number) = (Vec::new(), Vec::new());
         let (mut cursor, mut total) = (String::new(), Value::Null);
@@ -106,7 +107,7 @@ fn numbers(page: &Value) -> Vec<u8> {
         .collect()
 }
 
-async fn filters_and_order_combine_with_search_and_both_kinds_of_pages(store: Arc<dyn Store>) {
+async fn filters_and_order_combine_with_search_and_both_kinds_of_pagination(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     let user = raw::request(fixture.address, "GET", "/api/user", Some(&fixture.ann), None).await;
     let ann = user.json()["id"].to_string();
@@ -144,7 +145,7 @@ async fn favorites_are_the_callers_own(store: Arc<dyn Store>) {
 async fn crafted_cursors_are_rejected_and_invalid_filters_ignored(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     for cursor in [
-        // A position in the year -9999, in the form of earlier cursors.
+        // A position in the year -9999, in the format of earlier cursors.
         "LTM3NzcwNTAyMzIwMTAwMDAwMC4x",
         "ffffffffffffffffffffff",
         "00000000000000ffffffff",
@@ -196,7 +197,11 @@ async fn the_tag_of_a_page_changes_with_the_page(store: Arc<dyn Store>) {
     };
     let before = tag(None).await;
     assert_eq!(tag(None).await, before);
-    assert_ne!(tag(Some(&fixture.ann)).await, before, "favorited is Ann's own");
+    assert_ne!(
+        tag(Some(&fixture.ann)).await,
+        before,
+        "`favorited` depends on the user"
+    );
     for (listed, status) in [
         (before.clone(), 304),
         (format!("W/{before}"), 304),

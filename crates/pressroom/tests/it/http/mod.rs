@@ -16,9 +16,15 @@ mod rate_limits;
 
 use std::sync::Arc;
 
-use pressroom::store::{Store, postgres::PostgresStore};
+use pressroom::{
+    health::TaskQueue,
+    store::{Store, postgres::PostgresStore},
+};
 
-use crate::support::{postgres, sqlite};
+use crate::support::{
+    api::{self, Api, RecordedTime, Setup},
+    postgres, sqlite,
+};
 
 /// Declares two tests for each function, one on PostgreSQL and one on SQLite.
 macro_rules! over_both_stores {
@@ -57,6 +63,22 @@ async fn on_postgres() -> TestStore<postgres::Database> {
     TestStore {
         store: Arc::new(store),
         _database: database,
+    }
+}
+
+/// A server on an SQLite store of its own.
+struct Running {
+    api: Api,
+    _fixture: TestStore<sqlite::File>,
+}
+
+/// Starts a server on SQLite, with changes to the default set-up.
+async fn start(change: impl FnOnce(&mut Setup)) -> Running {
+    let fixture = on_sqlite();
+    let clock = Arc::new(RecordedTime);
+    Running {
+        api: api::start_with_setup(fixture.store.clone(), TaskQueue::InProcess, clock, change).await,
+        _fixture: fixture,
     }
 }
 

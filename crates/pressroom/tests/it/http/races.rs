@@ -1,13 +1,31 @@
 //! Concurrent requests on the same resource.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use pressroom::store::Store;
+use pressroom::{
+    accounts::{
+        Accounts, NewCredentials, Password, PasswordScheme, Passwords, RateLimiter, Rates, SecretKey, Tokens,
+    },
+    articles::Articles,
+    clock::SystemClock,
+    domain::{ArticleChanges, Email, Precondition, UserChanges},
+    ids::RandomIds,
+    store::Store,
+};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
-use super::{on_postgres, on_sqlite};
-use crate::support::{api, raw};
+use super::{on_postgres, on_sqlite, over_both_stores};
+use crate::{
+    store::fixture::{at, new_article, new_user, task},
+    support::{api, raw},
+};
+
+over_both_stores! {
+    an_update_is_compared_with_the_article_that_it_replaces
+    a_new_address_is_compared_with_the_current_one
+}
 
 const CLIENTS: usize = 64;
 
@@ -86,6 +104,71 @@ async fn register_one_address_concurrently(store: Arc<dyn Store>) {
     statuses.sort_unstable();
     assert_eq!(statuses[0], 201);
     assert_eq!(statuses[1..], [409; 15]);
+}
+
+/// Two requests have read the article before either of them updates it.
+async fn an_update_is_compared_with_the_article_that_it_replaces(store: Arc<dyn Store>) {
+    let ann = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let new = new_article("Old", ann.id, at(0));
+    let created = store.insert_article(new, task(1, at(0))).await.unwrap();
+    let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
+    let articles = Articles::new(store.clone(), clock, ids, Arc::new(Notify::new()));
+    let read = articles.find_to_update(&created.slug, &ann).await.unwrap();
+    for (title, tasks) in [("New", 2), ("Old", 3), ("Old", 3)] {
+        let changes = ArticleChanges {
+            title: Some(title.to_owned()),
+            ..ArticleChanges::default()
+        };
+        let updated = articles
+            .update(&read, changes, Precondition::default())
+            .await
+            .unwrap();
+        assert_eq!(updated.title, title);
+        assert_eq!(store.outbox_backlog().await.unwrap().tasks, tasks);
+    }
+}
+
+/// Two requests of one session have been authenticated before either of them changes the address.
+async fn a_new_address_is_compared_with_the_current_one(store: Arc<dyn Store>) {
+    let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
+    let secret = || SecretKey::new(api::SECRET_KEY);
+    let passwords = Passwords::new(PasswordScheme::Argon2id, 2, ids.clone());
+    let tokens = Tokens::new(secret(), Duration::from_hours(1), clock.clone(), ids);
+    let limiter = RateLimiter::new(Rates::UNLIMITED, secret());
+    let accounts = Accounts::new(store, passwords, tokens, limiter, clock);
+    let password = || Password("password123".to_owned());
+    let email = |text| Email::parse(text).unwrap();
+    let old = "ann@example.com";
+    let session = accounts
+        .register(email(old), password(), "Ann".to_owned(), None)
+        .await
+        .unwrap();
+    let (user, claims) = accounts.authenticate(&session.token).await.unwrap();
+    let change = async |address| {
+        let credentials = NewCredentials {
+            email: Some(email(address)),
+            password: None,
+            current_password: password(),
+        };
+        let changes = UserChanges::default();
+        let updated = accounts
+            .update(&user, &claims, changes, Some(credentials), None)
+            .await;
+        updated.unwrap().email
+    };
+    let new = "ann@mail.example";
+    assert_eq!(change(new).await, new);
+    let other = accounts.login(email(new), password(), None).await.unwrap();
+    assert_eq!(change(new).await, new);
+    accounts
+        .authenticate(&other.token)
+        .await
+        .expect("an unchanged address ends no session");
+    assert_eq!(change(old).await, old);
+    accounts
+        .authenticate(&other.token)
+        .await
+        .expect_err("a changed address ends other sessions");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -105,7 +105,7 @@ async fn changes_of_credentials_are_limited_like_logins_to_the_account() {
     raw::register(api.address, "bob@example.com").await;
     let change = async |body| raw::request(api.address, "PUT", "/api/user", Some(&alice), Some(&body)).await;
 
-    // Probes for registered addresses, with the right password and without.
+    // Probes whether an address is registered, with the right password and with a wrong one.
     for (i, current) in ["password123", "a wrong one"]
         .into_iter()
         .cycle()
@@ -127,7 +127,7 @@ async fn changes_of_credentials_are_limited_like_logins_to_the_account() {
     assert_eq!(bob.status, 200);
 }
 
-/// PostgreSQL folds a capital I with a dot to `i`, so these spellings are all those of one account.
+/// PostgreSQL folds a capital I with a dot to `i`, so all these spellings belong to one account.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_spellings_that_postgresql_accepts_share_the_limit_of_the_account() {
     let database = postgres::Database::empty_unicode().await;
@@ -144,8 +144,7 @@ async fn all_spellings_that_postgresql_accepts_share_the_limit_of_the_account() 
         "MISSISSIPP\u{130}@EXAMPLE.COM",
         "miss\u{130}ss\u{130}ppi@example.com",
     ];
-    for i in 0..9 {
-        let spelling = spellings[i % spellings.len()];
+    for spelling in spellings.into_iter().cycle().take(9) {
         assert_eq!(login(api.address, spelling, "").await.status, 401, "{spelling}");
     }
     let right = json!({"email": spellings[1], "password": "password123"});
@@ -182,7 +181,7 @@ async fn writes_are_limited_for_each_user_and_the_response_shows_the_quota() {
         send("POST", &favorite, &alice, None).await,
         send("DELETE", &favorite, &alice, None).await,
         send("PUT", "/api/user", &alice, Some(json!({"bio": "b"}))).await,
-        // A request that fails afterwards counts too.
+        // An invalid request counts, too.
         send("POST", "/api/articles/", &alice, Some(json!({}))).await,
     ];
     let mut remaining = 5;

@@ -1,4 +1,4 @@
-//! The kept number of articles on PostgreSQL, with writers that do not use the store, and on SQLite.
+//! The stored number of articles: on PostgreSQL, also with writers that do not use the store, and on SQLite.
 
 use std::sync::{
     Arc,
@@ -106,9 +106,10 @@ async fn concurrent_writers_leave_an_exact_total() {
     done.store(true, Ordering::Relaxed);
     let (client, snapshots) = watching.await.unwrap();
     assert!(snapshots > 10, "{snapshots}");
-    // Of 40 transactions, 26 commit 3 articles, and one of the 3 is deleted. Of 20 own articles, 10 are left.
-    assert_eq!(counts(&client).await, (6 * 26 * 2 + 4 * 10, 6 * 26 * 2 + 4 * 10));
-    assert_eq!(total(&*store).await, 6 * 26 * 2 + 4 * 10);
+    // Of 40 transactions, 26 commit 3 articles, of which one is deleted. Of 20 articles of the store, 10 are left.
+    let left = 6 * 26 * 2 + 4 * 10;
+    assert_eq!(counts(&client).await, (left, left));
+    assert_eq!(total(&*store).await, left);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,23 +121,16 @@ async fn the_articles_of_a_killed_writer_are_not_counted() {
         .batch_execute(&format!("BEGIN; {}", insert("lost", 5)))
         .await
         .unwrap();
-    let pid: i32 = writer
-        .query_one("SELECT pg_backend_pid()", &[])
-        .await
-        .unwrap()
-        .get(0);
+    let pid = writer.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
+    let pid: i32 = pid.get(0);
     client
         .query("SELECT pg_terminate_backend($1)", &[&pid])
         .await
         .unwrap();
     eventually("the writer to end", async || {
         let running = "SELECT FROM pg_stat_activity WHERE pid = $1";
-        client
-            .query(running, &[&pid])
-            .await
-            .unwrap()
-            .is_empty()
-            .then_some(())
+        let running = client.query(running, &[&pid]).await.unwrap();
+        running.is_empty().then_some(())
     })
     .await;
     assert_eq!(counts(&client).await, (3, 3));
@@ -169,14 +163,14 @@ async fn writers_do_not_wait_for_each_other_or_for_folding() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_changes_are_folded_and_few_are_left_alone() {
+async fn many_changes_are_folded_and_few_are_kept() {
     let (database, client) = database().await;
     let store = database.store();
     let changes = async || {
         let count = "SELECT count(*) FROM article_count_changes";
         client.query_one(count, &[]).await.unwrap().get::<_, i64>(0)
     };
-    // The migration inserted a change.
+    // The migration has inserted one change.
     for number in 0..99 {
         client
             .batch_execute(&insert(&format!("a{number}"), 1))
@@ -196,9 +190,9 @@ async fn many_changes_are_folded_and_few_are_left_alone() {
 }
 
 #[tokio::test]
-async fn a_role_without_privileges_on_the_count_is_counted() {
+async fn articles_of_a_role_without_privileges_on_the_count_are_counted() {
     let (database, mut client) = database().await;
-    // Rolled back, because roles belong to all databases of the server.
+    // The transaction is rolled back, because roles exist in all databases of the server.
     let flask = client.transaction().await.unwrap();
     flask
         .batch_execute(&format!(
@@ -268,8 +262,7 @@ async fn truncation_conflicts_and_upserts_are_counted() {
         .await
         .unwrap();
     assert_eq!(counts(&client).await, (5, 5));
-    let failed = client.batch_execute(&insert("two", 6)).await;
-    failed.unwrap_err();
+    client.batch_execute(&insert("two", 6)).await.unwrap_err();
     assert_eq!(counts(&client).await, (5, 5));
     assert_eq!(total(&store).await, 5);
 }

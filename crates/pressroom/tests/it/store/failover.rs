@@ -1,4 +1,4 @@
-//! Fail-overs, servers with several hosts, read-only servers, and slow networks.
+//! Fail-overs, URLs with several hosts, read-only servers, and slow networks.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ fn connect(url: &str) -> PostgresStore {
     PostgresStore::connect(&PostgresConfig::parse(url).unwrap()).unwrap()
 }
 
-/// Returns a URL with both servers' addresses, in this order.
+/// Returns a URL with the addresses of both servers, in this order.
 fn both(first: &Server, second: &Server) -> String {
     let [first, second] = [first, second].map(|server| {
         let url = url::Url::parse(&server.url()).unwrap();
@@ -28,7 +28,7 @@ fn both(first: &Server, second: &Server) -> String {
     format!("postgresql://postgres@{first},{second}/postgres")
 }
 
-/// Waits until a registration succeeds, and then asserts that many do.
+/// Waits until a registration succeeds, and asserts that all further ones do.
 async fn assert_writes(store: &PostgresStore, name: &str) {
     let mut attempt = 0;
     eventually("a registration", async || {
@@ -50,7 +50,7 @@ async fn assert_writes(store: &PostgresStore, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_hosts_the_store_uses_the_primary_also_after_a_fail_over() {
+async fn the_store_uses_the_primary_of_several_hosts_even_after_a_fail_over() {
     let old = Server::start();
     migrate(&PostgresConfig::parse(&old.url()).unwrap())
         .await
@@ -77,13 +77,13 @@ async fn of_several_hosts_the_store_uses_the_primary_also_after_a_fail_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_to_a_read_only_server_is_closed_and_looked_up_again() {
+async fn connections_to_a_read_only_server_are_replaced() {
     let primary = Server::start();
     migrate(&PostgresConfig::parse(&primary.url()).unwrap())
         .await
         .unwrap();
     let standby = primary.replica();
-    // The name still leads to the standby.
+    // The host name still resolves to the standby.
     let proxy = Proxy::in_front_of(&standby.url()).await;
     let store = connect(&proxy.url(&standby.url()));
     let rejected = store.insert_user(new_user("ann@example.com")).await;
@@ -91,7 +91,7 @@ async fn a_connection_to_a_read_only_server_is_closed_and_looked_up_again() {
         matches!(&rejected, Err(StoreError::Unavailable(reason)) if reason.contains("25006")),
         "{rejected:?}"
     );
-    // Reads are connected to the standby as well.
+    // The reads have a connection to the standby as well.
     let watcher = postgres::client(&standby.url()).await;
     store.ping().await.unwrap();
 
@@ -101,8 +101,9 @@ async fn a_connection_to_a_read_only_server_is_closed_and_looked_up_again() {
     assert!(moved.elapsed() < Duration::from_secs(5), "{:?}", moved.elapsed());
     eventually("all connections to leave the standby", async || {
         store.ping().await.unwrap();
-        let left = "SELECT FROM pg_stat_activity WHERE application_name = 'pressroom'";
-        watcher.query(left, &[]).await.unwrap().is_empty().then_some(())
+        let remaining = "SELECT FROM pg_stat_activity WHERE application_name = 'pressroom'";
+        let remaining = watcher.query(remaining, &[]).await.unwrap();
+        remaining.is_empty().then_some(())
     })
     .await;
     let author = store.insert_user(new_user("bob@example.com")).await.unwrap();
@@ -126,10 +127,6 @@ async fn reads_continue_while_the_server_is_read_only_and_writes_return_afterwar
     let admin = postgres::client(&server.url()).await;
     let read_only = async |value: &str| {
         let set = format!("ALTER SYSTEM SET default_transaction_read_only = {value}");
-        admin
-            .batch_execute("SET default_transaction_read_only = off")
-            .await
-            .unwrap();
         admin.batch_execute(&set).await.unwrap();
         admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     };

@@ -1,5 +1,7 @@
 //! A store with direct access to its database, and rows for the tests.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use pressroom::{
     domain::{
@@ -14,6 +16,9 @@ use pressroom::{
 use uuid::Uuid;
 
 use crate::support::{pgbouncer::PgBouncer, postgres, sqlite};
+
+/// Lease of claimed tasks and deliveries.
+pub const LEASE: Duration = Duration::from_secs(60);
 
 /// More connections than by default, because statements must run concurrently on the server.
 const MANY: Sizes = Sizes {

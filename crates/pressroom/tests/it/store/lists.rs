@@ -11,10 +11,14 @@ use pressroom::{
 use tokio_postgres::Client;
 
 use super::fixture::{at, new_article, new_user, task};
-use crate::support::{eventually, postgres::Database, sqlite};
+use crate::support::{
+    eventually,
+    postgres::{Database, until_stores_are_closed},
+    sqlite,
+};
 
 const ARTICLES: i64 = 50_000;
-/// Pages of a query before its work is measured: after five executions, PostgreSQL may use another plan.
+/// Number of runs of a query whose work is measured: after five executions, PostgreSQL may use another plan.
 const RUNS: i64 = 8;
 
 /// Inserts users and articles. Five articles share each time. Seven titles contain `Needle`, and 12,493
@@ -74,8 +78,7 @@ impl Work {
         }
     }
 
-    /// Lists a page several times and returns the work of all runs. The server publishes the statistics of a
-    /// connection when it ends.
+    /// Lists a page [`RUNS`] times and returns the work of all runs.
     async fn of(query: &ListQuery, database: &Database, client: &Client) -> Self {
         let before = Self::so_far(client).await;
         let store = database.store();
@@ -83,12 +86,7 @@ impl Work {
             store.list_articles(query.clone()).await.unwrap();
         }
         drop(store);
-        eventually("the connections to close", async || {
-            let open = "SELECT FROM pg_stat_activity
-                WHERE datname = current_database() AND application_name = 'pressroom'";
-            client.query(open, &[]).await.unwrap().is_empty().then_some(())
-        })
-        .await;
+        until_stores_are_closed(client).await;
         let after = Self::so_far(client).await;
         Self {
             scans: after.scans - before.scans,
@@ -120,7 +118,28 @@ fn slugs(page: &ArticlePage) -> Vec<&str> {
         .collect()
 }
 
-/// Returns the article at a position of the list, as a cursor.
+/// Asserts that the pages at an offset have the slugs of `all`, the whole list.
+async fn assert_pages_at(offset: i64, store: &impl ArticleStore, order: ListOrder, all: &[String]) {
+    for limit in [0, 1, 20, 100] {
+        let query = ListQuery {
+            order,
+            limit,
+            ..page(PageStart::Offset(offset))
+        };
+        let page = store.list_articles(query).await.unwrap();
+        let total = i64::try_from(all.len()).unwrap();
+        let from = usize::try_from(offset.min(total)).unwrap();
+        let to = (from + usize::try_from(limit).unwrap()).min(all.len());
+        assert_eq!(slugs(&page), all[from..to], "{order:?} {offset} {limit}");
+        assert_eq!(
+            (page.total, page.more),
+            (total, to < all.len()),
+            "{order:?} {offset} {limit}"
+        );
+    }
+}
+
+/// Returns the cursor of the article at a position of the list.
 fn cursor_at(position: i64, order: ListOrder) -> Cursor {
     let number = match order {
         ListOrder::Newest => ARTICLES - position,
@@ -181,7 +200,7 @@ async fn a_page_costs_the_same_at_any_depth_by_cursor_and_at_both_ends_by_offset
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_from_the_nearer_end_is_the_page_at_its_offset() {
+async fn pages_read_from_the_nearer_end_are_the_pages_at_their_offsets() {
     let (database, client) = database().await;
     let store = database.store();
     for (order, direction) in [(ListOrder::Newest, "DESC"), (ListOrder::Oldest, "ASC")] {
@@ -213,22 +232,7 @@ async fn a_page_from_the_nearer_end_is_the_page_at_its_offset() {
             i64::MAX - 1,
             i64::MAX,
         ] {
-            for limit in [0, 1, 20, 100] {
-                let query = ListQuery {
-                    order,
-                    limit,
-                    ..page(PageStart::Offset(offset))
-                };
-                let page = store.list_articles(query).await.unwrap();
-                let from = usize::try_from(offset.min(ARTICLES)).unwrap();
-                let to = (from + usize::try_from(limit).unwrap()).min(all.len());
-                assert_eq!(slugs(&page), all[from..to], "{order:?} {offset} {limit}");
-                assert_eq!(
-                    (page.total, page.more),
-                    (ARTICLES, to < all.len()),
-                    "{order:?} {offset} {limit}"
-                );
-            }
+            assert_pages_at(offset, &store, order, &all).await;
         }
     }
 }
@@ -311,7 +315,7 @@ async fn a_search_uses_trigrams_where_the_server_has_them() {
     } else {
         assert_eq!(work.searches, 0, "{work:?}");
     }
-    // Without a trigram, the index would have to be read as a whole.
+    // The text has no trigram, so the whole index would have to be read.
     let work = Work::of(&search("€"), &database, &client).await;
     assert_eq!(work.searches, 0, "{work:?}");
     assert!(work.scans >= RUNS, "{work:?}");
@@ -325,8 +329,7 @@ async fn pages_of_a_search_with_many_results_are_found_in_the_order_of_the_list(
         ..search("article")
     };
     let work = Work::of(&query, &database, &client).await;
-    // Only the first page finds out that there are many results, and counts them. Three of four articles are
-    // results.
+    // Only the first run detects that there are many results, and counts them. Three of four articles match.
     assert!(work.scans <= 2, "{work:?}");
     assert!((RUNS * 61..RUNS * 100).contains(&work.entries), "{work:?}");
 }
@@ -347,7 +350,7 @@ async fn small_totals_of_searches_are_current_and_large_ones_soon_are() {
         (total("dense").await == 12_496).then_some(())
     })
     .await;
-    // The page of a remembered total is current.
+    // The page is current, although the total is remembered.
     client
         .batch_execute("DELETE FROM articles WHERE title LIKE '%ense%'")
         .await
@@ -357,7 +360,7 @@ async fn small_totals_of_searches_are_current_and_large_ones_soon_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn totals_of_favorites_are_those_of_their_list() {
+async fn totals_match_lists_of_favorites() {
     let (database, client) = database().await;
     client
         .batch_execute(
@@ -389,7 +392,7 @@ async fn totals_of_favorites_are_those_of_their_list() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_from_the_nearer_end_are_the_pages_at_their_offsets_on_sqlite() {
+async fn pages_read_from_the_nearer_end_are_the_pages_at_their_offsets_on_sqlite() {
     let file = sqlite::File::new();
     let store = file.store();
     store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -423,22 +426,7 @@ async fn pages_from_the_nearer_end_are_the_pages_at_their_offsets_on_sqlite() {
             501,
             i64::MAX,
         ] {
-            for limit in [0, 1, 20, 100] {
-                let query = ListQuery {
-                    order,
-                    limit,
-                    ..page(PageStart::Offset(offset))
-                };
-                let page = store.list_articles(query).await.unwrap();
-                let from = usize::try_from(offset.min(500)).unwrap();
-                let to = (from + usize::try_from(limit).unwrap()).min(500);
-                assert_eq!(slugs(&page), all[from..to], "{order:?} {offset} {limit}");
-                assert_eq!(
-                    (page.total, page.more),
-                    (500, to < 500),
-                    "{order:?} {offset} {limit}"
-                );
-            }
+            assert_pages_at(offset, &store, order, &all).await;
         }
     }
 }

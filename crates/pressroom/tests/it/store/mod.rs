@@ -11,6 +11,7 @@ mod isolation;
 mod lists;
 mod migrations;
 mod outages;
+mod plans;
 mod pooler;
 mod published;
 mod replica;

@@ -165,7 +165,7 @@ async fn terminated_connections_are_replaced() {
     config.sizes.maintenance = 1;
     for _ in 0..4 {
         let store = PostgresStore::connect(&config).unwrap();
-        // Opens the connections of the shares in use too.
+        // Opens all connections of the shares that are used.
         for result in join_all(calls(&store)).await {
             result.unwrap();
         }

@@ -9,10 +9,7 @@ use pressroom::{
 };
 use uuid::Uuid;
 
-use super::{
-    fixture::{at, new_article, new_user, task},
-    suite::LEASE,
-};
+use super::fixture::{LEASE, at, new_article, new_user, task};
 use crate::support::postgres::Database;
 
 const BATCH: PublishedBatch = PublishedBatch {
@@ -52,11 +49,11 @@ async fn published_tasks_leave_the_outbox_and_are_recorded() {
     assert_eq!(store.published_tasks(0, 1).await.unwrap(), [recorded(0)]);
     assert_eq!(store.published_tasks(ids[0], 9).await.unwrap(), [recorded(1)]);
 
-    // A task that another process has published in the meantime is not recorded again.
+    // A task that another process has already recorded is not recorded again.
     store.record_published(&ids[..1], BATCH, at(12)).await.unwrap();
     assert_eq!(store.published_tasks(0, 1).await.unwrap(), [recorded(0)]);
 
-    store.delete_published(&ids[..1]).await.unwrap();
+    store.delete_published(&[recorded(0)]).await.unwrap();
     assert_eq!(store.published_tasks(0, 9).await.unwrap(), [recorded(1)]);
 }
 
@@ -65,8 +62,9 @@ async fn lost_tasks_return_to_the_outbox_once_with_their_ids_and_arguments() {
     let database = Database::migrated().await;
     let (store, ids) = three_claimed(&database).await;
     store.record_published(&ids, BATCH, at(11)).await.unwrap();
-    assert_eq!(store.republish(&ids[..2], at(20)).await.unwrap(), 2);
-    assert_eq!(store.republish(&ids[..2], at(20)).await.unwrap(), 0);
+    let lost = store.published_tasks(0, 2).await.unwrap();
+    assert_eq!(store.republish(&lost, at(20)).await.unwrap(), 2);
+    assert_eq!(store.republish(&lost, at(20)).await.unwrap(), 0);
     assert_eq!(store.published_tasks(0, 9).await.unwrap().len(), 1);
 
     assert!(store.claim_outbox(at(19), LEASE, 9).await.unwrap().is_empty());
@@ -83,4 +81,27 @@ async fn lost_tasks_return_to_the_outbox_once_with_their_ids_and_arguments() {
 
     store.record_published(&ids[..2], BATCH, at(21)).await.unwrap();
     assert_eq!(store.published_tasks(0, 1).await.unwrap()[0].sends, 2);
+}
+
+/// Two processes have read the record, and the second one acts on it after the dispatcher has published again the tasks
+/// that the first one moved back.
+#[tokio::test]
+async fn a_task_that_was_published_again_is_neither_republished_nor_deleted_because_of_its_old_batch() {
+    let database = Database::migrated().await;
+    let (store, ids) = three_claimed(&database).await;
+    store.record_published(&ids, BATCH, at(11)).await.unwrap();
+    let read = store.published_tasks(0, 9).await.unwrap();
+    assert_eq!(store.republish(&read[..2], at(20)).await.unwrap(), 2);
+    store.claim_outbox(at(20), LEASE, 9).await.unwrap();
+    let new = PublishedBatch {
+        log: Uuid::from_u128(8),
+        number: 1,
+    };
+    store.record_published(&ids[..2], new, at(21)).await.unwrap();
+
+    store.delete_published(&read[..1]).await.unwrap();
+    assert_eq!(store.republish(&read, at(22)).await.unwrap(), 1, "the third task");
+    let recorded = store.published_tasks(0, 9).await.unwrap();
+    assert_eq!(recorded.iter().map(|task| task.id).collect::<Vec<_>>(), ids[..2]);
+    assert!(recorded.iter().all(|task| task.batch == new && task.sends == 2));
 }

@@ -1,4 +1,4 @@
-//! The index of trigrams: building it with and without the necessary privilege, and while others write.
+//! The index of trigrams: how it is built with and without the necessary privilege, and while others write.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::support::{
 const INDEX: &str = "SELECT indisvalid FROM pg_index
     WHERE indexrelid = to_regclass('ix_articles_title_trigrams')";
 
-/// Returns whether the index is valid, if it exists.
+/// Returns whether the index is valid, or `None` if it does not exist.
 async fn index(client: &Client) -> Option<bool> {
     let row = client.query_opt(INDEX, &[]).await.unwrap();
     row.map(|row| row.get(0))
@@ -117,7 +117,7 @@ async fn an_invalid_index_is_replaced_with_the_extension_in_any_schema() {
         .await
         .unwrap();
     assert_eq!(index_titles(&database.config()).await.unwrap(), TitleIndex::Built);
-    // As after a build that was interrupted.
+    // An interrupted build leaves such an index.
     client
         .batch_execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_articles_title_trigrams'::regclass")
         .await

@@ -22,7 +22,7 @@ pub struct Mail {
 pub struct MailServer {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Mail>>>,
-    /// One permit for each mail that may be acknowledged.
+    /// One permit for each message that may be acknowledged.
     acknowledgements: Arc<Semaphore>,
 }
 
@@ -52,17 +52,17 @@ impl MailServer {
         format!("smtp://{}", self.address)
     }
 
-    /// Stops acknowledging mails until [`MailServer::acknowledge`]; they are still stored.
+    /// Stops acknowledging messages until [`MailServer::acknowledge`] is called; messages are still stored.
     pub fn hold(&self) {
         self.acknowledgements.forget_permits(Semaphore::MAX_PERMITS);
     }
 
-    /// Acknowledges one mail.
+    /// Acknowledges one message.
     pub fn acknowledge(&self) {
         self.acknowledgements.add_permits(1);
     }
 
-    /// Returns the mails received so far.
+    /// Returns the messages received so far.
     pub fn received(&self) -> Vec<Mail> {
         self.received.lock().unwrap().clone()
     }

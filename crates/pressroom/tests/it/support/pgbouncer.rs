@@ -33,7 +33,7 @@ impl PgBouncer {
         Self::start(url, 0, CONNECTIONS)
     }
 
-    /// Starts a PgBouncer without support for prepared statements that uses up to `connections`.
+    /// Starts a PgBouncer without support for prepared statements, with up to `connections` to the server.
     pub fn with_connections(url: &str, connections: i64) -> Self {
         Self::start(url, 0, connections)
     }

@@ -17,7 +17,7 @@ use pressroom::store::postgres::{PostgresConfig, PostgresStore, index_titles, mi
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-use super::postgres_server::Server;
+use super::{eventually, postgres_server::Server};
 
 /// The migrations, in the order of their versions.
 pub const MIGRATIONS: &[&str] = &[
@@ -48,7 +48,7 @@ impl Database {
         Self::create(None).await
     }
 
-    /// Creates a database with another encoding, without a schema.
+    /// Creates an empty database with the given encoding.
     pub async fn encoded(encoding: &str) -> Self {
         Self::create_with(&format!(
             "TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
@@ -116,6 +116,17 @@ impl Drop for Database {
             panic!("a test database was left behind");
         }
     }
+}
+
+/// Waits until no store is connected to the database of `client`. The server publishes the statistics of a connection
+/// when the connection ends.
+pub async fn until_stores_are_closed(client: &Client) {
+    let open = "SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'pressroom'";
+    eventually("the connections to close", async || {
+        client.query(open, &[]).await.unwrap().is_empty().then_some(())
+    })
+    .await;
 }
 
 /// Opens a connection without TLS.

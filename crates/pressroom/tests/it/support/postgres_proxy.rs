@@ -1,5 +1,5 @@
 //! A TCP proxy in front of PostgreSQL that can stall without closing connections, like a network that
-//! drops packets, delay all data, or send new connections to another server, like a name after a fail-over.
+//! drops packets, delay all data, or send new connections to another server, like a host name after a fail-over.
 
 use std::time::Duration;
 

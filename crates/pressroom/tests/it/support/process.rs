@@ -15,7 +15,7 @@ pub struct Process {
 }
 
 /// Variables that make the observatory listen on free ports, because tests run in parallel.
-const ANY_PORT: [(&str, &str); 4] = [
+pub const ANY_PORT: [(&str, &str); 4] = [
     ("OBSERVATORY_PORT", "0"),
     ("OBSERVATORY_OTLP_HTTP_PORT", "0"),
     ("OBSERVATORY_OTLP_GRPC_PORT", "0"),
@@ -41,6 +41,25 @@ pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     pressroom(arguments, variables, folder.path()).output().unwrap()
 }
 
+/// Runs a command, asserts that it succeeds, and returns its output.
+pub fn succeeds(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {printed}");
+    printed.into_owned()
+}
+
+/// Returns the path in an environment variable that names a tool of the tests.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the environment tells tests where the tools are"
+)]
+pub fn required(variable: &str) -> PathBuf {
+    let path = std::env::var(variable);
+    path.unwrap_or_else(|_| panic!("{variable} must be set for this test; scripts/test sets it"))
+        .into()
+}
+
 /// Starts the program; its output goes to a file, which a failing test prints.
 pub fn start(name: &str, arguments: &[&str], variables: &[(&str, &str)], folder: &Path) -> Process {
     start_command(name, pressroom(arguments, variables, folder), folder)
@@ -62,7 +81,7 @@ pub fn start_command(name: &str, mut command: Command, folder: &Path) -> Process
     Process { child, log }
 }
 
-/// Starts the program with both output streams on one pipe, and returns the end to read from.
+/// Starts the program with both output streams on one pipe, and returns the reading end.
 pub fn start_piped(
     arguments: &[&str],
     variables: &[(&str, &str)],
@@ -84,18 +103,28 @@ pub async fn start_api(
     variables: &[(&str, &str)],
     folder: &Path,
 ) -> (Process, SocketAddr) {
+    start_api_until_ok("/api/health/ready", arguments, variables, folder).await
+}
+
+/// Starts the API and waits until a GET of `target` returns 200.
+pub async fn start_api_until_ok(
+    target: &str,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    folder: &Path,
+) -> (Process, SocketAddr) {
     let port = free_port();
     let text = port.to_string();
     let mut variables = variables.to_vec();
     variables.extend([("PORT", text.as_str()), ("HOST", "127.0.0.1")]);
     let mut process = start("api", arguments, &variables, folder);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    process.wait_for_ok(address, "/api/health/ready").await;
+    process.wait_for_ok(address, target).await;
     (process, address)
 }
 
 impl Process {
-    /// Returns the process of a child whose output the test reads itself.
+    /// Wraps a child whose output the test itself reads.
     pub fn of(child: Child) -> Self {
         let log = PathBuf::new();
         Self { child, log }
@@ -146,7 +175,7 @@ impl Process {
         self.send("TERM");
     }
 
-    /// Sends the signal with this name, without `SIG`.
+    /// Sends a signal, named without `SIG`.
     pub fn send(&self, signal: &str) {
         let sent = Command::new("kill")
             .args([&format!("-{signal}"), &self.child.id().to_string()])
@@ -161,6 +190,16 @@ impl Process {
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Returns a field of `/proc/<id>/status` that is an amount of memory, such as `VmRSS`, in MiB.
+    pub fn memory_mib(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let kib = line.unwrap().trim().strip_suffix(" kB").unwrap();
+        kib.parse::<u64>().unwrap() / 1024
     }
 }
 

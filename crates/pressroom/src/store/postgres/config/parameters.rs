@@ -1,7 +1,7 @@
 //! Parameters of a database URL: those of libpq (PostgreSQL 18), which SQLAlchemy passes on, those of
 //! Pressroom, and those that other drivers and hosting providers add.
 //!
-//! Each is honoured, ignored by name if it cannot matter, or rejected by name.
+//! Each is honoured, ignored if it cannot matter, or rejected. Messages name the ignored and rejected ones.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -11,7 +11,7 @@ use rustls::{
 };
 use tokio_postgres::{
     Config,
-    config::{ChannelBinding, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs},
+    config::{ChannelBinding, Host, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs},
 };
 
 /// Both TLS versions that rustls supports.
@@ -19,7 +19,7 @@ const TLS_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 const ONLY_TLS12: &[&SupportedProtocolVersion] = &[&TLS12];
 const ONLY_TLS13: &[&SupportedProtocolVersion] = &[&TLS13];
 
-/// Parameters without effect: they configure features that Pressroom does not use, or other programs.
+/// Parameters without effect, which configure features that Pressroom does not use, or other programs.
 const IGNORED: &[&str] = &[
     // libpq
     "gssdelegation",
@@ -76,12 +76,24 @@ const IGNORED: &[&str] = &[
     "pool_min_idle_conns",
     "statement_cache_capacity",
     "statement_cache_mode",
+    // Formats that Pressroom does not read; sqlx
+    "datestyle",
+    "extra_float_digits",
+    "intervalstyle",
+    "statement-cache-capacity",
     // JDBC
+    "assumeMinServerVersion",
+    "autosave",
+    "cancelSignalTimeout",
+    "defaultRowFetchSize",
     "loginTimeout",
     "preferQueryMode",
     "prepareThreshold",
+    "preparedStatementCacheQueries",
+    "preparedStatementCacheSizeMiB",
     "reWriteBatchedInserts",
     "socketTimeout",
+    "sslResponseTimeout",
     "stringtype",
     "tcpKeepAlive",
     // Supabase and Vercel
@@ -90,6 +102,7 @@ const IGNORED: &[&str] = &[
     // Set by Pressroom for each kind of statement.
     "lock_timeout",
     "statement_timeout",
+    "TimeZone",
     "timezone",
 ];
 
@@ -111,8 +124,21 @@ const REJECTED: &[(&str, &str)] = &[
     ("servicefile", "put the service's settings into the URL"),
     ("sslcrl", "revoke certificates at the CA in sslrootcert"),
     ("sslcrldir", "revoke certificates at the CA in sslrootcert"),
+    ("sslidentity", "use sslcert and sslkey"),
     ("sslpassword", "use a key without a passphrase"),
 ];
+
+/// Trusted server certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store::postgres) enum Certificates {
+    /// Any certificate: `sslmode=prefer` protects only against eavesdroppers, because it also accepts
+    /// connections without TLS.
+    Any,
+    /// Certificates for this host name that the system trusts.
+    System,
+    /// Certificates for this host name that are signed by a certificate in this PEM file.
+    File(PathBuf),
+}
 
 /// State that a connection keeps from one transaction to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,8 +164,9 @@ impl InvalidUrl {
 /// Settings from the parameters of a URL.
 pub(super) struct Parameters {
     pub(super) driver: Config,
-    pub(super) ssl_mode: SslMode,
-    pub(super) root: Option<PathBuf>,
+    ssl_mode: Option<SslMode>,
+    /// Trusted certificates if TLS is required.
+    pub(super) roots: Option<Certificates>,
     pub(super) certificate: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) uses_certificate: bool,
@@ -152,17 +179,35 @@ pub(super) struct Parameters {
     pub(super) prepared_statements: Option<bool>,
     /// Names of ignored parameters.
     pub(super) ignored: Vec<String>,
-    /// Used if the URL names no application.
+    /// Application name if the URL sets no other.
     fallback_name: String,
+    hosts: Vec<Host>,
+    ports: Vec<u16>,
+    addresses: Vec<IpAddr>,
 }
 
 impl Parameters {
-    /// Reads a query string into `driver`, which has the settings of the rest of the URL.
-    pub(super) fn parse(driver: Config, query: &str) -> Result<Self, InvalidUrl> {
+    /// Reads a query string, whose parameters replace those of `url`, the part before it.
+    pub(super) fn parse(url: &Config, query: &str) -> Result<Self, InvalidUrl> {
+        let mut driver = Config::new();
+        driver
+            .tcp_user_timeout(Duration::from_secs(5))
+            .keepalives_idle(Duration::from_secs(10))
+            .keepalives_interval(Duration::from_secs(3))
+            .keepalives_retries(3);
+        if let Some(user) = url.get_user() {
+            driver.user(user);
+        }
+        if let Some(password) = url.get_password() {
+            driver.password(password);
+        }
+        if let Some(database) = url.get_dbname() {
+            driver.dbname(database);
+        }
         let mut parameters = Self {
             driver,
-            ssl_mode: SslMode::Prefer,
-            root: None,
+            ssl_mode: None,
+            roots: None,
             certificate: None,
             key: None,
             uses_certificate: true,
@@ -174,6 +219,9 @@ impl Parameters {
             prepared_statements: None,
             ignored: Vec::new(),
             fallback_name: "pressroom".to_owned(),
+            hosts: url.get_hosts().to_vec(),
+            ports: url.get_ports().to_vec(),
+            addresses: Vec::new(),
         };
         // In a URL of libpq, a plus sign stands for itself.
         let query = query.replace('+', "%2B");
@@ -186,7 +234,35 @@ impl Parameters {
         if parameters.driver.get_application_name().is_none() {
             parameters.driver.application_name(&parameters.fallback_name);
         }
+        parameters.add_servers();
         Ok(parameters)
+    }
+
+    /// Returns the TLS mode. As in libpq, `sslrootcert=system` requires a verified certificate.
+    pub(super) fn ssl_mode(&self) -> Result<SslMode, InvalidUrl> {
+        match (self.ssl_mode, &self.roots) {
+            (None | Some(SslMode::Require), Some(Certificates::System)) => Ok(SslMode::Require),
+            (Some(_), Some(Certificates::System)) => Err(InvalidUrl(
+                "sslrootcert=system requires sslmode=verify-full".to_owned(),
+            )),
+            (mode, _) => Ok(mode.unwrap_or(SslMode::Prefer)),
+        }
+    }
+
+    /// Adds hosts, addresses and ports to the driver's lists, from which it cannot remove them.
+    fn add_servers(&mut self) {
+        for host in &self.hosts {
+            match host {
+                Host::Tcp(name) => self.driver.host(name),
+                Host::Unix(folder) => self.driver.host_path(folder),
+            };
+        }
+        for address in &self.addresses {
+            self.driver.hostaddr(*address);
+        }
+        for port in &self.ports {
+            self.driver.port(*port);
+        }
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), InvalidUrl> {
@@ -208,22 +284,19 @@ impl Parameters {
                 self.driver.application_name(value);
             }
             "fallback_application_name" => value.clone_into(&mut self.fallback_name),
-            "host" => {
-                for host in value.split(',') {
-                    self.driver.host(host);
-                }
-            }
+            "host" => self.hosts = value.split(',').map(host).collect(),
             "hostaddr" => {
-                for address in value.split(',') {
-                    let address: IpAddr = parsed(name, address, "an IP address")?;
-                    self.driver.hostaddr(address);
-                }
+                let addresses = value
+                    .split(',')
+                    .map(|address| parsed(name, address, "an IP address"));
+                self.addresses = addresses.collect::<Result<_, _>>()?;
             }
             "port" => {
-                for port in value.split(',') {
-                    let port = if port.is_empty() { "5432" } else { port };
-                    self.driver.port(parsed(name, port, "a port number")?);
-                }
+                let ports = value.split(',').map(|port| match port {
+                    "" => Ok(5432),
+                    port => parsed(name, port, "a port number"),
+                });
+                self.ports = ports.collect::<Result<_, _>>()?;
             }
             "connect_timeout" | "connectTimeout" => {
                 self.connect_timeout = seconds(name, value)?;
@@ -273,7 +346,7 @@ impl Parameters {
                     ],
                 )?);
             }
-            // Prisma's name of the mode.
+            // Prisma's name for the transaction mode.
             "pgbouncer" => {
                 if is_on(name, value)? {
                     self.pool_mode.get_or_insert(PoolMode::Transaction);
@@ -289,7 +362,9 @@ impl Parameters {
             "gssencmode" => only(name, value, &["disable", "prefer"])?,
             "min_protocol_version" => only(name, value, &["3.0"])?,
             "replication" => only(name, value, &["false", "off", "no", "0"])?,
-            "schema" | "currentSchema" | "schema_search_path" => {
+            // Prisma's switch for the verification of certificates.
+            "sslaccept" => only(name, value, &["strict"])?,
+            "schema" | "currentSchema" | "schema_search_path" | "search_path" => {
                 if value != "public" {
                     return Err(InvalidUrl(format!(
                         "{name} is not supported; use options=-csearch_path%3D..., or ALTER ROLE ... SET search_path"
@@ -308,11 +383,11 @@ impl Parameters {
         Ok(())
     }
 
-    /// Sets a parameter of TLS, and returns whether it is one.
+    /// Sets a TLS parameter. Returns false if `name` is not one.
     fn set_tls(&mut self, name: &str, value: &str) -> Result<bool, InvalidUrl> {
         match name {
             "sslmode" | "ssl" | "requiressl" => {
-                self.ssl_mode = choice(
+                self.ssl_mode = Some(choice(
                     name,
                     value,
                     &[
@@ -328,9 +403,14 @@ impl Parameters {
                         ("false", SslMode::Disable),
                         ("0", SslMode::Prefer),
                     ],
-                )?;
+                )?);
             }
-            "sslrootcert" => self.root = (value != "system").then(|| value.into()),
+            "sslrootcert" => {
+                self.roots = Some(match value {
+                    "system" => Certificates::System,
+                    file => Certificates::File(file.into()),
+                });
+            }
             "sslcert" => self.certificate = Some(value.into()),
             "sslkey" => self.key = Some(value.into()),
             "sslcertmode" => {
@@ -339,18 +419,20 @@ impl Parameters {
             }
             "sslsni" => self.sni = is_on(name, value)?,
             "ssl_min_protocol_version" => {
-                let all = TLS_VERSIONS;
                 let versions = [
-                    ("TLSv1", all),
-                    ("TLSv1.1", all),
-                    ("TLSv1.2", all),
-                    ("TLSv1.3", ONLY_TLS13),
+                    ("TLSv1", false),
+                    ("TLSv1.1", false),
+                    ("TLSv1.2", false),
+                    ("TLSv1.3", true),
                 ];
-                self.tls_versions = choice(name, value, &versions)?;
+                if choice(name, value, &versions)? {
+                    self.only_tls(ONLY_TLS13)?;
+                }
             }
             "ssl_max_protocol_version" => {
-                let versions = [("TLSv1.2", ONLY_TLS12), ("TLSv1.3", TLS_VERSIONS)];
-                self.tls_versions = choice(name, value, &versions)?;
+                if choice(name, value, &[("TLSv1.2", true), ("TLSv1.3", false)])? {
+                    self.only_tls(ONLY_TLS12)?;
+                }
             }
             "sslnegotiation" => {
                 let negotiations = [
@@ -370,6 +452,24 @@ impl Parameters {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Allows only this version of TLS.
+    fn only_tls(&mut self, version: &'static [&'static SupportedProtocolVersion]) -> Result<(), InvalidUrl> {
+        if self.tls_versions != TLS_VERSIONS && self.tls_versions != version {
+            let problem = "ssl_min_protocol_version is later than ssl_max_protocol_version";
+            return Err(InvalidUrl(problem.to_owned()));
+        }
+        self.tls_versions = version;
+        Ok(())
+    }
+}
+
+fn host(name: &str) -> Host {
+    if name.starts_with('/') {
+        Host::Unix(name.into())
+    } else {
+        Host::Tcp(name.to_owned())
     }
 }
 
@@ -396,15 +496,10 @@ fn choice<T: Copy>(name: &str, value: &str, choices: &[(&str, T)]) -> Result<T, 
     })
 }
 
-/// Succeeds if the value means what Pressroom does in any case.
+/// Succeeds if the value asks for what Pressroom always does.
 fn only(name: &str, value: &str, accepted: &[&str]) -> Result<(), InvalidUrl> {
-    if accepted.contains(&value) {
-        return Ok(());
-    }
-    Err(InvalidUrl(format!(
-        "{name} is not one of {}",
-        accepted.join(", ")
-    )))
+    let accepted: Vec<_> = accepted.iter().map(|value| (*value, ())).collect();
+    choice(name, value, &accepted)
 }
 
 fn is_on(name: &str, value: &str) -> Result<bool, InvalidUrl> {
@@ -434,7 +529,7 @@ fn parsed<T: std::str::FromStr>(name: &str, value: &str, expected: &str) -> Resu
         .map_err(|_invalid| InvalidUrl(format!("{name} is not {expected}")))
 }
 
-/// Returns a parameter's name for an error message, unless it may be a part of a password.
+/// Returns a parameter's name for an error message, unless it may be part of a password.
 fn quoted(name: &str) -> String {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     if name.len() <= 40 && name.bytes().all(is_name) {

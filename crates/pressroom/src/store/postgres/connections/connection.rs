@@ -73,7 +73,7 @@ impl Connection {
         self.received(StatementResult::fetch(&self.client, &prepared, params).await)
     }
 
-    /// Prepares `statement` again before its next use.
+    /// Forgets a prepared statement, so that its next use prepares it again.
     pub(super) fn forget(&self, statement: &Statement) {
         self.prepared.remove(statement);
     }
@@ -91,7 +91,7 @@ impl Connection {
         Ok(Prepared::Named(prepared))
     }
 
-    /// Counts the response, which may be an error.
+    /// Counts the response, which may be an error, and notes the loss of the connection.
     fn received<T>(&self, result: Result<T, tokio_postgres::Error>) -> Result<T> {
         let error = result.as_ref().err();
         if error.is_none_or(|error| error.as_db_error().is_some()) {

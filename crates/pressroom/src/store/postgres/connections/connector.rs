@@ -34,27 +34,36 @@ pub(in crate::store::postgres) struct Connector {
     /// TLS settings, which `sslmode=disable` ignores.
     tls: MakeRustlsConnect,
     pool_mode: PoolMode,
-    timeouts: Timeouts,
+    settings: Settings,
     /// Maximum time to open one connection, including all hosts and the handshake.
     connect_timeout: Duration,
     /// Metrics of the pool for which connections are opened.
     times: Option<ConnectionTimes>,
 }
 
-/// Time-outs of the server.
+/// Settings of a session.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::store::postgres) struct Timeouts {
+pub(in crate::store::postgres) struct Settings {
     /// Maximum duration of a statement, including its waits for locks.
-    pub(in crate::store::postgres) statement: Duration,
+    pub(in crate::store::postgres) statement_timeout: Duration,
     /// Maximum wait for one lock.
-    pub(in crate::store::postgres) lock: Duration,
+    pub(in crate::store::postgres) lock_timeout: Duration,
+    /// Whether the planner may scan a table for which there is an index.
+    pub(in crate::store::postgres) scans: bool,
 }
 
-impl Timeouts {
-    /// Returns the statements that set the time-outs with `set`, which is `SET` or `SET LOCAL`.
-    pub(super) fn settings(self, set: &str) -> String {
-        let (statement, lock) = (self.statement.as_millis(), self.lock.as_millis());
-        format!("{set} statement_timeout TO '{statement}ms'; {set} lock_timeout TO '{lock}ms'")
+impl Settings {
+    /// Returns the statements that apply the settings with `set`, which is `SET` or `SET LOCAL`.
+    pub(super) fn sql(self, set: &str) -> String {
+        let (statement, lock) = (self.statement_timeout.as_millis(), self.lock_timeout.as_millis());
+        let mut sql = format!("{set} statement_timeout TO '{statement}ms'; {set} lock_timeout TO '{lock}ms'");
+        if !self.scans {
+            // A table that grows quickly, such as the outbox during an outage of Redis, is much larger than its statistics
+            // say, and a plan that was prepared when it was small would scan it for each row. A plan without an index is so
+            // expensive in the planner's view that it would be compiled.
+            sql += &format!("; {set} enable_seqscan TO off; {set} jit TO off");
+        }
+        sql
     }
 }
 
@@ -72,21 +81,21 @@ pub enum SetupError {
 }
 
 impl Connector {
-    /// Creates a connector, which records no connection times.
+    /// Creates a connector that records no connection times.
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub(in crate::store::postgres) fn new(
         config: &PostgresConfig,
         role: Role,
-        timeouts: Timeouts,
+        settings: Settings,
     ) -> Result<Self, SetupError> {
         let direct = config.connection.get_ssl_negotiation() == SslNegotiation::Direct;
         Ok(Self {
             config: config.connection_to(role),
             tls: MakeRustlsConnect::new(client_config(&config.tls, direct)?),
             pool_mode: config.pool_mode,
-            timeouts,
+            settings,
             connect_timeout: config.connect_timeout,
             times: None,
         })
@@ -100,10 +109,10 @@ impl Connector {
         }
     }
 
-    /// Returns a connector to the same server for connections with other time-outs.
-    pub(super) fn with(&self, timeouts: Timeouts) -> Self {
+    /// Returns a connector to the same server for connections with other settings.
+    pub(super) fn with(&self, settings: Settings) -> Self {
         Self {
-            timeouts,
+            settings,
             ..self.clone()
         }
     }
@@ -124,19 +133,19 @@ impl Connector {
 
     /// Asks the server to cancel the statement that runs on a connection.
     pub(super) async fn cancel(&self, connection: CancelToken) {
-        // Without a response, the statement's time-out ends it.
+        // If the request is lost, the statement ends at its time-out.
         let _sent = timeout(CANCEL_TIMEOUT, connection.cancel_query(self.tls.clone())).await;
     }
 
-    /// Returns the text that begins a transaction. It sets the time-outs unless the connection has them.
+    /// Returns the SQL that begins a transaction, and applies the settings unless the connection keeps them.
     pub(super) fn begin(&self) -> String {
         match self.pool_mode {
             PoolMode::Session => "BEGIN".to_owned(),
-            PoolMode::Transaction => format!("BEGIN; {}", self.timeouts.settings("SET LOCAL")),
+            PoolMode::Transaction => format!("BEGIN; {}", self.settings.sql("SET LOCAL")),
         }
     }
 
-    /// Whether the time-outs apply to statements outside of a transaction.
+    /// Whether the connection keeps the settings, so that they also apply outside a transaction.
     pub(super) fn keeps_settings(&self) -> bool {
         self.pool_mode == PoolMode::Session
     }
@@ -150,8 +159,9 @@ impl Connector {
         match self.pool_mode {
             // Sent as a statement, because poolers reject these start-up options.
             PoolMode::Session => {
-                let settings = format!("SET timezone TO 'UTC'; {}", self.timeouts.settings("SET"));
-                client.batch_execute(&settings).await?;
+                let settings = self.settings.sql("SET");
+                let sql = format!("SET timezone TO 'UTC'; {UNCHECKED_ENCODING}; {settings}");
+                client.batch_execute(&sql).await?;
             }
             // Settings would remain on a server connection that other clients use next. The pooler accepts
             // logins itself, so only a statement shows whether the server behind it is available.
@@ -163,6 +173,11 @@ impl Connector {
         Ok((client, driver))
     }
 }
+
+/// Lets rows contain any bytes if the database's encoding is `SQL_ASCII`, which does not check them. Otherwise the
+/// server would check them when it sends them, and one such row would make all statements that return it fail.
+const UNCHECKED_ENCODING: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false) \
+    WHERE current_setting('server_encoding') = 'SQL_ASCII'";
 
 /// Polls a connection after all other ready tasks, so that their statements are sent in one write and the
 /// server receives them in one read. Otherwise the runtime would poll the connection after each of those

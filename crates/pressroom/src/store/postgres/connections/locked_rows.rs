@@ -1,5 +1,5 @@
-//! Rows and tables that other transactions keep locked. A statement that needs one would occupy a connection
-//! until it times out, while statements that need others wait behind it.
+//! Rows and tables that other transactions keep locked. A statement that needs a locked row would occupy a
+//! connection until it times out, and delay statements that need other rows.
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},
@@ -15,19 +15,19 @@ use tokio::time::Instant;
 
 /// Time for which a row counts as locked after a write of it has timed out.
 const MEMORY: Duration = Duration::from_secs(5);
-/// Maximum number of rows.
+/// Maximum number of recorded rows.
 const MAX_ROWS: usize = 256;
 
 /// Recently locked rows, by statement.
 #[derive(Default)]
 pub(super) struct LockedRows {
-    /// Whether there may be any.
+    /// Whether `rows` may have entries.
     any: AtomicBool,
     rows: Mutex<Vec<(Row, Instant)>>,
     hasher: RandomState,
 }
 
-/// The row that a statement needs, or the table with the key `()`.
+/// The row that a statement needs. Reads record their whole table, as the row with the key `()`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
     /// Address of the statement's text, which is a constant.
@@ -36,7 +36,7 @@ pub(super) struct Row {
 }
 
 impl LockedRows {
-    /// Whether no statement met a lock recently. Cheaper than [`LockedRows::contains`].
+    /// Whether no statement met a lock recently. Cheaper than [`Self::contains`].
     pub(super) fn is_empty(&self) -> bool {
         !self.any.load(Ordering::Relaxed)
     }

@@ -19,7 +19,7 @@ use tokio_postgres::error::SqlState;
 
 use super::{
     connection::Connection,
-    connector::{Connector, Driver, Timeouts},
+    connector::{Connector, Driver, Settings},
     types::TypeCache,
 };
 use crate::store::postgres::error::{Result, StatementError};
@@ -27,7 +27,7 @@ use crate::store::postgres::error::{Result, StatementError};
 /// Maximum time for an abandoned statement to end after its cancellation was requested.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Minimum age of a connection at which a read-only server is looked up again.
+/// Minimum age at which a connection to a read-only server is replaced, which looks up the server again.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Size and limits of a share.
@@ -39,7 +39,7 @@ pub(super) struct Share {
     pub(super) size: usize,
     /// Maximum number of callers that wait for a connection; further ones fail immediately.
     pub(super) queue: usize,
-    pub(super) timeouts: Timeouts,
+    pub(super) settings: Settings,
 }
 
 /// The connections of a share.
@@ -66,7 +66,7 @@ struct State {
     waiting: VecDeque<Waiter>,
 }
 
-/// Receives a connection, or the reason why none can be opened.
+/// Hands a connection to a waiting caller, or the reason none can be opened.
 type Waiter = oneshot::Sender<Result<Lease, Arc<str>>>;
 
 /// A borrowed connection, which returns to the pool only after a response. After a time-out, or when its
@@ -97,14 +97,14 @@ impl Lease {
         }
     }
 
-    /// Closes the connection, which waits for no response.
+    /// Closes the connection, on which no response is outstanding.
     pub(super) fn discard(mut self) {
         self.pool.times.used(self.since.elapsed());
         drop(self.member.take());
         self.pool.closed();
     }
 
-    /// Whether the connection can run further statements after this response.
+    /// Whether the connection can run further statements after this error.
     ///
     /// After a fail-over, the server may be a standby. A connection that has been open for a while is then
     /// closed, because its successor may reach the new primary.
@@ -141,7 +141,7 @@ impl Members {
     pub(super) fn new(share: Share, connector: &Connector, types: Option<&Arc<TypeCache>>) -> Arc<Self> {
         Arc::new(Self {
             share,
-            connector: connector.with(share.timeouts).named(share.name),
+            connector: connector.with(share.settings).named(share.name),
             types: types.cloned(),
             times: ConnectionTimes::new(share.name),
             state: Mutex::default(),
@@ -169,7 +169,7 @@ impl Members {
         Ok(lease)
     }
 
-    /// Counts a call that did not get what it waited for.
+    /// Counts a call that did not get a connection or a lock in time.
     pub(super) fn timed_out(&self) {
         self.times.timed_out();
     }
@@ -205,7 +205,7 @@ impl Members {
         if state.waiting.len() >= self.share.queue {
             self.timed_out();
             return Err(StatementError::unavailable(
-                "too many callers wait for a connection",
+                "too many callers are waiting for a connection",
             ));
         }
         let (waiter, lease) = oneshot::channel();
@@ -231,7 +231,7 @@ impl Members {
         });
     }
 
-    /// Gives a connection to the caller that has waited longest, or keeps it.
+    /// Hands a connection to the caller that has waited longest, or keeps it if none waits.
     fn offer(self: &Arc<Self>, member: Member) {
         if member.connection.is_closed() {
             return self.closed();

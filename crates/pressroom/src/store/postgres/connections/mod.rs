@@ -1,11 +1,11 @@
 //! Connections to one server. [`Connections`] and [`Primary`] run every [`Statement`], and record its span and
 //! duration. Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
 //!
-//! The connections are divided into shares, so that a statement that waits for a lock or takes long delays only
+//! The connections are divided into shares, so that a slow statement or one that waits for a lock delays only
 //! statements of its own kind. Reads by key use a [`pipeline`] of connections; each other share is a [`pool`]:
 //!
 //! - `writes`: statements and transactions of requests, which wait only briefly for a lock
-//! - `contended`: writes that met a lock, and wait longer for it
+//! - `contended`: writes that met a lock, which wait longer for it
 //! - `lists` and `searches`: reads of many rows
 //! - `maintenance`: the outbox, deliveries, counts and purges
 #![expect(
@@ -15,6 +15,7 @@
 
 mod connection;
 mod connector;
+mod groups;
 mod locked_rows;
 mod members;
 mod pipeline;
@@ -36,7 +37,7 @@ use std::{
     time::Duration,
 };
 
-use telemetry::{Database, Statement};
+use telemetry::{Database, Returned, Statement};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -45,7 +46,8 @@ use tokio_postgres::error::SqlState;
 
 pub use self::connector::SetupError;
 pub(super) use self::{
-    connector::{Connector, Driver, Timeouts},
+    connector::{Connector, Driver, Settings},
+    groups::{Call, Groups},
     result::StatementResult,
     statement::Params,
 };
@@ -64,27 +66,33 @@ use super::{
 };
 use crate::{outage::OutageLog, store::StoreError};
 
-/// Time-outs of lists and searches.
-const READ_TIMEOUTS: Timeouts = Timeouts {
-    statement: Duration::from_secs(4),
-    lock: Duration::from_secs(1),
+const LIST_SETTINGS: Settings = Settings {
+    statement_timeout: Duration::from_secs(4),
+    lock_timeout: Duration::from_secs(1),
+    scans: false,
 };
-/// Time-outs of the first attempt of a write.
-const WRITE_TIMEOUTS: Timeouts = Timeouts {
-    statement: Duration::from_millis(1_500),
-    lock: Duration::from_millis(100),
+const SEARCH_SETTINGS: Settings = Settings {
+    scans: true,
+    ..LIST_SETTINGS
 };
-/// Time-outs of a write that met a lock.
-const CONTENDED_TIMEOUTS: Timeouts = Timeouts {
-    lock: Duration::from_secs(1),
-    ..WRITE_TIMEOUTS
+/// Settings of the first attempt of a write.
+const WRITE_SETTINGS: Settings = Settings {
+    statement_timeout: Duration::from_millis(1_500),
+    lock_timeout: Duration::from_millis(100),
+    scans: false,
 };
-const MAINTENANCE_TIMEOUTS: Timeouts = Timeouts {
-    statement: Duration::from_secs(10),
-    lock: Duration::from_secs(1),
+/// Settings of a write that met a lock.
+const CONTENDED_SETTINGS: Settings = Settings {
+    lock_timeout: Duration::from_secs(1),
+    ..WRITE_SETTINGS
+};
+const MAINTENANCE_SETTINGS: Settings = Settings {
+    statement_timeout: Duration::from_secs(10),
+    lock_timeout: Duration::from_secs(1),
+    scans: false,
 };
 
-/// Connections for reads, of the primary or of a replica.
+/// Connections for reads, to the primary or a replica.
 pub(super) struct Connections {
     database: Database,
     connector: Connector,
@@ -93,7 +101,7 @@ pub(super) struct Connections {
     reads: Arc<Pipeline>,
     lists: Pool,
     searches: Pool,
-    /// Rows and tables that statements met locked.
+    /// Rows and tables that statements found locked.
     locked: LockedRows,
     /// `None` for a replica, whose outages are logged by the task that watches it.
     outages: Option<Arc<OutageLog>>,
@@ -114,23 +122,23 @@ impl Connections {
                 "postgres.replica.searches",
             ],
         };
-        let connector = Connector::new(config, role, pipeline::TIMEOUTS)?.named(reads_name);
+        let connector = Connector::new(config, role, pipeline::SETTINGS)?.named(reads_name);
         let types = (!config.prepared_statements).then(|| Arc::new(TypeCache::new(connector.clone())));
         let reads = Pipeline::new(reads_name, &connector, types.as_ref(), config.sizes.reads);
         let database = Database::new("postgresql", config.database(), config.server());
-        let pool = |name, size, queue| {
+        let pool = |name, size, queue, settings| {
             let share = Share {
                 name,
                 size,
                 queue,
-                timeouts: READ_TIMEOUTS,
+                settings,
             };
             Pool::new(share, &connector, types.as_ref(), &database)
         };
         let connections = Self {
             reads: Arc::new(reads),
-            lists: pool(lists_name, config.sizes.lists, 256).open_early(),
-            searches: pool(searches_name, config.sizes.searches, 32).open_early(),
+            lists: pool(lists_name, config.sizes.lists, 256, LIST_SETTINGS).open_early(),
+            searches: pool(searches_name, config.sizes.searches, 128, SEARCH_SETTINGS).open_early(),
             locked: LockedRows::default(),
             outages: match role {
                 Role::Primary => Some(OutageLog::new("database unavailable", "database available again")),
@@ -151,26 +159,33 @@ impl Connections {
 
     /// Runs a read by key, which must neither scan nor lock rows.
     pub(super) async fn read(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
-        let result = pin!(async {
-            let table = || self.locked.row(statement, ());
-            if self.locked.is_empty() || !self.locked.contains(table()) {
-                match self.reads.run(statement, params).await {
-                    Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => record_retry(&error),
-                    result => return result,
-                }
-                self.locked.insert(table());
-            }
-            // The table is locked. To wait on a shared connection would delay reads of other tables.
-            let result = Box::pin(self.lists.run(&self.database, statement, params)).await;
-            if result.is_ok() {
-                self.locked.remove(table());
-            }
-            result
-        });
+        let result = pin!(self.run_read(statement, params));
         self.observe(statement, result).await
     }
 
-    /// Runs a read of many rows in a known order, as a list does.
+    /// Like [`Self::read`], without a span.
+    pub(super) async fn run_read(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<StatementResult> {
+        let table = || self.locked.row(statement, ());
+        if self.locked.is_empty() || !self.locked.contains(table()) {
+            match self.reads.run(statement, params).await {
+                Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => record_retry(&error),
+                result => return result,
+            }
+            self.locked.insert(table());
+        }
+        // The table is locked. Waiting on a shared connection would delay reads of other tables.
+        let result = Box::pin(self.lists.run(&self.database, statement, params)).await;
+        if result.is_ok() {
+            self.locked.remove(table());
+        }
+        result
+    }
+
+    /// Runs a read of many rows in the order of an index, such as a list.
     pub(super) async fn list(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let result = pin!(self.lists.run(&self.database, statement, params));
         self.observe(statement, result).await
@@ -182,12 +197,12 @@ impl Connections {
         self.observe(statement, result).await
     }
 
-    /// Records a statement's span and duration, and whether the database was available.
-    async fn observe(
+    /// Runs `work`, and records its span and duration and whether the database was available.
+    async fn observe<T: Returned>(
         &self,
         statement: &Statement,
-        work: impl Future<Output = Result<StatementResult>>,
-    ) -> Result<StatementResult> {
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let result = self.database.observe(statement, work).await;
         if let Some(outages) = &self.outages {
             match &result {
@@ -230,18 +245,18 @@ impl Deref for Primary {
 }
 
 impl Primary {
-    /// Starts to connect, without waiting. Must be called within a Tokio runtime.
+    /// Starts connecting in the background. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// [`SetupError`] when a certificate cannot be read.
     pub(super) fn open(config: &PostgresConfig) -> Result<Self, SetupError> {
         let connections = Connections::open(config, Role::Primary)?;
-        let pool = |name, size, queue, timeouts| {
+        let pool = |name, size, queue, settings| {
             let share = Share {
                 name,
                 size,
                 queue,
-                timeouts,
+                settings,
             };
             let types = connections.types.as_ref();
             Pool::new(share, &connections.connector, types, &connections.database)
@@ -249,13 +264,13 @@ impl Primary {
         let sizes = config.sizes;
         Ok(Self {
             risky: Semaphore::new((sizes.writes / 2).max(1)),
-            writes: pool("postgres.writes", sizes.writes, 512, WRITE_TIMEOUTS).open_early(),
-            contended: pool("postgres.contended", sizes.contended, 16, CONTENDED_TIMEOUTS),
+            writes: pool("postgres.writes", sizes.writes, 512, WRITE_SETTINGS).open_early(),
+            contended: pool("postgres.contended", sizes.contended, 16, CONTENDED_SETTINGS),
             maintenance: pool(
                 "postgres.maintenance",
                 sizes.maintenance,
                 1024,
-                MAINTENANCE_TIMEOUTS,
+                MAINTENANCE_SETTINGS,
             )
             .open_early(),
             read_only: AtomicBool::new(false),
@@ -263,7 +278,7 @@ impl Primary {
         })
     }
 
-    /// Runs a write of a request. `row` identifies the row that it may have to wait for.
+    /// Runs a write of a request. `row` identifies the row whose lock it may have to wait for.
     pub(super) async fn write(
         &self,
         row: impl Hash,
@@ -274,7 +289,7 @@ impl Primary {
     }
 
     /// Runs `before` and then `last` in one transaction, and returns the result of `last`. `row` identifies
-    /// the row that it may have to wait for.
+    /// the row whose lock it may have to wait for.
     ///
     /// The span of `last` covers the whole transaction, including failures of `BEGIN` and `COMMIT`; the spans
     /// of the statements before it are its children.
@@ -285,7 +300,7 @@ impl Primary {
         last: Step<'_>,
     ) -> Result<StatementResult> {
         let row = self.locked.row(last.0, row);
-        let result = pin!(self.run_write(row, before, last));
+        let result = pin!(self.run_write(row, before, last, Instant::now()));
         self.observe(last.0, result).await
     }
 
@@ -295,18 +310,61 @@ impl Primary {
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<StatementResult> {
-        let result = pin!(async {
-            let result = self.maintenance.run(&self.database, statement, params).await;
-            if statement.operation != "SELECT" {
-                self.watch_fail_over(&result);
-            }
-            result
-        });
+        let result = pin!(self.run_maintenance(statement, params));
         self.observe(statement, result).await
     }
 
-    async fn run_write(&self, row: Row, before: &[Step<'_>], last: Step<'_>) -> Result<StatementResult> {
-        let start = Instant::now();
+    /// Like [`Self::maintain`], without a span.
+    pub(super) async fn run_maintenance(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<StatementResult> {
+        let result = self.maintenance.run(&self.database, statement, params).await;
+        if statement.operation != "SELECT" {
+            self.watch_fail_over(&result);
+        }
+        result
+    }
+
+    /// Runs a statement that serves the writes of several requests, without a span. Unlike [`Self::write`], does not
+    /// wait longer for a lock: the caller then runs each write by itself.
+    pub(super) async fn run_group_of_writes(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+        start: Instant,
+    ) -> Result<StatementResult> {
+        let last = (statement, params);
+        let result = self.writes.transaction(&self.database, &[], last, start).await;
+        self.watch_fail_over(&result);
+        result
+    }
+
+    /// Runs a write of a request, without a span. `start` is the time of the request.
+    pub(super) async fn run_single_write(
+        &self,
+        row: impl Hash,
+        statement: &Statement,
+        params: Params<'_>,
+        start: Instant,
+    ) -> Result<StatementResult> {
+        let row = self.locked.row(statement, row);
+        self.run_write(row, &[], (statement, params), start).await
+    }
+
+    /// Whether a write of this row has recently met a lock.
+    pub(super) fn is_locked(&self, row: impl Hash, statement: &Statement) -> bool {
+        !self.locked.is_empty() && self.locked.contains(self.locked.row(statement, row))
+    }
+
+    async fn run_write(
+        &self,
+        row: Row,
+        before: &[Step<'_>],
+        last: Step<'_>,
+        start: Instant,
+    ) -> Result<StatementResult> {
         if !self.locked.contains(row) {
             match self.attempt_write(row, before, last, start).await {
                 Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => record_retry(&error),

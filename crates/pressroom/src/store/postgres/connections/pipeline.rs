@@ -1,6 +1,6 @@
-//! The pipeline for reads by key, which neither scan nor wait for rows: a few connections, each shared by all
-//! callers and kept open by its own task. Statements fail immediately while the server is known to be down, and within [`RESPONSE_TIMEOUT`]
-//! when it does not respond.
+//! The pipeline for reads by key, which neither scan nor wait for row locks: a few connections, each shared
+//! by all callers and kept open by its own task. Statements fail immediately while the server is known to be
+//! down, and within [`RESPONSE_TIMEOUT`] when it does not respond.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     connection::Connection,
-    connector::{Connector, Timeouts},
+    connector::{Connector, Settings},
     result::StatementResult,
     retry::retry_reads,
     statement::Params,
@@ -30,12 +30,15 @@ use crate::store::postgres::error::{Result, StatementError};
 
 /// Maximum wait for a response, including the wait for a connection.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_800);
-/// The statement time-out is shorter than [`RESPONSE_TIMEOUT`], so that the statements pipelined behind a slow
-/// one do not time out too. Reads by key wait only for locks on whole tables, such as those of `ALTER TABLE`,
-/// and the statements behind them wait as well.
-pub(super) const TIMEOUTS: Timeouts = Timeouts {
-    statement: Duration::from_millis(1_500),
-    lock: Duration::from_millis(25),
+/// Settings of the pipeline's connections.
+///
+/// The statement time-out is shorter than [`RESPONSE_TIMEOUT`], so that the statements pipelined behind a
+/// slow one do not time out too. The lock time-out is short because the statements behind one that waits for
+/// a lock wait as well. Reads by key wait only for locks on whole tables, such as those of `ALTER TABLE`.
+pub(super) const SETTINGS: Settings = Settings {
+    statement_timeout: Duration::from_millis(1_500),
+    lock_timeout: Duration::from_millis(25),
+    scans: false,
 };
 /// Maximum wait for a connection that is being opened.
 const CONNECTION_WAIT: Duration = Duration::from_secs(1);
@@ -61,7 +64,7 @@ pub(super) struct Pipeline {
 
 /// State of one connection.
 enum Link {
-    /// The first attempt after the connection was lost is in progress.
+    /// The first attempt, at the start or after the connection was lost, is in progress.
     Opening,
     Up(Arc<Connection>),
     /// The last attempt failed for this reason; another one follows after the back-off.
@@ -134,7 +137,7 @@ impl Pipeline {
         }
     }
 
-    /// Replaces all connections, which looks up the server again. Their statements are retried.
+    /// Replaces all connections, looking up the server again. Reads in progress are retried.
     pub(super) fn reconnect(&self) {
         for link in &self.links {
             if let Link::Up(connection) = &*link.borrow() {
@@ -228,7 +231,7 @@ async fn supervise(
                 let reason = tokio::select! {
                     ended = &mut driver => closing_reason(ended),
                     () = opened_connection.unusable.notified() => {
-                        "the server closed it, does not respond or was replaced".to_owned()
+                        "the server closed it, does not respond, or was replaced".to_owned()
                     }
                 };
                 // Fails all statements that are waiting for a response.
@@ -264,7 +267,7 @@ async fn supervise(
     }
 }
 
-/// Describes the end of a connection's driver.
+/// Describes why a connection's driver ended.
 fn closing_reason(driver: Result<Result<(), tokio_postgres::Error>, tokio::task::JoinError>) -> String {
     match driver {
         Ok(Ok(())) => "closed".to_owned(),

@@ -1,4 +1,4 @@
-//! A share of the connections, each with one caller at a time, for statements that may wait or take long.
+//! A share of the connections, each with one caller at a time, for statements that may wait or be slow.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Opens connections on demand, and registers the metrics of the pool.
+    /// Creates a pool that opens connections on demand, and registers its metrics.
     pub(super) fn new(
         share: Share,
         connector: &Connector,
@@ -43,13 +43,13 @@ impl Pool {
         });
         Self {
             members,
-            transactions: Transactions::new(&connector.with(share.timeouts), share.timeouts),
+            transactions: Transactions::new(&connector.with(share.settings), share.settings),
             size: share.size,
         }
     }
 
-    /// Starts to open a connection before the first caller needs it, without waiting. Must be called within a
-    /// Tokio runtime.
+    /// Opens a connection in the background before the first caller needs it. Must be called within a Tokio
+    /// runtime.
     pub(super) fn open_early(self) -> Self {
         self.members.open_early();
         self
@@ -68,8 +68,8 @@ impl Pool {
     }
 
     /// Runs `before` and then `last` in one transaction, and returns the result of `last`. Retries the
-    /// transaction once if it lost a race or the schema changed. The wait for a connection and for the first
-    /// response counts from `start`.
+    /// transaction once if it lost a race or the schema changed. The time limits of the wait for a connection and
+    /// for the first response begin at `start`.
     ///
     /// Records a span for each statement of `before`. The caller records the span of `last`, which covers the
     /// whole transaction.
@@ -91,10 +91,9 @@ impl Pool {
             Err(error) if error.lost_race() || error.outdated_statement() => {
                 record_retry(&error);
                 if error.outdated_statement() {
-                    let statements = before.iter().map(|(statement, _)| *statement);
-                    statements
-                        .chain([last.0])
-                        .for_each(|statement| connection.forget(statement));
+                    for (statement, _) in before.iter().chain([&last]) {
+                        connection.forget(statement);
+                    }
                 }
                 run().await
             }
@@ -108,7 +107,7 @@ impl Pool {
         result
     }
 
-    /// Counts a call that did not get what it waited for.
+    /// Counts a call that did not get a lock in time.
     pub(super) fn timed_out(&self) {
         self.members.timed_out();
     }

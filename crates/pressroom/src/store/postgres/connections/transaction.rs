@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     connection::Connection,
-    connector::{Connector, Timeouts},
+    connector::{Connector, Settings},
     result::StatementResult,
     statement::Params,
 };
@@ -28,16 +28,16 @@ pub(super) type Step<'a> = (&'a Statement, Params<'a>);
 /// Settings of the transactions of a share.
 pub(super) struct Transactions {
     statement_timeout: Duration,
-    /// Text that begins a transaction.
+    /// SQL that begins a transaction.
     begin: String,
-    /// Whether the time-outs also apply to statements outside of a transaction.
+    /// Whether the settings also apply to statements outside a transaction.
     has_settings: bool,
 }
 
 impl Transactions {
-    pub(super) fn new(connector: &Connector, timeouts: Timeouts) -> Self {
+    pub(super) fn new(connector: &Connector, settings: Settings) -> Self {
         Self {
-            statement_timeout: timeouts.statement,
+            statement_timeout: settings.statement_timeout,
             begin: connector.begin(),
             has_settings: connector.keeps_settings(),
         }

@@ -40,9 +40,9 @@ pub struct SqliteStore {
     writer: Threads,
     readers: Threads,
     outages: Arc<OutageLog>,
-    /// Permits for pages of the list without a filter.
+    /// Permits to read pages of the list without a filter.
     pub(super) lists: Arc<Semaphore>,
-    /// Permits for pages of other lists, which may read the whole table and must not keep other reads waiting.
+    /// Permits to read pages of other lists, which may read the whole table and must not delay other reads.
     pub(super) searches: Arc<Semaphore>,
 }
 

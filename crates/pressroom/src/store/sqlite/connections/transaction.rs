@@ -54,7 +54,7 @@ impl<'a> Transaction<'a> {
         self.rows_while(statement, params, |row| read(row).map(Some))
     }
 
-    /// Returns the first rows of a statement, up to the first one for which `read` returns `None`.
+    /// Returns the rows of a statement that precede the first one for which `read` returns `None`.
     pub(in crate::store::sqlite) fn rows_while<T>(
         &self,
         statement: &Statement,

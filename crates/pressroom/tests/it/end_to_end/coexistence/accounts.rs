@@ -63,9 +63,10 @@ async fn a_password_changed_in_pressroom_is_valid_in_flask() {
     }
 }
 
-/// Flask's tokens name no session, so those issued up to the change are refused, except the one that made it.
+/// Flask's tokens contain no session, so all of those issued up to the change are rejected, except for the one that
+/// made the change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_changed_at_pressroom_ends_the_sessions_of_flask_at_pressroom() {
+async fn a_password_changed_in_pressroom_ends_sessions_of_flask_in_pressroom() {
     let sides = SideBySide::start().await;
     let kept = raw::register(sides.old, "alice@example.com").await;
     let mut others = Vec::new();
@@ -81,7 +82,7 @@ async fn a_password_changed_at_pressroom_ends_the_sessions_of_flask_at_pressroom
             expect(401, sides.new, ("GET", "/api/user"), Some(other), None).await;
         }
     }
-    eventually("a token of Flask from a later second", async || {
+    eventually("Flask to issue a token in a later second", async || {
         let later = login(200, sides.old, "alice@example.com", "another secret").await;
         let token = later["token"]["access_token"].as_str().unwrap();
         let response = raw::request(sides.new, "GET", "/api/user", Some(token), None).await;

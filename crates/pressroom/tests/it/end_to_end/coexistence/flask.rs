@@ -12,7 +12,7 @@ use super::Installation;
 use crate::support::{
     eventually,
     postgres_server::free_port,
-    process::{self, Process},
+    process::{self, Process, required, succeeds},
 };
 
 /// Redis list to which each run of the task adds a line.
@@ -27,12 +27,7 @@ pub(super) struct Flask {
 impl Flask {
     /// Creates missing tables with SQLAlchemy, as the application does when it starts.
     pub(super) fn create_tables(installation: &Installation) {
-        let output = python(installation, &["-c", "import app"]).output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        succeeds(&mut python(installation, &["-c", "import app"]));
     }
 
     pub(super) async fn start(installation: &Installation) -> Self {
@@ -95,7 +90,7 @@ pub(super) fn flask_url(url: &str) -> String {
 
 /// Returns a command for the Python interpreter with Flask, set up for the installation's database and Redis.
 pub(super) fn python(installation: &Installation, arguments: &[&str]) -> Command {
-    let mut command = Command::new(interpreter());
+    let mut command = Command::new(required("TEST_FLASK_PYTHON"));
     command
         .args(arguments)
         .env_clear()
@@ -105,16 +100,6 @@ pub(super) fn python(installation: &Installation, arguments: &[&str]) -> Command
         .current_dir(source())
         .stdin(Stdio::null());
     command
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the environment tells tests where Flask is"
-)]
-fn interpreter() -> PathBuf {
-    let named = std::env::var("TEST_FLASK_PYTHON")
-        .expect("TEST_FLASK_PYTHON is set to a Python interpreter with Flask; scripts/test sets it");
-    named.into()
 }
 
 fn source() -> PathBuf {

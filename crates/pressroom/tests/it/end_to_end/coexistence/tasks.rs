@@ -158,7 +158,7 @@ async fn each_task_runs_once_while_workers_of_both_sides_start_and_stop() {
 
 #[expect(clippy::disallowed_methods, reason = "the test queries a table directly")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tasks_that_celery_runs_are_sent_again_only_if_they_are_lost() {
+async fn tasks_run_by_celery_are_sent_again_only_if_they_are_lost() {
     let sides = SideBySide::start().await;
     let alice = register_people(&sides).await;
     let client = sides.database().await;
@@ -181,7 +181,7 @@ async fn tasks_that_celery_runs_are_sent_again_only_if_they_are_lost() {
     })
     .await;
 
-    // The results are lost, but not needed any more.
+    // Their results are lost, too, but no longer needed.
     sides.installation.redis.command(&["FLUSHALL"]).unwrap();
     create(sides.new, &alice, "After the second flush").await;
     eventually("the task to be run and forgotten", async || {

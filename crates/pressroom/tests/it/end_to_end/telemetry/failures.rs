@@ -162,7 +162,8 @@ async fn failed_revoked_and_retried_tasks_have_their_spans_and_counts() {
         ("WEBHOOK_URL", &rejected),
         ("WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef"),
     ]);
-    // A task that fails, an expired task, and a task that is retried because its receiver rejects the notification.
+    // A task that fails, an expired task, and a task that is retried because its receiver rejects the
+    // notification.
     let (failing, revoked) = (
         "11111111-1111-4111-8111-111111111111",
         "22222222-2222-4222-8222-222222222222",

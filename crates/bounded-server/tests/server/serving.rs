@@ -1,0 +1,48 @@
+//! Requests, responses and listeners.
+
+use axum::{Extension, Router, routing::get};
+use bounded_server::{PeerAddress, Server};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{GET, Running, closed, exchange, hello, response};
+
+#[tokio::test]
+async fn requests_have_the_address_of_their_client() {
+    let handler = |Extension(PeerAddress(peer)): Extension<PeerAddress>| async move { peer.to_string() };
+    let running = Running::start(Server::new(), Router::new().route("/", get(handler))).await;
+    let mut stream = running.connect().await;
+    let (_, body) = exchange(&mut stream, GET).await;
+    assert_eq!(body, stream.local_addr().unwrap().to_string());
+}
+
+#[tokio::test]
+async fn a_response_before_the_end_of_the_request_reaches_the_client() {
+    let running = Running::start(Server::new(), hello()).await;
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        4 << 20
+    );
+    let mut request = head.into_bytes();
+    request.resize(4 << 20, b'x');
+    let mut stream = running.send(&request).await;
+    let (head, _) = response(&mut stream).await;
+    assert!(head.starts_with("http/1.1 405"), "{head}");
+    closed(&mut stream).await;
+}
+
+#[tokio::test]
+async fn a_server_accepts_from_several_listeners() {
+    let mut listeners = Vec::new();
+    for _ in 0..3 {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let addresses: Vec<_> = listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap())
+        .collect();
+    tokio::spawn(Server::new().serve(listeners, hello(), std::future::pending()));
+    for address in addresses {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert_eq!(exchange(&mut stream, GET).await.1, "hello");
+    }
+}

@@ -1,0 +1,101 @@
+//! Whether the worker's lease is confirmed: tasks start only while it is.
+
+use std::time::Duration;
+
+use tokio::{sync::watch, time::Instant};
+
+use super::inflight::Entry;
+
+/// Confirmation of the worker's lease.
+#[derive(Debug)]
+pub(super) struct LeaseStatus {
+    valid_until: watch::Sender<Option<Instant>>,
+}
+
+impl Default for LeaseStatus {
+    fn default() -> Self {
+        let valid_until = watch::Sender::new(None);
+        Self { valid_until }
+    }
+}
+
+/// Returns the end of the validity of a request that confirms a lease. It is slightly shorter than the lease,
+/// so that a task has started before another worker can take it over.
+fn end(requested: Instant, lease: Duration) -> Instant {
+    requested + (lease - lease / 10)
+}
+
+fn is_future(until: &Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() < until)
+}
+
+impl LeaseStatus {
+    /// Records that a renewal was confirmed. It is valid for the lease, from its request, by this process's
+    /// monotonic clock.
+    pub(super) fn confirm(&self, requested: Instant, lease: Duration) {
+        self.valid_until.send_replace(Some(end(requested, lease)));
+    }
+
+    /// Returns whether the lease is confirmed.
+    pub(super) fn is_valid(&self) -> bool {
+        is_future(&self.valid_until.borrow())
+    }
+
+    /// Resolves once the lease is confirmed.
+    pub(super) async fn valid(&self) {
+        // The sender is part of `self`, so it cannot be dropped in the meantime.
+        let _ = self.valid_until.subscribe().wait_for(is_future).await;
+    }
+
+    /// Resolves once the lease is confirmed for a delivery: a renewal has included it, or it was requested
+    /// within the last lease. A delivery that arrives late, because this process was paused, may belong to
+    /// another worker.
+    pub(super) async fn valid_for(&self, entry: &Entry, lease: Duration) {
+        let confirmed = |until: &Option<Instant>| {
+            is_future(until) && (entry.is_renewed() || is_future(&Some(end(entry.requested, lease))))
+        };
+        if !confirmed(&self.valid_until.borrow()) {
+            let _ = self.valid_until.subscribe().wait_for(confirmed).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::{
+        broker::{Delivery, DeliveryTag},
+        worker::inflight::Inflight,
+    };
+
+    const LEASE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_delivery_that_arrives_late_waits_for_a_renewal_that_includes_it() {
+        let (status, inflight) = (LeaseStatus::default(), Inflight::default());
+        let now = Instant::now();
+        let add = |tag: &str, requested| {
+            let delivery = Delivery {
+                tag: DeliveryTag(tag.to_owned()),
+                queue: "q".to_owned(),
+                raw: Vec::new(),
+            };
+            inflight.add(delivery, "".into(), requested)
+        };
+        let (late, prompt) = (add("late", now - LEASE), add("prompt", now));
+        let may_start = |entry: &Entry| status.valid_for(entry, LEASE).now_or_never().is_some();
+        assert!(!may_start(&prompt), "the lease is not confirmed yet");
+        status.confirm(now - LEASE, LEASE);
+        assert!(
+            !status.is_valid() && !may_start(&prompt),
+            "the reply took too long"
+        );
+        status.confirm(now, LEASE);
+        assert!(status.is_valid() && may_start(&prompt));
+        assert!(!may_start(&late));
+        inflight.set_renewed(std::slice::from_ref(&late.delivery.tag));
+        assert!(may_start(&late));
+    }
+}
