@@ -6,7 +6,7 @@
 //!
 //! - `writes`: statements and transactions of requests, which wait only briefly for a lock
 //! - `contended`: writes that met a lock, which wait longer for it
-//! - `lists` and `searches`: reads of many rows
+//! - `lists` and `searches`: reads of many rows; `lists` also serves reads of large values
 //! - `maintenance`: the outbox, deliveries, counts and purges
 #![expect(
     clippy::disallowed_methods,
@@ -38,10 +38,7 @@ use std::{
 };
 
 use telemetry::{Database, Returned, Statement};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
+use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 pub use self::connector::SetupError;
@@ -55,7 +52,7 @@ use self::{
     locked_rows::{LockedRows, Row},
     members::Share,
     pipeline::Pipeline,
-    pool::{CHECKOUT_TIMEOUT, Pool},
+    pool::Pool,
     retry::record_retry,
     transaction::Step,
     types::TypeCache,
@@ -157,7 +154,7 @@ impl Connections {
         Ok(connections)
     }
 
-    /// Runs a read by key, which must neither scan nor lock rows.
+    /// Runs a read by key, which must neither scan nor lock rows, and whose result is small.
     pub(super) async fn read(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let result = pin!(self.run_read(statement, params));
         self.observe(statement, result).await
@@ -183,6 +180,20 @@ impl Connections {
             self.locked.remove(table());
         }
         result
+    }
+
+    /// Runs a read by key whose result may be large. On shared connections, many results would wait in memory for their
+    /// callers, and delay small ones.
+    pub(super) async fn read_large(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<StatementResult> {
+        let result = pin!(async {
+            let _permit = self.lists.half(Instant::now()).await?;
+            self.lists.run(&self.database, statement, params).await
+        });
+        self.observe(statement, result).await
     }
 
     /// Runs a read of many rows in the order of an index, such as a list.
@@ -227,9 +238,6 @@ impl Connections {
 pub(super) struct Primary {
     connections: Connections,
     writes: Pool,
-    /// Permits for writes that may meet a lock, because another row of the same statement was locked recently. The
-    /// other connections of `writes` remain for other statements.
-    risky: Semaphore,
     contended: Pool,
     maintenance: Pool,
     /// Whether the last write found a read-only server.
@@ -263,7 +271,6 @@ impl Primary {
         };
         let sizes = config.sizes;
         Ok(Self {
-            risky: Semaphore::new((sizes.writes / 2).max(1)),
             writes: pool("postgres.writes", sizes.writes, 512, WRITE_SETTINGS).open_early(),
             contended: pool("postgres.contended", sizes.contended, 16, CONTENDED_SETTINGS),
             maintenance: pool(
@@ -389,7 +396,8 @@ impl Primary {
         result
     }
 
-    /// Runs a write of a row that is not known to be locked.
+    /// Runs a write of a row that is not known to be locked. If another row of the same statement is, the write may
+    /// meet a lock too, and leaves half of the connections to other statements.
     async fn attempt_write(
         &self,
         row: Row,
@@ -398,13 +406,7 @@ impl Primary {
         start: Instant,
     ) -> Result<StatementResult> {
         let _permit = if self.locked.contains_similar(row) {
-            let Ok(permit) = timeout_at(start + CHECKOUT_TIMEOUT, self.risky.acquire()).await else {
-                self.writes.timed_out();
-                return Err(StatementError::unavailable(
-                    "no connection became available in time",
-                ));
-            };
-            permit.ok()
+            Some(self.writes.half(start).await?)
         } else {
             None
         };
