@@ -101,6 +101,17 @@ impl Exception {
         }
     }
 
+    /// Reads an exception as results store it.
+    pub(crate) fn from_result(result: &Value) -> Self {
+        let text = |name: &str| result[name].as_str().unwrap_or_default().to_owned();
+        let exception = Self::new(text("exc_type"), "").module(text("exc_module"));
+        match &result["exc_message"] {
+            Value::Null => exception,
+            Value::Array(arguments) => exception.args(arguments.iter().cloned()),
+            other => exception.args([other.clone()]),
+        }
+    }
+
     /// Formats the exception as a Python traceback, without frames, because Rust errors have none.
     pub(crate) fn traceback(&self) -> String {
         let module = match self.module.as_str() {

@@ -292,13 +292,7 @@ impl ResultMeta {
     /// Returns the exception of a task that failed, is retried or was revoked. Without an exception, all its
     /// fields are empty.
     pub fn exception(&self) -> Exception {
-        let text = |name: &str| self.result[name].as_str().unwrap_or_default().to_owned();
-        let exception = Exception::new(text("exc_type"), "").module(text("exc_module"));
-        match &self.result["exc_message"] {
-            Value::Null => exception,
-            Value::Array(arguments) => exception.args(arguments.iter().cloned()),
-            other => exception.args([other.clone()]),
-        }
+        Exception::from_result(&self.result)
     }
 
     /// Encodes the result as the JSON text that is stored and published.

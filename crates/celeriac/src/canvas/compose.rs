@@ -101,6 +101,13 @@ impl Canvas {
         self
     }
 
+    /// Adds a stamp to all its tasks, callbacks and errbacks, like Celery's `stamp`. Workers can revoke tasks by
+    /// their stamps. A stamp of the same name is replaced.
+    pub fn stamp(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.0.stamp(&name.into(), &value.into());
+        self
+    }
+
     /// Returns an error if Celery's workers would not run the canvas as intended.
     pub(crate) fn check(&self) -> Result<(), CanvasError> {
         check(&self.0)

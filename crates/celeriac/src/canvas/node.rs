@@ -134,6 +134,39 @@ impl Node {
         }
     }
 
+    /// Stamps all tasks, callbacks and errbacks. Invalid callbacks and errbacks are not changed.
+    pub(crate) fn stamp(&mut self, name: &str, value: &Value) {
+        for option in ["link", "link_error"] {
+            let mut linked = list(self.options.shift_remove(option));
+            for signature in &mut linked {
+                if let Ok(mut node) = Self::decode(signature) {
+                    node.stamp(name, value);
+                    *signature = node.encode();
+                }
+            }
+            if !linked.is_empty() {
+                self.set(option, linked);
+            }
+        }
+        match &mut self.kind {
+            Kind::Task => {
+                let mut names = list(self.options.shift_remove("stamped_headers"));
+                if !names.iter().any(|known| known == name) {
+                    names.push(name.into());
+                }
+                self.set("stamped_headers", names);
+                self.set(name, value.clone());
+            }
+            Kind::Chain(tasks) | Kind::Group(tasks) => {
+                tasks.iter_mut().for_each(|task| task.stamp(name, value));
+            }
+            Kind::Chord(chord) => {
+                chord.header.iter_mut().for_each(|task| task.stamp(name, value));
+                chord.body.stamp(name, value);
+            }
+        }
+    }
+
     /// Returns whether the node ends in a group, whose results only a chord can pass on.
     pub(crate) fn ends_in_group(&self) -> bool {
         match &self.kind {

@@ -18,7 +18,7 @@ pub(crate) fn replacement(mut node: Node, message: &Message) -> Result<Node, Can
         ));
     }
     if matches!(&node.kind, Kind::Chain(steps) if steps.is_empty()) {
-        return Err(CanvasError::Unsupported("an empty chain cannot replace a task"));
+        return Err(CanvasError::Unsupported("Cannot replace with an empty chain"));
     }
     if let Kind::Group(members) = node.kind {
         let mut accumulate = Node::new(ACCUMULATE, Kind::Task);

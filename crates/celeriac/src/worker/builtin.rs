@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use serde_json::{Map, Value};
 
 use super::{
-    follow,
+    follow::{self, Unjoined},
     registry::{Builtin, Code},
     shared::Shared,
 };
@@ -28,7 +28,7 @@ pub(super) enum NoValue {
     /// The header of a chord has ended: its body runs with these values, or fails.
     ChordBody {
         body: Value,
-        values: Result<Value, Exception>,
+        values: Result<Value, Unjoined>,
     },
 }
 

@@ -13,14 +13,13 @@ use std::{collections::VecDeque, sync::Arc};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-pub(super) use self::join::nested;
+pub(super) use self::join::{Unjoined, nested};
 use self::join::{chord_error, join};
 use super::{confirm::until_confirmed, shared::Shared};
 use crate::{
     back_off::BackOff,
     broker::{BrokerError, ChordPart, ChordState, Delivery, Publication, Settlement, SettlementStatus},
     canvas::{self, CanvasError, Kind, Node, SendContext, Sender, list},
-    exception::Exception,
     log::{debug, error, warn},
     message::{Embed, Headers, Message},
     observer::SendSpan,
@@ -49,7 +48,7 @@ pub(super) enum FollowUps {
     /// Body of a chord whose header has ended, with the values of the header or their failure.
     ChordBody {
         body: Value,
-        values: Result<Value, Exception>,
+        values: Result<Value, Unjoined>,
     },
 }
 
@@ -312,7 +311,7 @@ impl FollowUp<'_> {
     }
 
     /// Sends the body of a chord whose header is complete.
-    fn body(&mut self, body: &Value, joined: Result<Value, Exception>) {
+    fn body(&mut self, body: &Value, joined: Result<Value, Unjoined>) {
         let node = match Node::decode(body) {
             Ok(node) => node,
             Err(error) => {
@@ -324,7 +323,10 @@ impl FollowUp<'_> {
             self.apply(node.clone(), &[values], Map::new())
                 .map_err(|error| chord_error(format!("Callback error: {error}")))
         });
-        if let Err(exception) = sent {
+        if let Err(Unjoined { error, cause }) = sent {
+            // As in Celery 5.6 and 5.7.
+            let cause = cause.filter(|_| matches!(node.kind, Kind::Group(_)));
+            let exception = cause.map_or(error, |cause| *cause);
             warn!(
                 error = exception.type_name,
                 "the body of a chord fails because its header failed or the body could not be sent"

@@ -161,7 +161,10 @@ async fn tasks_are_revoked_by_their_stamps() {
     let fixture = Fixture::start().await;
     let order = json!({"headers": {"tenant": ["a", "b"]}});
     let reply = fixture.query("revoke_by_stamped_headers", order).await;
-    assert_eq!(reply, ok("headers tenant flagged as revoked, but not terminated"));
+    assert_eq!(
+        reply,
+        ok("headers {'tenant': ['a', 'b']} flagged as revoked, but not terminated")
+    );
     let stamped = |tenant: &str, line: &str| {
         let stamps = json!({"tenant": [tenant]});
         let note = Signature::new("note").arg(line);

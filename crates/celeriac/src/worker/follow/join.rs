@@ -7,13 +7,22 @@ use serde_json::Value;
 use crate::worker::{confirm::until_confirmed, shared::Shared};
 use crate::{exception::Exception, repr, result_tree::ResultTree, task_id::TaskId};
 
+/// Reason that a chord's body cannot run.
+#[derive(Debug, Clone)]
+pub(in crate::worker) struct Unjoined {
+    /// `ChordError` with which the body fails.
+    pub error: Exception,
+    /// Exception of the part that failed, with which the members of a body that is a group fail.
+    pub cause: Option<Box<Exception>>,
+}
+
 /// Returns the list of the header's results, or the `ChordError` of the first part that failed.
 pub(super) async fn join(
     shared: &Shared,
     id: &TaskId,
     parts: &[Value],
     group: Option<&Value>,
-) -> Result<Value, Exception> {
+) -> Result<Value, Unjoined> {
     let structure = group.and_then(|group| ResultTree::from_tuple(&group["result"]));
     if let Some(structure) = structure.filter(|structure| structure.children.is_some()) {
         // A member that has not settled yet has recorded its part but not stored its result.
@@ -42,7 +51,7 @@ pub(in crate::worker) async fn nested(
     id: &TaskId,
     known: &Known<'_>,
     tree: &ResultTree,
-) -> Result<Value, Exception> {
+) -> Result<Value, Unjoined> {
     if let Some(children) = &tree.children {
         let mut values = Vec::with_capacity(children.len());
         for child in children {
@@ -62,11 +71,14 @@ pub(in crate::worker) async fn nested(
     }
 }
 
-fn value(id: &str, status: &str, result: &Value) -> Result<Value, Exception> {
+fn value(id: &str, status: &str, result: &Value) -> Result<Value, Unjoined> {
     match status {
         "FAILURE" | "REVOKED" => {
-            let exception = represented(result);
-            Err(chord_error(format!("Dependency {id} raised {exception}")))
+            let text = represented(result);
+            Err(Unjoined {
+                cause: Some(Box::new(Exception::from_result(result))),
+                ..chord_error(format!("Dependency {id} raised {text}"))
+            })
         }
         _ => Ok(result.clone()),
     }
@@ -83,6 +95,9 @@ fn represented(exception: &Value) -> String {
     format!("{}({arguments})", name.rsplit('.').next().unwrap_or(name))
 }
 
-pub(super) fn chord_error(message: String) -> Exception {
-    Exception::new("ChordError", message).module("celery.exceptions")
+pub(super) fn chord_error(message: String) -> Unjoined {
+    Unjoined {
+        error: Exception::new("ChordError", message).module("celery.exceptions"),
+        cause: None,
+    }
 }

@@ -11,6 +11,7 @@ use super::reply::{Failure, MethodResult, ok, one_or_many, truthy};
 use crate::{
     log::{info, warn},
     message::Headers,
+    repr,
     result::{ResultMeta, Status},
     system,
     task_id::TaskId,
@@ -155,33 +156,37 @@ enum Stamps {
 }
 
 impl Stamps {
-    fn values(self) -> revoked::Stamps {
-        let pairs: Map<String, Value> = match self {
+    fn pairs(self) -> Map<String, Value> {
+        match self {
             Self::Map(map) => map,
             Self::List(list) => list
                 .iter()
                 .filter_map(|pair| pair.split_once('='))
                 .map(|(name, value)| (name.to_owned(), Value::from(value)))
                 .collect(),
-        };
-        let texts = |value: Value| match value {
-            Value::Array(values) => values.iter().map(Value::to_string).collect(),
-            value => [value.to_string()].into(),
-        };
-        pairs
-            .into_iter()
-            .map(|(name, value)| (name, texts(value)))
-            .collect()
+        }
     }
 }
 
+/// Returns the set of values of each stamp.
+fn sets(pairs: Map<String, Value>) -> revoked::Stamps {
+    let texts = |value: Value| match value {
+        Value::Array(values) => values.iter().map(Value::to_string).collect(),
+        value => [value.to_string()].into(),
+    };
+    pairs
+        .into_iter()
+        .map(|(name, value)| (name, texts(value)))
+        .collect()
+}
+
 pub(super) fn revoke_by_stamps(shared: &Shared, order: RevokeByStamps) -> MethodResult {
-    let stamps = order.headers.values();
+    let pairs = order.headers.pairs();
+    let headers = repr::dict(&pairs);
+    let stamps = sets(pairs);
     if !shared.revoked.add_stamps(&stamps) {
         return Err(Failure::Other("too many stamps are revoked already".to_owned()));
     }
-    let names: Vec<&str> = stamps.keys().map(String::as_str).collect();
-    let names = names.join(", ");
     let mut revoked = 0;
     for entry in shared.inflight.held() {
         let message = entry.delivery.message();
@@ -194,8 +199,10 @@ pub(super) fn revoke_by_stamps(shared: &Shared, order: RevokeByStamps) -> Method
     let terminated = if terminate { revoked } else { 0 };
     info!(terminated, "revoked tasks by stamps");
     match (terminate, terminated) {
-        (false, _) => ok(format!("headers {names} flagged as revoked, but not terminated")),
-        (true, 0) => ok(format!("headers {names} were not terminated")),
-        (true, _) => ok(format!("headers {names} revoked")),
+        (false, _) => ok(format!(
+            "headers {headers} flagged as revoked, but not terminated"
+        )),
+        (true, 0) => ok(format!("headers {headers} were not terminated")),
+        (true, _) => ok(format!("headers {headers} revoked")),
     }
 }
