@@ -5,8 +5,8 @@ use redis::pipe;
 use serde_json::Value;
 
 use super::{
-    RedisBroker, chord_scripts::PartRecord, commands, counter::Counter, names, script::Invocation, scripts,
-    settling::StoredResult, written::Write,
+    RedisBroker, chord_scripts::PartRecord, commands, counter::Counter, script::Invocation, scripts,
+    written::Write,
 };
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
@@ -21,17 +21,10 @@ use crate::{
 const STATUS_END: isize = 63;
 
 impl RedisBroker {
-    pub(super) fn stored(&self, meta: &ResultMeta) -> StoredResult {
-        StoredResult {
-            key: names::result(&meta.task_id),
-            text: meta.encode(),
-        }
-    }
-
     fn store_script(&self, meta: &ResultMeta) -> Invocation<'static> {
         let mut script = Invocation::new(&scripts::STORE_RESULT);
         script
-            .key(names::result(&meta.task_id))
+            .key(self.names().result(&meta.task_id))
             .arg(meta.encode())
             .arg(self.result_seconds());
         script
@@ -68,7 +61,10 @@ impl ResultBackend for RedisBroker {
         if let Some(results) = &self.results {
             return results.result(id).await;
         }
-        let raw: Option<Vec<u8>> = self.commands.command(commands::GET, names::result(id)).await?;
+        let raw: Option<Vec<u8>> = self
+            .commands
+            .command(commands::GET, self.names().result(id))
+            .await?;
         let read = raw.map(|raw| ResultMeta::read(&raw)).transpose();
         read.map_err(|cause| BrokerError::Unreadable { cause })
     }
@@ -82,7 +78,7 @@ impl ResultBackend for RedisBroker {
         }
         let mut pipeline = pipe();
         for id in ids {
-            pipeline.getrange(names::result(id), 0, STATUS_END);
+            pipeline.getrange(self.names().result(id), 0, STATUS_END);
         }
         let starts: Vec<Vec<u8>> = self.commands.pipeline(commands::STATUSES, &pipeline).await?;
         let mut statuses = Vec::with_capacity(ids.len());
@@ -103,8 +99,8 @@ impl ResultBackend for RedisBroker {
         if ids.is_empty() {
             return Ok(());
         }
-        let mut keys: Vec<String> = ids.iter().map(|id| names::result(id)).collect();
-        keys.extend(ids.iter().map(|id| names::group(id, "")));
+        let mut keys: Vec<String> = ids.iter().map(|id| self.names().result(id)).collect();
+        keys.extend(ids.iter().map(|id| self.names().group(id, "")));
         self.commands.command(commands::DEL, keys).await
     }
 
@@ -122,11 +118,14 @@ impl ResultBackend for RedisBroker {
                 return Ok(ChordState::NotHeld);
             }
             let counter = results.writer.counter().await?;
-            let reply = results.commands.script(&record.script(&counter, true)).await?;
+            let reply = results
+                .commands
+                .script(&record.script(results.names(), &counter, true))
+                .await?;
             return Ok(chord_state(reply).0);
         }
         let is_held = |reply: &Vec<redis::Value>| reply.first() != Some(&redis::Value::Int(0));
-        let script = |counter: &Counter| record.script(counter, false);
+        let script = |counter: &Counter| record.script(self.names(), counter, false);
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         let (state, number) = chord_state(reply);
         if let Some(number) = number {

@@ -16,7 +16,7 @@ use redis::{
 use tokio::time::timeout;
 
 use super::{
-    RedisBroker, commands, names,
+    RedisBroker, commands,
     script::{Invocation, scripts},
 };
 use crate::{
@@ -58,7 +58,9 @@ impl Bus for RedisBroker {
     }
 
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError> {
-        let channel = names::channel(self.commands.endpoint.database(), exchange, routing_key);
+        let channel = self
+            .names()
+            .channel(self.commands.endpoint.database(), exchange, routing_key);
         self.commands.command(commands::PUBLISH, (channel, text)).await
     }
 
@@ -67,7 +69,9 @@ impl Bus for RedisBroker {
         exchange: &str,
         routing_pattern: &str,
     ) -> Result<BoxStream<'static, Vec<u8>>, BrokerError> {
-        let pattern = names::channel(self.commands.endpoint.database(), exchange, routing_pattern);
+        let pattern = self
+            .names()
+            .channel(self.commands.endpoint.database(), exchange, routing_pattern);
         let mut subscriber = self.commands.subscriber().await?;
         self.commands.confirmed(subscriber.psubscribe(pattern)).await?;
         let (sink, messages) = subscriber.split();
@@ -85,7 +89,9 @@ impl Bus for RedisBroker {
         exchange: &Exchange,
         routing_key: &str,
     ) -> Result<(), BrokerError> {
-        let member = names::pattern_binding(routing_key, &exchange.pattern(routing_key), queue);
+        let member = self
+            .names()
+            .pattern_binding(routing_key, &exchange.pattern(routing_key), queue);
         self.add_binding(exchange.name(), member).await
     }
 
@@ -94,8 +100,8 @@ impl Bus for RedisBroker {
     }
 
     async fn remove_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {
-        let binding = names::exchange_binding("", &format!("{node}.{exchange}"));
-        let member = (names::binding_key(exchange), binding);
+        let binding = self.names().exchange_binding("", &format!("{node}.{exchange}"));
+        let member = (self.names().binding_key(exchange), binding);
         self.commands.command(commands::SREM, member).await
     }
 
@@ -107,16 +113,16 @@ impl Bus for RedisBroker {
         let queue = to.queue();
         let mut script = Invocation::new(&REPLY);
         script
-            .key(names::binding_key(&to.exchange))
-            .key(&queue)
-            .arg(names::exchange_binding(&to.routing_key, &queue))
+            .key(self.names().binding_key(&to.exchange))
+            .key(self.names().list(&queue, 0))
+            .arg(self.names().exchange_binding(&to.routing_key, &queue))
             .arg(text)
             .arg(REPLIES_TTL.as_secs());
         self.commands.script(&script).await
     }
 
     async fn take_replies(&self, to: &ReplyTo) -> Result<Vec<Vec<u8>>, BrokerError> {
-        let args = (to.queue(), MAX_REPLIES);
+        let args = (self.names().list(&to.queue(), 0), MAX_REPLIES);
         let replies: Option<Vec<Vec<u8>>> = self.commands.command(commands::RPOP, args).await?;
         Ok(replies.unwrap_or_default())
     }
@@ -124,16 +130,18 @@ impl Bus for RedisBroker {
     async fn close_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {
         let queue = to.queue();
         let mut pipeline = pipe();
-        let binding = names::exchange_binding(&to.routing_key, &queue);
-        pipeline.srem(names::binding_key(&to.exchange), binding).ignore();
-        pipeline.del(queue).ignore();
+        let binding = self.names().exchange_binding(&to.routing_key, &queue);
+        pipeline
+            .srem(self.names().binding_key(&to.exchange), binding)
+            .ignore();
+        pipeline.del(self.names().list(&queue, 0)).ignore();
         self.commands.pipeline(commands::CLOSE_REPLIES, &pipeline).await
     }
 }
 
 impl RedisBroker {
     async fn bind(&self, exchange: &str, routing_key: &str, queue: &str) -> Result<(), BrokerError> {
-        self.add_binding(exchange, names::exchange_binding(routing_key, queue))
+        self.add_binding(exchange, self.names().exchange_binding(routing_key, queue))
             .await
     }
 
@@ -141,8 +149,10 @@ impl RedisBroker {
         let now = self.server_time().await?;
         let deadline = ((now + BINDING_TTL.as_secs_f64()) * 1000.0) as u64;
         let mut pipeline = pipe();
-        pipeline.sadd(names::binding_key(exchange), binding).ignore();
-        let extended = (names::BINDING_DEADLINES, "GT", deadline, exchange);
+        pipeline
+            .sadd(self.names().binding_key(exchange), binding)
+            .ignore();
+        let extended = (&self.names().binding_deadlines, "GT", deadline, exchange);
         pipeline.cmd("ZADD").arg(extended).ignore();
         self.commands.pipeline(commands::BIND, &pipeline).await
     }

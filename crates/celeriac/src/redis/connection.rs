@@ -20,7 +20,7 @@ use super::{
     commands,
     endpoint::Endpoint,
     error_scope::{ErrorScope, connection_error},
-    names,
+    names::Names,
     outage::Outages,
     script::Invocation,
 };
@@ -47,6 +47,7 @@ const PIPELINE_BUFFER: usize = 1024;
 
 pub(super) struct Connection {
     pub endpoint: Arc<Endpoint>,
+    pub names: Arc<Names>,
     outages: Arc<Outages>,
     pub observer: Arc<dyn Observer>,
     pub response_timeout: Duration,
@@ -78,9 +79,15 @@ pub(super) struct Live {
 }
 
 impl Connection {
-    pub(super) fn new(endpoint: Endpoint, response_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        names: Names,
+        response_timeout: Duration,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         Self {
             endpoint: Arc::new(endpoint),
+            names: Arc::new(names),
             outages: Arc::default(),
             observer,
             response_timeout,
@@ -98,6 +105,7 @@ impl Connection {
     pub(super) fn observer(&self, observer: Arc<dyn Observer>) -> Self {
         Self {
             endpoint: Arc::clone(&self.endpoint),
+            names: Arc::clone(&self.names),
             outages: Arc::clone(&self.outages),
             observer,
             response_timeout: self.response_timeout,
@@ -200,8 +208,8 @@ impl Connection {
         };
         let mut connection = live.connection;
         let mut denied = Vec::new();
-        for key in names::EXAMPLES {
-            let reply = cmd("TYPE").arg(key).exec_async(&mut connection).await;
+        for key in self.names.examples() {
+            let reply = cmd("TYPE").arg(&key).exec_async(&mut connection).await;
             if reply.is_err_and(|error| error.to_string().contains("key")) {
                 denied.push(key);
             }

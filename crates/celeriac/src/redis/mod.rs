@@ -49,8 +49,18 @@ use redis::{FromRedisValue, pipe};
 use tokio::sync::Mutex;
 
 use self::{
-    ack::Acks, bindings::Bindings, connection::Connection, counter::Counter, endpoint::Endpoint,
-    lease::Lease, script::Invocation, settling::Settling, tags::Tags, watch::Watch, writer::Writer,
+    ack::Acks,
+    bindings::Bindings,
+    connection::Connection,
+    counter::Counter,
+    endpoint::Endpoint,
+    lease::Lease,
+    names::Names,
+    script::Invocation,
+    settling::{Settling, StoredResult},
+    tags::Tags,
+    watch::Watch,
+    writer::Writer,
     written::Write,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
@@ -65,9 +75,6 @@ use crate::{
     result::ResultMeta,
     system,
 };
-
-/// Shortest lease.
-const MIN_LEASE: Duration = Duration::from_millis(60);
 
 /// Celery's message broker and result backend in one Redis database.
 pub struct RedisBroker {
@@ -106,20 +113,20 @@ impl RedisBroker {
     /// # Errors
     /// Returns an error if the configuration is invalid.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
-        let interval = config.renewal_interval.unwrap_or_default();
-        if config.lease < MIN_LEASE || interval.saturating_mul(3) > config.lease {
-            return Err(ConfigError::Lease);
-        }
+        config.check()?;
         let results = match &config.result_backend {
             Some(url) => Some(Arc::new(Self::new(RedisConfig {
                 url: url.clone(),
                 result_backend: None,
+                key_prefix: config.result_prefix(),
                 ..config.clone()
             })?)),
             None => None,
         };
         let endpoint = Endpoint::new(&config)?;
-        let commands = Connection::new(endpoint, config.response_timeout, Arc::new(NoopObserver));
+        let names = Names::new(&config);
+        let observer = Arc::new(NoopObserver);
+        let commands = Connection::new(endpoint, names, config.response_timeout, observer);
         Ok(Self::with_commands(config, Arc::new(commands), results))
     }
 
@@ -137,7 +144,7 @@ impl RedisBroker {
             watch: Watch::new(Arc::clone(&commands)),
             writer: Writer {
                 commands: Arc::clone(&commands),
-                key: names::writes(&instance).into(),
+                key: commands.names.writes(&instance).into(),
                 lease: Arc::clone(&lease),
                 written: Arc::default(),
                 seconds: config.result_seconds(),
@@ -183,6 +190,11 @@ impl RedisBroker {
         Ok((reply, counter))
     }
 
+    /// Returns the names of keys and channels.
+    fn names(&self) -> &Names {
+        &self.commands.names
+    }
+
     /// Returns a settlement that only acknowledges a delivery.
     fn settling(&self, delivery: &Delivery) -> Settling {
         let message = settling::message_id(&delivery.raw);
@@ -191,7 +203,7 @@ impl RedisBroker {
 
     /// Writes a settlement if the delivery is held, and remembers it. Returns the reply of the script.
     async fn write_settling(&self, delivery: &Delivery, settling: Settling) -> Result<i64, BrokerError> {
-        let script = |counter: &Counter| settling.script(counter, None);
+        let script = |counter: &Counter| settling.script(self.names(), counter, None);
         let is_held = |reply: &i64| *reply != settling::NOT_HELD;
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         if let Ok(number) = u64::try_from(reply) {
@@ -226,7 +238,7 @@ impl Broker for RedisBroker {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let keys: Vec<String> = ids.iter().map(|id| names::publication_log(id)).collect();
+        let keys: Vec<String> = ids.iter().map(|id| self.names().publication_log(id)).collect();
         let lengths: Vec<Option<u64>> = self.commands.command(commands::MGET, keys).await?;
         Ok(lengths.into_iter().map(Option::unwrap_or_default).collect())
     }
@@ -237,13 +249,14 @@ impl Broker for RedisBroker {
         match &self.results {
             Some(results) if settling::has_groups(publication) => results.publish_groups(publication).await?,
             Some(_) => {}
-            None => settling::add_groups(&mut pipeline, publication, self.result_seconds()),
+            None => settling::add_groups(&mut pipeline, self.names(), publication, self.result_seconds()),
         }
         for message in &publication.messages {
             let queue = message.queue();
-            let list = names::list(queue, message.properties.priority);
+            let names = self.names();
+            let list = names.list(queue, message.properties.priority);
             pipeline
-                .sadd(names::binding_key(queue), names::binding(queue))
+                .sadd(names.binding_key(queue), names.binding(queue))
                 .ignore();
             pipeline.lpush(list, message.encode()).ignore();
         }
@@ -253,7 +266,7 @@ impl Broker for RedisBroker {
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let script = |counter: &Counter| chord_scripts::begin(&delivery.tag, counter, false);
+        let script = |counter: &Counter| chord_scripts::begin(self.names(), &delivery.tag, counter, false);
         let is_held = |reply: &i64| *reply != settling::NOT_HELD;
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         let Ok(number) = u64::try_from(reply) else {
@@ -295,7 +308,7 @@ impl Broker for RedisBroker {
             return Ok(stored.await? && self.ack(delivery, None).await?);
         }
         let ack = || {
-            let stored = result.map(|meta| self.stored(meta));
+            let stored = result.map(StoredResult::new);
             self.acks.ack(&self.writer, delivery, stored)
         };
         if ack().await? {
@@ -330,9 +343,12 @@ impl Broker for RedisBroker {
             return Ok(true);
         };
         let script = |_: &Counter| {
-            let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
+            let mut script = Invocation::on_delivery(&scripts::RESTORE, self.names(), &delivery.tag);
             script
-                .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
+                .key(
+                    self.names()
+                        .list(&delivery.queue, message::priority(&delivery.raw)),
+                )
                 .arg(&message);
             script
         };
@@ -413,10 +429,10 @@ impl Broker for RedisBroker {
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
         let mut pipeline = pipe();
-        for step in names::STEPS {
-            pipeline.cmd("LLEN").arg(names::list(queue, step));
+        for list in self.names().lists(queue) {
+            pipeline.cmd("LLEN").arg(list);
         }
-        pipeline.cmd("HLEN").arg(names::UNACKED);
+        pipeline.cmd("HLEN").arg(&self.names().unacked);
         let mut lengths: Vec<u64> = self.commands.pipeline(commands::DEPTH, &pipeline).await?;
         let unacked = lengths.pop().unwrap_or_default();
         Ok(Depth {
@@ -427,8 +443,8 @@ impl Broker for RedisBroker {
 
     async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError> {
         let mut pipeline = pipe();
-        for step in names::STEPS {
-            pipeline.cmd("LINDEX").arg(names::list(queue, step)).arg(-1);
+        for list in self.names().lists(queue) {
+            pipeline.cmd("LINDEX").arg(list).arg(-1);
         }
         let heads: Vec<Option<Vec<u8>>> = self.commands.pipeline(commands::HEADS, &pipeline).await?;
         Ok(heads.into_iter().flatten().collect())

@@ -2,7 +2,7 @@
 
 use redis::pipe;
 
-use super::{RedisBroker, commands, names, script::Invocation, scripts};
+use super::{RedisBroker, commands, names::Names, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, LogReply, PublicationLog},
     message::Message,
@@ -28,10 +28,10 @@ impl RedisBroker {
         let mut pipeline = pipe();
         let mut declared = Vec::new();
         // One command pushes all messages of a list, in order.
-        for ListOfMessages { queue, list, texts } in by_list(messages) {
+        for ListOfMessages { queue, list, texts } in by_list(self.names(), messages) {
             if !declared.iter().any(|known| known == queue) && !self.bindings.lock().has(generation, queue) {
                 pipeline
-                    .sadd(names::binding_key(queue), names::binding(queue))
+                    .sadd(self.names().binding_key(queue), self.names().binding(queue))
                     .ignore();
                 declared.push(queue.to_owned());
             }
@@ -50,12 +50,15 @@ impl RedisBroker {
     ) -> Result<LogReply, BrokerError> {
         let mut script = Invocation::new(&scripts::PUBLISH_LOGGED);
         script
-            .key(names::publication_log(log.id()))
+            .key(self.names().publication_log(log.id()))
             .arg(log.length())
             .arg(LOG_SECONDS);
-        for ListOfMessages { queue, list, texts } in by_list(messages) {
-            script.key(names::binding_key(queue)).key(list);
-            script.arg(names::binding(queue)).arg(texts.len()).arg(texts);
+        for ListOfMessages { queue, list, texts } in by_list(self.names(), messages) {
+            script.key(self.names().binding_key(queue)).key(list);
+            script
+                .arg(self.names().binding(queue))
+                .arg(texts.len())
+                .arg(texts);
         }
         let (published, length): (bool, u64) = self.commands.script(&script).await?;
         Ok(if published {
@@ -66,11 +69,11 @@ impl RedisBroker {
     }
 }
 
-fn by_list(messages: &[Message]) -> Vec<ListOfMessages<'_>> {
-    let mut lists: Vec<ListOfMessages<'_>> = Vec::new();
+fn by_list<'a>(names: &Names, messages: &'a [Message]) -> Vec<ListOfMessages<'a>> {
+    let mut lists: Vec<ListOfMessages<'a>> = Vec::new();
     for message in messages {
         let queue = message.queue();
-        let list = names::list(queue, message.properties.priority);
+        let list = names.list(queue, message.properties.priority);
         let text = message.encode();
         match lists.iter_mut().find(|known| known.list == list) {
             Some(known) => known.texts.push(text),

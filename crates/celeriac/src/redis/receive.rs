@@ -42,7 +42,8 @@ impl RedisBroker {
         if !taken.is_empty() {
             return Ok(taken);
         }
-        let wait = (queues[0], queues[0], "RIGHT", "RIGHT", WAIT.as_secs_f64());
+        let list = self.names().list(queues[0], 0);
+        let wait = (&list, &list, "RIGHT", "RIGHT", WAIT.as_secs_f64());
         self.receiving
             .command::<redis::Value>(commands::BLMOVE, wait)
             .await?;
@@ -53,9 +54,9 @@ impl RedisBroker {
         let counter = self.writer.counter_on(&self.receiving).await?;
         let mut invocation = Invocation::new(&scripts::RECEIVE);
         invocation
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
-            .key(names::LEASES)
+            .key(&self.names().unacked_index)
+            .key(&self.names().unacked)
+            .key(&self.names().leases)
             .key(&*counter.key)
             .arg(max)
             .arg(&self.instance)
@@ -64,10 +65,10 @@ impl RedisBroker {
             .arg(&*counter.server);
         // Queue of each list; the script counts from 1.
         let mut sources = vec![""];
-        for step in names::STEPS {
+        for step in &self.names().steps {
             for queue in queues {
                 invocation
-                    .key(names::list(queue, step))
+                    .key(self.names().list(queue, *step))
                     .arg(names::reservation_tail(queue));
                 sources.push(*queue);
             }
@@ -107,7 +108,7 @@ impl RedisBroker {
             .map(|number| self.tag(number))
             .collect();
         let fields: Vec<&str> = lost.iter().map(DeliveryTag::as_str).collect();
-        let args = (names::UNACKED, fields);
+        let args = (&self.names().unacked, fields);
         let reservations: Vec<Option<Vec<u8>>> = self.receiving.command(commands::HMGET, args).await?;
         tags.unanswered = 0;
         Ok(lost

@@ -49,8 +49,8 @@ impl RedisBroker {
         loop {
             let mut script = Invocation::new(&RENEW);
             script
-                .key(names::LEASES)
-                .key(names::UNACKED_INDEX)
+                .key(&self.names().leases)
+                .key(&self.names().unacked_index)
                 .key(&*counter.key)
                 .arg(&self.instance)
                 .arg(self.config.lease.as_secs_f64())
@@ -107,7 +107,10 @@ impl RedisBroker {
         let before = self.lease.confirmed();
         let (known, confirmed) = before.unwrap_or_else(|| (Arc::clone(&counter.server), 0));
         let mut pipeline = pipe();
-        pipeline.cmd("ZSCORE").arg(names::LEASES).arg(&self.instance);
+        pipeline
+            .cmd("ZSCORE")
+            .arg(&self.names().leases)
+            .arg(&self.instance);
         pipeline.cmd("HGET").arg(&*counter.key).arg(&*known);
         let (lease, kept): (Option<f64>, Option<u64>) =
             self.commands.pipeline(commands::KEPT, &pipeline).await?;
@@ -164,7 +167,7 @@ impl RedisBroker {
             return Err(error);
         }
         for tag in acknowledged {
-            let script = chord_scripts::begin(tag, &counter, true);
+            let script = chord_scripts::begin(self.names(), tag, &counter, true);
             self.commands.script::<i64>(&script).await?;
         }
         self.restore_settled(deliveries).await?;
@@ -185,7 +188,7 @@ impl RedisBroker {
         let mut settled = Vec::new();
         for page in 0..restore::MAX_PAGES {
             let range = (
-                names::UNACKED_INDEX,
+                &self.names().unacked_index,
                 page * restore::PAGE,
                 (page + 1) * restore::PAGE - 1,
             );
@@ -203,7 +206,7 @@ impl RedisBroker {
         if settled.is_empty() {
             return Ok(());
         }
-        let args = (names::UNACKED, &settled);
+        let args = (&self.names().unacked, &settled);
         let reservations: Vec<Option<Vec<u8>>> = self.commands.command(commands::HMGET, args).await?;
         for (tag, reservation) in settled.into_iter().zip(reservations) {
             let Some((raw, queue)) = reservation.as_deref().and_then(restore::reserved) else {
@@ -212,8 +215,8 @@ impl RedisBroker {
             let Some(message) = mark_redelivered(&raw) else {
                 continue;
             };
-            let mut script = Invocation::on_delivery(&scripts::RESTORE, &DeliveryTag(tag));
-            script.key(names::list(&queue, priority(&raw))).arg(message);
+            let mut script = Invocation::on_delivery(&scripts::RESTORE, self.names(), &DeliveryTag(tag));
+            script.key(self.names().list(&queue, priority(&raw))).arg(message);
             self.commands.script::<i64>(&script).await?;
         }
         Ok(())
@@ -228,11 +231,14 @@ impl RedisBroker {
     ) -> Result<Rewritten, BrokerError> {
         let number = match &*entry.write {
             Write::Settling(settling) => {
-                let script = settling.script(counter, Some(received));
+                let script = settling.script(self.names(), counter, Some(received));
                 self.commands.script(&script).await?
             }
             Write::Part(part) => {
-                let reply: Vec<redis::Value> = self.commands.script(&part.script(counter, true)).await?;
+                let reply: Vec<redis::Value> = self
+                    .commands
+                    .script(&part.script(self.names(), counter, true))
+                    .await?;
                 match reply.get(1) {
                     Some(redis::Value::Int(number)) => *number,
                     _ => 0,
@@ -256,8 +262,8 @@ impl RedisBroker {
         loop {
             let mut script = Invocation::new(&RESERVE);
             script
-                .key(names::UNACKED_INDEX)
-                .key(names::UNACKED)
+                .key(&self.names().unacked_index)
+                .key(&self.names().unacked)
                 .key(&*counter.key)
                 .arg(&*counter.server);
             for delivery in batch {

@@ -50,7 +50,7 @@ pub(super) struct Candidate {
 /// A score that shows that a worker is dead: of its lease, or of one delivery.
 #[derive(Clone)]
 pub(super) struct Judged {
-    pub set: &'static str,
+    pub set: String,
     pub member: String,
     pub score: f64,
 }
@@ -84,7 +84,7 @@ impl RedisBroker {
             return Ok(0);
         }
         let tags: Vec<&str> = candidates.iter().map(|delivery| delivery.tag.as_str()).collect();
-        let args = (names::UNACKED, tags);
+        let args = (&self.names().unacked, tags);
         let reservations: Vec<Option<Vec<u8>>> = self.commands.command(commands::HMGET, args).await?;
         // Latest first: each message is put at the head of its list, where the oldest must end up.
         for (delivery, reservation) in candidates.iter().zip(reservations).rev() {
@@ -94,7 +94,7 @@ impl RedisBroker {
                 }
                 // The delivery was settled in the meantime, or its index entry has no message.
                 None => {
-                    let entry = (names::UNACKED_INDEX, delivery.tag.as_str());
+                    let entry = (&self.names().unacked_index, delivery.tag.as_str());
                     self.commands.command::<()>(commands::ZREM, entry).await?;
                 }
             }
@@ -112,7 +112,7 @@ impl RedisBroker {
         pipeline.cmd("TIME");
         pipeline
             .cmd("ZRANGE")
-            .arg((names::LEASES, 0, last, "REV", "WITHSCORES"));
+            .arg((&self.names().leases, 0, last, "REV", "WITHSCORES"));
         let sent = Instant::now();
         let (time, leases): ((f64, f64), Vec<(String, f64)>) =
             self.commands.pipeline(commands::LEASES, &pipeline).await?;
@@ -146,7 +146,7 @@ impl RedisBroker {
     async fn overdue(&self, now: f64) -> Result<Vec<Candidate>, BrokerError> {
         let cutoff = now - self.config.visibility_timeout.as_secs_f64();
         let overdue = (
-            names::UNACKED_INDEX,
+            &self.names().unacked_index,
             "-inf",
             cutoff,
             "WITHSCORES",
@@ -171,7 +171,7 @@ impl RedisBroker {
         });
         let candidates = candidates.map(|(tag, score)| Candidate {
             judged: Judged {
-                set: names::UNACKED_INDEX,
+                set: self.names().unacked_index.clone(),
                 member: tag.clone(),
                 score,
             },
@@ -189,14 +189,14 @@ impl RedisBroker {
         let mut complete = false;
         // Oldest first. A page may contain only deliveries of Python workers, which have no leases.
         for page in 0..MAX_PAGES {
-            let oldest = (names::UNACKED_INDEX, page * PAGE, (page + 1) * PAGE - 1);
+            let oldest = (&self.names().unacked_index, page * PAGE, (page + 1) * PAGE - 1);
             let tags: Vec<String> = self.commands.command(commands::ZRANGE, oldest).await?;
             let full = tags.len() == PAGE;
             orphans.extend(tags.into_iter().filter_map(|tag| {
                 let (instance, _) = tag.split_once('/')?;
                 let (member, score) = dead.get_key_value(instance)?;
                 let judged = Judged {
-                    set: names::LEASES,
+                    set: self.names().leases.clone(),
                     member: member.clone(),
                     score: *score,
                 };
@@ -220,7 +220,7 @@ impl RedisBroker {
         }
         orphans.truncate(BATCH);
         let forgotten = (
-            names::LEASES,
+            &self.names().leases,
             "-inf",
             self.server_time().await? - FORGET_LEASE_SECONDS,
         );
@@ -238,8 +238,10 @@ impl RedisBroker {
         });
         let (raw, queue, reason) = match &message {
             Some((raw, queue, marked, times)) if *times < self.config.delivery_limit => {
-                let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
-                script.key(names::list(queue, message::priority(raw))).arg(marked);
+                let mut script = Invocation::on_delivery(&scripts::RESTORE, self.names(), &delivery.tag);
+                script
+                    .key(self.names().list(queue, message::priority(raw)))
+                    .arg(marked);
                 delivery.judged.add_to(script.arg(""));
                 return Ok(self.commands.script::<i64>(&script).await? == 1);
             }
@@ -270,7 +272,7 @@ impl RedisBroker {
 impl Judged {
     /// Adds the condition of [`scripts::RESTORE`] and [`scripts::BURY`] that the score is unchanged.
     pub(super) fn add_to(&self, script: &mut Invocation<'_>) {
-        script.key(self.set).arg(&self.member).arg(self.score);
+        script.key(&self.set).arg(&self.member).arg(self.score);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation, ToRedisArgs, aio::MultiplexedConnection};
 
-use super::names;
+use super::names::Names;
 use crate::broker::DeliveryTag;
 
 /// Defines scripts that are hashed on first use.
@@ -32,11 +32,11 @@ impl<'a> Invocation<'a> {
 
     /// Creates an invocation on a delivery: the first keys are unacked_index and unacked, the first argument
     /// is the tag.
-    pub(super) fn on_delivery(script: &'a Script, tag: &DeliveryTag) -> Self {
+    pub(super) fn on_delivery(script: &'a Script, names: &Names, tag: &DeliveryTag) -> Self {
         let mut invocation = Self::new(script);
         invocation
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
+            .key(&names.unacked_index)
+            .key(&names.unacked)
             .arg(tag.as_str());
         invocation
     }
@@ -53,10 +53,16 @@ impl<'a> Invocation<'a> {
 
     /// Adds the keys and arguments of a message to publish: its queue's binding and its list; the binding's
     /// member and the message.
-    pub(super) fn message(&mut self, queue: &str, priority: u8, raw: impl ToRedisArgs) -> &mut Self {
-        self.key(names::binding_key(queue))
-            .key(names::list(queue, priority))
-            .arg(names::binding(queue))
+    pub(super) fn message(
+        &mut self,
+        names: &Names,
+        queue: &str,
+        priority: u8,
+        raw: impl ToRedisArgs,
+    ) -> &mut Self {
+        self.key(names.binding_key(queue))
+            .key(names.list(queue, priority))
+            .arg(names.binding(queue))
             .arg(raw)
     }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     counter::Counter,
-    names,
+    names::Names,
     script::{Invocation, scripts},
     scripts::STORE,
 };
@@ -24,8 +24,17 @@ pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
 
 /// Encoded result to store and publish.
 pub(super) struct StoredResult {
-    pub key: String,
+    pub id: TaskId,
     pub text: String,
+}
+
+impl StoredResult {
+    pub(super) fn new(meta: &ResultMeta) -> Self {
+        Self {
+            id: meta.task_id.clone(),
+            text: meta.encode(),
+        }
+    }
 }
 
 pub(super) struct Settling {
@@ -43,8 +52,7 @@ pub(super) struct Settling {
 enum Step {
     /// Stores and publishes a result.
     Result {
-        key: String,
-        text: String,
+        result: StoredResult,
         /// Whether the result may replace a final one other than `SUCCESS`.
         replaces: bool,
     },
@@ -113,16 +121,14 @@ impl Settling {
     /// Adds a result: of the settled task (`own`), or of a task that can no longer run.
     pub(super) fn add_result(&mut self, meta: &ResultMeta, own: bool) {
         self.steps.push(Step::Result {
-            key: names::result(&meta.task_id),
-            text: meta.encode(),
+            result: StoredResult::new(meta),
             replaces: own && meta.status.is_final(),
         });
     }
 
     pub(super) fn add_stored(&mut self, result: StoredResult) {
         self.steps.push(Step::Result {
-            key: result.key,
-            text: result.text,
+            result,
             replaces: true,
         });
     }
@@ -149,7 +155,7 @@ impl Settling {
             .iter()
             .map(|(group, part)| group.len() + part.as_str().len());
         let steps = self.steps.iter().map(|step| match step {
-            Step::Result { key, text, .. } => key.len() + text.len(),
+            Step::Result { result, .. } => result.id.as_str().len() + result.text.len(),
             Step::Chord { group, .. } => group.len(),
             Step::Group { group, structure } => group.len() + structure.len(),
             Step::Message { queue, raw, .. } => queue.len() + raw.len(),
@@ -160,33 +166,38 @@ impl Settling {
     /// Returns the script that writes the settlement if the delivery is held or, with `again`, even if it is
     /// not: the server has lost an earlier write. Messages are then marked as redelivered, so that they do
     /// not run if their tasks have ended, and messages whose ids `again` contains are not sent.
-    pub(super) fn script(&self, counter: &Counter, again: Option<&HashSet<u128>>) -> Invocation<'static> {
-        let mut script = Invocation::on_delivery(&SETTLE, &self.tag);
+    pub(super) fn script(
+        &self,
+        names: &Names,
+        counter: &Counter,
+        again: Option<&HashSet<u128>>,
+    ) -> Invocation<'static> {
+        let mut script = Invocation::on_delivery(&SETTLE, names, &self.tag);
         script
-            .key(names::acked_early(&self.tag))
+            .key(names.acked_early(&self.tag))
             .key(&*counter.key)
             .arg(self.chords.len())
             .arg(self.seconds)
             .arg(&*counter.server)
             .arg(if again.is_some() { "again" } else { "" });
         for (group, part) in &self.chords {
-            let keys = [".c", ".j", ".t", ".s", ".d"].map(|suffix| names::group(group, suffix));
+            let keys = [".c", ".j", ".t", ".s", ".d"].map(|suffix| names.group(group, suffix));
             let kept = self.failed_chords.contains(group);
             script.key(&keys).arg(part.as_str()).arg(u8::from(kept));
         }
         for step in &self.steps {
             match step {
-                Step::Result { key, text, replaces } => {
+                Step::Result { result, replaces } => {
                     let kind = if *replaces { "result" } else { "unless final" };
-                    script.key(key).arg(kind).arg(text);
+                    script.key(names.result(&result.id)).arg(kind).arg(&result.text);
                 }
                 Step::Chord { group, size } => {
-                    let keys = STALE.map(|suffix| names::group(group, suffix));
-                    script.key(&keys).key(names::group(group, ".s"));
+                    let keys = STALE.map(|suffix| names.group(group, suffix));
+                    script.key(&keys).key(names.group(group, ".s"));
                     script.arg("chord").arg(*size);
                 }
                 Step::Group { group, structure } => {
-                    script.key(names::group(group, "")).arg("group").arg(structure);
+                    script.key(names.group(group, "")).arg("group").arg(structure);
                 }
                 Step::Message { queue, priority, raw } => {
                     let received = |known: &HashSet<u128>| {
@@ -197,7 +208,7 @@ impl Settling {
                     }
                     let marked = again.and_then(|_| mark_redelivered(raw.as_bytes()));
                     script.arg("message");
-                    script.message(queue, *priority, marked.as_ref().unwrap_or(raw));
+                    script.message(names, queue, *priority, marked.as_ref().unwrap_or(raw));
                 }
             }
         }
@@ -231,21 +242,26 @@ pub(super) fn has_groups(publication: &Publication) -> bool {
 }
 
 /// Adds the commands that store the groups and chord headers of a publication.
-pub(super) fn add_groups(pipeline: &mut redis::Pipeline, publication: &Publication, seconds: u64) {
+pub(super) fn add_groups(
+    pipeline: &mut redis::Pipeline,
+    names: &Names,
+    publication: &Publication,
+    seconds: u64,
+) {
     for (group, size) in &publication.chord_sizes {
-        let stale = STALE.map(|suffix| names::group(group, suffix));
+        let stale = STALE.map(|suffix| names.group(group, suffix));
         pipeline.del(&stale).ignore();
-        pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
+        pipeline.set_ex(names.group(group, ".s"), size, seconds).ignore();
     }
     for (group, added) in &publication.chord_additions {
-        let key = names::group(group, ".t");
+        let key = names.group(group, ".t");
         pipeline.incr(&key, *added).ignore();
         pipeline.cmd("EXPIRE").arg(key).arg(seconds).ignore();
     }
     for (group, structure) in &publication.groups {
         let structure = json::to_string(structure);
         pipeline
-            .set_ex(names::group(group, ""), structure, seconds)
+            .set_ex(names.group(group, ""), structure, seconds)
             .ignore();
     }
 }

@@ -27,6 +27,7 @@ mod rust_sends;
 mod tasks;
 #[cfg(feature = "telemetry")]
 mod traces;
+mod transport_options;
 
 use std::time::Duration;
 

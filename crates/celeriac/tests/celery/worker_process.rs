@@ -5,8 +5,8 @@
 //! kill. The task runs for the given time, or ends at once if its message was redelivered. `block` does the
 //! same but blocks its thread. `add` adds two numbers; `relay` (a queue) sends `add` to the queue.
 //!
-//! The environment may set the lease in milliseconds (`TEST_LEASE`), the concurrency (`TEST_CONCURRENCY`) and
-//! the prefetch multiplier (`TEST_PREFETCH`).
+//! The environment may set the lease in milliseconds (`TEST_LEASE`), the concurrency (`TEST_CONCURRENCY`), the
+//! prefetch multiplier (`TEST_PREFETCH`), and the key prefix (`TEST_KEY_PREFIX`).
 
 #![expect(clippy::expect_used, reason = "a test program may panic")]
 
@@ -34,6 +34,9 @@ async fn main() {
     let (url, name, journal) = (argument(), argument(), argument());
     let observer = observer(&name);
     let mut config = RedisConfig::new(url);
+    if let Some(prefix) = setting::<String>("TEST_KEY_PREFIX") {
+        config = config.key_prefix(prefix);
+    }
     if let Some(lease) = setting("TEST_LEASE") {
         config = config.lease(Duration::from_millis(lease));
     }
@@ -43,8 +46,8 @@ async fn main() {
     let journal = Arc::new(journal.expect("the journal can be written"));
     let (work, block) = ((Arc::clone(&journal), name.clone()), (journal, name.clone()));
     let worker = Worker::builder(broker)
-        .concurrency(setting("TEST_CONCURRENCY").unwrap_or(10) as usize)
-        .prefetch_multiplier(setting("TEST_PREFETCH").unwrap_or(4) as usize)
+        .concurrency(setting("TEST_CONCURRENCY").unwrap_or(10))
+        .prefetch_multiplier(setting("TEST_PREFETCH").unwrap_or(4))
         .observer(observer)
         .hostname(format!("celery@{name}"))
         .task(
@@ -109,7 +112,7 @@ async fn main() {
     clippy::disallowed_methods,
     reason = "the tests pass settings through the environment"
 )]
-fn setting(name: &str) -> Option<u64> {
+fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 

@@ -33,6 +33,9 @@ if "TEST_CELERY_RESULT_SERIALIZER" in os.environ:
 if "TEST_CELERY_RESULT_COMPRESSION" in os.environ:
     app.conf.result_compression = os.environ["TEST_CELERY_RESULT_COMPRESSION"]
 
+# Further settings, as a JSON object.
+app.conf.update(json.loads(os.environ.get("TEST_CELERY_SETTINGS", "{}")))
+
 store = redis.Redis.from_url(URL)
 
 
