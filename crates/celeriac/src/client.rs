@@ -333,11 +333,11 @@ impl Client {
     /// Returns the `task-sent` event of a message, if events are sent.
     fn sent(&self, message: &Message) -> Option<Event> {
         let clock = self.settings.events.as_ref()?.tick();
-        let queue = message.queue();
+        let info = &message.properties.delivery_info;
         let destination = [
-            ("queue", queue.into()),
-            ("exchange", "".into()),
-            ("routing_key", queue.into()),
+            ("queue", message.queue().into()),
+            ("exchange", info.exchange.as_str().into()),
+            ("routing_key", info.routing_key.as_str().into()),
         ];
         let id = ("uuid", message.headers.id.as_str().into());
         let details = iter::once(id)

@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+pub(crate) use self::exchange::{Binding, log_dropped, queues};
 pub use self::{
     bus::{Bus, ReplyTo, ServerInfo},
     dead::{DeadLetter, DeadLetters, LetterFilter, RequeueError, RequeueReport, RequeuedMessage},

@@ -11,7 +11,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::chords::Chords;
 use crate::{
-    broker::{BrokerError, Delivery, DeliveryTag, Publication},
+    broker::{Binding, BrokerError, Delivery, DeliveryTag, Publication, queues},
     message::{Message, mark_redelivered},
     result::{ResultMeta, Status},
     task_id::TaskId,
@@ -37,6 +37,8 @@ pub(super) struct Contents {
     /// Last tick of each periodic task.
     pub ticks: HashMap<String, Vec<u8>>,
     pub chords: Chords,
+    /// Bindings of each exchange.
+    pub bindings: HashMap<String, Vec<Binding>>,
     /// Lengths of the publication logs.
     pub logs: HashMap<String, u64>,
 }
@@ -73,6 +75,19 @@ impl Contents {
             return Err(BrokerError::Full { capacity });
         }
         Ok(())
+    }
+
+    /// Returns the queues of a message; none if its exchange is a fan-out exchange.
+    pub(super) fn queues_of(&self, message: &Message) -> Result<Vec<String>, BrokerError> {
+        let info = &message.properties.delivery_info;
+        if info.is_fanout {
+            return Ok(Vec::new());
+        }
+        if info.exchange.is_empty() {
+            return Ok(vec![message.queue().to_owned()]);
+        }
+        let bindings = self.bindings.get(&info.exchange).map_or(&[][..], Vec::as_slice);
+        Ok(queues(bindings, info)?.into_iter().map(str::to_owned).collect())
     }
 
     /// Returns the number of waiting messages in all queues.

@@ -23,8 +23,8 @@ use tokio::{
 use self::contents::{Contents, Reserved};
 use crate::{
     broker::{
-        Broker, BrokerError, DeadLetter, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog,
-        Recovery, Renewal, Settlement, SettlementStatus, sealed::Sealed,
+        Broker, BrokerError, Bus, DeadLetter, Delivery, DeliveryTag, Depth, LogReply, Publication,
+        PublicationLog, Recovery, Renewal, Settlement, SettlementStatus, log_dropped, sealed::Sealed,
     },
     lock::Lock,
     log::warn,
@@ -108,6 +108,18 @@ impl MemoryBroker {
         completion.await.map_err(|_| shutting_down())
     }
 
+    /// Broadcasts the messages of fan-out exchanges.
+    async fn broadcast_all(&self, messages: &[Message]) -> Result<(), BrokerError> {
+        for message in messages {
+            let info = &message.properties.delivery_info;
+            if info.is_fanout {
+                self.broadcast(&info.exchange, &info.routing_key, message.encode())
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
     fn length_of(&self, log: &str) -> u64 {
         self.contents.lock().logs.get(log).copied().unwrap_or_default()
     }
@@ -140,9 +152,11 @@ impl Sealed for MemoryBroker {}
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn publish(&self, message: Message) -> Result<(), BrokerError> {
-        let raw = message.encode().into_bytes();
-        self.publish_raw(message.queue(), message.properties.priority, raw)
-            .await
+        self.publish_together(&Publication {
+            messages: vec![message],
+            ..Publication::default()
+        })
+        .await
     }
 
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
@@ -177,13 +191,19 @@ impl Broker for MemoryBroker {
         let mut completions = Vec::with_capacity(publication.messages.len());
         {
             let mut contents = self.contents.lock();
-            contents.ensure_room(publication.messages.len())?;
-            contents.begin_chords(publication);
+            let mut copies = Vec::with_capacity(publication.messages.len());
             for message in &publication.messages {
+                let queues = contents.queues_of(message)?;
+                copies.extend(queues.into_iter().map(|queue| (queue, message)));
+            }
+            contents.ensure_room(copies.len())?;
+            contents.begin_chords(publication);
+            for (queue, message) in copies {
                 let raw = message.encode().into_bytes();
-                completions.push(contents.publish(message.queue(), message.properties.priority, raw));
+                completions.push(contents.publish(&queue, message.properties.priority, raw));
             }
         }
+        self.broadcast_all(&publication.messages).await?;
         self.arrived.notify_waiters();
         if !self.waits {
             return Ok(());
@@ -214,11 +234,18 @@ impl Broker for MemoryBroker {
             contents.begin_chords(&settlement.publication);
             // The publisher is notified only after the messages that its message causes.
             for message in &settlement.publication.messages {
-                let finished = Arc::clone(&reserved.message.finished);
-                contents.follow(message.queue(), message, finished);
+                let queues = contents.queues_of(message).unwrap_or_else(|error| {
+                    log_dropped(message, &error);
+                    Vec::new()
+                });
+                for queue in queues {
+                    let finished = Arc::clone(&reserved.message.finished);
+                    contents.follow(&queue, message, finished);
+                }
             }
             reserved
         };
+        self.broadcast_all(&settlement.publication.messages).await?;
         self.stored.notify_waiters();
         self.arrived.notify_waiters();
         reserved.message.complete();

@@ -22,12 +22,15 @@ use super::{
 use crate::{
     broker::{BrokerError, Bus, Exchange, ReplyTo, ServerInfo},
     log::debug,
+    message,
 };
 
 /// Lifetime of bindings in kombu 5.7.
 const BINDING_TTL: Duration = Duration::from_secs(3600);
 /// Time after the last reply at which a reply queue expires.
 const REPLIES_TTL: Duration = Duration::from_secs(60);
+/// Time after the last broadcast at which the queue of a worker that has died expires.
+const BROADCAST_TTL: Duration = Duration::from_secs(86_400);
 /// Maximum number of replies taken in one step.
 const MAX_REPLIES: usize = 100;
 /// Idle time after which a subscription checks its connection.
@@ -58,9 +61,7 @@ impl Bus for RedisBroker {
     }
 
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError> {
-        let channel = self
-            .names()
-            .channel(self.commands.endpoint.database(), exchange, routing_key);
+        let channel = self.channel(exchange, routing_key);
         self.commands.command(commands::PUBLISH, (channel, text)).await
     }
 
@@ -69,9 +70,7 @@ impl Bus for RedisBroker {
         exchange: &str,
         routing_pattern: &str,
     ) -> Result<BoxStream<'static, Vec<u8>>, BrokerError> {
-        let pattern = self
-            .names()
-            .channel(self.commands.endpoint.database(), exchange, routing_pattern);
+        let pattern = self.channel(exchange, routing_pattern);
         let mut subscriber = self.commands.subscriber().await?;
         self.commands.confirmed(subscriber.psubscribe(pattern)).await?;
         let (sink, messages) = subscriber.split();
@@ -89,10 +88,52 @@ impl Bus for RedisBroker {
         exchange: &Exchange,
         routing_key: &str,
     ) -> Result<(), BrokerError> {
-        let member = self
-            .names()
-            .pattern_binding(routing_key, &exchange.pattern(routing_key), queue);
-        self.add_binding(exchange.name(), member).await
+        // kombu 5.7 keeps the bindings of an exchange as long as one of them is permanent.
+        let names = self.names();
+        let member = names.binding_text(&exchange.binding(routing_key, queue));
+        let mut pipeline = pipe();
+        pipeline
+            .sadd(names.binding_key(exchange.name()), &member)
+            .ignore();
+        pipeline
+            .sadd(names.permanent_binding_key(exchange.name()), &member)
+            .ignore();
+        self.commands.pipeline(commands::BIND_QUEUE, &pipeline).await
+    }
+
+    async fn delete_queue(
+        &self,
+        queue: &str,
+        exchange: &Exchange,
+        routing_key: &str,
+    ) -> Result<(), BrokerError> {
+        let names = self.names();
+        let member = names.binding_text(&exchange.binding(routing_key, queue));
+        let mut pipeline = pipe();
+        pipeline
+            .srem(names.binding_key(exchange.name()), &member)
+            .ignore();
+        pipeline
+            .srem(names.permanent_binding_key(exchange.name()), &member)
+            .ignore();
+        // The binding of messages that were sent directly to the queue, such as retries.
+        pipeline.del(names.binding_key(queue)).ignore();
+        for list in names.lists(queue) {
+            pipeline.del(list).ignore();
+        }
+        self.commands.pipeline(commands::DELETE_QUEUE, &pipeline).await
+    }
+
+    async fn enqueue_broadcast(&self, queue: &str, raw: &[u8]) -> Result<(), BrokerError> {
+        let list = self.names().list(queue, message::priority(raw));
+        let mut pipeline = pipe();
+        pipeline.lpush(&list, raw).ignore();
+        pipeline
+            .cmd("EXPIRE")
+            .arg(&list)
+            .arg(BROADCAST_TTL.as_secs())
+            .ignore();
+        self.commands.pipeline(commands::ENQUEUE, &pipeline).await
     }
 
     async fn declare_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {

@@ -36,6 +36,10 @@ single! {
 
 pub(super) const PUBLISH_TOGETHER: Command =
     Command::new("MULTI", "MULTI; SETEX ? ? ?; SADD ? ?; LPUSH ? ?; EXEC");
+pub(super) const BINDINGS: Command = Command::new("PIPELINE", "SMEMBERS ?");
+pub(super) const BIND_QUEUE: Command = Command::new("PIPELINE", "SADD ? ?");
+pub(super) const DELETE_QUEUE: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
+pub(super) const ENQUEUE: Command = Command::new("PIPELINE", "LPUSH ? ?; EXPIRE ? ?");
 pub(super) const BIND: Command = Command::new("PIPELINE", "SADD ? ?; ZADD ? GT ? ?");
 pub(super) const CLOSE_REPLIES: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
 pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use super::{RedisBroker, commands, restore::Judged, script::Invocation, scripts};
+use super::{RedisBroker, commands, restore::Judged, routes::Destination, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, DeadLetter, DeadLetters, DeliveryTag, RequeuedMessage},
     log::warn,
@@ -68,7 +68,11 @@ impl DeadLetters for RedisBroker {
         let mut script = Invocation::new(&scripts::TAKE_DEAD);
         script.key(&self.names().dead).arg(&letter.entry);
         if let Some(RequeuedMessage { queue, priority, raw }) = revived {
-            script.message(self.names(), queue, *priority, raw);
+            let destination = Destination::Queue {
+                queue: queue.clone(),
+                priority: *priority,
+            };
+            script.message(self.names(), &destination, raw);
         }
         self.commands.script(&script).await
     }

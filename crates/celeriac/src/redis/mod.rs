@@ -27,6 +27,7 @@ mod publish;
 mod receive;
 mod reserve;
 mod restore;
+mod routes;
 mod schedule;
 mod script;
 mod scripts;
@@ -56,6 +57,7 @@ use self::{
     endpoint::Endpoint,
     lease::Lease,
     names::Names,
+    routes::Destination,
     script::Invocation,
     settling::{Settling, StoredResult},
     tags::Tags,
@@ -195,6 +197,12 @@ impl RedisBroker {
         &self.commands.names
     }
 
+    /// Returns the channel of a fan-out exchange.
+    fn channel(&self, exchange: &str, routing_key: &str) -> String {
+        let database = self.commands.endpoint.database();
+        self.names().channel(database, exchange, routing_key)
+    }
+
     /// Returns a settlement that only acknowledges a delivery.
     fn settling(&self, delivery: &Delivery) -> Settling {
         let message = settling::message_id(&delivery.raw);
@@ -251,14 +259,22 @@ impl Broker for RedisBroker {
             Some(_) => {}
             None => settling::add_groups(&mut pipeline, self.names(), publication, self.result_seconds()),
         }
+        let (names, routes) = (self.names(), self.routes(&publication.messages).await?);
         for message in &publication.messages {
-            let queue = message.queue();
-            let names = self.names();
-            let list = names.list(queue, message.properties.priority);
-            pipeline
-                .sadd(names.binding_key(queue), names.binding(queue))
-                .ignore();
-            pipeline.lpush(list, message.encode()).ignore();
+            for destination in self.destinations(&routes, message)? {
+                match destination {
+                    Destination::Queue { queue, priority } => {
+                        let binding = names.binding(&queue);
+                        pipeline.sadd(names.binding_key(&queue), binding).ignore();
+                        pipeline
+                            .lpush(names.list(&queue, priority), message.encode())
+                            .ignore();
+                    }
+                    Destination::Fanout { channel, .. } => {
+                        pipeline.publish(channel, message.encode()).ignore();
+                    }
+                }
+            }
         }
         self.commands
             .pipeline(commands::PUBLISH_TOGETHER, &pipeline)
@@ -290,7 +306,7 @@ impl Broker for RedisBroker {
         let mut settling = settling.chords(&settlement.chords, &settlement.failed_chords);
         settling.add_results(settlement);
         settling.add_groups(&settlement.publication);
-        settling.add_messages(&settlement.publication);
+        settling.add_messages(self, &settlement.publication).await?;
         Ok(match self.write_settling(delivery, settling).await? {
             settling::NOT_HELD => SettlementStatus::NotHeld,
             settling::CHORD_TAKEN => SettlementStatus::ChordTaken,
@@ -332,7 +348,11 @@ impl Broker for RedisBroker {
         if let Some(meta) = result {
             settling.add_result(meta, true);
         }
-        settling.add_message(&delivery.queue, message.properties.priority, message.encode());
+        let destination = Destination::Queue {
+            queue: delivery.queue.clone(),
+            priority: message.properties.priority,
+        };
+        settling.add_message(destination, message.encode());
         Ok(self.write_settling(delivery, settling).await? != settling::NOT_HELD)
     }
 

@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use super::config::RedisConfig;
-use crate::{broker::DeliveryTag, json};
+use crate::{
+    broker::{Binding, DeliveryTag},
+    json,
+};
 
 /// Separator between the random part of an instance and the length of its lease in milliseconds.
 const LEASE_LENGTH: char = '~';
@@ -134,14 +137,29 @@ impl Names {
         self.exchange_binding(queue, queue)
     }
 
-    /// Returns the binding of a queue to a named exchange.
+    /// Returns the binding of a queue to a named exchange without patterns.
     pub(super) fn exchange_binding(&self, routing_key: &str, queue: &str) -> String {
-        self.pattern_binding(routing_key, "", queue)
+        [routing_key, "", queue].join(&self.separator)
     }
 
-    /// Returns the binding of a queue to a named exchange, with the pattern of a topic exchange.
-    pub(super) fn pattern_binding(&self, routing_key: &str, pattern: &str, queue: &str) -> String {
-        [routing_key, pattern, queue].join(&self.separator)
+    /// Returns a binding as text.
+    pub(super) fn binding_text(&self, binding: &Binding) -> String {
+        let Binding {
+            routing_key,
+            pattern,
+            queue,
+        } = binding;
+        [routing_key.as_str(), pattern, queue].join(&self.separator)
+    }
+
+    /// Reads a binding.
+    pub(super) fn read_binding(&self, text: &str) -> Option<Binding> {
+        let mut parts = text.split(&self.separator).map(str::to_owned);
+        Some(Binding {
+            routing_key: parts.next()?,
+            pattern: parts.next()?,
+            queue: parts.next()?,
+        })
     }
 
     /// Returns the channel of a fan-out exchange.

@@ -39,13 +39,12 @@ impl Timetable for RedisBroker {
             .arg(entry)
             .arg(from.unwrap_or_default())
             .arg(to);
-        if let Some(message) = message {
-            script.message(
-                self.names(),
-                message.queue(),
-                message.properties.priority,
-                message.encode(),
-            );
+        let message = message.as_slice();
+        let routes = self.routes(message).await?;
+        for message in message {
+            for destination in self.destinations(&routes, message)? {
+                script.message(self.names(), &destination, message.encode());
+            }
         }
         self.commands.script(&script).await
     }

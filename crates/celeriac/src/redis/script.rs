@@ -2,7 +2,7 @@
 
 use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation, ToRedisArgs, aio::MultiplexedConnection};
 
-use super::names::Names;
+use super::{names::Names, routes::Destination};
 use crate::broker::DeliveryTag;
 
 /// Defines scripts that are hashed on first use.
@@ -51,19 +51,26 @@ impl<'a> Invocation<'a> {
         self
     }
 
-    /// Adds the keys and arguments of a message to publish: its queue's binding and its list; the binding's
-    /// member and the message.
+    /// Adds the keys and arguments of a message to publish, for the function of [`SEND`](super::scripts::SEND):
+    /// its queue's binding and its list; the binding's member and the message. For a fan-out exchange, both keys are
+    /// its binding, and the channel replaces the member.
     pub(super) fn message(
         &mut self,
         names: &Names,
-        queue: &str,
-        priority: u8,
+        destination: &Destination,
         raw: impl ToRedisArgs,
     ) -> &mut Self {
-        self.key(names.binding_key(queue))
-            .key(names.list(queue, priority))
-            .arg(names.binding(queue))
-            .arg(raw)
+        match destination {
+            Destination::Queue { queue, priority } => self
+                .key(names.binding_key(queue))
+                .key(names.list(queue, *priority))
+                .arg(names.binding(queue)),
+            Destination::Fanout { exchange, channel } => {
+                let binding = names.binding_key(exchange);
+                self.key(&binding).key(&binding).arg(channel)
+            }
+        }
+        .arg(raw)
     }
 
     /// Runs the script by its hash; loads it first if the server does not know it.

@@ -111,17 +111,14 @@ return 1
     /// Advances the last tick of a periodic task and publishes its message, unless another scheduler has
     /// already done so.
     ///
-    /// KEYS: schedule; with a message also binding, list. ARGV: entry, expected last tick or an empty string
-    /// for none, new last tick; with a message also binding's member, message.
-    ADVANCE = r"
+    /// KEYS: schedule; for each destination also binding, list. ARGV: entry, expected last tick or an empty string
+    /// for none, new last tick; for each destination also binding's member, message.
+    ADVANCE = &[SEND, r"
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-if KEYS[3] then
-    redis.call('SADD', KEYS[2], ARGV[4])
-    redis.call('LPUSH', KEYS[3], ARGV[5])
-end
+for i = 2, #KEYS, 2 do send(KEYS[i], KEYS[i + 1], ARGV[i + 2], ARGV[i + 3]) end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
-";
+"].concat();
 
     /// Stores and publishes a result, unless a final one is already stored; with `replace`, only `SUCCESS` is
     /// kept.
@@ -132,6 +129,18 @@ if ARGV[3] then return store(KEYS[1], ARGV[2], ARGV[1]) end
 return store_unless_final(KEYS[1], ARGV[2], ARGV[1])
 "].concat();
 }
+
+/// Function of scripts that adds a message to a list and the binding of its queue, or publishes it on a channel.
+pub(super) const SEND: &str = r"
+local function send(binding, list, member, message)
+    if list == binding then
+        redis.call('PUBLISH', member, message)
+    else
+        redis.call('SADD', binding, member)
+        redis.call('LPUSH', list, message)
+    end
+end
+";
 
 /// Functions of scripts that store and publish results. A final result is kept: `SUCCESS` always, other final
 /// results by `store_unless_final`. `store` replaces them, because a failed task may be sent again under its

@@ -6,13 +6,15 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use super::{
+    RedisBroker,
     counter::Counter,
     names::Names,
+    routes::Destination,
     script::{Invocation, scripts},
-    scripts::STORE,
+    scripts::{SEND, STORE},
 };
 use crate::{
-    broker::{DeliveryTag, Publication, Settlement},
+    broker::{BrokerError, DeliveryTag, Publication, Settlement, log_dropped},
     json,
     message::mark_redelivered,
     result::ResultMeta,
@@ -65,8 +67,7 @@ enum Step {
         structure: String,
     },
     Message {
-        queue: String,
-        priority: u8,
+        destination: Destination,
         raw: String,
     },
 }
@@ -111,11 +112,28 @@ impl Settling {
         }
     }
 
-    /// Adds the messages of a publication.
-    pub(super) fn add_messages(&mut self, publication: &Publication) {
+    /// Adds the messages of a publication. Drops messages to exchanges without a matching binding, as Celery
+    /// does.
+    ///
+    /// # Errors
+    /// Returns an error if the bindings of exchanges cannot be read.
+    pub(super) async fn add_messages(
+        &mut self,
+        broker: &RedisBroker,
+        publication: &Publication,
+    ) -> Result<(), BrokerError> {
+        let routes = broker.routes(&publication.messages).await?;
         for message in &publication.messages {
-            self.add_message(message.queue(), message.properties.priority, message.encode());
+            match broker.destinations(&routes, message) {
+                Ok(destinations) => {
+                    for destination in destinations {
+                        self.add_message(destination, message.encode());
+                    }
+                }
+                Err(error) => log_dropped(message, &error),
+            }
         }
+        Ok(())
     }
 
     /// Adds a result: of the settled task (`own`), or of a task that can no longer run.
@@ -143,9 +161,8 @@ impl Settling {
         self.steps.push(Step::Group { group, structure });
     }
 
-    pub(super) fn add_message(&mut self, queue: &str, priority: u8, raw: String) {
-        let queue = queue.to_owned();
-        self.steps.push(Step::Message { queue, priority, raw });
+    pub(super) fn add_message(&mut self, destination: Destination, raw: String) {
+        self.steps.push(Step::Message { destination, raw });
     }
 
     /// Returns the size of the texts.
@@ -158,7 +175,7 @@ impl Settling {
             Step::Result { result, .. } => result.id.as_str().len() + result.text.len(),
             Step::Chord { group, .. } => group.len(),
             Step::Group { group, structure } => group.len() + structure.len(),
-            Step::Message { queue, raw, .. } => queue.len() + raw.len(),
+            Step::Message { destination, raw } => destination.name().len() + raw.len(),
         });
         self.tag.as_str().len() + chords.chain(steps).sum::<usize>()
     }
@@ -199,7 +216,7 @@ impl Settling {
                 Step::Group { group, structure } => {
                     script.key(names.group(group, "")).arg("group").arg(structure);
                 }
-                Step::Message { queue, priority, raw } => {
+                Step::Message { destination, raw } => {
                     let received = |known: &HashSet<u128>| {
                         message_id(raw.as_bytes()).is_some_and(|id| known.contains(&id))
                     };
@@ -208,7 +225,7 @@ impl Settling {
                     }
                     let marked = again.and_then(|_| mark_redelivered(raw.as_bytes()));
                     script.arg("message");
-                    script.message(names, queue, *priority, marked.as_ref().unwrap_or(raw));
+                    script.message(names, destination, marked.as_ref().unwrap_or(raw));
                 }
             }
         }
@@ -279,7 +296,7 @@ scripts! {
     /// `again` or an empty string, then for each chord the claim and whether its parts are kept, then for
     /// each step its kind and arguments. Returns the number of the write, -1 (not held), or -2 (a claim is
     /// lost).
-    SETTLE = &[STORE, r"
+    SETTLE = &[STORE, SEND, r"
 local again = ARGV[5] == 'again'
 if not again and redis.call('HEXISTS', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) == 0 then return -1 end
 local chords = tonumber(ARGV[2])
@@ -301,8 +318,7 @@ redis.call('DEL', KEYS[3])
 local key, arg = 5 + chords * 5, 6 + chords * 2
 while ARGV[arg] do
     if ARGV[arg] == 'message' then
-        redis.call('SADD', KEYS[key], ARGV[arg + 1])
-        redis.call('LPUSH', KEYS[key + 1], ARGV[arg + 2])
+        send(KEYS[key], KEYS[key + 1], ARGV[arg + 1], ARGV[arg + 2])
         key, arg = key + 2, arg + 3
     elseif ARGV[arg] == 'chord' then
         redis.call('DEL', KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3])

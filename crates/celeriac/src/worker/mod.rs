@@ -46,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::shutdown::WorkerError;
 use self::{
+    bindings::QueueBinding,
     event_buffer::EventBuffer,
     inflight::Inflight,
     lease::LeaseThread,
@@ -145,6 +146,7 @@ impl Worker {
         background.spawn(mailbox::serve(Arc::clone(&shared)));
         background.spawn(events::broadcast(Arc::clone(&shared)));
         background.spawn(bindings::declare(Arc::clone(&shared)));
+        background.spawn(bindings::receive_broadcasts(Arc::clone(&shared)));
         let _stop_on_drop = shared.stop.clone().drop_guard();
         // Tasks that were revoked before this worker started must not run.
         let mingled = timeout(MINGLE_TIMEOUT, shared.mingled.cancelled());
@@ -158,6 +160,8 @@ impl Worker {
         let offline = pulse::announce(&shared, "worker-offline");
         best_effort("announce that the worker is offline", EVENT_TIMEOUT, offline).await;
         best_effort("remove the mailbox", MAILBOX_TIMEOUT, mailbox::close(&shared)).await;
+        let close = bindings::close(&shared);
+        best_effort("delete the queues of broadcasts", MAILBOX_TIMEOUT, close).await;
         info!(hostname = shared.hostname, "worker stopped");
         result
     }
@@ -190,19 +194,23 @@ impl WorkerBuilder {
         self
     }
 
-    /// Binds a queue to a named exchange, and receives from the queue. Celery clients that send to the exchange
-    /// rely on a worker to declare this binding.
+    /// Binds a queue to a named exchange, and receives from the queue. Clients that send to the exchange rely on a
+    /// worker to declare this binding.
     ///
-    /// Fan-out exchanges are not supported.
-    pub fn bind(self, queue: impl Into<String>, exchange: Exchange, routing_key: impl Into<String>) -> Self {
-        let queue = queue.into();
-        let known = self.shared.queues().contains(&queue);
-        let mut builder = if known { self } else { self.queue(queue.clone()) };
-        builder
-            .shared
-            .bindings
-            .push((queue, exchange, routing_key.into()));
-        builder
+    /// For a fan-out exchange, which is Celery's `Broadcast`, every worker has a queue of its own: `queue` with the
+    /// name of the worker. Celery sends to such exchanges with the routing key `celery` by default.
+    pub fn bind(
+        mut self,
+        queue: impl Into<String>,
+        exchange: Exchange,
+        routing_key: impl Into<String>,
+    ) -> Self {
+        self.shared.bindings.push(QueueBinding {
+            queue: queue.into(),
+            exchange,
+            routing_key: routing_key.into(),
+        });
+        self
     }
 
     /// Sends tasks of tasks that name no queue to a queue by their names; see [`Client::route`].
@@ -295,6 +303,16 @@ impl WorkerBuilder {
     #[must_use]
     pub fn build(self) -> Worker {
         let mut shared = self.shared;
+        let mut queues = shared.queues().to_vec();
+        for binding in &mut shared.bindings {
+            if binding.exchange.is_fanout() {
+                binding.queue = format!("{}.{}", binding.queue, shared.hostname);
+            }
+            if !queues.contains(&binding.queue) {
+                queues.push(binding.queue.clone());
+            }
+        }
+        shared.queues = Lock::new(queues.into());
         if shared.queues().is_empty() {
             shared.queues = Lock::new(["celery".to_owned()].into());
         }

@@ -9,16 +9,10 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    event_buffer::EventBuffer, inflight::Inflight, lease_status::LeaseStatus, registry::Registry,
-    revoked::Revoked,
+    bindings::QueueBinding, event_buffer::EventBuffer, inflight::Inflight, lease_status::LeaseStatus,
+    registry::Registry, revoked::Revoked,
 };
-use crate::{
-    broker::{Broker, Exchange},
-    client::Client,
-    control::clock::Clock,
-    lock::Lock,
-    observer::Observer,
-};
+use crate::{broker::Broker, client::Client, control::clock::Clock, lock::Lock, observer::Observer};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -26,8 +20,7 @@ pub(super) struct Shared {
     pub(super) observer: Arc<dyn Observer>,
     pub(super) hostname: String,
     pub(super) queues: Lock<Arc<[String]>>,
-    /// Bindings to declare: queue, exchange, routing key.
-    pub(super) bindings: Vec<(String, Exchange, String)>,
+    pub(super) bindings: Vec<QueueBinding>,
     pub(super) prefetch_multiplier: usize,
     pub(super) registry: Registry,
     pub(super) inflight: Inflight,

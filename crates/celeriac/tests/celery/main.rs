@@ -14,6 +14,7 @@ mod support;
 mod canvas;
 mod context;
 mod errbacks;
+mod exchanges;
 mod handover;
 mod journal;
 mod kills;
