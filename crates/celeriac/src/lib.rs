@@ -53,7 +53,9 @@ mod client;
 mod compression;
 mod context;
 mod control;
+mod data;
 mod event;
+mod event_details;
 mod exact_number;
 mod exception;
 mod failure_log;
@@ -81,6 +83,7 @@ mod task;
 mod task_error;
 mod task_id;
 mod time;
+mod typed;
 mod worker;
 
 pub use self::{
@@ -95,8 +98,9 @@ pub use self::{
     client::{ApplyError, Client, SendError},
     compression::Compression,
     context::TaskContext,
-    control::{Control, Reply},
+    control::{Control, EventStream, Reply},
     event::Event,
+    event_details::{EventDetails, TaskDescription, TaskFailure, WorkerStatus},
     exact_number::{ExactNumber, NotExact},
     exception::Exception,
     memory::MemoryBroker,
@@ -115,6 +119,7 @@ pub use self::{
     task::{TaskOptions, TaskOutcome},
     task_error::TaskError,
     task_id::TaskId,
+    typed::{Decimal, PythonType, Typed},
     worker::{Worker, WorkerBuilder, WorkerError},
 };
 

@@ -115,6 +115,19 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the broker does not confirm. Repeating the call may add the message twice.
     async fn enqueue_broadcast(&self, queue: &str, raw: &[u8]) -> Result<(), BrokerError>;
 
+    /// Stores ids of revoked tasks for workers that start later. Celery's `--statedb`. Ids are dropped after three
+    /// hours, and the oldest beyond 50,000.
+    ///
+    /// # Errors
+    /// Returns an error if the broker does not confirm.
+    async fn store_revoked(&self, ids: &[&str]) -> Result<(), BrokerError>;
+
+    /// Returns the stored ids of revoked tasks.
+    ///
+    /// # Errors
+    /// Returns an error if the broker cannot be reached.
+    async fn stored_revoked(&self) -> Result<Vec<String>, BrokerError>;
+
     /// Declares the mailbox of the worker `node` on this exchange. Repeat at least every hour.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod envelope;
+mod event_stream;
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+pub use self::event_stream::EventStream;
 use self::{
     clock::Clock,
     command::{Command, EXCHANGE, REPLY_EXCHANGE},

@@ -94,6 +94,15 @@ impl Bus for MemoryBroker {
         Ok(())
     }
 
+    async fn store_revoked(&self, _: &[&str]) -> Result<(), BrokerError> {
+        // Messages do not outlive the process either.
+        Ok(())
+    }
+
+    async fn stored_revoked(&self) -> Result<Vec<String>, BrokerError> {
+        Ok(Vec::new())
+    }
+
     async fn declare_mailbox(&self, _: &str, _: &str) -> Result<(), BrokerError> {
         Ok(())
     }

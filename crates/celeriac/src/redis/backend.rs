@@ -25,7 +25,7 @@ impl RedisBroker {
         let mut script = Invocation::new(&scripts::STORE_RESULT);
         script
             .key(self.names().result(&meta.task_id))
-            .arg(meta.encode())
+            .arg(meta.encode_stored())
             .arg(self.result_seconds());
         script
     }

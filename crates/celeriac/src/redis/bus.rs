@@ -31,6 +31,9 @@ const BINDING_TTL: Duration = Duration::from_secs(3600);
 const REPLIES_TTL: Duration = Duration::from_secs(60);
 /// Time after the last broadcast at which the queue of a worker that has died expires.
 const BROADCAST_TTL: Duration = Duration::from_secs(86_400);
+/// Time for which revoked ids are stored, and their maximum number, as in a worker's memory.
+const REVOKED_TTL: Duration = Duration::from_secs(3 * 3600);
+const MAX_REVOKED: isize = 50_000;
 /// Maximum number of replies taken in one step.
 const MAX_REPLIES: usize = 100;
 /// Idle time after which a subscription checks its connection.
@@ -134,6 +137,29 @@ impl Bus for RedisBroker {
             .arg(BROADCAST_TTL.as_secs())
             .ignore();
         self.commands.pipeline(commands::ENQUEUE, &pipeline).await
+    }
+
+    async fn store_revoked(&self, ids: &[&str]) -> Result<(), BrokerError> {
+        let (key, now) = (&self.names().revoked, self.server_time().await?);
+        let entries: Vec<(f64, &str)> = ids.iter().map(|id| (now, *id)).collect();
+        let mut pipeline = pipe();
+        pipeline.zadd_multiple(key, &entries).ignore();
+        pipeline
+            .zrembyscore(key, "-inf", now - REVOKED_TTL.as_secs_f64())
+            .ignore();
+        pipeline.zremrangebyrank(key, 0, -MAX_REVOKED - 1).ignore();
+        pipeline
+            .cmd("EXPIRE")
+            .arg(key)
+            .arg(REVOKED_TTL.as_secs())
+            .ignore();
+        self.commands.pipeline(commands::STORE_REVOKED, &pipeline).await
+    }
+
+    async fn stored_revoked(&self) -> Result<Vec<String>, BrokerError> {
+        let oldest = self.server_time().await? - REVOKED_TTL.as_secs_f64();
+        let range = (&self.names().revoked, oldest, "inf", "BYSCORE");
+        self.commands.command(commands::ZRANGE, range).await
     }
 
     async fn declare_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {

@@ -40,6 +40,10 @@ pub(super) const BINDINGS: Command = Command::new("PIPELINE", "SMEMBERS ?");
 pub(super) const BIND_QUEUE: Command = Command::new("PIPELINE", "SADD ? ?");
 pub(super) const DELETE_QUEUE: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
 pub(super) const ENQUEUE: Command = Command::new("PIPELINE", "LPUSH ? ?; EXPIRE ? ?");
+pub(super) const STORE_REVOKED: Command = Command::new(
+    "PIPELINE",
+    "ZADD ? ? ?; ZREMRANGEBYSCORE ? ? ?; ZREMRANGEBYRANK ? ? ?; EXPIRE ? ?",
+);
 pub(super) const BIND: Command = Command::new("PIPELINE", "SADD ? ?; ZADD ? GT ? ?");
 pub(super) const CLOSE_REPLIES: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
 pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");

@@ -53,6 +53,8 @@ pub(super) struct Names {
     pub binding_deadlines: String,
     /// Sorted set of this crate: worker instance to the time (Unix, in seconds) at which its lease expires.
     pub leases: String,
+    /// Sorted set of this crate: ids of revoked tasks; the score is the time (Unix, in seconds) of their revocation.
+    pub revoked: String,
     /// List of this crate: messages that cannot be run, newest first.
     pub dead: String,
     /// Hash of this crate: periodic task to its last tick.
@@ -73,6 +75,7 @@ impl Names {
             unacked: key("unacked"),
             binding_deadlines: key("_kombu.binding_deadlines"),
             leases: key("celeriac.leases"),
+            revoked: key("celeriac.revoked"),
             dead: key("celeriac.dead"),
             schedule: key("celeriac.schedule"),
             prefix: prefix.clone(),

@@ -146,10 +146,13 @@ end
 /// results by `store_unless_final`. `store` replaces them, because a failed task may be sent again under its
 /// id.
 ///
-/// Celery writes the status first, so it is read from the beginning of the stored text.
+/// Celery writes the status first, so it is read from the beginning of the stored text. This crate compresses only
+/// results of tasks that succeed, and names the method where Celery writes a content type, which has a slash.
 pub(super) const STORE: &str = r#"
 local function stored_status(key)
-    return string.match(redis.call('GETRANGE', key, 0, 63), '^{"status": "(%u+)"')
+    local start = redis.call('GETRANGE', key, 0, 63)
+    if string.match(start, '^%zcelery%-compressed%z%w+%z') then return 'SUCCESS' end
+    return string.match(start, '^{"status": "(%u+)"')
 end
 local function write(key, seconds, text)
     redis.call('SETEX', key, seconds, text)

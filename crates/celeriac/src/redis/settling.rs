@@ -27,14 +27,14 @@ pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
 /// Encoded result to store and publish.
 pub(super) struct StoredResult {
     pub id: TaskId,
-    pub text: String,
+    pub text: Vec<u8>,
 }
 
 impl StoredResult {
     pub(super) fn new(meta: &ResultMeta) -> Self {
         Self {
             id: meta.task_id.clone(),
-            text: meta.encode(),
+            text: meta.encode_stored(),
         }
     }
 }

@@ -58,6 +58,7 @@ use self::{
 use crate::{
     broker::{Broker, BrokerError, Exchange},
     client::Client,
+    compression::Compression,
     context::TaskContext,
     control::clock::Clock,
     lock::Lock,
@@ -104,6 +105,8 @@ impl Worker {
                 inflight: Inflight::default(),
                 lease: LeaseStatus::default(),
                 skip_finished: true,
+                data: Arc::default(),
+                result_compression: None,
                 result_extended: false,
                 ignore_result: false,
                 revoked: Revoked::default(),
@@ -259,6 +262,38 @@ impl WorkerBuilder {
     /// Celery's `result_extended`; off by default. The arguments are then readable as long as the result.
     pub fn result_extended(mut self, extended: bool) -> Self {
         self.shared.result_extended = extended;
+        self
+    }
+
+    /// Sets the compression of the results of tasks that succeed, if it makes them shorter; none by default. Celery
+    /// reads compressed results since version 5.7, whose `result_compression` this is.
+    pub fn result_compression(mut self, compression: Compression) -> Self {
+        self.shared.result_compression = Some(compression);
+        self
+    }
+
+    /// Adds a value that tasks share by its type, such as a pool of connections.
+    ///
+    /// ```
+    /// # use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+    /// # use celeriac::{MemoryBroker, TaskContext, TaskError, TaskOptions, Worker};
+    /// async fn count(context: TaskContext, (): ()) -> Result<u64, TaskError> {
+    ///     Ok(context.data::<AtomicU64>().fetch_add(1, Ordering::Relaxed))
+    /// }
+    ///
+    /// # let broker = Arc::new(MemoryBroker::new(10));
+    /// let worker = Worker::builder(broker)
+    ///     .data(AtomicU64::new(0))
+    ///     .task("count", TaskOptions::new(), count)
+    ///     .build();
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let context = TaskContext::for_test("count").with_data(AtomicU64::new(7));
+    /// assert_eq!(count(context, ()).await, Ok(7));
+    /// # });
+    /// ```
+    pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        Arc::make_mut(&mut self.shared.data).add(value);
         self
     }
 

@@ -141,7 +141,8 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
 }
 
 /// Returns the result with the call of its task, if the worker stores extended results.
-pub(super) fn extended(shared: &Shared, delivery: &Delivery, meta: ResultMeta) -> ResultMeta {
+pub(super) fn extended(shared: &Shared, delivery: &Delivery, mut meta: ResultMeta) -> ResultMeta {
+    meta.compression = shared.result_compression;
     if !shared.result_extended {
         return meta;
     }

@@ -12,7 +12,10 @@ use super::{
     bindings::QueueBinding, event_buffer::EventBuffer, inflight::Inflight, lease_status::LeaseStatus,
     registry::Registry, revoked::Revoked,
 };
-use crate::{broker::Broker, client::Client, control::clock::Clock, lock::Lock, observer::Observer};
+use crate::{
+    broker::Broker, client::Client, compression::Compression, control::clock::Clock, data::Data, lock::Lock,
+    observer::Observer,
+};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -27,6 +30,10 @@ pub(super) struct Shared {
     pub(super) lease: LeaseStatus,
     /// Whether a redelivered task whose result is final is acknowledged without running.
     pub(super) skip_finished: bool,
+    /// Values that tasks share.
+    pub(super) data: Arc<Data>,
+    /// Compression of the results of tasks that succeed.
+    pub(super) result_compression: Option<Compression>,
     /// Whether results contain the call of their task.
     pub(super) result_extended: bool,
     /// Whether results of all tasks are discarded.

@@ -86,6 +86,10 @@ pub(super) async fn revoke(shared: &Shared, order: Revoke) -> MethodResult {
         )));
     }
     shared.revoked.add(ids.iter().cloned());
+    let stored: Vec<&str> = ids.iter().map(String::as_str).collect();
+    if let Err(error) = shared.broker.store_revoked(&stored).await {
+        warn!(tasks = ids.len(), %error, "failed to store revoked tasks for workers that start later");
+    }
     let terminate = order.termination.terminate;
     let mut elsewhere = ids.clone();
     let mut terminated = BTreeSet::new();

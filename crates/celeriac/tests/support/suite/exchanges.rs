@@ -1,4 +1,4 @@
-//! Tasks that are sent to named exchanges.
+//! Tasks that are sent to default queues and named exchanges.
 
 use celeriac::{Client, Exchange, Signature};
 use serde_json::json;
@@ -6,6 +6,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Harness, empty, send};
 use crate::support::{Journal, PATIENCE, Running, eventually, worker};
+
+pub async fn a_client_sends_to_its_default_queue_unless_a_signature_names_one(harness: impl Harness) {
+    let broker = harness.broker();
+    let client = Client::new(broker.clone()).default_queue("reports");
+    send(&client, Signature::new("pass").arg(1));
+    send(&client, Signature::new("pass").arg(2).queue("other"));
+    let chained = Signature::new("pass").arg(3).then(Signature::new("pass"));
+    let apply = client.clone();
+    tokio::spawn(async move { apply.apply(chained).await });
+    for (queue, expected) in [("reports", 2), ("other", 1), ("celery", 0)] {
+        eventually(&format!("the messages are in {queue}"), async || {
+            (broker.depth(queue).await.unwrap().waiting == expected).then_some(())
+        })
+        .await;
+    }
+}
 
 pub async fn an_exchange_sends_to_the_queues_that_are_bound_to_it(harness: impl Harness) {
     let broker = harness.broker();

@@ -84,6 +84,7 @@ macro_rules! broker_suite {
             a_wait_ends_when_the_task_finishes
             an_intermediate_state_never_replaces_a_final_state
             running_workers_reply_to_a_ping
+            a_client_sends_to_its_default_queue_unless_a_signature_names_one
             an_exchange_sends_to_the_queues_that_are_bound_to_it
         );
     };
