@@ -123,6 +123,8 @@ pub use self::{
     worker::{Worker, WorkerBuilder, WorkerError},
 };
 
+/// Time zones and dates of the public API.
+pub use jiff;
 /// Types of other crates that appear in this crate's public API.
 pub use {
     jiff::Timestamp,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
-    compression::is_compressed,
+    compression::{decompressed_result, is_compressed},
     json,
     log::warn,
     result::{ResultMeta, Status},
@@ -90,6 +90,21 @@ impl ResultBackend for RedisBroker {
             });
         }
         Ok(statuses)
+    }
+
+    async fn group(&self, id: &str) -> Result<Option<Value>, BrokerError> {
+        if let Some(results) = &self.results {
+            return results.group(id).await;
+        }
+        let key = self.names().group(id, "");
+        let raw: Option<Vec<u8>> = self.commands.command(commands::GET, key).await?;
+        let unreadable = |cause: String| BrokerError::Unreadable { cause };
+        raw.map(|raw| {
+            let text = decompressed_result(&raw).map_err(unreadable)?;
+            serde_json::from_slice(&text)
+                .map_err(|error| unreadable(format!("the group is not JSON: {error}")))
+        })
+        .transpose()
     }
 
     async fn forget(&self, ids: &[TaskId]) -> Result<(), BrokerError> {

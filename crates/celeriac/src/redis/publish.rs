@@ -1,5 +1,7 @@
 //! Publishes messages to their lists and declares the bindings of their queues.
 
+use std::mem;
+
 use redis::pipe;
 
 use super::{RedisBroker, commands, routes::Destination, script::Invocation, scripts};
@@ -86,22 +88,25 @@ impl RedisBroker {
         let mut lists: Vec<ListOfMessages> = Vec::new();
         let mut broadcasts = Vec::new();
         for message in messages {
-            let text = message.encode();
-            for destination in self.destinations(&routes, message)? {
+            let mut text = message.encode();
+            let mut destinations = self.destinations(&routes, message)?.into_iter();
+            while let Some(destination) = destinations.next() {
+                let more = destinations.len() > 0;
+                let text = if more { text.clone() } else { mem::take(&mut text) };
                 let (queue, priority) = match destination {
                     Destination::Queue { queue, priority } => (queue, priority),
                     Destination::Fanout { channel, .. } => {
-                        broadcasts.push((channel, text.clone()));
+                        broadcasts.push((channel, text));
                         continue;
                     }
                 };
                 let list = self.names().list(&queue, priority);
                 match lists.iter_mut().find(|known| known.list == list) {
-                    Some(known) => known.texts.push(text.clone()),
+                    Some(known) => known.texts.push(text),
                     None => lists.push(ListOfMessages {
                         queue,
                         list,
-                        texts: vec![text.clone()],
+                        texts: vec![text],
                     }),
                 }
             }

@@ -306,6 +306,15 @@ json.loads(json.dumps(chain(add.s(1, 2), group(add.s(10), add.s(20)), total.s())
     let rust = Client::new(Arc::new(patient_broker(&fixture.server)));
     let sent = rust.apply(theirs).await.unwrap();
     assert_eq!(sent.wait(PATIENCE).await, Ok(json!(36)));
+    let saved = rust.apply(group([add(1, 2), add(3, 4)])).await.unwrap();
+    saved.save().await.unwrap();
+    let restore = "from celery.result import GroupResult; GroupResult.restore('{}', app=app).get(timeout=20)";
+    let restored = fixture.client.run(&restore.replace("{}", saved.id())).await;
+    assert_eq!(restored, json!([3, 7]), "Celery {}", python.celery);
+    let save = "saved = group([add.s(5, 6), add.s(7, 8)])(); saved.save(); saved.id";
+    let id = fixture.client.run(save).await;
+    let restored = rust.saved_result(id.as_str().unwrap()).await.unwrap().unwrap();
+    assert_eq!(restored.wait(PATIENCE).await, Ok(json!([11, 15])));
     fixture.running.stop().await.unwrap();
 }
 
