@@ -56,6 +56,7 @@ mod control;
 mod data;
 mod event;
 mod event_details;
+mod event_stream;
 mod exact_number;
 mod exception;
 mod failure_log;
@@ -98,9 +99,10 @@ pub use self::{
     client::{ApplyError, Client, SendError},
     compression::Compression,
     context::TaskContext,
-    control::{Control, EventStream, Reply},
+    control::{Control, Reply},
     event::Event,
     event_details::{EventDetails, TaskDescription, TaskFailure, WorkerStatus},
+    event_stream::EventStream,
     exact_number::{ExactNumber, NotExact},
     exception::Exception,
     memory::MemoryBroker,

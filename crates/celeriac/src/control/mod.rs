@@ -4,7 +4,6 @@
 pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod envelope;
-mod event_stream;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +13,6 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-pub use self::event_stream::EventStream;
 use self::{
     clock::Clock,
     command::{Command, EXCHANGE, REPLY_EXCHANGE},
@@ -51,7 +49,7 @@ const MAX_POLL_DELAY: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Control {
-    broker: Arc<dyn Broker>,
+    pub(crate) broker: Arc<dyn Broker>,
     clock: Arc<Clock>,
     timeout: Duration,
     limit: usize,

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use super::{RedisBroker, commands, restore::Judged, routes::Destination, script::Invocation, scripts};
+use super::{RedisBroker, commands, destination::Destination, restore::Judged, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, DeadLetter, DeadLetters, DeliveryTag, RequeuedMessage},
     log::warn,

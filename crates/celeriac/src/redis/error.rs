@@ -21,7 +21,7 @@ pub enum ConfigError {
     /// The lease is shorter than 60 milliseconds, or shorter than three renewal intervals.
     #[error("the lease must last at least 60 ms and at least three times the interval between its renewals")]
     Lease,
-    /// There are no priority steps, or they are not ascending.
+    /// The list of priority steps is empty or not ascending.
     #[error("the priority steps must be at least one number, in ascending order")]
     PrioritySteps,
     /// The separator is empty.

@@ -15,6 +15,7 @@ mod config;
 mod connection;
 mod counter;
 mod dead;
+mod destination;
 mod endpoint;
 mod error;
 mod error_scope;
@@ -54,10 +55,10 @@ use self::{
     bindings::Bindings,
     connection::Connection,
     counter::Counter,
+    destination::Destination,
     endpoint::Endpoint,
     lease::Lease,
     names::Names,
-    routes::Destination,
     script::Invocation,
     settling::{Settling, StoredResult},
     tags::Tags,
@@ -306,7 +307,7 @@ impl Broker for RedisBroker {
         let mut settling = settling.chords(&settlement.chords, &settlement.failed_chords);
         settling.add_results(settlement);
         settling.add_groups(&settlement.publication);
-        settling.add_messages(self, &settlement.publication).await?;
+        self.add_messages(&mut settling, &settlement.publication).await?;
         Ok(match self.write_settling(delivery, settling).await? {
             settling::NOT_HELD => SettlementStatus::NotHeld,
             settling::CHORD_TAKEN => SettlementStatus::ChordTaken,

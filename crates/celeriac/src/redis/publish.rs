@@ -4,7 +4,7 @@ use std::mem;
 
 use redis::pipe;
 
-use super::{RedisBroker, commands, routes::Destination, script::Invocation, scripts};
+use super::{RedisBroker, commands, destination::Destination, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, LogReply, PublicationLog},
     message::Message,

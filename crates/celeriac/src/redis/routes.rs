@@ -4,29 +4,11 @@ use std::collections::HashMap;
 
 use redis::pipe;
 
-use super::{RedisBroker, commands};
+use super::{RedisBroker, commands, destination::Destination, settling::Settling};
 use crate::{
-    broker::{Binding, BrokerError, queues},
+    broker::{Binding, BrokerError, Publication, log_dropped, queues},
     message::Message,
 };
-
-/// Destination of one copy of a message.
-#[derive(Debug, Clone)]
-pub(super) enum Destination {
-    /// List of a queue.
-    Queue { queue: String, priority: u8 },
-    /// Channel of a fan-out exchange.
-    Fanout { exchange: String, channel: String },
-}
-
-impl Destination {
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Self::Queue { queue, .. } => queue,
-            Self::Fanout { channel, .. } => channel,
-        }
-    }
-}
 
 /// Bindings of the exchanges of some messages.
 #[derive(Default)]
@@ -81,5 +63,29 @@ impl RedisBroker {
         }
         let bindings = routes.0.get(&info.exchange).map_or(&[][..], Vec::as_slice);
         Ok(queues(bindings, info)?.into_iter().map(list).collect())
+    }
+
+    /// Adds the messages of a publication to a settlement. Drops messages to exchanges without a matching binding, as
+    /// Celery does.
+    ///
+    /// # Errors
+    /// Returns an error if the bindings of exchanges cannot be read.
+    pub(super) async fn add_messages(
+        &self,
+        settling: &mut Settling,
+        publication: &Publication,
+    ) -> Result<(), BrokerError> {
+        let routes = self.routes(&publication.messages).await?;
+        for message in &publication.messages {
+            match self.destinations(&routes, message) {
+                Ok(destinations) => {
+                    for destination in destinations {
+                        settling.add_message(destination, message.encode());
+                    }
+                }
+                Err(error) => log_dropped(message, &error),
+            }
+        }
+        Ok(())
     }
 }

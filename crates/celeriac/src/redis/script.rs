@@ -2,7 +2,7 @@
 
 use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation, ToRedisArgs, aio::MultiplexedConnection};
 
-use super::{names::Names, routes::Destination};
+use super::{destination::Destination, names::Names};
 use crate::broker::DeliveryTag;
 
 /// Defines scripts that are hashed on first use.

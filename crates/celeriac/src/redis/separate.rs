@@ -58,7 +58,7 @@ impl RedisBroker {
         stored.add_groups(publication);
         results.write_unchecked(&stored).await?;
         let mut sent = self.settling(delivery);
-        sent.add_messages(self, publication).await?;
+        self.add_messages(&mut sent, publication).await?;
         if self.write_settling(delivery, sent).await? == settling::NOT_HELD {
             return Ok(SettlementStatus::NotHeld);
         }

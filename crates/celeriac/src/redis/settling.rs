@@ -6,15 +6,14 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use super::{
-    RedisBroker,
     counter::Counter,
+    destination::Destination,
     names::Names,
-    routes::Destination,
     script::{Invocation, scripts},
     scripts::{SEND, STORE},
 };
 use crate::{
-    broker::{BrokerError, DeliveryTag, Publication, Settlement, log_dropped},
+    broker::{DeliveryTag, Publication, Settlement},
     json,
     message::mark_redelivered,
     result::ResultMeta,
@@ -110,30 +109,6 @@ impl Settling {
         for (group, structure) in &publication.groups {
             self.add_group(group, json::to_string(structure));
         }
-    }
-
-    /// Adds the messages of a publication. Drops messages to exchanges without a matching binding, as Celery
-    /// does.
-    ///
-    /// # Errors
-    /// Returns an error if the bindings of exchanges cannot be read.
-    pub(super) async fn add_messages(
-        &mut self,
-        broker: &RedisBroker,
-        publication: &Publication,
-    ) -> Result<(), BrokerError> {
-        let routes = broker.routes(&publication.messages).await?;
-        for message in &publication.messages {
-            match broker.destinations(&routes, message) {
-                Ok(destinations) => {
-                    for destination in destinations {
-                        self.add_message(destination, message.encode());
-                    }
-                }
-                Err(error) => log_dropped(message, &error),
-            }
-        }
-        Ok(())
     }
 
     /// Adds a result: of the settled task (`own`), or of a task that can no longer run.

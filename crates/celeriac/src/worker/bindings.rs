@@ -9,20 +9,8 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt, future::join_all};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::shared::Shared;
-use crate::{
-    back_off::BackOff,
-    broker::{BrokerError, Exchange},
-    failure_log::FailureLog,
-};
-
-/// Binding of one of the worker's queues to an exchange.
-#[derive(Debug)]
-pub(super) struct QueueBinding {
-    pub queue: String,
-    pub exchange: Exchange,
-    pub routing_key: String,
-}
+use super::shared::{QueueBinding, Shared};
+use crate::{back_off::BackOff, broker::BrokerError, failure_log::FailureLog};
 
 /// Time after which the bindings are declared again.
 const INTERVAL: Duration = Duration::from_secs(10);

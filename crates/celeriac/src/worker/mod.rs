@@ -46,14 +46,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::shutdown::WorkerError;
 use self::{
-    bindings::QueueBinding,
     event_buffer::EventBuffer,
     inflight::Inflight,
     lease::LeaseThread,
     lease_status::LeaseStatus,
     registry::{Registry, deserialised, serialised},
     revoked::Revoked,
-    shared::Shared,
+    shared::{QueueBinding, Shared},
 };
 use crate::{
     broker::{Broker, BrokerError, Exchange},

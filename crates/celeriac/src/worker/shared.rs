@@ -9,13 +9,26 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    bindings::QueueBinding, event_buffer::EventBuffer, inflight::Inflight, lease_status::LeaseStatus,
-    registry::Registry, revoked::Revoked,
+    event_buffer::EventBuffer, inflight::Inflight, lease_status::LeaseStatus, registry::Registry,
+    revoked::Revoked,
 };
 use crate::{
-    broker::Broker, client::Client, compression::Compression, control::clock::Clock, data::Data, lock::Lock,
+    broker::{Broker, Exchange},
+    client::Client,
+    compression::Compression,
+    control::clock::Clock,
+    data::Data,
+    lock::Lock,
     observer::Observer,
 };
+
+/// Binding of one of the worker's queues to an exchange.
+#[derive(Debug)]
+pub(super) struct QueueBinding {
+    pub queue: String,
+    pub exchange: Exchange,
+    pub routing_key: String,
+}
 
 #[derive(Debug)]
 pub(super) struct Shared {

@@ -7,10 +7,10 @@ use futures_util::{StreamExt, stream::BoxStream};
 use tokio::sync::broadcast::{Receiver, Sender, channel, error::RecvError};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::Control;
 use crate::{
     back_off::BackOff,
     broker::{Broker, BrokerError},
+    control::Control,
     event::{EXCHANGE, Event},
     failure_log::FailureLog,
 };
