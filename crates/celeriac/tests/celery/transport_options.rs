@@ -23,6 +23,7 @@ with_every_celery! {
     tasks_results_and_chords_cross_both_ways
     control_and_events_cross_both_ways
     a_dead_workers_tasks_run_on_the_other_side
+    results_in_another_database_have_their_prefix
 }
 
 const PREFIX: &str = "x:";
@@ -258,4 +259,44 @@ async fn a_dead_workers_tasks_run_on_the_other_side(python: Python) {
     client.wait(id, PATIENCE).await.unwrap();
     fixture.assert_prefixes();
     worker.stop().await;
+}
+
+async fn results_in_another_database_have_their_prefix(python: Python) {
+    let mut fixture = Fixture::new(python);
+    let backend = fixture.server.url().replace("/0", "/1");
+    let config = config(&fixture.server).result_backend(&backend);
+    fixture.broker = Arc::new(RedisBroker::new(config).unwrap());
+    let rust = fixture.rust_worker();
+    let env = [
+        ("TEST_CELERY_SETTINGS", fixture.settings.as_str()),
+        ("TEST_CELERY_BACKEND", backend.as_str()),
+    ];
+    let url = fixture.server.url();
+    let worker = fixture.python.worker(&url, &["--queues", "python"], &env).await;
+    let mut client = fixture.python.client_with(&url, &env);
+    let send = "
+from celery import chord
+chord([add.s(1, 1), add.s(2, 2).set(queue='python')])(total.s()).get(timeout=20)";
+    assert_eq!(client.run(send).await, json!(6));
+    let client = Client::new(fixture.broker.clone());
+    let add = Signature::new("add").arg(3).arg(4);
+    let mixed = chord(
+        [add.clone(), add.queue("python")],
+        Signature::new("total").queue("python"),
+    );
+    let result = client.apply(mixed).await.unwrap();
+    assert_eq!(result.wait(PATIENCE).await.unwrap(), 14);
+    let mut connection = redis::Client::open(backend.as_str())
+        .unwrap()
+        .get_connection()
+        .unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    let other = keys.iter().filter(|key| !key.starts_with("results_"));
+    assert_eq!(Vec::from_iter(other), [""; 0], "Celery {}", fixture.python.celery);
+    assert!(
+        keys.iter()
+            .any(|key| key.starts_with("results_celery-task-meta-"))
+    );
+    worker.stop().await;
+    rust.stop().await.unwrap();
 }
