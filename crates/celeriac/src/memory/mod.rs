@@ -269,6 +269,27 @@ impl Broker for MemoryBroker {
         Ok(restored)
     }
 
+    async fn postpone(&self, deliveries: &[(&Delivery, &Message)]) -> Result<Vec<bool>, BrokerError> {
+        // The messages are in this process anyway.
+        Ok(vec![false; deliveries.len()])
+    }
+
+    async fn postponed(&self, _: &[String], _: usize) -> Result<Vec<Delivery>, BrokerError> {
+        Ok(Vec::new())
+    }
+
+    async fn postponed_tasks(&self, _: &[String]) -> Result<Vec<Delivery>, BrokerError> {
+        Ok(Vec::new())
+    }
+
+    async fn recall(&self, _: &[String]) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    async fn return_postponed(&self, _: bool, _: &mut usize) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     async fn bury(
         &self,
         delivery: &Delivery,

@@ -18,7 +18,6 @@ single! {
     EVALSHA "EVALSHA ? ?",
     GET "GET ?",
     HGETALL "HGETALL ?",
-    HMGET "HMGET ? ?",
     LLEN "LLEN ?",
     LPUSH "LPUSH ? ?",
     LRANGE "LRANGE ? ? ?",
@@ -26,9 +25,9 @@ single! {
     PING "PING",
     PUBLISH "PUBLISH ? ?",
     RPOP "RPOP ? ?",
+    SMEMBERS "SMEMBERS ?",
     SREM "SREM ? ?",
     TIME "TIME",
-    ZRANGE "ZRANGE ? ? ?",
     ZRANGEBYSCORE "ZRANGEBYSCORE ? ? ? WITHSCORES LIMIT ? ?",
     ZREM "ZREM ? ?",
     ZREMRANGEBYSCORE "ZREMRANGEBYSCORE ? ? ?",
@@ -44,4 +43,5 @@ pub(super) const KEPT: Command = Command::new("PIPELINE", "ZSCORE ? ?; HGET ? ?"
 pub(super) const IS_HELD: Command = Command::new("PIPELINE", "HEXISTS ? ?; EXISTS ?");
 pub(super) const LAST_TICKS: Command = Command::new("PIPELINE", "TIME; HMGET ? ?");
 pub(super) const LEASES: Command = Command::new("PIPELINE", "TIME; ZRANGE ? ? ? REV WITHSCORES");
+pub(super) const POSTPONED: Command = Command::new("PIPELINE", "ZRANGE ? ? ? WITHSCORES");
 pub(super) const STATUSES: Command = Command::new("PIPELINE", "GETRANGE ? ? ?");

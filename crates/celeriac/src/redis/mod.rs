@@ -19,6 +19,7 @@ mod endpoint;
 mod error;
 mod error_scope;
 mod judge;
+mod later;
 mod lease;
 mod names;
 mod outage;
@@ -338,6 +339,26 @@ impl Broker for RedisBroker {
         };
         let (restored, _) = self.run_settling(delivery, script, |held| *held).await?;
         Ok(restored)
+    }
+
+    async fn postpone(&self, deliveries: &[(&Delivery, &Message)]) -> Result<Vec<bool>, BrokerError> {
+        self.postpone_all(deliveries).await
+    }
+
+    async fn postponed(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        self.next_postponed(queues, max).await
+    }
+
+    async fn postponed_tasks(&self, task_ids: &[String]) -> Result<Vec<Delivery>, BrokerError> {
+        self.postponed_of(task_ids).await
+    }
+
+    async fn recall(&self, task_ids: &[String]) -> Result<(), BrokerError> {
+        self.recall_tasks(task_ids).await
+    }
+
+    async fn return_postponed(&self, is_leaving: bool, returned: &mut usize) -> Result<(), BrokerError> {
+        self.return_all_postponed(is_leaving, returned).await
     }
 
     async fn bury(

@@ -57,6 +57,22 @@ pub(super) fn publication_log(id: &str) -> String {
     format!("celeriac.log.{id}")
 }
 
+/// Set of this crate: lists that have had postponed deliveries.
+pub(super) const LATER_LISTS: &str = "celeriac.later";
+/// Start of the tags of postponed deliveries, and of the sorted sets of this crate that contain these tags with
+/// the time (Unix, in seconds) at which their tasks are due.
+pub(super) const LATER: &str = "celeriac.later.";
+
+/// Returns the sorted set of the postponed deliveries of a list.
+pub(super) fn later(list: &str) -> String {
+    format!("{LATER}{list}")
+}
+
+/// Returns the tag of a postponed delivery.
+pub(super) fn later_tag(task_id: &str) -> String {
+    format!("{LATER}{task_id}")
+}
+
 /// Separator between a queue's name and its priority in kombu.
 const SEPARATOR: &str = "\u{6}\u{16}";
 /// Lowest priority of each list of a queue.

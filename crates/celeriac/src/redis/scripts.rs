@@ -6,25 +6,54 @@
 use super::script::scripts;
 
 scripts! {
-    /// Pops messages from the lists in order and reserves them.
+    /// Reserves postponed messages that are due and messages from the lists, in the order of the lists.
     ///
-    /// KEYS: unacked_index, unacked, leases, writes, then the lists. ARGV: maximum number of messages,
-    /// instance, first tag number, lease seconds, identity of the server, then for each list the tail of its
-    /// reservations. Returns the index of each message's list (from 1), the messages, whether the lease was
-    /// added, and the number of the write. A message that is clearly not JSON is reserved as a JSON string: a
-    /// Python worker that restores it must be able to parse the reservation.
+    /// KEYS: unacked_index, unacked, leases, writes, then the lists, then the postponed tags of each list.
+    /// ARGV: maximum number of messages, instance, first tag number, lease seconds, identity of the server,
+    /// bytes after which no more messages are taken, the time, the number of messages to pop at once, then for
+    /// each list the tail of its reservations. Returns the index of each message's list (from 1; negative for
+    /// a postponed message, which is returned as its reservation), the messages, whether the lease was added,
+    /// and the number of the write. A message that is clearly not JSON is reserved as a JSON string: a Python
+    /// worker that restores it must be able to parse the reservation.
     RECEIVE = r"
-local limit = tonumber(ARGV[1])
+local limit, bytes, chunk = tonumber(ARGV[1]), tonumber(ARGV[6]), tonumber(ARGV[8])
+local lists = (#KEYS - 4) / 2
 local sources, messages = {}, {}
-for i = 5, #KEYS do
-    local room = limit - #messages
-    if room <= 0 then break end
-    local taken = redis.call('RPOP', KEYS[i], room)
-    if taken then
-        for _, message in ipairs(taken) do
-            sources[#sources + 1] = i - 4
+local any_later = redis.call('EXISTS', unpack(KEYS, 5 + lists)) > 0
+for i = 1, lists do
+    if any_later and #messages < limit and bytes > 0 then
+        local later = KEYS[4 + lists + i]
+        local due = redis.call('ZRANGE', later, '-inf', ARGV[7], 'BYSCORE', 'LIMIT', 0, limit - #messages)
+        local taken = 0
+        while taken < #due and bytes > 0 do
+            taken = taken + 1
+            local reservation = redis.call('HGET', KEYS[2], due[taken])
+            if reservation then
+                bytes = bytes - #reservation
+                sources[#sources + 1] = -i
+                messages[#messages + 1] = reservation
+            end
+        end
+        if taken > 0 then
+            redis.call('ZREM', later, unpack(due, 1, taken))
+            redis.call('ZREM', KEYS[1], unpack(due, 1, taken))
+            redis.call('HDEL', KEYS[2], unpack(due, 1, taken))
+        end
+    end
+    while #messages < limit and bytes > 0 do
+        local room = math.min(limit - #messages, chunk)
+        local taken = redis.call('RPOP', KEYS[4 + i], room)
+        if not taken then break end
+        for j, message in ipairs(taken) do
+            if bytes <= 0 then
+                for k = #taken, j, -1 do redis.call('RPUSH', KEYS[4 + i], taken[k]) end
+                break
+            end
+            bytes = bytes - #message
+            sources[#sources + 1] = i
             messages[#messages + 1] = message
         end
+        if #taken < room then break end
     end
 end
 if #messages == 0 then return {sources, messages, 0, 0} end
@@ -35,12 +64,16 @@ local index, reservations = {}, {}
 local first = tonumber(ARGV[3])
 for i, message in ipairs(messages) do
     local tag = ARGV[2] .. '/' .. string.format('%012d', first + i - 1)
-    local body = message
-    if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end
     index[#index + 1] = score
     index[#index + 1] = tag
     reservations[#reservations + 1] = tag
-    reservations[#reservations + 1] = '[' .. body .. ARGV[5 + sources[i]]
+    if sources[i] < 0 then
+        reservations[#reservations + 1] = message
+    else
+        local body = message
+        if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end
+        reservations[#reservations + 1] = '[' .. body .. ARGV[8 + sources[i]]
+    end
 end
 redis.call('ZADD', KEYS[1], unpack(index))
 redis.call('HSET', KEYS[2], unpack(reservations))

@@ -1,8 +1,10 @@
 //! Warm shutdown: messages of waiting tasks return to their queues immediately, running tasks may finish
-//! within the grace period, and the messages of the remaining tasks return too.
+//! within the grace period, and the messages of the remaining tasks return too. The last worker also returns the
+//! postponed messages, which no worker holds.
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join;
 use thiserror::Error;
 use tokio::{
     task::JoinSet,
@@ -48,7 +50,9 @@ pub(super) async fn shutdown(
             consume::report(result);
         }
     };
-    let in_time = timeout_at(deadline, finish).await.is_ok();
+    let postponed = return_postponed(shared, false, grace);
+    let (finished, ()) = join(timeout_at(deadline, finish), postponed).await;
+    let in_time = finished.is_ok();
     // The tasks are dropped first: after their messages return to the queues, they must not settle anything.
     tasks.shutdown().await;
     let unfinished = shared.inflight.take_all();
@@ -67,6 +71,24 @@ pub(super) async fn shutdown(
         (0, true) => Ok(()),
         (0, false) => Err(WorkerError::Unfinished(interrupted)),
         (not_returned, _) => Err(WorkerError::NotReturned(not_returned)),
+    }
+}
+
+/// Returns the postponed messages to their queues if no other worker is alive. A worker that leaves holds nothing
+/// and ends its lease, so that of several workers that stop at the same time the last one returns the messages.
+pub(super) async fn return_postponed(shared: &Shared, is_leaving: bool, limit: Duration) {
+    let mut messages = 0;
+    let returned = timeout(limit, shared.broker.return_postponed(is_leaving, &mut messages)).await;
+    match returned {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "failed to return postponed messages to their queues"),
+        Err(_) => warn!("timed out returning postponed messages to their queues"),
+    }
+    if messages > 0 {
+        info!(
+            messages,
+            "returned postponed messages to their queues, because no other worker is alive"
+        );
     }
 }
 
