@@ -8,6 +8,8 @@
 //! Postponing is remembered like a settlement that sends the message to its queue, so the message survives if
 //! the server returns with older data.
 
+use std::sync::atomic::Ordering;
+
 use redis::pipe;
 
 use super::{
@@ -64,6 +66,7 @@ impl RedisBroker {
             Some(Write::Settling(settling))
         });
         self.writer.remember(&counter, number, writes);
+        self.postponed.store(postponed.len(), Ordering::Relaxed);
         Ok(postponed)
     }
 
@@ -122,9 +125,15 @@ impl RedisBroker {
         let lists = self.later_lists().await?;
         for tags in tags.chunks(MAX_MOVED) {
             let mut script = Invocation::new(&RECALL);
-            script.key(names::UNACKED_INDEX).key(names::UNACKED);
+            script
+                .key(names::UNACKED_INDEX)
+                .key(names::UNACKED)
+                .arg(MAX_MOVED_BYTES);
             for list in &lists {
-                script.key(names::later(list)).key(list);
+                script
+                    .key(names::later(list))
+                    .key(list)
+                    .arg(names::reservation_tail(names::queue_of(list)));
             }
             for tag in tags {
                 script.arg(tag.as_str());
@@ -151,13 +160,14 @@ impl RedisBroker {
                 script
                     .key(names::UNACKED_INDEX)
                     .key(names::UNACKED)
-                    .key(names::LEASES)
-                    .key(names::LATER_LISTS)
                     .key(names::later(&list))
                     .key(&list)
+                    .key(names::LEASES)
+                    .key(names::LATER_LISTS)
+                    .arg(MAX_MOVED_BYTES)
+                    .arg(names::reservation_tail(names::queue_of(&list)))
                     .arg(&self.instance)
                     .arg(MAX_MOVED)
-                    .arg(MAX_MOVED_BYTES)
                     .arg(&list);
                 let (moved, is_last): (usize, bool) = self.commands.script(&script).await?;
                 *returned += moved;
@@ -176,16 +186,26 @@ impl RedisBroker {
     }
 }
 
-/// Function that moves a postponed message to the head of its list. A reservation is
-/// `[message, "", "<queue>"]`, and the queue contains no plain quotation mark.
+/// Function that moves postponed messages to the head of their list, in order, until their sizes exceed a number
+/// of bytes. Returns the number of tags processed. The tail is that of the list's reservations.
 const MOVE: &str = r#"
-local function move(tag, list)
-    local reservation = redis.call('HGET', KEYS[2], tag)
-    redis.call('HDEL', KEYS[2], tag)
-    redis.call('ZREM', KEYS[1], tag)
-    if not reservation then return 0 end
-    redis.call('RPUSH', list, string.match(reservation, '^%[(.*), "", ".*"%]$'))
-    return #reservation
+local function move(tags, later, list, tail, bytes)
+    local moved, messages = {}, {}
+    for i, tag in ipairs(tags) do
+        if bytes <= 0 then break end
+        local reservation = redis.call('HGET', KEYS[2], tag)
+        if reservation then
+            bytes = bytes - #reservation
+            messages[#messages + 1] = string.sub(reservation, 2, -#tail - 1)
+        end
+        moved[i] = tag
+    end
+    if #moved == 0 then return 0 end
+    redis.call('HDEL', KEYS[2], unpack(moved))
+    redis.call('ZREM', KEYS[1], unpack(moved))
+    redis.call('ZREM', later, unpack(moved))
+    if #messages > 0 then redis.call('RPUSH', list, unpack(messages)) end
+    return #moved
 end
 "#;
 
@@ -197,66 +217,68 @@ scripts! {
     /// time at which it is due, its list. Returns whether each is postponed, also by an earlier attempt, and the
     /// number of the write.
     POSTPONE = r"
-local postponed = {}
+local postponed, tags, reservations = {}, {}, {}
 for i = 1, #KEYS - 4 do
-    local arg = i * 4 - 1
-    local tag, later_tag, due, later = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], KEYS[4 + i]
-    local reservation = redis.call('HGET', KEYS[2], tag)
+    local tag = ARGV[i * 4 - 1]
+    reservations[i] = redis.call('HGET', KEYS[2], tag)
+    tags[i] = tag
+end
+redis.call('HDEL', KEYS[2], unpack(tags))
+redis.call('ZREM', KEYS[1], unpack(tags))
+local index, lists = {}, {}
+for i, reservation in ipairs(reservations) do
+    local tag, due, list = ARGV[i * 4], ARGV[i * 4 + 1], ARGV[i * 4 + 2]
     if reservation then
-        redis.call('HDEL', KEYS[2], tag)
-        redis.call('ZREM', KEYS[1], tag)
-        if redis.call('HSETNX', KEYS[2], later_tag, reservation) == 0 then
-            later_tag = later_tag .. '/' .. tag
-            redis.call('HSET', KEYS[2], later_tag, reservation)
+        if redis.call('HSETNX', KEYS[2], tag, reservation) == 0 then
+            tag = tag .. '/' .. tags[i]
+            redis.call('HSET', KEYS[2], tag, reservation)
         end
         local tens = math.max(math.ceil((due - ARGV[2]) / 10), 0)
-        redis.call('ZADD', KEYS[1], string.format('%.1f', tens * 10 + 0.5), later_tag)
-        redis.call('ZADD', later, due, later_tag)
-        redis.call('SADD', KEYS[4], ARGV[arg + 3])
+        index[#index + 1] = string.format('%.1f', tens * 10 + 0.5)
+        index[#index + 1] = tag
+        redis.call('ZADD', KEYS[4 + i], due, tag)
+        if not lists[list] then redis.call('SADD', KEYS[4], list) end
+        lists[list] = true
         postponed[i] = 1
     else
-        postponed[i] = redis.call('HEXISTS', KEYS[2], later_tag)
+        postponed[i] = redis.call('HEXISTS', KEYS[2], tag)
     end
 end
+if #index > 0 then redis.call('ZADD', KEYS[1], unpack(index)) end
 return {postponed, redis.call('HINCRBY', KEYS[3], ARGV[1], 1)}
 ";
 
     /// Returns postponed messages to their lists.
     ///
-    /// KEYS: unacked_index, unacked, then for each list its postponed tags and the list. ARGV: tags.
+    /// KEYS: unacked_index, unacked, then for each list its postponed tags and the list. ARGV: bytes after which
+    /// no more messages of a list are returned, for each list the tail of its reservations, then the tags.
     RECALL = &[MOVE, r"
-for _, tag in ipairs(ARGV) do
-    for i = 3, #KEYS, 2 do
-        if redis.call('HEXISTS', KEYS[2], tag) == 1 and redis.call('ZREM', KEYS[i], tag) == 1 then
-            move(tag, KEYS[i + 1])
-        end
+local lists = (#KEYS - 2) / 2
+for i = 1, lists do
+    local later, tags = KEYS[i * 2 + 1], {}
+    for j, score in ipairs(redis.call('ZMSCORE', later, unpack(ARGV, lists + 2))) do
+        if score then tags[#tags + 1] = ARGV[lists + 1 + j] end
     end
+    move(tags, later, KEYS[i * 2 + 2], ARGV[i + 1], tonumber(ARGV[1]))
 end
 "].concat();
 
     /// Returns postponed messages to their list, unless another worker is alive. The last ones first, because
     /// the first one must end up at the head.
     ///
-    /// KEYS: unacked_index, unacked, leases, lists, postponed tags, list. ARGV: instance, maximum number of
-    /// messages, bytes after which no more messages are returned, list. Returns the number of messages, and whether
-    /// there are no more to return.
+    /// KEYS: unacked_index, unacked, postponed tags, list, leases, lists. ARGV: bytes after which no more
+    /// messages are returned, tail of the list's reservations, instance, maximum number of messages, list. Returns
+    /// the number of messages, and whether there are no more to return.
     RETURN_POSTPONED = &[MOVE, r"
 local now = redis.call('TIME')[1]
-local alive = redis.call('ZCOUNT', KEYS[3], now, '+inf')
-local own = redis.call('ZSCORE', KEYS[3], ARGV[1])
+local alive = redis.call('ZCOUNT', KEYS[5], now, '+inf')
+local own = redis.call('ZSCORE', KEYS[5], ARGV[3])
 if own and tonumber(own) >= tonumber(now) then alive = alive - 1 end
 if alive > 0 then return {0, 1} end
-local bytes = tonumber(ARGV[3])
-local tags = redis.call('ZRANGE', KEYS[5], -ARGV[2], -1)
-local moved = 0
-for i = #tags, 1, -1 do
-    if bytes <= 0 then return {moved, 0} end
-    bytes = bytes - move(tags[i], KEYS[6])
-    redis.call('ZREM', KEYS[5], tags[i])
-    moved = moved + 1
-end
-if redis.call('EXISTS', KEYS[5]) == 1 then return {moved, 0} end
-redis.call('SREM', KEYS[4], ARGV[4])
+local tags = redis.call('ZRANGE', KEYS[3], 0, ARGV[4] - 1, 'REV')
+local moved = move(tags, KEYS[3], KEYS[4], ARGV[2], tonumber(ARGV[1]))
+if redis.call('EXISTS', KEYS[3]) == 1 then return {moved, 0} end
+redis.call('SREM', KEYS[6], ARGV[5])
 return {moved, 1}
 "].concat();
 }

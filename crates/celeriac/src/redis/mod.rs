@@ -82,6 +82,8 @@ pub struct RedisBroker {
     /// Locked while a receive is in progress: the next free tag is known only after the reply to the previous
     /// script.
     tags: Mutex<Tags>,
+    /// Number of messages of the last receive that were postponed.
+    postponed: AtomicUsize,
     /// Rotates the order of the queues, because a full queue would starve the others.
     rotation: AtomicUsize,
     /// Name of this handle in delivery tags and leases.
@@ -134,6 +136,7 @@ impl RedisBroker {
         Self {
             receiving: commands.another(),
             tags: Mutex::default(),
+            postponed: AtomicUsize::new(0),
             rotation: AtomicUsize::new(0),
             watch: Watch::new(Arc::clone(&commands)),
             writer: Writer {

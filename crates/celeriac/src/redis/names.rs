@@ -93,6 +93,11 @@ pub(super) fn list(queue: &str, priority: u8) -> String {
     }
 }
 
+/// Returns the queue of a list.
+pub(super) fn queue_of(list: &str) -> &str {
+    list.split_once(SEPARATOR).map_or(list, |(queue, _)| queue)
+}
+
 /// Returns the key of the bindings of an exchange. The exchange of a queue has the queue's name.
 pub(super) fn binding_key(exchange: &str) -> String {
     format!("_kombu.binding.{exchange}")
@@ -181,6 +186,7 @@ mod tests {
         ];
         assert_eq!(lists[..8], expected);
         assert_eq!(lists[8..], ["q\x06\x166", "q\x06\x169", "q\x06\x169"]);
+        assert!(lists.iter().all(|list| queue_of(list) == "q"));
         assert_eq!(binding("celery"), "celery\x06\x16\x06\x16celery");
         assert_eq!(
             channel(3, "celeryev", "worker.online"),

@@ -24,12 +24,14 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, Delivery, DeliveryTag},
-    system,
+    system, time,
 };
 
 /// Maximum number of messages taken in one step: Redis limits the number of values that a script passes to a
 /// command.
 const MAX_MESSAGES: usize = 1000;
+/// Time until its `eta` from which a message certainly is postponed.
+const UNCERTAIN: Duration = Duration::from_secs(5);
 /// Duration of one wait, which is also the latency of messages in the lists that the wait does not cover.
 const WAIT: Duration = Duration::from_millis(100);
 
@@ -78,6 +80,10 @@ impl RedisBroker {
 
     async fn take(&self, tags: &mut Tags, queues: &[&str], max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let counter = self.writer.counter_on(&self.receiving).await?;
+        // Messages that will be postponed need no room. They are recognised only if there are many of them.
+        let many_later = tags.received > 0 && self.postponed.swap(0, Ordering::Relaxed) * 2 >= tags.received;
+        let skipped_from = many_later.then(|| time::format(time::later(system::now(), UNCERTAIN)));
+        let skipped_from = skipped_from.unwrap_or_default();
         let mut invocation = Invocation::new(&RECEIVE);
         invocation
             .key(names::UNACKED_INDEX)
@@ -91,7 +97,9 @@ impl RedisBroker {
             .arg(&*counter.server)
             .arg(tags.bytes)
             .arg(format!("{:.6}", system::unix_time()))
-            .arg(tags.expected());
+            .arg(tags.expected())
+            .arg(MAX_MESSAGES)
+            .arg(skipped_from);
         // Queue of each list.
         let mut sources = Vec::new();
         let mut later = Vec::new();
@@ -105,9 +113,10 @@ impl RedisBroker {
         }
         invocation.key(later);
         let first = tags.next;
-        tags.next += max as u64;
+        let most = if many_later { MAX_MESSAGES } else { max };
+        tags.next += most as u64;
         self.lease.next_tag.store(tags.next, Ordering::Release);
-        tags.unanswered = max as u64;
+        tags.unanswered = most as u64;
         let was_held = self.lease.is_held();
         let (origins, messages, added, number): (Vec<isize>, Vec<Vec<u8>>, bool, u64) =
             self.receiving.script(&invocation).await?;

@@ -10,13 +10,15 @@ scripts! {
     ///
     /// KEYS: unacked_index, unacked, leases, writes, then the lists, then the postponed tags of each list.
     /// ARGV: maximum number of messages, instance, first tag number, lease seconds, identity of the server,
-    /// bytes after which no more messages are taken, the time, the number of messages to pop at once, then for
-    /// each list the tail of its reservations. Returns the index of each message's list (from 1; negative for
+    /// bytes after which no more messages are taken, the time, the number of messages to pop at once, the maximum
+    /// number including messages whose `eta` is at least the next argument (a time in Celery's format, or an empty
+    /// string), then for each list the tail of its reservations. Returns the index of each message's list (from 1; negative for
     /// a postponed message, which is returned as its reservation), the messages, whether the lease was added,
     /// and the number of the write. A message that is clearly not JSON is reserved as a JSON string: a Python
     /// worker that restores it must be able to parse the reservation.
-    RECEIVE = r"
+    RECEIVE = r#"
 local limit, bytes, chunk = tonumber(ARGV[1]), tonumber(ARGV[6]), tonumber(ARGV[8])
+local most, later_from = tonumber(ARGV[9]), ARGV[10]
 local lists = (#KEYS - 4) / 2
 local sources, messages = {}, {}
 local any_later = redis.call('EXISTS', unpack(KEYS, 5 + lists)) > 0
@@ -52,6 +54,12 @@ for i = 1, lists do
             bytes = bytes - #message
             sources[#sources + 1] = i
             messages[#messages + 1] = message
+            if later_from ~= '' and limit < most then
+                local _, last = string.find(message, '"eta": "', 1, true)
+                if last and string.sub(message, last + 1, last + #later_from) >= later_from then
+                    limit = limit + 1
+                end
+            end
         end
         if #taken < room then break end
     end
@@ -72,14 +80,14 @@ for i, message in ipairs(messages) do
     else
         local body = message
         if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end
-        reservations[#reservations + 1] = '[' .. body .. ARGV[8 + sources[i]]
+        reservations[#reservations + 1] = '[' .. body .. ARGV[10 + sources[i]]
     end
 end
 redis.call('ZADD', KEYS[1], unpack(index))
 redis.call('HSET', KEYS[2], unpack(reservations))
 local added = redis.call('ZADD', KEYS[3], string.format('%.6f', now + tonumber(ARGV[4])), ARGV[2])
 return {sources, messages, added, redis.call('HINCRBY', KEYS[4], ARGV[5], 1)}
-";
+"#;
 
     /// Returns a message to the head of its list, if the delivery is still held and, for another worker's
     /// delivery, the score by which the worker was judged to be dead is unchanged.

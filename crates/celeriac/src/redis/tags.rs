@@ -11,6 +11,8 @@ pub(super) struct Tags {
     pub unanswered: u64,
     /// Number of bytes after which the next request takes no more messages.
     pub bytes: usize,
+    /// Number of the messages last received.
+    pub received: usize,
     /// Average size of the messages last received.
     average: usize,
 }
@@ -21,6 +23,7 @@ impl Default for Tags {
             next: 0,
             unanswered: 0,
             bytes: MAX_BYTES,
+            received: 0,
             average: 0,
         }
     }
@@ -34,9 +37,9 @@ impl Tags {
 
     /// Records the sizes of received messages, and doubles the next request up to the maximum.
     pub(super) fn received(&mut self, sizes: impl ExactSizeIterator<Item = usize>) {
-        if sizes.len() > 0 {
-            let count = sizes.len();
-            self.average = sizes.sum::<usize>() / count;
+        self.received = sizes.len();
+        if self.received > 0 {
+            self.average = sizes.sum::<usize>() / self.received;
             self.bytes = (self.bytes * 2).min(MAX_BYTES);
         }
     }

@@ -5,6 +5,8 @@
 //! kill. The task runs for the given time, or ends at once if its message was redelivered. `block` does the
 //! same but blocks its thread. `add` adds two numbers; `relay` (a queue) sends `add` to the queue.
 //!
+//! SIGTERM stops the worker, with a grace period of 30 seconds.
+//!
 //! The environment may set the lease in milliseconds (`TEST_LEASE`), the concurrency (`TEST_CONCURRENCY`) and
 //! the prefetch multiplier (`TEST_PREFETCH`).
 
@@ -21,6 +23,7 @@ use celeriac::{
     Broker, Client, Observer, RedisBroker, RedisConfig, Signature, TaskContext, TaskError, TaskOptions,
     Worker,
 };
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -96,12 +99,18 @@ async fn main() {
             },
         );
     let worker = arguments.fold(worker, |worker, queue| worker.queue(queue));
-    let never = CancellationToken::new();
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).expect("the signal can be handled");
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        terminate.recv().await;
+        stopped.cancel();
+    });
     worker
         .build()
-        .run(never, Duration::ZERO)
+        .run(stop, Duration::from_secs(30))
         .await
-        .expect("the worker runs until it is killed");
+        .expect("the worker stops cleanly");
 }
 
 /// Returns a setting from the environment.
