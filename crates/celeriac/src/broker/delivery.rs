@@ -15,6 +15,11 @@ impl DeliveryTag {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the worker instance in a tag of the Redis broker.
+    pub(crate) fn instance(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(instance, _)| instance)
+    }
 }
 
 impl fmt::Display for DeliveryTag {

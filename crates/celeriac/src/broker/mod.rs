@@ -136,8 +136,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     async fn restore(&self, delivery: &Delivery) -> Result<bool, BrokerError>;
 
     /// Lets the broker keep deliveries until the `eta` of their messages. Then [`receive`](Self::receive)
-    /// returns them, with new tags, to any worker. Returns whether each is postponed; the others are still
-    /// held, or another worker has taken them over.
+    /// returns them, with new tags, to any worker. Returns whether each is postponed; other workers have taken
+    /// over the others.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.

@@ -30,10 +30,23 @@ const MAX_MOVED_BYTES: usize = 8 << 20;
 const MAX_SHOWN_BYTES: usize = 1 << 20;
 
 impl RedisBroker {
+    /// Postpones deliveries. Returns whether each was held.
     pub(super) async fn postpone_all(
         &self,
         deliveries: &[(&Delivery, &Message)],
     ) -> Result<Vec<bool>, BrokerError> {
+        let mut postponed = self.try_postponing(deliveries).await?;
+        let missing = deliveries.iter().zip(&mut postponed);
+        for ((delivery, message), postponed) in missing.filter(|(_, postponed)| !**postponed) {
+            if self.reserve_if_lost(delivery).await? {
+                *postponed = self.try_postponing(&[(delivery, message)]).await?.contains(&true);
+            }
+        }
+        self.postponed.store(postponed.len(), Ordering::Relaxed);
+        Ok(postponed)
+    }
+
+    async fn try_postponing(&self, deliveries: &[(&Delivery, &Message)]) -> Result<Vec<bool>, BrokerError> {
         let counter = self.writer.counter().await?;
         let mut script = Invocation::new(&POSTPONE);
         script
@@ -66,7 +79,6 @@ impl RedisBroker {
             Some(Write::Settling(settling))
         });
         self.writer.remember(&counter, number, writes);
-        self.postponed.store(postponed.len(), Ordering::Relaxed);
         Ok(postponed)
     }
 
@@ -214,8 +226,8 @@ scripts! {
     ///
     /// KEYS: unacked_index, unacked, writes, lists, then for each delivery the postponed tags of its list. ARGV:
     /// identity of the server, visibility timeout, then for each delivery its tag, its tag when postponed, the
-    /// time at which it is due, its list. Returns whether each is postponed, also by an earlier attempt, and the
-    /// number of the write.
+    /// time at which it is due, its list. Returns whether each was held and is postponed, and the number of the
+    /// write.
     POSTPONE = r"
 local postponed, tags, reservations = {}, {}, {}
 for i = 1, #KEYS - 4 do
@@ -241,7 +253,7 @@ for i, reservation in ipairs(reservations) do
         lists[list] = true
         postponed[i] = 1
     else
-        postponed[i] = redis.call('HEXISTS', KEYS[2], tag)
+        postponed[i] = 0
     end
 end
 if #index > 0 then redis.call('ZADD', KEYS[1], unpack(index)) end

@@ -193,7 +193,7 @@ impl RedisBroker {
         let now = self.server_time().await?;
         let searched = self.config.visibility_timeout.min(MAX_AGE).as_secs_f64();
         let mut settled = self
-            .reserved_by(&self.instance, now - searched, now + MAX_AHEAD, MAX_SETTLED)
+            .reserved_by(&[&self.instance], now - searched, now + MAX_AHEAD, MAX_SETTLED)
             .await?;
         // Tags of one instance have the same length, so they are ordered by number.
         settled.retain(|tag| tag.0 < known && !held.contains(tag.as_str()));

@@ -202,30 +202,44 @@ impl RedisBroker {
         if dead.is_empty() {
             return Ok(Vec::new());
         }
+        let mut by_time: Vec<(&String, &f64)> = dead.iter().collect();
+        by_time.sort_by(|one, other| one.1.total_cmp(other.1));
         let mut orphans: Vec<Candidate> = Vec::new();
-        for (instance, score) in dead {
-            let lease = names::lease_of(instance).unwrap_or(UNKNOWN_LEASE);
-            let before = SEARCHED_SECONDS + 8.0 * lease.min(MAX_SEARCHED_LEASE).as_secs_f64();
+        // Workers that died at about the same time share a search.
+        for group in by_time.chunk_by(|one, other| other.1 - one.1 < SEARCHED_SECONDS) {
+            let (Some((_, first)), Some((_, last))) = (group.first(), group.last()) else {
+                continue;
+            };
+            let instances: Vec<&str> = group.iter().map(|(instance, _)| instance.as_str()).collect();
+            let leases = instances
+                .iter()
+                .map(|instance| names::lease_of(instance).unwrap_or(UNKNOWN_LEASE));
+            let lease = leases.max().unwrap_or_default().min(MAX_SEARCHED_LEASE);
+            let from = *first - SEARCHED_SECONDS - 8.0 * lease.as_secs_f64();
+            let max = BATCH - orphans.len();
             let tags = self
-                .reserved_by(
-                    instance,
-                    score - before,
-                    score + SEARCHED_SECONDS,
-                    BATCH - orphans.len(),
-                )
+                .reserved_by(&instances, from, *last + SEARCHED_SECONDS, max)
                 .await?;
-            if tags.is_empty() {
-                self.lease.judge.lock().set_restored(instance);
+            let complete = tags.len() < max;
+            for (instance, score) in group {
+                let of_instance = tags
+                    .iter()
+                    .filter(|tag| tag.instance() == Some(instance.as_str()));
+                let found = of_instance.map(|tag| Candidate {
+                    tag: tag.clone(),
+                    judged: Judged {
+                        set: names::LEASES,
+                        member: (*instance).clone(),
+                        score: **score,
+                    },
+                });
+                let before = orphans.len();
+                orphans.extend(found);
+                if complete && orphans.len() == before {
+                    self.lease.judge.lock().set_restored(instance);
+                }
             }
-            orphans.extend(tags.into_iter().map(|tag| Candidate {
-                tag,
-                judged: Judged {
-                    set: names::LEASES,
-                    member: instance.clone(),
-                    score: *score,
-                },
-            }));
-            if orphans.len() == BATCH {
+            if !complete {
                 break;
             }
         }
@@ -240,12 +254,13 @@ impl RedisBroker {
         Ok(orphans)
     }
 
-    /// Returns up to `max` deliveries that an instance has reserved or renewed between two times, oldest first.
+    /// Returns up to `max` deliveries that these instances have reserved or renewed between two times, oldest
+    /// first.
     ///
     /// The search skips postponed deliveries, of which there may be millions.
     pub(super) async fn reserved_by(
         &self,
-        instance: &str,
+        instances: &[&str],
         from: f64,
         to: f64,
         max: usize,
@@ -253,10 +268,10 @@ impl RedisBroker {
         let mut script = Invocation::new(&RESERVED_BY);
         script
             .key(names::UNACKED_INDEX)
-            .arg(format!("{instance}/"))
             .arg(from)
             .arg(to)
-            .arg(max);
+            .arg(max)
+            .arg(instances);
         let tags: Vec<String> = self.commands.script(&script).await?;
         Ok(tags.into_iter().map(DeliveryTag).collect())
     }
@@ -299,18 +314,21 @@ impl RedisBroker {
 }
 
 scripts! {
-    /// Finds deliveries of an instance by their scores. The scores of postponed deliveries are multiples of 10
+    /// Finds deliveries of instances by their scores. The scores of postponed deliveries are multiples of 10
     /// plus 0.5, and no other delivery of this crate has such a score.
     ///
-    /// KEYS: unacked_index. ARGV: start of the tags, lowest and highest score, maximum number.
+    /// KEYS: unacked_index. ARGV: lowest and highest score, maximum number, instances.
     RESERVED_BY = r"
-local found = {}
-local first, last, max = math.floor(ARGV[2] / 10), math.ceil(ARGV[3] / 10), tonumber(ARGV[4])
-for i = first, last do
-    local from, to = string.format('(%.1f', i * 10 - 9.5), string.format('(%.1f', i * 10 + 0.5)
+local wanted, found = {}, {}
+for i = 4, #ARGV do wanted[ARGV[i]] = true end
+local max = tonumber(ARGV[3])
+for tens = math.floor(ARGV[1] / 10), math.ceil(ARGV[2] / 10) do
+    local from, to = string.format('(%.1f', tens * 10 - 9.5), string.format('(%.1f', tens * 10 + 0.5)
     for _, tag in ipairs(redis.call('ZRANGE', KEYS[1], from, to, 'BYSCORE')) do
-        if #found == max then return found end
-        if string.sub(tag, 1, #ARGV[1]) == ARGV[1] then found[#found + 1] = tag end
+        if wanted[string.match(tag, '^[^/]+')] then
+            if #found == max then return found end
+            found[#found + 1] = tag
+        end
     end
 end
 return found

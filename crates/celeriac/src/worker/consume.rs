@@ -13,8 +13,14 @@ use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
 
 use super::{events, execute, inflight::Entry, revoked::Interruption, settle, shared::Shared};
 use crate::{
-    back_off::BackOff, broker::Delivery, failure_log::FailureLog, log::error, message::Message, system,
-    task_id::TaskId, time,
+    back_off::BackOff,
+    broker::Delivery,
+    failure_log::FailureLog,
+    log::{error, warn},
+    message::Message,
+    system,
+    task_id::TaskId,
+    time,
 };
 
 /// Maximum time that a task sleeps before it compares its `eta` with the wall clock again, in case the clock
@@ -129,29 +135,33 @@ async fn hold(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, entry: Arc<Entry>, 
     tasks.spawn(async move { run(&shared, &entry, slot, message).await });
 }
 
-/// Postpones deliveries. The worker holds those that the broker cannot keep.
+/// Postpones deliveries. If the broker is unavailable, the worker holds them.
 async fn postpone(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, later: Vec<Held>) {
     let (later, lost): (Vec<Held>, Vec<Held>) =
         later.into_iter().partition(|(entry, _)| entry.begin_postponing());
-    for (entry, _) in lost {
-        shared.inflight.remove(&entry.delivery.tag);
-    }
     let deliveries: Vec<(&Delivery, &Message)> = later
         .iter()
         .map(|(entry, message)| (&entry.delivery, &**message))
         .collect();
-    let postponed = shared.broker.postpone(&deliveries).await;
-    let postponed = postponed.unwrap_or_else(|error| {
-        FailureLog::new("postponing tasks").failed(&error);
-        Vec::new()
-    });
-    let mut postponed = postponed.into_iter();
-    for (entry, message) in later {
-        if postponed.next() == Some(true) {
-            shared.inflight.remove(&entry.delivery.tag);
-        } else {
-            entry.cancel_postponing();
-            hold(shared, tasks, entry, message).await;
+    match shared.broker.postpone(&deliveries).await {
+        Ok(postponed) => {
+            let taken = postponed.iter().filter(|postponed| !**postponed).count();
+            if taken > 0 {
+                warn!(
+                    taken,
+                    "did not postpone tasks whose messages other workers have taken over"
+                );
+            }
+            for (entry, _) in later.iter().chain(&lost) {
+                shared.inflight.remove(&entry.delivery.tag);
+            }
+        }
+        Err(error) => {
+            FailureLog::new("postponing tasks").failed(&error);
+            for (entry, message) in later {
+                entry.cancel_postponing();
+                hold(shared, tasks, entry, message).await;
+            }
         }
     }
 }

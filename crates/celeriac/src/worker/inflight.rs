@@ -47,6 +47,8 @@ pub(super) struct Entry {
     pub requested: Instant,
     /// Whether a renewal has included the delivery.
     renewed: AtomicBool,
+    /// Whether the broker may have postponed the delivery.
+    uncertain: AtomicBool,
     arrival: u64,
     stage: AtomicU8,
     /// Start time in microseconds since 1970; 0 before the start.
@@ -87,14 +89,22 @@ impl Entry {
         self.change(WAITING, SETTLING)
     }
 
-    /// Marks a delivery as waiting that the broker has not postponed.
+    /// Marks a delivery as waiting again, after the broker has not confirmed that it is postponed. Only a renewal
+    /// from now on shows whether this worker still holds it.
     pub(super) fn cancel_postponing(&self) {
+        self.uncertain.store(true, Ordering::Release);
+        self.renewed.store(false, Ordering::Release);
         self.change(SETTLING, WAITING);
     }
 
     /// Returns whether a renewal has included the delivery.
     pub(super) fn is_renewed(&self) -> bool {
         self.renewed.load(Ordering::Acquire)
+    }
+
+    /// Returns whether the delivery was requested recently enough, as `is_recent` tells, to be certainly held.
+    pub(super) fn is_recent(&self, is_recent: impl Fn(Instant) -> bool) -> bool {
+        !self.uncertain.load(Ordering::Acquire) && is_recent(self.requested)
     }
 
     /// Returns whether another worker has taken over the delivery.
@@ -118,6 +128,7 @@ impl Inflight {
         let entry = Arc::new(Entry {
             requested,
             renewed: AtomicBool::new(false),
+            uncertain: AtomicBool::new(false),
             id,
             orders: Orders::default(),
             started_at: AtomicU64::new(0),

@@ -12,6 +12,7 @@ mod logs;
 mod lost;
 mod older_data;
 mod pauses;
+mod postponed;
 #[path = "../celery/process.rs"]
 mod process;
 mod proxy;
