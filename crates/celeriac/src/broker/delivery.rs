@@ -48,6 +48,18 @@ impl Delivery {
     pub fn message(&self) -> Result<Message, Poison> {
         Message::decode(&self.raw)
     }
+
+    /// Splits off a batch of at most `max` deliveries, which is complete after `bytes`.
+    pub(crate) fn split_batch(deliveries: &[Self], max: usize, bytes: usize) -> (&[Self], &[Self]) {
+        let mut size = 0;
+        let fits = |delivery: &&Self| {
+            let fits = size < bytes;
+            size += delivery.raw.len();
+            fits
+        };
+        let count = deliveries.iter().take(max).take_while(fits).count();
+        deliveries.split_at(count)
+    }
 }
 
 /// Result of a renewal.

@@ -135,6 +135,13 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns an error if the broker did not confirm.
     async fn restore(&self, delivery: &Delivery) -> Result<bool, BrokerError>;
 
+    /// Returns several messages to the heads of their queues, like [`restore`](Self::restore), in one round trip;
+    /// the last one ends up first. Returns the number of messages.
+    ///
+    /// # Errors
+    /// Returns an error if the broker did not confirm.
+    async fn restore_batch(&self, deliveries: &[Delivery]) -> Result<usize, BrokerError>;
+
     /// Lets the broker keep deliveries until the `eta` of their messages. Then [`receive`](Self::receive)
     /// returns them, with new tags, to any worker. Returns whether each is postponed; other workers have taken
     /// over the others.

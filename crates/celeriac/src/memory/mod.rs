@@ -284,6 +284,14 @@ impl Broker for MemoryBroker {
         Ok(restored)
     }
 
+    async fn restore_batch(&self, deliveries: &[Delivery]) -> Result<usize, BrokerError> {
+        let mut restored = 0;
+        for delivery in deliveries {
+            restored += usize::from(self.restore(delivery).await?);
+        }
+        Ok(restored)
+    }
+
     async fn postpone(&self, deliveries: &[(&Delivery, &Message)]) -> Result<Vec<bool>, BrokerError> {
         let mut contents = self.contents.lock();
         let postponed = deliveries

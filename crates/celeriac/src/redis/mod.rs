@@ -344,6 +344,27 @@ impl Broker for RedisBroker {
         Ok(restored)
     }
 
+    async fn restore_batch(&self, deliveries: &[Delivery]) -> Result<usize, BrokerError> {
+        let mut script = Invocation::new(&scripts::RESTORE_BATCH);
+        script.key(names::UNACKED_INDEX).key(names::UNACKED);
+        for Delivery { tag, queue, raw } in deliveries {
+            // No delivery has an empty tag; a message that is not a JSON object is moved to the dead-letter list
+            // below.
+            let message = mark_redelivered(raw);
+            script
+                .key(names::list(queue, message::priority(raw)))
+                .arg(if message.is_some() { tag.as_str() } else { "" })
+                .arg(message.unwrap_or_default());
+        }
+        let held: Vec<bool> = self.commands.script(&script).await?;
+        let mut restored = held.iter().filter(|held| **held).count();
+        // The server may have lost the others.
+        for (delivery, _) in deliveries.iter().zip(held).filter(|(_, held)| !held) {
+            restored += usize::from(self.restore(delivery).await?);
+        }
+        Ok(restored)
+    }
+
     async fn postpone(&self, deliveries: &[(&Delivery, &Message)]) -> Result<Vec<bool>, BrokerError> {
         self.postpone_all(deliveries).await
     }

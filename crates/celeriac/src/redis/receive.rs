@@ -9,8 +9,8 @@
 //! If the reply is lost because the connection broke or the caller was dropped, the messages are reserved
 //! under tags that only this receiver knows. The next calls claim them.
 //!
-//! Requests are limited in bytes, because large messages may take long to transfer. After a request that
-//! failed, the next ones are smaller.
+//! Requests are limited in bytes, because large messages may take long to transfer. After a request without a
+//! reply, the next ones are smaller and may take longer.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -47,8 +47,16 @@ impl RedisBroker {
         let mut tags = self.tags.lock().await;
         let received = self.claim_or_take(&mut tags, queues, max).await;
         match &received {
-            Ok(deliveries) => tags.received(deliveries.iter().map(|delivery| delivery.raw.len())),
-            Err(_) => tags.request_less(),
+            Ok(deliveries) => {
+                tags.received(deliveries.iter().map(|delivery| delivery.raw.len()));
+                self.receiving.reset_patience();
+            }
+            // The request may have timed out because its reply was too large.
+            Err(_) if tags.unanswered > 0 => {
+                tags.request_less();
+                self.receiving.be_more_patient();
+            }
+            Err(_) => {}
         }
         received
     }

@@ -251,14 +251,7 @@ impl RedisBroker {
         let mut reserved = 0;
         let mut rest = deliveries;
         loop {
-            let mut bytes = 0;
-            let fits = |delivery: &&Delivery| {
-                let fits = bytes < BATCH_BYTES;
-                bytes += delivery.raw.len();
-                fits
-            };
-            let count = rest.iter().take(RESERVE_BATCH).take_while(fits).count();
-            let (batch, next) = rest.split_at(count);
+            let (batch, next) = Delivery::split_batch(rest, RESERVE_BATCH, BATCH_BYTES);
             rest = next;
             let mut script = Invocation::new(&RESERVE);
             script

@@ -101,6 +101,21 @@ redis.call('RPUSH', KEYS[3], ARGV[2])
 return 1
 "].concat();
 
+    /// Returns messages to the heads of their lists, if their deliveries are still held.
+    ///
+    /// KEYS: unacked_index, unacked, then for each delivery its list. ARGV: for each delivery its tag and its
+    /// message. Returns whether each was held.
+    RESTORE_BATCH = r"
+local held = {}
+for i = 3, #KEYS do
+    local tag = ARGV[i * 2 - 5]
+    redis.call('ZREM', KEYS[1], tag)
+    held[i - 2] = redis.call('HDEL', KEYS[2], tag)
+    if held[i - 2] == 1 then redis.call('RPUSH', KEYS[i], ARGV[i * 2 - 4]) end
+end
+return held
+";
+
     /// Moves a message to the dead-letter list, under the conditions of [`RESTORE`].
     ///
     /// KEYS: unacked_index, unacked, dead; for another worker's delivery also the last of [`RESTORE`]. ARGV:

@@ -17,9 +17,12 @@ use crate::{
     log::{info, warn},
 };
 
-/// Time-out for returning messages to their queues. The remaining messages are redelivered when the worker's
-/// lease expires.
+/// Time-out for returning a batch of messages to their queues. The remaining messages are redelivered when the
+/// worker's lease expires.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of messages in a batch, and number of bytes after which a batch is complete.
+const BATCH: usize = 500;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Error of a worker that did not shut down cleanly.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -97,20 +100,25 @@ async fn return_messages(shared: &Shared, deliveries: Vec<Delivery>) -> usize {
     if deliveries.is_empty() {
         return 0;
     }
-    let mut left = deliveries.len();
+    let mut rest = deliveries.as_slice();
     let mut messages = 0;
-    let restore = async {
-        for delivery in &deliveries {
-            messages += usize::from(shared.broker.restore(delivery).await?);
-            left -= 1;
+    while !rest.is_empty() {
+        let (batch, next) = Delivery::split_batch(rest, BATCH, BATCH_BYTES);
+        let left = rest.len();
+        match timeout(RESTORE_TIMEOUT, shared.broker.restore_batch(batch)).await {
+            Ok(Ok(restored)) => messages += restored,
+            Ok(Err(error)) => {
+                warn!(left, %error, "failed to return messages to their queues");
+                break;
+            }
+            Err(_) => {
+                warn!(left, "timed out returning messages to their queues");
+                break;
+            }
         }
-        Ok::<(), crate::BrokerError>(())
-    };
-    match timeout(RESTORE_TIMEOUT, restore).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(left, %error, "failed to return messages to their queues"),
-        Err(_) => warn!(left, "timed out returning messages to their queues"),
+        rest = next;
     }
+    let left = rest.len();
     if messages > 0 {
         info!(messages, "returned messages to their queues");
     }

@@ -19,6 +19,7 @@ mod journal;
 mod kills;
 mod messages;
 mod mixed;
+mod postponed;
 mod process;
 mod python_sends;
 mod replace;

@@ -7,8 +7,8 @@
 //!
 //! SIGTERM stops the worker, with a grace period of 30 seconds.
 //!
-//! The environment may set the lease in milliseconds (`TEST_LEASE`), the concurrency (`TEST_CONCURRENCY`) and
-//! the prefetch multiplier (`TEST_PREFETCH`).
+//! The environment may set the lease in milliseconds (`TEST_LEASE`), the visibility timeout in seconds
+//! (`TEST_VISIBILITY`), the concurrency (`TEST_CONCURRENCY`) and the prefetch multiplier (`TEST_PREFETCH`).
 
 #![expect(clippy::expect_used, reason = "a test program may panic")]
 
@@ -39,6 +39,9 @@ async fn main() {
     let mut config = RedisConfig::new(url);
     if let Some(lease) = setting("TEST_LEASE") {
         config = config.lease(Duration::from_millis(lease));
+    }
+    if let Some(seconds) = setting("TEST_VISIBILITY") {
+        config = config.visibility_timeout(Duration::from_secs(seconds));
     }
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config).expect("the URL is valid"));
     let client = Client::new(Arc::clone(&broker)).observer(Arc::clone(&observer));

@@ -7,6 +7,7 @@
 mod clocks;
 #[path = "../celery/journal.rs"]
 mod journal;
+mod large;
 #[path = "../support/logs.rs"]
 mod logs;
 mod lost;
