@@ -30,6 +30,7 @@ use crate::{
     log::warn,
     message::Message,
     result::ResultMeta,
+    task_id::TaskId,
 };
 
 /// Maximum time that `receive` waits for a message.
@@ -118,6 +119,20 @@ impl MemoryBroker {
             }
         }
         Ok(())
+    }
+
+    fn find_postponed(&self, wanted: impl Fn(&TaskId, &str) -> bool, max: usize) -> Vec<Delivery> {
+        let contents = self.contents.lock();
+        let found = contents
+            .later
+            .iter()
+            .filter(|(_, (id, message))| wanted(id, &message.queue));
+        let deliveries = found.map(|((_, number), (_, message))| Delivery {
+            tag: DeliveryTag(number.to_string()),
+            queue: message.queue.clone(),
+            raw: message.raw.clone(),
+        });
+        deliveries.take(max).collect()
     }
 
     fn length_of(&self, log: &str) -> u64 {
@@ -296,6 +311,43 @@ impl Broker for MemoryBroker {
         Ok(restored)
     }
 
+    async fn restore_batch(&self, deliveries: &[Delivery]) -> Result<usize, BrokerError> {
+        let mut restored = 0;
+        for delivery in deliveries {
+            restored += usize::from(self.restore(delivery).await?);
+        }
+        Ok(restored)
+    }
+
+    async fn postpone(&self, deliveries: &[(&Delivery, &Message)]) -> Result<Vec<bool>, BrokerError> {
+        let mut contents = self.contents.lock();
+        let postponed = deliveries
+            .iter()
+            .map(|(delivery, message)| contents.postpone(delivery, message));
+        Ok(postponed.collect())
+    }
+
+    async fn postponed(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        Ok(self.find_postponed(|_, queue| queues.iter().any(|known| known == queue), max))
+    }
+
+    async fn postponed_tasks(&self, task_ids: &[String]) -> Result<Vec<Delivery>, BrokerError> {
+        Ok(self.find_postponed(|id, _| task_ids.iter().any(|wanted| *id == **wanted), usize::MAX))
+    }
+
+    async fn recall(&self, task_ids: &[String]) -> Result<(), BrokerError> {
+        let is_wanted = |id: &TaskId| task_ids.iter().any(|wanted| *id == **wanted);
+        self.contents.lock().recall(|_, id| is_wanted(id));
+        self.arrived.notify_waiters();
+        Ok(())
+    }
+
+    async fn return_postponed(&self, _: bool, returned: &mut usize) -> Result<(), BrokerError> {
+        // Another worker may be alive, and postpones them again.
+        *returned += self.contents.lock().recall(|_, _| true);
+        Ok(())
+    }
+
     async fn bury(
         &self,
         delivery: &Delivery,
@@ -372,7 +424,7 @@ impl Broker for MemoryBroker {
             .map_or(0, |lists| lists.iter().map(VecDeque::len).sum());
         Ok(Depth {
             waiting: waiting as u64,
-            unacked: contents.reserved.len() as u64,
+            unacked: (contents.reserved.len() + contents.later.len()) as u64,
         })
     }
 

@@ -8,7 +8,14 @@
     reason = "commands are sent here, and each is reported to the observer"
 )]
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{
     AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ToRedisArgs, Value,
@@ -36,6 +43,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Minimum lifetime of a connection whose loss resets the back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
+/// Maximum number of times that the response time-out is doubled.
+const MAX_PATIENCE: u32 = 4;
+
 /// Maximum number of times that a script is loaded again for one request.
 const MAX_SCRIPT_LOADS: usize = 20;
 
@@ -51,6 +61,8 @@ pub(super) struct Connection {
     outages: Arc<Outages>,
     pub observer: Arc<dyn Observer>,
     pub response_timeout: Duration,
+    /// Number of times that the response time-out of the next connection is doubled.
+    patience: AtomicU32,
     state: Lock<ConnectionState>,
     /// Locked while connecting: one caller connects and the others wait.
     connecting: tokio::sync::Mutex<()>,
@@ -91,9 +103,24 @@ impl Connection {
             outages: Arc::default(),
             observer,
             response_timeout,
+            patience: AtomicU32::new(0),
             state: Lock::default(),
             connecting: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Doubles the response time-out of the next connection, because the response may be long.
+    pub(super) fn be_more_patient(&self) {
+        let more = |patience| Some(MAX_PATIENCE.min(patience + 1));
+        // The closure never fails.
+        let _ = self
+            .patience
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// Resets the response time-out of the next connection.
+    pub(super) fn reset_patience(&self) {
+        self.patience.store(0, Ordering::Relaxed);
     }
 
     /// Creates another connection of the same broker handle.
@@ -109,6 +136,7 @@ impl Connection {
             outages: Arc::clone(&self.outages),
             observer,
             response_timeout: self.response_timeout,
+            patience: AtomicU32::new(0),
             state: Lock::default(),
             connecting: tokio::sync::Mutex::default(),
         }
@@ -287,7 +315,9 @@ impl Connection {
     async fn connect(&self) -> Result<(MultiplexedConnection, Arc<str>), String> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(self.response_timeout))
+            .set_response_timeout(Some(
+                self.response_timeout * (1 << self.patience.load(Ordering::Relaxed)),
+            ))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
         let mut connection = self.endpoint.connect(&config).await?;
         // Servers also accept connections while they load their data, and as replicas.

@@ -20,6 +20,7 @@ mod endpoint;
 mod error;
 mod error_scope;
 mod judge;
+mod later;
 mod lease;
 mod names;
 mod outage;
@@ -91,6 +92,8 @@ pub struct RedisBroker {
     /// Locked while a receive is in progress: the next free tag is known only after the reply to the previous
     /// script.
     tags: Mutex<Tags>,
+    /// Number of messages of the last receive that were postponed.
+    postponed: AtomicUsize,
     /// Rotates the order of the queues, because a full queue would starve the others.
     rotation: AtomicUsize,
     /// Name of this handle in delivery tags and leases.
@@ -143,6 +146,7 @@ impl RedisBroker {
         Self {
             receiving: commands.another(),
             tags: Mutex::default(),
+            postponed: AtomicUsize::new(0),
             rotation: AtomicUsize::new(0),
             watch: Watch::new(Arc::clone(&commands)),
             writer: Writer {
@@ -375,6 +379,47 @@ impl Broker for RedisBroker {
         };
         let (restored, _) = self.run_settling(delivery, script, |held| *held).await?;
         Ok(restored)
+    }
+
+    async fn restore_batch(&self, deliveries: &[Delivery]) -> Result<usize, BrokerError> {
+        let mut script = Invocation::new(&scripts::RESTORE_BATCH);
+        script.key(&self.names().unacked_index).key(&self.names().unacked);
+        for Delivery { tag, queue, raw } in deliveries {
+            // No delivery has an empty tag; a message that is not a JSON object is moved to the dead-letter list
+            // below.
+            let message = mark_redelivered(raw);
+            script
+                .key(self.names().list(queue, message::priority(raw)))
+                .arg(if message.is_some() { tag.as_str() } else { "" })
+                .arg(message.unwrap_or_default());
+        }
+        let held: Vec<bool> = self.commands.script(&script).await?;
+        let mut restored = held.iter().filter(|held| **held).count();
+        // The server may have lost the others.
+        for (delivery, _) in deliveries.iter().zip(held).filter(|(_, held)| !held) {
+            restored += usize::from(self.restore(delivery).await?);
+        }
+        Ok(restored)
+    }
+
+    async fn postpone(&self, deliveries: &[(&Delivery, &Message)]) -> Result<Vec<bool>, BrokerError> {
+        self.postpone_all(deliveries).await
+    }
+
+    async fn postponed(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        self.next_postponed(queues, max).await
+    }
+
+    async fn postponed_tasks(&self, task_ids: &[String]) -> Result<Vec<Delivery>, BrokerError> {
+        self.postponed_of(task_ids).await
+    }
+
+    async fn recall(&self, task_ids: &[String]) -> Result<(), BrokerError> {
+        self.recall_tasks(task_ids).await
+    }
+
+    async fn return_postponed(&self, is_leaving: bool, returned: &mut usize) -> Result<(), BrokerError> {
+        self.return_all_postponed(is_leaving, returned).await
     }
 
     async fn bury(

@@ -26,6 +26,14 @@ pub(super) fn lease_of(instance: &str) -> Option<Duration> {
     milliseconds.parse().ok().map(Duration::from_millis)
 }
 
+/// Start of the tags of postponed deliveries.
+pub(super) const LATER: &str = "celeriac.later.";
+
+/// Returns the tag of a postponed delivery.
+pub(super) fn later_tag(task_id: &str) -> String {
+    format!("{LATER}{task_id}")
+}
+
 /// Returns the text that follows the message in a reservation: `, "", "<queue>"]`.
 pub(super) fn reservation_tail(queue: &str) -> String {
     format!(", \"\", {}]", json::to_string(queue))
@@ -55,6 +63,8 @@ pub(super) struct Names {
     pub leases: String,
     /// Sorted set of this crate: ids of revoked tasks; the score is the time (Unix, in seconds) of their revocation.
     pub revoked: String,
+    /// Set of this crate: lists that have had postponed deliveries.
+    pub later_lists: String,
     /// List of this crate: messages that cannot be run, newest first.
     pub dead: String,
     /// Hash of this crate: periodic task to its last tick.
@@ -76,6 +86,7 @@ impl Names {
             binding_deadlines: key("_kombu.binding_deadlines"),
             leases: key("celeriac.leases"),
             revoked: key("celeriac.revoked"),
+            later_lists: key("celeriac.later"),
             dead: key("celeriac.dead"),
             schedule: key("celeriac.schedule"),
             prefix: prefix.clone(),
@@ -123,6 +134,21 @@ impl Names {
     /// Returns the lists of `queue`, in the order in which they are consumed.
     pub(super) fn lists(&self, queue: &str) -> impl Iterator<Item = String> {
         self.steps.iter().map(move |step| self.list(queue, *step))
+    }
+
+    /// Returns the queue of a list.
+    pub(super) fn queue_of<'a>(&self, list: &'a str) -> &'a str {
+        let list = list.strip_prefix(&self.prefix).unwrap_or(list);
+        match list.rsplit_once(&self.separator) {
+            Some((queue, step)) if step.parse().is_ok_and(|step| self.steps.contains(&step)) => queue,
+            _ => list,
+        }
+    }
+
+    /// Returns the sorted set of this crate of the postponed deliveries of a list, whose scores are the times (Unix, in
+    /// seconds) at which their tasks are due.
+    pub(super) fn later(&self, list: &str) -> String {
+        self.key(&format!("{LATER}{list}"))
     }
 
     /// Returns the key of the bindings of an exchange. The exchange of a queue has the queue's name.
@@ -232,6 +258,7 @@ mod tests {
         ];
         assert_eq!(lists[..8], expected);
         assert_eq!(lists[8..], ["q\x06\x166", "q\x06\x169", "q\x06\x169"]);
+        assert!(lists.iter().all(|list| names.queue_of(list) == "q"));
         assert_eq!(names.binding("celery"), "celery\x06\x16\x06\x16celery");
         assert_eq!(
             names.channel(3, "celeryev", "worker.online"),
@@ -255,6 +282,9 @@ mod tests {
         );
         let lists = [0, 2, 4, 5, 9].map(|priority| names.list("q", priority));
         assert_eq!(lists, ["x:q:5", "x:q:2", "x:q:2", "x:q:5", "x:q:5"]);
+        assert!(lists.iter().all(|list| names.queue_of(list) == "q"));
+        assert_eq!(names.queue_of("x:a:b"), "a:b");
+        assert_eq!(names.later("x:q"), "x:celeriac.later.x:q");
         assert_eq!(Vec::from_iter(names.lists("q")), ["x:q:2", "x:q:5"]);
         assert_eq!(names.binding_key("q"), "x:_kombu.binding.q");
         assert_eq!(names.binding("q"), "q::q");

@@ -70,6 +70,8 @@ use crate::{
 
 /// Maximum time to wait for the exchange with the other workers before tasks are received.
 const MINGLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time-out for returning postponed messages at the end.
+const POSTPONED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time-out for sending the last events.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time-out for deleting the mailbox, which would otherwise receive commands until it expires.
@@ -163,6 +165,9 @@ impl Worker {
         let tasks = consume::consume(&shared).await;
         let result = shutdown::shutdown(&shared, tasks, grace).await;
         lease.stop().await;
+        if !matches!(result, Err(WorkerError::NotReturned(_))) {
+            shutdown::return_postponed(&shared, true, POSTPONED_TIMEOUT).await;
+        }
         background.shutdown().await;
         let flush = events::flush(&shared);
         best_effort("send the last task events", EVENT_TIMEOUT, flush).await;

@@ -88,7 +88,7 @@ impl Shared {
         self.concurrency.load(Ordering::Relaxed)
     }
 
-    /// Returns the maximum number of held messages, not counting deferred tasks.
+    /// Returns the maximum number of held messages, not counting tasks that wait for their `eta`.
     pub(super) fn prefetch(&self) -> usize {
         self.concurrency().saturating_mul(self.prefetch_multiplier)
     }

@@ -20,6 +20,7 @@ mod journal;
 mod kills;
 mod messages;
 mod mixed;
+mod postponed;
 mod process;
 mod python_sends;
 mod replace;

@@ -128,7 +128,18 @@ for line, priority in [('last', 9), ('third', 5), ('second', 4), ('first', 0)]:
     let lines = fixture.journal.until(4).await;
     assert_eq!(lines, ["first", "second", "third", "last"]);
     let worker = fixture.python_worker(&["--queues", "python"]).await;
-    client.run("from celery import chord").await;
+    client
+        .run("from celery import chord; later = add.apply_async([5, 5], countdown=8)")
+        .await;
+    eventually("the task waits on the server", async || {
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg("x:celeriac.later.x:celery");
+        exists
+            .query(&mut fixture.server.connection())
+            .unwrap()
+            .then_some(())
+    })
+    .await;
     let sends = [
         ("add.apply_async([2, 3], priority=4)", 5),
         (
@@ -146,18 +157,19 @@ for line, priority in [('last', 9), ('third', 5), ('second', 4), ('first', 0)]:
             json!(result)
         );
     }
-    let client = Client::new(fixture.broker.clone());
+    let sender = Client::new(fixture.broker.clone());
     let add = |queue: &str| Signature::new("add").arg(3).arg(4).priority(7).queue(queue);
-    let id = client.send(add("python")).await.unwrap();
-    assert_eq!(client.wait(id, PATIENCE).await.unwrap(), 7);
+    let id = sender.send(add("python")).await.unwrap();
+    assert_eq!(sender.wait(id, PATIENCE).await.unwrap(), 7);
     for queue in ["celery", "python"] {
         let mixed = chord(
             [add("celery"), add("python")],
             Signature::new("total").queue(queue),
         );
-        let result = client.apply(mixed).await.unwrap();
+        let result = sender.apply(mixed).await.unwrap();
         assert_eq!(result.wait(PATIENCE).await.unwrap(), 14);
     }
+    assert_eq!(client.run("later.get(timeout=20)").await, json!(10));
     fixture.assert_prefixes();
     worker.stop().await;
     rust.stop().await.unwrap();

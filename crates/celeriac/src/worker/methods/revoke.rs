@@ -103,7 +103,12 @@ pub(super) async fn revoke(shared: &Shared, order: Revoke) -> MethodResult {
             terminated.insert(entry.id.to_string());
         }
     }
+    let postponed: Vec<String> = elsewhere.iter().cloned().collect();
     store_revoked(shared, elsewhere).await;
+    // The worker that receives a postponed task settles it, before the revocation is forgotten.
+    if let Err(error) = shared.broker.recall(&postponed).await {
+        warn!(tasks = postponed.len(), %error, "failed to recall postponed tasks; they are revoked when they are due");
+    }
     info!(tasks = ids.len(), terminated = terminated.len(), "revoked tasks");
     if !terminate {
         let ids: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
