@@ -132,12 +132,11 @@ for line, priority in [('last', 9), ('third', 5), ('second', 4), ('first', 0)]:
         .run("from celery import chord; later = add.apply_async([5, 5], countdown=8)")
         .await;
     eventually("the task waits on the server", async || {
-        let mut exists = redis::cmd("EXISTS");
-        exists.arg("x:celeriac.later.x:celery");
-        exists
+        let exists: bool = redis::cmd("EXISTS")
+            .arg("x:celeriac.later.x:celery")
             .query(&mut fixture.server.connection())
-            .unwrap()
-            .then_some(())
+            .unwrap();
+        exists.then_some(())
     })
     .await;
     let sends = [
