@@ -159,7 +159,7 @@ impl Bus for RedisBroker {
     async fn stored_revoked(&self) -> Result<Vec<String>, BrokerError> {
         let oldest = self.server_time().await? - REVOKED_TTL.as_secs_f64();
         let range = (&self.names().revoked, oldest, "inf", "BYSCORE");
-        self.commands.command(commands::ZRANGE, range).await
+        self.commands.command(commands::STORED_REVOKED, range).await
     }
 
     async fn declare_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {

@@ -40,6 +40,7 @@ pub(super) const BINDINGS: Command = Command::new("PIPELINE", "SMEMBERS ?");
 pub(super) const BIND_QUEUE: Command = Command::new("PIPELINE", "SADD ? ?");
 pub(super) const DELETE_QUEUE: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
 pub(super) const ENQUEUE: Command = Command::new("PIPELINE", "LPUSH ? ?; EXPIRE ? ?");
+pub(super) const STORED_REVOKED: Command = Command::new("ZRANGE", "ZRANGE ? ? ? BYSCORE");
 pub(super) const STORE_REVOKED: Command = Command::new(
     "PIPELINE",
     "ZADD ? ? ?; ZREMRANGEBYSCORE ? ? ?; ZREMRANGEBYRANK ? ? ?; EXPIRE ? ?",
