@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::{
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, Publication},
     control::Control,
     exception::Exception,
     result::{ResultMeta, Status},
@@ -95,6 +95,21 @@ impl AsyncResult {
     #[must_use]
     pub fn as_tuple(&self) -> Value {
         self.tree.as_tuple()
+    }
+
+    /// Stores the structure of the result, from which [`Client::saved_result`](crate::Client::saved_result) and
+    /// Celery's `GroupResult.restore` create it in another process. For groups, whose ids alone do not tell their
+    /// members.
+    ///
+    /// # Errors
+    /// Returns an error if the broker does not confirm.
+    pub async fn save(&self) -> Result<(), BrokerError> {
+        let structure = json!({"result": self.as_tuple()});
+        let publication = Publication {
+            groups: vec![(self.tree.id.to_string(), structure)],
+            ..Publication::default()
+        };
+        self.broker.publish_together(&publication).await
     }
 
     /// Returns the state of the task; `None` if it has none yet, which Celery calls `PENDING`. A group has no state

@@ -269,6 +269,17 @@ impl Client {
         AsyncResult::new(self.broker(), ResultTree::task(id))
     }
 
+    /// Returns a handle to the results of a group that was stored with [`AsyncResult::save`] or Celery's
+    /// `GroupResult.save`; `None` if there is none.
+    ///
+    /// # Errors
+    /// Returns an error if the broker cannot be reached.
+    pub async fn saved_result(&self, id: &str) -> Result<Option<AsyncResult>, BrokerError> {
+        let saved = self.settings.broker.group(id).await?;
+        let tree = saved.and_then(|saved| ResultTree::from_tuple(saved.get("result")?));
+        Ok(tree.map(|tree| AsyncResult::new(self.broker(), tree)))
+    }
+
     /// Waits for the return value of a task.
     ///
     /// # Errors
@@ -333,11 +344,11 @@ impl Client {
     /// Returns the `task-sent` event of a message, if events are sent.
     fn sent(&self, message: &Message) -> Option<Event> {
         let clock = self.settings.events.as_ref()?.tick();
-        let queue = message.queue();
+        let info = &message.properties.delivery_info;
         let destination = [
-            ("queue", queue.into()),
-            ("exchange", "".into()),
-            ("routing_key", queue.into()),
+            ("queue", message.queue().into()),
+            ("exchange", info.exchange.as_str().into()),
+            ("routing_key", info.routing_key.as_str().into()),
         ];
         let id = ("uuid", message.headers.id.as_str().into());
         let details = iter::once(id)

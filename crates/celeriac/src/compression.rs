@@ -88,6 +88,19 @@ impl Compression {
         }
     }
 
+    /// Returns kombu's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Zlib => "zlib",
+            #[cfg(feature = "bzip2")]
+            Self::Bzip2 => "bzip2",
+            #[cfg(feature = "lzma")]
+            Self::Lzma => "lzma",
+            #[cfg(feature = "zstd")]
+            Self::Zstd => "zstd",
+        }
+    }
+
     pub(crate) fn compress(self, body: &[u8]) -> Vec<u8> {
         let mut compressed = Vec::new();
         let done = match self {
@@ -148,6 +161,16 @@ fn read(decoder: impl Read) -> io::Result<Vec<u8>> {
 /// Returns whether a stored result is compressed, from its first bytes.
 pub(crate) fn is_compressed(start: &[u8]) -> bool {
     start.starts_with(RESULT_MAGIC)
+}
+
+/// Returns a result of a task that has succeeded with Celery's compression. It names the method by kombu's name instead
+/// of the content type, by which the scripts that store results recognise a success.
+pub(crate) fn compressed_result(text: &[u8], method: Compression) -> Vec<u8> {
+    let mut compressed = RESULT_MAGIC.to_vec();
+    compressed.extend_from_slice(method.name().as_bytes());
+    compressed.push(0);
+    compressed.extend(method.compress(text));
+    compressed
 }
 
 /// Returns the stored result without Celery's compression.

@@ -19,6 +19,7 @@ use crate::{
     broker::{BrokerError, Publication},
     canvas::{Canvas, CanvasError},
     client::{ApplyError, Client, Parent},
+    data::Data,
     memory::MemoryBroker,
     message::Message,
     result::{ResultMeta, Status},
@@ -80,6 +81,7 @@ pub(crate) struct Request {
     parent: OnceLock<Arc<Parent>>,
     /// Whether states contain the call of the task.
     extended: bool,
+    data: Arc<Data>,
 }
 
 /// Owner of a received message.
@@ -101,13 +103,14 @@ impl fmt::Debug for Request {
 }
 
 impl Request {
-    pub(crate) fn new(raw: Arc<dyn RawMessage>, client: Client, extended: bool) -> Self {
+    pub(crate) fn new(raw: Arc<dyn RawMessage>, client: Client, extended: bool, data: Arc<Data>) -> Self {
         Self {
             raw,
             message: OnceLock::new(),
             client,
             parent: OnceLock::new(),
             extended,
+            data,
         }
     }
 
@@ -149,7 +152,7 @@ impl TaskContext {
         let client = Client::new(Arc::new(MemoryBroker::new(MAX_SENT_IN_TEST).without_waiting()));
         let message = client.message(task.into());
         let raw = message.encode().into_bytes();
-        let request = Request::new(Arc::new(raw), client, false);
+        let request = Request::new(Arc::new(raw), client, false, Arc::default());
         Self::new(&message, "celery@test", message.queue(), request)
     }
 
@@ -174,6 +177,29 @@ impl TaskContext {
     #[must_use]
     pub fn message(&self) -> &Message {
         self.request.message()
+    }
+
+    /// Returns the value of this type that the tasks of the worker share, such as a pool of connections; see
+    /// [`WorkerBuilder::data`](crate::WorkerBuilder::data).
+    ///
+    /// # Panics
+    /// Panics if the worker has no such value, which fails the task.
+    #[must_use]
+    pub fn data<T: Send + Sync + 'static>(&self) -> &T {
+        self.request.data.get()
+    }
+
+    /// Adds a shared value to the context of a unit test.
+    ///
+    /// # Panics
+    /// Panics if the context was cloned or belongs to a worker.
+    #[must_use]
+    pub fn with_data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        let request = Arc::get_mut(&mut self.request).expect("the context of a test is not shared yet");
+        Arc::get_mut(&mut request.data)
+            .expect("the context belongs to a test")
+            .add(value);
+        self
     }
 
     /// Returns a client that sends tasks on behalf of this one: they get its id as `parent_id`, its root, and

@@ -76,7 +76,7 @@ impl Event {
         }
     }
 
-    fn body(&self) -> Value {
+    pub(crate) fn body(&self) -> Value {
         let mut body = Map::with_capacity(self.fields.len() + 2);
         body.insert("hostname".to_owned(), json!(self.hostname));
         body.extend(self.fields.clone());
@@ -84,7 +84,7 @@ impl Event {
         Value::Object(body)
     }
 
-    fn read(body: Value) -> Option<Self> {
+    pub(crate) fn read(body: Value) -> Option<Self> {
         let Value::Object(mut fields) = body else {
             return None;
         };

@@ -53,7 +53,10 @@ mod client;
 mod compression;
 mod context;
 mod control;
+mod data;
 mod event;
+mod event_details;
+mod event_stream;
 mod exact_number;
 mod exception;
 mod failure_log;
@@ -81,6 +84,7 @@ mod task;
 mod task_error;
 mod task_id;
 mod time;
+mod typed;
 mod worker;
 
 pub use self::{
@@ -97,6 +101,8 @@ pub use self::{
     context::TaskContext,
     control::{Control, Reply},
     event::Event,
+    event_details::{EventDetails, TaskDescription, TaskFailure, WorkerStatus},
+    event_stream::EventStream,
     exact_number::{ExactNumber, NotExact},
     exception::Exception,
     memory::MemoryBroker,
@@ -115,9 +121,12 @@ pub use self::{
     task::{TaskOptions, TaskOutcome},
     task_error::TaskError,
     task_id::TaskId,
+    typed::{Decimal, PythonType, Typed},
     worker::{Worker, WorkerBuilder, WorkerError},
 };
 
+/// Time zones and dates of the public API.
+pub use jiff;
 /// Types of other crates that appear in this crate's public API.
 pub use {
     jiff::Timestamp,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    compression::decompressed_result,
+    compression::{Compression, compressed_result, decompressed_result},
     exception::Exception,
     json,
     message::{Headers, Message},
@@ -104,6 +104,9 @@ pub struct ResultMeta {
     pub call: Option<Box<TaskCall>>,
     /// Id of the task.
     pub task_id: TaskId,
+    /// Compression of the stored result, if the task succeeded.
+    #[serde(skip)]
+    pub(crate) compression: Option<Compression>,
 }
 
 /// Call of a task, which extended results contain.
@@ -187,6 +190,7 @@ impl From<FlatMeta> for ResultMeta {
             parent_id: flat.parent_id,
             call,
             task_id: flat.task_id,
+            compression: None,
         }
     }
 }
@@ -203,6 +207,7 @@ impl ResultMeta {
             parent_id: headers.parent_id.clone(),
             call: None,
             task_id: headers.id.clone(),
+            compression: None,
         }
     }
 
@@ -299,6 +304,16 @@ impl ResultMeta {
     #[must_use]
     pub fn encode(&self) -> String {
         json::to_string(self)
+    }
+
+    /// Returns the result as it is stored, which is compressed if that makes it shorter.
+    pub(crate) fn encode_stored(&self) -> Vec<u8> {
+        let text = self.encode().into_bytes();
+        let method = self.compression.filter(|_| self.status == Status::Success);
+        let compressed = method.map(|method| compressed_result(&text, method));
+        compressed
+            .filter(|compressed| compressed.len() < text.len())
+            .unwrap_or(text)
     }
 
     /// Decodes a result written by [`encode`](Self::encode) or by a Python worker; returns `None` if it is

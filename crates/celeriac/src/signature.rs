@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
+    broker::Exchange,
     canvas::{Canvas, Kind, Node, SendContext},
     compression::Compression,
     message::{COMPRESSION, MAX_RETRIES, Message, seconds},
@@ -62,6 +63,17 @@ impl Signature {
     /// Sets the destination queue.
     pub fn queue(self, queue: impl Into<String>) -> Self {
         self.option("queue", queue.into())
+    }
+
+    /// Sends the task to the queues that are bound to a named exchange with this routing key, instead of one queue.
+    /// Sending fails if there are none, except with a fan-out exchange.
+    ///
+    /// Celery's workers bind their `Broadcast` queues with the routing key `celery` by default. A Python worker that
+    /// sends a later task of a canvas takes every exchange for a direct one.
+    pub fn exchange(self, exchange: Exchange, routing_key: impl Into<String>) -> Self {
+        self.option("exchange", exchange.name())
+            .option("exchange_type", exchange.kind())
+            .option("routing_key", routing_key.into())
     }
 
     /// Sets the priority, from 0 (first, the default) to 9 (last); larger numbers count as 9.

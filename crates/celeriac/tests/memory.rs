@@ -4,7 +4,7 @@
 
 #[path = "support/canvas.rs"]
 mod canvas;
-#[path = "support/suite.rs"]
+#[path = "support/suite/mod.rs"]
 mod suite;
 mod support;
 

@@ -6,7 +6,7 @@
 mod canvas;
 #[path = "support/redis.rs"]
 mod server;
-#[path = "support/suite.rs"]
+#[path = "support/suite/mod.rs"]
 mod suite;
 mod support;
 

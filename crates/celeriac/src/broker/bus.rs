@@ -87,7 +87,7 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
         routing_pattern: &str,
     ) -> Result<BoxStream<'static, Vec<u8>>, BrokerError>;
 
-    /// Binds a queue to a named exchange, for Celery clients that send to the exchange. Repeat at least every hour.
+    /// Binds a queue to a named exchange, for clients that send to the exchange.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm. Repeating the call is harmless.
@@ -97,6 +97,36 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
         exchange: &Exchange,
         routing_key: &str,
     ) -> Result<(), BrokerError>;
+
+    /// Removes a binding that was made with [`bind_queue`](Self::bind_queue), and deletes the queue.
+    ///
+    /// # Errors
+    /// Returns an error if the broker does not confirm. Repeating the call is harmless.
+    async fn delete_queue(
+        &self,
+        queue: &str,
+        exchange: &Exchange,
+        routing_key: &str,
+    ) -> Result<(), BrokerError>;
+
+    /// Adds a message of a fan-out exchange to the queue of one worker.
+    ///
+    /// # Errors
+    /// Returns an error if the broker does not confirm. Repeating the call may add the message twice.
+    async fn enqueue_broadcast(&self, queue: &str, raw: &[u8]) -> Result<(), BrokerError>;
+
+    /// Stores ids of revoked tasks for workers that start later. Celery's `--statedb`. Ids are dropped after three
+    /// hours, and the oldest beyond 50,000.
+    ///
+    /// # Errors
+    /// Returns an error if the broker does not confirm.
+    async fn store_revoked(&self, ids: &[&str]) -> Result<(), BrokerError>;
+
+    /// Returns the stored ids of revoked tasks.
+    ///
+    /// # Errors
+    /// Returns an error if the broker cannot be reached.
+    async fn stored_revoked(&self) -> Result<Vec<String>, BrokerError>;
 
     /// Declares the mailbox of the worker `node` on this exchange. Repeat at least every hour.
     ///

@@ -15,6 +15,11 @@ impl DeliveryTag {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the worker instance in a tag of the Redis broker.
+    pub(crate) fn instance(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(instance, _)| instance)
+    }
 }
 
 impl fmt::Display for DeliveryTag {
@@ -42,6 +47,18 @@ impl Delivery {
     /// Returns a [`Poison`] if no worker could run the message.
     pub fn message(&self) -> Result<Message, Poison> {
         Message::decode(&self.raw)
+    }
+
+    /// Splits off a batch of at most `max` deliveries, which is complete after `bytes`.
+    pub(crate) fn split_batch(deliveries: &[Self], max: usize, bytes: usize) -> (&[Self], &[Self]) {
+        let mut size = 0;
+        let fits = |delivery: &&Self| {
+            let fits = size < bytes;
+            size += delivery.raw.len();
+            fits
+        };
+        let count = deliveries.iter().take(max).take_while(fits).count();
+        deliveries.split_at(count)
     }
 }
 

@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+pub(crate) use self::exchange::{Binding, log_dropped, queues};
 pub use self::{
     bus::{Bus, ReplyTo, ServerInfo},
     dead::{DeadLetter, DeadLetters, LetterFilter, RequeueError, RequeueReport, RequeuedMessage},
@@ -134,6 +135,47 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// # Errors
     /// Returns an error if the broker did not confirm.
     async fn restore(&self, delivery: &Delivery) -> Result<bool, BrokerError>;
+
+    /// Returns several messages to the heads of their queues, like [`restore`](Self::restore), in one round trip;
+    /// the last one ends up first. Returns the number of messages.
+    ///
+    /// # Errors
+    /// Returns an error if the broker did not confirm.
+    async fn restore_batch(&self, deliveries: &[Delivery]) -> Result<usize, BrokerError>;
+
+    /// Lets the broker keep deliveries until the `eta` of their messages. Then [`receive`](Self::receive)
+    /// returns them, with new tags, to any worker. Returns whether each is postponed; other workers have taken
+    /// over the others.
+    ///
+    /// # Errors
+    /// Returns an error if the broker did not confirm.
+    async fn postpone(&self, deliveries: &[(&Delivery, &Message)]) -> Result<Vec<bool>, BrokerError>;
+
+    /// Returns up to `max` postponed deliveries from the queues, those that are due next first. The number is
+    /// also limited by the size of the messages.
+    ///
+    /// # Errors
+    /// Returns an error if the broker cannot be reached.
+    async fn postponed(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError>;
+
+    /// Returns the postponed deliveries of these tasks.
+    ///
+    /// # Errors
+    /// Returns an error if the broker cannot be reached.
+    async fn postponed_tasks(&self, task_ids: &[String]) -> Result<Vec<Delivery>, BrokerError>;
+
+    /// Returns the postponed messages of these tasks to their queues immediately.
+    ///
+    /// # Errors
+    /// Returns an error if the broker did not confirm.
+    async fn recall(&self, task_ids: &[String]) -> Result<(), BrokerError>;
+
+    /// Returns all postponed messages to their queues, unless another worker is alive, and adds their number to
+    /// `returned`. With `is_leaving`, first ends the lease of this handle, which must not hold deliveries.
+    ///
+    /// # Errors
+    /// Returns an error if the broker did not confirm. The messages that are not returned stay postponed.
+    async fn return_postponed(&self, is_leaving: bool, returned: &mut usize) -> Result<(), BrokerError>;
 
     /// Moves a message that cannot be run to the dead-letter list.
     ///

@@ -44,6 +44,12 @@ pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the backend cannot be reached.
     async fn statuses(&self, ids: &[TaskId]) -> Result<Vec<Option<Status>>, BrokerError>;
 
+    /// Returns the stored structure of a group, or `None` if there is none.
+    ///
+    /// # Errors
+    /// Returns an error if the backend cannot be reached.
+    async fn group(&self, id: &str) -> Result<Option<Value>, BrokerError>;
+
     /// Deletes the results of several tasks, and the stored structures of groups with these ids.
     ///
     /// # Errors

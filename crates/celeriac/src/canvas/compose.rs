@@ -1,5 +1,7 @@
 //! Composition of canvases, and the check that Celery's workers will run them as intended.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 
@@ -7,6 +9,7 @@ use super::{
     node::{CanvasError, Kind, Node},
     replace::link,
 };
+use crate::message::seconds;
 
 /// One or more tasks that are not sent yet.
 ///
@@ -81,7 +84,20 @@ impl Canvas {
     /// Sets the queue of all its tasks that do not name one. Without a queue, a task goes to the default queue of
     /// the process that sends it, which for later tasks is a worker.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
-        self.0.set_queue(&queue.into());
+        self.0.set_default("queue", &Value::String(queue.into()));
+        self
+    }
+
+    /// Sets the priority of all its tasks that do not have one; see [`Signature::priority`](crate::Signature::priority).
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.0.set_default("priority", &priority.min(9).into());
+        self
+    }
+
+    /// Sets the minimum delay between sending and running the tasks that can run immediately: the first task of a
+    /// chain, all tasks of a group, and the header of a chord, as in Celery.
+    pub fn countdown(mut self, countdown: Duration) -> Self {
+        self.0.set("countdown", seconds(countdown));
         self
     }
 

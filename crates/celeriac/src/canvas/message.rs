@@ -122,7 +122,24 @@ impl<'a> SendContext<'a> {
             chord: take(options, "chord").unwrap_or_default(),
             extra: Map::new(),
         };
-        let queue = take_text(options, "queue").or_else(|| take_text(options, "routing_key"));
+        let exchange = take_text(options, "exchange").unwrap_or_default();
+        let is_fanout = take_text(options, "exchange_type").is_some_and(|kind| kind == "fanout");
+        let (queue, routing_key) = (take_text(options, "queue"), take_text(options, "routing_key"));
+        // As in Celery, an exchange without a routing key is the default exchange, unless it is a fan-out exchange.
+        let delivery_info = if exchange.is_empty() || routing_key.is_none() && !is_fanout {
+            let queue = queue.or(routing_key);
+            DeliveryInfo {
+                routing_key: queue.unwrap_or_else(|| self.route(&headers.task).to_owned()),
+                ..DeliveryInfo::default()
+            }
+        } else {
+            DeliveryInfo {
+                exchange,
+                routing_key: routing_key.unwrap_or_default(),
+                is_fanout,
+                ..DeliveryInfo::default()
+            }
+        };
         let properties = Properties {
             correlation_id: Some(id),
             reply_to: Some(take_text(options, "reply_to").unwrap_or_else(|| self.reply_to.to_owned())),
@@ -130,10 +147,7 @@ impl<'a> SendContext<'a> {
             expiration: headers
                 .expires
                 .map(|expires| time::milliseconds_until(expires, self.now).to_string()),
-            delivery_info: DeliveryInfo {
-                routing_key: queue.unwrap_or_else(|| self.route(&headers.task).to_owned()),
-                ..DeliveryInfo::default()
-            },
+            delivery_info,
             priority: integer(take(options, "priority"), "the priority")?.min(9) as u8,
             body_encoding: Some("base64".to_owned()),
             delivery_tag: system::tag().to_string(),

@@ -95,18 +95,21 @@ impl Node {
         self.options.insert(option.to_owned(), value.into());
     }
 
-    /// Sets the queue of all tasks that do not name one.
-    pub(crate) fn set_queue(&mut self, queue: &str) {
+    /// Sets an option of all tasks that do not have it.
+    pub(crate) fn set_default(&mut self, option: &str, value: &Value) {
         match &mut self.kind {
             Kind::Task => {
-                self.options.entry("queue").or_insert_with(|| queue.into());
+                self.options.entry(option).or_insert_with(|| value.clone());
             }
             Kind::Chain(tasks) | Kind::Group(tasks) => {
-                tasks.iter_mut().for_each(|task| task.set_queue(queue));
+                tasks.iter_mut().for_each(|task| task.set_default(option, value));
             }
             Kind::Chord(chord) => {
-                chord.header.iter_mut().for_each(|task| task.set_queue(queue));
-                chord.body.set_queue(queue);
+                chord
+                    .header
+                    .iter_mut()
+                    .for_each(|task| task.set_default(option, value));
+                chord.body.set_default(option, value);
             }
         }
     }

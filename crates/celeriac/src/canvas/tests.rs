@@ -245,7 +245,8 @@ fn a_canvas_sets_the_queue_of_tasks_that_name_none_and_links_its_last_task() {
     let canvas = chord([add(&[1]).queue("own"), add(&[2])], total())
         .then(add(&[3]))
         .on_success(add(&[4]).immutable())
-        .queue("q");
+        .queue("q")
+        .priority(5);
     let Kind::Chain(steps) = &canvas.0.kind else {
         panic!()
     };
@@ -256,5 +257,6 @@ fn a_canvas_sets_the_queue_of_tasks_that_name_none_and_links_its_last_task() {
     assert_eq!(queues, [Some("own"), Some("q")]);
     assert_eq!(chord.body.text("queue"), Some("q"));
     assert_eq!(steps[1].text("queue"), Some("q"));
+    assert_eq!(chord.body.options["priority"], 5);
     assert_eq!(steps[1].options["link"][0]["args"], json!([4]));
 }

@@ -49,7 +49,7 @@ const MAX_POLL_DELAY: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Control {
-    broker: Arc<dyn Broker>,
+    pub(crate) broker: Arc<dyn Broker>,
     clock: Arc<Clock>,
     timeout: Duration,
     limit: usize,

@@ -1,6 +1,7 @@
 //! [`ResultBackend`] of the in-process broker.
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use super::MemoryBroker;
 use crate::{
@@ -31,6 +32,10 @@ impl ResultBackend for MemoryBroker {
         let contents = self.contents.lock();
         let status = |id| contents.results.get(id).map(|meta| meta.status.clone());
         Ok(ids.iter().map(status).collect())
+    }
+
+    async fn group(&self, id: &str) -> Result<Option<Value>, BrokerError> {
+        Ok(self.contents.lock().chords.structure(id).cloned())
     }
 
     async fn forget(&self, ids: &[TaskId]) -> Result<(), BrokerError> {

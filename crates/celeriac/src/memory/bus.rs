@@ -11,7 +11,10 @@ use super::{
     MemoryBroker,
     channels::{LISTENER_BUFFER, Listener, MAX_REPLIES},
 };
-use crate::broker::{BrokerError, Bus, Exchange, ReplyTo, ServerInfo};
+use crate::{
+    broker::{BrokerError, Bus, Exchange, ReplyTo, ServerInfo},
+    message,
+};
 
 #[async_trait]
 impl Bus for MemoryBroker {
@@ -51,9 +54,53 @@ impl Bus for MemoryBroker {
         Ok(stream::unfold(broadcasts, next).boxed())
     }
 
-    async fn bind_queue(&self, _: &str, _: &Exchange, _: &str) -> Result<(), BrokerError> {
-        // Only this crate's clients use the broker, and they name queues.
+    async fn bind_queue(
+        &self,
+        queue: &str,
+        exchange: &Exchange,
+        routing_key: &str,
+    ) -> Result<(), BrokerError> {
+        let binding = exchange.binding(routing_key, queue);
+        let mut contents = self.contents.lock();
+        let bindings = contents.bindings.entry(exchange.name().to_owned()).or_default();
+        if !bindings.contains(&binding) {
+            bindings.push(binding);
+        }
         Ok(())
+    }
+
+    async fn delete_queue(
+        &self,
+        queue: &str,
+        exchange: &Exchange,
+        routing_key: &str,
+    ) -> Result<(), BrokerError> {
+        let binding = exchange.binding(routing_key, queue);
+        let mut contents = self.contents.lock();
+        if let Some(bindings) = contents.bindings.get_mut(exchange.name()) {
+            bindings.retain(|known| *known != binding);
+        }
+        contents.queues.remove(queue);
+        Ok(())
+    }
+
+    async fn enqueue_broadcast(&self, queue: &str, raw: &[u8]) -> Result<(), BrokerError> {
+        {
+            let mut contents = self.contents.lock();
+            contents.ensure_room(1)?;
+            contents.publish(queue, message::priority(raw), raw.to_vec());
+        }
+        self.arrived.notify_waiters();
+        Ok(())
+    }
+
+    async fn store_revoked(&self, _: &[&str]) -> Result<(), BrokerError> {
+        // Messages do not outlive the process either.
+        Ok(())
+    }
+
+    async fn stored_revoked(&self) -> Result<Vec<String>, BrokerError> {
+        Ok(Vec::new())
     }
 
     async fn declare_mailbox(&self, _: &str, _: &str) -> Result<(), BrokerError> {

@@ -52,6 +52,11 @@ impl Chords {
         }
     }
 
+    /// Returns the stored structure of a group.
+    pub(super) fn structure(&self, group: &str) -> Option<&Value> {
+        self.headers.get(group)?.structure.as_ref()
+    }
+
     fn header(&mut self, group: &str) -> &mut Header {
         self.headers.entry(group.to_owned()).or_insert_with(|| {
             self.order.push_back(group.to_owned());

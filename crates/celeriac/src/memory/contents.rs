@@ -2,18 +2,20 @@
 //! happen under one lock.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::chords::Chords;
 use crate::{
-    broker::{BrokerError, Delivery, DeliveryTag, Publication},
+    broker::{Binding, BrokerError, Delivery, DeliveryTag, Publication, queues},
     message::{Message, mark_redelivered},
     result::{ResultMeta, Status},
+    system,
     task_id::TaskId,
 };
 
@@ -25,6 +27,8 @@ pub(super) struct Contents {
     /// the front.
     pub queues: HashMap<String, [VecDeque<QueuedMessage>; 4]>,
     pub reserved: HashMap<DeliveryTag, Reserved>,
+    /// Postponed messages by the times at which their tasks are due, and by number.
+    pub later: BTreeMap<(Timestamp, u64), (TaskId, QueuedMessage)>,
     /// Deliveries acknowledged before their tasks started.
     pub acked_early: HashMap<DeliveryTag, Reserved>,
     /// Number of deliveries so far, from which tags are made.
@@ -37,6 +41,8 @@ pub(super) struct Contents {
     /// Last tick of each periodic task.
     pub ticks: HashMap<String, Vec<u8>>,
     pub chords: Chords,
+    /// Bindings of each exchange.
+    pub bindings: HashMap<String, Vec<Binding>>,
     /// Lengths of the publication logs.
     pub logs: HashMap<String, u64>,
 }
@@ -69,10 +75,23 @@ impl Contents {
     /// Returns an error unless there is room for `count` more messages.
     pub(super) fn ensure_room(&self, count: usize) -> Result<(), BrokerError> {
         let capacity = self.capacity;
-        if self.waiting() + self.reserved.len() + count > capacity {
+        if self.waiting() + self.reserved.len() + self.later.len() + count > capacity {
             return Err(BrokerError::Full { capacity });
         }
         Ok(())
+    }
+
+    /// Returns the queues of a message; none if its exchange is a fan-out exchange.
+    pub(super) fn queues_of(&self, message: &Message) -> Result<Vec<String>, BrokerError> {
+        let info = &message.properties.delivery_info;
+        if info.is_fanout {
+            return Ok(Vec::new());
+        }
+        if info.exchange.is_empty() {
+            return Ok(vec![message.queue().to_owned()]);
+        }
+        let bindings = self.bindings.get(&info.exchange).map_or(&[][..], Vec::as_slice);
+        Ok(queues(bindings, info)?.into_iter().map(str::to_owned).collect())
     }
 
     /// Returns the number of waiting messages in all queues.
@@ -105,7 +124,39 @@ impl Contents {
         self.queues.entry(queue.to_owned()).or_default()[priority_step].push_back(message);
     }
 
+    /// Postpones a delivery. Returns false if it is not reserved.
+    pub(super) fn postpone(&mut self, delivery: &Delivery, message: &Message) -> bool {
+        let Some(Reserved { message: held, .. }) = self.reserved.remove(&delivery.tag) else {
+            return false;
+        };
+        self.deliveries += 1;
+        let due = (message.headers.eta.unwrap_or_default(), self.deliveries);
+        self.later.insert(due, (message.headers.id.clone(), held));
+        true
+    }
+
+    /// Returns postponed messages to the heads of their queues, if they satisfy `wanted`. Returns their number.
+    pub(super) fn recall(&mut self, wanted: impl Fn(Timestamp, &TaskId) -> bool) -> usize {
+        let recalled = self.later.extract_if(.., |(due, _), (id, _)| wanted(*due, id));
+        let recalled: Vec<_> = recalled.map(|(_, (_, message))| message).collect();
+        let count = recalled.len();
+        // The first one must end up at the head.
+        for message in recalled.into_iter().rev() {
+            let lists = self.queues.entry(message.queue.clone()).or_default();
+            lists[message.priority_step].push_front(message);
+        }
+        count
+    }
+
     pub(super) fn take(&mut self, queues: &[String], max: usize) -> Vec<Delivery> {
+        let now = system::now();
+        if self
+            .later
+            .first_key_value()
+            .is_some_and(|((due, _), _)| *due <= now)
+        {
+            self.recall(|due, _| due <= now);
+        }
         let mut taken = Vec::new();
         for step in 0..4 {
             for queue in queues {

@@ -23,13 +23,14 @@ use tokio::{
 use self::contents::{Contents, Reserved};
 use crate::{
     broker::{
-        Broker, BrokerError, DeadLetter, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog,
-        Recovery, Renewal, Settlement, SettlementStatus, sealed::Sealed,
+        Broker, BrokerError, Bus, DeadLetter, Delivery, DeliveryTag, Depth, LogReply, Publication,
+        PublicationLog, Recovery, Renewal, Settlement, SettlementStatus, log_dropped, sealed::Sealed,
     },
     lock::Lock,
     log::warn,
     message::Message,
     result::ResultMeta,
+    task_id::TaskId,
 };
 
 /// Maximum time that `receive` waits for a message.
@@ -108,6 +109,32 @@ impl MemoryBroker {
         completion.await.map_err(|_| shutting_down())
     }
 
+    /// Broadcasts the messages of fan-out exchanges.
+    async fn broadcast_all(&self, messages: &[Message]) -> Result<(), BrokerError> {
+        for message in messages {
+            let info = &message.properties.delivery_info;
+            if info.is_fanout {
+                self.broadcast(&info.exchange, &info.routing_key, message.encode())
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn find_postponed(&self, wanted: impl Fn(&TaskId, &str) -> bool, max: usize) -> Vec<Delivery> {
+        let contents = self.contents.lock();
+        let found = contents
+            .later
+            .iter()
+            .filter(|(_, (id, message))| wanted(id, &message.queue));
+        let deliveries = found.map(|((_, number), (_, message))| Delivery {
+            tag: DeliveryTag(number.to_string()),
+            queue: message.queue.clone(),
+            raw: message.raw.clone(),
+        });
+        deliveries.take(max).collect()
+    }
+
     fn length_of(&self, log: &str) -> u64 {
         self.contents.lock().logs.get(log).copied().unwrap_or_default()
     }
@@ -140,9 +167,11 @@ impl Sealed for MemoryBroker {}
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn publish(&self, message: Message) -> Result<(), BrokerError> {
-        let raw = message.encode().into_bytes();
-        self.publish_raw(message.queue(), message.properties.priority, raw)
-            .await
+        self.publish_together(&Publication {
+            messages: vec![message],
+            ..Publication::default()
+        })
+        .await
     }
 
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
@@ -177,13 +206,19 @@ impl Broker for MemoryBroker {
         let mut completions = Vec::with_capacity(publication.messages.len());
         {
             let mut contents = self.contents.lock();
-            contents.ensure_room(publication.messages.len())?;
-            contents.begin_chords(publication);
+            let mut copies = Vec::with_capacity(publication.messages.len());
             for message in &publication.messages {
+                let queues = contents.queues_of(message)?;
+                copies.extend(queues.into_iter().map(|queue| (queue, message)));
+            }
+            contents.ensure_room(copies.len())?;
+            contents.begin_chords(publication);
+            for (queue, message) in copies {
                 let raw = message.encode().into_bytes();
-                completions.push(contents.publish(message.queue(), message.properties.priority, raw));
+                completions.push(contents.publish(&queue, message.properties.priority, raw));
             }
         }
+        self.broadcast_all(&publication.messages).await?;
         self.arrived.notify_waiters();
         if !self.waits {
             return Ok(());
@@ -214,11 +249,18 @@ impl Broker for MemoryBroker {
             contents.begin_chords(&settlement.publication);
             // The publisher is notified only after the messages that its message causes.
             for message in &settlement.publication.messages {
-                let finished = Arc::clone(&reserved.message.finished);
-                contents.follow(message.queue(), message, finished);
+                let queues = contents.queues_of(message).unwrap_or_else(|error| {
+                    log_dropped(message, &error);
+                    Vec::new()
+                });
+                for queue in queues {
+                    let finished = Arc::clone(&reserved.message.finished);
+                    contents.follow(&queue, message, finished);
+                }
             }
             reserved
         };
+        self.broadcast_all(&settlement.publication.messages).await?;
         self.stored.notify_waiters();
         self.arrived.notify_waiters();
         reserved.message.complete();
@@ -267,6 +309,43 @@ impl Broker for MemoryBroker {
             self.arrived.notify_waiters();
         }
         Ok(restored)
+    }
+
+    async fn restore_batch(&self, deliveries: &[Delivery]) -> Result<usize, BrokerError> {
+        let mut restored = 0;
+        for delivery in deliveries {
+            restored += usize::from(self.restore(delivery).await?);
+        }
+        Ok(restored)
+    }
+
+    async fn postpone(&self, deliveries: &[(&Delivery, &Message)]) -> Result<Vec<bool>, BrokerError> {
+        let mut contents = self.contents.lock();
+        let postponed = deliveries
+            .iter()
+            .map(|(delivery, message)| contents.postpone(delivery, message));
+        Ok(postponed.collect())
+    }
+
+    async fn postponed(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        Ok(self.find_postponed(|_, queue| queues.iter().any(|known| known == queue), max))
+    }
+
+    async fn postponed_tasks(&self, task_ids: &[String]) -> Result<Vec<Delivery>, BrokerError> {
+        Ok(self.find_postponed(|id, _| task_ids.iter().any(|wanted| *id == **wanted), usize::MAX))
+    }
+
+    async fn recall(&self, task_ids: &[String]) -> Result<(), BrokerError> {
+        let is_wanted = |id: &TaskId| task_ids.iter().any(|wanted| *id == **wanted);
+        self.contents.lock().recall(|_, id| is_wanted(id));
+        self.arrived.notify_waiters();
+        Ok(())
+    }
+
+    async fn return_postponed(&self, _: bool, returned: &mut usize) -> Result<(), BrokerError> {
+        // Another worker may be alive, and postpones them again.
+        *returned += self.contents.lock().recall(|_, _| true);
+        Ok(())
     }
 
     async fn bury(
@@ -345,7 +424,7 @@ impl Broker for MemoryBroker {
             .map_or(0, |lists| lists.iter().map(VecDeque::len).sum());
         Ok(Depth {
             waiting: waiting as u64,
-            unacked: contents.reserved.len() as u64,
+            unacked: (contents.reserved.len() + contents.later.len()) as u64,
         })
     }
 

@@ -34,9 +34,12 @@ impl Timetable for MemoryBroker {
                 return Ok(false);
             }
             if let Some(message) = message {
-                contents.ensure_room(1)?;
-                let raw = message.encode().into_bytes();
-                contents.publish(message.queue(), message.properties.priority, raw);
+                let queues = contents.queues_of(&message)?;
+                contents.ensure_room(queues.len())?;
+                for queue in queues {
+                    let raw = message.encode().into_bytes();
+                    contents.publish(&queue, message.properties.priority, raw);
+                }
             }
             contents.ticks.insert(entry.to_owned(), to.as_bytes().to_vec());
         }

@@ -91,10 +91,18 @@ impl Message {
         })
     }
 
-    /// Returns the name of the queue the message was sent to.
+    /// Returns the name of the queue the message was sent to, or its routing key if it was sent to an exchange.
     #[must_use]
     pub fn queue(&self) -> &str {
         &self.properties.delivery_info.routing_key
+    }
+
+    /// Sets the queue to which the message is sent.
+    pub(crate) fn set_queue(&mut self, queue: String) {
+        let info = &mut self.properties.delivery_info;
+        info.exchange.clear();
+        info.is_fanout = false;
+        info.routing_key = queue;
     }
 
     /// Returns whether a broker has returned the message to its queue after an earlier delivery.

@@ -46,6 +46,9 @@ pub struct DeliveryInfo {
     pub exchange: String,
     /// Routing key; the name of the queue when the exchange is the default one.
     pub routing_key: String,
+    /// Whether the exchange is a fan-out exchange. Known only to the sender.
+    #[serde(skip)]
+    pub(crate) is_fanout: bool,
     /// All other members, including `redelivered` after a restore.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -95,6 +98,7 @@ impl DeliveryInfo {
         Self {
             exchange: take("exchange").unwrap_or_default(),
             routing_key: take("routing_key").unwrap_or_default(),
+            is_fanout: false,
             extra: map,
         }
     }

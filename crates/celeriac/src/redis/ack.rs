@@ -7,7 +7,6 @@ use tokio::sync::oneshot;
 
 use super::{
     counter::Counter,
-    names,
     script::{Invocation, scripts},
     scripts::STORE,
     settling::{self, Settling, StoredResult},
@@ -111,10 +110,11 @@ impl Acks {
     /// Returns whether each delivery was held, and the number of the write.
     async fn send(writer: &Writer, acks: &[Ack]) -> Result<(Vec<bool>, Counter, u64), BrokerError> {
         let counter = writer.counter().await?;
+        let names = &writer.commands.names;
         let mut script = Invocation::new(&ACK);
         script
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
+            .key(&names.unacked_index)
+            .key(&names.unacked)
             .key(&*counter.key)
             .arg(&*counter.server)
             .arg(writer.seconds)
@@ -124,7 +124,7 @@ impl Acks {
         }
         for ack in acks {
             match &ack.result {
-                Some(result) => script.key(&result.key).arg(&result.text),
+                Some(result) => script.key(names.result(&result.id)).arg(&result.text),
                 None => script.arg(""),
             };
         }

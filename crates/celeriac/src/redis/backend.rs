@@ -5,12 +5,12 @@ use redis::pipe;
 use serde_json::Value;
 
 use super::{
-    RedisBroker, chord_scripts::PartRecord, commands, counter::Counter, names, script::Invocation, scripts,
-    settling::StoredResult, written::Write,
+    RedisBroker, chord_scripts::PartRecord, commands, counter::Counter, script::Invocation, scripts,
+    written::Write,
 };
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
-    compression::is_compressed,
+    compression::{decompressed_result, is_compressed},
     json,
     log::warn,
     result::{ResultMeta, Status},
@@ -21,18 +21,11 @@ use crate::{
 const STATUS_END: isize = 63;
 
 impl RedisBroker {
-    pub(super) fn stored(&self, meta: &ResultMeta) -> StoredResult {
-        StoredResult {
-            key: names::result(&meta.task_id),
-            text: meta.encode(),
-        }
-    }
-
     fn store_script(&self, meta: &ResultMeta) -> Invocation<'static> {
         let mut script = Invocation::new(&scripts::STORE_RESULT);
         script
-            .key(names::result(&meta.task_id))
-            .arg(meta.encode())
+            .key(self.names().result(&meta.task_id))
+            .arg(meta.encode_stored())
             .arg(self.result_seconds());
         script
     }
@@ -68,7 +61,10 @@ impl ResultBackend for RedisBroker {
         if let Some(results) = &self.results {
             return results.result(id).await;
         }
-        let raw: Option<Vec<u8>> = self.commands.command(commands::GET, names::result(id)).await?;
+        let raw: Option<Vec<u8>> = self
+            .commands
+            .command(commands::GET, self.names().result(id))
+            .await?;
         let read = raw.map(|raw| ResultMeta::read(&raw)).transpose();
         read.map_err(|cause| BrokerError::Unreadable { cause })
     }
@@ -82,7 +78,7 @@ impl ResultBackend for RedisBroker {
         }
         let mut pipeline = pipe();
         for id in ids {
-            pipeline.getrange(names::result(id), 0, STATUS_END);
+            pipeline.getrange(self.names().result(id), 0, STATUS_END);
         }
         let starts: Vec<Vec<u8>> = self.commands.pipeline(commands::STATUSES, &pipeline).await?;
         let mut statuses = Vec::with_capacity(ids.len());
@@ -96,6 +92,21 @@ impl ResultBackend for RedisBroker {
         Ok(statuses)
     }
 
+    async fn group(&self, id: &str) -> Result<Option<Value>, BrokerError> {
+        if let Some(results) = &self.results {
+            return results.group(id).await;
+        }
+        let key = self.names().group(id, "");
+        let raw: Option<Vec<u8>> = self.commands.command(commands::GET, key).await?;
+        let unreadable = |cause: String| BrokerError::Unreadable { cause };
+        raw.map(|raw| {
+            let text = decompressed_result(&raw).map_err(unreadable)?;
+            serde_json::from_slice(&text)
+                .map_err(|error| unreadable(format!("the group is not JSON: {error}")))
+        })
+        .transpose()
+    }
+
     async fn forget(&self, ids: &[TaskId]) -> Result<(), BrokerError> {
         if let Some(results) = &self.results {
             return results.forget(ids).await;
@@ -103,8 +114,8 @@ impl ResultBackend for RedisBroker {
         if ids.is_empty() {
             return Ok(());
         }
-        let mut keys: Vec<String> = ids.iter().map(|id| names::result(id)).collect();
-        keys.extend(ids.iter().map(|id| names::group(id, "")));
+        let mut keys: Vec<String> = ids.iter().map(|id| self.names().result(id)).collect();
+        keys.extend(ids.iter().map(|id| self.names().group(id, "")));
         self.commands.command(commands::DEL, keys).await
     }
 
@@ -122,11 +133,14 @@ impl ResultBackend for RedisBroker {
                 return Ok(ChordState::NotHeld);
             }
             let counter = results.writer.counter().await?;
-            let reply = results.commands.script(&record.script(&counter, true)).await?;
+            let reply = results
+                .commands
+                .script(&record.script(results.names(), &counter, true))
+                .await?;
             return Ok(chord_state(reply).0);
         }
         let is_held = |reply: &Vec<redis::Value>| reply.first() != Some(&redis::Value::Int(0));
-        let script = |counter: &Counter| record.script(counter, false);
+        let script = |counter: &Counter| record.script(self.names(), counter, false);
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         let (state, number) = chord_state(reply);
         if let Some(number) = number {

@@ -16,18 +16,24 @@ use redis::{
 use tokio::time::timeout;
 
 use super::{
-    RedisBroker, commands, names,
+    RedisBroker, commands,
     script::{Invocation, scripts},
 };
 use crate::{
     broker::{BrokerError, Bus, Exchange, ReplyTo, ServerInfo},
     log::debug,
+    message,
 };
 
 /// Lifetime of bindings in kombu 5.7.
 const BINDING_TTL: Duration = Duration::from_secs(3600);
 /// Time after the last reply at which a reply queue expires.
 const REPLIES_TTL: Duration = Duration::from_secs(60);
+/// Time after the last broadcast at which the queue of a worker that has died expires.
+const BROADCAST_TTL: Duration = Duration::from_secs(86_400);
+/// Time for which revoked ids are stored, and their maximum number, as in a worker's memory.
+const REVOKED_TTL: Duration = Duration::from_secs(3 * 3600);
+const MAX_REVOKED: isize = 50_000;
 /// Maximum number of replies taken in one step.
 const MAX_REPLIES: usize = 100;
 /// Idle time after which a subscription checks its connection.
@@ -58,7 +64,7 @@ impl Bus for RedisBroker {
     }
 
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError> {
-        let channel = names::channel(self.commands.endpoint.database(), exchange, routing_key);
+        let channel = self.channel(exchange, routing_key);
         self.commands.command(commands::PUBLISH, (channel, text)).await
     }
 
@@ -67,7 +73,7 @@ impl Bus for RedisBroker {
         exchange: &str,
         routing_pattern: &str,
     ) -> Result<BoxStream<'static, Vec<u8>>, BrokerError> {
-        let pattern = names::channel(self.commands.endpoint.database(), exchange, routing_pattern);
+        let pattern = self.channel(exchange, routing_pattern);
         let mut subscriber = self.commands.subscriber().await?;
         self.commands.confirmed(subscriber.psubscribe(pattern)).await?;
         let (sink, messages) = subscriber.split();
@@ -85,8 +91,75 @@ impl Bus for RedisBroker {
         exchange: &Exchange,
         routing_key: &str,
     ) -> Result<(), BrokerError> {
-        let member = names::pattern_binding(routing_key, &exchange.pattern(routing_key), queue);
-        self.add_binding(exchange.name(), member).await
+        // kombu 5.7 keeps the bindings of an exchange as long as one of them is permanent.
+        let names = self.names();
+        let member = names.binding_text(&exchange.binding(routing_key, queue));
+        let mut pipeline = pipe();
+        pipeline
+            .sadd(names.binding_key(exchange.name()), &member)
+            .ignore();
+        pipeline
+            .sadd(names.permanent_binding_key(exchange.name()), &member)
+            .ignore();
+        self.commands.pipeline(commands::BIND_QUEUE, &pipeline).await
+    }
+
+    async fn delete_queue(
+        &self,
+        queue: &str,
+        exchange: &Exchange,
+        routing_key: &str,
+    ) -> Result<(), BrokerError> {
+        let names = self.names();
+        let member = names.binding_text(&exchange.binding(routing_key, queue));
+        let mut pipeline = pipe();
+        pipeline
+            .srem(names.binding_key(exchange.name()), &member)
+            .ignore();
+        pipeline
+            .srem(names.permanent_binding_key(exchange.name()), &member)
+            .ignore();
+        // The binding of messages that were sent directly to the queue, such as retries.
+        pipeline.del(names.binding_key(queue)).ignore();
+        for list in names.lists(queue) {
+            pipeline.del(list).ignore();
+        }
+        self.commands.pipeline(commands::DELETE_QUEUE, &pipeline).await
+    }
+
+    async fn enqueue_broadcast(&self, queue: &str, raw: &[u8]) -> Result<(), BrokerError> {
+        let list = self.names().list(queue, message::priority(raw));
+        let mut pipeline = pipe();
+        pipeline.lpush(&list, raw).ignore();
+        pipeline
+            .cmd("EXPIRE")
+            .arg(&list)
+            .arg(BROADCAST_TTL.as_secs())
+            .ignore();
+        self.commands.pipeline(commands::ENQUEUE, &pipeline).await
+    }
+
+    async fn store_revoked(&self, ids: &[&str]) -> Result<(), BrokerError> {
+        let (key, now) = (&self.names().revoked, self.server_time().await?);
+        let entries: Vec<(f64, &str)> = ids.iter().map(|id| (now, *id)).collect();
+        let mut pipeline = pipe();
+        pipeline.zadd_multiple(key, &entries).ignore();
+        pipeline
+            .zrembyscore(key, "-inf", now - REVOKED_TTL.as_secs_f64())
+            .ignore();
+        pipeline.zremrangebyrank(key, 0, -MAX_REVOKED - 1).ignore();
+        pipeline
+            .cmd("EXPIRE")
+            .arg(key)
+            .arg(REVOKED_TTL.as_secs())
+            .ignore();
+        self.commands.pipeline(commands::STORE_REVOKED, &pipeline).await
+    }
+
+    async fn stored_revoked(&self) -> Result<Vec<String>, BrokerError> {
+        let oldest = self.server_time().await? - REVOKED_TTL.as_secs_f64();
+        let range = (&self.names().revoked, oldest, "inf", "BYSCORE");
+        self.commands.command(commands::STORED_REVOKED, range).await
     }
 
     async fn declare_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {
@@ -94,8 +167,8 @@ impl Bus for RedisBroker {
     }
 
     async fn remove_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {
-        let binding = names::exchange_binding("", &format!("{node}.{exchange}"));
-        let member = (names::binding_key(exchange), binding);
+        let binding = self.names().exchange_binding("", &format!("{node}.{exchange}"));
+        let member = (self.names().binding_key(exchange), binding);
         self.commands.command(commands::SREM, member).await
     }
 
@@ -107,16 +180,16 @@ impl Bus for RedisBroker {
         let queue = to.queue();
         let mut script = Invocation::new(&REPLY);
         script
-            .key(names::binding_key(&to.exchange))
-            .key(&queue)
-            .arg(names::exchange_binding(&to.routing_key, &queue))
+            .key(self.names().binding_key(&to.exchange))
+            .key(self.names().list(&queue, 0))
+            .arg(self.names().exchange_binding(&to.routing_key, &queue))
             .arg(text)
             .arg(REPLIES_TTL.as_secs());
         self.commands.script(&script).await
     }
 
     async fn take_replies(&self, to: &ReplyTo) -> Result<Vec<Vec<u8>>, BrokerError> {
-        let args = (to.queue(), MAX_REPLIES);
+        let args = (self.names().list(&to.queue(), 0), MAX_REPLIES);
         let replies: Option<Vec<Vec<u8>>> = self.commands.command(commands::RPOP, args).await?;
         Ok(replies.unwrap_or_default())
     }
@@ -124,16 +197,18 @@ impl Bus for RedisBroker {
     async fn close_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {
         let queue = to.queue();
         let mut pipeline = pipe();
-        let binding = names::exchange_binding(&to.routing_key, &queue);
-        pipeline.srem(names::binding_key(&to.exchange), binding).ignore();
-        pipeline.del(queue).ignore();
+        let binding = self.names().exchange_binding(&to.routing_key, &queue);
+        pipeline
+            .srem(self.names().binding_key(&to.exchange), binding)
+            .ignore();
+        pipeline.del(self.names().list(&queue, 0)).ignore();
         self.commands.pipeline(commands::CLOSE_REPLIES, &pipeline).await
     }
 }
 
 impl RedisBroker {
     async fn bind(&self, exchange: &str, routing_key: &str, queue: &str) -> Result<(), BrokerError> {
-        self.add_binding(exchange, names::exchange_binding(routing_key, queue))
+        self.add_binding(exchange, self.names().exchange_binding(routing_key, queue))
             .await
     }
 
@@ -141,8 +216,10 @@ impl RedisBroker {
         let now = self.server_time().await?;
         let deadline = ((now + BINDING_TTL.as_secs_f64()) * 1000.0) as u64;
         let mut pipeline = pipe();
-        pipeline.sadd(names::binding_key(exchange), binding).ignore();
-        let extended = (names::BINDING_DEADLINES, "GT", deadline, exchange);
+        pipeline
+            .sadd(self.names().binding_key(exchange), binding)
+            .ignore();
+        let extended = (&self.names().binding_deadlines, "GT", deadline, exchange);
         pipeline.cmd("ZADD").arg(extended).ignore();
         self.commands.pipeline(commands::BIND, &pipeline).await
     }

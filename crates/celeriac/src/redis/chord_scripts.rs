@@ -9,7 +9,7 @@
 
 use super::{
     counter::Counter,
-    names,
+    names::Names,
     script::{Invocation, scripts},
 };
 use crate::broker::{ChordPart, DeliveryTag};
@@ -48,13 +48,13 @@ impl PartRecord {
     }
 
     /// Returns the script that records the part if the delivery is held or, with `again`, even if it is not.
-    pub(super) fn script(&self, counter: &Counter, again: bool) -> Invocation<'static> {
+    pub(super) fn script(&self, names: &Names, counter: &Counter, again: bool) -> Invocation<'static> {
         let part = &self.part;
         let mut script = Invocation::new(&PART);
         script
-            .key(names::UNACKED)
-            .key(&[".j", ".t", ".s", ".d", ".c", ""].map(|suffix| names::group(&part.group, suffix)))
-            .key(names::acked_early(&self.tag))
+            .key(&names.unacked)
+            .key(&[".j", ".t", ".s", ".d", ".c", ""].map(|suffix| names.group(&part.group, suffix)))
+            .key(names.acked_early(&self.tag))
             .key(&*counter.key)
             .arg(self.tag.as_str())
             .arg(&self.text)
@@ -71,10 +71,10 @@ impl PartRecord {
 
 /// Returns the script that acknowledges a delivery before its task starts if the delivery is held or, with
 /// `again`, even if it is not.
-pub(super) fn begin(tag: &DeliveryTag, counter: &Counter, again: bool) -> Invocation<'static> {
-    let mut script = Invocation::on_delivery(&BEGIN, tag);
+pub(super) fn begin(names: &Names, tag: &DeliveryTag, counter: &Counter, again: bool) -> Invocation<'static> {
+    let mut script = Invocation::on_delivery(&BEGIN, names, tag);
     script
-        .key(names::acked_early(tag))
+        .key(names.acked_early(tag))
         .key(&*counter.key)
         .arg(ACKED_EARLY_SECONDS)
         .arg(&*counter.server)

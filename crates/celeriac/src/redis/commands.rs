@@ -18,7 +18,6 @@ single! {
     EVALSHA "EVALSHA ? ?",
     GET "GET ?",
     HGETALL "HGETALL ?",
-    HMGET "HMGET ? ?",
     LLEN "LLEN ?",
     LPUSH "LPUSH ? ?",
     LRANGE "LRANGE ? ? ?",
@@ -26,9 +25,9 @@ single! {
     PING "PING",
     PUBLISH "PUBLISH ? ?",
     RPOP "RPOP ? ?",
+    SMEMBERS "SMEMBERS ?",
     SREM "SREM ? ?",
     TIME "TIME",
-    ZRANGE "ZRANGE ? ? ?",
     ZRANGEBYSCORE "ZRANGEBYSCORE ? ? ? WITHSCORES LIMIT ? ?",
     ZREM "ZREM ? ?",
     ZREMRANGEBYSCORE "ZREMRANGEBYSCORE ? ? ?",
@@ -36,6 +35,15 @@ single! {
 
 pub(super) const PUBLISH_TOGETHER: Command =
     Command::new("MULTI", "MULTI; SETEX ? ? ?; SADD ? ?; LPUSH ? ?; EXEC");
+pub(super) const BINDINGS: Command = Command::new("PIPELINE", "SMEMBERS ?");
+pub(super) const BIND_QUEUE: Command = Command::new("PIPELINE", "SADD ? ?");
+pub(super) const DELETE_QUEUE: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
+pub(super) const ENQUEUE: Command = Command::new("PIPELINE", "LPUSH ? ?; EXPIRE ? ?");
+pub(super) const STORED_REVOKED: Command = Command::new("ZRANGE", "ZRANGE ? ? ? BYSCORE");
+pub(super) const STORE_REVOKED: Command = Command::new(
+    "PIPELINE",
+    "ZADD ? ? ?; ZREMRANGEBYSCORE ? ? ?; ZREMRANGEBYRANK ? ? ?; EXPIRE ? ?",
+);
 pub(super) const BIND: Command = Command::new("PIPELINE", "SADD ? ?; ZADD ? GT ? ?");
 pub(super) const CLOSE_REPLIES: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
 pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");
@@ -44,4 +52,5 @@ pub(super) const KEPT: Command = Command::new("PIPELINE", "ZSCORE ? ?; HGET ? ?"
 pub(super) const IS_HELD: Command = Command::new("PIPELINE", "HEXISTS ? ?; EXISTS ?");
 pub(super) const LAST_TICKS: Command = Command::new("PIPELINE", "TIME; HMGET ? ?");
 pub(super) const LEASES: Command = Command::new("PIPELINE", "TIME; ZRANGE ? ? ? REV WITHSCORES");
+pub(super) const POSTPONED: Command = Command::new("PIPELINE", "ZRANGE ? ? ? WITHSCORES");
 pub(super) const STATUSES: Command = Command::new("PIPELINE", "GETRANGE ? ? ?");

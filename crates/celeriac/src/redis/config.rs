@@ -18,6 +18,9 @@ pub(super) struct Bounds {
 /// Longest lifetime of results, about 100 years; Redis rejects times that it cannot represent.
 const MAX_RESULT_SECONDS: u64 = 100 * 365 * 86_400;
 
+/// Shortest lease.
+const MIN_LEASE: Duration = Duration::from_millis(60);
+
 /// Settings of a [`RedisBroker`](super::RedisBroker).
 ///
 /// ```
@@ -42,6 +45,10 @@ pub struct RedisConfig {
     pub(super) result_backend: Option<String>,
     pub(super) response_timeout: Duration,
     pub(super) dead_letter_capacity: usize,
+    pub(super) key_prefix: String,
+    pub(super) result_key_prefix: String,
+    pub(super) priority_steps: Vec<u8>,
+    pub(super) separator: String,
 }
 
 impl RedisConfig {
@@ -77,6 +84,10 @@ impl RedisConfig {
             result_backend: None,
             response_timeout: Duration::from_secs(5),
             dead_letter_capacity: 10_000,
+            key_prefix: String::new(),
+            result_key_prefix: String::new(),
+            priority_steps: vec![0, 3, 6, 9],
+            separator: "\u{6}\u{16}".to_owned(),
         }
     }
 
@@ -171,6 +182,60 @@ impl RedisConfig {
     pub fn dead_letter_capacity(mut self, capacity: usize) -> Self {
         self.dead_letter_capacity = capacity;
         self
+    }
+
+    /// Sets a prefix of all keys and channels except those of results; none by default. The `global_keyprefix` in
+    /// Celery's `broker_transport_options`.
+    ///
+    /// This and the following settings must be the same in all applications that share queues.
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.key_prefix = prefix.into();
+        self
+    }
+
+    /// Sets a prefix of the keys and channels of results; none by default. The `global_keyprefix` in Celery's
+    /// `result_backend_transport_options`. As in Celery, `_` is added to a prefix that ends with none of `:_-.`.
+    pub fn result_key_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.result_key_prefix = prefix.into();
+        self
+    }
+
+    /// Sets the lowest priority of each list of a queue, ascending; 0, 3, 6 and 9 by default. The
+    /// `priority_steps` in Celery's `broker_transport_options`.
+    pub fn priority_steps(mut self, steps: impl Into<Vec<u8>>) -> Self {
+        self.priority_steps = steps.into();
+        self
+    }
+
+    /// Sets the separator between a queue's name and its priority, the characters 6 and 22 by default. The `sep` in
+    /// Celery's `broker_transport_options`.
+    pub fn separator(mut self, separator: impl Into<String>) -> Self {
+        self.separator = separator.into();
+        self
+    }
+
+    /// Returns the prefix of the keys of results.
+    pub(super) fn result_prefix(&self) -> String {
+        let prefix = self.result_key_prefix.clone();
+        match prefix.chars().last() {
+            None | Some(':' | '_' | '-' | '.') => prefix,
+            Some(_) => prefix + "_",
+        }
+    }
+
+    /// Checks the settings that do not depend on the URL.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let interval = self.renewal_interval.unwrap_or_default();
+        if self.lease < MIN_LEASE || interval.saturating_mul(3) > self.lease {
+            return Err(ConfigError::Lease);
+        }
+        if self.priority_steps.is_empty() || !self.priority_steps.is_sorted_by(|one, next| one < next) {
+            return Err(ConfigError::PrioritySteps);
+        }
+        if self.separator.is_empty() {
+            return Err(ConfigError::Separator);
+        }
+        Ok(())
     }
 
     /// Returns the lifetime of results in whole seconds.

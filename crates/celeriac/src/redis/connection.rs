@@ -8,7 +8,14 @@
     reason = "commands are sent here, and each is reported to the observer"
 )]
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{
     AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ToRedisArgs, Value,
@@ -20,7 +27,7 @@ use super::{
     commands,
     endpoint::Endpoint,
     error_scope::{ErrorScope, connection_error},
-    names,
+    names::Names,
     outage::Outages,
     script::Invocation,
 };
@@ -36,6 +43,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Minimum lifetime of a connection whose loss resets the back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
+/// Maximum number of times that the response time-out is doubled.
+const MAX_PATIENCE: u32 = 4;
+
 /// Maximum number of times that a script is loaded again for one request.
 const MAX_SCRIPT_LOADS: usize = 20;
 
@@ -47,9 +57,12 @@ const PIPELINE_BUFFER: usize = 1024;
 
 pub(super) struct Connection {
     pub endpoint: Arc<Endpoint>,
+    pub names: Arc<Names>,
     outages: Arc<Outages>,
     pub observer: Arc<dyn Observer>,
     pub response_timeout: Duration,
+    /// Number of times that the response time-out of the next connection is doubled.
+    patience: AtomicU32,
     state: Lock<ConnectionState>,
     /// Locked while connecting: one caller connects and the others wait.
     connecting: tokio::sync::Mutex<()>,
@@ -78,15 +91,36 @@ pub(super) struct Live {
 }
 
 impl Connection {
-    pub(super) fn new(endpoint: Endpoint, response_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        names: Names,
+        response_timeout: Duration,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         Self {
             endpoint: Arc::new(endpoint),
+            names: Arc::new(names),
             outages: Arc::default(),
             observer,
             response_timeout,
+            patience: AtomicU32::new(0),
             state: Lock::default(),
             connecting: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Doubles the response time-out of the next connection, because the response may be long.
+    pub(super) fn be_more_patient(&self) {
+        let more = |patience| Some(MAX_PATIENCE.min(patience + 1));
+        // The closure never fails.
+        let _ = self
+            .patience
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// Resets the response time-out of the next connection.
+    pub(super) fn reset_patience(&self) {
+        self.patience.store(0, Ordering::Relaxed);
     }
 
     /// Creates another connection of the same broker handle.
@@ -98,9 +132,11 @@ impl Connection {
     pub(super) fn observer(&self, observer: Arc<dyn Observer>) -> Self {
         Self {
             endpoint: Arc::clone(&self.endpoint),
+            names: Arc::clone(&self.names),
             outages: Arc::clone(&self.outages),
             observer,
             response_timeout: self.response_timeout,
+            patience: AtomicU32::new(0),
             state: Lock::default(),
             connecting: tokio::sync::Mutex::default(),
         }
@@ -200,8 +236,8 @@ impl Connection {
         };
         let mut connection = live.connection;
         let mut denied = Vec::new();
-        for key in names::EXAMPLES {
-            let reply = cmd("TYPE").arg(key).exec_async(&mut connection).await;
+        for key in self.names.examples() {
+            let reply = cmd("TYPE").arg(&key).exec_async(&mut connection).await;
             if reply.is_err_and(|error| error.to_string().contains("key")) {
                 denied.push(key);
             }
@@ -279,7 +315,9 @@ impl Connection {
     async fn connect(&self) -> Result<(MultiplexedConnection, Arc<str>), String> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(self.response_timeout))
+            .set_response_timeout(Some(
+                self.response_timeout * (1 << self.patience.load(Ordering::Relaxed)),
+            ))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
         let mut connection = self.endpoint.connect(&config).await?;
         // Servers also accept connections while they load their data, and as replicas.

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use super::{RedisBroker, commands, names, restore::Judged, script::Invocation, scripts};
+use super::{RedisBroker, commands, destination::Destination, restore::Judged, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, DeadLetter, DeadLetters, DeliveryTag, RequeuedMessage},
     log::warn,
@@ -23,9 +23,9 @@ impl RedisBroker {
         judged: Option<&Judged>,
     ) -> Result<bool, BrokerError> {
         let capacity = self.config.dead_letter_capacity;
-        let mut script = Invocation::on_delivery(&scripts::BURY, tag);
+        let mut script = Invocation::on_delivery(&scripts::BURY, self.names(), tag);
         script
-            .key(names::DEAD)
+            .key(&self.names().dead)
             .arg(DeadLetter::encode(queue, raw, reason))
             .arg(capacity.max(1));
         if let Some(judged) = judged {
@@ -51,13 +51,13 @@ impl DeadLetters for RedisBroker {
         // Counted from the end, where the oldest letter is.
         let last = i64::try_from(offset).unwrap_or(i64::MAX - 1) + 1;
         let first = last.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX) - 1);
-        let range = (names::DEAD, -first, -last);
+        let range = (&self.names().dead, -first, -last);
         let entries: Vec<Vec<u8>> = self.commands.command(commands::LRANGE, range).await?;
         Ok(entries.into_iter().rev().map(DeadLetter::decode).collect())
     }
 
     async fn dead_letter_count(&self) -> Result<u64, BrokerError> {
-        self.commands.command(commands::LLEN, names::DEAD).await
+        self.commands.command(commands::LLEN, &self.names().dead).await
     }
 
     async fn take_dead_letter(
@@ -66,9 +66,13 @@ impl DeadLetters for RedisBroker {
         revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError> {
         let mut script = Invocation::new(&scripts::TAKE_DEAD);
-        script.key(names::DEAD).arg(&letter.entry);
+        script.key(&self.names().dead).arg(&letter.entry);
         if let Some(RequeuedMessage { queue, priority, raw }) = revived {
-            script.message(queue, *priority, raw);
+            let destination = Destination::Queue {
+                queue: queue.clone(),
+                priority: *priority,
+            };
+            script.message(self.names(), &destination, raw);
         }
         self.commands.script(&script).await
     }

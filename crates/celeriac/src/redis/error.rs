@@ -21,6 +21,12 @@ pub enum ConfigError {
     /// The lease is shorter than 60 milliseconds, or shorter than three renewal intervals.
     #[error("the lease must last at least 60 ms and at least three times the interval between its renewals")]
     Lease,
+    /// The list of priority steps is empty or not ascending.
+    #[error("the priority steps must be at least one number, in ascending order")]
+    PrioritySteps,
+    /// The separator is empty.
+    #[error("the separator of a queue's name and its priority must not be empty")]
+    Separator,
     /// A certificate or key file cannot be read, or is not PEM.
     #[error(
         "a certificate or key file for Redis (ssl_ca_certs, ssl_certfile, ssl_keyfile) is missing or not PEM"

@@ -15,10 +15,12 @@ mod config;
 mod connection;
 mod counter;
 mod dead;
+mod destination;
 mod endpoint;
 mod error;
 mod error_scope;
 mod judge;
+mod later;
 mod lease;
 mod names;
 mod outage;
@@ -27,6 +29,7 @@ mod publish;
 mod receive;
 mod reserve;
 mod restore;
+mod routes;
 mod schedule;
 mod script;
 mod scripts;
@@ -49,8 +52,19 @@ use redis::{FromRedisValue, pipe};
 use tokio::sync::Mutex;
 
 use self::{
-    ack::Acks, bindings::Bindings, connection::Connection, counter::Counter, endpoint::Endpoint,
-    lease::Lease, script::Invocation, settling::Settling, tags::Tags, watch::Watch, writer::Writer,
+    ack::Acks,
+    bindings::Bindings,
+    connection::Connection,
+    counter::Counter,
+    destination::Destination,
+    endpoint::Endpoint,
+    lease::Lease,
+    names::Names,
+    script::Invocation,
+    settling::{Settling, StoredResult},
+    tags::Tags,
+    watch::Watch,
+    writer::Writer,
     written::Write,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
@@ -66,9 +80,6 @@ use crate::{
     system,
 };
 
-/// Shortest lease.
-const MIN_LEASE: Duration = Duration::from_millis(60);
-
 /// Celery's message broker and result backend in one Redis database.
 pub struct RedisBroker {
     config: RedisConfig,
@@ -81,6 +92,8 @@ pub struct RedisBroker {
     /// Locked while a receive is in progress: the next free tag is known only after the reply to the previous
     /// script.
     tags: Mutex<Tags>,
+    /// Number of messages of the last receive that were postponed.
+    postponed: AtomicUsize,
     /// Rotates the order of the queues, because a full queue would starve the others.
     rotation: AtomicUsize,
     /// Name of this handle in delivery tags and leases.
@@ -106,20 +119,20 @@ impl RedisBroker {
     /// # Errors
     /// Returns an error if the configuration is invalid.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
-        let interval = config.renewal_interval.unwrap_or_default();
-        if config.lease < MIN_LEASE || interval.saturating_mul(3) > config.lease {
-            return Err(ConfigError::Lease);
-        }
+        config.check()?;
         let results = match &config.result_backend {
             Some(url) => Some(Arc::new(Self::new(RedisConfig {
                 url: url.clone(),
                 result_backend: None,
+                key_prefix: config.result_prefix(),
                 ..config.clone()
             })?)),
             None => None,
         };
         let endpoint = Endpoint::new(&config)?;
-        let commands = Connection::new(endpoint, config.response_timeout, Arc::new(NoopObserver));
+        let names = Names::new(&config);
+        let observer = Arc::new(NoopObserver);
+        let commands = Connection::new(endpoint, names, config.response_timeout, observer);
         Ok(Self::with_commands(config, Arc::new(commands), results))
     }
 
@@ -133,11 +146,12 @@ impl RedisBroker {
         Self {
             receiving: commands.another(),
             tags: Mutex::default(),
+            postponed: AtomicUsize::new(0),
             rotation: AtomicUsize::new(0),
             watch: Watch::new(Arc::clone(&commands)),
             writer: Writer {
                 commands: Arc::clone(&commands),
-                key: names::writes(&instance).into(),
+                key: commands.names.writes(&instance).into(),
                 lease: Arc::clone(&lease),
                 written: Arc::default(),
                 seconds: config.result_seconds(),
@@ -183,6 +197,17 @@ impl RedisBroker {
         Ok((reply, counter))
     }
 
+    /// Returns the names of keys and channels.
+    fn names(&self) -> &Names {
+        &self.commands.names
+    }
+
+    /// Returns the channel of a fan-out exchange.
+    fn channel(&self, exchange: &str, routing_key: &str) -> String {
+        let database = self.commands.endpoint.database();
+        self.names().channel(database, exchange, routing_key)
+    }
+
     /// Returns a settlement that only acknowledges a delivery.
     fn settling(&self, delivery: &Delivery) -> Settling {
         let message = settling::message_id(&delivery.raw);
@@ -191,7 +216,7 @@ impl RedisBroker {
 
     /// Writes a settlement if the delivery is held, and remembers it. Returns the reply of the script.
     async fn write_settling(&self, delivery: &Delivery, settling: Settling) -> Result<i64, BrokerError> {
-        let script = |counter: &Counter| settling.script(counter, None);
+        let script = |counter: &Counter| settling.script(self.names(), counter, None);
         let is_held = |reply: &i64| *reply != settling::NOT_HELD;
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         if let Ok(number) = u64::try_from(reply) {
@@ -226,7 +251,7 @@ impl Broker for RedisBroker {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let keys: Vec<String> = ids.iter().map(|id| names::publication_log(id)).collect();
+        let keys: Vec<String> = ids.iter().map(|id| self.names().publication_log(id)).collect();
         let lengths: Vec<Option<u64>> = self.commands.command(commands::MGET, keys).await?;
         Ok(lengths.into_iter().map(Option::unwrap_or_default).collect())
     }
@@ -237,15 +262,24 @@ impl Broker for RedisBroker {
         match &self.results {
             Some(results) if settling::has_groups(publication) => results.publish_groups(publication).await?,
             Some(_) => {}
-            None => settling::add_groups(&mut pipeline, publication, self.result_seconds()),
+            None => settling::add_groups(&mut pipeline, self.names(), publication, self.result_seconds()),
         }
+        let (names, routes) = (self.names(), self.routes(&publication.messages).await?);
         for message in &publication.messages {
-            let queue = message.queue();
-            let list = names::list(queue, message.properties.priority);
-            pipeline
-                .sadd(names::binding_key(queue), names::binding(queue))
-                .ignore();
-            pipeline.lpush(list, message.encode()).ignore();
+            for destination in self.destinations(&routes, message)? {
+                match destination {
+                    Destination::Queue { queue, priority } => {
+                        let binding = names.binding(&queue);
+                        pipeline.sadd(names.binding_key(&queue), binding).ignore();
+                        pipeline
+                            .lpush(names.list(&queue, priority), message.encode())
+                            .ignore();
+                    }
+                    Destination::Fanout { channel, .. } => {
+                        pipeline.publish(channel, message.encode()).ignore();
+                    }
+                }
+            }
         }
         self.commands
             .pipeline(commands::PUBLISH_TOGETHER, &pipeline)
@@ -253,7 +287,7 @@ impl Broker for RedisBroker {
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let script = |counter: &Counter| chord_scripts::begin(&delivery.tag, counter, false);
+        let script = |counter: &Counter| chord_scripts::begin(self.names(), &delivery.tag, counter, false);
         let is_held = |reply: &i64| *reply != settling::NOT_HELD;
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         let Ok(number) = u64::try_from(reply) else {
@@ -277,7 +311,7 @@ impl Broker for RedisBroker {
         let mut settling = settling.chords(&settlement.chords, &settlement.failed_chords);
         settling.add_results(settlement);
         settling.add_groups(&settlement.publication);
-        settling.add_messages(&settlement.publication);
+        self.add_messages(&mut settling, &settlement.publication).await?;
         Ok(match self.write_settling(delivery, settling).await? {
             settling::NOT_HELD => SettlementStatus::NotHeld,
             settling::CHORD_TAKEN => SettlementStatus::ChordTaken,
@@ -295,7 +329,7 @@ impl Broker for RedisBroker {
             return Ok(stored.await? && self.ack(delivery, None).await?);
         }
         let ack = || {
-            let stored = result.map(|meta| self.stored(meta));
+            let stored = result.map(StoredResult::new);
             self.acks.ack(&self.writer, delivery, stored)
         };
         if ack().await? {
@@ -319,7 +353,11 @@ impl Broker for RedisBroker {
         if let Some(meta) = result {
             settling.add_result(meta, true);
         }
-        settling.add_message(&delivery.queue, message.properties.priority, message.encode());
+        let destination = Destination::Queue {
+            queue: delivery.queue.clone(),
+            priority: message.properties.priority,
+        };
+        settling.add_message(destination, message.encode());
         Ok(self.write_settling(delivery, settling).await? != settling::NOT_HELD)
     }
 
@@ -330,14 +368,58 @@ impl Broker for RedisBroker {
             return Ok(true);
         };
         let script = |_: &Counter| {
-            let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
+            let mut script = Invocation::on_delivery(&scripts::RESTORE, self.names(), &delivery.tag);
             script
-                .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
+                .key(
+                    self.names()
+                        .list(&delivery.queue, message::priority(&delivery.raw)),
+                )
                 .arg(&message);
             script
         };
         let (restored, _) = self.run_settling(delivery, script, |held| *held).await?;
         Ok(restored)
+    }
+
+    async fn restore_batch(&self, deliveries: &[Delivery]) -> Result<usize, BrokerError> {
+        let mut script = Invocation::new(&scripts::RESTORE_BATCH);
+        script.key(&self.names().unacked_index).key(&self.names().unacked);
+        for Delivery { tag, queue, raw } in deliveries {
+            // No delivery has an empty tag; a message that is not a JSON object is moved to the dead-letter list
+            // below.
+            let message = mark_redelivered(raw);
+            script
+                .key(self.names().list(queue, message::priority(raw)))
+                .arg(if message.is_some() { tag.as_str() } else { "" })
+                .arg(message.unwrap_or_default());
+        }
+        let held: Vec<bool> = self.commands.script(&script).await?;
+        let mut restored = held.iter().filter(|held| **held).count();
+        // The server may have lost the others.
+        for (delivery, _) in deliveries.iter().zip(held).filter(|(_, held)| !held) {
+            restored += usize::from(self.restore(delivery).await?);
+        }
+        Ok(restored)
+    }
+
+    async fn postpone(&self, deliveries: &[(&Delivery, &Message)]) -> Result<Vec<bool>, BrokerError> {
+        self.postpone_all(deliveries).await
+    }
+
+    async fn postponed(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        self.next_postponed(queues, max).await
+    }
+
+    async fn postponed_tasks(&self, task_ids: &[String]) -> Result<Vec<Delivery>, BrokerError> {
+        self.postponed_of(task_ids).await
+    }
+
+    async fn recall(&self, task_ids: &[String]) -> Result<(), BrokerError> {
+        self.recall_tasks(task_ids).await
+    }
+
+    async fn return_postponed(&self, is_leaving: bool, returned: &mut usize) -> Result<(), BrokerError> {
+        self.return_all_postponed(is_leaving, returned).await
     }
 
     async fn bury(
@@ -413,10 +495,10 @@ impl Broker for RedisBroker {
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
         let mut pipeline = pipe();
-        for step in names::STEPS {
-            pipeline.cmd("LLEN").arg(names::list(queue, step));
+        for list in self.names().lists(queue) {
+            pipeline.cmd("LLEN").arg(list);
         }
-        pipeline.cmd("HLEN").arg(names::UNACKED);
+        pipeline.cmd("HLEN").arg(&self.names().unacked);
         let mut lengths: Vec<u64> = self.commands.pipeline(commands::DEPTH, &pipeline).await?;
         let unacked = lengths.pop().unwrap_or_default();
         Ok(Depth {
@@ -427,8 +509,8 @@ impl Broker for RedisBroker {
 
     async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError> {
         let mut pipeline = pipe();
-        for step in names::STEPS {
-            pipeline.cmd("LINDEX").arg(names::list(queue, step)).arg(-1);
+        for list in self.names().lists(queue) {
+            pipeline.cmd("LINDEX").arg(list).arg(-1);
         }
         let heads: Vec<Option<Vec<u8>>> = self.commands.pipeline(commands::HEADS, &pipeline).await?;
         Ok(heads.into_iter().flatten().collect())

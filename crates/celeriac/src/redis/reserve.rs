@@ -6,6 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     pin::pin,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use futures_util::{StreamExt, stream};
@@ -31,6 +32,13 @@ use crate::{
 const REWRITES: usize = 64;
 /// Maximum number of deliveries that one script reserves.
 const RESERVE_BATCH: usize = 200;
+/// Number of bytes after which a script reserves no more deliveries, and a request reads no more of them.
+const BATCH_BYTES: usize = 1 << 20;
+/// Maximum number of deliveries searched for that a worker has settled, and bounds of the times of their last
+/// renewals: age, and seconds in the future, in case the clock was changed.
+const MAX_SETTLED: usize = 1_000_000;
+const MAX_AGE: Duration = Duration::from_secs(86_400);
+const MAX_AHEAD: f64 = 600.0;
 /// Maximum number of deliveries that one script renews; more would block the server for long.
 const RENEW_BATCH: usize = 1000;
 
@@ -49,8 +57,8 @@ impl RedisBroker {
         loop {
             let mut script = Invocation::new(&RENEW);
             script
-                .key(names::LEASES)
-                .key(names::UNACKED_INDEX)
+                .key(&self.names().leases)
+                .key(&self.names().unacked_index)
                 .key(&*counter.key)
                 .arg(&self.instance)
                 .arg(self.config.lease.as_secs_f64())
@@ -107,7 +115,10 @@ impl RedisBroker {
         let before = self.lease.confirmed();
         let (known, confirmed) = before.unwrap_or_else(|| (Arc::clone(&counter.server), 0));
         let mut pipeline = pipe();
-        pipeline.cmd("ZSCORE").arg(names::LEASES).arg(&self.instance);
+        pipeline
+            .cmd("ZSCORE")
+            .arg(&self.names().leases)
+            .arg(&self.instance);
         pipeline.cmd("HGET").arg(&*counter.key).arg(&*known);
         let (lease, kept): (Option<f64>, Option<u64>) =
             self.commands.pipeline(commands::KEPT, &pipeline).await?;
@@ -164,7 +175,7 @@ impl RedisBroker {
             return Err(error);
         }
         for tag in acknowledged {
-            let script = chord_scripts::begin(tag, &counter, true);
+            let script = chord_scripts::begin(self.names(), tag, &counter, true);
             self.commands.script::<i64>(&script).await?;
         }
         self.restore_settled(deliveries).await?;
@@ -182,39 +193,29 @@ impl RedisBroker {
     async fn restore_settled(&self, held: &[Delivery]) -> Result<(), BrokerError> {
         let held: HashSet<&str> = held.iter().map(|delivery| delivery.tag.as_str()).collect();
         let known = self.tag(self.lease.known_tags.load(Ordering::Acquire)).0;
-        let mut settled = Vec::new();
-        for page in 0..restore::MAX_PAGES {
-            let range = (
-                names::UNACKED_INDEX,
-                page * restore::PAGE,
-                (page + 1) * restore::PAGE - 1,
-            );
-            let tags: Vec<String> = self.commands.command(commands::ZRANGE, range).await?;
-            let full = tags.len() == restore::PAGE;
-            let is_own = |tag: &str| tag.split_once('/').is_some_and(|(name, _)| name == self.instance);
-            // Tags of one instance have the same length, so they are ordered by number.
-            let mut own = tags;
-            own.retain(|tag| is_own(tag) && *tag < known && !held.contains(tag.as_str()));
-            settled.append(&mut own);
-            if !full {
-                break;
+        let now = self.server_time().await?;
+        let searched = self.config.visibility_timeout.min(MAX_AGE).as_secs_f64();
+        let mut settled = self
+            .reserved_by(&[&self.instance], now - searched, now + MAX_AHEAD, MAX_SETTLED)
+            .await?;
+        // Tags of one instance have the same length, so they are ordered by number.
+        settled.retain(|tag| tag.0 < known && !held.contains(tag.as_str()));
+        let mut done = 0;
+        while done < settled.len() {
+            let rest = &settled[done..];
+            let part = self.reservations(&self.commands, rest, BATCH_BYTES).await?;
+            for (tag, reservation) in rest.iter().zip(part) {
+                done += 1;
+                let Some((raw, queue)) = reservation.as_deref().and_then(restore::reserved) else {
+                    continue;
+                };
+                let Some(message) = mark_redelivered(&raw) else {
+                    continue;
+                };
+                let mut script = Invocation::on_delivery(&scripts::RESTORE, self.names(), tag);
+                script.key(self.names().list(&queue, priority(&raw))).arg(message);
+                self.commands.script::<i64>(&script).await?;
             }
-        }
-        if settled.is_empty() {
-            return Ok(());
-        }
-        let args = (names::UNACKED, &settled);
-        let reservations: Vec<Option<Vec<u8>>> = self.commands.command(commands::HMGET, args).await?;
-        for (tag, reservation) in settled.into_iter().zip(reservations) {
-            let Some((raw, queue)) = reservation.as_deref().and_then(restore::reserved) else {
-                continue;
-            };
-            let Some(message) = mark_redelivered(&raw) else {
-                continue;
-            };
-            let mut script = Invocation::on_delivery(&scripts::RESTORE, &DeliveryTag(tag));
-            script.key(names::list(&queue, priority(&raw))).arg(message);
-            self.commands.script::<i64>(&script).await?;
         }
         Ok(())
     }
@@ -228,11 +229,14 @@ impl RedisBroker {
     ) -> Result<Rewritten, BrokerError> {
         let number = match &*entry.write {
             Write::Settling(settling) => {
-                let script = settling.script(counter, Some(received));
+                let script = settling.script(self.names(), counter, Some(received));
                 self.commands.script(&script).await?
             }
             Write::Part(part) => {
-                let reply: Vec<redis::Value> = self.commands.script(&part.script(counter, true)).await?;
+                let reply: Vec<redis::Value> = self
+                    .commands
+                    .script(&part.script(self.names(), counter, true))
+                    .await?;
                 match reply.get(1) {
                     Some(redis::Value::Int(number)) => *number,
                     _ => 0,
@@ -251,13 +255,14 @@ impl RedisBroker {
         counter: &Counter,
     ) -> Result<(usize, u64), BrokerError> {
         let mut reserved = 0;
-        let mut batches = deliveries.chunks(RESERVE_BATCH);
-        let mut batch = batches.next().unwrap_or_default();
+        let mut rest = deliveries;
         loop {
+            let (batch, next) = Delivery::split_batch(rest, RESERVE_BATCH, BATCH_BYTES);
+            rest = next;
             let mut script = Invocation::new(&RESERVE);
             script
-                .key(names::UNACKED_INDEX)
-                .key(names::UNACKED)
+                .key(&self.names().unacked_index)
+                .key(&self.names().unacked)
                 .key(&*counter.key)
                 .arg(&*counter.server);
             for delivery in batch {
@@ -268,9 +273,8 @@ impl RedisBroker {
             }
             let (new, number): (usize, u64) = self.commands.script(&script).await?;
             reserved += new;
-            match batches.next() {
-                Some(next) => batch = next,
-                None => return Ok((reserved, number)),
+            if rest.is_empty() {
+                return Ok((reserved, number));
             }
         }
     }

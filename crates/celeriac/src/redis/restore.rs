@@ -14,7 +14,13 @@ use redis::pipe;
 use serde_json::{Value, value::RawValue};
 use tokio::time::Instant;
 
-use super::{RedisBroker, commands, judge::Observation, names, script::Invocation, scripts};
+use super::{
+    RedisBroker, commands,
+    judge::Observation,
+    names,
+    script::{Invocation, scripts},
+    scripts,
+};
 use crate::{
     broker::{BrokerError, DeliveryTag, ResultBackend},
     exception::Exception,
@@ -31,9 +37,12 @@ const BATCH: usize = 1000;
 const MAX_LEASES: usize = 1000;
 const MAX_ALL_LEASES: usize = 10_000;
 const FULL_PASS: u64 = 16;
-/// Page size of the search for deliveries of dead workers, and the maximum number of pages.
-pub(super) const PAGE: usize = 10_000;
-pub(super) const MAX_PAGES: usize = 100;
+/// Number of bytes after which a request reads no more reservations.
+const READ_BYTES: usize = 1 << 20;
+/// Time before the last renewal of a dead worker's lease in which its deliveries were reserved or renewed, besides
+/// several leases; and the time after it, in case the clock was changed.
+const SEARCHED_SECONDS: f64 = 600.0;
+const MAX_SEARCHED_LEASE: Duration = Duration::from_secs(3600);
 /// Maximum number of consecutive passes; the remaining deliveries wait for the next call.
 const MAX_PASSES: usize = 20;
 /// Time after which an expired lease is deleted.
@@ -50,7 +59,7 @@ pub(super) struct Candidate {
 /// A score that shows that a worker is dead: of its lease, or of one delivery.
 #[derive(Clone)]
 pub(super) struct Judged {
-    pub set: &'static str,
+    pub set: String,
     pub member: String,
     pub score: f64,
 }
@@ -78,28 +87,35 @@ impl RedisBroker {
     /// deliveries examined.
     async fn restore_batch(&self, restored: &mut usize) -> Result<usize, BrokerError> {
         let (dead, now) = self.dead_workers().await?;
-        let mut candidates = self.overdue(now).await?;
+        let candidates = self.overdue(now).await?;
+        let (postponed, mut candidates): (Vec<_>, Vec<_>) = candidates
+            .into_iter()
+            .partition(|delivery| delivery.tag.as_str().starts_with(names::LATER));
+        let postponed: Vec<DeliveryTag> = postponed.into_iter().map(|delivery| delivery.tag).collect();
+        self.recall_tags(&postponed).await?;
         candidates.extend(self.orphans(&dead).await?);
-        if candidates.is_empty() {
-            return Ok(0);
-        }
-        let tags: Vec<&str> = candidates.iter().map(|delivery| delivery.tag.as_str()).collect();
-        let args = (names::UNACKED, tags);
-        let reservations: Vec<Option<Vec<u8>>> = self.commands.command(commands::HMGET, args).await?;
         // Latest first: each message is put at the head of its list, where the oldest must end up.
-        for (delivery, reservation) in candidates.iter().zip(reservations).rev() {
-            match reservation {
-                Some(reservation) => {
-                    *restored += usize::from(self.restore_one(delivery, &reservation).await?);
-                }
-                // The delivery was settled in the meantime, or its index entry has no message.
-                None => {
-                    let entry = (names::UNACKED_INDEX, delivery.tag.as_str());
-                    self.commands.command::<()>(commands::ZREM, entry).await?;
+        candidates.reverse();
+        let tags: Vec<DeliveryTag> = candidates.iter().map(|delivery| delivery.tag.clone()).collect();
+        let mut done = 0;
+        while done < tags.len() {
+            let rest = &tags[done..];
+            let reservations = self.reservations(&self.commands, rest, READ_BYTES).await?;
+            for (delivery, reservation) in candidates[done..].iter().zip(reservations) {
+                done += 1;
+                match reservation {
+                    Some(reservation) => {
+                        *restored += usize::from(self.restore_one(delivery, &reservation).await?);
+                    }
+                    // The delivery was settled in the meantime, or its index entry has no message.
+                    None => {
+                        let entry = (&self.names().unacked_index, delivery.tag.as_str());
+                        self.commands.command::<()>(commands::ZREM, entry).await?;
+                    }
                 }
             }
         }
-        Ok(candidates.len())
+        Ok(candidates.len() + postponed.len())
     }
 
     /// Observes the leases. Returns the dead workers, without those whose deliveries have all been restored,
@@ -112,7 +128,7 @@ impl RedisBroker {
         pipeline.cmd("TIME");
         pipeline
             .cmd("ZRANGE")
-            .arg((names::LEASES, 0, last, "REV", "WITHSCORES"));
+            .arg((&self.names().leases, 0, last, "REV", "WITHSCORES"));
         let sent = Instant::now();
         let (time, leases): ((f64, f64), Vec<(String, f64)>) =
             self.commands.pipeline(commands::LEASES, &pipeline).await?;
@@ -142,11 +158,12 @@ impl RedisBroker {
     }
 
     /// Returns deliveries that were not renewed within the visibility timeout. Those of Celeriac workers must
-    /// also have been seen unchanged by this handle, in case the server's clock was changed.
+    /// also have been seen unchanged by this handle, in case the server's clock was changed. Includes postponed
+    /// deliveries that are due and that no worker has taken.
     async fn overdue(&self, now: f64) -> Result<Vec<Candidate>, BrokerError> {
         let cutoff = now - self.config.visibility_timeout.as_secs_f64();
         let overdue = (
-            names::UNACKED_INDEX,
+            &self.names().unacked_index,
             "-inf",
             cutoff,
             "WITHSCORES",
@@ -166,12 +183,12 @@ impl RedisBroker {
         let round = self.lease.observations.load(Ordering::Relaxed);
         let required = self.config.lease.min(self.config.visibility_timeout);
         let candidates = tags.into_iter().filter(|(tag, score)| {
-            let is_own_format = tag.contains('/');
-            !is_own_format || judge.observe(tag, *score, observation, round) >= required
+            let is_postponed = tag.starts_with(names::LATER);
+            is_postponed || !tag.contains('/') || judge.observe(tag, *score, observation, round) >= required
         });
         let candidates = candidates.map(|(tag, score)| Candidate {
             judged: Judged {
-                set: names::UNACKED_INDEX,
+                set: self.names().unacked_index.clone(),
                 member: tag.clone(),
                 score,
             },
@@ -185,42 +202,49 @@ impl RedisBroker {
         if dead.is_empty() {
             return Ok(Vec::new());
         }
+        let mut by_time: Vec<(&String, &f64)> = dead.iter().collect();
+        by_time.sort_by(|one, other| one.1.total_cmp(other.1));
         let mut orphans: Vec<Candidate> = Vec::new();
-        let mut complete = false;
-        // Oldest first. A page may contain only deliveries of Python workers, which have no leases.
-        for page in 0..MAX_PAGES {
-            let oldest = (names::UNACKED_INDEX, page * PAGE, (page + 1) * PAGE - 1);
-            let tags: Vec<String> = self.commands.command(commands::ZRANGE, oldest).await?;
-            let full = tags.len() == PAGE;
-            orphans.extend(tags.into_iter().filter_map(|tag| {
-                let (instance, _) = tag.split_once('/')?;
-                let (member, score) = dead.get_key_value(instance)?;
-                let judged = Judged {
-                    set: names::LEASES,
-                    member: member.clone(),
-                    score: *score,
-                };
-                Some(Candidate {
-                    tag: DeliveryTag(tag),
-                    judged,
-                })
-            }));
-            complete = !full;
-            if complete || orphans.len() >= BATCH {
+        // Workers that died at about the same time share a search.
+        for group in by_time.chunk_by(|one, other| other.1 - one.1 < SEARCHED_SECONDS) {
+            let (Some((_, first)), Some((_, last))) = (group.first(), group.last()) else {
+                continue;
+            };
+            let instances: Vec<&str> = group.iter().map(|(instance, _)| instance.as_str()).collect();
+            let leases = instances
+                .iter()
+                .map(|instance| names::lease_of(instance).unwrap_or(UNKNOWN_LEASE));
+            let lease = leases.max().unwrap_or_default().min(MAX_SEARCHED_LEASE);
+            let from = *first - SEARCHED_SECONDS - 8.0 * lease.as_secs_f64();
+            let max = BATCH - orphans.len();
+            let tags = self
+                .reserved_by(&instances, from, *last + SEARCHED_SECONDS, max)
+                .await?;
+            let complete = tags.len() < max;
+            for (instance, score) in group {
+                let of_instance = tags
+                    .iter()
+                    .filter(|tag| tag.instance() == Some(instance.as_str()));
+                let found = of_instance.map(|tag| Candidate {
+                    tag: tag.clone(),
+                    judged: Judged {
+                        set: self.names().leases.clone(),
+                        member: (*instance).clone(),
+                        score: **score,
+                    },
+                });
+                let before = orphans.len();
+                orphans.extend(found);
+                if complete && orphans.len() == before {
+                    self.lease.judge.lock().set_restored(instance);
+                }
+            }
+            if !complete {
                 break;
             }
         }
-        if complete {
-            let mut judge = self.lease.judge.lock();
-            for instance in dead.keys() {
-                if !orphans.iter().any(|orphan| orphan.judged.member == *instance) {
-                    judge.set_restored(instance);
-                }
-            }
-        }
-        orphans.truncate(BATCH);
         let forgotten = (
-            names::LEASES,
+            &self.names().leases,
             "-inf",
             self.server_time().await? - FORGET_LEASE_SECONDS,
         );
@@ -228,6 +252,28 @@ impl RedisBroker {
             .command::<()>(commands::ZREMRANGEBYSCORE, forgotten)
             .await?;
         Ok(orphans)
+    }
+
+    /// Returns up to `max` deliveries that these instances have reserved or renewed between two times, oldest
+    /// first.
+    ///
+    /// The search skips postponed deliveries, of which there may be millions.
+    pub(super) async fn reserved_by(
+        &self,
+        instances: &[&str],
+        from: f64,
+        to: f64,
+        max: usize,
+    ) -> Result<Vec<DeliveryTag>, BrokerError> {
+        let mut script = Invocation::new(&RESERVED_BY);
+        script
+            .key(&self.names().unacked_index)
+            .arg(from)
+            .arg(to)
+            .arg(max)
+            .arg(instances);
+        let tags: Vec<String> = self.commands.script(&script).await?;
+        Ok(tags.into_iter().map(DeliveryTag).collect())
     }
 
     /// Restores or buries a message. Returns whether it was restored.
@@ -238,8 +284,10 @@ impl RedisBroker {
         });
         let (raw, queue, reason) = match &message {
             Some((raw, queue, marked, times)) if *times < self.config.delivery_limit => {
-                let mut script = Invocation::on_delivery(&scripts::RESTORE, &delivery.tag);
-                script.key(names::list(queue, message::priority(raw))).arg(marked);
+                let mut script = Invocation::on_delivery(&scripts::RESTORE, self.names(), &delivery.tag);
+                script
+                    .key(self.names().list(queue, message::priority(raw)))
+                    .arg(marked);
                 delivery.judged.add_to(script.arg(""));
                 return Ok(self.commands.script::<i64>(&script).await? == 1);
             }
@@ -267,10 +315,32 @@ impl RedisBroker {
     }
 }
 
+scripts! {
+    /// Finds deliveries of instances by their scores. The scores of postponed deliveries are multiples of 10
+    /// plus 0.5, and no other delivery of this crate has such a score.
+    ///
+    /// KEYS: unacked_index. ARGV: lowest and highest score, maximum number, instances.
+    RESERVED_BY = r"
+local wanted, found = {}, {}
+for i = 4, #ARGV do wanted[ARGV[i]] = true end
+local max = tonumber(ARGV[3])
+for tens = math.floor(ARGV[1] / 10), math.ceil(ARGV[2] / 10) do
+    local from, to = string.format('(%.1f', tens * 10 - 9.5), string.format('(%.1f', tens * 10 + 0.5)
+    for _, tag in ipairs(redis.call('ZRANGE', KEYS[1], from, to, 'BYSCORE')) do
+        if wanted[string.match(tag, '^[^/]+')] then
+            if #found == max then return found end
+            found[#found + 1] = tag
+        end
+    end
+end
+return found
+";
+}
+
 impl Judged {
     /// Adds the condition of [`scripts::RESTORE`] and [`scripts::BURY`] that the score is unchanged.
     pub(super) fn add_to(&self, script: &mut Invocation<'_>) {
-        script.key(self.set).arg(&self.member).arg(self.score);
+        script.key(&self.set).arg(&self.member).arg(self.score);
     }
 }
 

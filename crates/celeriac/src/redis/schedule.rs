@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use redis::pipe;
 
-use super::{RedisBroker, commands, names, script::Invocation, scripts};
+use super::{RedisBroker, commands, script::Invocation, scripts};
 use crate::{
     broker::{BrokerError, LastTicks, Timetable},
     message::Message,
@@ -16,7 +16,7 @@ impl Timetable for RedisBroker {
     async fn last_ticks(&self, entries: &[String]) -> Result<LastTicks, BrokerError> {
         let mut pipeline = pipe();
         pipeline.cmd("TIME");
-        pipeline.cmd("HMGET").arg(names::SCHEDULE).arg(entries);
+        pipeline.cmd("HMGET").arg(&self.names().schedule).arg(entries);
         let ((seconds, microseconds), ticks): ((i64, i32), Vec<Option<Vec<u8>>>) =
             self.commands.pipeline(commands::LAST_TICKS, &pipeline).await?;
         let now = Timestamp::new(seconds, microseconds.saturating_mul(1000));
@@ -35,12 +35,16 @@ impl Timetable for RedisBroker {
     ) -> Result<bool, BrokerError> {
         let mut script = Invocation::new(&scripts::ADVANCE);
         script
-            .key(names::SCHEDULE)
+            .key(&self.names().schedule)
             .arg(entry)
             .arg(from.unwrap_or_default())
             .arg(to);
-        if let Some(message) = message {
-            script.message(message.queue(), message.properties.priority, message.encode());
+        let message = message.as_slice();
+        let routes = self.routes(message).await?;
+        for message in message {
+            for destination in self.destinations(&routes, message)? {
+                script.message(self.names(), &destination, message.encode());
+            }
         }
         self.commands.script(&script).await
     }

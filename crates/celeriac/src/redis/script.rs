@@ -2,7 +2,7 @@
 
 use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation, ToRedisArgs, aio::MultiplexedConnection};
 
-use super::names;
+use super::{destination::Destination, names::Names};
 use crate::broker::DeliveryTag;
 
 /// Defines scripts that are hashed on first use.
@@ -32,11 +32,11 @@ impl<'a> Invocation<'a> {
 
     /// Creates an invocation on a delivery: the first keys are unacked_index and unacked, the first argument
     /// is the tag.
-    pub(super) fn on_delivery(script: &'a Script, tag: &DeliveryTag) -> Self {
+    pub(super) fn on_delivery(script: &'a Script, names: &Names, tag: &DeliveryTag) -> Self {
         let mut invocation = Self::new(script);
         invocation
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
+            .key(&names.unacked_index)
+            .key(&names.unacked)
             .arg(tag.as_str());
         invocation
     }
@@ -51,13 +51,26 @@ impl<'a> Invocation<'a> {
         self
     }
 
-    /// Adds the keys and arguments of a message to publish: its queue's binding and its list; the binding's
-    /// member and the message.
-    pub(super) fn message(&mut self, queue: &str, priority: u8, raw: impl ToRedisArgs) -> &mut Self {
-        self.key(names::binding_key(queue))
-            .key(names::list(queue, priority))
-            .arg(names::binding(queue))
-            .arg(raw)
+    /// Adds the keys and arguments of a message to publish, for the function of [`SEND`](super::scripts::SEND):
+    /// its queue's binding and its list; the binding's member and the message. For a fan-out exchange, both keys are
+    /// its binding, and the channel replaces the member.
+    pub(super) fn message(
+        &mut self,
+        names: &Names,
+        destination: &Destination,
+        raw: impl ToRedisArgs,
+    ) -> &mut Self {
+        match destination {
+            Destination::Queue { queue, priority } => self
+                .key(names.binding_key(queue))
+                .key(names.list(queue, *priority))
+                .arg(names.binding(queue)),
+            Destination::Fanout { exchange, channel } => {
+                let binding = names.binding_key(exchange);
+                self.key(&binding).key(&binding).arg(channel)
+            }
+        }
+        .arg(raw)
     }
 
     /// Runs the script by its hash; loads it first if the server does not know it.

@@ -6,25 +6,62 @@
 use super::script::scripts;
 
 scripts! {
-    /// Pops messages from the lists in order and reserves them.
+    /// Reserves postponed messages that are due and messages from the lists, in the order of the lists.
     ///
-    /// KEYS: unacked_index, unacked, leases, writes, then the lists. ARGV: maximum number of messages,
-    /// instance, first tag number, lease seconds, identity of the server, then for each list the tail of its
-    /// reservations. Returns the index of each message's list (from 1), the messages, whether the lease was
-    /// added, and the number of the write. A message that is clearly not JSON is reserved as a JSON string: a
-    /// Python worker that restores it must be able to parse the reservation.
-    RECEIVE = r"
-local limit = tonumber(ARGV[1])
+    /// KEYS: unacked_index, unacked, leases, writes, then the lists, then the postponed tags of each list.
+    /// ARGV: maximum number of messages, instance, first tag number, lease seconds, identity of the server,
+    /// bytes after which no more messages are taken, the time, the number of messages to pop at once, the maximum
+    /// number including messages whose `eta` is at least the next argument (a time in Celery's format, or an empty
+    /// string), then for each list the tail of its reservations. Returns the index of each message's list (from 1; negative for
+    /// a postponed message, which is returned as its reservation), the messages, whether the lease was added,
+    /// and the number of the write. A message that is clearly not JSON is reserved as a JSON string: a Python
+    /// worker that restores it must be able to parse the reservation.
+    RECEIVE = r#"
+local limit, bytes, chunk = tonumber(ARGV[1]), tonumber(ARGV[6]), tonumber(ARGV[8])
+local most, later_from = tonumber(ARGV[9]), ARGV[10]
+local lists = (#KEYS - 4) / 2
 local sources, messages = {}, {}
-for i = 5, #KEYS do
-    local room = limit - #messages
-    if room <= 0 then break end
-    local taken = redis.call('RPOP', KEYS[i], room)
-    if taken then
-        for _, message in ipairs(taken) do
-            sources[#sources + 1] = i - 4
-            messages[#messages + 1] = message
+local any_later = redis.call('EXISTS', unpack(KEYS, 5 + lists)) > 0
+for i = 1, lists do
+    if any_later and #messages < limit and bytes > 0 then
+        local later = KEYS[4 + lists + i]
+        local due = redis.call('ZRANGE', later, '-inf', ARGV[7], 'BYSCORE', 'LIMIT', 0, limit - #messages)
+        local taken = 0
+        while taken < #due and bytes > 0 do
+            taken = taken + 1
+            local reservation = redis.call('HGET', KEYS[2], due[taken])
+            if reservation then
+                bytes = bytes - #reservation
+                sources[#sources + 1] = -i
+                messages[#messages + 1] = reservation
+            end
         end
+        if taken > 0 then
+            redis.call('ZREM', later, unpack(due, 1, taken))
+            redis.call('ZREM', KEYS[1], unpack(due, 1, taken))
+            redis.call('HDEL', KEYS[2], unpack(due, 1, taken))
+        end
+    end
+    while #messages < limit and bytes > 0 do
+        local room = math.min(limit - #messages, chunk)
+        local taken = redis.call('RPOP', KEYS[4 + i], room)
+        if not taken then break end
+        for j, message in ipairs(taken) do
+            if bytes <= 0 then
+                for k = #taken, j, -1 do redis.call('RPUSH', KEYS[4 + i], taken[k]) end
+                break
+            end
+            bytes = bytes - #message
+            sources[#sources + 1] = i
+            messages[#messages + 1] = message
+            if later_from ~= '' and limit < most then
+                local _, last = string.find(message, '"eta": "', 1, true)
+                if last and string.sub(message, last + 1, last + #later_from) >= later_from then
+                    limit = limit + 1
+                end
+            end
+        end
+        if #taken < room then break end
     end
 end
 if #messages == 0 then return {sources, messages, 0, 0} end
@@ -35,18 +72,22 @@ local index, reservations = {}, {}
 local first = tonumber(ARGV[3])
 for i, message in ipairs(messages) do
     local tag = ARGV[2] .. '/' .. string.format('%012d', first + i - 1)
-    local body = message
-    if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end
     index[#index + 1] = score
     index[#index + 1] = tag
     reservations[#reservations + 1] = tag
-    reservations[#reservations + 1] = '[' .. body .. ARGV[5 + sources[i]]
+    if sources[i] < 0 then
+        reservations[#reservations + 1] = message
+    else
+        local body = message
+        if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end
+        reservations[#reservations + 1] = '[' .. body .. ARGV[10 + sources[i]]
+    end
 end
 redis.call('ZADD', KEYS[1], unpack(index))
 redis.call('HSET', KEYS[2], unpack(reservations))
 local added = redis.call('ZADD', KEYS[3], string.format('%.6f', now + tonumber(ARGV[4])), ARGV[2])
 return {sources, messages, added, redis.call('HINCRBY', KEYS[4], ARGV[5], 1)}
-";
+"#;
 
     /// Returns a message to the head of its list, if the delivery is still held and, for another worker's
     /// delivery, the score by which the worker was judged to be dead is unchanged.
@@ -59,6 +100,21 @@ if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
 redis.call('RPUSH', KEYS[3], ARGV[2])
 return 1
 "].concat();
+
+    /// Returns messages to the heads of their lists, if their deliveries are still held.
+    ///
+    /// KEYS: unacked_index, unacked, then for each delivery its list. ARGV: for each delivery its tag and its
+    /// message. Returns whether each was held.
+    RESTORE_BATCH = r"
+local held = {}
+for i = 3, #KEYS do
+    local tag = ARGV[i * 2 - 5]
+    redis.call('ZREM', KEYS[1], tag)
+    held[i - 2] = redis.call('HDEL', KEYS[2], tag)
+    if held[i - 2] == 1 then redis.call('RPUSH', KEYS[i], ARGV[i * 2 - 4]) end
+end
+return held
+";
 
     /// Moves a message to the dead-letter list, under the conditions of [`RESTORE`].
     ///
@@ -111,17 +167,14 @@ return 1
     /// Advances the last tick of a periodic task and publishes its message, unless another scheduler has
     /// already done so.
     ///
-    /// KEYS: schedule; with a message also binding, list. ARGV: entry, expected last tick or an empty string
-    /// for none, new last tick; with a message also binding's member, message.
-    ADVANCE = r"
+    /// KEYS: schedule; for each destination also binding, list. ARGV: entry, expected last tick or an empty string
+    /// for none, new last tick; for each destination also binding's member, message.
+    ADVANCE = &[SEND, r"
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-if KEYS[3] then
-    redis.call('SADD', KEYS[2], ARGV[4])
-    redis.call('LPUSH', KEYS[3], ARGV[5])
-end
+for i = 2, #KEYS, 2 do send(KEYS[i], KEYS[i + 1], ARGV[i + 2], ARGV[i + 3]) end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
-";
+"].concat();
 
     /// Stores and publishes a result, unless a final one is already stored; with `replace`, only `SUCCESS` is
     /// kept.
@@ -133,14 +186,29 @@ return store_unless_final(KEYS[1], ARGV[2], ARGV[1])
 "].concat();
 }
 
+/// Function of scripts that adds a message to a list and the binding of its queue, or publishes it on a channel.
+pub(super) const SEND: &str = r"
+local function send(binding, list, member, message)
+    if list == binding then
+        redis.call('PUBLISH', member, message)
+    else
+        redis.call('SADD', binding, member)
+        redis.call('LPUSH', list, message)
+    end
+end
+";
+
 /// Functions of scripts that store and publish results. A final result is kept: `SUCCESS` always, other final
 /// results by `store_unless_final`. `store` replaces them, because a failed task may be sent again under its
 /// id.
 ///
-/// Celery writes the status first, so it is read from the beginning of the stored text.
+/// Celery writes the status first, so it is read from the beginning of the stored text. This crate compresses only
+/// results of tasks that succeed, and names the method where Celery writes a content type, which has a slash.
 pub(super) const STORE: &str = r#"
 local function stored_status(key)
-    return string.match(redis.call('GETRANGE', key, 0, 63), '^{"status": "(%u+)"')
+    local start = redis.call('GETRANGE', key, 0, 63)
+    if string.match(start, '^%zcelery%-compressed%z%w+%z') then return 'SUCCESS' end
+    return string.match(start, '^{"status": "(%u+)"')
 end
 local function write(key, seconds, text)
     redis.call('SETEX', key, seconds, text)

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use redis::pipe;
 
 use super::{
-    RedisBroker, commands, names,
+    RedisBroker, commands,
     settling::{self, Settling},
 };
 use crate::{
@@ -21,10 +21,10 @@ impl RedisBroker {
         let mut pipeline = pipe();
         pipeline
             .cmd("HEXISTS")
-            .arg(names::UNACKED)
+            .arg(&self.names().unacked)
             .arg(delivery.tag.as_str())
             .cmd("EXISTS")
-            .arg(names::acked_early(&delivery.tag));
+            .arg(self.names().acked_early(&delivery.tag));
         let (reserved, early): (bool, bool) = self.commands.pipeline(commands::IS_HELD, &pipeline).await?;
         Ok(reserved || early || self.reserve_if_lost(delivery).await?)
     }
@@ -58,7 +58,7 @@ impl RedisBroker {
         stored.add_groups(publication);
         results.write_unchecked(&stored).await?;
         let mut sent = self.settling(delivery);
-        sent.add_messages(publication);
+        self.add_messages(&mut sent, publication).await?;
         if self.write_settling(delivery, sent).await? == settling::NOT_HELD {
             return Ok(SettlementStatus::NotHeld);
         }
@@ -75,7 +75,7 @@ impl RedisBroker {
         let counter = self.writer.counter().await?;
         let _: i64 = self
             .commands
-            .script(&settling.script(&counter, Some(&HashSet::new())))
+            .script(&settling.script(self.names(), &counter, Some(&HashSet::new())))
             .await?;
         Ok(())
     }
@@ -85,7 +85,7 @@ impl RedisBroker {
         let seconds = self.result_seconds();
         let mut pipeline = pipe();
         pipeline.atomic();
-        settling::add_groups(&mut pipeline, publication, seconds);
+        settling::add_groups(&mut pipeline, self.names(), publication, seconds);
         self.commands
             .pipeline(commands::PUBLISH_TOGETHER, &pipeline)
             .await

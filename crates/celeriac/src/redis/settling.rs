@@ -7,9 +7,10 @@ use uuid::Uuid;
 
 use super::{
     counter::Counter,
-    names,
+    destination::Destination,
+    names::Names,
     script::{Invocation, scripts},
-    scripts::STORE,
+    scripts::{SEND, STORE},
 };
 use crate::{
     broker::{DeliveryTag, Publication, Settlement},
@@ -24,8 +25,17 @@ pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
 
 /// Encoded result to store and publish.
 pub(super) struct StoredResult {
-    pub key: String,
-    pub text: String,
+    pub id: TaskId,
+    pub text: Vec<u8>,
+}
+
+impl StoredResult {
+    pub(super) fn new(meta: &ResultMeta) -> Self {
+        Self {
+            id: meta.task_id.clone(),
+            text: meta.encode_stored(),
+        }
+    }
 }
 
 pub(super) struct Settling {
@@ -43,8 +53,7 @@ pub(super) struct Settling {
 enum Step {
     /// Stores and publishes a result.
     Result {
-        key: String,
-        text: String,
+        result: StoredResult,
         /// Whether the result may replace a final one other than `SUCCESS`.
         replaces: bool,
     },
@@ -57,8 +66,7 @@ enum Step {
         structure: String,
     },
     Message {
-        queue: String,
-        priority: u8,
+        destination: Destination,
         raw: String,
     },
 }
@@ -103,26 +111,17 @@ impl Settling {
         }
     }
 
-    /// Adds the messages of a publication.
-    pub(super) fn add_messages(&mut self, publication: &Publication) {
-        for message in &publication.messages {
-            self.add_message(message.queue(), message.properties.priority, message.encode());
-        }
-    }
-
     /// Adds a result: of the settled task (`own`), or of a task that can no longer run.
     pub(super) fn add_result(&mut self, meta: &ResultMeta, own: bool) {
         self.steps.push(Step::Result {
-            key: names::result(&meta.task_id),
-            text: meta.encode(),
+            result: StoredResult::new(meta),
             replaces: own && meta.status.is_final(),
         });
     }
 
     pub(super) fn add_stored(&mut self, result: StoredResult) {
         self.steps.push(Step::Result {
-            key: result.key,
-            text: result.text,
+            result,
             replaces: true,
         });
     }
@@ -137,9 +136,8 @@ impl Settling {
         self.steps.push(Step::Group { group, structure });
     }
 
-    pub(super) fn add_message(&mut self, queue: &str, priority: u8, raw: String) {
-        let queue = queue.to_owned();
-        self.steps.push(Step::Message { queue, priority, raw });
+    pub(super) fn add_message(&mut self, destination: Destination, raw: String) {
+        self.steps.push(Step::Message { destination, raw });
     }
 
     /// Returns the size of the texts.
@@ -149,10 +147,10 @@ impl Settling {
             .iter()
             .map(|(group, part)| group.len() + part.as_str().len());
         let steps = self.steps.iter().map(|step| match step {
-            Step::Result { key, text, .. } => key.len() + text.len(),
+            Step::Result { result, .. } => result.id.as_str().len() + result.text.len(),
             Step::Chord { group, .. } => group.len(),
             Step::Group { group, structure } => group.len() + structure.len(),
-            Step::Message { queue, raw, .. } => queue.len() + raw.len(),
+            Step::Message { destination, raw } => destination.name().len() + raw.len(),
         });
         self.tag.as_str().len() + chords.chain(steps).sum::<usize>()
     }
@@ -160,35 +158,40 @@ impl Settling {
     /// Returns the script that writes the settlement if the delivery is held or, with `again`, even if it is
     /// not: the server has lost an earlier write. Messages are then marked as redelivered, so that they do
     /// not run if their tasks have ended, and messages whose ids `again` contains are not sent.
-    pub(super) fn script(&self, counter: &Counter, again: Option<&HashSet<u128>>) -> Invocation<'static> {
-        let mut script = Invocation::on_delivery(&SETTLE, &self.tag);
+    pub(super) fn script(
+        &self,
+        names: &Names,
+        counter: &Counter,
+        again: Option<&HashSet<u128>>,
+    ) -> Invocation<'static> {
+        let mut script = Invocation::on_delivery(&SETTLE, names, &self.tag);
         script
-            .key(names::acked_early(&self.tag))
+            .key(names.acked_early(&self.tag))
             .key(&*counter.key)
             .arg(self.chords.len())
             .arg(self.seconds)
             .arg(&*counter.server)
             .arg(if again.is_some() { "again" } else { "" });
         for (group, part) in &self.chords {
-            let keys = [".c", ".j", ".t", ".s", ".d"].map(|suffix| names::group(group, suffix));
+            let keys = [".c", ".j", ".t", ".s", ".d"].map(|suffix| names.group(group, suffix));
             let kept = self.failed_chords.contains(group);
             script.key(&keys).arg(part.as_str()).arg(u8::from(kept));
         }
         for step in &self.steps {
             match step {
-                Step::Result { key, text, replaces } => {
+                Step::Result { result, replaces } => {
                     let kind = if *replaces { "result" } else { "unless final" };
-                    script.key(key).arg(kind).arg(text);
+                    script.key(names.result(&result.id)).arg(kind).arg(&result.text);
                 }
                 Step::Chord { group, size } => {
-                    let keys = STALE.map(|suffix| names::group(group, suffix));
-                    script.key(&keys).key(names::group(group, ".s"));
+                    let keys = STALE.map(|suffix| names.group(group, suffix));
+                    script.key(&keys).key(names.group(group, ".s"));
                     script.arg("chord").arg(*size);
                 }
                 Step::Group { group, structure } => {
-                    script.key(names::group(group, "")).arg("group").arg(structure);
+                    script.key(names.group(group, "")).arg("group").arg(structure);
                 }
-                Step::Message { queue, priority, raw } => {
+                Step::Message { destination, raw } => {
                     let received = |known: &HashSet<u128>| {
                         message_id(raw.as_bytes()).is_some_and(|id| known.contains(&id))
                     };
@@ -197,7 +200,7 @@ impl Settling {
                     }
                     let marked = again.and_then(|_| mark_redelivered(raw.as_bytes()));
                     script.arg("message");
-                    script.message(queue, *priority, marked.as_ref().unwrap_or(raw));
+                    script.message(names, destination, marked.as_ref().unwrap_or(raw));
                 }
             }
         }
@@ -231,21 +234,26 @@ pub(super) fn has_groups(publication: &Publication) -> bool {
 }
 
 /// Adds the commands that store the groups and chord headers of a publication.
-pub(super) fn add_groups(pipeline: &mut redis::Pipeline, publication: &Publication, seconds: u64) {
+pub(super) fn add_groups(
+    pipeline: &mut redis::Pipeline,
+    names: &Names,
+    publication: &Publication,
+    seconds: u64,
+) {
     for (group, size) in &publication.chord_sizes {
-        let stale = STALE.map(|suffix| names::group(group, suffix));
+        let stale = STALE.map(|suffix| names.group(group, suffix));
         pipeline.del(&stale).ignore();
-        pipeline.set_ex(names::group(group, ".s"), size, seconds).ignore();
+        pipeline.set_ex(names.group(group, ".s"), size, seconds).ignore();
     }
     for (group, added) in &publication.chord_additions {
-        let key = names::group(group, ".t");
+        let key = names.group(group, ".t");
         pipeline.incr(&key, *added).ignore();
         pipeline.cmd("EXPIRE").arg(key).arg(seconds).ignore();
     }
     for (group, structure) in &publication.groups {
         let structure = json::to_string(structure);
         pipeline
-            .set_ex(names::group(group, ""), structure, seconds)
+            .set_ex(names.group(group, ""), structure, seconds)
             .ignore();
     }
 }
@@ -263,7 +271,7 @@ scripts! {
     /// `again` or an empty string, then for each chord the claim and whether its parts are kept, then for
     /// each step its kind and arguments. Returns the number of the write, -1 (not held), or -2 (a claim is
     /// lost).
-    SETTLE = &[STORE, r"
+    SETTLE = &[STORE, SEND, r"
 local again = ARGV[5] == 'again'
 if not again and redis.call('HEXISTS', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) == 0 then return -1 end
 local chords = tonumber(ARGV[2])
@@ -285,8 +293,7 @@ redis.call('DEL', KEYS[3])
 local key, arg = 5 + chords * 5, 6 + chords * 2
 while ARGV[arg] do
     if ARGV[arg] == 'message' then
-        redis.call('SADD', KEYS[key], ARGV[arg + 1])
-        redis.call('LPUSH', KEYS[key + 1], ARGV[arg + 2])
+        send(KEYS[key], KEYS[key + 1], ARGV[arg + 1], ARGV[arg + 2])
         key, arg = key + 2, arg + 3
     elseif ARGV[arg] == 'chord' then
         redis.call('DEL', KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3])

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{commands, connection::Connection, names};
+use super::{commands, connection::Connection};
 use crate::{
     back_off::BackOff, broker::BrokerError, failure_log::FailureLog, lock::Lock, result::ResultMeta,
 };
@@ -134,7 +134,8 @@ impl Shared {
     /// Reads the keys of these tasks.
     async fn poll(&self, ids: &[String]) -> Result<(), BrokerError> {
         for ids in ids.chunks(BATCH) {
-            let results: Vec<Option<Vec<u8>>> = self.commands.command(commands::MGET, channels(ids)).await?;
+            let results: Vec<Option<Vec<u8>>> =
+                self.commands.command(commands::MGET, self.channels(ids)).await?;
             for (id, raw) in ids.iter().zip(results) {
                 if let Some(raw) = raw {
                     self.deliver(id, &raw);
@@ -142,6 +143,10 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    fn channels(&self, ids: &[String]) -> Vec<String> {
+        ids.iter().map(|id| self.commands.names.result(id)).collect()
     }
 
     fn all(&self) -> Vec<String> {
@@ -193,7 +198,7 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut idle_since = Instant::now();
     let deliver = |message: &Msg| {
-        if let Some(id) = names::task_of(message.get_channel_name()) {
+        if let Some(id) = shared.commands.names.task_of(message.get_channel_name()) {
             shared.deliver(id, message.get_payload_bytes());
         }
     };
@@ -239,7 +244,10 @@ async fn subscribe(
     let unknown = new_ids.iter().filter(|id| subscribed.insert(String::clone(id)));
     let unknown: Vec<String> = unknown.cloned().collect();
     for ids in unknown.chunks(BATCH) {
-        shared.commands.confirmed(sink.subscribe(channels(ids))).await?;
+        shared
+            .commands
+            .confirmed(sink.subscribe(shared.channels(ids)))
+            .await?;
     }
     shared.poll(&new_ids).await
 }
@@ -261,11 +269,10 @@ async fn unsubscribe(
             .collect()
     };
     for ids in old_ids.chunks(BATCH) {
-        shared.commands.confirmed(sink.unsubscribe(channels(ids))).await?;
+        shared
+            .commands
+            .confirmed(sink.unsubscribe(shared.channels(ids)))
+            .await?;
     }
     Ok(())
-}
-
-fn channels(ids: &[String]) -> Vec<String> {
-    ids.iter().map(|id| names::result(id)).collect()
 }

@@ -1,5 +1,6 @@
-//! Receives messages while there is room for them, and spawns a task for each. While the broker is
-//! unavailable, receiving is retried without limit, with a capped back-off.
+//! Receives messages while there is room for them, and spawns a task for each. Messages with a later `eta` are
+//! postponed: the broker keeps them until they are due. While the broker is unavailable, receiving is retried
+//! without limit, with a capped back-off.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -19,29 +20,26 @@ use crate::{
     message::Message,
     system,
     task_id::TaskId,
+    time,
 };
 
 /// Maximum time that a task sleeps before it compares its `eta` with the wall clock again, in case the clock
 /// was changed.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
+/// Time until its `eta` for which a task waits in the worker; a later task is postponed.
+const MAX_HELD: Duration = Duration::from_secs(1);
+
 /// Receives messages until the worker stops. Returns the tasks still in progress.
 pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut back_off = BackOff::default();
     let mut failures = FailureLog::new("receiving messages");
-    let mut full = false;
     while !shared.stop.is_cancelled() {
         while let Some(ended) = tasks.try_join_next() {
             report(ended);
         }
         let room = room(shared);
-        let was_full = std::mem::replace(&mut full, shared.inflight.is_full());
-        if full && !was_full {
-            warn!(
-                "the maximum number of tasks with an eta in the future is held; receiving no more until some of them start"
-            );
-        }
         let queues = shared.queues();
         if room == 0 || queues.is_empty() {
             let room_changed = shared.inflight.room_changed.notified();
@@ -59,8 +57,14 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
             Ok(deliveries) => {
                 failures.worked();
                 back_off.reset();
+                let mut later = Vec::new();
                 for delivery in deliveries {
-                    accept(shared, &mut tasks, delivery, requested).await;
+                    if let Some(held) = accept(shared, &mut tasks, delivery, requested).await {
+                        later.push(held);
+                    }
+                }
+                if !later.is_empty() {
+                    postpone(shared, &mut tasks, later).await;
                 }
             }
             Err(error) => {
@@ -78,26 +82,25 @@ fn room(shared: &Shared) -> usize {
     shared.inflight.room(shared.prefetch(), concurrency, running)
 }
 
-/// Accepts a delivery that was received by a request sent at `requested`.
-async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Delivery, requested: Instant) {
+/// A delivery and its message.
+type Held = (Arc<Entry>, Box<Message>);
+
+/// Accepts a delivery that was received by a request sent at `requested`. Returns it if it is to be postponed.
+async fn accept(
+    shared: &Arc<Shared>,
+    tasks: &mut JoinSet<()>,
+    delivery: Delivery,
+    requested: Instant,
+) -> Option<Held> {
     let message = delivery.message();
-    let shared = Arc::clone(shared);
     let id = message
         .as_ref()
         .map_or_else(|_| TaskId::from(""), |message| message.headers.id.clone());
     let entry = shared.inflight.add(delivery, id, requested);
-    match message {
-        Ok(message) => {
-            events::received(&shared, &message);
-            let mut slot = slot(&shared);
-            if !message.is_early(system::now()) && !has_rate(&shared, &message) {
-                // The semaphore is fair, so tasks request their slots here, in order of arrival.
-                let _ = poll!(&mut slot);
-            }
-            let message = Box::new(message);
-            tasks.spawn(async move { run(&shared, &entry, slot, message).await });
-        }
+    let message = match message {
+        Ok(message) => Box::new(message),
         Err(poison) => {
+            let shared = Arc::clone(shared);
             tasks.spawn(async move {
                 if shared.inflight.start(&entry) {
                     settle::bury(&shared, &entry.delivery, &poison).await;
@@ -107,6 +110,58 @@ async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Deliver
                     shared.inflight.remove(&entry.delivery.tag);
                 }
             });
+            return None;
+        }
+    };
+    events::received(shared, &message);
+    if message.is_early(time::later(system::now(), MAX_HELD)) {
+        if !shared.revoked.contains(&message.headers) {
+            return Some((entry, message));
+        }
+        entry.orders.revoke();
+    }
+    hold(shared, tasks, entry, message).await;
+    None
+}
+
+/// Spawns a task that holds a delivery until it is settled.
+async fn hold(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, entry: Arc<Entry>, message: Box<Message>) {
+    let shared = Arc::clone(shared);
+    let mut slot = slot(&shared);
+    if !message.is_early(system::now()) && !has_rate(&shared, &message) {
+        // The semaphore is fair, so tasks request their slots here, in order of arrival.
+        let _ = poll!(&mut slot);
+    }
+    tasks.spawn(async move { run(&shared, &entry, slot, message).await });
+}
+
+/// Postpones deliveries. If the broker is unavailable, the worker holds them.
+async fn postpone(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, later: Vec<Held>) {
+    let (later, lost): (Vec<Held>, Vec<Held>) =
+        later.into_iter().partition(|(entry, _)| entry.begin_postponing());
+    let deliveries: Vec<(&Delivery, &Message)> = later
+        .iter()
+        .map(|(entry, message)| (&entry.delivery, &**message))
+        .collect();
+    match shared.broker.postpone(&deliveries).await {
+        Ok(postponed) => {
+            let taken = postponed.iter().filter(|postponed| !**postponed).count();
+            if taken > 0 {
+                warn!(
+                    taken,
+                    "did not postpone tasks whose messages other workers have taken over"
+                );
+            }
+            for (entry, _) in later.iter().chain(&lost) {
+                shared.inflight.remove(&entry.delivery.tag);
+            }
+        }
+        Err(error) => {
+            FailureLog::new("postponing tasks").failed(&error);
+            for (entry, message) in later {
+                entry.cancel_postponing();
+                hold(shared, tasks, entry, message).await;
+            }
         }
     }
 }
@@ -164,10 +219,13 @@ async fn may_begin(shared: &Shared, entry: &Entry, message: &Message) -> bool {
     if !message.is_early(system::now()) && !has_rate(shared, message) {
         return true;
     }
-    let _deferred = shared.inflight.defer();
     let wait = async {
-        until_due(message).await;
+        if message.is_early(system::now()) {
+            let _deferred = shared.inflight.defer();
+            until_due(message).await;
+        }
         if let Some(registered) = shared.registry.get(&message.headers.task) {
+            let _limited = shared.inflight.limit();
             registered.limits.acquire().await;
         }
     };

@@ -279,7 +279,8 @@ impl Attempt<'_> {
 
     fn context(&self) -> TaskContext {
         let raw: Arc<dyn RawMessage> = Arc::clone(self.entry) as _;
-        let request = Request::new(raw, self.shared.client.clone(), self.shared.result_extended);
+        let (client, data) = (self.shared.client.clone(), Arc::clone(&self.shared.data));
+        let request = Request::new(raw, client, self.shared.result_extended, data);
         let queue = &self.entry.delivery.queue;
         TaskContext::new(self.message, &self.shared.hostname, queue, request)
     }

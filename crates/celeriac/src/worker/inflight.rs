@@ -19,15 +19,18 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Maximum number of held tasks with an `eta` in the future: AMQP's largest prefetch count. At the maximum,
-/// the worker receives no messages.
+/// Maximum number of held tasks with an `eta` in the future, apart from postponed ones: AMQP's largest prefetch
+/// count. At the maximum, the worker receives no messages.
 const MAX_DEFERRED: usize = 65_535;
 
 #[derive(Debug, Default)]
 pub(super) struct Inflight {
     entries: Lock<HashMap<DeliveryTag, Arc<Entry>>>,
     arrivals: AtomicU64,
+    /// Number of tasks that wait for their `eta`.
     deferred: AtomicUsize,
+    /// Number of tasks that wait for their rate limit.
+    limited: AtomicUsize,
     /// Notified when a task starts, ends or is deferred, which may make room for more.
     pub room_changed: Notify,
 }
@@ -44,6 +47,8 @@ pub(super) struct Entry {
     pub requested: Instant,
     /// Whether a renewal has included the delivery.
     renewed: AtomicBool,
+    /// Whether the broker may have postponed the delivery.
+    uncertain: AtomicBool,
     arrival: u64,
     stage: AtomicU8,
     /// Start time in microseconds since 1970; 0 before the start.
@@ -56,7 +61,7 @@ const RUNNING: u8 = 1;
 const RETURNED: u8 = 2;
 /// Running, but acknowledged before the start: its lease is not renewed, and a shutdown does not return it.
 const ACKNOWLEDGED: u8 = 3;
-/// Being settled or acknowledged early. The broker may already have removed the delivery on behalf of this
+/// Being settled, acknowledged early or postponed. The broker may already have removed the delivery on behalf of this
 /// worker.
 const SETTLING: u8 = 4;
 /// Taken over by another worker.
@@ -79,9 +84,27 @@ impl Entry {
         self.change(RUNNING, SETTLING) || self.stage.load(Ordering::Acquire) == ACKNOWLEDGED
     }
 
+    /// Marks a waiting delivery as being postponed. Returns false if another worker has taken it over.
+    pub(super) fn begin_postponing(&self) -> bool {
+        self.change(WAITING, SETTLING)
+    }
+
+    /// Marks a delivery as waiting again, after the broker has not confirmed that it is postponed. Only a renewal
+    /// from now on shows whether this worker still holds it.
+    pub(super) fn cancel_postponing(&self) {
+        self.uncertain.store(true, Ordering::Release);
+        self.renewed.store(false, Ordering::Release);
+        self.change(SETTLING, WAITING);
+    }
+
     /// Returns whether a renewal has included the delivery.
     pub(super) fn is_renewed(&self) -> bool {
         self.renewed.load(Ordering::Acquire)
+    }
+
+    /// Returns whether the delivery was requested recently enough, as `is_recent` tells, to be certainly held.
+    pub(super) fn is_recent(&self, is_recent: impl Fn(Instant) -> bool) -> bool {
+        !self.uncertain.load(Ordering::Acquire) && is_recent(self.requested)
     }
 
     /// Returns whether another worker has taken over the delivery.
@@ -105,6 +128,7 @@ impl Inflight {
         let entry = Arc::new(Entry {
             requested,
             renewed: AtomicBool::new(false),
+            uncertain: AtomicBool::new(false),
             id,
             orders: Orders::default(),
             started_at: AtomicU64::new(0),
@@ -123,27 +147,23 @@ impl Inflight {
         self.room_changed.notify_one();
     }
 
-    /// Returns the number of messages that may be received; deferred tasks do not count.
+    /// Returns the number of messages that may be received; tasks that wait for their `eta` do not count.
     ///
     /// Returns 0 while more than half of the prefetched tasks are waiting for a slot, because receiving
     /// messages in batches is cheaper than one by one.
     pub(super) fn room(&self, prefetch: usize, concurrency: usize, running: usize) -> usize {
-        if self.is_full() {
+        let deferred = self.deferred.load(Ordering::Acquire);
+        if deferred >= MAX_DEFERRED {
             return 0;
         }
-        let deferred = self.deferred.load(Ordering::Acquire);
+        let limited = self.limited.load(Ordering::Acquire);
         let held = self.entries.lock().len().saturating_sub(deferred);
         let enough = prefetch.saturating_sub(concurrency) / 2;
-        if held.saturating_sub(running) > enough {
+        if held.saturating_sub(running + limited) > enough {
             0
         } else {
             prefetch.saturating_sub(held)
         }
-    }
-
-    /// Returns whether the maximum number of deferred tasks is held.
-    pub(super) fn is_full(&self) -> bool {
-        self.deferred.load(Ordering::Acquire) >= MAX_DEFERRED
     }
 
     /// Marks the task as running; returns false if it has been returned to its queue, or another worker has
@@ -158,11 +178,20 @@ impl Inflight {
         starts
     }
 
-    /// Counts a task as deferred until the guard is dropped.
-    pub(super) fn defer(&self) -> Deferred<'_> {
-        self.deferred.fetch_add(1, Ordering::AcqRel);
+    /// Counts a task as waiting for its `eta` until the guard is dropped.
+    pub(super) fn defer(&self) -> Counted<'_> {
+        self.count(&self.deferred)
+    }
+
+    /// Counts a task as waiting for its rate limit until the guard is dropped.
+    pub(super) fn limit(&self) -> Counted<'_> {
+        self.count(&self.limited)
+    }
+
+    fn count<'a>(&'a self, counter: &'a AtomicUsize) -> Counted<'a> {
+        counter.fetch_add(1, Ordering::AcqRel);
         self.room_changed.notify_one();
-        Deferred(self)
+        Counted(counter)
     }
 
     /// Returns all held deliveries, oldest first.
@@ -244,11 +273,11 @@ impl Inflight {
     }
 }
 
-pub(super) struct Deferred<'a>(&'a Inflight);
+pub(super) struct Counted<'a>(&'a AtomicUsize);
 
-impl Drop for Deferred<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.deferred.fetch_sub(1, Ordering::AcqRel);
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -279,9 +308,19 @@ mod tests {
         assert_eq!(room(10), 15);
         assert_eq!(inflight.room(10, 10, 0), 0, "more tasks are held than allowed");
         let deferred = inflight.defer();
-        assert_eq!(room(10), 16, "a deferred task does not count");
+        assert_eq!(room(10), 16, "a task that waits for its eta does not count");
         drop(deferred);
         assert_eq!(room(10), 15);
+        (0..3).for_each(|number| drop(hold(&inflight, number)));
+        assert_eq!(room(10), 0, "18 of 28 tasks are waiting for a slot");
+        let limited: Vec<_> = (0..3).map(|_| inflight.limit()).collect();
+        assert_eq!(
+            room(10),
+            12,
+            "tasks that wait for their rate limit need no slot, but count"
+        );
+        drop(limited);
+        assert_eq!(room(10), 0);
     }
 
     #[test]

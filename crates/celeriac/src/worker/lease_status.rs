@@ -52,7 +52,8 @@ impl LeaseStatus {
     /// another worker.
     pub(super) async fn valid_for(&self, entry: &Entry, lease: Duration) {
         let confirmed = |until: &Option<Instant>| {
-            is_future(until) && (entry.is_renewed() || is_future(&Some(end(entry.requested, lease))))
+            let is_recent = |requested| is_future(&Some(end(requested, lease)));
+            is_future(until) && (entry.is_renewed() || entry.is_recent(is_recent))
         };
         if !confirmed(&self.valid_until.borrow()) {
             let _ = self.valid_until.subscribe().wait_for(confirmed).await;
@@ -97,5 +98,11 @@ mod tests {
         assert!(!may_start(&late));
         inflight.set_renewed(std::slice::from_ref(&late.delivery.tag));
         assert!(may_start(&late));
+        assert!(prompt.begin_postponing());
+        inflight.set_renewed(std::slice::from_ref(&prompt.delivery.tag));
+        prompt.cancel_postponing();
+        assert!(!may_start(&prompt), "the broker may have postponed it");
+        inflight.set_renewed(std::slice::from_ref(&prompt.delivery.tag));
+        assert!(may_start(&prompt));
     }
 }

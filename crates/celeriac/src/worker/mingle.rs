@@ -1,5 +1,6 @@
 //! Exchange with the other workers when this worker starts, which Celery calls mingle. The workers exchange
-//! logical clocks and revoked ids; a revocation then also applies to workers that start later.
+//! logical clocks and revoked ids; a revocation then also applies to workers that start later. The broker stores
+//! revoked ids too, in case no worker is running.
 
 use std::time::Duration;
 
@@ -15,6 +16,10 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) async fn mingle(shared: &Shared) {
+    match shared.broker.stored_revoked().await {
+        Ok(ids) => shared.revoked.add(ids),
+        Err(error) => debug!(%error, "failed to read the revoked tasks"),
+    }
     let arguments = object([
         ("from_node", json!(shared.hostname)),
         ("revoked", json!(shared.revoked.ids())),

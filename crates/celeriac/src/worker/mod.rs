@@ -52,11 +52,12 @@ use self::{
     lease_status::LeaseStatus,
     registry::{Registry, deserialised, serialised},
     revoked::Revoked,
-    shared::Shared,
+    shared::{QueueBinding, Shared},
 };
 use crate::{
     broker::{Broker, BrokerError, Exchange},
     client::Client,
+    compression::Compression,
     context::TaskContext,
     control::clock::Clock,
     lock::Lock,
@@ -69,6 +70,8 @@ use crate::{
 
 /// Maximum time to wait for the exchange with the other workers before tasks are received.
 const MINGLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time-out for returning postponed messages at the end.
+const POSTPONED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time-out for sending the last events.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time-out for deleting the mailbox, which would otherwise receive commands until it expires.
@@ -103,6 +106,8 @@ impl Worker {
                 inflight: Inflight::default(),
                 lease: LeaseStatus::default(),
                 skip_finished: true,
+                data: Arc::default(),
+                result_compression: None,
                 result_extended: false,
                 ignore_result: false,
                 revoked: Revoked::default(),
@@ -152,6 +157,7 @@ impl Worker {
         background.spawn(mailbox::serve(Arc::clone(&shared)));
         background.spawn(events::broadcast(Arc::clone(&shared)));
         background.spawn(bindings::declare(Arc::clone(&shared)));
+        background.spawn(bindings::receive_broadcasts(Arc::clone(&shared)));
         let _stop_on_drop = shared.stop.clone().drop_guard();
         // Tasks that were revoked before this worker started must not run.
         let mingled = timeout(MINGLE_TIMEOUT, shared.mingled.cancelled());
@@ -159,12 +165,17 @@ impl Worker {
         let tasks = consume::consume(&shared).await;
         let result = shutdown::shutdown(&shared, tasks, grace).await;
         lease.stop().await;
+        if !matches!(result, Err(WorkerError::NotReturned(_))) {
+            shutdown::return_postponed(&shared, true, POSTPONED_TIMEOUT).await;
+        }
         background.shutdown().await;
         let flush = events::flush(&shared);
         best_effort("send the last task events", EVENT_TIMEOUT, flush).await;
         let offline = pulse::announce(&shared, "worker-offline");
         best_effort("announce that the worker is offline", EVENT_TIMEOUT, offline).await;
         best_effort("remove the mailbox", MAILBOX_TIMEOUT, mailbox::close(&shared)).await;
+        let close = bindings::close(&shared);
+        best_effort("delete the queues of broadcasts", MAILBOX_TIMEOUT, close).await;
         info!(hostname = shared.hostname, "worker stopped");
         result
     }
@@ -197,19 +208,23 @@ impl WorkerBuilder {
         self
     }
 
-    /// Binds a queue to a named exchange, and receives from the queue. Celery clients that send to the exchange
-    /// rely on a worker to declare this binding.
+    /// Binds a queue to a named exchange, and receives from the queue. Clients that send to the exchange rely on a
+    /// worker to declare this binding.
     ///
-    /// Fan-out exchanges are not supported.
-    pub fn bind(self, queue: impl Into<String>, exchange: Exchange, routing_key: impl Into<String>) -> Self {
-        let queue = queue.into();
-        let known = self.shared.queues().contains(&queue);
-        let mut builder = if known { self } else { self.queue(queue.clone()) };
-        builder
-            .shared
-            .bindings
-            .push((queue, exchange, routing_key.into()));
-        builder
+    /// For a fan-out exchange, which is Celery's `Broadcast`, every worker has a queue of its own: `queue` with the
+    /// name of the worker. Celery sends to such exchanges with the routing key `celery` by default.
+    pub fn bind(
+        mut self,
+        queue: impl Into<String>,
+        exchange: Exchange,
+        routing_key: impl Into<String>,
+    ) -> Self {
+        self.shared.bindings.push(QueueBinding {
+            queue: queue.into(),
+            exchange,
+            routing_key: routing_key.into(),
+        });
+        self
     }
 
     /// Sends tasks of tasks that name no queue to a queue by their names; see [`Client::route`].
@@ -261,6 +276,38 @@ impl WorkerBuilder {
         self
     }
 
+    /// Sets the compression of the results of tasks that succeed, if it makes them shorter; none by default. Celery
+    /// reads compressed results since version 5.7, whose `result_compression` this is.
+    pub fn result_compression(mut self, compression: Compression) -> Self {
+        self.shared.result_compression = Some(compression);
+        self
+    }
+
+    /// Adds a value that tasks share by its type, such as a pool of connections.
+    ///
+    /// ```
+    /// # use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+    /// # use celeriac::{MemoryBroker, TaskContext, TaskError, TaskOptions, Worker};
+    /// async fn count(context: TaskContext, (): ()) -> Result<u64, TaskError> {
+    ///     Ok(context.data::<AtomicU64>().fetch_add(1, Ordering::Relaxed))
+    /// }
+    ///
+    /// # let broker = Arc::new(MemoryBroker::new(10));
+    /// let worker = Worker::builder(broker)
+    ///     .data(AtomicU64::new(0))
+    ///     .task("count", TaskOptions::new(), count)
+    ///     .build();
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let context = TaskContext::for_test("count").with_data(AtomicU64::new(7));
+    /// assert_eq!(count(context, ()).await, Ok(7));
+    /// # });
+    /// ```
+    pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        Arc::make_mut(&mut self.shared.data).add(value);
+        self
+    }
+
     /// Sets whether the results of all tasks are discarded, even if messages ask for them; off by default. For
     /// clients without a result backend, whose results would only occupy the server. Chords still work.
     pub fn ignore_result(mut self, ignore: bool) -> Self {
@@ -302,6 +349,16 @@ impl WorkerBuilder {
     #[must_use]
     pub fn build(self) -> Worker {
         let mut shared = self.shared;
+        let mut queues = shared.queues().to_vec();
+        for binding in &mut shared.bindings {
+            if binding.exchange.is_fanout() {
+                binding.queue = format!("{}.{}", binding.queue, shared.hostname);
+            }
+            if !queues.contains(&binding.queue) {
+                queues.push(binding.queue.clone());
+            }
+        }
+        shared.queues = Lock::new(queues.into());
         if shared.queues().is_empty() {
             shared.queues = Lock::new(["celery".to_owned()].into());
         }

@@ -110,8 +110,7 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
         // The retry goes to the queue that the message was received from, even if the message has another
         // routing key.
         if let Some(retry) = retry.as_mut().filter(|_| !moved) {
-            let queue = &mut retry.message.properties.delivery_info.routing_key;
-            queue.clone_from(&delivery.queue);
+            retry.message.set_queue(delivery.queue.clone());
         }
         let settlement = Settlement {
             results: keep.then_some(meta).into_iter().collect(),
@@ -142,7 +141,8 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
 }
 
 /// Returns the result with the call of its task, if the worker stores extended results.
-pub(super) fn extended(shared: &Shared, delivery: &Delivery, meta: ResultMeta) -> ResultMeta {
+pub(super) fn extended(shared: &Shared, delivery: &Delivery, mut meta: ResultMeta) -> ResultMeta {
+    meta.compression = shared.result_compression;
     if !shared.result_extended {
         return meta;
     }
@@ -200,7 +200,7 @@ fn next_attempt(message: Message, options: Retry, eta: Timestamp, now: Timestamp
         next.properties.priority = priority;
     }
     if let Some(queue) = options.queue {
-        next.properties.delivery_info.routing_key = queue;
+        next.set_queue(queue);
     }
     next
 }

@@ -15,10 +15,20 @@ use super::{
 use crate::{
     broker::{Broker, Exchange},
     client::Client,
+    compression::Compression,
     control::clock::Clock,
+    data::Data,
     lock::Lock,
     observer::Observer,
 };
+
+/// Binding of one of the worker's queues to an exchange.
+#[derive(Debug)]
+pub(super) struct QueueBinding {
+    pub queue: String,
+    pub exchange: Exchange,
+    pub routing_key: String,
+}
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -26,14 +36,17 @@ pub(super) struct Shared {
     pub(super) observer: Arc<dyn Observer>,
     pub(super) hostname: String,
     pub(super) queues: Lock<Arc<[String]>>,
-    /// Bindings to declare: queue, exchange, routing key.
-    pub(super) bindings: Vec<(String, Exchange, String)>,
+    pub(super) bindings: Vec<QueueBinding>,
     pub(super) prefetch_multiplier: usize,
     pub(super) registry: Registry,
     pub(super) inflight: Inflight,
     pub(super) lease: LeaseStatus,
     /// Whether a redelivered task whose result is final is acknowledged without running.
     pub(super) skip_finished: bool,
+    /// Values that tasks share.
+    pub(super) data: Arc<Data>,
+    /// Compression of the results of tasks that succeed.
+    pub(super) result_compression: Option<Compression>,
     /// Whether results contain the call of their task.
     pub(super) result_extended: bool,
     /// Whether results of all tasks are discarded.
@@ -75,7 +88,7 @@ impl Shared {
         self.concurrency.load(Ordering::Relaxed)
     }
 
-    /// Returns the maximum number of held messages, not counting deferred tasks.
+    /// Returns the maximum number of held messages, not counting tasks that wait for their `eta`.
     pub(super) fn prefetch(&self) -> usize {
         self.concurrency().saturating_mul(self.prefetch_multiplier)
     }

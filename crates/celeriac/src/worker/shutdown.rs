@@ -1,8 +1,10 @@
 //! Warm shutdown: messages of waiting tasks return to their queues immediately, running tasks may finish
-//! within the grace period, and the messages of the remaining tasks return too.
+//! within the grace period, and the messages of the remaining tasks return too. The last worker also returns the
+//! postponed messages, which no worker holds.
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join;
 use thiserror::Error;
 use tokio::{
     task::JoinSet,
@@ -15,9 +17,12 @@ use crate::{
     log::{info, warn},
 };
 
-/// Time-out for returning messages to their queues. The remaining messages are redelivered when the worker's
-/// lease expires.
+/// Time-out for returning a batch of messages to their queues. The remaining messages are redelivered when the
+/// worker's lease expires.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of messages in a batch, and number of bytes after which a batch is complete.
+const BATCH: usize = 500;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Error of a worker that did not shut down cleanly.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -48,7 +53,9 @@ pub(super) async fn shutdown(
             consume::report(result);
         }
     };
-    let in_time = timeout_at(deadline, finish).await.is_ok();
+    let postponed = return_postponed(shared, false, grace);
+    let (finished, ()) = join(timeout_at(deadline, finish), postponed).await;
+    let in_time = finished.is_ok();
     // The tasks are dropped first: after their messages return to the queues, they must not settle anything.
     tasks.shutdown().await;
     let unfinished = shared.inflight.take_all();
@@ -70,25 +77,48 @@ pub(super) async fn shutdown(
     }
 }
 
+/// Returns the postponed messages to their queues if no other worker is alive. A worker that leaves holds nothing
+/// and ends its lease, so that of several workers that stop at the same time the last one returns the messages.
+pub(super) async fn return_postponed(shared: &Shared, is_leaving: bool, limit: Duration) {
+    let mut messages = 0;
+    let returned = timeout(limit, shared.broker.return_postponed(is_leaving, &mut messages)).await;
+    match returned {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "failed to return postponed messages to their queues"),
+        Err(_) => warn!("timed out returning postponed messages to their queues"),
+    }
+    if messages > 0 {
+        info!(
+            messages,
+            "returned postponed messages to their queues, because no other worker is alive"
+        );
+    }
+}
+
 /// Returns deliveries to their queues. Returns the number of deliveries that could not be returned.
 async fn return_messages(shared: &Shared, deliveries: Vec<Delivery>) -> usize {
     if deliveries.is_empty() {
         return 0;
     }
-    let mut left = deliveries.len();
+    let mut rest = deliveries.as_slice();
     let mut messages = 0;
-    let restore = async {
-        for delivery in &deliveries {
-            messages += usize::from(shared.broker.restore(delivery).await?);
-            left -= 1;
+    while !rest.is_empty() {
+        let (batch, next) = Delivery::split_batch(rest, BATCH, BATCH_BYTES);
+        let left = rest.len();
+        match timeout(RESTORE_TIMEOUT, shared.broker.restore_batch(batch)).await {
+            Ok(Ok(restored)) => messages += restored,
+            Ok(Err(error)) => {
+                warn!(left, %error, "failed to return messages to their queues");
+                break;
+            }
+            Err(_) => {
+                warn!(left, "timed out returning messages to their queues");
+                break;
+            }
         }
-        Ok::<(), crate::BrokerError>(())
-    };
-    match timeout(RESTORE_TIMEOUT, restore).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(left, %error, "failed to return messages to their queues"),
-        Err(_) => warn!(left, "timed out returning messages to their queues"),
+        rest = next;
     }
+    let left = rest.len();
     if messages > 0 {
         info!(messages, "returned messages to their queues");
     }

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use celeriac::{
-    Broker, Client, Exception, Exchange, Retry, Signature, TaskContext, TaskError, TaskOptions, Worker,
-    WorkerBuilder, group,
+    Broker, Client, Decimal, Exception, Exchange, Retry, Signature, TaskContext, TaskError, TaskOptions,
+    Timestamp, Typed, Uuid, Worker, WorkerBuilder, group,
 };
 use serde_json::{Value, json};
 
@@ -25,7 +25,18 @@ with_every_celery! {
     a_retry_has_its_own_limit_queue_priority_expiry_and_arguments
     ignored_and_rejected_tasks_store_no_result
     exchanges_are_bound_and_routes_are_followed
+    values_of_python_types_are_typed
 }
+
+type TypedValues = (
+    Typed<Timestamp>,
+    Typed<Uuid>,
+    Typed<Decimal>,
+    Typed<Vec<u8>>,
+    Typed<Vec<u8>>,
+    Typed<jiff::civil::Date>,
+    Typed<jiff::civil::Time>,
+);
 
 fn tasks(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
     let options = TaskOptions::new;
@@ -60,6 +71,16 @@ fn tasks(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
             "strict",
             options().parameters(&["a"]),
             async |_: TaskContext, (a,): (i64,)| Ok::<_, TaskError>(a),
+        )
+        .task(
+            "typed",
+            options(),
+            async |_: TaskContext, (values,): (TypedValues,)| {
+                let (at, id, ..) = &values;
+                assert_eq!(at.0.to_string(), "2026-11-22T06:51:26.372432Z");
+                assert_eq!(id.0.as_u128(), 7);
+                Ok::<_, TaskError>(values)
+            },
         )
         .task("progress", options(), async |context: TaskContext, (): ()| {
             for done in 1..=3 {
@@ -373,4 +394,18 @@ sent.get(timeout=20)
         declared,
         "the children of `sends` went to the queue of their route"
     );
+}
+
+async fn values_of_python_types_are_typed(python: Python) {
+    let server = Server::start();
+    let broker: Arc<dyn Broker> = Arc::new(patient_broker(&server));
+    let running = Running::start(tasks(broker, &Journal::default()).build(), PATIENCE);
+    let mut client = python.client(&server.url());
+    let send = "
+import datetime, decimal, uuid
+values = [datetime.datetime(2026, 11, 22, 6, 51, 26, 372432, tzinfo=datetime.timezone.utc), uuid.UUID(int=7),
+          decimal.Decimal('1.10'), b'abc', bytes([255, 0]), datetime.date(2026, 11, 22), datetime.time(6, 51, 26)]
+app.send_task('typed', [values]).get(timeout=20) == values";
+    assert_eq!(client.run(send).await, json!(true), "Celery {}", python.celery);
+    running.stop().await.unwrap();
 }

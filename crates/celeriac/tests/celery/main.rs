@@ -14,11 +14,13 @@ mod support;
 mod canvas;
 mod context;
 mod errbacks;
+mod exchanges;
 mod handover;
 mod journal;
 mod kills;
 mod messages;
 mod mixed;
+mod postponed;
 mod process;
 mod python_sends;
 mod replace;
@@ -27,6 +29,7 @@ mod rust_sends;
 mod tasks;
 #[cfg(feature = "telemetry")]
 mod traces;
+mod transport_options;
 
 use std::time::Duration;
 

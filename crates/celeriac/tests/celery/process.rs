@@ -81,6 +81,22 @@ impl WorkerProcess {
         assert!(status.success(), "kill -{name}");
     }
 
+    /// Stops the worker, and returns whether it stopped cleanly.
+    pub fn stop(&mut self) -> bool {
+        self.signal("TERM");
+        self.child.wait().unwrap().success()
+    }
+
+    /// Returns the largest amount of memory that the worker has used so far, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Kills the worker. Returns a time after which it did nothing more.
     pub fn kill(&mut self) -> Millis {
         assert!(

@@ -9,7 +9,7 @@ use celeriac::{
 use serde_json::{Value, json};
 
 use crate::{
-    celery::Python,
+    celery::{Python, PythonClient},
     patient_broker,
     server::Server,
     support::{Journal, PATIENCE, Running},
@@ -98,13 +98,31 @@ fn tasks(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
         })
 }
 
+/// A Python client, and a Rust worker with [`tasks`].
+struct Fixture {
+    server: Server,
+    client: PythonClient,
+    /// Lines written by the tasks.
+    journal: Journal,
+    running: Running,
+}
+
+impl Fixture {
+    fn start(python: &Python) -> Self {
+        let server = Server::start();
+        let journal = Journal::default();
+        let worker = tasks(Arc::new(patient_broker(&server)), &journal);
+        Self {
+            client: python.client(&server.url()),
+            journal,
+            running: Running::start(worker.build(), PATIENCE),
+            server,
+        }
+    }
+}
+
 async fn a_task_is_replaced_by_any_canvas_at_any_place(python: Python) {
-    let server = Server::start();
-    let mut client = python.client(&server.url());
-    let running = Running::start(
-        tasks(Arc::new(patient_broker(&server)), &Journal::default()).build(),
-        PATIENCE,
-    );
+    let mut fixture = Fixture::start(&python);
     let send = "
 from celery import chain, chord, group
 replaced = lambda kind: app.signature('replaced', args=[kind])
@@ -131,7 +149,7 @@ def values(kind, n):
             got.append(repr(error))
     return got
 {kind: values(kind, 9) for kind in ['task', 'chain', 'chord', 'again', 'group']}";
-    let got = client.run(send).await;
+    let got = fixture.client.run(send).await;
     for kind in ["task", "chain", "chord", "again", "group"] {
         let value = if kind == "group" {
             json!([10, 20])
@@ -151,17 +169,11 @@ def values(kind, n):
         ]);
         assert_eq!(got[kind], expected, "Celery {}: {kind}", python.celery);
     }
-    running.stop().await.unwrap();
+    fixture.running.stop().await.unwrap();
 }
 
 async fn a_replaced_task_keeps_its_id_callbacks_and_errbacks(python: Python) {
-    let server = Server::start();
-    let mut client = python.client(&server.url());
-    let journal = Journal::default();
-    let running = Running::start(
-        tasks(Arc::new(patient_broker(&server)), &journal).build(),
-        PATIENCE,
-    );
+    let mut fixture = Fixture::start(&python);
     let send = "
 linked = app.signature('replaced', args=['group'])
 linked.link(app.signature('note', args=['linked'], immutable=True))
@@ -175,20 +187,15 @@ try:
 except OutOfStock as error:
     raised = str(error)
 [result.get(timeout=20), raised]";
-    assert_eq!(client.run(send).await, json!([[10, 20], "no more"]));
-    let mut lines = journal.until(2).await;
+    assert_eq!(fixture.client.run(send).await, json!([[10, 20], "no more"]));
+    let mut lines = fixture.journal.until(2).await;
     lines.sort();
     assert_eq!(lines, ["linked", "two"], "Celery {}", python.celery);
-    running.stop().await.unwrap();
+    fixture.running.stop().await.unwrap();
 }
 
 async fn a_task_adds_to_its_chord(python: Python) {
-    let server = Server::start();
-    let mut client = python.client(&server.url());
-    let running = Running::start(
-        tasks(Arc::new(patient_broker(&server)), &Journal::default()).build(),
-        PATIENCE,
-    );
+    let mut fixture = Fixture::start(&python);
     let send = "
 from celery import chain, chord, group
 t = lambda name, *args: app.signature(name, args=args)
@@ -204,17 +211,17 @@ except Exception as error:
         "the current task is not a member of any chord",
         []
     ]);
-    assert_eq!(client.run(send).await, expected, "Celery {}", python.celery);
-    running.stop().await.unwrap();
+    assert_eq!(
+        fixture.client.run(send).await,
+        expected,
+        "Celery {}",
+        python.celery
+    );
+    fixture.running.stop().await.unwrap();
 }
 
 async fn builtin_tasks_run(python: Python) {
-    let server = Server::start();
-    let mut client = python.client(&server.url());
-    let running = Running::start(
-        tasks(Arc::new(patient_broker(&server)), &Journal::default()).build(),
-        PATIENCE,
-    );
+    let mut fixture = Fixture::start(&python);
     // Celery 5.6 completes only the first of several result objects with the same id, so the parts are read from `children`.
     let send = "
 import json
@@ -240,7 +247,7 @@ except NotImplementedError as error:
  cleaned.get(timeout=20), later, app.AsyncResult('unlocked').get(timeout=20), chained]";
     let doubled: Vec<i64> = (0..7).map(|number| number * 2).collect();
     assert_eq!(
-        client.run(send).await,
+        fixture.client.run(send).await,
         json!([
             [doubled[..3], doubled[3..6], doubled[6..]],
             doubled,
@@ -255,40 +262,30 @@ except NotImplementedError as error:
         python.celery
     );
     let registered = "app.control.inspect(timeout=5).registered()";
-    let registered = client.run(registered).await;
+    let registered = fixture.client.run(registered).await;
     assert!(!registered.to_string().contains("celery."), "{registered}");
-    running.stop().await.unwrap();
+    fixture.running.stop().await.unwrap();
 }
 
 async fn a_python_task_is_replaced_by_tasks_on_a_rust_worker(python: Python) {
-    let server = Server::start();
-    let mut client = python.client(&server.url());
-    let running = Running::start(
-        tasks(Arc::new(patient_broker(&server)), &Journal::default()).build(),
-        PATIENCE,
-    );
-    let worker = python.worker(&server.url(), &["-Q", "python"], &[]).await;
+    let mut fixture = Fixture::start(&python);
+    let worker = python.worker(&fixture.server.url(), &["-Q", "python"], &[]).await;
     let send = "
 from celery import chain, chord, group
 parts = [app.signature('replace_by_group', args=[3]).set(queue='python'), add.s(1, 1)]
 [group(parts)().get(timeout=20), chain(parts[0], app.signature('count'))().get(timeout=20)]";
     assert_eq!(
-        client.run(send).await,
+        fixture.client.run(send).await,
         json!([[[0, 2, 4], 2], 3]),
         "Celery {}",
         python.celery
     );
     worker.stop().await;
-    running.stop().await.unwrap();
+    fixture.running.stop().await.unwrap();
 }
 
 async fn canvases_are_exchanged_as_dictionaries(python: Python) {
-    let server = Server::start();
-    let mut client = python.client(&server.url());
-    let running = Running::start(
-        tasks(Arc::new(patient_broker(&server)), &Journal::default()).build(),
-        PATIENCE,
-    );
+    let mut fixture = Fixture::start(&python);
     let ours = add(1, 2).then(group([
         Signature::new("add").arg(10),
         Signature::new("add").arg(20),
@@ -296,24 +293,33 @@ async fn canvases_are_exchanged_as_dictionaries(python: Python) {
     let ours = ours.then(Signature::new("total"));
     let text = serde_json::to_string(&ours).unwrap();
     let send = format!("import json; app.signature(json.loads({text:?})).apply_async().get(timeout=20)");
-    assert_eq!(client.run(&send).await, json!(36), "Celery {}", python.celery);
+    assert_eq!(
+        fixture.client.run(&send).await,
+        json!(36),
+        "Celery {}",
+        python.celery
+    );
     let theirs = "
 from celery import chain, group
 json.loads(json.dumps(chain(add.s(1, 2), group(add.s(10), add.s(20)), total.s())))";
-    let theirs: Canvas = serde_json::from_value(client.run(theirs).await).unwrap();
-    let rust = Client::new(Arc::new(patient_broker(&server)));
+    let theirs: Canvas = serde_json::from_value(fixture.client.run(theirs).await).unwrap();
+    let rust = Client::new(Arc::new(patient_broker(&fixture.server)));
     let sent = rust.apply(theirs).await.unwrap();
     assert_eq!(sent.wait(PATIENCE).await, Ok(json!(36)));
-    running.stop().await.unwrap();
+    let saved = rust.apply(group([add(1, 2), add(3, 4)])).await.unwrap();
+    saved.save().await.unwrap();
+    let restore = "from celery.result import GroupResult; GroupResult.restore('{}', app=app).get(timeout=20)";
+    let restored = fixture.client.run(&restore.replace("{}", saved.id())).await;
+    assert_eq!(restored, json!([3, 7]), "Celery {}", python.celery);
+    let save = "saved = group([add.s(5, 6), add.s(7, 8)])(); saved.save(); saved.id";
+    let id = fixture.client.run(save).await;
+    let restored = rust.saved_result(id.as_str().unwrap()).await.unwrap().unwrap();
+    assert_eq!(restored.wait(PATIENCE).await, Ok(json!([11, 15])));
+    fixture.running.stop().await.unwrap();
 }
 
 async fn a_chord_whose_header_ends_in_a_group_runs_its_body(python: Python) {
-    let server = Server::start();
-    let mut client = python.client(&server.url());
-    let running = Running::start(
-        tasks(Arc::new(patient_broker(&server)), &Journal::default()).build(),
-        PATIENCE,
-    );
+    let mut fixture = Fixture::start(&python);
     let send = "
 from celery import chain, chord, group
 p = lambda *args: app.signature('pass', args=args)
@@ -331,10 +337,10 @@ for result in results:
     counts[value] = counts.get(value, 0) + 1
 counts";
     assert_eq!(
-        client.run(send).await,
+        fixture.client.run(send).await,
         json!({"[[42, 42]]": 25, "[[1, 2], [1, 2]]": 25}),
         "Celery {}",
         python.celery
     );
-    running.stop().await.unwrap();
+    fixture.running.stop().await.unwrap();
 }

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Client, RedisBroker, RedisConfig, Signature, chord};
+use celeriac::{
+    Client, Compression, Headers, Message, RedisBroker, RedisConfig, ResultBackend, ResultMeta, Signature,
+    chord,
+};
 use serde_json::json;
 
 use crate::{
@@ -18,6 +21,7 @@ with_every_celery! {
     results_are_stored_on_another_server
     extended_results_describe_the_call
     a_worker_discards_all_results
+    compressed_results_are_read_and_kept
 }
 
 fn config(server: &Server) -> RedisConfig {
@@ -166,4 +170,58 @@ store.keys('celery-task-meta-*')";
     assert_eq!(journal.until(1).await, ["body"]);
     assert_eq!(client.run("store.keys('celery-task-meta-*')").await, json!([]));
     running.stop().await.unwrap();
+}
+
+async fn compressed_results_are_read_and_kept(python: Python) {
+    let server = Server::start();
+    let broker = Arc::new(RedisBroker::new(config(&server)).unwrap());
+    let rust = worker(broker.clone(), &Journal::default(), &CancellationToken::new());
+    let running = Running::start(rust.result_compression(Compression::Zlib).build(), PATIENCE);
+    let client = Client::new(broker.clone());
+    let long = "x".repeat(10_000);
+    let send = async |value: &str| client.send(Signature::new("pass").arg(value)).await.unwrap();
+    let stored = |id: &str| -> Vec<u8> {
+        let mut get = redis::cmd("GET");
+        get.arg(format!("celery-task-meta-{id}"));
+        get.query(&mut server.connection()).unwrap()
+    };
+    let (short, large) = (send("short").await, send(&long).await);
+    assert_eq!(client.wait(&short, PATIENCE).await, Ok(json!("short")));
+    assert_eq!(client.wait(&large, PATIENCE).await, Ok(json!(long)));
+    assert!(
+        stored(&short).starts_with(b"{"),
+        "compression would make it longer"
+    );
+    assert!(stored(&large).len() < 500, "{}", stored(&large).len());
+    let message = client.result(&large).await.unwrap().unwrap();
+    let revoked = ResultMeta::revoked(
+        &headers(&message.task_id),
+        "revoked",
+        celeriac::Timestamp::UNIX_EPOCH,
+    );
+    broker.store_result(&revoked).await.unwrap();
+    assert_eq!(
+        client.wait(&large, PATIENCE).await,
+        Ok(json!(long)),
+        "SUCCESS is never replaced"
+    );
+    // Earlier versions cannot read compressed results.
+    if python.celery.starts_with("5.7") {
+        let mut client = python.client(&server.url());
+        let read = format!(
+            "[app.AsyncResult('{large}').get(timeout=20), pass_on.delay('y' * 9999).get(timeout=20)]"
+        );
+        assert_eq!(client.run(&read).await, json!([long, "y".repeat(9999)]));
+    }
+    running.stop().await.unwrap();
+}
+
+/// Returns the headers of a message of the task with this id.
+fn headers(id: &str) -> Headers {
+    let message = json!({
+        "body": "[[], {}, {}]", "content-encoding": "utf-8", "content-type": "application/json",
+        "headers": {"task": "pass", "id": id},
+        "properties": {"delivery_tag": "1", "delivery_info": {}},
+    });
+    Message::decode(message.to_string().as_bytes()).unwrap().headers
 }

@@ -5,8 +5,11 @@
 //! kill. The task runs for the given time, or ends at once if its message was redelivered. `block` does the
 //! same but blocks its thread. `add` adds two numbers; `relay` (a queue) sends `add` to the queue.
 //!
-//! The environment may set the lease in milliseconds (`TEST_LEASE`), the concurrency (`TEST_CONCURRENCY`) and
-//! the prefetch multiplier (`TEST_PREFETCH`).
+//! SIGTERM stops the worker, with a grace period of 30 seconds.
+//!
+//! The environment may set the lease in milliseconds (`TEST_LEASE`), the visibility timeout in seconds
+//! (`TEST_VISIBILITY`), the concurrency (`TEST_CONCURRENCY`), the prefetch multiplier (`TEST_PREFETCH`) and the key
+//! prefix (`TEST_KEY_PREFIX`).
 
 #![expect(clippy::expect_used, reason = "a test program may panic")]
 
@@ -21,6 +24,7 @@ use celeriac::{
     Broker, Client, Observer, RedisBroker, RedisConfig, Signature, TaskContext, TaskError, TaskOptions,
     Worker,
 };
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -34,8 +38,14 @@ async fn main() {
     let (url, name, journal) = (argument(), argument(), argument());
     let observer = observer(&name);
     let mut config = RedisConfig::new(url);
+    if let Some(prefix) = setting::<String>("TEST_KEY_PREFIX") {
+        config = config.key_prefix(prefix);
+    }
     if let Some(lease) = setting("TEST_LEASE") {
         config = config.lease(Duration::from_millis(lease));
+    }
+    if let Some(seconds) = setting("TEST_VISIBILITY") {
+        config = config.visibility_timeout(Duration::from_secs(seconds));
     }
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config).expect("the URL is valid"));
     let client = Client::new(Arc::clone(&broker)).observer(Arc::clone(&observer));
@@ -43,8 +53,8 @@ async fn main() {
     let journal = Arc::new(journal.expect("the journal can be written"));
     let (work, block) = ((Arc::clone(&journal), name.clone()), (journal, name.clone()));
     let worker = Worker::builder(broker)
-        .concurrency(setting("TEST_CONCURRENCY").unwrap_or(10) as usize)
-        .prefetch_multiplier(setting("TEST_PREFETCH").unwrap_or(4) as usize)
+        .concurrency(setting("TEST_CONCURRENCY").unwrap_or(10))
+        .prefetch_multiplier(setting("TEST_PREFETCH").unwrap_or(4))
         .observer(observer)
         .hostname(format!("celery@{name}"))
         .task(
@@ -96,12 +106,18 @@ async fn main() {
             },
         );
     let worker = arguments.fold(worker, |worker, queue| worker.queue(queue));
-    let never = CancellationToken::new();
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).expect("the signal can be handled");
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        terminate.recv().await;
+        stopped.cancel();
+    });
     worker
         .build()
-        .run(never, Duration::ZERO)
+        .run(stop, Duration::from_secs(30))
         .await
-        .expect("the worker runs until it is killed");
+        .expect("the worker stops cleanly");
 }
 
 /// Returns a setting from the environment.
@@ -109,7 +125,7 @@ async fn main() {
     clippy::disallowed_methods,
     reason = "the tests pass settings through the environment"
 )]
-fn setting(name: &str) -> Option<u64> {
+fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 

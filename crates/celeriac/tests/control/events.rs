@@ -6,7 +6,7 @@ use std::{
     process::Stdio,
 };
 
-use celeriac::{Event, Signature, Status};
+use celeriac::{Event, EventDetails, Signature, Status};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -19,8 +19,61 @@ use crate::{
 };
 
 with_every_celery! {
+    the_client_reads_the_events_of_both_languages
     celery_events_shows_every_task
     flower_shows_the_worker_and_its_tasks_and_revokes_a_task
+}
+
+async fn the_client_reads_the_events_of_both_languages(python: Python) {
+    let fixture = Fixture::start_with(|worker| worker.events(true).build()).await;
+    let url = fixture.server.url();
+    let other = python.worker(&url, &["--queues", "python", "-E"], &[]).await;
+    let mut events = fixture.control().events().await.unwrap();
+    let add = Signature::new("add").arg(2).arg(3);
+    let sent = [
+        (fixture.client.send(add.clone()).await.unwrap(), "celery@test"),
+        (
+            fixture.client.send(add.queue("python")).await.unwrap(),
+            other.name.as_str(),
+        ),
+    ];
+    let mut missing = vec![];
+    for (id, node) in &sent {
+        missing
+            .extend(["received", "started", "succeeded", "heartbeat"].map(|kind| (kind, *node, id.clone())));
+    }
+    let all = async {
+        while !missing.is_empty() {
+            let event = events.next().await;
+            let seen = match event.details() {
+                EventDetails::WorkerHeartbeat(status) => {
+                    assert!(status.sw_ident.is_some() && status.active.is_some(), "{event:?}");
+                    ("heartbeat", None)
+                }
+                EventDetails::TaskReceived(task) => {
+                    assert_eq!(
+                        (task.name.as_deref(), task.args.as_deref()),
+                        (Some("add"), Some("(2, 3)"))
+                    );
+                    ("received", Some(task.uuid))
+                }
+                EventDetails::TaskStarted { uuid, .. } => ("started", Some(uuid)),
+                EventDetails::TaskSucceeded { uuid, result, .. } => {
+                    assert_eq!(result.as_deref(), Some("5"));
+                    ("succeeded", Some(uuid))
+                }
+                other => panic!("{other:?}"),
+            };
+            missing.retain(|(kind, node, id)| {
+                (*kind, *node) != (seen.0, event.hostname.as_str())
+                    || seen.1.as_ref().is_some_and(|seen| seen != id)
+            });
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    assert_eq!(events.missed(), 0);
+    other.stop().await;
+    fixture.stop().await;
 }
 
 async fn celery_events_shows_every_task(python: Python) {

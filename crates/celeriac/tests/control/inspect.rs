@@ -152,6 +152,22 @@ async fn celery_shows_the_settings_of_the_worker(python: Python) {
     );
     assert_eq!(conf["task_serializer"], "json");
     assert_eq!(conf["worker_concurrency"], 2);
+    let names: Vec<&String> = conf.as_object().unwrap().keys().collect();
+    let unknown = format!(
+        "import json; from celery.app.defaults import SETTING_KEYS as known; \
+         print(json.dumps(sorted(set({}) - known)))",
+        json!(names)
+    );
+    let unknown = python.output(&fixture.server.url(), &["-c", &unknown]).await;
+    // This one is in Celery's reply, but not a setting.
+    assert_eq!(unknown.trim(), r#"["deprecated_settings"]"#);
+    assert_eq!(conf["worker_prefetch_multiplier"], 4);
+    assert_eq!(conf["task_queues"], json!(["celery"]));
+    assert_eq!(conf["result_backend"], conf["broker_url"]);
+    assert!(
+        conf["imports"].as_array().unwrap().contains(&json!("add")),
+        "{conf}"
+    );
     let report = fixture.celery(&python, &["inspect", "report"]).await;
     assert!(
         report["ok"].as_str().unwrap().contains("software -> celeriac:"),

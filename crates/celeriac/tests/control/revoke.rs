@@ -25,6 +25,15 @@ fn later() -> Signature {
         .countdown(Duration::from_secs(3600))
 }
 
+/// Deletes the stored ids.
+fn forget_revoked(fixture: &Fixture) {
+    let deleted: u64 = redis::cmd("DEL")
+        .arg("celeriac.revoked")
+        .query(&mut fixture.server.connection())
+        .unwrap();
+    assert_eq!(deleted, 1);
+}
+
 async fn celery_revokes_waiting_tasks_and_terminates_running_ones(python: Python) {
     let fixture = Fixture::start().await;
     let scheduled = fixture.client.send(later()).await.unwrap();
@@ -89,7 +98,8 @@ async fn a_revocation_applies_to_a_worker_that_starts_later(python: Python) {
     let id = uuid::Uuid::from_u128(7);
     let replies = fixture.control().revoke(&[id.to_string()], false).await.unwrap();
     assert_eq!(replies.len(), 2, "{replies:?}");
-    // Only the Python worker remembers the id, and passes it on to the next Rust worker.
+    // Then only the Python worker remembers the id, and passes it on to the next Rust worker.
+    forget_revoked(&fixture);
     let Fixture {
         server,
         client,
@@ -128,6 +138,40 @@ async fn a_revocation_applies_to_a_worker_that_starts_later(python: Python) {
     .await;
     next.stop().await.unwrap();
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_outlives_all_workers_for_three_hours() {
+    let fixture = Fixture::start().await;
+    let ids = ["revoked", "forgotten"];
+    fixture.control().revoke(ids, false).await.unwrap();
+    let connection = &mut fixture.server.connection();
+    let (now, _): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
+    let long_ago = now - 3 * 3600 - 1;
+    let mut revoked = redis::cmd("ZADD");
+    revoked.arg("celeriac.revoked").arg(long_ago).arg("forgotten");
+    revoked.exec(connection).unwrap();
+    let Fixture {
+        server: _server,
+        client,
+        running,
+        journal,
+        gate,
+        broker,
+    } = fixture;
+    running.stop().await.unwrap();
+    // Revocation has stored results, which would keep the tasks from running.
+    for id in ids {
+        client.result_of(id).forget().await.unwrap();
+    }
+    for id in ids {
+        client.send(Signature::new("note").arg(id).id(id)).await.unwrap();
+    }
+    let next = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
+    assert_eq!(final_result(&client, "revoked").await.status, Status::Revoked);
+    assert_eq!(final_result(&client, "forgotten").await.status, Status::Success);
+    assert_eq!(journal.lines(), ["forgotten"]);
+    next.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,11 +7,13 @@
 mod clocks;
 #[path = "../celery/journal.rs"]
 mod journal;
+mod large;
 #[path = "../support/logs.rs"]
 mod logs;
 mod lost;
 mod older_data;
 mod pauses;
+mod postponed;
 #[path = "../celery/process.rs"]
 mod process;
 mod proxy;

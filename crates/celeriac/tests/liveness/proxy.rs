@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicU16, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 #[derive(Clone)]
@@ -16,6 +17,8 @@ pub struct Proxy {
     pub port: u16,
     target: Arc<AtomicU16>,
     cut: Arc<(Mutex<bool>, Condvar)>,
+    /// Time that the forwarding of a byte takes, for all connections together.
+    per_byte: Arc<Mutex<Duration>>,
 }
 
 impl Proxy {
@@ -25,6 +28,7 @@ impl Proxy {
             port: listener.local_addr().unwrap().port(),
             target: Arc::new(target.into()),
             cut: Arc::default(),
+            per_byte: Arc::default(),
         };
         let forward = proxy.clone();
         thread::spawn(move || {
@@ -57,11 +61,21 @@ impl Proxy {
         self.cut.1.notify_all();
     }
 
+    /// Limits the bandwidth, in bytes per second.
+    pub fn set_bandwidth(&self, bytes: u32) {
+        *self.per_byte.lock().unwrap() = Duration::from_secs(1) / bytes;
+    }
+
     fn forward(&self, mut from: TcpStream, mut to: TcpStream) {
         let mut buffer = [0; 65_536];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
             let cut = self.cut.0.lock().unwrap();
             drop(self.cut.1.wait_while(cut, |cut| *cut).unwrap());
+            let per_byte = self.per_byte.lock().unwrap();
+            if !per_byte.is_zero() {
+                thread::sleep(*per_byte * read as u32);
+            }
+            drop(per_byte);
             if to.write_all(&buffer[..read]).is_err() {
                 break;
             }

@@ -13,6 +13,8 @@ import time
 import redis
 from celery import Celery, group
 from celery.signals import worker_process_init
+from kombu import Exchange, Queue
+from kombu.common import Broadcast
 
 URL = os.environ["TEST_CELERY_BROKER"]
 
@@ -32,6 +34,17 @@ if "TEST_CELERY_RESULT_SERIALIZER" in os.environ:
     app.conf.result_accept_content = [app.conf.result_serializer]
 if "TEST_CELERY_RESULT_COMPRESSION" in os.environ:
     app.conf.result_compression = os.environ["TEST_CELERY_RESULT_COMPRESSION"]
+
+if os.environ.get("TEST_CELERY_EXCHANGES") == "1":
+    app.conf.task_queues = [
+        Queue("celery"),
+        Queue("tq", Exchange("topics", type="topic"), routing_key="a.*"),
+        Queue("dq", Exchange("direct", type="direct"), routing_key="key"),
+        Broadcast("bcast"),
+    ]
+
+# Further settings, as a JSON object.
+app.conf.update(json.loads(os.environ.get("TEST_CELERY_SETTINGS", "{}")))
 
 store = redis.Redis.from_url(URL)
 

@@ -1,6 +1,6 @@
 //! Canvases (chains, groups, chords), on every broker.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use celeriac::{
     ApplyError, Broker, Canvas, CanvasError, Client, Settlement, SettlementStatus, Signature, Status,
@@ -235,6 +235,21 @@ pub async fn a_result_has_a_state_and_a_type_and_can_be_forgotten_or_revoked(har
     .await;
     let revoked = asleep.wait(PATIENCE).await.unwrap_err();
     assert!(matches!(revoked, WaitError::Revoked { .. }), "{revoked:?}");
+    fixture.stop().await;
+}
+
+pub async fn a_saved_group_is_found_by_its_id_and_a_countdown_delays_it(harness: impl Harness) {
+    let fixture = Fixture::new(&harness);
+    let delay = Duration::from_millis(400);
+    let begin = std::time::Instant::now();
+    let nested = group([Canvas::from(add(&[1, 2])), add(&[3, 4]).then(add(&[5]))]);
+    let sent = fixture.client.apply(nested.countdown(delay)).await.unwrap();
+    assert!(fixture.client.saved_result(sent.id()).await.unwrap().is_none());
+    sent.save().await.unwrap();
+    let found = fixture.client.saved_result(sent.id()).await.unwrap().unwrap();
+    assert_eq!(found.as_tuple(), sent.as_tuple());
+    assert_eq!(found.wait(PATIENCE).await, Ok(json!([3, 12])));
+    assert!(begin.elapsed() >= delay);
     fixture.stop().await;
 }
 
@@ -508,6 +523,7 @@ macro_rules! canvas_suite {
             a_canvas_that_celery_could_not_send_is_rejected
             a_task_replaces_itself_and_extends_its_chord
             a_result_has_a_state_and_a_type_and_can_be_forgotten_or_revoked
+            a_saved_group_is_found_by_its_id_and_a_countdown_delays_it
             callbacks_receive_the_value_and_errbacks_the_id
             a_failure_fails_all_dependent_tasks
             a_revoked_task_revokes_the_rest_of_its_chain_and_fails_its_chord

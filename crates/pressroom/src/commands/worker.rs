@@ -28,7 +28,8 @@ pub fn worker(config: WorkerConfig) -> anyhow::Result<()> {
 
 async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let observer = Arc::new(OtelObserver::new(config.hostname.as_str()).with_redis(&config.redis));
-    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config.redis)?.observer(observer.clone()));
+    let broker: Arc<dyn Broker> =
+        Arc::new(RedisBroker::new(config.redis.lease(config.lease))?.observer(observer.clone()));
     let store = Arc::new(PostgresStore::connect(&config.database)?);
     let task = NotificationTask {
         store: store.clone(),
@@ -38,6 +39,7 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     };
     let builder = builder(&config.work, broker)
         .hostname(config.hostname.as_str())
+        .events(config.events)
         .observer(observer);
     let worker = task.register(builder).build();
 

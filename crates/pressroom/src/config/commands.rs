@@ -48,6 +48,10 @@ configuration! {
         work: WorkConfig;
         /// Node name of the worker.
         hostname: String = hostname[CELERY_HOSTNAME];
+        /// Whether task events are sent from the start.
+        events: bool = Reader::switch[CELERY_EVENTS];
+        /// Time after which other workers take over the tasks of a worker that has died.
+        lease: Duration = Reader::lease[CELERY_LEASE];
         shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
         log: LogConfig;
     }

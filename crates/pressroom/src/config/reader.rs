@@ -133,6 +133,17 @@ impl Reader {
         )
     }
 
+    /// Reads the lease of a worker.
+    pub(super) fn lease(&mut self, setting: Setting) -> Result<Duration> {
+        let limits = Duration::from_secs(1)..=Duration::from_hours(1);
+        self.duration(setting, 1.0, limits, "a number of seconds from 1 to 3600")
+    }
+
+    /// Reads a switch.
+    pub(super) fn switch(&mut self, setting: Setting) -> Result<bool> {
+        self.choice(setting, &[("on", true), ("off", false)])
+    }
+
     pub(super) fn hours(&mut self, setting: Setting) -> Result<Duration> {
         self.duration(
             setting,

@@ -104,6 +104,12 @@ settings! {
         "Maximum number of tasks that a worker runs concurrently";
     CELERY_HOSTNAME, "celery-hostname", "NAME@HOST", Described("celery@%h", celeriac::default_node_name),
         "The worker's unique name; %h stands for the host";
+    CELERY_EVENTS, "celery-events", "on|off", Fixed("off"),
+        "Whether the worker sends task events from the start, as with Celery's -E: on or off; they include \
+        arguments and results";
+    CELERY_LEASE, "celery-lease", "SECONDS", Fixed("6"),
+        "Time after which other workers run the tasks of a worker that has died, in seconds; must be longer than \
+        pauses of the whole process";
     CELERY_VISIBILITY_TIMEOUT, "celery-visibility-timeout", "SECONDS", Fixed("3600"),
         "Time after which an unacknowledged task is redelivered, in seconds; must equal that of Celery \
         workers on the same Redis";

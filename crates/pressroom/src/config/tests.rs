@@ -239,7 +239,7 @@ fn an_invalid_value_is_rejected_with_its_variable() {
             "a doubled subject: {message}"
         );
     }
-    let worker: [(&str, Values<'_>); 7] = [
+    let worker: [(&str, Values<'_>); 10] = [
         ("SMTP_FROM", &[("SMTP_URL", "smtp://mail")]),
         (
             "SMTP_URL",
@@ -253,6 +253,9 @@ fn an_invalid_value_is_rejected_with_its_variable() {
         ("WEBHOOK_SECRET", &[("WEBHOOK_URL", "https://x/")]),
         ("CELERY_CONCURRENCY", &[("CELERY_CONCURRENCY", "0")]),
         ("CELERY_HOSTNAME", &[("CELERY_HOSTNAME", "reports")]),
+        ("CELERY_EVENTS", &[("CELERY_EVENTS", "yes")]),
+        ("CELERY_LEASE", &[("CELERY_LEASE", "0.5")]),
+        ("CELERY_LEASE", &[("CELERY_LEASE", "3601")]),
     ];
     for (variable, values) in worker {
         let message = rejection::<WorkerConfig>(&[PRODUCTION, values]);
@@ -310,6 +313,15 @@ fn a_workers_name_may_contain_the_host_name() {
     assert_eq!(named(""), default);
     assert_eq!(named("reports@%h"), default.replace("celery@", "reports@"));
     assert_eq!(named("reports@here"), "reports@here");
+}
+
+#[test]
+fn a_worker_has_a_lease_and_may_send_events() {
+    let worker = |values| load::<WorkerConfig>(&[PRODUCTION, values]).unwrap().0;
+    let config = worker(&[]);
+    assert_eq!((config.lease, config.events), (Duration::from_secs(6), false));
+    let config = worker(&[("CELERY_LEASE", "2.5"), ("CELERY_EVENTS", "on")]);
+    assert_eq!((config.lease, config.events), (Duration::from_millis(2500), true));
 }
 
 #[test]

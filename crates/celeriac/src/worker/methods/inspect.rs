@@ -1,11 +1,13 @@
-//! Queries about the worker and the tasks it holds. Messages are decoded only when a query arrives, so
+//! Queries about the worker and the tasks it holds, or that wait for it. Messages are decoded only when a query arrives, so
 //! queries cost running tasks nothing.
 
 use std::{collections::BTreeSet, process, sync::Arc};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::reply::{Failure, MethodResult};
 use crate::{
+    broker::Delivery,
     message::Message,
     repr, system,
     worker::{Shared, inflight::Entry},
@@ -13,6 +15,8 @@ use crate::{
 
 /// Message size, in bytes, above which arguments are reported as shortened text instead of JSON.
 const MAX_JSON_SIZE: usize = 4096;
+/// Maximum number of postponed tasks that a query shows.
+const MAX_POSTPONED: usize = 1000;
 
 pub(super) fn active(shared: &Shared) -> Value {
     tasks(shared, |entry| entry.started_at().is_some())
@@ -27,28 +31,50 @@ pub(super) fn reserved(shared: &Shared) -> Value {
         .collect()
 }
 
-pub(super) fn scheduled(shared: &Shared) -> Value {
-    tasks(shared, |entry| entry.started_at().is_none())
-        .filter(|(_, message)| message.is_early(system::now()))
-        .map(|(entry, message)| {
+/// Returns the tasks that wait for their `eta`: those that the worker holds, and the next ones that are postponed
+/// on its queues.
+pub(super) async fn scheduled(shared: &Shared) -> MethodResult {
+    let held = tasks(shared, |entry| entry.started_at().is_none()).map(|(entry, message)| {
+        let request = info(shared, &entry, &message);
+        (message, request)
+    });
+    let postponed = shared.broker.postponed(&shared.queues(), MAX_POSTPONED).await;
+    let postponed = postponed.map_err(|error| Failure::Other(error.to_string()))?;
+    let postponed = postponed.iter().filter_map(|delivery| {
+        let message = delivery.message().ok()?;
+        let request = described_task(shared, delivery, None, &message);
+        Some((message, request))
+    });
+    let scheduled = held
+        .chain(postponed)
+        .filter(|(message, _)| message.is_early(system::now()))
+        .map(|(message, request)| {
             json!({
                 "eta": message.headers.eta.map(crate::time::format),
                 "priority": 6,
-                "request": info(shared, &entry, &message),
+                "request": request,
             })
-        })
-        .collect()
+        });
+    Ok(scheduled.collect())
 }
 
-pub(super) fn query_task(shared: &Shared, ids: &[String]) -> Value {
-    let ids: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
-    let found = tasks(shared, |entry| ids.contains(entry.id.as_str())).map(|(entry, message)| {
+pub(super) async fn query_task(shared: &Shared, ids: &[String]) -> MethodResult {
+    let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+    let found = tasks(shared, |entry| wanted.contains(entry.id.as_str())).map(|(entry, message)| {
         let started = entry.started_at().is_some();
         let state = if started { "active" } else { "reserved" };
         let described = json!([state, info(shared, &entry, &message)]);
         (entry.id.to_string(), described)
     });
-    Value::Object(found.collect())
+    let mut found: Map<String, Value> = found.collect();
+    let postponed = shared.broker.postponed_tasks(ids).await;
+    for delivery in postponed.map_err(|error| Failure::Other(error.to_string()))? {
+        if let Ok(message) = delivery.message() {
+            let described = json!(["reserved", described_task(shared, &delivery, None, &message)]);
+            found.entry(message.headers.id.as_str()).or_insert(described);
+        }
+    }
+    Ok(Value::Object(found))
 }
 
 /// Returns the held tasks that satisfy `wanted`, oldest first, with their messages.
@@ -61,8 +87,11 @@ fn tasks(shared: &Shared, wanted: impl Fn(&Entry) -> bool) -> impl Iterator<Item
 }
 
 fn info(shared: &Shared, entry: &Entry, message: &Message) -> Value {
-    let started = entry.started_at();
-    let (args, kwargs) = if entry.delivery.raw.len() > MAX_JSON_SIZE {
+    described_task(shared, &entry.delivery, entry.started_at(), message)
+}
+
+fn described_task(shared: &Shared, delivery: &Delivery, started: Option<f64>, message: &Message) -> Value {
+    let (args, kwargs) = if delivery.raw.len() > MAX_JSON_SIZE {
         let (args, kwargs) = (repr::tuple(&message.args), repr::dict(&message.kwargs));
         (json!(args), json!(kwargs))
     } else {

@@ -36,10 +36,10 @@ async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> Me
         "stats" => Ok(inspect::stats(shared)),
         "active" | "dump_active" => Ok(inspect::active(shared)),
         "reserved" | "dump_reserved" => Ok(inspect::reserved(shared)),
-        "scheduled" | "dump_schedule" => Ok(inspect::scheduled(shared)),
+        "scheduled" | "dump_schedule" => inspect::scheduled(shared).await,
         "query_task" => {
             let Ids { ids } = read(name, arguments)?;
-            Ok(inspect::query_task(shared, &ids))
+            inspect::query_task(shared, &ids).await
         }
         "registered" | "dump_tasks" => {
             let TaskFields { taskinfoitems } = read(name, arguments)?;

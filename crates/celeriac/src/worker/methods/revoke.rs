@@ -87,6 +87,10 @@ pub(super) async fn revoke(shared: &Shared, order: Revoke) -> MethodResult {
         )));
     }
     shared.revoked.add(ids.iter().cloned());
+    let stored: Vec<&str> = ids.iter().map(String::as_str).collect();
+    if let Err(error) = shared.broker.store_revoked(&stored).await {
+        warn!(tasks = ids.len(), %error, "failed to store revoked tasks for workers that start later");
+    }
     let terminate = order.termination.terminate;
     let mut elsewhere = ids.clone();
     let mut terminated = BTreeSet::new();
@@ -100,7 +104,12 @@ pub(super) async fn revoke(shared: &Shared, order: Revoke) -> MethodResult {
             terminated.insert(entry.id.to_string());
         }
     }
+    let postponed: Vec<String> = elsewhere.iter().cloned().collect();
     store_revoked(shared, elsewhere).await;
+    // The worker that receives a postponed task settles it, before the revocation is forgotten.
+    if let Err(error) = shared.broker.recall(&postponed).await {
+        warn!(tasks = postponed.len(), %error, "failed to recall postponed tasks; they are revoked when they are due");
+    }
     info!(tasks = ids.len(), terminated = terminated.len(), "revoked tasks");
     if !terminate {
         let ids: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();

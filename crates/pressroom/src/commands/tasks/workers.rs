@@ -2,8 +2,9 @@
 //! language. The replies are printed as one JSON object, keyed by worker name.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write as _},
+    iter,
     sync::Arc,
     time::Duration,
 };
@@ -151,6 +152,45 @@ fn print(replies: Vec<Reply>) -> anyhow::Result<()> {
         "no worker replied in time; --timeout waits longer"
     );
     let replies = replies.into_iter().map(|reply| (reply.node, reply.content));
-    let replies = serde_json::to_string_pretty(&replies.collect::<BTreeMap<String, Value>>())?;
+    let (replies, repeated) = by_worker(replies);
+    for name in repeated {
+        writeln!(
+            io::stderr(),
+            "several workers have the name {name}; give each its own with CELERY_HOSTNAME"
+        )?;
+    }
+    let replies = serde_json::to_string_pretty(&replies)?;
     Ok(writeln!(io::stdout(), "{replies}")?)
+}
+
+/// Returns the replies by worker, and the names that several workers have. The second worker of a name is shown as
+/// `name (2)`.
+fn by_worker(replies: impl Iterator<Item = (String, Value)>) -> (BTreeMap<String, Value>, BTreeSet<String>) {
+    let (mut by_worker, mut repeated) = (BTreeMap::new(), BTreeSet::new());
+    for (name, content) in replies {
+        let numbered = (2..).map(|number| format!("{name} ({number})"));
+        let mut names = iter::once(name.clone()).chain(numbered);
+        let unused = names.find(|name| !by_worker.contains_key(name));
+        let unused = unused.unwrap_or_else(|| name.clone());
+        if unused != name {
+            repeated.insert(name);
+        }
+        by_worker.insert(unused, content);
+    }
+    (by_worker, repeated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_of_the_same_name_are_all_shown() {
+        let replies = [("a", 1), ("b", 2), ("a", 3), ("a", 4)];
+        let replies = replies.map(|(name, content)| (name.to_owned(), json!(content)));
+        let (replies, repeated) = by_worker(replies.into_iter());
+        let expected = json!({"a": 1, "a (2)": 3, "a (3)": 4, "b": 2});
+        assert_eq!(json!(replies), expected);
+        assert_eq!(Vec::from_iter(repeated), ["a"]);
+    }
 }
