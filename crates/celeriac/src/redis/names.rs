@@ -57,7 +57,7 @@ pub(super) fn publication_log(id: &str) -> String {
     format!("celeriac.log.{id}")
 }
 
-/// Set of this crate: lists that have had postponed deliveries.
+/// Hash of this crate: list with postponed deliveries to its queue.
 pub(super) const LATER_LISTS: &str = "celeriac.later";
 /// Start of the tags of postponed deliveries, and of the sorted sets of this crate that contain these tags with
 /// the time (Unix, in seconds) at which their tasks are due.
@@ -91,11 +91,6 @@ pub(super) fn list(queue: &str, priority: u8) -> String {
     } else {
         format!("{queue}{SEPARATOR}{step}")
     }
-}
-
-/// Returns the queue of a list.
-pub(super) fn queue_of(list: &str) -> &str {
-    list.split_once(SEPARATOR).map_or(list, |(queue, _)| queue)
 }
 
 /// Returns the key of the bindings of an exchange. The exchange of a queue has the queue's name.
@@ -186,7 +181,6 @@ mod tests {
         ];
         assert_eq!(lists[..8], expected);
         assert_eq!(lists[8..], ["q\x06\x166", "q\x06\x169", "q\x06\x169"]);
-        assert!(lists.iter().all(|list| queue_of(list) == "q"));
         assert_eq!(binding("celery"), "celery\x06\x16\x06\x16celery");
         assert_eq!(
             channel(3, "celeryev", "worker.online"),
