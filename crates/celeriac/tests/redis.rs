@@ -13,7 +13,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use celeriac::{
-    Broker, BrokerError, Client, Message, RedisBroker, RedisConfig, Signature, Status, WaitError,
+    Broker, BrokerError, Client, Message, RedisBroker, RedisConfig, Signature, Status, TaskContext,
+    TaskError, TaskOptions, WaitError, Worker,
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -275,16 +276,62 @@ async fn an_outage_longer_than_a_lease_does_not_expire_live_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_wait_for_their_rate_limit_count_as_prefetched() {
+    let server = Server::start();
+    let broker: Arc<dyn Broker> = Arc::new(server.broker());
+    let client = Client::new(broker.clone());
+    let limited = TaskOptions::new().rate_limit("1/h".parse::<celeriac::RateLimit>().unwrap());
+    let start = |options: TaskOptions, journal: &Journal| {
+        let journal = journal.clone();
+        let run = move |_: TaskContext, (line,): (String,)| {
+            let journal = journal.clone();
+            async move {
+                journal.write(line);
+                Ok::<_, TaskError>(())
+            }
+        };
+        let worker = Worker::builder(broker.clone()).task("note", options, run);
+        Running::start(worker.concurrency(2).prefetch_multiplier(2).build(), PATIENCE)
+    };
+    let (slow, fast) = (Journal::default(), Journal::default());
+    let one = start(limited, &slow);
+    for number in 0..20 {
+        let note = Signature::new("note").arg(format!("{number}"));
+        client.send(note).await.unwrap();
+    }
+    slow.until(1).await;
+    eventually("the limited worker holds as many as it may", async || {
+        (broker.depth("celery").await.unwrap().unacked == 4).then_some(())
+    })
+    .await;
+    let other = start(TaskOptions::new(), &fast);
+    assert_eq!(
+        fast.until(15).await.len(),
+        15,
+        "the others are left to other workers"
+    );
+    one.stop().await.unwrap();
+    fast.until(19).await;
+    other.stop().await.unwrap();
+    assert_eq!(slow.lines().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_workers_message_is_found_among_many_others() {
     let server = Server::start();
     let connection = &mut server.connection();
-    // Leases from a day of restarts, and tasks that Python workers hold until they are due.
+    // Leases from a day of restarts, tasks that Python workers hold until they are due, and postponed tasks.
     let mut others = redis::pipe();
     let (now, _): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
     for other in 0..12_000 {
         others
             .zadd("celeriac.leases", format!("ended-{other}"), now - 3000)
-            .zadd("unacked_index", format!("python-{other}"), now - 3000);
+            .zadd("unacked_index", format!("python-{other}"), now - 3000)
+            .zadd(
+                "unacked_index",
+                format!("celeriac.later.{other}"),
+                (now - now % 10) as f64 + 0.5,
+            );
     }
     others.exec(connection).unwrap();
     let broker = || RedisBroker::new(server.config().lease(Duration::from_secs(1))).unwrap();

@@ -93,6 +93,6 @@ pub struct Recovery {
 pub struct Depth {
     /// Messages waiting in the queue, in all priorities.
     pub waiting: u64,
-    /// Messages reserved by workers, of all queues.
+    /// Messages reserved by workers, and postponed messages, of all queues.
     pub unacked: u64,
 }

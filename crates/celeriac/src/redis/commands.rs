@@ -25,7 +25,6 @@ single! {
     PING "PING",
     PUBLISH "PUBLISH ? ?",
     RPOP "RPOP ? ?",
-    SMEMBERS "SMEMBERS ?",
     SREM "SREM ? ?",
     TIME "TIME",
     ZRANGEBYSCORE "ZRANGEBYSCORE ? ? ? WITHSCORES LIMIT ? ?",

@@ -138,8 +138,8 @@ impl RedisConfig {
     /// MiB and an hour by default. 0 bytes disable it.
     ///
     /// If the server returns with older data, after a restart from a snapshot or a fail-over to a replica
-    /// that lagged, the worker writes again what the server has lost: results, retries, follow-up tasks and
-    /// parts of chords. The oldest entries are dropped first.
+    /// that lagged, the worker writes again what the server has lost: results, retries, follow-up tasks, parts of
+    /// chords and postponed tasks. The oldest entries are dropped first.
     pub fn rewrite(mut self, bytes: usize, time: Duration) -> Self {
         self.rewrite = Bounds { bytes, time };
         self

@@ -66,7 +66,8 @@ impl RedisBroker {
                 .arg(delivery.tag.as_str())
                 .arg(names::later_tag(&message.headers.id))
                 .arg(format!("{eta:.6}"))
-                .arg(list);
+                .arg(list)
+                .arg(&delivery.queue);
         }
         let (postponed, number): (Vec<bool>, u64) = self.commands.script(&script).await?;
         let kept = deliveries
@@ -147,11 +148,11 @@ impl RedisBroker {
                 .key(&self.names().unacked_index)
                 .key(&self.names().unacked)
                 .arg(MAX_MOVED_BYTES);
-            for list in &lists {
+            for (list, queue) in &lists {
                 script
                     .key(self.names().later(list))
                     .key(list)
-                    .arg(names::reservation_tail(self.names().queue_of(list)));
+                    .arg(names::reservation_tail(queue));
             }
             for tag in tags {
                 script.arg(tag.as_str());
@@ -172,7 +173,7 @@ impl RedisBroker {
             let lease = (&self.names().leases, &self.instance);
             self.commands.command::<()>(commands::ZREM, lease).await?;
         }
-        for list in self.later_lists().await? {
+        for (list, queue) in self.later_lists().await? {
             loop {
                 let mut script = Invocation::new(&RETURN_POSTPONED);
                 script
@@ -183,7 +184,7 @@ impl RedisBroker {
                     .key(&self.names().leases)
                     .key(&self.names().later_lists)
                     .arg(MAX_MOVED_BYTES)
-                    .arg(names::reservation_tail(self.names().queue_of(&list)))
+                    .arg(names::reservation_tail(&queue))
                     .arg(&self.instance)
                     .arg(MAX_MOVED)
                     .arg(&list);
@@ -197,9 +198,10 @@ impl RedisBroker {
         Ok(())
     }
 
-    async fn later_lists(&self) -> Result<Vec<String>, BrokerError> {
+    /// Returns the lists with postponed deliveries, and their queues.
+    async fn later_lists(&self) -> Result<Vec<(String, String)>, BrokerError> {
         self.commands
-            .command(commands::SMEMBERS, &self.names().later_lists)
+            .command(commands::HGETALL, &self.names().later_lists)
             .await
     }
 }
@@ -232,12 +234,12 @@ scripts! {
     ///
     /// KEYS: unacked_index, unacked, writes, lists, then for each delivery the postponed tags of its list. ARGV:
     /// identity of the server, visibility timeout, then for each delivery its tag, its tag when postponed, the
-    /// time at which it is due, its list. Returns whether each was held and is postponed, and the number of the
+    /// time at which it is due, its list and its queue. Returns whether each was held and is postponed, and the number of the
     /// write.
     POSTPONE = r"
 local postponed, tags, reservations = {}, {}, {}
 for i = 1, #KEYS - 4 do
-    local tag = ARGV[i * 4 - 1]
+    local tag = ARGV[i * 5 - 2]
     reservations[i] = redis.call('HGET', KEYS[2], tag)
     tags[i] = tag
 end
@@ -245,7 +247,7 @@ redis.call('HDEL', KEYS[2], unpack(tags))
 redis.call('ZREM', KEYS[1], unpack(tags))
 local index, lists = {}, {}
 for i, reservation in ipairs(reservations) do
-    local tag, due, list = ARGV[i * 4], ARGV[i * 4 + 1], ARGV[i * 4 + 2]
+    local tag, due, list, queue = unpack(ARGV, i * 5 - 1, i * 5 + 2)
     if reservation then
         if redis.call('HSETNX', KEYS[2], tag, reservation) == 0 then
             tag = tag .. '/' .. tags[i]
@@ -255,7 +257,7 @@ for i, reservation in ipairs(reservations) do
         index[#index + 1] = string.format('%.1f', tens * 10 + 0.5)
         index[#index + 1] = tag
         redis.call('ZADD', KEYS[4 + i], due, tag)
-        if not lists[list] then redis.call('SADD', KEYS[4], list) end
+        if not lists[list] then redis.call('HSET', KEYS[4], list, queue) end
         lists[list] = true
         postponed[i] = 1
     else
@@ -296,7 +298,7 @@ if alive > 0 then return {0, 1} end
 local tags = redis.call('ZRANGE', KEYS[3], 0, ARGV[4] - 1, 'REV')
 local moved = move(tags, KEYS[3], KEYS[4], ARGV[2], tonumber(ARGV[1]))
 if redis.call('EXISTS', KEYS[3]) == 1 then return {moved, 0} end
-redis.call('SREM', KEYS[6], ARGV[5])
+redis.call('HDEL', KEYS[6], ARGV[5])
 return {moved, 1}
 "].concat();
 }

@@ -136,15 +136,6 @@ impl Names {
         self.steps.iter().map(move |step| self.list(queue, *step))
     }
 
-    /// Returns the queue of a list.
-    pub(super) fn queue_of<'a>(&self, list: &'a str) -> &'a str {
-        let list = list.strip_prefix(&self.prefix).unwrap_or(list);
-        match list.rsplit_once(&self.separator) {
-            Some((queue, step)) if step.parse().is_ok_and(|step| self.steps.contains(&step)) => queue,
-            _ => list,
-        }
-    }
-
     /// Returns the sorted set of this crate of the postponed deliveries of a list, whose scores are the times (Unix, in
     /// seconds) at which their tasks are due.
     pub(super) fn later(&self, list: &str) -> String {
@@ -258,7 +249,6 @@ mod tests {
         ];
         assert_eq!(lists[..8], expected);
         assert_eq!(lists[8..], ["q\x06\x166", "q\x06\x169", "q\x06\x169"]);
-        assert!(lists.iter().all(|list| names.queue_of(list) == "q"));
         assert_eq!(names.binding("celery"), "celery\x06\x16\x06\x16celery");
         assert_eq!(
             names.channel(3, "celeryev", "worker.online"),
@@ -282,8 +272,6 @@ mod tests {
         );
         let lists = [0, 2, 4, 5, 9].map(|priority| names.list("q", priority));
         assert_eq!(lists, ["x:q:5", "x:q:2", "x:q:2", "x:q:5", "x:q:5"]);
-        assert!(lists.iter().all(|list| names.queue_of(list) == "q"));
-        assert_eq!(names.queue_of("x:a:b"), "a:b");
         assert_eq!(names.later("x:q"), "x:celeriac.later.x:q");
         assert_eq!(Vec::from_iter(names.lists("q")), ["x:q:2", "x:q:5"]);
         assert_eq!(names.binding_key("q"), "x:_kombu.binding.q");

@@ -38,8 +38,8 @@ impl Tags {
     /// Records the sizes of received messages, and doubles the next request up to the maximum.
     pub(super) fn received(&mut self, sizes: impl ExactSizeIterator<Item = usize>) {
         self.received = sizes.len();
-        if self.received > 0 {
-            self.average = sizes.sum::<usize>() / self.received;
+        if let Some(average) = sizes.sum::<usize>().checked_div(self.received) {
+            self.average = average;
             self.bytes = (self.bytes * 2).min(MAX_BYTES);
         }
     }

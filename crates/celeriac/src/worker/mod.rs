@@ -128,7 +128,7 @@ impl Worker {
     ///
     /// The worker then stops receiving, returns messages whose tasks have not started to their queues, and
     /// waits up to `grace` for running tasks. Tasks that are still running after that are aborted, and their
-    /// messages are returned too.
+    /// messages are returned too. The last worker also returns the messages of tasks with a later `eta`.
     ///
     /// While the broker is unavailable, the worker retries without limit.
     ///
@@ -248,7 +248,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the number of messages held for each concurrent task, at least 1.
+    /// Sets the number of messages held for each concurrent task, at least 1. Tasks that wait for their rate limit
+    /// are held; tasks with a later `eta` are not, because the broker keeps them.
     pub fn prefetch_multiplier(mut self, multiplier: usize) -> Self {
         self.shared.prefetch_multiplier = multiplier.max(1);
         self

@@ -126,7 +126,7 @@ async fn the_last_of_several_stopping_workers_returns_tasks_in_the_order_of_thei
     }
     assert_eq!(count(&server, "HLEN", "unacked"), 0);
     assert_eq!(count(&server, "ZCARD", "unacked_index"), 0);
-    assert_eq!(count(&server, "SCARD", "celeriac.later"), 0);
+    assert_eq!(count(&server, "HLEN", "celeriac.later"), 0);
     let messages: Vec<String> = cmd("LRANGE")
         .arg(("celery", 0, -1))
         .query(&mut server.connection())
