@@ -63,8 +63,9 @@ impl SendError {
 /// Reason a signal cannot be sent at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransportError {
+    #[cfg(feature = "tls")]
     #[error("cannot create the HTTP client: {0}")]
-    Http(#[from] reqwest::Error),
+    Tls(#[from] rustls::Error),
     #[cfg(feature = "grpc")]
     #[error("cannot create the gRPC client: {0}")]
     Grpc(#[from] tonic::transport::Error),
