@@ -15,7 +15,7 @@ use crate::context;
 use crate::failure::{self, CANCELLED, PANIC, ServerError};
 use crate::panic_message;
 use crate::recorder::{self, OWN};
-use crate::untraced::untraced_context;
+use crate::untraced::{disabled_context, untraced_context};
 
 static TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
@@ -34,7 +34,9 @@ impl Exchange {
         parent: &Context,
         is_untraced: bool,
     ) -> Self {
-        let cx = if is_untraced {
+        let cx = if !recorder::is_installed() {
+            disabled_context(parent)
+        } else if is_untraced {
             untraced_context(parent)
         } else {
             server_span(parts, route.as_ref().map(StringValue::as_str), parent)
@@ -82,7 +84,9 @@ impl Exchange {
             Some(measured) => measured.responded(status, fault),
             None => false,
         };
-        if let Some(value) = traceresponse(&self.cx) {
+        if recorder::is_installed()
+            && let Some(value) = traceresponse(&self.cx)
+        {
             response.headers_mut().insert(TRACERESPONSE.clone(), value);
         }
         is_bodiless
@@ -128,11 +132,8 @@ impl Drop for Exchange {
     }
 }
 
-/// Starts the server span; with tracing disabled, returns a context that has a trace id only.
+/// Starts the server span.
 fn server_span(parts: &Parts, route: Option<&str>, parent: &Context) -> Context {
-    if !recorder::is_installed() {
-        return untraced_context(parent);
-    }
     let name = attributes::span_name(&parts.method, route);
     let start = SpanStart::new(name, SpanKind::Server);
     let cx = OWN.start(parent, start, |into| {
