@@ -230,7 +230,7 @@ fn random(span_id: SpanId, value: f64, before: u32) -> u64 {
 }
 
 /// Returns the attributes as bytes that do not depend on their order.
-fn identity(attributes: &[proto::KeyValue]) -> Vec<u8> {
+pub(crate) fn identity(attributes: &[proto::KeyValue]) -> Vec<u8> {
     let mut sorted: Vec<&proto::KeyValue> = attributes.iter().collect();
     sorted.sort_by(|one, other| one.key.cmp(&other.key));
     sorted

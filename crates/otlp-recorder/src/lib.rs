@@ -9,6 +9,7 @@ mod exemplar;
 mod export;
 mod histogram;
 mod log_target;
+mod merge;
 mod pipeline;
 mod points;
 mod processors;

@@ -44,7 +44,7 @@ pub struct PipelineBuilder {
     span_value_limit: Option<usize>,
     logs: Option<Destination>,
     log_batches: BatchSettings,
-    log_encoder: LogEncoder,
+    log_attribute_limit: usize,
     metrics: Option<Destination>,
     metric_interval: Duration,
     metric_timeout: Duration,
@@ -68,7 +68,7 @@ impl Default for PipelineBuilder {
                 delay: Duration::from_secs(1),
                 ..BatchSettings::default()
             },
-            log_encoder: LogEncoder { attribute_limit: 128 },
+            log_attribute_limit: 128,
             metrics: None,
             metric_interval: Duration::from_secs(60),
             metric_timeout: Duration::from_secs(30),
@@ -86,9 +86,9 @@ impl PipelineBuilder {
         self
     }
 
-    /// Sets the function that redacts text: string attributes, names that are not constants, descriptions,
-    /// trace state, and attributes of metrics and of the resource. Log records are not redacted; a program
-    /// that also prints them should redact them before both outputs.
+    /// Sets the function that redacts text of all signals: names, descriptions, trace state, the bodies of log
+    /// records, and keys and values of attributes. Data points whose attributes are the same afterwards become
+    /// one point.
     pub fn redact(mut self, redact: Redact) -> Self {
         self.redact = Some(redact);
         self
@@ -153,7 +153,7 @@ impl PipelineBuilder {
 
     /// Sets the maximum number of attributes of a log record, 128 by default.
     pub fn log_attribute_limit(mut self, attribute_limit: usize) -> Self {
-        self.log_encoder = LogEncoder { attribute_limit };
+        self.log_attribute_limit = attribute_limit;
         self
     }
 
@@ -242,7 +242,10 @@ impl PipelineBuilder {
         Pipeline {
             recorder,
             span_rules,
-            log_encoder: self.log_encoder,
+            log_encoder: LogEncoder {
+                attribute_limit: self.log_attribute_limit,
+                rules,
+            },
             exemplars,
             exports,
             thread,

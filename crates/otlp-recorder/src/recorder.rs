@@ -83,8 +83,6 @@ pub struct SpanStart<'a> {
 
 impl<'a> SpanStart<'a> {
     /// Describes a span that starts now.
-    ///
-    /// A borrowed `name` is treated as a constant and is not redacted.
     pub fn new(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
         Self {
             name: name.into(),
@@ -234,10 +232,7 @@ impl OpenSpan {
 
     fn export(&mut self, context: &SpanContext, end: SystemTime) {
         let Some(queue) = &self.shared.queue else { return };
-        let name = match &self.name {
-            Cow::Borrowed(name) => Cow::Borrowed(*name),
-            Cow::Owned(name) => self.shared.rules.redacted(name),
-        };
+        let name = self.shared.rules.redacted(&self.name);
         let ended = EndedSpan {
             context,
             parent: self.parent,

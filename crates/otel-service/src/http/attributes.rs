@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::client::ClientAddress;
-use crate::query::redact;
+use crate::query::redacted_parts;
 use ::http::header::{HOST, USER_AGENT};
 use ::http::request::Parts;
 use ::http::{Method, Version};
@@ -74,7 +74,8 @@ pub(super) fn describe(parts: &Parts, route: Option<&str>, into: &mut Attributes
     into.text("url.path", parts.uri.path());
     into.literal("url.scheme", scheme(parts));
     if let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) {
-        into.text("url.query", &redact(query));
+        // By parts, because a name and a value may look like an address together.
+        into.text_of("url.query", redacted_parts(query));
     }
     if let Some((address, port)) = server(parts) {
         into.text("server.address", address);

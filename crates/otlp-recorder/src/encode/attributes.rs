@@ -88,6 +88,18 @@ impl Attributes {
         }
     }
 
+    /// Sets a string that consists of `parts`, each of which is redacted on its own.
+    pub fn text_of<'a>(&mut self, key: &str, parts: impl IntoIterator<Item = &'a str>) {
+        if self.admits(key) {
+            let mut text = String::new();
+            for part in parts {
+                text.push_str(&self.text_rules.redacted(part));
+            }
+            let text = self.text_rules.limited(&text);
+            self.writer.string_attribute(self.field, key, text);
+        }
+    }
+
     /// Sets an integer.
     pub fn number(&mut self, key: &str, number: i64) {
         if self.admits(key) {
@@ -95,9 +107,9 @@ impl Attributes {
         }
     }
 
-    /// Sets an attribute of any type.
+    /// Sets an attribute of any type. Its key is redacted, too; in other methods it is a constant.
     pub fn set(&mut self, attribute: &KeyValue) {
-        let key = attribute.key.as_str();
+        let key = &*self.text_rules.redacted(attribute.key.as_str());
         match &attribute.value {
             Value::String(text) => self.text(key, text.as_str()),
             Value::I64(number) => self.number(key, *number),

@@ -111,6 +111,7 @@ impl Entries for Batch {
 pub(crate) struct RequestEncoder {
     /// The resource and its schema URL.
     resource: Writer,
+    rules: TextRules,
     scopes: Arc<Scopes>,
 }
 
@@ -126,6 +127,7 @@ impl RequestEncoder {
         );
         Self {
             resource: writer,
+            rules,
             scopes,
         }
     }
@@ -144,7 +146,7 @@ impl RequestEncoder {
         let groups: Vec<(Writer, &Writer)> = registered
             .chain(others)
             .filter(|(_, _, entries)| !entries.bytes().is_empty())
-            .map(|(scope, name, entries)| (scope_head(scope, name), entries))
+            .map(|(scope, name, entries)| (self.scope_head(scope, name), entries))
             .collect();
 
         let group_length = |(head, entries): &(Writer, &Writer)| head.bytes().len() + entries.bytes().len();
@@ -162,16 +164,17 @@ impl RequestEncoder {
         }
         request.into_bytes().into()
     }
-}
 
-/// Returns the fields of a scope group without its entries.
-fn scope_head(scope: &InstrumentationScope, name: Option<&str>) -> Writer {
-    let name = name.map(|name| name.to_owned().into());
-    let mut head = Writer::default();
-    let message = ProtoScope::from((scope.clone(), name));
-    head.bytes_always(scope_group::SCOPE, &message.encode_to_vec());
-    head.string(scope_group::SCHEMA_URL, scope.schema_url().unwrap_or_default());
-    head
+    /// Returns the fields of a scope group without its entries.
+    fn scope_head(&self, scope: &InstrumentationScope, name: Option<&str>) -> Writer {
+        let name = name.map(|name| name.to_owned().into());
+        let mut head = Writer::default();
+        let mut message = ProtoScope::from((scope.clone(), name));
+        self.rules.apply_to_scope(&mut message);
+        head.bytes_always(scope_group::SCOPE, &message.encode_to_vec());
+        head.string(scope_group::SCHEMA_URL, scope.schema_url().unwrap_or_default());
+        head
+    }
 }
 
 #[cfg(test)]
