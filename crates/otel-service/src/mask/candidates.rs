@@ -1,5 +1,8 @@
 //! The check that most text passes: whether it contains any byte or pair of bytes that addresses and tokens
-//! must have. The comparisons of a block have no branches, so the compiler uses vector instructions.
+//! must have. The comparisons of a block have no branches, so the compiler uses vector instructions. Most text is
+//! repeated (keys, names, hosts, user agents), so each thread remembers some of what it has checked.
+
+use std::cell::RefCell;
 
 /// Length of the shortest address, `a@b.cc`.
 const SHORTEST: usize = 6;
@@ -9,11 +12,53 @@ const BLOCK: usize = 16;
 /// A block and the bytes after it that belong to its last sequence.
 const WINDOW: usize = BLOCK + 2;
 
+/// Maximum length of a text that is remembered.
+const MAX_REMEMBERED: usize = 120;
+
+/// Number of texts that a thread remembers.
+const REMEMBERED: usize = 64;
+
+/// A text without an address or a token.
+#[derive(Clone, Copy)]
+struct Clean {
+    length: usize,
+    text: [u8; MAX_REMEMBERED],
+}
+
+thread_local! {
+    static CLEAN: RefCell<[Clean; REMEMBERED]> = const {
+        RefCell::new([Clean { length: 0, text: [0; MAX_REMEMBERED] }; REMEMBERED])
+    };
+}
+
 /// Whether `text` may contain an address or a token. Nearly all other text returns false.
 pub(super) fn may_need_masking(text: &[u8]) -> bool {
     if text.len() < SHORTEST {
         return false;
     }
+    if text.len() > MAX_REMEMBERED {
+        return has_candidate(text);
+    }
+    let slot = (text.len() ^ usize::from(text[text.len() / 2]) ^ usize::from(text[text.len() - 1]) << 2)
+        % REMEMBERED;
+    // The thread-local is not accessible while the thread exits.
+    CLEAN
+        .try_with(|clean| {
+            let clean = &mut clean.borrow_mut()[slot];
+            if clean.text.get(..clean.length) == Some(text) {
+                return false;
+            }
+            if has_candidate(text) {
+                return true;
+            }
+            clean.length = text.len();
+            clean.text[..text.len()].copy_from_slice(text);
+            false
+        })
+        .unwrap_or_else(|_| has_candidate(text))
+}
+
+fn has_candidate(text: &[u8]) -> bool {
     let mut windows = text;
     while let Some(window) = windows.first_chunk() {
         if is_candidate(window) {
