@@ -71,6 +71,18 @@ impl Attributes {
         }
     }
 
+    /// Returns attributes of a span that belong to no span yet.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn detached(text_rules: TextRules) -> Self {
+        Self::new(super::fields::span::ATTRIBUTES, text_rules, u32::MAX)
+    }
+
+    /// Returns the attributes, encoded as fields of their parent message.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn encoded(&self) -> &[u8] {
+        self.writer.bytes()
+    }
+
     /// Sets a string constant, which is not redacted.
     pub fn literal(&mut self, key: &str, text: &'static str) {
         if self.admits(key) {
