@@ -17,6 +17,7 @@
 //! ```
 
 mod b3;
+mod builder;
 mod config;
 mod console;
 mod context;
@@ -26,6 +27,7 @@ mod gauges;
 mod http;
 mod init;
 pub mod instrumentation;
+mod layer;
 mod logs;
 mod mask;
 mod metrics;
@@ -46,6 +48,7 @@ mod stopwatch;
 mod untraced;
 
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
+pub use builder::TelemetryBuilder;
 pub use config::destination_variable;
 pub use context::{
     current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute, set_server_attribute,

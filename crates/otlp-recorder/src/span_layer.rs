@@ -295,3 +295,15 @@ impl Drop for Entered {
         self.0.drain(..).for_each(std::mem::forget);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registry_folder_is_stripped() {
+        let path = "/home/x/.cargo/registry/src/index-123/redis-1.0.0/src/lib.rs";
+        assert_eq!(within_crates(path), "redis-1.0.0/src/lib.rs");
+        assert_eq!(within_crates("crates/app/src/lib.rs"), "crates/app/src/lib.rs");
+    }
+}
