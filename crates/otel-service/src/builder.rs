@@ -11,15 +11,13 @@ use opentelemetry_sdk::metrics::{Instrument, Stream};
 use opentelemetry_sdk::trace::{IdGenerator, ShouldSample, SpanProcessor, TracerProviderBuilder};
 use tracing::Subscriber;
 use tracing_subscriber::Layer;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::init::{self, InitError, Telemetry};
+use crate::init::{self, InitError, SetUp, Telemetry};
 use crate::providers::{Configure, Extensions};
 use crate::service::Service;
-
-type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Settings of [`Telemetry`] beyond those of the [`Service`] and of the environment.
 ///
@@ -38,19 +36,25 @@ type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 /// # Ok::<(), otel_service::InitError>(())
 /// ```
 #[must_use = "a builder does nothing until `init` or `build` is called"]
-pub struct TelemetryBuilder {
+pub struct TelemetryBuilder<S = Registry> {
+    pub(crate) settings: Settings,
+    /// Subscriber that [`TelemetryBuilder::init`] completes and installs.
+    subscriber: S,
+}
+
+/// Settings that do not concern the subscriber.
+pub(crate) struct Settings {
     pub(crate) service: Service,
     pub(crate) resource: Vec<KeyValue>,
     pub(crate) span_levels: String,
     pub(crate) extensions: Extensions,
     pub(crate) propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>>,
-    layer: Option<BoxedLayer>,
 }
 
-impl fmt::Debug for TelemetryBuilder {
+impl<S> fmt::Debug for TelemetryBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TelemetryBuilder")
-            .field("service", &self.service)
+            .field("service", &self.settings.service)
             .finish_non_exhaustive()
     }
 }
@@ -58,18 +62,25 @@ impl fmt::Debug for TelemetryBuilder {
 impl TelemetryBuilder {
     pub(crate) fn new(service: Service) -> Self {
         Self {
-            service,
-            resource: Vec::new(),
-            span_levels: String::new(),
-            extensions: Extensions::default(),
-            propagators: Vec::new(),
-            layer: None,
+            settings: Settings {
+                service,
+                resource: Vec::new(),
+                span_levels: String::new(),
+                extensions: Extensions::default(),
+                propagators: Vec::new(),
+            },
+            subscriber: tracing_subscriber::registry(),
         }
     }
+}
 
+impl<S> TelemetryBuilder<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+{
     /// Adds attributes to the resource. `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` override them.
     pub fn resource(mut self, attributes: impl IntoIterator<Item = KeyValue>) -> Self {
-        self.resource.extend(attributes);
+        self.settings.resource.extend(attributes);
         self
     }
 
@@ -77,12 +88,11 @@ impl TelemetryBuilder {
     ///
     /// `RUST_LOG` does not apply to the layer; without a filter of its own it receives all spans and events,
     /// including those of transports at the level TRACE.
-    pub fn layer(mut self, layer: impl Layer<Registry> + Send + Sync) -> Self {
-        self.layer = Some(match self.layer.take() {
-            Some(earlier) => Box::new(earlier.and_then(layer)),
-            None => Box::new(layer),
-        });
-        self
+    pub fn layer<L: Layer<S>>(self, layer: L) -> TelemetryBuilder<Layered<L, S>> {
+        TelemetryBuilder {
+            settings: self.settings,
+            subscriber: self.subscriber.with(layer),
+        }
     }
 
     /// Sets levels of the `tracing` spans that are recorded, by target, such as `info,my_crate=trace,h2=debug`.
@@ -90,7 +100,7 @@ impl TelemetryBuilder {
     /// By default, spans are recorded down to the level DEBUG, except for spans of transports and runtimes
     /// (h2, hyper, tonic, tower, tokio and others).
     pub fn span_levels(mut self, directives: impl Into<String>) -> Self {
-        self.span_levels = directives.into();
+        self.settings.span_levels = directives.into();
         self
     }
 
@@ -112,7 +122,7 @@ impl TelemetryBuilder {
     ///
     /// As with [`TelemetryBuilder::span_processor`], all spans are then spans of the SDK.
     pub fn sampler(mut self, sampler: impl ShouldSample + 'static) -> Self {
-        self.extensions.sampler = Some(Box::new(sampler));
+        self.settings.extensions.sampler = Some(Box::new(sampler));
         self
     }
 
@@ -120,7 +130,7 @@ impl TelemetryBuilder {
         mut self,
         configure: impl FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + 'static,
     ) -> Self {
-        self.extensions.traces.push(Box::new(configure));
+        self.settings.extensions.traces.push(Box::new(configure));
         self
     }
 
@@ -128,13 +138,14 @@ impl TelemetryBuilder {
     pub fn log_processor(mut self, processor: impl LogProcessor + 'static) -> Self {
         let configure: Configure<LoggerProviderBuilder> =
             Box::new(|builder| builder.with_log_processor(processor));
-        self.extensions.logs.push(configure);
+        self.settings.extensions.logs.push(configure);
         self
     }
 
     /// Adds a view of metrics.
     pub fn view(mut self, view: impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static) -> Self {
-        self.extensions
+        self.settings
+            .extensions
             .views
             .push(Box::new(|builder| builder.with_view(view)));
         self
@@ -142,7 +153,8 @@ impl TelemetryBuilder {
 
     /// Adds a reader of metrics, which collects them independently of the export.
     pub fn metric_reader(mut self, reader: impl MetricReader) -> Self {
-        self.extensions
+        self.settings
+            .extensions
             .readers
             .push(Box::new(|builder| builder.with_reader(reader)));
         self
@@ -150,7 +162,7 @@ impl TelemetryBuilder {
 
     /// Adds a propagator to those that `OTEL_PROPAGATORS` selects.
     pub fn propagator(mut self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
-        self.propagators.push(Box::new(propagator));
+        self.settings.propagators.push(Box::new(propagator));
         self
     }
 
@@ -159,16 +171,13 @@ impl TelemetryBuilder {
     /// # Errors
     ///
     /// Fails when telemetry is already set up, and when the program has installed a subscriber.
-    pub fn init(mut self) -> Result<Telemetry, InitError> {
-        let layer = self.layer.take();
-        let (telemetry, own, warnings) = init::set_up(self)?;
-        let registry = tracing_subscriber::registry();
-        // Not an `Option` of a layer, which would change the levels that the other layers see.
-        let installed = match layer {
-            Some(layer) => registry.with(layer.and_then(own)).try_init(),
-            None => registry.with(own).try_init(),
-        };
-        if let Err(error) = installed {
+    pub fn init(self) -> Result<Telemetry, InitError> {
+        let SetUp {
+            telemetry,
+            layer,
+            warnings,
+        } = init::set_up(self.settings)?;
+        if let Err(error) = self.subscriber.with(layer).try_init() {
             // Nothing has been recorded yet, so nothing can be lost.
             telemetry.shutdown(Duration::ZERO).ok();
             return Err(error.into());
@@ -196,12 +205,12 @@ impl TelemetryBuilder {
     /// # Errors
     ///
     /// Fails when telemetry is already set up.
-    pub fn build<S>(self) -> Result<(Telemetry, impl Layer<S> + Send + Sync), InitError>
+    pub fn build<T>(self) -> Result<(Telemetry, impl Layer<T> + Send + Sync), InitError>
     where
-        S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+        T: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     {
-        let (telemetry, mut layer, warnings) = init::set_up(self)?;
-        layer.inner_mut().warnings = warnings;
-        Ok((telemetry, layer))
+        let mut set_up = init::set_up(self.settings)?;
+        set_up.layer.inner_mut().warnings = set_up.warnings;
+        Ok((set_up.telemetry, set_up.layer))
     }
 }

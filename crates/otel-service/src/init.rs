@@ -17,7 +17,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::b3::B3Propagator;
-use crate::builder::TelemetryBuilder;
+use crate::builder::{Settings, TelemetryBuilder};
 use crate::config::{Config, Propagator};
 use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
@@ -66,17 +66,17 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
     Telemetry::builder(service).init()
 }
 
-/// Sets up everything but the subscriber. Returns the layer for the subscriber, and warnings to be logged.
-pub(crate) fn set_up<S>(
-    builder: TelemetryBuilder,
-) -> Result<
-    (
-        Telemetry,
-        Filtered<TelemetryLayer, TelemetryFilter, S>,
-        Vec<String>,
-    ),
-    InitError,
->
+/// Result of [`set_up`].
+pub(crate) struct SetUp<S> {
+    pub(crate) telemetry: Telemetry,
+    /// Layer for the subscriber.
+    pub(crate) layer: Filtered<TelemetryLayer, TelemetryFilter, S>,
+    /// Problems to be logged.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Sets up everything but the subscriber.
+pub(crate) fn set_up<S>(settings: Settings) -> Result<SetUp<S>, InitError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -84,8 +84,8 @@ where
     if CALLED.swap(true, Ordering::AcqRel) {
         return Err(InitError::AlreadyInitialised);
     }
-    let service = builder.service;
-    let mut config = Config::from_env(service, builder.resource);
+    let service = settings.service;
+    let mut config = Config::from_env(service, settings.resource);
     let mut warnings = std::mem::take(&mut config.warnings);
     let service_name = config
         .resource
@@ -96,11 +96,11 @@ where
     let running = (!config.disabled).then(|| {
         let pipeline = start_pipeline(&config);
         warnings.extend_from_slice(pipeline.warnings());
-        let (providers, recorder) = Providers::new(&config, &pipeline, builder.extensions);
+        let (providers, recorder) = Providers::new(&config, &pipeline, settings.extensions);
         (providers, recorder, pipeline)
     });
 
-    let propagator = propagator(&config.propagators, builder.propagators);
+    let propagator = propagator(&config.propagators, settings.propagators);
     propagation::install(&propagator);
     global::set_text_map_propagator(propagator);
     let mut logger = None;
@@ -122,7 +122,7 @@ where
         warnings.push(format!("RUST_LOG: {error}; info is used"));
         EnvFilter::new("info")
     });
-    let span_filter = span_filter(&builder.span_levels).unwrap_or_else(|error| {
+    let span_filter = span_filter(&settings.span_levels).unwrap_or_else(|error| {
         warnings.push(format!("the levels of spans are ignored: {error}"));
         Targets::new().with_default(LevelFilter::INFO)
     });
@@ -167,7 +167,11 @@ where
         service_name,
         running: running.map(|(providers, _, pipeline)| (providers, pipeline)),
     };
-    Ok((telemetry, layer.with_filter(filter), warnings))
+    Ok(SetUp {
+        telemetry,
+        layer: layer.with_filter(filter),
+        warnings,
+    })
 }
 
 /// Returns a layer that records no spans, but keeps their fields for log records.

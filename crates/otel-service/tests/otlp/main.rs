@@ -17,6 +17,7 @@ mod pipeline;
 mod requests;
 mod scripted;
 mod server;
+mod setup;
 mod shutdown;
 mod support;
 mod variables;
