@@ -1,4 +1,5 @@
 //! Spans of `tracing` beside spans of the OpenTelemetry API: parents, attributes, status.
+#![cfg(test)]
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};

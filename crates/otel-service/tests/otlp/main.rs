@@ -12,6 +12,7 @@ mod logs;
 mod masked;
 mod measures;
 mod outages;
+mod outgoing;
 mod output;
 mod pipeline;
 mod requests;
