@@ -11,6 +11,7 @@ mod otlp;
 mod traces;
 mod variables;
 
+use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 
@@ -71,11 +72,13 @@ pub(crate) struct Config {
 
 impl Config {
     /// Reads the environment of the process.
-    pub(crate) fn from_env(service: Service) -> Self {
-        Self::read(service, &environment)
+    ///
+    /// `attributes` are added to the resource.
+    pub(crate) fn from_env(service: Service, attributes: Vec<KeyValue>) -> Self {
+        Self::read(service, attributes, &environment)
     }
 
-    fn read(service: Service, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
+    fn read(service: Service, attributes: Vec<KeyValue>, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut variables = Variables::new(lookup);
         let mut destination = |signal| destination::destination(signal, service.export, &mut variables);
         let (traces, metrics, logs) = (
@@ -93,6 +96,7 @@ impl Config {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
                 service,
+                attributes,
                 variables.text("OTEL_SERVICE_NAME"),
                 variables.text("OTEL_RESOURCE_ATTRIBUTES").as_deref(),
                 &mut variables.warnings,
@@ -133,7 +137,7 @@ mod tests {
     const SERVICE: Service = Service::new("app", "1");
 
     fn read(variables: &[(&str, &str)]) -> Config {
-        Config::read(SERVICE, &|name| {
+        Config::read(SERVICE, Vec::new(), &|name| {
             variables
                 .iter()
                 .find(|(key, _)| *key == name)
@@ -278,7 +282,7 @@ mod tests {
             .filter_map(|line| line.trim_start_matches('#').split_once('='))
             .collect();
         let queried = RefCell::new(BTreeSet::new());
-        let config = Config::read(SERVICE, &|name| {
+        let config = Config::read(SERVICE, Vec::new(), &|name| {
             queried.borrow_mut().insert(name.to_owned());
             // This sampler also reads OTEL_TRACES_SAMPLER_ARG.
             if name == "OTEL_TRACES_SAMPLER" {
@@ -304,7 +308,7 @@ mod tests {
 
     #[test]
     fn no_warning_contains_a_value() {
-        let config = Config::read(SERVICE, &|name| {
+        let config = Config::read(SERVICE, Vec::new(), &|name| {
             (name != "OTEL_SDK_DISABLED").then(|| "s3cret".to_owned())
         });
         assert!(config.warnings.len() > 20, "{:?}", config.warnings);
@@ -347,7 +351,10 @@ mod tests {
             ..SERVICE
         };
         let traces = |variable: &'static str, value: &'static str| {
-            Config::read(service, &|name| (name == variable).then(|| value.to_owned())).traces
+            Config::read(service, Vec::new(), &|name| {
+                (name == variable).then(|| value.to_owned())
+            })
+            .traces
         };
         assert!(traces("", "").is_none());
         let console = traces("OTEL_TRACES_EXPORTER", "console");
@@ -373,7 +380,7 @@ mod tests {
             export: Export::LocalReceiver(([127, 0, 0, 1], 9).into()),
             ..SERVICE
         };
-        Config::read(service, &|name| {
+        Config::read(service, Vec::new(), &|name| {
             let found = set.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
         })
@@ -435,7 +442,7 @@ mod tests {
             export: Export::Never,
             ..SERVICE
         };
-        let config = Config::read(service, &|name| match name {
+        let config = Config::read(service, Vec::new(), &|name| match name {
             "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("http://localhost:4318".to_owned()),
             "OTEL_TRACES_EXPORTER" => Some("otlp".to_owned()),
             "OTEL_METRICS_EXPORTER" => Some("console".to_owned()),

@@ -1,6 +1,7 @@
 //! The set-up, in the required order: the pipeline and the providers, the globals, the log subscriber, the
 //! instruments. [`Telemetry`] owns the pipeline and flushes it at shutdown.
 
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -8,14 +9,19 @@ use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::{Key, global};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
-use otlp_recorder::{Pipeline, ShutdownError};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use otlp_recorder::{Pipeline, ShutdownError, SpanLayer};
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{Filtered, Targets};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::b3::B3Propagator;
+use crate::builder::{Settings, TelemetryBuilder};
 use crate::config::{Config, Propagator};
-use crate::logs::{self, Format, LogLayer};
+use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
+use crate::logs::{self, Format, LogEvents};
+use crate::mask::mask;
 use crate::metrics;
 use crate::output::{STDERR, STDOUT, flush_output};
 use crate::process;
@@ -23,6 +29,7 @@ use crate::propagation;
 use crate::providers::{Providers, start_pipeline};
 use crate::recorder::{self, OWN};
 use crate::service::{LogOutput, Service};
+use crate::untraced::is_untraced;
 
 /// Maximum time to wait for the reader of each stream at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -35,7 +42,7 @@ pub enum InitError {
     #[error("telemetry is already set up in this process; call init only once")]
     AlreadyInitialised,
     /// The program has installed a `tracing` subscriber.
-    #[error("another tracing subscriber is installed: {0}")]
+    #[error("another tracing subscriber is installed; add the layer of TelemetryBuilder::build to it: {0}")]
     Subscriber(#[from] tracing_subscriber::util::TryInitError),
 }
 
@@ -50,17 +57,35 @@ pub struct Telemetry {
 
 /// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators, and installs the
 /// `tracing` subscriber. Works inside and outside of an async runtime. An invalid value causes a warning and
-/// is replaced by the default.
+/// is replaced by the default. [`Telemetry::builder`] has more settings.
 ///
 /// # Errors
 ///
 /// Fails when called twice, and when the program has installed a subscriber.
 pub fn init(service: Service) -> Result<Telemetry, InitError> {
+    Telemetry::builder(service).init()
+}
+
+/// Result of [`set_up`].
+pub(crate) struct SetUp<S> {
+    pub(crate) telemetry: Telemetry,
+    /// Layer for the subscriber.
+    pub(crate) layer: Filtered<TelemetryLayer, TelemetryFilter, S>,
+    /// Problems to be logged.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Sets up everything but the subscriber.
+pub(crate) fn set_up<S>(settings: Settings) -> Result<SetUp<S>, InitError>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
     static CALLED: AtomicBool = AtomicBool::new(false);
     if CALLED.swap(true, Ordering::AcqRel) {
         return Err(InitError::AlreadyInitialised);
     }
-    let mut config = Config::from_env(service);
+    let service = settings.service;
+    let mut config = Config::from_env(service, settings.resource);
     let mut warnings = std::mem::take(&mut config.warnings);
     let service_name = config
         .resource
@@ -71,16 +96,19 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
     let running = (!config.disabled).then(|| {
         let pipeline = start_pipeline(&config);
         warnings.extend_from_slice(pipeline.warnings());
-        (Providers::new(&config, &pipeline), pipeline)
+        let (providers, recorder) = Providers::new(&config, &pipeline, settings.extensions);
+        (providers, recorder, pipeline)
     });
 
-    let propagator = propagator(&config.propagators);
+    let propagator = propagator(&config.propagators, settings.propagators);
     propagation::install(&propagator);
     global::set_text_map_propagator(propagator);
     let mut logger = None;
-    if let Some((providers, pipeline)) = &running {
+    let mut spans = None;
+    if let Some((providers, recorder, pipeline)) = &running {
         global::set_tracer_provider(providers.traces.clone());
-        recorder::install(pipeline.recorder().clone());
+        spans = Some(SpanLayer::new(recorder).skip_if(is_untraced));
+        recorder::install(recorder.clone());
         if let Some(provider) = &providers.metrics {
             global::set_meter_provider(provider.clone());
             metrics::enable(pipeline.exemplars().clone());
@@ -90,14 +118,13 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
         let provider = providers.logs.as_ref();
         logger = provider.map(|provider| provider.logger(env!("CARGO_PKG_NAME")));
     }
-    let telemetry = Telemetry {
-        service_name,
-        running,
-    };
-
-    let filter = EnvFilter::try_new(&config.log_directives).unwrap_or_else(|error| {
+    let log_filter = EnvFilter::try_new(&config.log_directives).unwrap_or_else(|error| {
         warnings.push(format!("RUST_LOG: {error}; info is used"));
         EnvFilter::new("info")
+    });
+    let span_filter = span_filter(&settings.span_levels).unwrap_or_else(|error| {
+        warnings.push(format!("the levels of spans are ignored: {error}"));
+        Targets::new().with_default(LevelFilter::INFO)
     });
     let output = match service.log_output {
         LogOutput::Stdout => Some(&STDOUT),
@@ -109,34 +136,59 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
         output.report_with(move |count| format.dropped(count));
         (output, format)
     });
-    let installed = tracing_subscriber::registry()
-        .with(filter)
-        .with(LogLayer {
-            logger,
-            output,
-            masking: config.masking,
-            value_limit: config.log_value_limit,
-        })
-        .try_init();
-    if let Err(error) = installed {
-        // Nothing has been recorded yet, so nothing can be lost.
-        telemetry.shutdown(Duration::ZERO).ok();
-        return Err(error.into());
-    }
-    if let Err(error) = logs::bridge_log() {
+    if let Err(error) = logs::bridge_log(log_filter.max_level_hint().unwrap_or(LevelFilter::TRACE)) {
         warnings.push(format!("events of the log crate are not recorded: {error}"));
     }
     logs::log_panics();
     // The signals share most variables, so their warnings repeat.
     warnings.sort_unstable();
     warnings.dedup();
-    for warning in warnings {
-        tracing::warn!("{warning}");
+    let logs = LogEvents {
+        logger,
+        output,
+        masking: config.masking,
+        value_limit: config.log_value_limit,
+    };
+    let mut spans = spans.unwrap_or_else(|| fields_only(config.masking));
+    if logs.is_used() {
+        spans = spans.keep_fields();
     }
-    Ok(telemetry)
+    let layer = TelemetryLayer {
+        spans,
+        logs,
+        warnings: Vec::new(),
+        warned: Once::new(),
+    };
+    let filter = TelemetryFilter {
+        spans: span_filter,
+        logs: log_filter,
+    };
+    let telemetry = Telemetry {
+        service_name,
+        running: running.map(|(providers, _, pipeline)| (providers, pipeline)),
+    };
+    Ok(SetUp {
+        telemetry,
+        layer: layer.with_filter(filter),
+        warnings,
+    })
+}
+
+/// Returns a layer that records no spans, but keeps their fields for log records.
+fn fields_only(masking: bool) -> SpanLayer {
+    let mut pipeline = Pipeline::builder();
+    if masking {
+        pipeline = pipeline.redact(mask);
+    }
+    SpanLayer::new(pipeline.start().recorder()).skip_if(|_| true)
 }
 
 impl Telemetry {
+    /// Returns a builder, for programs that add their own layers, processors, views and other parts.
+    pub fn builder(service: Service) -> TelemetryBuilder {
+        TelemetryBuilder::new(service)
+    }
+
     /// Returns the effective name of the service, from `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` or the
     /// default.
     #[must_use]
@@ -167,17 +219,18 @@ impl Telemetry {
     }
 }
 
-fn propagator(propagators: &[Propagator]) -> TextMapCompositePropagator {
-    TextMapCompositePropagator::new(
-        propagators
-            .iter()
-            .map(|propagator| -> Box<dyn TextMapPropagator + Send + Sync> {
-                match propagator {
-                    Propagator::TraceContext => Box::new(TraceContextPropagator::new()),
-                    Propagator::Baggage => Box::new(BaggagePropagator::new()),
-                    Propagator::B3(encoding) => Box::new(B3Propagator::new(*encoding)),
-                }
-            })
-            .collect(),
-    )
+fn propagator(
+    selected: &[Propagator],
+    added: Vec<Box<dyn TextMapPropagator + Send + Sync>>,
+) -> TextMapCompositePropagator {
+    let selected = selected
+        .iter()
+        .map(|propagator| -> Box<dyn TextMapPropagator + Send + Sync> {
+            match propagator {
+                Propagator::TraceContext => Box::new(TraceContextPropagator::new()),
+                Propagator::Baggage => Box::new(BaggagePropagator::new()),
+                Propagator::B3(encoding) => Box::new(B3Propagator::new(*encoding)),
+            }
+        });
+    TextMapCompositePropagator::new(selected.chain(added).collect())
 }

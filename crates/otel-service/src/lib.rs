@@ -17,6 +17,8 @@
 //! ```
 
 mod b3;
+mod builder;
+mod client;
 mod config;
 mod console;
 mod context;
@@ -26,6 +28,7 @@ mod gauges;
 mod http;
 mod init;
 pub mod instrumentation;
+mod layer;
 mod logs;
 mod mask;
 mod metrics;
@@ -46,6 +49,11 @@ mod stopwatch;
 mod untraced;
 
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
+pub use builder::TelemetryBuilder;
+pub use client::{
+    GrpcClientBody, GrpcClientFuture, GrpcClientLayer, GrpcClientService, HttpClientFuture, HttpClientLayer,
+    HttpClientService,
+};
 pub use config::destination_variable;
 pub use context::{
     current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute, set_server_attribute,
@@ -64,6 +72,7 @@ pub use opentelemetry;
 pub use opentelemetry::{Context, KeyValue};
 pub use otlp_recorder::ShutdownError;
 pub use output::{flush_output, print, print_error};
+pub use propagation::Propagation;
 pub use redis::{Redis, RedisCommand, RedisServer};
 pub use runtime::observe_runtime;
 pub use service::{Export, LogFormat, LogOutput, Service};

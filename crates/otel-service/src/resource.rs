@@ -11,11 +11,13 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use crate::query::percent_decode;
 use crate::service::Service;
 
-/// Builds the resource from the defaults of the service and the values of the two variables.
+/// Builds the resource from the defaults of the service, `added` attributes and the values of the two
+/// variables.
 ///
 /// Adds a warning to `warnings` if the attributes are malformed.
 pub(crate) fn resource(
     service: Service,
+    added: Vec<KeyValue>,
     service_name: Option<String>,
     attributes: Option<&str>,
     warnings: &mut Vec<String>,
@@ -33,6 +35,7 @@ pub(crate) fn resource(
         ])
         .with_attributes(host_name().map(|name| KeyValue::new("host.name", name)))
         .with_attributes(executable_name().map(|name| KeyValue::new("process.executable.name", name)))
+        .with_attributes(added)
         .with_attributes(parse(attributes.unwrap_or_default(), warnings));
     if let Some(name) = service_name {
         builder = builder.with_service_name(name);
@@ -114,6 +117,7 @@ mod tests {
         let mut warnings = Vec::new();
         let resource = resource(
             SERVICE,
+            vec![KeyValue::new("x", "added"), KeyValue::new("added", true)],
             Some("named".to_owned()),
             Some("service.name=other,deployment.environment.name=a%2Cb, , %78 = 1 "),
             &mut warnings,
@@ -121,6 +125,7 @@ mod tests {
         assert_eq!(get(&resource, "service.name"), Some("named".into()));
         assert_eq!(get(&resource, "deployment.environment.name"), Some("a,b".into()));
         assert_eq!(get(&resource, "x"), Some("1".into()));
+        assert_eq!(get(&resource, "added"), Some(true.into()));
         assert_eq!(get(&resource, "service.version"), Some("1.2.3".into()));
         assert_eq!(get(&resource, "telemetry.sdk.language"), Some("rust".into()));
         assert_eq!(warnings, Vec::<String>::new());
@@ -130,7 +135,7 @@ mod tests {
     fn malformed_attributes_are_ignored_as_a_whole() {
         for broken in ["x=1,broken", "x=1,=2"] {
             let mut warnings = Vec::new();
-            let resource = resource(SERVICE, None, Some(broken), &mut warnings);
+            let resource = resource(SERVICE, Vec::new(), None, Some(broken), &mut warnings);
             assert_eq!(get(&resource, "x"), None);
             assert_eq!(warnings.len(), 1);
             assert!(!warnings[0].contains("broken"), "{warnings:?}");
@@ -139,7 +144,13 @@ mod tests {
 
     #[test]
     fn resource_attributes_override_the_default_service_name() {
-        let resource = resource(SERVICE, None, Some("service.name=other"), &mut Vec::new());
+        let resource = resource(
+            SERVICE,
+            Vec::new(),
+            None,
+            Some("service.name=other"),
+            &mut Vec::new(),
+        );
         assert_eq!(get(&resource, "service.name"), Some("other".into()));
     }
 }

@@ -16,6 +16,8 @@ mod processors;
 mod queue;
 mod recorder;
 mod signal;
+#[cfg(feature = "tracing")]
+mod span_layer;
 mod table;
 mod text;
 mod transport;
@@ -32,6 +34,8 @@ pub use pipeline::{Pipeline, PipelineBuilder, ShutdownError};
 pub use processors::{QueueLogProcessor, QueueSpanProcessor};
 pub use recorder::{RecordedSpan, Recorder, SpanStart, Tracer};
 pub use signal::Signal;
+#[cfg(feature = "tracing")]
+pub use span_layer::{SpanLayer, within_crates};
 pub use table::Table;
 pub use text::Redact;
 #[cfg(feature = "grpc")]

@@ -238,6 +238,7 @@ impl PipelineBuilder {
             limits: self.span_limits,
             sampler: self.sampler,
             scopes,
+            provider: None,
         }));
         Pipeline {
             recorder,

@@ -12,10 +12,10 @@ use ::http::{Method, Version};
 use otlp_recorder::Attributes;
 
 /// Value of `http.request.method` for a method that the conventions do not list.
-pub(super) const OTHER_METHOD: &str = "_OTHER";
+pub(crate) const OTHER_METHOD: &str = "_OTHER";
 
 /// Returns the name of a known method, or `_OTHER`, which bounds the number of values a client can produce.
-pub(super) fn method(method: &Method) -> &'static str {
+pub(crate) fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",
@@ -31,7 +31,7 @@ pub(super) fn method(method: &Method) -> &'static str {
 }
 
 /// Returns the value of `network.protocol.version`.
-pub(super) fn version(version: Version) -> &'static str {
+pub(crate) fn version(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "0.9",
         Version::HTTP_10 => "1.0",

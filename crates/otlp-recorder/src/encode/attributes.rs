@@ -4,6 +4,9 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use opentelemetry::{Array, KeyValue, Value};
+use opentelemetry_proto::tonic::common::v1 as proto;
+use opentelemetry_proto::tonic::trace::v1;
+use prost::Message as _;
 
 use super::fields::{any_value, key_value, list};
 use super::wire::{Writer, content_at};
@@ -69,6 +72,26 @@ impl Attributes {
             dropped: 0,
             keys: 0,
         }
+    }
+
+    /// Returns attributes of a span that belong to no span yet.
+    pub(crate) fn detached(text_rules: TextRules) -> Self {
+        Self::new(super::fields::span::ATTRIBUTES, text_rules, u32::MAX)
+    }
+
+    /// Returns the attributes, encoded as fields of their parent message.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn encoded(&self) -> &[u8] {
+        self.writer.bytes()
+    }
+
+    /// Returns the attributes as the SDK represents them.
+    pub(crate) fn decoded(&self) -> Vec<KeyValue> {
+        let span = v1::Span::decode(self.writer.bytes()).unwrap_or_default();
+        let attributes = span.attributes.into_iter();
+        attributes
+            .filter_map(|attribute| Some(KeyValue::new(attribute.key, decoded(attribute.value?.value?)?)))
+            .collect()
     }
 
     /// Sets a string constant, which is not redacted.
@@ -195,6 +218,41 @@ fn find(attributes: &[u8], field: u32, key: &str) -> Option<Range<usize>> {
     None
 }
 
+fn decoded(value: proto::any_value::Value) -> Option<Value> {
+    use proto::any_value::Value as Proto;
+    Some(match value {
+        Proto::StringValue(text) => text.into(),
+        Proto::BoolValue(truth) => truth.into(),
+        Proto::IntValue(number) => number.into(),
+        Proto::DoubleValue(number) => number.into(),
+        Proto::ArrayValue(array) => decoded_array(array)?,
+        // Attributes of spans have no other types.
+        _ => return None,
+    })
+}
+
+/// Returns an array, whose elements have the same type.
+fn decoded_array(array: proto::ArrayValue) -> Option<Value> {
+    let values = array.values.into_iter().filter_map(|value| decoded(value.value?));
+    let values: Vec<Value> = values.collect();
+    macro_rules! all {
+        ($variant:ident, $array:ident) => {{
+            let of_type = values.into_iter().filter_map(|value| match value {
+                Value::$variant(value) => Some(value),
+                _ => None,
+            });
+            Array::$array(of_type.collect())
+        }};
+    }
+    Some(Value::Array(match values.first()? {
+        Value::String(_) => all!(String, String),
+        Value::Bool(_) => all!(Bool, Bool),
+        Value::I64(_) => all!(I64, I64),
+        Value::F64(_) => all!(F64, F64),
+        _ => return None,
+    }))
+}
+
 /// Writes the content of an `AnyValue`.
 fn write_value(rules: TextRules, writer: &mut Writer, value: &Value) {
     match value {
@@ -235,7 +293,6 @@ fn write_text(rules: TextRules, writer: &mut Writer, text: &str) {
 #[cfg(test)]
 mod tests {
     use opentelemetry_proto::tonic::trace::v1::Span;
-    use prost::Message;
 
     use super::*;
 
