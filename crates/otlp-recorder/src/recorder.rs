@@ -17,7 +17,7 @@ use opentelemetry_sdk::trace::{
     SpanLimits,
 };
 
-use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent};
+use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent, size};
 use crate::queue::Queue;
 use crate::text::TextRules;
 
@@ -303,7 +303,7 @@ impl OpenSpan {
             status: &self.status,
         };
         let encoded = ended.write();
-        queue.push(|batch| batch.add(self.scope, &encoded));
+        queue.push(size(&encoded), |batch| batch.add(self.scope, &encoded));
     }
 }
 
@@ -430,9 +430,12 @@ mod tests {
         let queue = shared.queue.as_ref().unwrap();
         let resource = Resource::builder_empty().build();
         let encoder = RequestEncoder::new(&resource, shared.rules, Arc::clone(&shared.scopes));
-        let request = encoder.encode(&queue.take().unwrap());
-        let mut request = ExportTraceServiceRequest::decode(request).unwrap();
-        request.resource_spans.remove(0).scope_spans.remove(0).spans
+        let batches = std::iter::from_fn(|| queue.take());
+        let spans = batches.flat_map(|batch| {
+            let mut request = ExportTraceServiceRequest::decode(encoder.encode(&batch)).unwrap();
+            request.resource_spans.remove(0).scope_spans.remove(0).spans
+        });
+        spans.collect()
     }
 
     #[test]

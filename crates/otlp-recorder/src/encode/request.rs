@@ -52,6 +52,7 @@ pub(crate) struct Batch {
     /// Entries of the scopes of SDK tracers and loggers.
     others: Vec<ScopeEntries>,
     count: usize,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -70,6 +71,7 @@ impl Batch {
         }
         self.registered[index].message_of(scope_group::ENTRIES, entry);
         self.count += 1;
+        self.bytes += size(entry);
     }
 
     /// Adds an encoded entry, the concatenation of the pieces in `entry`, to `scope`. If present, `name`
@@ -86,7 +88,13 @@ impl Batch {
         });
         self.others[index].entries.message_of(scope_group::ENTRIES, entry);
         self.count += 1;
+        self.bytes += size(entry);
     }
+}
+
+/// Returns the number of bytes of an entry in `pieces`.
+pub(crate) fn size(pieces: &[&[u8]]) -> usize {
+    pieces.iter().map(|piece| piece.len()).sum()
 }
 
 impl Entries for Batch {
@@ -94,8 +102,13 @@ impl Entries for Batch {
         self.count
     }
 
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn clear(&mut self) {
         self.count = 0;
+        self.bytes = 0;
         for entries in &mut self.registered {
             entries.clear(MAX_KEPT_BYTES);
         }

@@ -10,11 +10,18 @@ use super::delivery::Delivery;
 use super::self_metrics::ExportCounts;
 use super::shutdown::Shutdown;
 use crate::destination::{Destination, Request};
+use crate::encode::halves;
 use crate::signal::Signal;
-use crate::transport::{Retry, SendError, Transport};
+use crate::transport::{Accepted, Retry, SendError, Transport};
 
 /// Maximum retry delay accepted from a collector. A longer delay is probably a configuration mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+
+/// Maximum size of a request in bytes: the limit of gRPC receivers is 4 MiB by default, with the framing.
+pub(crate) const MAX_REQUEST: usize = 4 * 1024 * 1024 - 64 * 1024;
+
+/// Minimum of the maximum size that is learned from refusals. Smaller requests would cost too much.
+const MIN_MAX_REQUEST: usize = 16 * 1024;
 
 /// Destination of one signal, with the time limit and the counts of its exports.
 #[derive(Clone, Debug)]
@@ -48,6 +55,8 @@ pub(super) struct Exporter<T> {
     pub(super) shutdown: Shutdown,
     /// End of the retry delay that the collector requested.
     paused_until: Option<Instant>,
+    /// Maximum size of a request in bytes, lowered when the collector refuses a larger one.
+    max_request: usize,
 }
 
 impl<T: Transport> Exporter<T> {
@@ -65,6 +74,7 @@ impl<T: Transport> Exporter<T> {
             timeout: target.timeout,
             shutdown,
             paused_until: None,
+            max_request: MAX_REQUEST,
         }
     }
 
@@ -105,10 +115,45 @@ impl<T: Transport> Exporter<T> {
             .map_or(deadline, |limit| deadline.min(limit))
     }
 
-    /// Sends `request` with its `items` entries and records the result.
-    pub(super) async fn send(&mut self, request: &Request, items: u64, deadline: Instant) {
+    /// Sends `request` with its `items` entries and records the result. A request that is too large is sent in parts,
+    /// of which the first must end before `deadline`.
+    pub(super) async fn send(&mut self, request: Request, items: u64, deadline: Instant) {
+        let mut deadline = deadline;
+        let mut parts = vec![(request, items)];
+        while let Some((request, items)) = parts.pop() {
+            let size = request.protobuf().len();
+            if size > self.max_request && split(&request, items, &mut parts) {
+                continue;
+            }
+            let started = Instant::now();
+            let result = if size > MAX_REQUEST {
+                Err(too_large(size))
+            } else {
+                self.attempt(&request, deadline).await
+            };
+            deadline = self.deadline();
+            if let Err(SendError {
+                retry: Retry::Smaller(min),
+                ..
+            }) = &result
+                && size > *min
+                && split(&request, items, &mut parts)
+            {
+                self.max_request = self.max_request.min(size / 2).max(MIN_MAX_REQUEST);
+                continue;
+            }
+            self.delivery.record(&result, items);
+            self.counts.record(&result, items, started.elapsed());
+            if !parts.is_empty() && !self.open().await {
+                let items = parts.drain(..).map(|(_, items)| items).sum();
+                self.delivery
+                    .failed(items, "the collector asked to wait longer than the shutdown");
+            }
+        }
+    }
+
+    async fn attempt(&mut self, request: &Request, deadline: Instant) -> Result<Accepted, SendError> {
         let failing = self.delivery.is_failing();
-        let started = Instant::now();
         let result = tokio::select! {
             result = self.transport.send(request, deadline) => result,
             () = self.shutdown.over(failing) => Err(SendError::timeout()),
@@ -120,7 +165,26 @@ impl<T: Transport> Exporter<T> {
         {
             self.paused_until = Some(Instant::now() + MAX_RETRY_AFTER.min(*pause));
         }
-        self.delivery.record(&result, items);
-        self.counts.record(&result, items, started.elapsed());
+        result
+    }
+}
+
+/// Adds the halves of `request` to `parts`, the first one last; returns false if it has only one entry.
+fn split(request: &Request, items: u64, parts: &mut Vec<(Request, u64)>) -> bool {
+    let signal = request.signal();
+    let Some(halves) = halves(signal, request.protobuf(), items) else {
+        return false;
+    };
+    let [first, second] = halves.map(|(protobuf, items)| (Request::new(signal, protobuf), items));
+    parts.extend([second, first]);
+    true
+}
+
+/// Returns the error for a single entry that exceeds the maximum size of a request.
+fn too_large(size: usize) -> SendError {
+    SendError {
+        error_type: "too_large".into(),
+        message: format!("an entry of {size} bytes exceeds the maximum of {MAX_REQUEST} and is dropped"),
+        retry: Retry::Never,
     }
 }

@@ -134,7 +134,7 @@ impl<T: Transport> MetricLoop<T> {
                 }
                 if points > 0 {
                     let request = Request::new(self.exporter.signal, message.encode_to_vec().into());
-                    self.exporter.send(&request, points, deadline).await;
+                    self.exporter.send(request, points, deadline).await;
                 }
             }
             Err(reason) => self.exporter.delivery.failed(0, &reason),

@@ -170,6 +170,7 @@ async fn read_body(body: Incoming) -> Bytes {
 /// exported data.
 fn rejected(status: StatusCode, headers: &HeaderMap) -> SendError {
     let retry = match status.as_u16() {
+        413 => Retry::Smaller(0),
         429 | 502 | 503 | 504 => retry_after(headers).map_or(Retry::AfterBackoff, Retry::After),
         _ => Retry::Never,
     };
@@ -217,11 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn four_statuses_are_retried() {
+    fn four_statuses_are_retried_and_one_with_less() {
         let retried: Vec<u16> = (300..600)
             .filter(|status| failure(*status, &[]).retry != Retry::Never)
             .collect();
-        assert_eq!(retried, [429, 502, 503, 504]);
+        assert_eq!(retried, [413, 429, 502, 503, 504]);
+        assert_eq!(failure(413, &[]).retry, Retry::Smaller(0));
         assert_eq!(failure(503, &[]).error_type, "503");
         assert_eq!(failure(599, &[]).error_type, "_OTHER");
     }

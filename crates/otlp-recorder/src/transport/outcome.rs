@@ -38,6 +38,8 @@ pub(crate) enum Retry {
     AfterBackoff,
     /// Retry no earlier than after the delay that the collector requests.
     After(Duration),
+    /// Retry with smaller requests, unless the request has fewer bytes than this.
+    Smaller(usize),
 }
 
 impl SendError {
