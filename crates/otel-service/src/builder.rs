@@ -9,6 +9,7 @@ use opentelemetry_sdk::logs::{LogProcessor, LoggerProviderBuilder};
 use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 use opentelemetry_sdk::trace::{IdGenerator, ShouldSample, SpanProcessor, TracerProviderBuilder};
+use otlp_recorder::CustomExporter;
 use tracing::Subscriber;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Layered, SubscriberExt};
@@ -49,6 +50,10 @@ pub(crate) struct Settings {
     pub(crate) span_levels: String,
     pub(crate) extensions: Extensions,
     pub(crate) propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>>,
+    /// Destination of all signals, instead of those of the environment.
+    pub(crate) exporter: Option<CustomExporter>,
+    /// Whether the instance leaves everything that a process has once to another one.
+    pub(crate) is_isolated: bool,
 }
 
 impl<S> fmt::Debug for TelemetryBuilder<S> {
@@ -68,6 +73,8 @@ impl TelemetryBuilder {
                 span_levels: String::new(),
                 extensions: Extensions::default(),
                 propagators: Vec::new(),
+                exporter: None,
+                is_isolated: false,
             },
             subscriber: tracing_subscriber::registry(),
         }
@@ -163,6 +170,41 @@ where
     /// Adds a propagator to those that `OTEL_PROPAGATORS` selects.
     pub fn propagator(mut self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
         self.settings.propagators.push(Box::new(propagator));
+        self
+    }
+
+    /// Exports all signals to `exporter`, whatever exporters the environment selects.
+    pub fn exporter(mut self, exporter: CustomExporter) -> Self {
+        self.settings.exporter = Some(exporter);
+        self
+    }
+
+    /// Makes an instance that leaves everything that a process has once (global providers, propagators, panic hook,
+    /// `log`) to another one, so that a process can have several.
+    ///
+    /// It records the spans and events of `tracing` through the layer of [`TelemetryBuilder::build`], and what is
+    /// recorded with the providers of [`Telemetry`]. The instruments of this crate use the global instance.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use otel_service::testing::InMemory;
+    /// use otel_service::{Service, Telemetry, tracing};
+    /// use tracing_subscriber::layer::SubscriberExt as _;
+    /// use tracing_subscriber::util::SubscriberInitExt as _;
+    ///
+    /// let memory = InMemory::default();
+    /// let builder = Telemetry::builder(Service::new("test", "0")).exporter(memory.exporter());
+    /// let (telemetry, layer) = builder.isolated().build()?;
+    /// let subscriber = tracing_subscriber::registry().with(layer).set_default();
+    /// tracing::info_span!("order").in_scope(|| tracing::info!("placed"));
+    /// drop(subscriber);
+    /// telemetry.flush(Duration::from_secs(5))?;
+    /// assert_eq!(memory.spans()[0].name, "order");
+    /// assert_eq!(memory.log_records().len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn isolated(mut self) -> Self {
+        self.settings.is_isolated = true;
         self
     }
 

@@ -9,6 +9,7 @@ mod limits;
 mod metrics;
 mod otlp;
 mod traces;
+mod understood;
 mod variables;
 
 use opentelemetry::KeyValue;
@@ -75,7 +76,13 @@ impl Config {
     ///
     /// `attributes` are added to the resource.
     pub(crate) fn from_env(service: Service, attributes: Vec<KeyValue>) -> Self {
-        Self::read(service, attributes, &environment)
+        let mut config = Self::read(service, attributes, &environment);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "only this module reads the telemetry variables"
+        )]
+        config.warnings.extend(understood::warnings(std::env::vars_os()));
+        config
     }
 
     fn read(service: Service, attributes: Vec<KeyValue>, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
@@ -307,13 +314,54 @@ mod tests {
     }
 
     #[test]
-    fn no_warning_contains_a_value() {
+    fn propagators_that_are_all_unknown_are_the_default() {
+        for list in ["jaeger", "xray,ottrace", ","] {
+            let config = read(&[("OTEL_PROPAGATORS", list)]);
+            assert_eq!(
+                config.propagators,
+                [Propagator::TraceContext, Propagator::Baggage],
+                "{list}"
+            );
+            assert!(!config.warnings.is_empty());
+        }
+        assert_eq!(read(&[("OTEL_PROPAGATORS", "jaeger,none")]).propagators, []);
+    }
+
+    #[test]
+    fn a_warning_about_a_keyword_says_the_value() {
+        for (name, value) in [
+            ("OTEL_TRACES_SAMPLER", "sometimes"),
+            ("OTEL_PROPAGATORS", "jaeger"),
+            ("OTEL_METRICS_EXPORTER", "prometheus"),
+            ("OTEL_LOGS_EXPORTER", "otlp/stdout"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/xml"),
+        ] {
+            let warnings = read(&[(name, value)]).warnings;
+            let says = |warning: &String| warning.starts_with(name) && warning.contains(value);
+            assert!(warnings.iter().any(says), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn only_warnings_about_keywords_contain_a_value() {
         let config = Config::read(SERVICE, Vec::new(), &|name| {
             (name != "OTEL_SDK_DISABLED").then(|| "s3cret".to_owned())
         });
         assert!(config.warnings.len() > 20, "{:?}", config.warnings);
-        let shown = format!("{:?}", config.warnings);
-        assert!(!shown.contains("s3cret"), "{shown}");
+        let keywords = [
+            "SAMPLER",
+            "PROPAGATORS",
+            "EXPORTER",
+            "PROTOCOL",
+            "COMPRESSION",
+            "FILTER",
+        ];
+        let keywords = keywords.iter().chain(&["PREFERENCE", "AGGREGATION"]);
+        for warning in &config.warnings {
+            let (name, _) = warning.split_once(' ').unwrap();
+            let is_keyword = keywords.clone().any(|end| name.ends_with(end));
+            assert!(is_keyword || !warning.contains("s3cret"), "{warning}");
+        }
     }
 
     #[test]

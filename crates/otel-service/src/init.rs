@@ -1,15 +1,18 @@
 //! The set-up, in the required order: the pipeline and the providers, the globals, the log subscriber, the
 //! instruments. [`Telemetry`] owns the pipeline and flushes it at shutdown.
 
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::{Key, global};
+use opentelemetry_sdk::logs::SdkLoggerProvider;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
-use otlp_recorder::{Pipeline, ShutdownError, SpanLayer};
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use otlp_recorder::{Flusher, Pipeline, Recorder, ShutdownError, SpanLayer};
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{Filtered, Targets};
@@ -34,6 +37,12 @@ use crate::untraced::is_untraced;
 /// Maximum time to wait for the reader of each stream at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Maximum time to export what is left when [`Telemetry`] is dropped or the process exits.
+const END_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Flushes the instance of the process.
+static FLUSHER: OnceLock<Flusher> = OnceLock::new();
+
 /// Reason the set-up failed. Invalid variables cause warnings, not errors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,8 +56,11 @@ pub enum InitError {
 }
 
 /// The running telemetry of the process. Keep it until the process ends, then call [`Telemetry::shutdown`].
+///
+/// Dropping it, as a panic in `main` does, shuts it down within two seconds. [`exit`] does so before it ends the
+/// process.
 #[derive(Debug)]
-#[must_use = "without a shutdown the last batches are lost"]
+#[must_use = "dropping the telemetry ends it"]
 pub struct Telemetry {
     service_name: String,
     /// `None` with `OTEL_SDK_DISABLED`.
@@ -81,18 +93,26 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     static CALLED: AtomicBool = AtomicBool::new(false);
-    if CALLED.swap(true, Ordering::AcqRel) {
+    let is_global = !settings.is_isolated;
+    if is_global && CALLED.swap(true, Ordering::AcqRel) {
         return Err(InitError::AlreadyInitialised);
     }
     let service = settings.service;
     let mut config = Config::from_env(service, settings.resource);
     let mut warnings = std::mem::take(&mut config.warnings);
+    if let Some(exporter) = settings.exporter {
+        for destination in [&mut config.traces, &mut config.metrics, &mut config.logs] {
+            *destination = Some(exporter.clone().into());
+        }
+    }
     let service_name = config
         .resource
         .get(&Key::from_static_str("service.name"))
         .map(|name| name.to_string())
         .unwrap_or_default();
-    recorder::install_service(service.name, service.version);
+    if is_global {
+        recorder::install_service(service.name, service.version);
+    }
     let running = (!config.disabled).then(|| {
         let pipeline = start_pipeline(&config);
         warnings.extend_from_slice(pipeline.warnings());
@@ -100,20 +120,17 @@ where
         (providers, recorder, pipeline)
     });
 
-    let propagator = propagator(&config.propagators, settings.propagators);
-    propagation::install(&propagator);
-    global::set_text_map_propagator(propagator);
+    if is_global {
+        let propagator = propagator(&config.propagators, settings.propagators);
+        propagation::install(&propagator);
+        global::set_text_map_propagator(propagator);
+    }
     let mut logger = None;
     let mut spans = None;
     if let Some((providers, recorder, pipeline)) = &running {
-        global::set_tracer_provider(providers.traces.clone());
         spans = Some(SpanLayer::new(recorder).skip_if(is_untraced));
-        recorder::install(recorder.clone());
-        if let Some(provider) = &providers.metrics {
-            global::set_meter_provider(provider.clone());
-            metrics::enable(pipeline.exemplars().clone());
-            pipeline.observe(&OWN.meter());
-            process::observe(&OWN.meter());
+        if is_global {
+            install(providers, recorder, pipeline);
         }
         let provider = providers.logs.as_ref();
         logger = provider.map(|provider| provider.logger(env!("CARGO_PKG_NAME")));
@@ -136,10 +153,12 @@ where
         output.report_with(move |count| format.dropped(count));
         (output, format)
     });
-    if let Err(error) = logs::bridge_log(log_filter.max_level_hint().unwrap_or(LevelFilter::TRACE)) {
-        warnings.push(format!("events of the log crate are not recorded: {error}"));
+    if is_global {
+        if let Err(error) = logs::bridge_log(log_filter.max_level_hint().unwrap_or(LevelFilter::TRACE)) {
+            warnings.push(format!("events of the log crate are not recorded: {error}"));
+        }
+        logs::log_panics(flush_global);
     }
-    logs::log_panics();
     // The signals share most variables, so their warnings repeat.
     warnings.sort_unstable();
     warnings.dedup();
@@ -174,6 +193,36 @@ where
     })
 }
 
+/// Makes the instance that of the process.
+fn install(providers: &Providers, recorder: &Recorder, pipeline: &Pipeline) {
+    global::set_tracer_provider(providers.traces.clone());
+    recorder::install(recorder.clone());
+    FLUSHER.get_or_init(|| pipeline.flusher());
+    if let Some(provider) = &providers.metrics {
+        global::set_meter_provider(provider.clone());
+        metrics::enable(pipeline.exemplars().clone());
+        pipeline.observe(&OWN.meter());
+        process::observe(&OWN.meter());
+    }
+}
+
+/// Exports everything that the process has recorded so far.
+fn flush_global(deadline: Duration) {
+    if let Some(flusher) = FLUSHER.get() {
+        // Nothing can receive the error; the export thread has logged its reason.
+        let _ = flusher.flush(deadline);
+    }
+}
+
+/// Exports everything recorded so far, for up to two seconds, flushes the log output, and ends the process.
+///
+/// [`std::process::exit`] runs no destructors, so telemetry that waits for its export would be lost.
+pub fn exit(code: i32) -> ! {
+    flush_global(END_DEADLINE);
+    flush_output(FLUSH_TIMEOUT);
+    std::process::exit(code)
+}
+
 /// Returns a layer that records no spans, but keeps their fields for log records.
 fn fields_only(masking: bool) -> SpanLayer {
     let mut pipeline = Pipeline::builder();
@@ -205,8 +254,45 @@ impl Telemetry {
     /// # Errors
     ///
     /// Returns the signals that were not delivered.
-    pub fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
-        let result = match self.running {
+    pub fn shutdown(mut self, deadline: Duration) -> Result<(), ShutdownError> {
+        self.finish(deadline)
+    }
+
+    /// Exports everything recorded so far, and continues.
+    ///
+    /// Returns when all signals are delivered, or at the deadline at the latest. Blocks the calling thread, as
+    /// [`Telemetry::shutdown`] does.
+    ///
+    /// # Errors
+    ///
+    /// Returns the signals that were not delivered.
+    pub fn flush(&self, deadline: Duration) -> Result<(), ShutdownError> {
+        match &self.running {
+            Some((_, pipeline)) => pipeline.flush(deadline),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the tracer provider, or `None` with `OTEL_SDK_DISABLED`.
+    #[must_use]
+    pub fn tracer_provider(&self) -> Option<&SdkTracerProvider> {
+        self.running.as_ref().map(|(providers, _)| &providers.traces)
+    }
+
+    /// Returns the meter provider, or `None` if no metrics are exported.
+    #[must_use]
+    pub fn meter_provider(&self) -> Option<&SdkMeterProvider> {
+        self.running.as_ref()?.0.metrics.as_ref()
+    }
+
+    /// Returns the logger provider, or `None` if no logs are exported.
+    #[must_use]
+    pub fn logger_provider(&self) -> Option<&SdkLoggerProvider> {
+        self.running.as_ref()?.0.logs.as_ref()
+    }
+
+    fn finish(&mut self, deadline: Duration) -> Result<(), ShutdownError> {
+        let result = match self.running.take() {
             Some((providers, pipeline)) => {
                 let result = pipeline.shutdown(deadline);
                 providers.close();
@@ -216,6 +302,15 @@ impl Telemetry {
         };
         flush_output(FLUSH_TIMEOUT);
         result
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if self.running.is_some() {
+            // Nothing can receive the error; the export thread has logged its reason.
+            let _ = self.finish(END_DEADLINE);
+        }
     }
 }
 

@@ -46,6 +46,7 @@ mod sampler;
 mod service;
 mod span;
 mod stopwatch;
+pub mod testing;
 mod untraced;
 
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
@@ -62,7 +63,7 @@ pub use context::{
 pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement, statement_retried};
 pub use failure::{Failure, ServerError};
 pub use gauges::observe_gauge;
-pub use init::{InitError, Telemetry, init};
+pub use init::{InitError, Telemetry, exit, init};
 #[doc(hidden)]
 pub use logs::function;
 pub use logs::panic_message;
@@ -70,7 +71,7 @@ pub use mask::mask;
 pub use metrics::{Counter, Histogram, counter, histogram, meter};
 pub use opentelemetry;
 pub use opentelemetry::{Context, KeyValue};
-pub use otlp_recorder::ShutdownError;
+pub use otlp_recorder::{CustomExporter, ShutdownError};
 pub use output::{flush_output, print, print_error};
 pub use propagation::Propagation;
 pub use redis::{Redis, RedisCommand, RedisServer};

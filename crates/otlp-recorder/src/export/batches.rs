@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::bytes::Bytes;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::exporter::Exporter;
 use super::shutdown::Shutdown;
@@ -35,10 +35,15 @@ where
     /// Runs until shutdown. Returns whether everything was delivered.
     pub(super) async fn run(mut self) -> bool {
         let mut shutdown = self.exporter.shutdown.clone();
+        let flushes = self.exporter.flushes.clone();
         loop {
             let take: fn(&Queue<B>) -> Option<B> = tokio::select! {
                 biased;
                 _ = shutdown.requested() => break,
+                () = flushes.requested() => {
+                    self.flush().await;
+                    continue;
+                }
                 () = self.queue.ready() => Queue::take_ready,
                 () = sleep(self.delay) => Queue::take,
             };
@@ -50,6 +55,25 @@ where
             }
         }
         self.finish().await
+    }
+
+    /// Exports the entries that are queued now, for each pending request.
+    async fn flush(&mut self) {
+        for request in self.exporter.flushes.take() {
+            self.exporter.flush_deadline = Some(request.deadline);
+            let mut left = self.queue.len();
+            while left > 0
+                && request.deadline > Instant::now()
+                && self.exporter.open().await
+                && let Some(batch) = self.queue.take()
+            {
+                left = left.saturating_sub(batch.count());
+                self.export(batch).await;
+            }
+            self.exporter.flush_deadline = None;
+            let delivered = left == 0 && !self.exporter.delivery.is_failing();
+            request.done(self.exporter.signal, delivered);
+        }
     }
 
     /// Exports the remaining entries before the deadline of the shutdown.
@@ -123,7 +147,6 @@ mod tests {
     use opentelemetry_sdk::Resource;
     use prost::Message;
     use prost::bytes::Bytes;
-    use tokio::time::Instant;
 
     use super::super::delivery::Delivery;
     use super::super::exporter::{ExportTarget, Exporter};

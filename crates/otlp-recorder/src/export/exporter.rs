@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::delivery::Delivery;
+use super::flush::Flushes;
 use super::self_metrics::ExportCounts;
 use super::shutdown::Shutdown;
 use crate::destination::{Destination, Request};
@@ -31,6 +32,7 @@ pub(crate) struct ExportTarget {
     /// Time limit of one export, retries included.
     pub(crate) timeout: Duration,
     pub(crate) counts: Arc<ExportCounts>,
+    pub(crate) flushes: Flushes,
 }
 
 impl ExportTarget {
@@ -40,6 +42,7 @@ impl ExportTarget {
             counts: Arc::new(ExportCounts::new(signal, &destination)),
             destination,
             timeout,
+            flushes: Flushes::default(),
         }
     }
 }
@@ -53,6 +56,9 @@ pub(super) struct Exporter<T> {
     counts: Arc<ExportCounts>,
     timeout: Duration,
     pub(super) shutdown: Shutdown,
+    pub(super) flushes: Flushes,
+    /// Deadline of the flush in progress.
+    pub(super) flush_deadline: Option<Instant>,
     /// End of the retry delay that the collector requested.
     paused_until: Option<Instant>,
     /// Maximum size of a request in bytes, lowered when the collector refuses a larger one.
@@ -73,6 +79,8 @@ impl<T: Transport> Exporter<T> {
             counts: Arc::clone(&target.counts),
             timeout: target.timeout,
             shutdown,
+            flushes: target.flushes.clone(),
+            flush_deadline: None,
             paused_until: None,
             max_request: MAX_REQUEST,
         }
@@ -90,11 +98,14 @@ impl<T: Transport> Exporter<T> {
             .is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    /// Waits for the end of the retry delay; returns false if it ends after the deadline of the shutdown.
+    /// Waits for the end of the retry delay; returns false if it ends after the deadline of the shutdown or flush.
     pub(super) async fn open(&mut self) -> bool {
         let Some(until) = self.paused_until else {
             return true;
         };
+        if self.flush_deadline.is_some_and(|deadline| until > deadline) {
+            return false;
+        }
         tokio::select! {
             () = sleep_until(until) => {}
             limit = self.shutdown.requested() => {
@@ -110,9 +121,9 @@ impl<T: Transport> Exporter<T> {
 
     /// Returns the deadline of an export that begins now.
     pub(super) fn deadline(&self) -> Instant {
+        let limits = [self.shutdown_deadline(), self.flush_deadline];
         let deadline = Instant::now() + self.timeout;
-        self.shutdown_deadline()
-            .map_or(deadline, |limit| deadline.min(limit))
+        limits.into_iter().flatten().fold(deadline, Instant::min)
     }
 
     /// Sends `request` with its `items` entries and records the result. A request that is too large is sent in parts,
