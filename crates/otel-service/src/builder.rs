@@ -47,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) service: Service,
     pub(crate) resource: Vec<KeyValue>,
     pub(crate) span_levels: String,
+    pub(crate) sqlx_system: &'static str,
     pub(crate) extensions: Extensions,
     pub(crate) propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>>,
 }
@@ -66,6 +67,7 @@ impl TelemetryBuilder {
                 service,
                 resource: Vec::new(),
                 span_levels: String::new(),
+                sqlx_system: "other_sql",
                 extensions: Extensions::default(),
                 propagators: Vec::new(),
             },
@@ -101,6 +103,15 @@ where
     /// (h2, hyper, tonic, tower, tokio and others).
     pub fn span_levels(mut self, directives: impl Into<String>) -> Self {
         self.settings.span_levels = directives.into();
+        self
+    }
+
+    /// Sets the `db.system.name` of statements of sqlx, such as `postgresql` or `sqlite`; `other_sql` by default.
+    ///
+    /// Statements have spans if sqlx logs them, whatever `RUST_LOG` says, unless
+    /// [`TelemetryBuilder::span_levels`] has `sqlx=off`. sqlx does not tell whether a statement failed.
+    pub fn sqlx_system(mut self, system: &'static str) -> Self {
+        self.settings.sqlx_system = system;
         self
     }
 

@@ -1,8 +1,8 @@
 //! The set-up, in the required order: the pipeline and the providers, the globals, the log subscriber, the
 //! instruments. [`Telemetry`] owns the pipeline and flushes it at shutdown.
 
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use opentelemetry::logs::LoggerProvider;
@@ -10,8 +10,8 @@ use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::{Key, global};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use otlp_recorder::{Pipeline, ShutdownError, SpanLayer};
-use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Subscriber};
 use tracing_subscriber::filter::{Filtered, Targets};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -29,6 +29,7 @@ use crate::propagation;
 use crate::providers::{Providers, start_pipeline};
 use crate::recorder::{self, OWN};
 use crate::service::{LogOutput, Service};
+use crate::sqlx;
 use crate::untraced::is_untraced;
 
 /// Maximum time to wait for the reader of each stream at shutdown.
@@ -153,15 +154,20 @@ where
     if logs.is_used() {
         spans = spans.keep_fields();
     }
+    let log_filter = Arc::new(log_filter);
+    let has_sqlx = running.is_some() && span_filter.would_enable(sqlx::TARGET, &Level::DEBUG);
     let layer = TelemetryLayer {
         spans,
         logs,
         warnings: Vec::new(),
         warned: Once::new(),
+        sqlx_system: has_sqlx.then_some(settings.sqlx_system),
+        log_filter: Arc::clone(&log_filter),
     };
     let filter = TelemetryFilter {
         spans: span_filter,
         logs: log_filter,
+        has_sqlx,
     };
     let telemetry = Telemetry {
         service_name,

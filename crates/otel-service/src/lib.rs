@@ -45,6 +45,7 @@ mod runtime;
 mod sampler;
 mod service;
 mod span;
+mod sqlx;
 mod stopwatch;
 mod untraced;
 
@@ -56,8 +57,8 @@ pub use client::{
 };
 pub use config::destination_variable;
 pub use context::{
-    current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute, set_server_attribute,
-    without_spans,
+    context_span, current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute,
+    set_server_attribute, without_spans,
 };
 pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement, statement_retried};
 pub use failure::{Failure, ServerError};
