@@ -2,9 +2,9 @@
 //! metrics and logs over OTLP. The crate also provides instruments for HTTP, databases, Redis and
 //! business operations.
 //!
-//! Spans use the OpenTelemetry API directly; `tracing` carries log events only. Telemetry never blocks a
-//! request: a separate thread exports it, and telemetry beyond the capacity of its queue is dropped,
-//! counted and logged once.
+//! Spans of the OpenTelemetry API and of `tracing` nest in each other; events of `tracing` are log records.
+//! Telemetry never blocks a request: a separate thread exports it, and telemetry beyond the capacity of its
+//! queue is dropped, counted and logged once.
 //!
 //! ```no_run
 //! use std::time::Duration;
