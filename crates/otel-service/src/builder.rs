@@ -15,7 +15,7 @@ use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::init::{self, InitError, SetUp, Telemetry};
+use crate::init::{self, InitError, SetUp, Settings, Telemetry};
 use crate::providers::{Configure, Extensions};
 use crate::service::Service;
 
@@ -42,21 +42,29 @@ pub struct TelemetryBuilder<S = Registry> {
     subscriber: S,
 }
 
-/// Settings that do not concern the subscriber.
-pub(crate) struct Settings {
-    pub(crate) service: Service,
-    pub(crate) resource: Vec<KeyValue>,
-    pub(crate) span_levels: String,
-    pub(crate) sqlx_system: &'static str,
-    pub(crate) extensions: Extensions,
-    pub(crate) propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>>,
-}
-
 impl<S> fmt::Debug for TelemetryBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TelemetryBuilder")
             .field("service", &self.settings.service)
             .finish_non_exhaustive()
+    }
+}
+
+/// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators, and installs the
+/// `tracing` subscriber. Works inside and outside of an async runtime. An invalid value causes a warning and
+/// is replaced by the default. [`Telemetry::builder`] has more settings.
+///
+/// # Errors
+///
+/// Fails when called twice, and when the program has installed a subscriber.
+pub fn init(service: Service) -> Result<Telemetry, InitError> {
+    Telemetry::builder(service).init()
+}
+
+impl Telemetry {
+    /// Returns a builder, for programs that add their own layers, processors, views and other parts.
+    pub fn builder(service: Service) -> TelemetryBuilder {
+        TelemetryBuilder::new(service)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
-use opentelemetry::{Key, global};
+use opentelemetry::{Key, KeyValue, global};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use otlp_recorder::{Pipeline, ShutdownError, SpanLayer};
 use tracing::level_filters::LevelFilter;
@@ -17,7 +17,6 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::b3::B3Propagator;
-use crate::builder::{Settings, TelemetryBuilder};
 use crate::config::{Config, Propagator};
 use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
@@ -26,7 +25,7 @@ use crate::metrics;
 use crate::output::{STDERR, STDOUT, flush_output};
 use crate::process;
 use crate::propagation;
-use crate::providers::{Providers, start_pipeline};
+use crate::providers::{Extensions, Providers, start_pipeline};
 use crate::recorder::{self, OWN};
 use crate::service::{LogOutput, Service};
 use crate::sqlx;
@@ -39,7 +38,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
-    /// [`init`] was called earlier in this process.
+    /// Telemetry was set up earlier in this process.
     #[error("telemetry is already set up in this process; call init only once")]
     AlreadyInitialised,
     /// The program has installed a `tracing` subscriber.
@@ -56,15 +55,14 @@ pub struct Telemetry {
     running: Option<(Providers, Pipeline)>,
 }
 
-/// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators, and installs the
-/// `tracing` subscriber. Works inside and outside of an async runtime. An invalid value causes a warning and
-/// is replaced by the default. [`Telemetry::builder`] has more settings.
-///
-/// # Errors
-///
-/// Fails when called twice, and when the program has installed a subscriber.
-pub fn init(service: Service) -> Result<Telemetry, InitError> {
-    Telemetry::builder(service).init()
+/// Settings that do not concern the subscriber.
+pub(crate) struct Settings {
+    pub(crate) service: Service,
+    pub(crate) resource: Vec<KeyValue>,
+    pub(crate) span_levels: String,
+    pub(crate) sqlx_system: &'static str,
+    pub(crate) extensions: Extensions,
+    pub(crate) propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>>,
 }
 
 /// Result of [`set_up`].
@@ -190,11 +188,6 @@ fn fields_only(masking: bool) -> SpanLayer {
 }
 
 impl Telemetry {
-    /// Returns a builder, for programs that add their own layers, processors, views and other parts.
-    pub fn builder(service: Service) -> TelemetryBuilder {
-        TelemetryBuilder::new(service)
-    }
-
     /// Returns the effective name of the service, from `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` or the
     /// default.
     #[must_use]

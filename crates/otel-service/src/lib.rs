@@ -50,7 +50,7 @@ mod stopwatch;
 mod untraced;
 
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
-pub use builder::TelemetryBuilder;
+pub use builder::{TelemetryBuilder, init};
 pub use client::{
     GrpcClientBody, GrpcClientFuture, GrpcClientLayer, GrpcClientService, HttpClientFuture, HttpClientLayer,
     HttpClientService,
@@ -63,7 +63,7 @@ pub use context::{
 pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement, statement_retried};
 pub use failure::{Failure, ServerError};
 pub use gauges::observe_gauge;
-pub use init::{InitError, Telemetry, init};
+pub use init::{InitError, Telemetry};
 #[doc(hidden)]
 pub use logs::function;
 pub use logs::panic_message;
