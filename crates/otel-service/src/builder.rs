@@ -16,7 +16,7 @@ use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::init::{self, InitError, SetUp, Telemetry};
+use crate::init::{self, InitError, SetUp, Settings, Telemetry};
 use crate::providers::{Configure, Extensions};
 use crate::service::Service;
 
@@ -43,24 +43,29 @@ pub struct TelemetryBuilder<S = Registry> {
     subscriber: S,
 }
 
-/// Settings that do not concern the subscriber.
-pub(crate) struct Settings {
-    pub(crate) service: Service,
-    pub(crate) resource: Vec<KeyValue>,
-    pub(crate) span_levels: String,
-    pub(crate) extensions: Extensions,
-    pub(crate) propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>>,
-    /// Destination of all signals, instead of those of the environment.
-    pub(crate) exporter: Option<CustomExporter>,
-    /// Whether the instance leaves everything that a process has once to another one.
-    pub(crate) is_isolated: bool,
-}
-
 impl<S> fmt::Debug for TelemetryBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TelemetryBuilder")
             .field("service", &self.settings.service)
             .finish_non_exhaustive()
+    }
+}
+
+/// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators, and installs the
+/// `tracing` subscriber. Works inside and outside of an async runtime. An invalid value causes a warning and
+/// is replaced by the default. [`Telemetry::builder`] has more settings.
+///
+/// # Errors
+///
+/// Fails when called twice, and when the program has installed a subscriber.
+pub fn init(service: Service) -> Result<Telemetry, InitError> {
+    Telemetry::builder(service).init()
+}
+
+impl Telemetry {
+    /// Returns a builder, for programs that add their own layers, processors, views and other parts.
+    pub fn builder(service: Service) -> TelemetryBuilder {
+        TelemetryBuilder::new(service)
     }
 }
 
@@ -71,6 +76,7 @@ impl TelemetryBuilder {
                 service,
                 resource: Vec::new(),
                 span_levels: String::new(),
+                sqlx_system: "other_sql",
                 extensions: Extensions::default(),
                 propagators: Vec::new(),
                 exporter: None,
@@ -108,6 +114,15 @@ where
     /// (h2, hyper, tonic, tower, tokio and others).
     pub fn span_levels(mut self, directives: impl Into<String>) -> Self {
         self.settings.span_levels = directives.into();
+        self
+    }
+
+    /// Sets the `db.system.name` of statements of sqlx, such as `postgresql` or `sqlite`; `other_sql` by default.
+    ///
+    /// Statements have spans if sqlx logs them, whatever `RUST_LOG` says, unless
+    /// [`TelemetryBuilder::span_levels`] has `sqlx=off`. sqlx does not tell whether a statement failed.
+    pub fn sqlx_system(mut self, system: &'static str) -> Self {
+        self.settings.sqlx_system = system;
         self
     }
 

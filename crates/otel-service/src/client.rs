@@ -2,6 +2,7 @@
 //! `reqwest` adds reqwest.
 
 mod call;
+mod error;
 mod grpc;
 mod http;
 #[cfg(feature = "reqwest")]

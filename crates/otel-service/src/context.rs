@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::trace::{Link, TraceContextExt};
 use opentelemetry::{Context, KeyValue, global};
+use otlp_recorder::CONTEXT_TARGET;
 
 use crate::recorder;
 use crate::untraced::{shown_trace_id, untraced_context};
@@ -93,6 +94,24 @@ impl Drop for Served {
     fn drop(&mut self) {
         SERVER.set(self.0.take());
     }
+}
+
+/// Returns a `tracing` span that is not recorded, but carries the current context.
+///
+/// Instrument spawned tasks with it, which otherwise have no context:
+///
+/// ```
+/// use otel_service::context_span;
+/// use otel_service::tracing::Instrument as _;
+///
+/// # async fn example() {
+/// tokio::spawn(async { /* ... */ }.instrument(context_span()));
+/// # }
+/// ```
+#[must_use]
+pub fn context_span() -> tracing::Span {
+    // The least probable level to be filtered out.
+    tracing::error_span!(target: CONTEXT_TARGET, "context")
 }
 
 /// Returns the current trace id, sampled or not, as 32 lower-case hexadecimal digits. While telemetry is

@@ -51,6 +51,7 @@ pub struct HttpLayer {
     route: fn(&Parts) -> Option<&str>,
     is_untraced: fn(&str) -> bool,
     propagation: Propagation,
+    has_context_spans: bool,
 }
 
 impl HttpLayer {
@@ -62,6 +63,7 @@ impl HttpLayer {
             route,
             is_untraced: |_| false,
             propagation: Propagation::TRACE_CONTEXT,
+            has_context_spans: false,
         }
     }
 
@@ -70,6 +72,13 @@ impl HttpLayer {
     /// These requests are still counted, and have a trace id for the logs of their errors.
     pub fn untraced_paths(mut self, is_untraced: fn(&str) -> bool) -> Self {
         self.is_untraced = is_untraced;
+        self
+    }
+
+    /// Runs each request in a [`context_span`](crate::context_span), so that libraries which hand
+    /// `tracing::Span::current()` to their threads and tasks, such as sqlx for SQLite, stay in the trace.
+    pub fn context_spans(mut self) -> Self {
+        self.has_context_spans = true;
         self
     }
 
@@ -115,6 +124,9 @@ where
         let is_untraced = (self.layer.is_untraced)(parts.uri.path());
         let parent = self.layer.propagation.extract(&parts.headers);
         let mut exchange = Exchange::start(&parts, route, &parent, is_untraced);
+        if self.layer.has_context_spans {
+            exchange.carry_context();
+        }
         let inner = exchange.during(|| self.inner.call(Request::from_parts(parts, body)));
         ResponseFuture {
             inner,

@@ -2,25 +2,24 @@
 //! instruments. [`Telemetry`] owns the pipeline and flushes it at shutdown.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Once, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
 use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
-use opentelemetry::{Key, global};
+use opentelemetry::{Key, KeyValue, global};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use otlp_recorder::{Flusher, Pipeline, Recorder, ShutdownError, SpanLayer};
-use tracing::Subscriber;
+use otlp_recorder::{CustomExporter, Flusher, Pipeline, Recorder, ShutdownError, SpanLayer};
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Subscriber};
 use tracing_subscriber::filter::{Filtered, Targets};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::b3::B3Propagator;
-use crate::builder::{Settings, TelemetryBuilder};
 use crate::config::{Config, Propagator};
 use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
@@ -29,9 +28,10 @@ use crate::metrics;
 use crate::output::{STDERR, STDOUT, flush_output};
 use crate::process;
 use crate::propagation;
-use crate::providers::{Providers, start_pipeline};
+use crate::providers::{Extensions, Providers, start_pipeline};
 use crate::recorder::{self, OWN};
 use crate::service::{LogOutput, Service};
+use crate::sqlx;
 use crate::untraced::is_untraced;
 
 /// Maximum time to wait for the reader of each stream at shutdown.
@@ -47,7 +47,7 @@ static FLUSHER: OnceLock<Flusher> = OnceLock::new();
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
-    /// [`init`] was called earlier in this process.
+    /// Telemetry was set up earlier in this process.
     #[error("telemetry is already set up in this process; call init only once")]
     AlreadyInitialised,
     /// The program has installed a `tracing` subscriber.
@@ -67,15 +67,18 @@ pub struct Telemetry {
     running: Option<(Providers, Pipeline)>,
 }
 
-/// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators, and installs the
-/// `tracing` subscriber. Works inside and outside of an async runtime. An invalid value causes a warning and
-/// is replaced by the default. [`Telemetry::builder`] has more settings.
-///
-/// # Errors
-///
-/// Fails when called twice, and when the program has installed a subscriber.
-pub fn init(service: Service) -> Result<Telemetry, InitError> {
-    Telemetry::builder(service).init()
+/// Settings that do not concern the subscriber.
+pub(crate) struct Settings {
+    pub(crate) service: Service,
+    pub(crate) resource: Vec<KeyValue>,
+    pub(crate) span_levels: String,
+    pub(crate) sqlx_system: &'static str,
+    pub(crate) extensions: Extensions,
+    pub(crate) propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>>,
+    /// Destination of all signals, instead of those of the environment.
+    pub(crate) exporter: Option<CustomExporter>,
+    /// Whether the instance leaves everything that a process has once to another one.
+    pub(crate) is_isolated: bool,
 }
 
 /// Result of [`set_up`].
@@ -172,15 +175,20 @@ where
     if logs.is_used() {
         spans = spans.keep_fields();
     }
+    let log_filter = Arc::new(log_filter);
+    let has_sqlx = running.is_some() && span_filter.would_enable(sqlx::TARGET, &Level::DEBUG);
     let layer = TelemetryLayer {
         spans,
         logs,
         warnings: Vec::new(),
         warned: Once::new(),
+        sqlx_system: has_sqlx.then_some(settings.sqlx_system),
+        log_filter: Arc::clone(&log_filter),
     };
     let filter = TelemetryFilter {
         spans: span_filter,
         logs: log_filter,
+        has_sqlx,
     };
     let telemetry = Telemetry {
         service_name,
@@ -233,11 +241,6 @@ fn fields_only(masking: bool) -> SpanLayer {
 }
 
 impl Telemetry {
-    /// Returns a builder, for programs that add their own layers, processors, views and other parts.
-    pub fn builder(service: Service) -> TelemetryBuilder {
-        TelemetryBuilder::new(service)
-    }
-
     /// Returns the effective name of the service, from `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` or the
     /// default.
     #[must_use]

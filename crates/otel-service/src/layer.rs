@@ -1,7 +1,7 @@
 //! The layer of this crate for a `tracing` subscriber: spans go to the recorder, events to the log output and
 //! the logger. Its filter applies `RUST_LOG` to events only, and a list of quiet transports to spans.
 
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use otlp_recorder::SpanLayer;
 use tracing::level_filters::LevelFilter;
@@ -14,6 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::logs::LogEvents;
+use crate::sqlx;
 
 /// Targets, including those that begin with them, whose spans describe the inside of a transport or a runtime.
 const QUIET_TARGETS: [&str; 12] = [
@@ -59,6 +60,9 @@ pub(crate) struct TelemetryLayer {
     /// Warnings to be logged before the first event.
     pub(crate) warnings: Vec<String>,
     pub(crate) warned: Once,
+    /// `db.system.name` of the statements of sqlx; `None` if they have no spans.
+    pub(crate) sqlx_system: Option<&'static str>,
+    pub(crate) log_filter: Arc<EnvFilter>,
 }
 
 impl<S> Layer<S> for TelemetryLayer
@@ -80,6 +84,15 @@ where
     fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
         self.warned
             .call_once(|| self.warnings.iter().for_each(|warning| self.logs.warn(warning)));
+        if let Some(system) = self.sqlx_system
+            && sqlx::is_statement(event.metadata())
+        {
+            sqlx::record(event, system);
+            // The filter admits these events for their spans.
+            if !Filter::<S>::enabled(&*self.log_filter, event.metadata(), &cx) {
+                return;
+            }
+        }
         self.logs.add(event, &cx);
         self.spans.on_event(event, cx);
     }
@@ -101,7 +114,14 @@ where
 #[derive(Debug)]
 pub(crate) struct TelemetryFilter {
     pub(crate) spans: Targets,
-    pub(crate) logs: EnvFilter,
+    pub(crate) logs: Arc<EnvFilter>,
+    pub(crate) has_sqlx: bool,
+}
+
+impl TelemetryFilter {
+    fn is_statement(&self, metadata: &Metadata<'_>) -> bool {
+        self.has_sqlx && sqlx::is_statement(metadata)
+    }
 }
 
 impl<S> Filter<S> for TelemetryFilter
@@ -112,15 +132,17 @@ where
         if metadata.is_span() {
             Filter::<S>::enabled(&self.spans, metadata, cx)
         } else {
-            Filter::<S>::enabled(&self.logs, metadata, cx)
+            self.is_statement(metadata) || Filter::<S>::enabled(&*self.logs, metadata, cx)
         }
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
         // `RUST_LOG` may select events by their spans, so its filter must know all callsites.
-        let of_logs = Filter::<S>::callsite_enabled(&self.logs, metadata);
+        let of_logs = Filter::<S>::callsite_enabled(&*self.logs, metadata);
         if metadata.is_span() {
             Filter::<S>::callsite_enabled(&self.spans, metadata)
+        } else if self.is_statement(metadata) {
+            Interest::always()
         } else {
             of_logs
         }
@@ -128,27 +150,27 @@ where
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
         let spans = Filter::<S>::max_level_hint(&self.spans)?;
-        Some(spans.max(Filter::<S>::max_level_hint(&self.logs)?))
+        Some(spans.max(Filter::<S>::max_level_hint(&*self.logs)?))
     }
 
     fn on_new_span(&self, new: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
-        Filter::<S>::on_new_span(&self.logs, new, id, cx);
+        Filter::<S>::on_new_span(&*self.logs, new, id, cx);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, cx: Context<'_, S>) {
-        Filter::<S>::on_record(&self.logs, id, values, cx);
+        Filter::<S>::on_record(&*self.logs, id, values, cx);
     }
 
     fn on_enter(&self, id: &Id, cx: Context<'_, S>) {
-        Filter::<S>::on_enter(&self.logs, id, cx);
+        Filter::<S>::on_enter(&*self.logs, id, cx);
     }
 
     fn on_exit(&self, id: &Id, cx: Context<'_, S>) {
-        Filter::<S>::on_exit(&self.logs, id, cx);
+        Filter::<S>::on_exit(&*self.logs, id, cx);
     }
 
     fn on_close(&self, id: Id, cx: Context<'_, S>) {
-        Filter::<S>::on_close(&self.logs, id, cx);
+        Filter::<S>::on_close(&*self.logs, id, cx);
     }
 }
 

@@ -27,7 +27,7 @@ impl SpanProcessor for QueueSpanProcessor {
         if span.span_context.is_sampled() {
             encode_sdk_span(self.rules, &span, |encoded| {
                 self.queue.push(size(encoded), |batch| {
-                    batch.add_to_scope(&span.instrumentation_scope, None, encoded)
+                    batch.add_to_scope(&span.instrumentation_scope, None, encoded);
                 });
             });
         }
@@ -60,7 +60,7 @@ impl LogProcessor for QueueLogProcessor {
         let target = record.target().map(AsRef::as_ref);
         self.encoder.encode(record, |encoded| {
             self.queue.push(encoded.len(), |batch| {
-                batch.add_to_scope(scope, target, &[encoded])
+                batch.add_to_scope(scope, target, &[encoded]);
             });
         });
     }

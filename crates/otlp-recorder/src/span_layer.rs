@@ -20,7 +20,7 @@ use crate::encode::{Attributes, PrewrittenAttributes};
 use crate::export::is_export_thread;
 use crate::recorder::{Recorder, Shared, SpanStart, Tracer};
 use crate::table::Table;
-use fields::{FieldWriter, RecordedFields, SpecialFields, decode, error_text, is_special};
+use fields::{FieldSet, FieldWriter, RecordedFields, SpecialFields, decode, error_text};
 
 /// Maximum number of callsites whose properties are kept; a program has a few hundred.
 const MAX_CALLSITES: usize = 1_024;
@@ -29,6 +29,10 @@ thread_local! {
     /// The contexts of the entered spans of this thread.
     static ENTERED: RefCell<Entered> = const { RefCell::new(Entered(Vec::new())) };
 }
+
+/// Target of `tracing` spans that are not recorded, but carry the OpenTelemetry context in which they were created.
+/// They take the trace to threads and tasks that a library starts with `tracing::Span::current()`.
+pub const CONTEXT_TARGET: &str = "otel_context";
 
 /// A `tracing` layer that records spans, in the scope of their target.
 ///
@@ -62,7 +66,7 @@ struct Callsite {
     tracer: Tracer,
     /// The source location; `None` if a field of the span has the same name.
     location: Option<PrewrittenAttributes>,
-    has_special_fields: bool,
+    special: FieldSet,
 }
 
 /// The state of a span in its extensions.
@@ -70,6 +74,8 @@ struct Callsite {
 struct SpanState {
     /// Context of the span; `None` if the span is not recorded.
     cx: Option<Context>,
+    /// Whether the layer recorded the span; false for [`CONTEXT_TARGET`].
+    is_recorded: bool,
     /// The encoded fields.
     fields: Vec<u8>,
 }
@@ -127,13 +133,13 @@ impl SpanLayer {
         Callsite {
             tracer: Recorder(Arc::clone(&self.shared)).tracer(scope),
             location: (!named("code.")).then(PrewrittenAttributes::new),
-            has_special_fields: metadata.fields().iter().any(|field| is_special(field.name())),
+            special: FieldSet::special(metadata),
         }
     }
 
     fn start(&self, parent: &Context, callsite: &Callsite, new: &NewSpan<'_>) -> SpanState {
-        let mut special = SpecialFields::default();
-        if callsite.has_special_fields {
+        let mut special = SpecialFields::new(callsite.special);
+        if !callsite.special.is_empty() {
             new.record(&mut special);
         }
         let mut fields = None;
@@ -147,7 +153,7 @@ impl SpanLayer {
                     location.write(into, |into| write_location(into, metadata));
                 }
                 let before = into.encoded().len();
-                new.record(&mut FieldWriter(into));
+                new.record(&mut FieldWriter::new(into, callsite.special));
                 if self.keeps_fields {
                     fields = Some(into.encoded()[before..].to_vec());
                 }
@@ -161,11 +167,12 @@ impl SpanLayer {
         let unrecorded = || {
             let mut attributes = Attributes::detached(self.shared.rules);
             if self.keeps_fields {
-                new.record(&mut FieldWriter(&mut attributes));
+                new.record(&mut FieldWriter::new(&mut attributes, callsite.special));
             }
             attributes.encoded().to_vec()
         };
         SpanState {
+            is_recorded: cx.is_some(),
             cx,
             fields: fields.unwrap_or_else(unrecorded),
         }
@@ -185,6 +192,14 @@ where
             explicit.unwrap_or_else(Context::current)
         };
         let metadata = new.metadata();
+        if metadata.target() == CONTEXT_TARGET {
+            span.extensions_mut().insert(SpanState {
+                cx: Some(parent),
+                is_recorded: false,
+                fields: Vec::new(),
+            });
+            return;
+        }
         let key = std::ptr::from_ref(metadata) as usize;
         let state = match self.callsites.get(&key, || self.callsite(metadata)) {
             Some(callsite) => self.start(&parent, callsite, new),
@@ -227,8 +242,11 @@ where
         if *event.metadata().level() != Level::ERROR {
             return;
         }
-        let span = cx.event_span(event).and_then(|span| Self::context(&span));
-        let Some(span) = span else { return };
+        let span = cx.event_span(event);
+        let Some(span) = span.filter(|span| span.metadata().target() != CONTEXT_TARGET) else {
+            return;
+        };
+        let Some(span) = Self::context(&span) else { return };
         let is_current = |current: &Context| {
             let current = current.span();
             current.span_context().span_id() == span.span().span_context().span_id()
@@ -262,7 +280,12 @@ where
             .span(&id)
             .and_then(|span| span.extensions_mut().remove::<SpanState>());
         // Ended explicitly, because clones of the context may outlive the span.
-        if let Some(cx) = state.and_then(|state| state.cx) {
+        if let Some(SpanState {
+            cx: Some(cx),
+            is_recorded: true,
+            ..
+        }) = state
+        {
             cx.span().end();
         }
     }

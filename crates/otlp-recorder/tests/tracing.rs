@@ -10,10 +10,10 @@ use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::{Span, span, status::StatusCode};
-use otlp_recorder::{CustomExporter, Pipeline, Request, SpanLayer, SpanStart, Tracer};
+use otlp_recorder::{CONTEXT_TARGET, CustomExporter, Pipeline, Request, SpanLayer, SpanStart, Tracer};
 use prost::Message as _;
 use tracing::field::Empty;
-use tracing::{Instrument as _, error, info_span, instrument};
+use tracing::{Instrument as _, error, error_span, info_span, instrument};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -213,6 +213,30 @@ async fn a_spawned_task_keeps_its_parent_if_it_is_instrumented() {
     })
     .await;
     assert_eq!(spans.path("api"), ["api", "spawned", "outer"]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_context_span_carries_the_context_to_another_thread() {
+    let spans = spans(async |tracer| {
+        let carried = within(&tracer, "api", async {
+            error_span!(target: CONTEXT_TARGET, "context")
+        })
+        .await;
+        let dispatch = tracing::dispatcher::get_default(Clone::clone);
+        let work = move || {
+            tracing::dispatcher::with_default(&dispatch, || {
+                carried.in_scope(|| {
+                    error!("not an error of the span that is carried");
+                    info_span!("in a thread").in_scope(|| ());
+                });
+            });
+        };
+        std::thread::spawn(work).join().unwrap();
+    })
+    .await;
+    assert_eq!(spans.path("in a thread"), ["in a thread", "api"]);
+    assert_eq!(spans.get("api").status(), (StatusCode::Unset, ""));
+    assert_eq!(spans.0.len(), 2);
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -14,6 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::call::Call;
+use super::error::describe_error;
 use crate::http::{OTHER_METHOD, method, version};
 use crate::metrics::{Instruments, SECONDS};
 use crate::propagation::Propagation;
@@ -241,15 +242,6 @@ where
         }
         Poll::Ready(result)
     }
-}
-
-/// Returns the `error.type` and the message of an error.
-fn describe_error<E: Display + 'static>(error: &E) -> (&'static str, String) {
-    #[cfg(feature = "reqwest")]
-    if let Some(error) = (error as &dyn std::any::Any).downcast_ref() {
-        return super::reqwest::describe_error(error);
-    }
-    (std::any::type_name::<E>(), error.to_string())
 }
 
 /// The head of a response, of any client.

@@ -1,7 +1,5 @@
 //! Requests of reqwest.
 
-use std::error::Error as _;
-use std::iter::successors;
 use std::task::{Context as Task, Poll};
 
 use ::http::{StatusCode, Version};
@@ -79,20 +77,4 @@ impl ResponseHead for Response {
     fn version(&self) -> Version {
         self.version()
     }
-}
-
-/// Returns the `error.type` and the message of an error, without the URL, which may contain secrets.
-pub(super) fn describe_error(error: &Error) -> (&'static str, String) {
-    let error_type = match error {
-        error if error.is_timeout() => "timeout",
-        error if error.is_connect() => "connect",
-        error if error.is_redirect() => "redirect",
-        error if error.is_builder() => "builder",
-        error if error.is_body() => "body",
-        error if error.is_decode() => "decode",
-        _ => "request",
-    };
-    let sources = successors(error.source(), |error| (**error).source());
-    let sources: Vec<String> = sources.map(ToString::to_string).collect();
-    (error_type, sources.join(": "))
 }

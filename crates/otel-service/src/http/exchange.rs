@@ -25,6 +25,8 @@ pub(super) struct Exchange {
     cx: Context,
     /// `None` once the exchange has ended.
     measured: Option<Measured>,
+    /// Carries the context; disabled by default.
+    context_span: tracing::Span,
 }
 
 impl Exchange {
@@ -44,12 +46,20 @@ impl Exchange {
         Self {
             measured: Some(Measured::start(parts, route, cx.span().span_context())),
             cx,
+            context_span: tracing::Span::none(),
         }
+    }
+
+    /// Makes a `tracing` span carry the context.
+    pub(super) fn carry_context(&mut self) {
+        self.context_span = context::serving(&self.cx, context::context_span);
     }
 
     /// Runs one poll of the request's work with its span as the current span. Records a panic and resumes it.
     pub(super) fn during<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        match catch_unwind(AssertUnwindSafe(|| context::serving(&self.cx, work))) {
+        match catch_unwind(AssertUnwindSafe(|| {
+            context::serving(&self.cx, || self.context_span.in_scope(work))
+        })) {
             Ok(done) => done,
             Err(panic) => {
                 self.failed(PANIC, panic_message(panic.as_ref()).to_owned());

@@ -63,15 +63,14 @@ fn visit(message: &[u8], number: u32, mut each: impl FnMut(&[u8]) -> Option<()>)
 /// Returns the request with the entries whose indices are in `kept`.
 fn with_entries(request: &[u8], kept: Range<usize>) -> Option<Vec<u8>> {
     let mut index = 0;
-    let kept = filtered(request, export_request::RESOURCE_GROUPS, &mut |group| {
+    filtered(request, export_request::RESOURCE_GROUPS, &mut |group| {
         filtered(group, resource_group::SCOPE_GROUPS, &mut |scope| {
             filtered(scope, scope_group::ENTRIES, &mut |entry| {
                 index += 1;
                 Some(kept.contains(&(index - 1)).then(|| entry.to_vec()))
             })
         })
-    })?;
-    kept
+    })?
 }
 
 /// The content of a message, `None` if nothing is left of it, or `None` on the outside if it is malformed.

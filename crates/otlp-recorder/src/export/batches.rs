@@ -270,12 +270,15 @@ mod tests {
         assert_eq!(counts.taken + counts.dropped + queue.len() as u64, 500_000);
     }
 
-    /// A transport that refuses requests above a size, and keeps the sizes and span names of the accepted ones.
+    /// The size of a request and the names of its spans.
+    type Names = (usize, Vec<String>);
+
+    /// A transport that refuses requests above a size and keeps the accepted ones.
     #[derive(Clone, Debug)]
     struct Limited {
         limit: usize,
         refused: Arc<Mutex<usize>>,
-        accepted: Arc<Mutex<Vec<(usize, Vec<String>)>>>,
+        accepted: Arc<Mutex<Vec<Names>>>,
     }
 
     impl Transport for Limited {
@@ -302,10 +305,7 @@ mod tests {
 
     /// Exports spans with names of these lengths to a receiver with a size limit; returns the accepted requests, the
     /// number of refused ones, and the log.
-    async fn export_limited(
-        limit: usize,
-        lengths: &[usize],
-    ) -> (Vec<(usize, Vec<String>)>, usize, LogEvents) {
+    async fn export_limited(limit: usize, lengths: &[usize]) -> (Vec<Names>, usize, LogEvents) {
         let log = LogEvents::new();
         let queue = Arc::new(Queue::<Batch>::new(100_000, 100_000));
         let scope = InstrumentationScope::builder("test").build();
@@ -316,7 +316,7 @@ mod tests {
             };
             let encoded = span.encode_to_vec();
             queue.push(encoded.len(), |batch| {
-                batch.add_to_scope(&scope, None, &[&encoded])
+                batch.add_to_scope(&scope, None, &[&encoded]);
             });
         }
         let transport = Limited {

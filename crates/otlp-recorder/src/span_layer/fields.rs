@@ -29,8 +29,37 @@ thread_local! {
     static TEXT: Cell<String> = const { Cell::new(String::new()) };
 }
 
+/// A set of fields of one callsite, by index.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FieldSet(u64);
+
+impl FieldSet {
+    /// Returns the fields that set properties of the span instead of attributes. They are found once per callsite,
+    /// because comparing names costs more than encoding values.
+    pub(super) fn special(metadata: &Metadata<'_>) -> Self {
+        let special = metadata.fields().iter().filter(|field| is_special(field.name()));
+        Self(special.fold(0, |set, field| set | Self::bit(&field)))
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn contains(self, field: &Field) -> bool {
+        self.0 & Self::bit(field) != 0
+    }
+
+    /// Returns no bit for the fields beyond the 64th, which are attributes.
+    fn bit(field: &Field) -> u64 {
+        u32::try_from(field.index())
+            .ok()
+            .and_then(|index| 1_u64.checked_shl(index))
+            .unwrap_or(0)
+    }
+}
+
 /// Whether a field sets a property of the span instead of an attribute.
-pub(super) fn is_special(name: &str) -> bool {
+fn is_special(name: &str) -> bool {
     matches!(
         name,
         NAME | KIND | STATUS_CODE | STATUS_MESSAGE | STATUS_DESCRIPTION
@@ -60,37 +89,45 @@ fn with_sources(error: &(dyn Error + 'static)) -> String {
 }
 
 /// Encodes fields as attributes.
-pub(super) struct FieldWriter<'a>(pub(super) &'a mut Attributes);
+pub(super) struct FieldWriter<'a> {
+    into: &'a mut Attributes,
+    special: FieldSet,
+}
 
-impl FieldWriter<'_> {
+impl<'a> FieldWriter<'a> {
+    /// Returns a visitor that skips the fields `special`.
+    pub(super) fn new(into: &'a mut Attributes, special: FieldSet) -> Self {
+        Self { into, special }
+    }
+
     fn set(&mut self, field: &Field, value: impl Into<Value>) {
-        self.0
+        self.into
             .set(&KeyValue::new(Key::from_static_str(field.name()), value));
     }
 
     fn integer(&mut self, field: &Field, value: impl TryInto<i64> + ToString + Copy) {
         match value.try_into() {
-            Ok(small) => self.0.number(field.name(), small),
-            Err(_) => self.0.text(field.name(), &value.to_string()),
+            Ok(small) => self.into.number(field.name(), small),
+            Err(_) => self.into.text(field.name(), &value.to_string()),
         }
     }
 }
 
 impl Visit for FieldWriter<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if !is_special(field.name()) {
-            with_text(value, |text| self.0.text(field.name(), text));
+        if !self.special.contains(field) {
+            with_text(value, |text| self.into.text(field.name(), text));
         }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if !is_special(field.name()) {
-            self.0.text(field.name(), value);
+        if !self.special.contains(field) {
+            self.into.text(field.name(), value);
         }
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.0.text(field.name(), &with_sources(value));
+        self.into.text(field.name(), &with_sources(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
@@ -102,7 +139,7 @@ impl Visit for FieldWriter<'_> {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.0.number(field.name(), value);
+        self.into.number(field.name(), value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
@@ -148,14 +185,17 @@ impl StatusFields {
 /// The properties that fields set at the start of a span.
 #[derive(Debug)]
 pub(super) struct SpecialFields {
+    special: FieldSet,
     pub(super) name: Option<String>,
     pub(super) kind: SpanKind,
     pub(super) status: StatusFields,
 }
 
-impl Default for SpecialFields {
-    fn default() -> Self {
+impl SpecialFields {
+    /// Returns a visitor for the fields `special`.
+    pub(super) fn new(special: FieldSet) -> Self {
         Self {
+            special,
             name: None,
             kind: SpanKind::Internal,
             status: StatusFields::default(),
@@ -165,12 +205,15 @@ impl Default for SpecialFields {
 
 impl Visit for SpecialFields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if is_special(field.name()) {
+        if self.special.contains(field) {
             with_text(value, |text| self.record_str(field, text));
         }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        if !self.special.contains(field) {
+            return;
+        }
         match field.name() {
             NAME => self.name = Some(value.to_owned()),
             KIND => {
