@@ -77,10 +77,6 @@ impl Config {
     /// `attributes` are added to the resource.
     pub(crate) fn from_env(service: Service, attributes: Vec<KeyValue>) -> Self {
         let mut config = Self::read(service, attributes, &environment);
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "only this module reads the telemetry variables"
-        )]
         config.warnings.extend(understood::warnings(std::env::vars_os()));
         config
     }

@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
     ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint, metric::Data,
 };
 
-use crate::exemplar::identity;
+use crate::points::identity;
 
 /// Maximum number of buckets of each sign that a merged exponential histogram has, the default of the specification.
 const MAX_BUCKETS: i64 = 160;

@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::thread::MAX_SHUTDOWN;
 use crate::signal::Signal;
+
+/// Maximum duration of a flush or shutdown. A much longer duration would overflow the clock.
+pub(super) const MAX_DEADLINE: Duration = Duration::from_secs(3_600);
 
 /// The pending requests for one signal; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +80,7 @@ impl Flushes {
 
 /// Requests a flush of all `signals` and waits for it until `deadline`; returns the signals that were not delivered.
 pub(crate) fn flush(signals: &[(Signal, Flushes)], deadline: Duration) -> Vec<Signal> {
-    let deadline = Instant::now() + deadline.min(MAX_SHUTDOWN);
+    let deadline = Instant::now() + deadline.min(MAX_DEADLINE);
     let (done, results) = mpsc::channel();
     let requested = signals.iter().filter(|(_, flushes)| {
         let done = done.clone();

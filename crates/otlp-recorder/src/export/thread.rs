@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::batches::{BatchLoop, watch_overflow};
 use super::delivery::Delivery;
 use super::exporter::{ExportTarget, Exporter};
+use super::flush::MAX_DEADLINE;
 use super::metrics::{MetricExport, MetricLoop};
 use super::shutdown::{Shutdown, ShutdownLimit};
 use super::supervision::supervised;
@@ -30,9 +31,6 @@ const THREAD_NAME: &str = "telemetry";
 
 /// Minimum time without drops after which an overflow counts as ended.
 const MIN_OVERFLOW_SETTLED: Duration = Duration::from_secs(1);
-
-/// Maximum duration of a shutdown. A much longer duration would overflow the clock.
-pub(super) const MAX_SHUTDOWN: Duration = Duration::from_secs(3_600);
 
 thread_local! {
     static IS_EXPORT_THREAD: Cell<bool> = const { Cell::new(false) };
@@ -129,7 +127,7 @@ impl ExportThread {
 
     /// Exports everything recorded so far; returns the signals that were not delivered within `deadline`.
     pub(crate) fn finish(mut self, deadline: Duration) -> Vec<Signal> {
-        let deadline = Instant::now() + deadline.min(MAX_SHUTDOWN);
+        let deadline = Instant::now() + deadline.min(MAX_DEADLINE);
         self.shutdown.send_replace(Some(ShutdownLimit::new(deadline)));
         let mut undelivered = Vec::new();
         while !self.running.is_empty() {
