@@ -64,6 +64,7 @@ fn variant(name: &str, endpoint: &str) -> Result<Box<dyn Variant>> {
         "sdk-recorder" => Box::new(sdk::Sdk::with_recorder(endpoint)?),
         "sdk-direct" => Box::new(sdk::Sdk::with_direct_exporter(endpoint)?),
         "sdk" => Box::new(sdk::Sdk::with_otlp(endpoint)?),
+        "tracing-recorder" => Box::new(traced::Layered::start(endpoint)?),
         "tracing" => Box::new(traced::Traced::start(endpoint)?),
         "fastrace" => Box::new(fast::Fast::start(endpoint)?),
         _ => return Err(format!("no variant is called {name}").into()),

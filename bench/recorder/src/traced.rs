@@ -1,16 +1,20 @@
-//! Spans of `tracing`, exported by tracing-opentelemetry through the SDK and opentelemetry-otlp. Attributes
-//! that the layer would add (source location, thread, target, busy time) are turned off.
+//! Spans of `tracing`, exported by tracing-opentelemetry through the SDK and opentelemetry-otlp, or by the layer
+//! of otlp-recorder. Attributes that tracing-opentelemetry would add (source location, thread, target, busy
+//! time) are turned off; otlp-recorder's source location is not, and its layer keeps the fields for log records.
+
+use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use otlp_recorder::{Pipeline, SpanLayer};
 use tracing::field::Empty;
 use tracing::info_span;
-use tracing_subscriber::Registry;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry};
 
-use crate::Result;
 use crate::request::{self, Request, Variant};
-use crate::sdk;
+use crate::{Result, recorder, sdk};
 
 pub struct Traced {
     provider: SdkTracerProvider,
@@ -32,35 +36,7 @@ impl Traced {
 
 impl Variant for Traced {
     fn request(&self, request: &Request) {
-        let server = info_span!(
-            "GET /api/articles/{slug}",
-            otel.kind = "server",
-            http.request.method = request::METHOD,
-            http.route = request::ROUTE,
-            url.path = request.path,
-            url.scheme = request::SCHEME,
-            server.address = request::HOST,
-            server.port = request::PORT,
-            network.protocol.version = request::HTTP_VERSION,
-            client.address = request.client,
-            user_agent.original = request.user_agent,
-            http.response.status_code = Empty,
-        );
-        server.in_scope(|| {
-            info_span!(
-                "SELECT articles",
-                otel.kind = "client",
-                db.system.name = request::DATABASE_SYSTEM,
-                db.namespace = request::DATABASE,
-                db.operation.name = request::OPERATION,
-                db.collection.name = request::TABLE,
-                db.query.text = request::QUERY,
-                server.address = request::DATABASE_HOST,
-                server.port = request::DATABASE_PORT,
-            )
-            .in_scope(|| ());
-        });
-        server.record("http.response.status_code", request::STATUS);
+        record(request);
     }
 
     fn end_batch(&self) -> Result {
@@ -70,4 +46,65 @@ impl Variant for Traced {
     fn shutdown(self: Box<Self>) -> Result {
         Ok(self.provider.shutdown()?)
     }
+}
+
+pub struct Layered {
+    pipeline: Pipeline,
+}
+
+impl Layered {
+    pub fn start(endpoint: &str) -> Result<Self> {
+        let pipeline = recorder::pipeline(endpoint);
+        let layer = SpanLayer::new(pipeline.recorder()).keep_fields();
+        // As in otel-service, the layer has a filter of its own.
+        let layer = layer.with_filter(
+            Targets::new()
+                .with_default(LevelFilter::DEBUG)
+                .with_target("h2", LevelFilter::OFF),
+        );
+        tracing::subscriber::set_global_default(Registry::default().with(layer))?;
+        Ok(Self { pipeline })
+    }
+}
+
+impl Variant for Layered {
+    fn request(&self, request: &Request) {
+        record(request);
+    }
+
+    fn shutdown(self: Box<Self>) -> Result {
+        Ok(self.pipeline.shutdown(Duration::from_secs(10))?)
+    }
+}
+
+fn record(request: &Request) {
+    let server = info_span!(
+        "GET /api/articles/{slug}",
+        otel.kind = "server",
+        http.request.method = request::METHOD,
+        http.route = request::ROUTE,
+        url.path = request.path,
+        url.scheme = request::SCHEME,
+        server.address = request::HOST,
+        server.port = request::PORT,
+        network.protocol.version = request::HTTP_VERSION,
+        client.address = request.client,
+        user_agent.original = request.user_agent,
+        http.response.status_code = Empty,
+    );
+    server.in_scope(|| {
+        info_span!(
+            "SELECT articles",
+            otel.kind = "client",
+            db.system.name = request::DATABASE_SYSTEM,
+            db.namespace = request::DATABASE,
+            db.operation.name = request::OPERATION,
+            db.collection.name = request::TABLE,
+            db.query.text = request::QUERY,
+            server.address = request::DATABASE_HOST,
+            server.port = request::DATABASE_PORT,
+        )
+        .in_scope(|| ());
+    });
+    server.record("http.response.status_code", request::STATUS);
 }

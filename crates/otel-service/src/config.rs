@@ -9,8 +9,10 @@ mod limits;
 mod metrics;
 mod otlp;
 mod traces;
+mod understood;
 mod variables;
 
+use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 
@@ -71,11 +73,15 @@ pub(crate) struct Config {
 
 impl Config {
     /// Reads the environment of the process.
-    pub(crate) fn from_env(service: Service) -> Self {
-        Self::read(service, &environment)
+    ///
+    /// `attributes` are added to the resource.
+    pub(crate) fn from_env(service: Service, attributes: Vec<KeyValue>) -> Self {
+        let mut config = Self::read(service, attributes, &environment);
+        config.warnings.extend(understood::warnings(std::env::vars_os()));
+        config
     }
 
-    fn read(service: Service, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
+    fn read(service: Service, attributes: Vec<KeyValue>, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut variables = Variables::new(lookup);
         let mut destination = |signal| destination::destination(signal, service.export, &mut variables);
         let (traces, metrics, logs) = (
@@ -93,6 +99,7 @@ impl Config {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
                 service,
+                attributes,
                 variables.text("OTEL_SERVICE_NAME"),
                 variables.text("OTEL_RESOURCE_ATTRIBUTES").as_deref(),
                 &mut variables.warnings,
@@ -133,7 +140,7 @@ mod tests {
     const SERVICE: Service = Service::new("app", "1");
 
     fn read(variables: &[(&str, &str)]) -> Config {
-        Config::read(SERVICE, &|name| {
+        Config::read(SERVICE, Vec::new(), &|name| {
             variables
                 .iter()
                 .find(|(key, _)| *key == name)
@@ -278,7 +285,7 @@ mod tests {
             .filter_map(|line| line.trim_start_matches('#').split_once('='))
             .collect();
         let queried = RefCell::new(BTreeSet::new());
-        let config = Config::read(SERVICE, &|name| {
+        let config = Config::read(SERVICE, Vec::new(), &|name| {
             queried.borrow_mut().insert(name.to_owned());
             // This sampler also reads OTEL_TRACES_SAMPLER_ARG.
             if name == "OTEL_TRACES_SAMPLER" {
@@ -303,13 +310,54 @@ mod tests {
     }
 
     #[test]
-    fn no_warning_contains_a_value() {
-        let config = Config::read(SERVICE, &|name| {
+    fn propagators_that_are_all_unknown_are_the_default() {
+        for list in ["jaeger", "xray,ottrace", ","] {
+            let config = read(&[("OTEL_PROPAGATORS", list)]);
+            assert_eq!(
+                config.propagators,
+                [Propagator::TraceContext, Propagator::Baggage],
+                "{list}"
+            );
+            assert!(!config.warnings.is_empty());
+        }
+        assert_eq!(read(&[("OTEL_PROPAGATORS", "jaeger,none")]).propagators, []);
+    }
+
+    #[test]
+    fn a_warning_about_a_keyword_says_the_value() {
+        for (name, value) in [
+            ("OTEL_TRACES_SAMPLER", "sometimes"),
+            ("OTEL_PROPAGATORS", "jaeger"),
+            ("OTEL_METRICS_EXPORTER", "prometheus"),
+            ("OTEL_LOGS_EXPORTER", "otlp/stdout"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/xml"),
+        ] {
+            let warnings = read(&[(name, value)]).warnings;
+            let says = |warning: &String| warning.starts_with(name) && warning.contains(value);
+            assert!(warnings.iter().any(says), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn only_warnings_about_keywords_contain_a_value() {
+        let config = Config::read(SERVICE, Vec::new(), &|name| {
             (name != "OTEL_SDK_DISABLED").then(|| "s3cret".to_owned())
         });
         assert!(config.warnings.len() > 20, "{:?}", config.warnings);
-        let shown = format!("{:?}", config.warnings);
-        assert!(!shown.contains("s3cret"), "{shown}");
+        let keywords = [
+            "SAMPLER",
+            "PROPAGATORS",
+            "EXPORTER",
+            "PROTOCOL",
+            "COMPRESSION",
+            "FILTER",
+        ];
+        let keywords = keywords.iter().chain(&["PREFERENCE", "AGGREGATION"]);
+        for warning in &config.warnings {
+            let (name, _) = warning.split_once(' ').unwrap();
+            let is_keyword = keywords.clone().any(|end| name.ends_with(end));
+            assert!(is_keyword || !warning.contains("s3cret"), "{warning}");
+        }
     }
 
     #[test]
@@ -347,7 +395,10 @@ mod tests {
             ..SERVICE
         };
         let traces = |variable: &'static str, value: &'static str| {
-            Config::read(service, &|name| (name == variable).then(|| value.to_owned())).traces
+            Config::read(service, Vec::new(), &|name| {
+                (name == variable).then(|| value.to_owned())
+            })
+            .traces
         };
         assert!(traces("", "").is_none());
         let console = traces("OTEL_TRACES_EXPORTER", "console");
@@ -373,7 +424,7 @@ mod tests {
             export: Export::LocalReceiver(([127, 0, 0, 1], 9).into()),
             ..SERVICE
         };
-        Config::read(service, &|name| {
+        Config::read(service, Vec::new(), &|name| {
             let found = set.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
         })
@@ -435,7 +486,7 @@ mod tests {
             export: Export::Never,
             ..SERVICE
         };
-        let config = Config::read(service, &|name| match name {
+        let config = Config::read(service, Vec::new(), &|name| match name {
             "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("http://localhost:4318".to_owned()),
             "OTEL_TRACES_EXPORTER" => Some("otlp".to_owned()),
             "OTEL_METRICS_EXPORTER" => Some("console".to_owned()),

@@ -8,8 +8,10 @@ use std::pin::{Pin, pin};
 use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::trace::{Link, TraceContextExt};
 use opentelemetry::{Context, KeyValue, global};
+use otlp_recorder::CONTEXT_TARGET;
 
-use crate::untraced::untraced_context;
+use crate::recorder;
+use crate::untraced::{shown_trace_id, untraced_context};
 
 thread_local! {
     /// The context of the request that this thread is serving; gives inner code access to the server span.
@@ -26,7 +28,13 @@ struct OnBehalfOf(Vec<Link>);
 ///
 /// Use it for polling and housekeeping, whose spans would form separate traces.
 pub async fn without_spans<T>(work: impl Future<Output = T>) -> T {
-    within(&untraced_context(&Context::current()), pin!(work)).await
+    let cx = Context::current();
+    let untraced = if recorder::is_installed() {
+        untraced_context(&cx)
+    } else {
+        cx
+    };
+    within(&untraced, pin!(work)).await
 }
 
 /// Returns a link to the span of `cx`, if it is sampled.
@@ -88,15 +96,28 @@ impl Drop for Served {
     }
 }
 
-/// Returns the current trace id, sampled or not, as 32 lower-case hexadecimal digits.
+/// Returns a `tracing` span that is not recorded, but carries the current context.
+///
+/// Instrument spawned tasks with it, which otherwise have no context:
+///
+/// ```
+/// use otel_service::context_span;
+/// use otel_service::tracing::Instrument as _;
+///
+/// # async fn example() {
+/// tokio::spawn(async { /* ... */ }.instrument(context_span()));
+/// # }
+/// ```
+#[must_use]
+pub fn context_span() -> tracing::Span {
+    // The least probable level to be filtered out.
+    tracing::error_span!(target: CONTEXT_TARGET, "context")
+}
+
+/// Returns the current trace id, sampled or not, as 32 lower-case hexadecimal digits. While telemetry is
+/// disabled, a request without a context has an id of its own, which is not propagated.
 pub fn current_trace_id() -> Option<String> {
-    Context::map_current(|cx| {
-        let span = cx.span();
-        let span_context = span.span_context();
-        span_context
-            .is_valid()
-            .then(|| span_context.trace_id().to_string())
-    })
+    Context::map_current(|cx| Some(shown_trace_id(cx)?.to_string()))
 }
 
 /// Returns the propagation headers of the current context, such as `traceparent` and `baggage`.

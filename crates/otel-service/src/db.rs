@@ -17,7 +17,7 @@ use crate::context;
 use crate::failure::Failure;
 use crate::names::event;
 
-pub(crate) use call::{Call, Target};
+pub(crate) use call::{Call, Target, duration};
 pub use connections::{ConnectionCounts, ConnectionTimes};
 
 /// A database statement, declared as a constant.

@@ -19,13 +19,12 @@ use std::task::{Poll, ready};
 use ::http::request::Parts;
 use ::http::{Request, Response};
 use http_body::Body;
-use opentelemetry::{Context, global};
-use opentelemetry_http::HeaderExtractor;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::propagation::may_carry_context;
+use crate::propagation::Propagation;
+pub(crate) use attributes::{OTHER_METHOD, method, version};
 pub use body::ResponseBody;
 pub use client::ClientAddress;
 use exchange::Exchange;
@@ -51,6 +50,8 @@ use exchange::Exchange;
 pub struct HttpLayer {
     route: fn(&Parts) -> Option<&str>,
     is_untraced: fn(&str) -> bool,
+    propagation: Propagation,
+    has_context_spans: bool,
 }
 
 impl HttpLayer {
@@ -61,6 +62,8 @@ impl HttpLayer {
         Self {
             route,
             is_untraced: |_| false,
+            propagation: Propagation::TRACE_CONTEXT,
+            has_context_spans: false,
         }
     }
 
@@ -69,6 +72,19 @@ impl HttpLayer {
     /// These requests are still counted, and have a trace id for the logs of their errors.
     pub fn untraced_paths(mut self, is_untraced: fn(&str) -> bool) -> Self {
         self.is_untraced = is_untraced;
+        self
+    }
+
+    /// Runs each request in a [`context_span`](crate::context_span), so that libraries which hand
+    /// `tracing::Span::current()` to their threads and tasks, such as sqlx for SQLite, stay in the trace.
+    pub fn context_spans(mut self) -> Self {
+        self.has_context_spans = true;
+        self
+    }
+
+    /// Sets what is accepted from callers: by default, their trace context, but no baggage.
+    pub fn propagation(mut self, propagation: Propagation) -> Self {
+        self.propagation = propagation;
         self
     }
 }
@@ -106,16 +122,11 @@ where
         let (parts, body) = request.into_parts();
         let route = (self.layer.route)(&parts).map(|template| Arc::<str>::from(template).into());
         let is_untraced = (self.layer.is_untraced)(parts.uri.path());
-        // Most requests carry no context; checking for its headers is cheaper than extracting an empty
-        // context.
-        let parent = if may_carry_context(&parts.headers) {
-            global::get_text_map_propagator(|propagator| {
-                propagator.extract_with_context(&Context::current(), &HeaderExtractor(&parts.headers))
-            })
-        } else {
-            Context::current()
-        };
+        let parent = self.layer.propagation.extract(&parts.headers);
         let mut exchange = Exchange::start(&parts, route, &parent, is_untraced);
+        if self.layer.has_context_spans {
+            exchange.carry_context();
+        }
         let inner = exchange.during(|| self.inner.call(Request::from_parts(parts, body)));
         ResponseFuture {
             inner,

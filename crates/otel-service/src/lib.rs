@@ -2,9 +2,9 @@
 //! metrics and logs over OTLP. The crate also provides instruments for HTTP, databases, Redis and
 //! business operations.
 //!
-//! Spans use the OpenTelemetry API directly; `tracing` carries log events only. Telemetry never blocks a
-//! request: a separate thread exports it, and telemetry beyond the capacity of its queue is dropped,
-//! counted and logged once.
+//! Spans of the OpenTelemetry API and of `tracing` nest in each other; events of `tracing` are log records.
+//! Telemetry never blocks a request: a separate thread exports it, and telemetry beyond the capacity of its
+//! queue is dropped, counted and logged once.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -17,6 +17,8 @@
 //! ```
 
 mod b3;
+mod builder;
+mod client;
 mod config;
 mod console;
 mod context;
@@ -26,6 +28,7 @@ mod gauges;
 mod http;
 mod init;
 pub mod instrumentation;
+mod layer;
 mod logs;
 mod mask;
 mod metrics;
@@ -42,19 +45,26 @@ mod runtime;
 mod sampler;
 mod service;
 mod span;
+mod sqlx;
 mod stopwatch;
+pub mod testing;
 mod untraced;
 
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
+pub use builder::{TelemetryBuilder, init};
+pub use client::{
+    GrpcClientBody, GrpcClientFuture, GrpcClientLayer, GrpcClientService, HttpClientFuture, HttpClientLayer,
+    HttpClientService,
+};
 pub use config::destination_variable;
 pub use context::{
-    current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute, set_server_attribute,
-    without_spans,
+    context_span, current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute,
+    set_server_attribute, without_spans,
 };
 pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement, statement_retried};
 pub use failure::{Failure, ServerError};
 pub use gauges::observe_gauge;
-pub use init::{InitError, Telemetry, init};
+pub use init::{InitError, Telemetry, exit};
 #[doc(hidden)]
 pub use logs::function;
 pub use logs::panic_message;
@@ -62,8 +72,9 @@ pub use mask::mask;
 pub use metrics::{Counter, Histogram, counter, histogram, meter};
 pub use opentelemetry;
 pub use opentelemetry::{Context, KeyValue};
-pub use otlp_recorder::ShutdownError;
+pub use otlp_recorder::{CustomExporter, ShutdownError};
 pub use output::{flush_output, print, print_error};
+pub use propagation::Propagation;
 pub use redis::{Redis, RedisCommand, RedisServer};
 pub use runtime::observe_runtime;
 pub use service::{Export, LogFormat, LogOutput, Service};

@@ -16,11 +16,13 @@ use opentelemetry::Context;
 use opentelemetry::logs::{AnyValue, LogRecord, Logger, Severity};
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger};
+use otlp_recorder::SpanLayer;
 use otlp_recorder::{LOG_TARGET, is_export_thread};
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_log::NormalizeEvent;
-use tracing_subscriber::Layer;
 use tracing_subscriber::layer;
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::mask::mask;
 use crate::names::attribute;
@@ -50,22 +52,22 @@ const EXPORTER_CRATES: [&str; 13] = [
     "webpki",
 ];
 
-/// Forwards the events of the `log` crate to `tracing`, up to the level enabled by `RUST_LOG`.
+/// Forwards the events of the `log` crate up to `max_level` to `tracing`.
 ///
 /// # Errors
 ///
 /// Fails if the program has already set a logger for `log`, which then stays in use.
-pub(crate) fn bridge_log() -> Result<(), impl std::error::Error> {
-    let max_level = match tracing::level_filters::LevelFilter::current().into_level() {
+pub(crate) fn bridge_log(max_level: LevelFilter) -> Result<(), impl std::error::Error> {
+    let max_level = match max_level.into_level() {
         None => tracing_log::log::LevelFilter::Off,
         Some(level) => tracing_log::AsLog::as_log(&level).to_level_filter(),
     };
     tracing_log::LogTracer::builder().with_max_level(max_level).init()
 }
 
-/// The `tracing` layer that writes and exports log events.
+/// Writes and exports log events.
 #[derive(Debug)]
-pub(crate) struct LogLayer {
+pub(crate) struct LogEvents {
     /// Logger of the OTLP pipeline; `None` when logs are not exported.
     pub(crate) logger: Option<SdkLogger>,
     /// Stream of the lines and their format; `None` when no lines are written.
@@ -75,8 +77,17 @@ pub(crate) struct LogLayer {
     pub(crate) value_limit: Option<usize>,
 }
 
-impl<S: Subscriber> Layer<S> for LogLayer {
-    fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
+impl LogEvents {
+    /// Whether events are written or exported.
+    pub(crate) fn is_used(&self) -> bool {
+        self.logger.is_some() || self.output.is_some()
+    }
+
+    /// Writes and exports `event`, with the fields of the enclosing spans that it does not have itself.
+    pub(crate) fn add<S>(&self, event: &Event<'_>, cx: &layer::Context<'_, S>)
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
         // All events of `log` share one callsite; their own metadata is in their fields.
         let normalised = event.normalized_metadata();
         let metadata = normalised.as_ref().unwrap_or_else(|| event.metadata());
@@ -87,40 +98,72 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         if self.masking {
             fields.mask(mask);
         }
-        let span = Context::map_current(|cx| cx.span().span_context().clone());
-        let span = span.is_valid().then_some(span);
         let location = CodeLocation::of(metadata, &mut fields);
-
-        if let Some((output, format)) = self.output {
-            output.write(format.line(
-                *metadata.level(),
-                metadata.target(),
-                &location,
-                &fields,
-                span.as_ref(),
-            ));
+        // The fields of spans are masked already.
+        for span in cx.event_scope(event).into_iter().flatten() {
+            fields.add_missing(SpanLayer::fields(&span));
         }
+        let span = span_context(event, cx);
+        let span = span.is_valid().then_some(span);
 
+        // `tracing` gives an unnamed event a name made from its file and line.
+        let name = event.metadata().name();
+        let name = (normalised.is_none() && !name.starts_with("event ")).then_some(name);
+        self.emit(
+            *metadata.level(),
+            metadata.target(),
+            name,
+            location,
+            fields,
+            span.as_ref(),
+        );
+    }
+
+    /// Writes and exports a warning of this crate.
+    pub(crate) fn warn(&self, warning: &str) {
+        let fields = Fields {
+            message: Some(warning.to_owned()),
+            others: Vec::new(),
+        };
+        let location = CodeLocation::UNKNOWN;
+        self.emit(
+            Level::WARN,
+            env!("CARGO_CRATE_NAME"),
+            None,
+            location,
+            fields,
+            None,
+        );
+    }
+
+    fn emit(
+        &self,
+        level: Level,
+        target: &str,
+        name: Option<&'static str>,
+        location: CodeLocation,
+        fields: Fields,
+        span: Option<&SpanContext>,
+    ) {
+        if let Some((output, format)) = self.output {
+            output.write(format.line(level, target, &location, &fields, span));
+        }
         if let Some(logger) = &self.logger
             && !is_export_thread()
-            && !is_of_exporter(metadata.target())
+            && !is_of_exporter(target)
         {
             let mut record = logger.create_log_record();
-            // `tracing` gives an unnamed event a name made from its file and line.
-            let name = event.metadata().name();
-            if normalised.is_none() && !name.starts_with("event ") {
+            if let Some(name) = name {
                 record.set_event_name(name);
             }
-            record.set_target(metadata.target().to_owned());
-            record.set_severity_number(severity(metadata.level()));
-            record.set_severity_text(metadata.level().as_str());
-            self.fill(&mut record, location, fields, span.as_ref());
+            record.set_target(target.to_owned());
+            record.set_severity_number(severity(&level));
+            record.set_severity_text(level.as_str());
+            self.fill(&mut record, location, fields, span);
             logger.emit(record);
         }
     }
-}
 
-impl LogLayer {
     fn fill(
         &self,
         record: &mut SdkLogRecord,
@@ -158,6 +201,21 @@ impl LogLayer {
             return AnyValue::from(text.as_str()[..end].to_owned());
         }
         value
+    }
+}
+
+/// Returns the span of an event: its explicit parent, or the current span of either API.
+fn span_context<S>(event: &Event<'_>, cx: &layer::Context<'_, S>) -> SpanContext
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let explicit = event
+        .parent()
+        .and_then(|parent| SpanLayer::context(&cx.span(parent)?));
+    match explicit {
+        Some(cx) => cx.span().span_context().clone(),
+        None if event.is_root() => SpanContext::NONE,
+        None => Context::map_current(|cx| cx.span().span_context().clone()),
     }
 }
 

@@ -1,14 +1,27 @@
 //! Creation of the pipeline and the SDK's providers from the configuration.
 
-use opentelemetry_sdk::logs::SdkLoggerProvider;
-use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
-use opentelemetry_sdk::trace::SdkTracerProvider;
-use otlp_recorder::{Destination, Pipeline};
+use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
+use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider, Temporality};
+use opentelemetry_sdk::trace::{SdkTracerProvider, ShouldSample, TracerProviderBuilder};
+use otlp_recorder::{Destination, Pipeline, Recorder};
 
 use crate::config::Config;
 use crate::gauges;
 use crate::mask::mask;
 use crate::sampler::UntracedSampler;
+
+/// A change to the builder of a provider.
+pub(crate) type Configure<B> = Box<dyn FnOnce(B) -> B>;
+
+/// Parts of the providers that the program adds.
+#[derive(Default)]
+pub(crate) struct Extensions {
+    pub(crate) traces: Vec<Configure<TracerProviderBuilder>>,
+    pub(crate) sampler: Option<Box<dyn ShouldSample>>,
+    pub(crate) logs: Vec<Configure<LoggerProviderBuilder>>,
+    pub(crate) views: Vec<Configure<MeterProviderBuilder>>,
+    pub(crate) readers: Vec<Configure<MeterProviderBuilder>>,
+}
 
 /// The providers of the SDK for the recorded signals.
 #[derive(Debug)]
@@ -19,36 +32,53 @@ pub(crate) struct Providers {
 }
 
 impl Providers {
-    /// Returns providers that record into `pipeline`.
-    pub(crate) fn new(config: &Config, pipeline: &Pipeline) -> Self {
+    /// Returns providers that record into `pipeline`, and the recorder of spans.
+    pub(crate) fn new(config: &Config, pipeline: &Pipeline, extensions: Extensions) -> (Self, Recorder) {
+        let needs_sdk = !extensions.traces.is_empty() || extensions.sampler.is_some();
+        let sampler = extensions.sampler;
         let mut traces = SdkTracerProvider::builder()
             .with_resource(config.resource.clone())
             .with_span_limits(config.span_limits)
             .with_sampler(UntracedSampler {
-                inner: config.sampler.clone(),
+                inner: sampler.unwrap_or_else(|| Box::new(config.sampler.clone())),
             });
+        traces = apply(extensions.traces, traces);
         if let Some(processor) = pipeline.span_processor() {
             traces = traces.with_span_processor(processor);
         }
-        let logs = pipeline.log_processor().map(|processor| {
-            SdkLoggerProvider::builder()
-                .with_resource(config.resource.clone())
-                .with_log_processor(processor)
-                .build()
+        let traces = traces.build();
+        let mut recorder = pipeline.recorder().clone();
+        if needs_sdk {
+            recorder = recorder.with_provider(traces.clone());
+        }
+
+        let processor = pipeline.log_processor();
+        let logs = (processor.is_some() || !extensions.logs.is_empty()).then(|| {
+            let builder = SdkLoggerProvider::builder().with_resource(config.resource.clone());
+            let mut builder = apply(extensions.logs, builder);
+            if let Some(processor) = processor {
+                builder = builder.with_log_processor(processor);
+            }
+            builder.build()
         });
+
         let histograms = config.measuring.histograms;
-        let metrics = pipeline.metric_reader().map(|reader| {
-            SdkMeterProvider::builder()
-                .with_resource(config.resource.clone())
-                .with_view(move |instrument: &_| histograms.stream(instrument))
-                .with_reader(reader)
-                .build()
+        let reader = pipeline.metric_reader();
+        let metrics = (reader.is_some() || !extensions.readers.is_empty()).then(|| {
+            let builder = SdkMeterProvider::builder().with_resource(config.resource.clone());
+            let mut builder = apply(extensions.readers, apply(extensions.views, builder));
+            builder = builder.with_view(move |instrument: &_| histograms.stream(instrument));
+            if let Some(reader) = reader {
+                builder = builder.with_reader(reader);
+            }
+            builder.build()
         });
-        Self {
-            traces: traces.build(),
+        let providers = Self {
+            traces,
             metrics,
             logs,
-        }
+        };
+        (providers, recorder)
     }
 
     /// Closes the providers. Call it after the shutdown of the pipeline, which collects metrics once more.
@@ -62,6 +92,12 @@ impl Providers {
             provider.shutdown().ok();
         }
     }
+}
+
+fn apply<B>(changes: Vec<Configure<B>>, builder: B) -> B {
+    changes
+        .into_iter()
+        .fold(builder, |builder, change| change(builder))
 }
 
 /// Starts the pipeline of `config`.

@@ -21,23 +21,22 @@ const SECRET_PARTS: [&str; 10] = [
 /// Parameter names that mark a secret.
 const SECRET_NAMES: [&str; 8] = ["pwd", "pass", "key", "sig", "code", "auth", "jwt", "sid"];
 
-/// Replaces the values of secrets in `query` with `REDACTED`, as the semantic conventions require for
-/// `url.query`.
-pub(crate) fn redact(query: &str) -> Cow<'_, str> {
-    if !query.split('&').any(is_secret) {
-        return Cow::Borrowed(query);
-    }
-    let redacted = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) if is_secret(pair) => Cow::Owned(format!("{name}=REDACTED")),
-        _ => Cow::Borrowed(pair),
-    });
-    Cow::Owned(redacted.collect::<Vec<_>>().join("&"))
+/// Returns the parts of `query`: names, values and what separates them. `REDACTED` replaces the values of secrets, as
+/// the semantic conventions require for `url.query`.
+pub(crate) fn redacted_parts(query: &str) -> impl Iterator<Item = &str> {
+    query.split('&').enumerate().flat_map(|(index, pair)| {
+        let (name, value) = match pair.split_once('=') {
+            Some((name, _)) if is_secret(name) => (name, Some("REDACTED")),
+            Some((name, value)) => (name, Some(value)),
+            None => (pair, None),
+        };
+        let before = if index == 0 { "" } else { "&" };
+        let equals = if value.is_some() { "=" } else { "" };
+        [before, name, equals, value.unwrap_or_default()]
+    })
 }
 
-fn is_secret(pair: &str) -> bool {
-    let Some((name, _)) = pair.split_once('=') else {
-        return false;
-    };
+fn is_secret(name: &str) -> bool {
     let name: String = percent_decode(name)
         .chars()
         .filter(|c| c.is_ascii_alphanumeric())
@@ -67,8 +66,10 @@ mod tests {
             ("code=1&state=2", "code=REDACTED&state=2"),
             ("author=ann&limit=5", "author=ann&limit=5"),
             ("token", "token"),
+            ("", ""),
+            ("&&a=&=b", "&&a=&=b"),
         ] {
-            assert_eq!(redact(query), expected, "{query}");
+            assert_eq!(redacted_parts(query).collect::<String>(), expected, "{query}");
         }
     }
 

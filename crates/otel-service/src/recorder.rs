@@ -7,7 +7,7 @@ use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, InstrumentationScope, global};
 use otlp_recorder::{Attributes, Recorder, SpanStart, Tracer};
 
-use crate::untraced::is_untraced;
+use crate::untraced::{is_untraced, passed_on};
 
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
 
@@ -81,8 +81,9 @@ impl Instrumentation {
 
     /// Starts a child of the span in `parent` and returns its context.
     ///
-    /// `describe` sets the attributes; it is called only if the span is recorded. Returns `parent` unchanged
-    /// before [`crate::init`], while telemetry is disabled, and if spans are not recorded in `parent`.
+    /// `describe` sets the attributes; it is called only if the span is recorded. Before [`crate::init`], while
+    /// telemetry is disabled, and if spans are not recorded in `parent`, returns `parent` with a span that has
+    /// the same ids and records nothing.
     pub fn start(
         &self,
         parent: &Context,
@@ -94,7 +95,7 @@ impl Instrumentation {
                 let tracer = self.tracer.get_or_init(|| recorder.tracer(self.scope()));
                 parent.with_span(tracer.start(parent, start, describe))
             }
-            _ => parent.clone(),
+            _ => passed_on(parent),
         }
     }
 

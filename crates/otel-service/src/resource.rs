@@ -1,6 +1,7 @@
 //! The resource, which identifies the process that sends the telemetry. `OTEL_RESOURCE_ATTRIBUTES` overrides
 //! detected attributes, and `OTEL_SERVICE_NAME` overrides both.
 
+use std::borrow::Cow;
 use std::fs;
 
 use opentelemetry::KeyValue;
@@ -8,14 +9,15 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
-use crate::query::percent_decode;
 use crate::service::Service;
 
-/// Builds the resource from the defaults of the service and the values of the two variables.
+/// Builds the resource from the defaults of the service, `added` attributes and the values of the two
+/// variables.
 ///
 /// Adds a warning to `warnings` if the attributes are malformed.
 pub(crate) fn resource(
     service: Service,
+    added: Vec<KeyValue>,
     service_name: Option<String>,
     attributes: Option<&str>,
     warnings: &mut Vec<String>,
@@ -33,6 +35,7 @@ pub(crate) fn resource(
         ])
         .with_attributes(host_name().map(|name| KeyValue::new("host.name", name)))
         .with_attributes(executable_name().map(|name| KeyValue::new("process.executable.name", name)))
+        .with_attributes(added)
         .with_attributes(parse(attributes.unwrap_or_default(), warnings));
     if let Some(name) = service_name {
         builder = builder.with_service_name(name);
@@ -46,16 +49,27 @@ fn parse(text: &str, warnings: &mut Vec<String>) -> Vec<KeyValue> {
     let entries = text.split(',').filter(|entry| !entry.trim().is_empty());
     let parsed: Option<Vec<KeyValue>> = entries.map(attribute).collect();
     parsed.unwrap_or_else(|| {
-        warnings
-            .push("OTEL_RESOURCE_ATTRIBUTES is ignored: it has an entry that is not key=value".to_owned());
+        warnings.push(
+            "OTEL_RESOURCE_ATTRIBUTES is ignored: it has an entry that is not key=value with valid escapes"
+                .to_owned(),
+        );
         Vec::new()
     })
 }
 
 fn attribute(entry: &str) -> Option<KeyValue> {
     let (key, value) = entry.split_once('=')?;
-    let (key, value) = (percent_decode(key.trim()), percent_decode(value.trim()));
+    let (key, value) = (decoded(key.trim())?, decoded(value.trim())?);
     (!key.is_empty()).then(|| KeyValue::new(key.into_owned(), value.into_owned()))
+}
+
+/// Decodes percent-encoded text; returns `None` if an escape is malformed.
+fn decoded(text: &str) -> Option<Cow<'_, str>> {
+    let is_hexadecimal = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let mut escapes = text.split('%').skip(1);
+    escapes
+        .all(|escape| escape.get(..2).is_some_and(is_hexadecimal))
+        .then(|| percent_encoding::percent_decode_str(text).decode_utf8().ok())?
 }
 
 /// Returns a random UUID (version 4), which distinguishes this process from its replicas.
@@ -114,6 +128,7 @@ mod tests {
         let mut warnings = Vec::new();
         let resource = resource(
             SERVICE,
+            vec![KeyValue::new("x", "added"), KeyValue::new("added", true)],
             Some("named".to_owned()),
             Some("service.name=other,deployment.environment.name=a%2Cb, , %78 = 1 "),
             &mut warnings,
@@ -121,6 +136,7 @@ mod tests {
         assert_eq!(get(&resource, "service.name"), Some("named".into()));
         assert_eq!(get(&resource, "deployment.environment.name"), Some("a,b".into()));
         assert_eq!(get(&resource, "x"), Some("1".into()));
+        assert_eq!(get(&resource, "added"), Some(true.into()));
         assert_eq!(get(&resource, "service.version"), Some("1.2.3".into()));
         assert_eq!(get(&resource, "telemetry.sdk.language"), Some("rust".into()));
         assert_eq!(warnings, Vec::<String>::new());
@@ -128,9 +144,15 @@ mod tests {
 
     #[test]
     fn malformed_attributes_are_ignored_as_a_whole() {
-        for broken in ["x=1,broken", "x=1,=2"] {
+        for broken in [
+            "x=1,broken",
+            "x=1,=2",
+            "x=1,broken=%zz",
+            "x=1,broken=%4",
+            "x=1,broken=%ff",
+        ] {
             let mut warnings = Vec::new();
-            let resource = resource(SERVICE, None, Some(broken), &mut warnings);
+            let resource = resource(SERVICE, Vec::new(), None, Some(broken), &mut warnings);
             assert_eq!(get(&resource, "x"), None);
             assert_eq!(warnings.len(), 1);
             assert!(!warnings[0].contains("broken"), "{warnings:?}");
@@ -139,7 +161,13 @@ mod tests {
 
     #[test]
     fn resource_attributes_override_the_default_service_name() {
-        let resource = resource(SERVICE, None, Some("service.name=other"), &mut Vec::new());
+        let resource = resource(
+            SERVICE,
+            Vec::new(),
+            None,
+            Some("service.name=other"),
+            &mut Vec::new(),
+        );
         assert_eq!(get(&resource, "service.name"), Some("other".into()));
     }
 }

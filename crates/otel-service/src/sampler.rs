@@ -1,16 +1,16 @@
-//! The sampler of SDK tracers: applies `OTEL_TRACES_SAMPLER`, except in an untraced context, where no span is
+//! The sampler of SDK tracers: applies `OTEL_TRACES_SAMPLER` or the program's sampler, except in an untraced context, where no span is
 //! sampled.
 
 use opentelemetry::trace::{Link, SpanKind, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
+use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 
 use crate::untraced::is_untraced;
 
 /// A sampler that drops spans in an untraced context and delegates other decisions to `inner`.
 #[derive(Clone, Debug)]
 pub(crate) struct UntracedSampler {
-    pub(crate) inner: Sampler,
+    pub(crate) inner: Box<dyn ShouldSample>,
 }
 
 impl ShouldSample for UntracedSampler {

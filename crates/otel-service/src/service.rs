@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 
 /// The service that sends the telemetry.
+///
+/// [`init`](crate::init()) sets up its telemetry; [`Telemetry::builder`](crate::Telemetry::builder) has more
+/// settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
     /// Default of `OTEL_SERVICE_NAME`.

@@ -1,4 +1,4 @@
-//! Internal spans around asynchronous work, such as `order.create`.
+//! Spans around asynchronous work, such as `order.create`.
 
 use std::future::Future;
 use std::pin::pin;
@@ -33,6 +33,7 @@ const ATTRIBUTE_CAPACITY: usize = 8;
 #[must_use = "a span records nothing until `run` is called"]
 pub struct Span {
     name: &'static str,
+    kind: SpanKind,
     attributes: Vec<KeyValue>,
     links: Vec<Link>,
     since: Option<SystemTime>,
@@ -42,8 +43,19 @@ pub struct Span {
 impl Span {
     /// Creates a span of kind internal.
     pub fn internal(name: &'static str) -> Span {
+        Self::new(name, SpanKind::Internal)
+    }
+
+    /// Creates a span of kind client, for a call to another service. [`HttpClientLayer`](crate::HttpClientLayer)
+    /// and [`Database`](crate::Database) create the spans of their calls themselves.
+    pub fn client(name: &'static str) -> Span {
+        Self::new(name, SpanKind::Client)
+    }
+
+    fn new(name: &'static str, kind: SpanKind) -> Span {
         Span {
             name,
+            kind,
             attributes: Vec::new(),
             links: Vec::new(),
             since: None,
@@ -104,7 +116,7 @@ impl Span {
     }
 
     fn start(self) -> Context {
-        let start = SpanStart::new(self.name, SpanKind::Internal)
+        let start = SpanStart::new(self.name, self.kind)
             .links(&self.links)
             .time(self.since);
         let start = |parent: &Context| {

@@ -279,10 +279,11 @@ fn the_collector_masks_like_the_process() {
         "Key (email)=(alice@example.com) already exists; see bob@example.org.",
         "{'to':'alice@example.com'}",
         "дима@пример.рф, 佐々木@example.jp→x@example.com",
-        "to=alice%40example.com&x=a%2540example.com",
-        "https://example.org/@alice@example.com?from=bob@mail.example.co.uk",
+        "to=alice%40example.com; x:a%2540example.com",
+        "https://example.org/@alice@example.com from=bob@mail.example.co.uk",
         "first.last+tag@sub-domain.example.com",
         "celery@worker 100%40 user@ x@.com",
+        "carla{secret}@x.example, carla/secret@x.example, o'brien$&!#*=?^`|~@x.example",
         "al***@example.com ***@example.com",
     ] {
         assert_eq!(

@@ -16,9 +16,8 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::common::v1 as proto;
 use opentelemetry_proto::tonic::metrics::v1::Exemplar;
 use opentelemetry_proto::tonic::metrics::v1::exemplar::Value;
-use prost::Message;
 
-use crate::points::{metrics_of, visit_points};
+use crate::points::{identity, metrics_of, visit_points};
 
 /// Maximum number of attribute sets of one histogram that have exemplars. The SDK keeps 2,000 sets.
 pub(crate) const MAX_RESERVOIRS: usize = 512;
@@ -227,16 +226,6 @@ fn random(span_id: SpanId, value: f64, before: u32) -> u64 {
     random = (random ^ (random >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     random = (random ^ (random >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     random ^ (random >> 32)
-}
-
-/// Returns the attributes as bytes that do not depend on their order.
-fn identity(attributes: &[proto::KeyValue]) -> Vec<u8> {
-    let mut sorted: Vec<&proto::KeyValue> = attributes.iter().collect();
-    sorted.sort_by(|one, other| one.key.cmp(&other.key));
-    sorted
-        .into_iter()
-        .flat_map(Message::encode_length_delimited_to_vec)
-        .collect()
 }
 
 /// Locks `mutex`, ignoring poisoning: no code that can panic runs under these locks.

@@ -11,6 +11,7 @@
 mod batches;
 mod delivery;
 mod exporter;
+mod flush;
 mod metrics;
 mod self_metrics;
 mod shutdown;
@@ -20,6 +21,7 @@ mod testing;
 mod thread;
 
 pub(crate) use exporter::ExportTarget;
+pub(crate) use flush::{Flushes, flush};
 pub(crate) use metrics::MetricExport;
 pub use metrics::QueueMetricReader;
 pub(crate) use self_metrics::observe_queue;

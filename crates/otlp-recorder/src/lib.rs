@@ -9,12 +9,16 @@ mod exemplar;
 mod export;
 mod histogram;
 mod log_target;
+mod memory;
+mod merge;
 mod pipeline;
 mod points;
 mod processors;
 mod queue;
 mod recorder;
 mod signal;
+#[cfg(feature = "tracing")]
+mod span_layer;
 mod table;
 mod text;
 mod transport;
@@ -27,10 +31,13 @@ pub use exemplar::{ExemplarFilter, Exemplars};
 pub use export::{QueueMetricReader, is_export_thread};
 pub use histogram::{DurationHistogram, DurationSeries};
 pub use log_target::LOG_TARGET;
-pub use pipeline::{Pipeline, PipelineBuilder, ShutdownError};
+pub use memory::InMemory;
+pub use pipeline::{Flusher, Pipeline, PipelineBuilder, ShutdownError};
 pub use processors::{QueueLogProcessor, QueueSpanProcessor};
 pub use recorder::{RecordedSpan, Recorder, SpanStart, Tracer};
 pub use signal::Signal;
+#[cfg(feature = "tracing")]
+pub use span_layer::{CONTEXT_TARGET, SpanLayer, within_crates};
 pub use table::Table;
 pub use text::Redact;
 #[cfg(feature = "grpc")]

@@ -13,8 +13,10 @@ use crate::collector::Collector;
 use crate::destination::Destination;
 use crate::encode::{LogEncoder, RequestEncoder, Scopes};
 use crate::exemplar::{ExemplarFilter, Exemplars};
+use crate::export::is_export_thread;
 use crate::export::{
-    ExportTarget, ExportThread, MetricExport, QueueMetricReader, QueuedExport, SignalExports, observe_queue,
+    ExportTarget, ExportThread, Flushes, MetricExport, QueueMetricReader, QueuedExport, SignalExports, flush,
+    observe_queue,
 };
 use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
 use crate::queue::Queue;
@@ -22,7 +24,10 @@ use crate::recorder::{Recorder, Shared};
 use crate::signal::Signal;
 use crate::text::{Redact, TextRules};
 
-/// Signals that were not delivered before the deadline of a shutdown.
+/// Time limit of the shutdown when a pipeline is dropped.
+const DROP_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Signals that were not delivered before the deadline of a shutdown or flush.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 #[error("telemetry not delivered before the deadline: {}", signals.join(", "))]
 #[non_exhaustive]
@@ -44,7 +49,7 @@ pub struct PipelineBuilder {
     span_value_limit: Option<usize>,
     logs: Option<Destination>,
     log_batches: BatchSettings,
-    log_encoder: LogEncoder,
+    log_attribute_limit: usize,
     metrics: Option<Destination>,
     metric_interval: Duration,
     metric_timeout: Duration,
@@ -68,7 +73,7 @@ impl Default for PipelineBuilder {
                 delay: Duration::from_secs(1),
                 ..BatchSettings::default()
             },
-            log_encoder: LogEncoder { attribute_limit: 128 },
+            log_attribute_limit: 128,
             metrics: None,
             metric_interval: Duration::from_secs(60),
             metric_timeout: Duration::from_secs(30),
@@ -86,9 +91,9 @@ impl PipelineBuilder {
         self
     }
 
-    /// Sets the function that redacts text: string attributes, names that are not constants, descriptions,
-    /// trace state, and attributes of metrics and of the resource. Log records are not redacted; a program
-    /// that also prints them should redact them before both outputs.
+    /// Sets the function that redacts text of all signals: names, descriptions, trace state, the bodies of log
+    /// records, and keys and values of attributes. Data points whose attributes are the same afterwards become
+    /// one point.
     pub fn redact(mut self, redact: Redact) -> Self {
         self.redact = Some(redact);
         self
@@ -153,7 +158,7 @@ impl PipelineBuilder {
 
     /// Sets the maximum number of attributes of a log record, 128 by default.
     pub fn log_attribute_limit(mut self, attribute_limit: usize) -> Self {
-        self.log_encoder = LogEncoder { attribute_limit };
+        self.log_attribute_limit = attribute_limit;
         self
     }
 
@@ -238,11 +243,15 @@ impl PipelineBuilder {
             limits: self.span_limits,
             sampler: self.sampler,
             scopes,
+            provider: None,
         }));
         Pipeline {
             recorder,
             span_rules,
-            log_encoder: self.log_encoder,
+            log_encoder: LogEncoder {
+                attribute_limit: self.log_attribute_limit,
+                rules,
+            },
             exemplars,
             exports,
             thread,
@@ -253,7 +262,7 @@ impl PipelineBuilder {
 
 /// A running export of up to three signals. Keep it until the process ends, then call [`Pipeline::shutdown`].
 #[derive(Debug)]
-#[must_use = "without a shutdown the last batches are lost"]
+#[must_use = "dropping the pipeline stops the export"]
 pub struct Pipeline {
     recorder: Recorder,
     span_rules: TextRules,
@@ -328,23 +337,80 @@ impl Pipeline {
         &self.warnings
     }
 
-    /// Exports everything recorded so far and stops.
-    ///
-    /// Returns when all signals are delivered, or at the deadline at the latest. A collector whose last
-    /// export failed gets at most one second. Blocks the calling thread; no other thread of the program needs
-    /// to make progress.
+    /// Returns a handle that flushes this pipeline.
+    #[must_use]
+    pub fn flusher(&self) -> Flusher {
+        let queued = self.exports.queued().map(|export| &export.target);
+        let metrics = self.exports.metrics.iter().map(|export| &export.target);
+        let signals = queued
+            .chain(metrics)
+            .map(|target| (target.signal, target.flushes.clone()));
+        Flusher(signals.collect())
+    }
+
+    /// Exports everything recorded so far. See [`Flusher::flush`].
     ///
     /// # Errors
     ///
     /// Returns the signals that were not delivered.
-    pub fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
+    pub fn flush(&self, deadline: Duration) -> Result<(), ShutdownError> {
+        self.flusher().flush(deadline)
+    }
+
+    /// Exports everything recorded so far and stops.
+    ///
+    /// Returns when all signals are delivered, or at the deadline at the latest. A collector whose last
+    /// export failed gets at most one second. Blocks the calling thread; no other thread of the program needs
+    /// to make progress. Dropping a pipeline does the same, with a deadline of two seconds.
+    ///
+    /// # Errors
+    ///
+    /// Returns the signals that were not delivered.
+    pub fn shutdown(mut self, deadline: Duration) -> Result<(), ShutdownError> {
+        self.finish(deadline)
+    }
+
+    fn finish(&mut self, deadline: Duration) -> Result<(), ShutdownError> {
         self.exports.queued().for_each(|export| export.queue.close());
-        let undelivered = self.thread.map(|thread| thread.finish(deadline));
-        let signals: Vec<_> = undelivered.iter().flatten().map(|signal| signal.name()).collect();
-        if signals.is_empty() {
-            Ok(())
-        } else {
-            Err(ShutdownError { signals })
+        let undelivered = self.thread.take().map(|thread| thread.finish(deadline));
+        ShutdownError::of(undelivered.unwrap_or_default())
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        // Nothing can receive the error; the export thread has logged its reason.
+        let _ = self.finish(DROP_DEADLINE);
+    }
+}
+
+/// Flushes a [`Pipeline`] from anywhere, such as a panic hook; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Flusher(Vec<(Signal, Flushes)>);
+
+impl Flusher {
+    /// Exports everything recorded so far.
+    ///
+    /// Returns when all signals are delivered, or at the deadline at the latest. Blocks the calling thread. Has no effect
+    /// after the shutdown of the pipeline, and on the export thread.
+    ///
+    /// # Errors
+    ///
+    /// Returns the signals that were not delivered.
+    pub fn flush(&self, deadline: Duration) -> Result<(), ShutdownError> {
+        if is_export_thread() {
+            return Ok(());
         }
+        ShutdownError::of(flush(&self.0, deadline))
+    }
+}
+
+impl ShutdownError {
+    fn of(undelivered: Vec<Signal>) -> Result<(), Self> {
+        if undelivered.is_empty() {
+            return Ok(());
+        }
+        let signals = undelivered.into_iter().map(Signal::name).collect();
+        Err(Self { signals })
     }
 }

@@ -9,7 +9,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
-use crate::encode::{Batch, LogEncoder, encode_sdk_span};
+use crate::encode::{Batch, LogEncoder, encode_sdk_span, size};
 use crate::queue::Queue;
 use crate::text::TextRules;
 
@@ -26,8 +26,9 @@ impl SpanProcessor for QueueSpanProcessor {
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
             encode_sdk_span(self.rules, &span, |encoded| {
-                self.queue
-                    .push(|batch| batch.add_to_scope(&span.instrumentation_scope, None, encoded));
+                self.queue.push(size(encoded), |batch| {
+                    batch.add_to_scope(&span.instrumentation_scope, None, encoded);
+                });
             });
         }
     }
@@ -58,8 +59,9 @@ impl LogProcessor for QueueLogProcessor {
     fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
         let target = record.target().map(AsRef::as_ref);
         self.encoder.encode(record, |encoded| {
-            self.queue
-                .push(|batch| batch.add_to_scope(scope, target, &[encoded]));
+            self.queue.push(encoded.len(), |batch| {
+                batch.add_to_scope(scope, target, &[encoded]);
+            });
         });
     }
 

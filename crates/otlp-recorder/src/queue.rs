@@ -12,9 +12,18 @@ pub(crate) trait Entries: Default {
     /// Returns the number of entries.
     fn count(&self) -> usize;
 
+    /// Returns the size of the entries in bytes.
+    fn bytes(&self) -> usize;
+
     /// Removes all entries; may keep the memory.
     fn clear(&mut self);
 }
+
+/// Maximum size of a batch in bytes. With the resource and the scopes, a request remains below the limit of receivers.
+const MAX_BATCH_BYTES: usize = 3_500_000;
+
+/// Maximum size of the queued entries in bytes.
+const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
 /// A queue of batches `B`.
 #[derive(Debug)]
@@ -33,6 +42,8 @@ struct Batches<B> {
     overflowing: bool,
     /// Number of free entries.
     room: usize,
+    /// Size of the queued entries in bytes.
+    bytes: usize,
     /// The batch that is being filled.
     open: B,
     /// Full batches, oldest first.
@@ -67,6 +78,7 @@ impl<B: Entries> Queue<B> {
                 flush: false,
                 overflowing: false,
                 room: capacity,
+                bytes: 0,
                 open: B::default(),
                 full: VecDeque::new(),
                 spare: B::default(),
@@ -78,15 +90,15 @@ impl<B: Entries> Queue<B> {
         }
     }
 
-    /// Calls `add`, which adds one entry to the open batch, unless the queue is full or closed. `add` runs
-    /// under the lock and must only move memory.
-    pub(crate) fn push(&self, add: impl FnOnce(&mut B)) {
+    /// Calls `add`, which adds one entry of `size` bytes to the open batch, unless the queue is full or closed. `add`
+    /// runs under the lock and must only move memory.
+    pub(crate) fn push(&self, size: usize, add: impl FnOnce(&mut B)) {
         let mut batches = self.lock();
         if batches.closed {
             batches.counts.late += 1;
             return;
         }
-        if batches.room == 0 {
+        if batches.room == 0 || batches.bytes + size > MAX_QUEUED_BYTES {
             batches.counts.dropped += 1;
             let begins = !batches.overflowing;
             batches.overflowing = true;
@@ -97,15 +109,22 @@ impl<B: Entries> Queue<B> {
             return;
         }
         batches.room -= 1;
-        add(&mut batches.open);
-        if batches.open.count() < self.batch_size {
-            return;
+        // A batch without this entry is full.
+        let is_split = batches.open.bytes() + size > MAX_BATCH_BYTES && batches.open.count() > 0;
+        if is_split {
+            batches.close_open();
         }
-        let empty = std::mem::take(&mut batches.spare);
-        let batch = std::mem::replace(&mut batches.open, empty);
-        batches.full.push_back(batch);
+        let before = batches.open.bytes();
+        add(&mut batches.open);
+        batches.bytes += batches.open.bytes() - before;
+        let is_full = batches.open.count() >= self.batch_size;
+        if is_full {
+            batches.close_open();
+        }
         drop(batches);
-        self.ready.notify_one();
+        if is_split || is_full {
+            self.ready.notify_one();
+        }
     }
 
     /// Waits for a full batch or a flush. May return spuriously.
@@ -201,8 +220,15 @@ impl<B: Entries> Batches<B> {
         Some(self.taken(batch))
     }
 
+    fn close_open(&mut self) {
+        let empty = std::mem::take(&mut self.spare);
+        let batch = std::mem::replace(&mut self.open, empty);
+        self.full.push_back(batch);
+    }
+
     fn taken(&mut self, batch: B) -> B {
         self.room += batch.count();
+        self.bytes -= batch.bytes();
         self.counts.taken += batch.count() as u64;
         batch
     }
@@ -221,14 +247,21 @@ mod tests {
             self.len()
         }
 
+        fn bytes(&self) -> usize {
+            self.len() * ENTRY
+        }
+
         fn clear(&mut self) {
             self.clear();
         }
     }
 
+    /// Size of the entries of these tests.
+    const ENTRY: usize = 1_000;
+
     impl<T> Queue<Vec<T>> {
         pub(crate) fn push_one(&self, entry: T) {
-            self.push(|batch| batch.push(entry));
+            self.push(ENTRY, |batch| batch.push(entry));
         }
     }
 
@@ -265,6 +298,17 @@ mod tests {
         }
         assert_eq!(taken, [vec![0, 1, 2], vec![3, 4, 5], vec![6]]);
         assert_eq!((queue.len(), queue.counts().taken), (0, 7));
+    }
+
+    #[test]
+    fn a_batch_and_the_queue_have_a_limited_size() {
+        let queue = filled(1_000_000, 1_000_000, 200_000);
+        let limit = u64::try_from(MAX_QUEUED_BYTES / ENTRY).unwrap();
+        assert_eq!(queue.counts().dropped, 200_000 - limit);
+        let batch = queue.take_ready().unwrap();
+        assert_eq!(batch.len(), MAX_BATCH_BYTES / ENTRY);
+        queue.push_one(7);
+        assert_eq!(queue.len() as u64, limit - batch.len() as u64 + 1);
     }
 
     #[test]

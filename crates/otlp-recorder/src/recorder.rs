@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use opentelemetry::trace::{
-    Event, Link, Span, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceId,
+    Event, Link, Span, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceId, Tracer as _,
+    TracerProvider as _,
 };
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{
-    IdGenerator, RandomIdGenerator, Sampler, SamplingDecision, ShouldSample, SpanLimits,
+    IdGenerator, RandomIdGenerator, Sampler, SamplingDecision, SdkTracer, SdkTracerProvider, ShouldSample,
+    SpanLimits,
 };
 
-use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent};
+use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent, size};
 use crate::queue::Queue;
 use crate::text::TextRules;
 
@@ -31,7 +33,7 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub struct Recorder(pub(crate) Arc<Shared>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shared {
     /// `None` if spans are not exported; they still have ids, for logs and propagation.
     pub(crate) queue: Option<Arc<Queue<Batch>>>,
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) limits: SpanLimits,
     pub(crate) sampler: Sampler,
     pub(crate) scopes: Arc<Scopes>,
+    /// Provider that creates the spans instead.
+    pub(crate) provider: Option<SdkTracerProvider>,
 }
 
 impl Recorder {
@@ -46,9 +50,28 @@ impl Recorder {
     #[must_use]
     pub fn tracer(&self, scope: InstrumentationScope) -> Tracer {
         Tracer {
+            sdk: self
+                .0
+                .provider
+                .as_ref()
+                .map(|provider| provider.tracer_with_scope(scope.clone())),
             scope: self.0.scopes.register(scope),
             shared: Arc::clone(&self.0),
         }
+    }
+
+    /// Returns a recorder whose spans are spans of `provider`.
+    ///
+    /// The sampler, the id generator, the limits and the processors of the provider then apply to all spans,
+    /// which cost about twice as much. To export the spans, add [`Pipeline::span_processor`] to the provider.
+    ///
+    /// [`Pipeline::span_processor`]: crate::Pipeline::span_processor
+    #[must_use]
+    pub fn with_provider(&self, provider: SdkTracerProvider) -> Self {
+        Self(Arc::new(Shared {
+            provider: Some(provider),
+            ..self.0.as_ref().clone()
+        }))
     }
 
     /// Whether spans are exported. If not, they only have ids.
@@ -63,6 +86,7 @@ impl Recorder {
 pub struct Tracer {
     shared: Arc<Shared>,
     scope: ScopeId,
+    sdk: Option<SdkTracer>,
 }
 
 /// The properties of a span that are fixed at its start.
@@ -83,8 +107,6 @@ pub struct SpanStart<'a> {
 
 impl<'a> SpanStart<'a> {
     /// Describes a span that starts now.
-    ///
-    /// A borrowed `name` is treated as a constant and is not redacted.
     pub fn new(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
         Self {
             name: name.into(),
@@ -121,7 +143,11 @@ impl Tracer {
             return RecordedSpan {
                 context: SpanContext::empty_context(),
                 open: None,
+                sdk: None,
             };
+        }
+        if let Some(sdk) = &self.sdk {
+            return self.start_sdk(sdk, parent, start, describe);
         }
         let ids = RandomIdGenerator::default();
         let parent_span = parent.span();
@@ -153,7 +179,35 @@ impl Tracer {
             }
             open
         });
-        RecordedSpan { context, open }
+        RecordedSpan {
+            context,
+            open,
+            sdk: None,
+        }
+    }
+
+    /// Starts a span of the SDK. Its sampler needs the attributes, so they are always set.
+    fn start_sdk(
+        &self,
+        sdk: &SdkTracer,
+        parent: &Context,
+        start: SpanStart<'_>,
+        describe: impl FnOnce(&mut Attributes),
+    ) -> RecordedSpan {
+        let mut attributes = Attributes::detached(self.shared.rules);
+        describe(&mut attributes);
+        let mut builder = sdk
+            .span_builder(start.name)
+            .with_kind(start.kind)
+            .with_attributes(attributes.decoded())
+            .with_links(start.links.to_vec());
+        builder.start_time = start.time;
+        let span = builder.start_with_context(sdk, parent);
+        RecordedSpan {
+            context: span.span_context().clone(),
+            open: None,
+            sdk: Some(Box::new(span)),
+        }
     }
 }
 
@@ -181,6 +235,8 @@ pub struct RecordedSpan {
     context: SpanContext,
     /// `None` when the span has ended or is not sampled.
     open: Option<Box<OpenSpan>>,
+    /// The span, if it is one of the SDK.
+    sdk: Option<Box<opentelemetry_sdk::trace::Span>>,
 }
 
 /// A span that has not ended. Its memory is reused for a later span.
@@ -234,10 +290,7 @@ impl OpenSpan {
 
     fn export(&mut self, context: &SpanContext, end: SystemTime) {
         let Some(queue) = &self.shared.queue else { return };
-        let name = match &self.name {
-            Cow::Borrowed(name) => Cow::Borrowed(*name),
-            Cow::Owned(name) => self.shared.rules.redacted(name),
-        };
+        let name = self.shared.rules.redacted(&self.name);
         let ended = EndedSpan {
             context,
             parent: self.parent,
@@ -250,7 +303,7 @@ impl OpenSpan {
             status: &self.status,
         };
         let encoded = ended.write();
-        queue.push(|batch| batch.add(self.scope, &encoded));
+        queue.push(size(&encoded), |batch| batch.add(self.scope, &encoded));
     }
 }
 
@@ -262,6 +315,8 @@ impl Span for RecordedSpan {
         if let Some(open) = &mut self.open {
             let event = Event::new(name, timestamp, attributes, 0);
             open.content.add_event(&event, &open.shared.limits);
+        } else if let Some(sdk) = &mut self.sdk {
+            sdk.add_event_with_timestamp(name, timestamp, attributes);
         }
     }
 
@@ -270,21 +325,25 @@ impl Span for RecordedSpan {
     }
 
     fn is_recording(&self) -> bool {
-        self.open.is_some()
+        self.open.is_some() || self.sdk.as_ref().is_some_and(|sdk| sdk.is_recording())
     }
 
     fn set_attribute(&mut self, attribute: KeyValue) {
         if let Some(open) = &mut self.open {
             open.content.attributes.set(&attribute);
+        } else if let Some(sdk) = &mut self.sdk {
+            sdk.set_attribute(attribute);
         }
     }
 
     /// Sets the status. Ok is final, and Unset does not replace Error.
     fn set_status(&mut self, status: Status) {
-        if let Some(open) = &mut self.open
-            && status > open.status
-        {
-            open.status = status;
+        if let Some(open) = &mut self.open {
+            if status > open.status {
+                open.status = status;
+            }
+        } else if let Some(sdk) = &mut self.sdk {
+            sdk.set_status(status);
         }
     }
 
@@ -294,6 +353,8 @@ impl Span for RecordedSpan {
     {
         if let Some(open) = &mut self.open {
             open.name = name.into();
+        } else if let Some(sdk) = &mut self.sdk {
+            sdk.update_name(name);
         }
     }
 
@@ -301,6 +362,8 @@ impl Span for RecordedSpan {
         if let Some(open) = &mut self.open {
             let link = Link::new(context, attributes, 0);
             open.content.add_link(&link, &open.shared.limits);
+        } else if let Some(sdk) = &mut self.sdk {
+            sdk.add_link(context, attributes);
         }
     }
 
@@ -308,6 +371,8 @@ impl Span for RecordedSpan {
         if let Some(mut open) = self.open.take() {
             open.export(&self.context, end);
             open.recycle();
+        } else if let Some(sdk) = &mut self.sdk {
+            sdk.end_with_timestamp(end);
         }
     }
 }
@@ -339,6 +404,7 @@ mod tests {
             limits: SpanLimits::default(),
             sampler: Sampler::AlwaysOn,
             scopes: Arc::default(),
+            provider: None,
         };
         Recorder(Arc::new(shared)).tracer(InstrumentationScope::builder("test").build())
     }
@@ -364,9 +430,12 @@ mod tests {
         let queue = shared.queue.as_ref().unwrap();
         let resource = Resource::builder_empty().build();
         let encoder = RequestEncoder::new(&resource, shared.rules, Arc::clone(&shared.scopes));
-        let request = encoder.encode(&queue.take().unwrap());
-        let mut request = ExportTraceServiceRequest::decode(request).unwrap();
-        request.resource_spans.remove(0).scope_spans.remove(0).spans
+        let batches = std::iter::from_fn(|| queue.take());
+        let spans = batches.flat_map(|batch| {
+            let mut request = ExportTraceServiceRequest::decode(encoder.encode(&batch)).unwrap();
+            request.resource_spans.remove(0).scope_spans.remove(0).spans
+        });
+        spans.collect()
     }
 
     #[test]

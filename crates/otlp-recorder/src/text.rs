@@ -5,9 +5,10 @@ use std::borrow::Cow;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
+use crate::merge::{deduplicate, merge_points};
 use crate::points::{metrics_of, visit_points};
 
 /// A function that removes confidential parts, such as e-mail addresses, from a string.
@@ -25,28 +26,55 @@ pub(crate) struct TextRules {
 }
 
 impl TextRules {
-    /// Redacts the attributes of every data point. The length limit does not apply, because the attributes of
-    /// a metric identify a series.
+    /// Redacts all text of a request for metrics, and merges the points of a metric that are the same afterwards.
+    /// The length limit does not apply, because the attributes of a metric identify a series.
     pub(crate) fn apply_to_metrics(self, request: &mut ExportMetricsServiceRequest) {
         let Some(redact) = self.redact else { return };
         for group in &mut request.resource_metrics {
             if let Some(resource) = &mut group.resource {
-                redact_attributes(redact, &mut resource.attributes);
+                self.apply_to_resource(resource);
+            }
+            for scope in group
+                .scope_metrics
+                .iter_mut()
+                .filter_map(|group| group.scope.as_mut())
+            {
+                self.apply_to_scope(scope);
             }
         }
         for metric in metrics_of(request) {
+            for text in [&mut metric.name, &mut metric.description, &mut metric.unit] {
+                redact_text(redact, text);
+            }
+            redact_attributes(redact, &mut metric.metadata);
+            let mut changed = false;
             visit_points(metric, |attributes, exemplars| {
-                redact_attributes(redact, attributes);
+                changed |= redact_attributes(redact, attributes);
                 for exemplar in exemplars {
                     redact_attributes(redact, &mut exemplar.filtered_attributes);
                 }
             });
+            if changed {
+                merge_points(metric);
+            }
         }
     }
 
     pub(crate) fn apply_to_resource(self, resource: &mut Resource) {
+        if let Some(redact) = self.redact
+            && redact_attributes(redact, &mut resource.attributes)
+        {
+            deduplicate(&mut resource.attributes);
+        }
+    }
+
+    pub(crate) fn apply_to_scope(self, scope: &mut InstrumentationScope) {
         if let Some(redact) = self.redact {
-            redact_attributes(redact, &mut resource.attributes);
+            redact_text(redact, &mut scope.name);
+            redact_text(redact, &mut scope.version);
+            if redact_attributes(redact, &mut scope.attributes) {
+                deduplicate(&mut scope.attributes);
+            }
         }
     }
 
@@ -61,27 +89,37 @@ impl TextRules {
     }
 }
 
-fn redact_attributes(redact: Redact, attributes: &mut [KeyValue]) {
+/// Redacts keys and values; returns whether any has changed.
+fn redact_attributes(redact: Redact, attributes: &mut [KeyValue]) -> bool {
+    let mut changed = false;
     for attribute in attributes {
-        redact_value(redact, attribute.value.as_mut());
+        changed |= redact_text(redact, &mut attribute.key);
+        changed |= redact_value(redact, attribute.value.as_mut());
+    }
+    changed
+}
+
+fn redact_value(redact: Redact, value: Option<&mut AnyValue>) -> bool {
+    match value.and_then(|value| value.value.as_mut()) {
+        Some(Value::StringValue(text)) => redact_text(redact, text),
+        Some(Value::ArrayValue(array)) => {
+            let redacted = array
+                .values
+                .iter_mut()
+                .map(|value| redact_value(redact, Some(value)));
+            redacted.fold(false, |changed, more| changed | more)
+        }
+        Some(Value::KvlistValue(list)) => redact_attributes(redact, &mut list.values),
+        _ => false,
     }
 }
 
-fn redact_value(redact: Redact, value: Option<&mut AnyValue>) {
-    match value.and_then(|value| value.value.as_mut()) {
-        Some(Value::StringValue(text)) => {
-            if let Cow::Owned(redacted) = redact(text) {
-                *text = redacted;
-            }
-        }
-        Some(Value::ArrayValue(array)) => {
-            for value in &mut array.values {
-                redact_value(redact, Some(value));
-            }
-        }
-        Some(Value::KvlistValue(list)) => redact_attributes(redact, &mut list.values),
-        _ => {}
-    }
+fn redact_text(redact: Redact, text: &mut String) -> bool {
+    let Cow::Owned(redacted) = redact(text) else {
+        return false;
+    };
+    *text = redacted;
+    true
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "grpc")]
 mod codec;
+mod connector;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod http;

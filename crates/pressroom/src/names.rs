@@ -65,6 +65,9 @@ pub mod span {
     /// Claim of a batch of tasks from the outbox. Kind: internal.
     pub const OUTBOX_CLAIM: &str = "outbox.claim";
 
+    /// Delivery of a notification to the mail server. Kind: client.
+    pub const SMTP_SEND: &str = "smtp.send";
+
     /// Login of a user. A wrong password is not a failure of the service and leaves the span status unset.
     /// Kind: internal.
     pub const USER_LOGIN: &str = "user.login";

@@ -3,7 +3,7 @@
 use otlp_recorder::{CustomExporter, Destination, Signal};
 
 use super::otlp;
-use super::variables::{Variables, in_variables};
+use super::variables::{Variables, in_variables, shown};
 use crate::console;
 use crate::service::Export;
 
@@ -27,7 +27,10 @@ pub(super) fn destination(
             let console = CustomExporter::new("console", console::write);
             return (signal != Signal::Logs).then(|| console.into());
         }
-        Some(_) => variables.warn(format!("{exporter} names an unknown exporter; otlp is used")),
+        Some(other) => variables.warn(format!(
+            "{exporter} is {}, not otlp, console or none; otlp is used",
+            shown(other)
+        )),
     }
     let collector = match default {
         Export::LocalReceiver(address) if !configured => otlp::local_receiver(signal, address, variables),

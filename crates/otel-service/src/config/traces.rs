@@ -3,7 +3,7 @@
 
 use opentelemetry_sdk::trace::Sampler;
 
-use super::variables::Variables;
+use super::variables::{Variables, shown};
 use crate::b3::Encoding;
 
 /// Header format for the trace context or baggage.
@@ -25,7 +25,10 @@ pub(super) fn sampler(variables: &mut Variables<'_>) -> Sampler {
         "always_off" => Sampler::AlwaysOff,
         "traceidratio" => Sampler::TraceIdRatioBased(ratio(variables)),
         _ => {
-            variables.warn("OTEL_TRACES_SAMPLER is not a known sampler; parentbased_always_on is used");
+            variables.warn(format!(
+                "OTEL_TRACES_SAMPLER is {}, not a known sampler; parentbased_always_on is used",
+                shown(&name)
+            ));
             return parent_based(Sampler::AlwaysOn);
         }
     };
@@ -48,10 +51,12 @@ fn ratio(variables: &mut Variables<'_>) -> f64 {
     }
 }
 
+/// Reads the propagators. Unknown ones are ignored; if there is no other, the default is used.
 pub(super) fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
-    let list = variables
-        .keyword("OTEL_PROPAGATORS")
-        .unwrap_or_else(|| "tracecontext,baggage".to_owned());
+    const DEFAULT: [Propagator; 2] = [Propagator::TraceContext, Propagator::Baggage];
+    let Some(list) = variables.keyword("OTEL_PROPAGATORS") else {
+        return DEFAULT.to_vec();
+    };
     let mut propagators = Vec::new();
     for name in list.split(',').map(str::trim) {
         let propagator = match name {
@@ -62,13 +67,20 @@ pub(super) fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
             "none" => return Vec::new(),
             "" => continue,
             _ => {
-                variables.warn("OTEL_PROPAGATORS has an unknown propagator, which is ignored");
+                variables.warn(format!(
+                    "OTEL_PROPAGATORS has {}, not a known propagator, which is ignored",
+                    shown(name)
+                ));
                 continue;
             }
         };
         if !propagators.contains(&propagator) {
             propagators.push(propagator);
         }
+    }
+    if propagators.is_empty() {
+        variables.warn("OTEL_PROPAGATORS has no known propagator; tracecontext,baggage is used");
+        return DEFAULT.to_vec();
     }
     propagators
 }

@@ -1,5 +1,5 @@
-//! Parsing of single variables. An invalid value causes a warning with the name of the variable, without the
-//! value, which may be a secret.
+//! Parsing of single variables. An invalid value causes a warning with the name of the variable, and with the value
+//! if it should be one of a few keywords; other values may be secrets.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl<'a> Variables<'a> {
         };
         let chosen = choices.iter().find(|(known, _)| *known == keyword);
         if chosen.is_none() {
-            self.warn(format!("{name} is {invalid}"));
+            self.warn(format!("{name} is {}, {invalid}", shown(&keyword)));
         }
         chosen.map_or(default, |(_, value)| *value)
     }
@@ -123,6 +123,12 @@ impl<'a> Variables<'a> {
         }
         parsed
     }
+}
+
+/// Returns a keyword for a warning, in quotes and at a reasonable length.
+pub(super) fn shown(keyword: &str) -> String {
+    const MAX_LENGTH: usize = 40;
+    format!("{:?}", keyword.chars().take(MAX_LENGTH).collect::<String>())
 }
 
 /// Returns the per-signal variable if it is set, otherwise the common variable.

@@ -160,7 +160,7 @@ impl<T: Deref<Target = Target>> Drop for Call<T> {
 }
 
 /// Returns `db.client.operation.duration`.
-fn duration() -> Option<&'static DurationHistogram> {
+pub(crate) fn duration() -> Option<&'static DurationHistogram> {
     static DURATION: Instruments<DurationHistogram> = Instruments::new();
     DURATION.get(&OWN, |factory| {
         factory.durations(

@@ -5,17 +5,17 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::client::ClientAddress;
-use crate::query::redact;
+use crate::query::redacted_parts;
 use ::http::header::{HOST, USER_AGENT};
 use ::http::request::Parts;
 use ::http::{Method, Version};
 use otlp_recorder::Attributes;
 
 /// Value of `http.request.method` for a method that the conventions do not list.
-pub(super) const OTHER_METHOD: &str = "_OTHER";
+pub(crate) const OTHER_METHOD: &str = "_OTHER";
 
 /// Returns the name of a known method, or `_OTHER`, which bounds the number of values a client can produce.
-pub(super) fn method(method: &Method) -> &'static str {
+pub(crate) fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",
@@ -31,7 +31,7 @@ pub(super) fn method(method: &Method) -> &'static str {
 }
 
 /// Returns the value of `network.protocol.version`.
-pub(super) fn version(version: Version) -> &'static str {
+pub(crate) fn version(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "0.9",
         Version::HTTP_10 => "1.0",
@@ -74,7 +74,8 @@ pub(super) fn describe(parts: &Parts, route: Option<&str>, into: &mut Attributes
     into.text("url.path", parts.uri.path());
     into.literal("url.scheme", scheme(parts));
     if let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) {
-        into.text("url.query", &redact(query));
+        // By parts, because a name and a value may look like an address together.
+        into.text_of("url.query", redacted_parts(query));
     }
     if let Some((address, port)) = server(parts) {
         into.text("server.address", address);

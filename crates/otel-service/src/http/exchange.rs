@@ -15,7 +15,7 @@ use crate::context;
 use crate::failure::{self, CANCELLED, PANIC, ServerError};
 use crate::panic_message;
 use crate::recorder::{self, OWN};
-use crate::untraced::untraced_context;
+use crate::untraced::{disabled_context, untraced_context};
 
 static TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
@@ -25,6 +25,8 @@ pub(super) struct Exchange {
     cx: Context,
     /// `None` once the exchange has ended.
     measured: Option<Measured>,
+    /// Carries the context; disabled by default.
+    context_span: tracing::Span,
 }
 
 impl Exchange {
@@ -34,7 +36,9 @@ impl Exchange {
         parent: &Context,
         is_untraced: bool,
     ) -> Self {
-        let cx = if is_untraced {
+        let cx = if !recorder::is_installed() {
+            disabled_context(parent)
+        } else if is_untraced {
             untraced_context(parent)
         } else {
             server_span(parts, route.as_ref().map(StringValue::as_str), parent)
@@ -42,12 +46,20 @@ impl Exchange {
         Self {
             measured: Some(Measured::start(parts, route, cx.span().span_context())),
             cx,
+            context_span: tracing::Span::none(),
         }
+    }
+
+    /// Makes a `tracing` span carry the context.
+    pub(super) fn carry_context(&mut self) {
+        self.context_span = context::serving(&self.cx, context::context_span);
     }
 
     /// Runs one poll of the request's work with its span as the current span. Records a panic and resumes it.
     pub(super) fn during<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        match catch_unwind(AssertUnwindSafe(|| context::serving(&self.cx, work))) {
+        match catch_unwind(AssertUnwindSafe(|| {
+            context::serving(&self.cx, || self.context_span.in_scope(work))
+        })) {
             Ok(done) => done,
             Err(panic) => {
                 self.failed(PANIC, panic_message(panic.as_ref()).to_owned());
@@ -82,7 +94,9 @@ impl Exchange {
             Some(measured) => measured.responded(status, fault),
             None => false,
         };
-        if let Some(value) = traceresponse(&self.cx) {
+        if recorder::is_installed()
+            && let Some(value) = traceresponse(&self.cx)
+        {
             response.headers_mut().insert(TRACERESPONSE.clone(), value);
         }
         is_bodiless
@@ -128,11 +142,8 @@ impl Drop for Exchange {
     }
 }
 
-/// Starts the server span; with tracing disabled, returns a context that has a trace id only.
+/// Starts the server span.
 fn server_span(parts: &Parts, route: Option<&str>, parent: &Context) -> Context {
-    if !recorder::is_installed() {
-        return untraced_context(parent);
-    }
     let name = attributes::span_name(&parts.method, route);
     let start = SpanStart::new(name, SpanKind::Server);
     let cx = OWN.start(parent, start, |into| {

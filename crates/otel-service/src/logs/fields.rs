@@ -40,6 +40,15 @@ impl Fields {
         }
     }
 
+    /// Adds the fields whose names are not in use.
+    pub(super) fn add_missing(&mut self, fields: Vec<(&'static str, AnyValue)>) {
+        for (name, value) in fields {
+            if self.others.iter().all(|(other, _)| *other != name) {
+                self.others.push((name, value));
+            }
+        }
+    }
+
     /// Removes a field and returns its value.
     pub(super) fn take(&mut self, name: &str) -> Option<AnyValue> {
         let index = self.others.iter().position(|(other, _)| *other == name)?;

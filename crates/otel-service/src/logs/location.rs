@@ -3,6 +3,7 @@
 //! that the event itself sets under these names take precedence.
 
 use opentelemetry::logs::AnyValue;
+use otlp_recorder::within_crates;
 use tracing::Metadata;
 
 use super::fields::Fields;
@@ -43,25 +44,5 @@ impl CodeLocation {
             line,
             function: fields.take(FUNCTION).and_then(text),
         }
-    }
-}
-
-/// Strips the registry folder of the machine that built the program from the path of a source file.
-fn within_crates(file: &str) -> &str {
-    let Some((_, in_registry)) = file.split_once("/registry/src/") else {
-        return file;
-    };
-    in_registry.split_once('/').map_or(in_registry, |(_, path)| path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_registry_folder_is_stripped() {
-        let path = "/home/x/.cargo/registry/src/index-123/redis-1.0.0/src/lib.rs";
-        assert_eq!(within_crates(path), "redis-1.0.0/src/lib.rs");
-        assert_eq!(within_crates("crates/app/src/lib.rs"), "crates/app/src/lib.rs");
     }
 }

@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic;
+use std::sync::Once;
 use std::thread;
 use std::time::Duration;
 
@@ -14,12 +15,20 @@ use crate::output::{flush_output, print_error};
 /// Maximum time to wait for the log output when the main thread panics, because the process may then end.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// Maximum time to wait for the export when a panic aborts the process or may end it.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Installs a panic hook that logs panics instead of printing them to standard error.
 ///
 /// If `RUST_BACKTRACE` is set, the event includes the backtrace. If errors are not logged (`RUST_LOG=off`),
 /// the hook prints one line to standard error.
-pub(crate) fn log_panics() {
-    panic::set_hook(Box::new(|panic| {
+///
+/// `flush` exports everything: before the process aborts, and once when the main thread panics. If that panic ends the
+/// process, what unwinding adds is exported when [`Telemetry`](crate::Telemetry) is dropped; if the panic is caught,
+/// later ones on that thread, which may run an event loop, do not wait.
+pub(crate) fn log_panics(flush: fn(Duration)) {
+    static FLUSHED: Once = Once::new();
+    panic::set_hook(Box::new(move |panic| {
         let location = panic.location();
         let message = panic_message(panic.payload());
         let thread = thread::current();
@@ -42,6 +51,7 @@ pub(crate) fn log_panics() {
             "panicked"
         );
         if thread == Some("main") || cfg!(panic = "abort") {
+            FLUSHED.call_once(|| flush(EXPORT_TIMEOUT));
             flush_output(FLUSH_TIMEOUT);
         }
     }));

@@ -1,6 +1,12 @@
-//! Parsing of e-mail addresses for [`super::mask`].
+//! Masking of e-mail addresses.
+//!
+//! The grammar contains that of registration forms: whatever may be an address is masked, although text before it
+//! may be lost that looks like part of its local part.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
+
+use memchr::memchr;
 
 /// Ranges of non-ASCII symbols that delimit an address: an arrow, a dash or a full-width comma before an
 /// address is punctuation, although RFC 6531 allows it in a local part. The ranges contain no letters or
@@ -25,68 +31,245 @@ const SYMBOLS: [(char, char); 17] = [
     ('\u{1f300}', '\u{1faff}'),
 ];
 
-/// ASCII symbols that RFC 5322 allows in a local part besides `._%+-`, but that often precede an address. `*`
-/// has its own rule.
-const DELIMITERS: &str = "!#$&'/=?^`{|}~";
+/// ASCII symbols that RFC 5321 allows in a local part without quotes.
+const LOCAL_SYMBOLS: &str = "!#$%&'*+-./=?^_`{|}~";
 
-/// Finds the next at sign (`@`, `%40`, `%2540`) at or after `from`.
-pub(super) fn next_sign(text: &str, from: usize) -> Option<Range<usize>> {
-    let mut searched = from;
-    loop {
-        let at = searched + text[searched..].find(['@', '%'])?;
-        searched = at + 1;
-        if text[at..].starts_with('@') {
-            return Some(at..at + 1);
+/// Replacement of the masked characters.
+const STARS: &str = "***";
+
+/// Number of characters at the start of a local part that are kept.
+const KEPT: usize = 2;
+
+/// Maximum length of an address in characters (RFC 5321, rounded).
+const MAX_ADDRESS: usize = 256;
+
+/// Maximum number of backslashes before an encoded at sign.
+const MAX_ESCAPES: usize = 8;
+
+/// Maximum number of bytes that are searched before an at sign for the start of a quoted local part, and for the
+/// dot that makes a name without a dot a domain.
+const MAX_LOCAL: usize = 1_024;
+
+/// Masks the addresses in `text`; returns `None` if there are none.
+pub(super) fn mask(text: &str) -> Option<String> {
+    let mut out: Option<String> = None;
+    let mut copied = 0;
+    // End of the previous address, which the next one does not include.
+    let mut from = 0;
+    let mut searched = 0;
+    let mut quote = memchr(b'"', text.as_bytes());
+    while let Some(sign) = next_sign(text, searched) {
+        searched = sign.end;
+        if quote.is_some_and(|quote| quote < sign.end) {
+            quote = memchr(b'"', &text.as_bytes()[sign.end..]).map(|at| sign.end + at);
         }
-        if let Some(length) = encoded_sign(&text[at..]) {
+        let local = || Local {
+            text: without_signs(&text[..sign.start], from),
+            from,
+        };
+        let domain = &text[sign.end..];
+        if is_within_local(&text[sign.clone()], domain)
+            || quote.is_some_and(|quote| is_within_quotes(text, from, &sign, quote))
+        {
+            continue;
+        }
+        let named = || name(domain).filter(|_| local().is_of_person());
+        let Some(length) = host(domain).or_else(named) else {
+            continue;
+        };
+        let (local, end) = (local(), sign.end + length);
+        let Some((start, kept)) = local.find() else {
+            continue;
+        };
+        (from, searched) = (end, end);
+        if is_masked(&local.text[start..]) {
+            continue;
+        }
+        let out = out.get_or_insert_with(|| String::with_capacity(text.len() + STARS.len()));
+        out.push_str(&text[copied..start + kept]);
+        out.push_str(STARS);
+        out.push_str(&text[local.text.len()..end]);
+        copied = end;
+    }
+    let mut out = out?;
+    out.push_str(&text[copied..]);
+    Some(out)
+}
+
+/// Whether a local part has nothing to mask, as after an earlier masking.
+fn is_masked(local: &str) -> bool {
+    local
+        .strip_suffix(STARS)
+        .is_some_and(|kept| kept.chars().nth(KEPT).is_none())
+}
+
+/// Finds the next at sign at or after `from`: plain, full-width, small, or encoded.
+fn next_sign(text: &str, from: usize) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let mut at = from;
+    loop {
+        let rest = bytes.get(at..)?;
+        at += rest
+            .iter()
+            .position(|byte| matches!(byte, b'@' | b'%' | b'=' | b'\\' | b'&' | 0xef))?;
+        if let Some(length) = sign_length(&text[at..]) {
             return Some(at..at + length);
+        }
+        at += 1;
+        while !text.is_char_boundary(at) {
+            at += 1;
         }
     }
 }
 
-/// Returns the length of an at sign at the start of `text` that is percent-encoded once or several times.
-fn encoded_sign(text: &str) -> Option<usize> {
-    let digits = text.strip_prefix('%')?;
-    let depth = digits.len() - digits.trim_start_matches("25").len();
-    digits[depth..].starts_with("40").then_some(1 + depth + 2)
+/// Returns the length of the at sign at the start of `text`.
+fn sign_length(text: &str) -> Option<usize> {
+    const LITERAL: [&str; 6] = ["@", "\u{ff20}", "\u{fe6b}", "%EF%BC%A0", "%ef%bc%a0", "&commat;"];
+    if let Some(sign) = LITERAL.iter().find(|sign| text.starts_with(**sign)) {
+        return Some(sign.len());
+    }
+    let length_before = |rest: &str| text.len() - rest.len();
+    if let Some(mut digits) = text.strip_prefix('%') {
+        // Encoded once or several times.
+        digits = digits.trim_start_matches("25");
+        return digits.strip_prefix("40").map(length_before);
+    }
+    // A number is more frequent than quoted-printable text, so a letter must follow.
+    if let Some(rest) = text.strip_prefix("=40") {
+        return rest.starts_with(char::is_alphabetic).then_some(3);
+    }
+    if text.starts_with('\\') {
+        // A literal may be within a literal.
+        let depth = text
+            .bytes()
+            .take(MAX_ESCAPES)
+            .take_while(|byte| *byte == b'\\')
+            .count();
+        let codes = ["x40", "u0040", "u{40}"];
+        let after = codes.iter().find_map(|code| text[depth..].strip_prefix(code));
+        return after.map(length_before);
+    }
+    let reference = text
+        .strip_prefix('&')?
+        .trim_start_matches("amp;")
+        .strip_prefix('#')?;
+    let after = match reference.strip_prefix(['x', 'X']) {
+        Some(hexadecimal) => hexadecimal.trim_start_matches('0').strip_prefix("40"),
+        None => reference.trim_start_matches('0').strip_prefix("64"),
+    };
+    after?.strip_prefix(';').map(length_before)
+}
+
+/// Whether an at sign is part of a local part, in which `%40` and `=40` have no special meaning: an address follows
+/// that continues to the left of the sign.
+fn is_within_local(sign: &str, rest: &str) -> bool {
+    if !sign.starts_with(['%', '=']) {
+        return false;
+    }
+    let end = rest.char_indices().take(MAX_ADDRESS).find(|(_, c)| !is_local(*c));
+    // Symbols directly before the at sign are masked with the local part.
+    let domain = end.and_then(|(end, _)| rest[end..].trim_start_matches(is_symbol).strip_prefix('@'));
+    domain.is_some_and(|domain| host(domain).is_some())
+}
+
+/// Whether an at sign is within a quoted local part; `quote` is the next quote.
+fn is_within_quotes(text: &str, from: usize, sign: &Range<usize>, quote: usize) -> bool {
+    let quotes = text[quote..].match_indices('"').map(|(at, _)| quote + at);
+    for closing in quotes.take_while(|at| at - sign.end < MAX_LOCAL) {
+        let after = &text[closing + 1..];
+        if sign_length(after).is_some_and(|length| host(&after[length..]).is_some()) {
+            let text = &text[..=closing];
+            return Local { text, from }
+                .quoted()
+                .is_some_and(|start| start < sign.start);
+        }
+        if !text[..closing].ends_with('\\') {
+            return false;
+        }
+    }
+    false
+}
+
+/// Returns `text` without at signs at its end, down to `from`: `alice@@example.com` is masked like an address.
+fn without_signs(text: &str, from: usize) -> &str {
+    let mut rest = text;
+    while let Some(shorter) = rest.strip_suffix(['@', '\u{ff20}', '\u{fe6b}'])
+        && shorter.len() >= from
+    {
+        rest = shorter;
+    }
+    rest
 }
 
 /// The text before an at sign.
 #[derive(Clone, Copy)]
-pub(super) struct Local<'a> {
-    pub(super) text: &'a str,
+struct Local<'a> {
+    text: &'a str,
     /// End of the previous address in `text`.
-    pub(super) from: usize,
+    from: usize,
 }
 
 impl<'a> Local<'a> {
-    /// Matches a quoted local part (`"john doe"`); nothing is kept.
-    pub(super) fn quoted(self) -> Option<(usize, usize)> {
-        let inner = self.free().strip_suffix('"')?;
-        Some((self.from + inner.rfind('"')?, 0))
-    }
-
-    /// Matches a local part of three or more characters; the first two are kept.
-    pub(super) fn long(self) -> Option<(usize, usize)> {
-        let local = self.run(is_word);
-        let third = local.char_indices().nth(2)?;
-        Some((self.text.len() - local.len(), third.0))
-    }
-
-    /// Matches a local part of one or two characters, or of delimiters only; nothing is kept.
-    pub(super) fn short(self) -> Option<(usize, usize)> {
-        let run = self.run(is_word);
-        let start = match run.char_indices().rev().take(2).last() {
-            Some((start, _)) => self.text.len() - run.len() + start,
-            None => self.text.len() - self.run(is_symbol).len(),
+    /// Returns the start of the local part, and the number of its bytes to keep.
+    fn find(self) -> Option<(usize, usize)> {
+        let quoted = self.quoted();
+        let before = match quoted {
+            Some(start) => Local {
+                text: &self.text[..start],
+                ..self
+            },
+            None => self,
         };
-        (start < self.text.len()).then_some((start, 0))
+        let mut unquoted = before.run(is_local);
+        if unquoted.is_empty() && quoted.is_none() {
+            unquoted = before.run(|c| is_local(c) || is_symbol(c));
+        }
+        let start = before.text.len() - unquoted.len();
+        let mut kept = self.text[start..].char_indices().skip(KEPT);
+        let kept = kept.next().map_or(0, |(index, _)| index);
+        // Nothing of a quoted part is kept.
+        let kept = if unquoted.chars().nth(KEPT - 1).is_some() {
+            kept
+        } else {
+            0
+        };
+        (start < self.text.len()).then_some((start, kept))
     }
 
-    /// Matches asterisks, as in an address that is already masked; three asterisks replace them.
-    pub(super) fn stars(self) -> Option<(usize, usize)> {
-        let stars = self.run(|c| c == '*');
-        (!stars.is_empty()).then(|| (self.text.len() - stars.len(), 0))
+    /// Returns the start of a quoted local part (`"john doe"`). Quotes within it are escaped; in an escaped
+    /// text, they are escaped more often than the outer ones.
+    fn quoted(self) -> Option<usize> {
+        let searched = self.free();
+        let inner = searched.strip_suffix('"')?;
+        let escapes = |before: &str| before.len() - before.trim_end_matches('\\').len();
+        let closing = escapes(inner);
+        // Plain text, text in a string literal, and text in a literal within a literal; backslashes of the content
+        // may precede the quotes.
+        let (level, period) = match closing % 4 {
+            1 => (1, 4),
+            3 => (3, 4),
+            _ => (0, 2),
+        };
+        let inner = &inner[..inner.len() - closing];
+        let oldest = inner.len().saturating_sub(MAX_LOCAL);
+        let mut quotes = inner.rmatch_indices('"').take_while(|(at, _)| *at >= oldest);
+        let (at, _) = quotes.find(|(at, _)| escapes(&inner[..*at]) % period == level)?;
+        Some(self.from + at - level)
+    }
+
+    /// Whether the last word before the at sign has a dot or a plus, as the names of persons have and those of
+    /// services have not. After an earlier masking, it may have had one.
+    fn is_of_person(self) -> bool {
+        let near = self.text.len().saturating_sub(MAX_LOCAL).max(self.from);
+        let near = (near..)
+            .find(|at| self.text.is_char_boundary(*at))
+            .unwrap_or_default();
+        let near = &self.text[near..];
+        let mut word = near
+            .chars()
+            .rev()
+            .take_while(|c| c.is_alphanumeric() || is_invisible(*c) || "._+-".contains(*c));
+        near.ends_with(STARS) || word.any(|c| matches!(c, '.' | '+'))
     }
 
     fn free(self) -> &'a str {
@@ -100,43 +283,45 @@ impl<'a> Local<'a> {
     }
 }
 
-/// Whether a character is part of a local part rather than a delimiter.
-fn is_word(c: char) -> bool {
+/// Whether a character is part of a local part.
+fn is_local(c: char) -> bool {
     if c.is_ascii() {
-        c.is_ascii_alphanumeric() || "._%+-".contains(c)
+        c.is_ascii_alphanumeric() || LOCAL_SYMBOLS.contains(c)
     } else {
-        !is_non_ascii_symbol(c)
+        is_invisible(c) || !is_symbol(c)
     }
+}
+
+/// Whether a character has no width and may hide an address from a search.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}')
 }
 
 fn is_symbol(c: char) -> bool {
-    if c.is_ascii() {
-        DELIMITERS.contains(c)
-    } else {
-        is_non_ascii_symbol(c)
-    }
-}
-
-fn is_non_ascii_symbol(c: char) -> bool {
     SYMBOLS.iter().any(|(first, last)| (*first..=*last).contains(&c))
 }
 
-/// Returns the end of the prefix of `text[start..]` that identifies a domain, or `None` if there is no
-/// domain.
-///
-/// The prefix is a word, a dot and two more units, an IP address in brackets, or `localhost`.
-pub(super) fn domain_end(text: &str, start: usize) -> Option<usize> {
-    let domain = &text[start..];
-    if let Some(end) =
-        literal(domain).or_else(|| domain.starts_with("localhost").then_some("localhost".len()))
-    {
-        return Some(start + end);
-    }
+/// Returns the length of the start of `domain` that identifies a domain: a word, a dot and two more units, an IP
+/// address, or `localhost`.
+fn host(domain: &str) -> Option<usize> {
+    const LOCALHOST: &str = "localhost";
+    let localhost = || {
+        let start = domain.get(..LOCALHOST.len())?;
+        start.eq_ignore_ascii_case(LOCALHOST).then_some(LOCALHOST.len())
+    };
+    literal(domain)
+        .or_else(|| dotted(domain))
+        .or_else(|| bare_ip_address(domain))
+        .or_else(localhost)
+}
+
+/// Returns the length of a word, a dot and two more units.
+fn dotted(domain: &str) -> Option<usize> {
     let mut at = match unit(domain)? {
         (Unit::Word, length) => length,
         _ => return None,
     };
-    loop {
+    for _ in 0..MAX_ADDRESS {
         let (kind, length) = unit(&domain[at..])?;
         at += length;
         if kind == Unit::Dot {
@@ -144,10 +329,30 @@ pub(super) fn domain_end(text: &str, start: usize) -> Option<usize> {
                 (Unit::Dot, _) => None,
                 (_, length) => Some(at + length),
             });
-            if let Some(end) = top {
-                return Some(start + end);
+            if top.is_some() {
+                return top;
             }
         }
+    }
+    None
+}
+
+/// Returns the length of an IP address without brackets.
+fn bare_ip_address(domain: &str) -> Option<usize> {
+    let is_part = |c: char| c.is_ascii_hexdigit() || matches!(c, '.' | ':');
+    let part = &domain[..domain.find(|c| !is_part(c)).unwrap_or(domain.len())];
+    // A longer text is not an address.
+    let part = part.get(..part.len().min(48))?.trim_end_matches(['.', ':']);
+    let is_address = part.parse::<Ipv4Addr>().is_ok() || part.parse::<Ipv6Addr>().is_ok();
+    is_address.then_some(part.len())
+}
+
+/// Returns the length of two units of a name that starts with a letter.
+fn name(domain: &str) -> Option<usize> {
+    let first = domain.chars().next().filter(|c| c.is_alphabetic())?;
+    match unit(&domain[first.len_utf8()..])? {
+        (Unit::Dot, _) => None,
+        (_, length) => Some(first.len_utf8() + length),
     }
 }
 
@@ -177,6 +382,8 @@ fn unit(text: &str) -> Option<(Unit, usize)> {
     match c {
         '.' => Some((Unit::Dot, 1)),
         '-' => Some((Unit::Dash, 1)),
+        // The full stops of internationalised domain names (RFC 3490).
+        '\u{3002}' | '\u{ff0e}' | '\u{ff61}' => Some((Unit::Dot, c.len_utf8())),
         '%' => {
             let digits = text.get(1..3)?;
             if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {

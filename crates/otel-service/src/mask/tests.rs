@@ -12,11 +12,15 @@ fn the_local_part_keeps_two_characters_or_none() {
         ("дима@пример.рф", "ди***@пример.рф"),
         ("佐々木@example.jp", "佐々***@example.jp"),
         ("\"john doe\"@example.com", "***@example.com"),
-        ("\"j\\\"d\"@example.com", "\"j\\***@example.com"),
+        ("\"j\\\"d\"@example.com", "***@example.com"),
+        (
+            "{\\\"to\\\": \\\"\\\\\\\"j d\\\\\\\"@example.com\\\"}",
+            "{\\\"to\\\": \\\"***@example.com\\\"}",
+        ),
         ("root@localhost", "ro***@localhost"),
         ("root@[127.0.0.1]", "ro***@[127.0.0.1]"),
-        ("to=alice%40example.com&x=1", "to=al***%40example.com&x=1"),
-        ("to=alice%2540example.com", "to=al***%2540example.com"),
+        ("to=alice%40example.com&x=1", "to***%40example.com&x=1"),
+        ("to:alice%2540example.com", "to:al***%2540example.com"),
         ("alice%40b%C3%BCcher%2ede", "al***%40b%C3%BCcher%2ede"),
         ("alice@ex%61mple.com", "al***@ex%61mple.com"),
         (
@@ -31,8 +35,9 @@ fn the_local_part_keeps_two_characters_or_none() {
             "alice@example.com→bob@example.com",
             "al***@example.com→bo***@example.com",
         ),
-        ("{'to':'alice@example.com'}", "{'to':'al***@example.com'}"),
-        ("/users/alice@example.com/x", "/users/al***@example.com/x"),
+        ("{'to':'alice@example.com'}", "{'to':'a***@example.com'}"),
+        ("{\"to\":\"alice@example.com\"}", "{\"to\":\"al***@example.com\"}"),
+        ("/users/alice@example.com/x", "/u***@example.com/x"),
         ("mailto:alice@example.com?x", "mailto:al***@example.com?x"),
     ] {
         assert_eq!(mask(text), expected, "{text}");
@@ -40,17 +45,152 @@ fn the_local_part_keeps_two_characters_or_none() {
 }
 
 #[test]
-fn symbols_delimit_a_local_part_but_hide_no_address() {
+fn symbols_of_a_local_part_are_masked_with_it() {
     for (text, expected) in [
-        ("o'brien@example.com", "o'br***@example.com"),
+        ("o'brien@example.com", "o'***@example.com"),
         ("a/b@example.com", "a/***@example.com"),
-        ("alice!@example.com", "alice***@example.com"),
-        ("alice*@example.com", "alice***@example.com"),
+        ("alice!@example.com", "al***@example.com"),
+        ("alice*@example.com", "al***@example.com"),
+        ("carla{secret}@x.example", "ca***@x.example"),
+        ("carla/secret@x.example", "ca***@x.example"),
+        ("carla=secret|x@x.example", "ca***@x.example"),
         ("{}@example.com", "***@example.com"),
         ("😀@example.com", "***@example.com"),
         ("\"\"@example.com", "***@example.com"),
+        ("carla.secret***@x.example", "ca***@x.example"),
     ] {
         assert_eq!(mask(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn every_form_of_the_at_sign_and_of_a_domain_is_recognised() {
+    for (text, expected) in [
+        ("carla.secret\u{200b}@x.example", "ca***@x.example"),
+        ("carla.se\u{ad}cret@x.example", "ca***@x.example"),
+        ("carla.secret@@h.example", "ca***@@h.example"),
+        ("carla.secret%40@h.example", "ca***@h.example"),
+        ("carla.secret\u{ff20}h.example", "ca***\u{ff20}h.example"),
+        ("carla.secret\u{fe6b}h.example", "ca***\u{fe6b}h.example"),
+        ("carla.secret%EF%BC%A0h.example", "ca***%EF%BC%A0h.example"),
+        ("carla.secret=40h.example", "ca***=40h.example"),
+        ("carla.secret\\x40h.example", "ca***\\x40h.example"),
+        ("carla.secret\\u0040h.example", "ca***\\u0040h.example"),
+        ("carla.secret\\\\u0040h.example", "ca***\\\\u0040h.example"),
+        ("carla.secret&#64;h.example", "ca***&#64;h.example"),
+        ("carla.secret&#x40;h.example", "ca***&#x40;h.example"),
+        ("carla.secret&amp;#064;h.example", "ca***&amp;#064;h.example"),
+        ("carla.secret&commat;h.example", "ca***&commat;h.example"),
+        ("carla.secret@h\u{3002}example", "ca***@h\u{3002}example"),
+        ("carla.secret@h\u{ff0e}example", "ca***@h\u{ff0e}example"),
+        ("carla.secret@h\u{ff61}example", "ca***@h\u{ff61}example"),
+        ("carla.secret@mailhost", "ca***@mailhost"),
+        ("carla+news@mailhost", "ca***@mailhost"),
+        ("carla@10.0.0.1", "ca***@10.0.0.1"),
+        ("carla@2001:db8::1", "ca***@2001:db8::1"),
+        ("carla@[IPv6:2001:db8::1]", "ca***@[IPv6:2001:db8::1]"),
+        ("carla@LocalHost", "ca***@LocalHost"),
+        ("name@2x.png", "na***@2x.png"),
+        (
+            "git@github.example:acme/shop.git",
+            "gi***@github.example:acme/shop.git",
+        ),
+    ] {
+        assert_eq!(mask(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn tokens_are_redacted_in_any_text() {
+    const JWT: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI3IiwiZSI6ImFAYi5jYyJ9.q2VjcmV0-c2ln_bmF0dXJl";
+    for (before, after) in [
+        ("", ""),
+        ("t=", "&page=2"),
+        ("/reset/", "/confirm"),
+        ("(", ")"),
+        ("the token%20", " is expired"),
+        ("{\"token\":\"", "\"}"),
+        ("Bearer ", ""),
+        ("authorization: bearer%20", ";"),
+        ("a@example.com ", ""),
+    ] {
+        let masked = mask(&format!("{before}{JWT}{after}")).into_owned();
+        let before = mask(before);
+        assert_eq!(masked, format!("{before}REDACTED{after}"));
+    }
+    // Without the signature, and a dot that is percent-encoded.
+    assert_eq!(mask("eyJhbGciOiJIUzI1NiJ9"), "REDACTED");
+    assert_eq!(mask("x eyJhbGciOiJIUz.eyJzdWIiOi%2Eabc y"), "x REDACTED y");
+    for (text, expected) in [
+        (
+            "Authorization: Bearer mF_9.B5f-4.1JqM",
+            "Authorization: Bearer REDACTED",
+        ),
+        ("BEARER  abc/def+g==", "BEARER  REDACTED"),
+        ("Bearer+abc123&x=1", "Bearer+REDACTED&x=1"),
+        ("Bearer token-123", "Bearer REDACTED"),
+        ("key whsec_MfKQ9r8GKYqrTwjU", "key whsec_REDACTED"),
+        ("sk_live_4eC39HqLyjWDarjtT1", "sk_REDACTED"),
+        ("/sk_test_abc123/x", "/sk_REDACTED/x"),
+        ("ghp_16C7e42F292c6912E7710c838347Ae178B4a", "ghp_REDACTED"),
+        ("AKIAIOSFODNN7EXAMPLE", "AKIAREDACTED"),
+        ("xoxb-123456789012-abcdef", "xoxb-REDACTED"),
+        ("a\\neyJhbGciOiJIUzI1NiJ9\\n", "a\\nREDACTED\\n"),
+    ] {
+        assert_eq!(mask(text), expected, "{text}");
+        assert_eq!(mask(expected), expected);
+    }
+}
+
+#[test]
+fn words_that_resemble_tokens_are_kept() {
+    for text in [
+        "a Bearer token is required",
+        "WWW-Authenticate: Bearer realm=\"api\"",
+        "bearer authentication.",
+        "the bearer",
+        "MonkeyJumpsOverTheFence",
+        "eyJ",
+        "disk_usage_in_bytes",
+        "risk_of_failure_in_percent",
+        "sk_SK",
+        "first-post-sk-2024",
+        "AKIA",
+        "hf_hub",
+        "npm_config_cache",
+    ] {
+        assert!(
+            matches!(mask(text), Cow::Borrowed(same) if same == text),
+            "{text}"
+        );
+    }
+}
+
+/// Every candidate is recognised at every position, whatever the length of the text.
+#[test]
+fn the_first_pass_misses_nothing() {
+    for found in [
+        "abc@de.fg",
+        "abc%40de.fg",
+        "abc=40de.fg",
+        "abc&#64;de.fg",
+        "a.b\u{ff20}de.fg",
+        "a.b\\x40de.fg",
+        "eyJhbGciOiJI",
+        "Bearer abcdef",
+        "bearer\tabcdef",
+        "AKIAIOSFODNN7EXAMPLE",
+        "xoxb-1234567890",
+        "sk_abcdef",
+        "glpat-aaaaaaaaaaaaaaaaaaaa",
+        "sk-aaaaaaaaaaaaaaaaaaaaaaaa",
+    ] {
+        for before in 0..40 {
+            for after in 0..40 {
+                let text = format!("{}{found}{}", " ".repeat(before), " ".repeat(after));
+                assert_ne!(mask(&text), text);
+            }
+        }
     }
 }
 

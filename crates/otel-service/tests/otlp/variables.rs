@@ -51,7 +51,8 @@ fn record() {
     telemetry.shutdown(LONG).unwrap();
 }
 
-/// Runs a request that has an inner span; returns the trace id within the request and its `traceresponse`.
+/// Runs a request that has an inner span; returns the trace id within the request and its `traceresponse`, which is
+/// empty if the response has none.
 fn request(traceparent: Option<&str>) -> (String, String) {
     support::block_on(async {
         let service = HttpLayer::new(|_| Some("/")).layer(tower::service_fn(|_: Request<()>| async {
@@ -68,8 +69,8 @@ fn request(traceparent: Option<&str>) -> (String, String) {
             headers.insert("traceparent", traceparent.parse().unwrap());
         }
         let (head, body) = support::read(service.oneshot(request)).await;
-        let given = head.headers["traceresponse"].to_str().unwrap();
-        (body, given.to_owned())
+        let given = head.headers.get("traceresponse");
+        (body, given.map_or("", |value| value.to_str().unwrap()).to_owned())
     })
 }
 
@@ -79,15 +80,90 @@ fn a_disabled_sdk_sends_nothing_and_still_has_trace_ids() {
     let run = support::run(name, Behaviour::Accepts, &[("OTEL_SDK_DISABLED", "true")], || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
         let (seen, given) = request(None);
-        assert_eq!(given.split('-').nth(1), Some(seen.as_str()));
-        let (seen, _) = request(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
-        assert_eq!(seen, "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!((seen.len(), &*given), (32, ""));
+        let (seen, given) = request(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert_eq!((&*seen, &*given), ("0af7651916cd43dd8448eb211c80319c", ""));
         telemetry.shutdown(Duration::from_secs(5)).unwrap();
     });
     if let Some(run) = run {
         assert_eq!(run.received.requests, 0);
         assert_eq!(json_lines(&run.stdout).len(), 2);
     }
+}
+
+#[test]
+fn a_disabled_sdk_passes_on_the_context_of_the_caller_unchanged() {
+    let name = "variables::a_disabled_sdk_passes_on_the_context_of_the_caller_unchanged";
+    let environment = [
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_PROPAGATORS", "tracecontext,baggage,b3"),
+    ];
+    support::run(name, Behaviour::Accepts, &environment, || {
+        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        let sent = |received: &[(&'static str, &'static str)]| {
+            let service = tower::service_fn(|_: Request<()>| async {
+                // Neither spans nor their absence change what is passed on.
+                let inner = otel_service::without_spans(
+                    Span::internal("inner").run(async { Ok::<_, Problem>(otel_service::inject_context()) }),
+                );
+                let mut sent = inner.await.unwrap();
+                sent.sort();
+                Ok::<_, Problem>(Response::new(format!("{sent:?}")))
+            });
+            let mut request = Request::builder().uri("/orders");
+            for (name, value) in received {
+                request = request.header(*name, *value);
+            }
+            let layer = HttpLayer::new(|_| None);
+            let response = layer.layer(service).oneshot(request.body(()).unwrap());
+            let (head, body) = support::block_on(support::read(response));
+            assert!(!head.headers.contains_key("traceresponse"));
+            body
+        };
+        let context = [
+            ("b3", "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1"),
+            (
+                "traceparent",
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            ),
+        ];
+        assert_eq!(sent(&context), format!("{context:?}"));
+        // A decision of the caller not to sample is passed on as well.
+        let unsampled = [
+            ("b3", "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0"),
+            (
+                "traceparent",
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            ),
+        ];
+        assert_eq!(sent(&unsampled), format!("{unsampled:?}"));
+        assert_eq!(sent(&[]), "[]");
+        telemetry.shutdown(Duration::from_secs(5)).unwrap();
+    });
+}
+
+#[test]
+fn work_without_spans_keeps_the_decision_of_the_caller() {
+    let name = "variables::work_without_spans_keeps_the_decision_of_the_caller";
+    support::run(name, Behaviour::Accepts, &[], || {
+        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        let caller = [
+            (
+                "traceparent",
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            ),
+            ("tracestate", "v=1"),
+        ];
+        let cx = otel_service::extract_context(caller);
+        let attached = cx.attach();
+        let inner = async { otel_service::inject_context() };
+        let sent = support::block_on(otel_service::without_spans(inner));
+        drop(attached);
+        let mut sent: Vec<_> = sent.iter().map(|(name, value)| (&**name, &**value)).collect();
+        sent.sort_unstable();
+        assert_eq!(sent, caller);
+        telemetry.shutdown(Duration::from_secs(5)).unwrap();
+    });
 }
 
 #[test]

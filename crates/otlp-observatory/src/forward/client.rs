@@ -5,7 +5,8 @@ use std::{error::Error, iter::successors, time::Duration};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt as _, Limited};
-use reqwest::{Body, Client, redirect::Policy};
+use reqwest::{Body, Client, RequestBuilder, Response, redirect::Policy};
+use telemetry::{HttpClientLayer, Propagation, without_spans};
 use url::{Host, Url};
 
 use super::config::StartError;
@@ -69,6 +70,15 @@ pub(super) fn client(
         builder = builder.no_proxy().tls_certs_only([]);
     }
     builder.build().map_err(|error| StartError::Client(error.into()))
+}
+
+/// Sends a request and records its duration.
+///
+/// There is no span, because a process that forwards its own spans would never stop, and the server, a third party,
+/// receives no trace context.
+pub(super) async fn send(request: RequestBuilder) -> reqwest::Result<Response> {
+    const OUTGOING: HttpClientLayer = HttpClientLayer::new().propagation(Propagation::NOTHING);
+    without_spans(OUTGOING.send(request)).await
 }
 
 /// Checks that requests to `url` are encrypted or stay on this machine.

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::{
-    client::{RequestError, client, read_body},
+    client::{RequestError, client, read_body, send},
     config::{Forwarding, StartError},
     timing::Timing,
     token::Tokens,
@@ -77,7 +77,7 @@ impl Exchange {
                 Err((error, retry_after)) => return Verdict::Retry(error, Some(retry_after)),
             }
         }
-        let response = match request.send().await {
+        let response = match send(request).await {
             Ok(response) => response,
             Err(error) => return Verdict::Retry(RequestError::new(SERVER, error), None),
         };

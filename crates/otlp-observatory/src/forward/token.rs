@@ -11,12 +11,12 @@ use oauth2::{
     HttpResponse, RequestTokenError, TokenResponse as _, TokenUrl,
     basic::{BasicClient, BasicErrorResponse, BasicErrorResponseType, BasicTokenResponse},
 };
-use reqwest::{Client, Request};
+use reqwest::{Client, Request, RequestBuilder};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     back_off::BackOff,
-    client::{RequestError, client, read_body},
+    client::{RequestError, client, read_body, send},
     config::{Credentials, StartError},
     timing::Timing,
 };
@@ -167,7 +167,9 @@ impl<'a> AsyncHttpClient<'a> for Tokens {
         Box::pin(async move {
             let failed = |error| RequestError::new(SERVER, error);
             let request = Request::try_from(request).map_err(failed)?;
-            let response = self.http.execute(request).await.map_err(failed)?;
+            let response = send(RequestBuilder::from_parts(self.http.clone(), request))
+                .await
+                .map_err(failed)?;
             let (head, body) = Response::from(response).into_parts();
             let rejected = RequestError::Status(SERVER, head.status.as_u16());
             if !head.status.is_success() && !concerns_request(&rejected) {

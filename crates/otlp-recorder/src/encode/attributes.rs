@@ -4,6 +4,9 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use opentelemetry::{Array, KeyValue, Value};
+use opentelemetry_proto::tonic::common::v1 as proto;
+use opentelemetry_proto::tonic::trace::v1;
+use prost::Message as _;
 
 use super::fields::{any_value, key_value, list};
 use super::wire::{Writer, content_at};
@@ -71,6 +74,26 @@ impl Attributes {
         }
     }
 
+    /// Returns attributes of a span that belong to no span yet.
+    pub(crate) fn detached(text_rules: TextRules) -> Self {
+        Self::new(super::fields::span::ATTRIBUTES, text_rules, u32::MAX)
+    }
+
+    /// Returns the attributes, encoded as fields of their parent message.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn encoded(&self) -> &[u8] {
+        self.writer.bytes()
+    }
+
+    /// Returns the attributes as the SDK represents them.
+    pub(crate) fn decoded(&self) -> Vec<KeyValue> {
+        let span = v1::Span::decode(self.writer.bytes()).unwrap_or_default();
+        let attributes = span.attributes.into_iter();
+        attributes
+            .filter_map(|attribute| Some(KeyValue::new(attribute.key, decoded(attribute.value?.value?)?)))
+            .collect()
+    }
+
     /// Sets a string constant, which is not redacted.
     pub fn literal(&mut self, key: &str, text: &'static str) {
         if self.admits(key) {
@@ -88,6 +111,18 @@ impl Attributes {
         }
     }
 
+    /// Sets a string that consists of `parts`, each of which is redacted on its own.
+    pub fn text_of<'a>(&mut self, key: &str, parts: impl IntoIterator<Item = &'a str>) {
+        if self.admits(key) {
+            let mut text = String::new();
+            for part in parts {
+                text.push_str(&self.text_rules.redacted(part));
+            }
+            let text = self.text_rules.limited(&text);
+            self.writer.string_attribute(self.field, key, text);
+        }
+    }
+
     /// Sets an integer.
     pub fn number(&mut self, key: &str, number: i64) {
         if self.admits(key) {
@@ -95,9 +130,9 @@ impl Attributes {
         }
     }
 
-    /// Sets an attribute of any type.
+    /// Sets an attribute of any type. Its key is redacted, too; in other methods it is a constant.
     pub fn set(&mut self, attribute: &KeyValue) {
-        let key = attribute.key.as_str();
+        let key = &*self.text_rules.redacted(attribute.key.as_str());
         match &attribute.value {
             Value::String(text) => self.text(key, text.as_str()),
             Value::I64(number) => self.number(key, *number),
@@ -183,6 +218,41 @@ fn find(attributes: &[u8], field: u32, key: &str) -> Option<Range<usize>> {
     None
 }
 
+fn decoded(value: proto::any_value::Value) -> Option<Value> {
+    use proto::any_value::Value as Proto;
+    Some(match value {
+        Proto::StringValue(text) => text.into(),
+        Proto::BoolValue(truth) => truth.into(),
+        Proto::IntValue(number) => number.into(),
+        Proto::DoubleValue(number) => number.into(),
+        Proto::ArrayValue(array) => decoded_array(array)?,
+        // Attributes of spans have no other types.
+        _ => return None,
+    })
+}
+
+/// Returns an array, whose elements have the same type.
+fn decoded_array(array: proto::ArrayValue) -> Option<Value> {
+    let values = array.values.into_iter().filter_map(|value| decoded(value.value?));
+    let values: Vec<Value> = values.collect();
+    macro_rules! all {
+        ($variant:ident, $array:ident) => {{
+            let of_type = values.into_iter().filter_map(|value| match value {
+                Value::$variant(value) => Some(value),
+                _ => None,
+            });
+            Array::$array(of_type.collect())
+        }};
+    }
+    Some(Value::Array(match values.first()? {
+        Value::String(_) => all!(String, String),
+        Value::Bool(_) => all!(Bool, Bool),
+        Value::I64(_) => all!(I64, I64),
+        Value::F64(_) => all!(F64, F64),
+        _ => return None,
+    }))
+}
+
 /// Writes the content of an `AnyValue`.
 fn write_value(rules: TextRules, writer: &mut Writer, value: &Value) {
     match value {
@@ -223,7 +293,6 @@ fn write_text(rules: TextRules, writer: &mut Writer, text: &str) {
 #[cfg(test)]
 mod tests {
     use opentelemetry_proto::tonic::trace::v1::Span;
-    use prost::Message;
 
     use super::*;
 

@@ -52,6 +52,7 @@ pub(crate) struct Batch {
     /// Entries of the scopes of SDK tracers and loggers.
     others: Vec<ScopeEntries>,
     count: usize,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -70,6 +71,7 @@ impl Batch {
         }
         self.registered[index].message_of(scope_group::ENTRIES, entry);
         self.count += 1;
+        self.bytes += size(entry);
     }
 
     /// Adds an encoded entry, the concatenation of the pieces in `entry`, to `scope`. If present, `name`
@@ -86,7 +88,13 @@ impl Batch {
         });
         self.others[index].entries.message_of(scope_group::ENTRIES, entry);
         self.count += 1;
+        self.bytes += size(entry);
     }
+}
+
+/// Returns the number of bytes of an entry in `pieces`.
+pub(crate) fn size(pieces: &[&[u8]]) -> usize {
+    pieces.iter().map(|piece| piece.len()).sum()
 }
 
 impl Entries for Batch {
@@ -94,8 +102,13 @@ impl Entries for Batch {
         self.count
     }
 
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn clear(&mut self) {
         self.count = 0;
+        self.bytes = 0;
         for entries in &mut self.registered {
             entries.clear(MAX_KEPT_BYTES);
         }
@@ -111,6 +124,7 @@ impl Entries for Batch {
 pub(crate) struct RequestEncoder {
     /// The resource and its schema URL.
     resource: Writer,
+    rules: TextRules,
     scopes: Arc<Scopes>,
 }
 
@@ -126,6 +140,7 @@ impl RequestEncoder {
         );
         Self {
             resource: writer,
+            rules,
             scopes,
         }
     }
@@ -144,7 +159,7 @@ impl RequestEncoder {
         let groups: Vec<(Writer, &Writer)> = registered
             .chain(others)
             .filter(|(_, _, entries)| !entries.bytes().is_empty())
-            .map(|(scope, name, entries)| (scope_head(scope, name), entries))
+            .map(|(scope, name, entries)| (self.scope_head(scope, name), entries))
             .collect();
 
         let group_length = |(head, entries): &(Writer, &Writer)| head.bytes().len() + entries.bytes().len();
@@ -162,16 +177,17 @@ impl RequestEncoder {
         }
         request.into_bytes().into()
     }
-}
 
-/// Returns the fields of a scope group without its entries.
-fn scope_head(scope: &InstrumentationScope, name: Option<&str>) -> Writer {
-    let name = name.map(|name| name.to_owned().into());
-    let mut head = Writer::default();
-    let message = ProtoScope::from((scope.clone(), name));
-    head.bytes_always(scope_group::SCOPE, &message.encode_to_vec());
-    head.string(scope_group::SCHEMA_URL, scope.schema_url().unwrap_or_default());
-    head
+    /// Returns the fields of a scope group without its entries.
+    fn scope_head(&self, scope: &InstrumentationScope, name: Option<&str>) -> Writer {
+        let name = name.map(|name| name.to_owned().into());
+        let mut head = Writer::default();
+        let mut message = ProtoScope::from((scope.clone(), name));
+        self.rules.apply_to_scope(&mut message);
+        head.bytes_always(scope_group::SCOPE, &message.encode_to_vec());
+        head.string(scope_group::SCHEMA_URL, scope.schema_url().unwrap_or_default());
+        head
+    }
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ pub(crate) struct EndedSpan<'a> {
     pub(crate) context: &'a SpanContext,
     pub(crate) parent: SpanId,
     pub(crate) parent_is_remote: bool,
-    /// Name of the span, redacted unless constant.
+    /// Name of the span, redacted.
     pub(crate) name: Cow<'a, str>,
     pub(crate) kind: &'a SpanKind,
     pub(crate) start: SystemTime,
@@ -205,8 +205,17 @@ fn write_status(rules: TextRules, writer: &mut Writer, status: &Status) {
 
 fn write_trace_state(rules: TextRules, writer: &mut Writer, field: u32, context: &SpanContext) {
     let state = context.trace_state();
-    if *state != TraceState::NONE {
-        writer.string(field, &rules.redacted(&state.header()));
+    if *state == TraceState::NONE {
+        return;
+    }
+    let header = state.header();
+    match rules.redacted(&header) {
+        Cow::Borrowed(same) => writer.string(field, same),
+        // By parts, because a key and a value may look like an address together.
+        Cow::Owned(_) => {
+            let parts = header.split_inclusive([',', '=']);
+            writer.string(field, &parts.map(|part| rules.redacted(part)).collect::<String>());
+        }
     }
 }
 

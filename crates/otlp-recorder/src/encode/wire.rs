@@ -258,6 +258,48 @@ pub(super) fn content_at(bytes: &[u8], start: usize, field: u32) -> Option<Range
     (matches && content.end <= bytes.len()).then_some(content)
 }
 
+/// A field of an encoded message.
+#[derive(Debug)]
+pub(super) struct FieldRange {
+    pub(super) number: u32,
+    /// Position with the tag.
+    pub(super) whole: Range<usize>,
+    /// Position without the tag and, for a length-delimited field, without the length.
+    pub(super) content: Range<usize>,
+}
+
+/// Iterates over the fields of a message; ends with `None` as an item if the message is malformed.
+pub(super) fn fields_of(message: &[u8]) -> impl Iterator<Item = Option<FieldRange>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        if start >= message.len() {
+            return None;
+        }
+        let field = field_at(message, start);
+        start = field.as_ref().map_or(message.len(), |field| field.whole.end);
+        Some(field)
+    })
+}
+
+fn field_at(message: &[u8], start: usize) -> Option<FieldRange> {
+    let (tag, after_tag) = varint_at(message, start)?;
+    let (content, end) = match tag & 7 {
+        0 => (after_tag, varint_at(message, after_tag)?.1),
+        1 => (after_tag, after_tag + 8),
+        2 => {
+            let (length, content) = varint_at(message, after_tag)?;
+            (content, content.checked_add(usize::try_from(length).ok()?)?)
+        }
+        5 => (after_tag, after_tag + 4),
+        _ => return None,
+    };
+    (end <= message.len()).then_some(FieldRange {
+        number: u32::try_from(tag >> 3).ok()?,
+        whole: start..end,
+        content: content..end,
+    })
+}
+
 /// Reads a varint; returns the value and the end position.
 pub(crate) fn varint_at(bytes: &[u8], start: usize) -> Option<(u64, usize)> {
     let mut number = 0;

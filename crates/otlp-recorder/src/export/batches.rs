@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::bytes::Bytes;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::exporter::Exporter;
 use super::shutdown::Shutdown;
@@ -35,10 +35,15 @@ where
     /// Runs until shutdown. Returns whether everything was delivered.
     pub(super) async fn run(mut self) -> bool {
         let mut shutdown = self.exporter.shutdown.clone();
+        let flushes = self.exporter.flushes.clone();
         loop {
             let take: fn(&Queue<B>) -> Option<B> = tokio::select! {
                 biased;
                 _ = shutdown.requested() => break,
+                () = flushes.requested() => {
+                    self.flush().await;
+                    continue;
+                }
                 () = self.queue.ready() => Queue::take_ready,
                 () = sleep(self.delay) => Queue::take,
             };
@@ -50,6 +55,25 @@ where
             }
         }
         self.finish().await
+    }
+
+    /// Exports the entries that are queued now, for each pending request.
+    async fn flush(&mut self) {
+        for request in self.exporter.flushes.take() {
+            self.exporter.flush_deadline = Some(request.deadline);
+            let mut left = self.queue.len();
+            while left > 0
+                && request.deadline > Instant::now()
+                && self.exporter.open().await
+                && let Some(batch) = self.queue.take()
+            {
+                left = left.saturating_sub(batch.count());
+                self.export(batch).await;
+            }
+            self.exporter.flush_deadline = None;
+            let delivered = left == 0 && !self.exporter.delivery.is_failing();
+            request.done(self.exporter.signal, delivered);
+        }
     }
 
     /// Exports the remaining entries before the deadline of the shutdown.
@@ -71,7 +95,7 @@ where
         let request = Request::new(self.exporter.signal, (self.encode)(&batch));
         self.queue.recycle(batch);
         let deadline = self.exporter.deadline();
-        self.exporter.send(&request, items, deadline).await;
+        self.exporter.send(request, items, deadline).await;
     }
 }
 
@@ -115,13 +139,24 @@ pub(super) async fn watch_overflow<B: Entries>(
 
 #[cfg(test)]
 mod tests {
-    use prost::bytes::Bytes;
-    use tokio::time::Instant;
+    use std::sync::Mutex;
 
-    use super::super::exporter::Exporter;
+    use opentelemetry::InstrumentationScope;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1::Span;
+    use opentelemetry_sdk::Resource;
+    use prost::Message;
+    use prost::bytes::Bytes;
+
+    use super::super::delivery::Delivery;
+    use super::super::exporter::{ExportTarget, Exporter};
     use super::super::shutdown::ShutdownLimit;
     use super::super::testing::{LogEvents, Reply, Scripted};
     use super::*;
+    use crate::destination::CustomExporter;
+    use crate::encode::{Batch, RequestEncoder};
+    use crate::text::TextRules;
+    use crate::transport::{Accepted, Retry, SendError};
 
     const DELAY: Duration = Duration::from_secs(5);
 
@@ -233,6 +268,127 @@ mod tests {
         }
         let counts = queue.counts();
         assert_eq!(counts.taken + counts.dropped + queue.len() as u64, 500_000);
+    }
+
+    /// The size of a request and the names of its spans.
+    type Names = (usize, Vec<String>);
+
+    /// A transport that refuses requests above a size and keeps the accepted ones.
+    #[derive(Clone, Debug)]
+    struct Limited {
+        limit: usize,
+        refused: Arc<Mutex<usize>>,
+        accepted: Arc<Mutex<Vec<Names>>>,
+    }
+
+    impl Transport for Limited {
+        async fn send(&mut self, request: &Request, _: Instant) -> Result<Accepted, SendError> {
+            let size = request.protobuf().len();
+            if size > self.limit {
+                *self.refused.lock().unwrap() += 1;
+                return Err(SendError {
+                    error_type: "413".into(),
+                    message: "HTTP 413".to_owned(),
+                    retry: Retry::Smaller(0),
+                });
+            }
+            let decoded = ExportTraceServiceRequest::decode(request.protobuf().clone()).unwrap();
+            let groups = decoded
+                .resource_spans
+                .into_iter()
+                .flat_map(|group| group.scope_spans);
+            let names = groups.flat_map(|group| group.spans).map(|span| span.name);
+            self.accepted.lock().unwrap().push((size, names.collect()));
+            Ok(Accepted::default())
+        }
+    }
+
+    /// Exports spans with names of these lengths to a receiver with a size limit; returns the accepted requests, the
+    /// number of refused ones, and the log.
+    async fn export_limited(limit: usize, lengths: &[usize]) -> (Vec<Names>, usize, LogEvents) {
+        let log = LogEvents::new();
+        let queue = Arc::new(Queue::<Batch>::new(100_000, 100_000));
+        let scope = InstrumentationScope::builder("test").build();
+        for (index, length) in lengths.iter().enumerate() {
+            let span = Span {
+                name: format!("{}{index:08}", "0".repeat(length - 8)),
+                ..Span::default()
+            };
+            let encoded = span.encode_to_vec();
+            queue.push(encoded.len(), |batch| {
+                batch.add_to_scope(&scope, None, &[&encoded]);
+            });
+        }
+        let transport = Limited {
+            limit,
+            refused: Arc::default(),
+            accepted: Arc::default(),
+        };
+        let (stop, shutdown) = Shutdown::new();
+        let destination = CustomExporter::new("test", |_| Ok(())).into();
+        let target = ExportTarget::new(Signal::Traces, destination, seconds(30));
+        let delivery = Arc::new(Delivery::new(Signal::Traces, None));
+        let encoder = RequestEncoder::new(
+            &Resource::builder_empty().build(),
+            TextRules::default(),
+            Arc::default(),
+        );
+        let batches = BatchLoop {
+            queue,
+            delay: DELAY,
+            encode: move |batch: &Batch| encoder.encode(batch),
+            exporter: Exporter::new(&target, transport.clone(), delivery, shutdown),
+        };
+        stop.send_replace(Some(ShutdownLimit::new(Instant::now() + seconds(60))));
+        batches.run().await;
+        let (accepted, refused) = (
+            transport.accepted.lock().unwrap().clone(),
+            *transport.refused.lock().unwrap(),
+        );
+        (accepted, refused, log)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_below_the_limit_of_grpc_receivers() {
+        let (accepted, refused, _) = export_limited(4 * 1024 * 1024 - 1_024, &[9_000; 2_000]).await;
+        assert_eq!(refused, 0);
+        assert_eq!(
+            accepted.iter().map(|(_, names)| names.len()).sum::<usize>(),
+            2_000
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_request_is_halved_until_it_fits_and_the_size_is_remembered() {
+        let (accepted, refused, log) = export_limited(100_000, &[1_000; 5_000]).await;
+        let names: Vec<usize> = accepted
+            .iter()
+            .flat_map(|(_, names)| names.iter().map(|name| name.parse().unwrap()))
+            .collect();
+        assert_eq!(names, (0..5_000).collect::<Vec<_>>());
+        assert!(refused <= 6, "{refused}");
+        assert_eq!(log.count("cannot be delivered"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_an_entry_that_is_too_large_alone_is_dropped() {
+        let (accepted, _, log) = export_limited(100_000, &[1_000, 200_000, 1_000, 1_000]).await;
+        let names: usize = accepted.iter().map(|(_, names)| names.len()).sum();
+        assert_eq!(names, 3);
+        assert_eq!(log.count("lost=1"), 1);
+        let (accepted, refused, log) = export_limited(usize::MAX, &[1_000, 5_000_000, 1_000]).await;
+        assert_eq!((accepted.len(), refused, log.count("lost=1")), (2, 0, 1));
+        assert_eq!(log.count("exceeds the maximum"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_refused_entry_is_not_sent_again() {
+        let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
+        let transport = Scripted::new(&[Reply::TooLarge]);
+        let (_stop, _run) = start(&queue, &transport);
+        queue.push_one(1);
+        sleep(seconds(20)).await;
+        assert_eq!(transport.calls(began), [0]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,14 +7,22 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::delivery::Delivery;
+use super::flush::Flushes;
 use super::self_metrics::ExportCounts;
 use super::shutdown::Shutdown;
 use crate::destination::{Destination, Request};
+use crate::encode::halves;
 use crate::signal::Signal;
-use crate::transport::{Retry, SendError, Transport};
+use crate::transport::{Accepted, Retry, SendError, Transport};
 
 /// Maximum retry delay accepted from a collector. A longer delay is probably a configuration mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+
+/// Maximum size of a request in bytes: the limit of gRPC receivers is 4 MiB by default, with the framing.
+pub(crate) const MAX_REQUEST: usize = 4 * 1024 * 1024 - 64 * 1024;
+
+/// Minimum of the maximum size that is learned from refusals. Smaller requests would cost too much.
+const MIN_MAX_REQUEST: usize = 16 * 1024;
 
 /// Destination of one signal, with the time limit and the counts of its exports.
 #[derive(Clone, Debug)]
@@ -24,6 +32,7 @@ pub(crate) struct ExportTarget {
     /// Time limit of one export, retries included.
     pub(crate) timeout: Duration,
     pub(crate) counts: Arc<ExportCounts>,
+    pub(crate) flushes: Flushes,
 }
 
 impl ExportTarget {
@@ -33,6 +42,7 @@ impl ExportTarget {
             counts: Arc::new(ExportCounts::new(signal, &destination)),
             destination,
             timeout,
+            flushes: Flushes::default(),
         }
     }
 }
@@ -46,8 +56,13 @@ pub(super) struct Exporter<T> {
     counts: Arc<ExportCounts>,
     timeout: Duration,
     pub(super) shutdown: Shutdown,
+    pub(super) flushes: Flushes,
+    /// Deadline of the flush in progress.
+    pub(super) flush_deadline: Option<Instant>,
     /// End of the retry delay that the collector requested.
     paused_until: Option<Instant>,
+    /// Maximum size of a request in bytes, lowered when the collector refuses a larger one.
+    max_request: usize,
 }
 
 impl<T: Transport> Exporter<T> {
@@ -64,7 +79,10 @@ impl<T: Transport> Exporter<T> {
             counts: Arc::clone(&target.counts),
             timeout: target.timeout,
             shutdown,
+            flushes: target.flushes.clone(),
+            flush_deadline: None,
             paused_until: None,
+            max_request: MAX_REQUEST,
         }
     }
 
@@ -80,11 +98,14 @@ impl<T: Transport> Exporter<T> {
             .is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    /// Waits for the end of the retry delay; returns false if it ends after the deadline of the shutdown.
+    /// Waits for the end of the retry delay; returns false if it ends after the deadline of the shutdown or flush.
     pub(super) async fn open(&mut self) -> bool {
         let Some(until) = self.paused_until else {
             return true;
         };
+        if self.flush_deadline.is_some_and(|deadline| until > deadline) {
+            return false;
+        }
         tokio::select! {
             () = sleep_until(until) => {}
             limit = self.shutdown.requested() => {
@@ -100,15 +121,50 @@ impl<T: Transport> Exporter<T> {
 
     /// Returns the deadline of an export that begins now.
     pub(super) fn deadline(&self) -> Instant {
+        let limits = [self.shutdown_deadline(), self.flush_deadline];
         let deadline = Instant::now() + self.timeout;
-        self.shutdown_deadline()
-            .map_or(deadline, |limit| deadline.min(limit))
+        limits.into_iter().flatten().fold(deadline, Instant::min)
     }
 
-    /// Sends `request` with its `items` entries and records the result.
-    pub(super) async fn send(&mut self, request: &Request, items: u64, deadline: Instant) {
+    /// Sends `request` with its `items` entries and records the result. A request that is too large is sent in parts,
+    /// of which the first must end before `deadline`.
+    pub(super) async fn send(&mut self, request: Request, items: u64, deadline: Instant) {
+        let mut deadline = deadline;
+        let mut parts = vec![(request, items)];
+        while let Some((request, items)) = parts.pop() {
+            let size = request.protobuf().len();
+            if size > self.max_request && split(&request, items, &mut parts) {
+                continue;
+            }
+            let started = Instant::now();
+            let result = if size > MAX_REQUEST {
+                Err(too_large(size))
+            } else {
+                self.attempt(&request, deadline).await
+            };
+            deadline = self.deadline();
+            if let Err(SendError {
+                retry: Retry::Smaller(min),
+                ..
+            }) = &result
+                && size > *min
+                && split(&request, items, &mut parts)
+            {
+                self.max_request = self.max_request.min(size / 2).max(MIN_MAX_REQUEST);
+                continue;
+            }
+            self.delivery.record(&result, items);
+            self.counts.record(&result, items, started.elapsed());
+            if !parts.is_empty() && !self.open().await {
+                let items = parts.drain(..).map(|(_, items)| items).sum();
+                self.delivery
+                    .failed(items, "the collector asked to wait longer than the shutdown");
+            }
+        }
+    }
+
+    async fn attempt(&mut self, request: &Request, deadline: Instant) -> Result<Accepted, SendError> {
         let failing = self.delivery.is_failing();
-        let started = Instant::now();
         let result = tokio::select! {
             result = self.transport.send(request, deadline) => result,
             () = self.shutdown.over(failing) => Err(SendError::timeout()),
@@ -120,7 +176,26 @@ impl<T: Transport> Exporter<T> {
         {
             self.paused_until = Some(Instant::now() + MAX_RETRY_AFTER.min(*pause));
         }
-        self.delivery.record(&result, items);
-        self.counts.record(&result, items, started.elapsed());
+        result
+    }
+}
+
+/// Adds the halves of `request` to `parts`, the first one last; returns false if it has only one entry.
+fn split(request: &Request, items: u64, parts: &mut Vec<(Request, u64)>) -> bool {
+    let signal = request.signal();
+    let Some(halves) = halves(signal, request.protobuf(), items) else {
+        return false;
+    };
+    let [first, second] = halves.map(|(protobuf, items)| (Request::new(signal, protobuf), items));
+    parts.extend([second, first]);
+    true
+}
+
+/// Returns the error for a single entry that exceeds the maximum size of a request.
+fn too_large(size: usize) -> SendError {
+    SendError {
+        error_type: "too_large".into(),
+        message: format!("an entry of {size} bytes exceeds the maximum of {MAX_REQUEST} and is dropped"),
+        retry: Retry::Never,
     }
 }

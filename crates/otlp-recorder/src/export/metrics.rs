@@ -97,12 +97,17 @@ impl<T: Transport> MetricLoop<T> {
     /// Runs until shutdown. Returns whether everything was delivered.
     pub(super) async fn run(mut self) -> bool {
         let mut shutdown = self.exporter.shutdown.clone();
+        let flushes = self.exporter.flushes.clone();
         let interval = self.settings.interval;
         let mut next = Instant::now() + interval;
         while shutdown.limit().is_none() {
             tokio::select! {
                 biased;
                 _ = shutdown.requested() => break,
+                () = flushes.requested() => {
+                    self.flush().await;
+                    continue;
+                }
                 () = sleep_until(next) => {
                     if self.exporter.open().await && shutdown.limit().is_none() {
                         self.export().await;
@@ -117,6 +122,19 @@ impl<T: Transport> MetricLoop<T> {
         }
         self.export().await;
         !self.exporter.delivery.is_failing()
+    }
+
+    /// Collects and sends once for each pending request.
+    async fn flush(&mut self) {
+        for request in self.exporter.flushes.take() {
+            self.exporter.flush_deadline = Some(request.deadline);
+            let open = self.exporter.open().await;
+            if open {
+                self.export().await;
+            }
+            self.exporter.flush_deadline = None;
+            request.done(self.exporter.signal, open && !self.exporter.delivery.is_failing());
+        }
     }
 
     /// Collects and sends once.
@@ -134,7 +152,7 @@ impl<T: Transport> MetricLoop<T> {
                 }
                 if points > 0 {
                     let request = Request::new(self.exporter.signal, message.encode_to_vec().into());
-                    self.exporter.send(&request, points, deadline).await;
+                    self.exporter.send(request, points, deadline).await;
                 }
             }
             Err(reason) => self.exporter.delivery.failed(0, &reason),

@@ -27,6 +27,8 @@ use crate::transport::{Accepted, Retry, SendError, Transport};
 pub(super) enum Reply {
     Accepted,
     Failed,
+    /// The request is too large.
+    TooLarge,
     /// The collector requests a retry delay.
     RetryAfter(Duration),
     /// No response before the deadline.
@@ -81,6 +83,7 @@ impl Transport for Scripted {
         match reply {
             Reply::Accepted => Ok(Accepted::default()),
             Reply::Failed => Err(error("500", Retry::Never)),
+            Reply::TooLarge => Err(error("413", Retry::Smaller(0))),
             Reply::RetryAfter(pause) => Err(error("429", Retry::After(pause))),
             Reply::TimesOut => {
                 sleep_until(deadline).await;

@@ -3,8 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 use super::batches::{BatchLoop, watch_overflow};
 use super::delivery::Delivery;
 use super::exporter::{ExportTarget, Exporter};
+use super::flush::MAX_DEADLINE;
 use super::metrics::{MetricExport, MetricLoop};
 use super::shutdown::{Shutdown, ShutdownLimit};
 use super::supervision::supervised;
@@ -31,9 +31,6 @@ const THREAD_NAME: &str = "telemetry";
 
 /// Minimum time without drops after which an overflow counts as ended.
 const MIN_OVERFLOW_SETTLED: Duration = Duration::from_secs(1);
-
-/// Maximum duration of a shutdown. A much longer duration would overflow the clock.
-const MAX_SHUTDOWN: Duration = Duration::from_secs(3_600);
 
 thread_local! {
     static IS_EXPORT_THREAD: Cell<bool> = const { Cell::new(false) };
@@ -79,7 +76,8 @@ pub(crate) struct QueuedExport {
 pub(crate) struct ExportThread {
     thread: JoinHandle<()>,
     shutdown: watch::Sender<Option<ShutdownLimit>>,
-    results: mpsc::Receiver<(Signal, bool)>,
+    /// In a mutex only to be `Sync`.
+    results: Mutex<mpsc::Receiver<(Signal, bool)>>,
     /// The signals that are exported.
     pub(crate) running: Vec<Signal>,
 }
@@ -114,7 +112,7 @@ impl ExportThread {
                 (!started.running.is_empty()).then_some(Self {
                     thread,
                     shutdown,
-                    results,
+                    results: Mutex::new(results),
                     running: started.running,
                 })
             }
@@ -129,12 +127,13 @@ impl ExportThread {
 
     /// Exports everything recorded so far; returns the signals that were not delivered within `deadline`.
     pub(crate) fn finish(mut self, deadline: Duration) -> Vec<Signal> {
-        let deadline = Instant::now() + deadline.min(MAX_SHUTDOWN);
+        let deadline = Instant::now() + deadline.min(MAX_DEADLINE);
         self.shutdown.send_replace(Some(ShutdownLimit::new(deadline)));
         let mut undelivered = Vec::new();
         while !self.running.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok((signal, delivered)) = self.results.recv_timeout(left) else {
+            let results = self.results.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let Ok((signal, delivered)) = results.recv_timeout(left) else {
                 undelivered.append(&mut self.running);
                 return undelivered;
             };
@@ -265,6 +264,7 @@ impl Loops<'_> {
         self.started.running.push(signal);
         let (shutdown, results) = (self.shutdown.clone(), self.results.clone());
         let delivery = Arc::new(Delivery::new(signal, self.redact));
+        let flushes = target.flushes.clone();
         self.set.spawn(async move {
             let delivered = supervised(signal, shutdown.clone(), move || {
                 // The warnings were reported on the first start.
@@ -274,6 +274,7 @@ impl Loops<'_> {
                 Some(make(Exporter::new(&target, sender, delivery, shutdown)))
             })
             .await;
+            flushes.close();
             // The receiver is dropped after the deadline.
             let _ = results.send((signal, delivered));
         });

@@ -22,6 +22,10 @@ use crate::collector::{Collector, Compression};
 use crate::destination::Request;
 use crate::signal::Signal;
 
+/// Minimum size in bytes of a request that is split because the collector is out of resources, without saying which.
+/// Smaller requests are unlikely to be too large.
+const MIN_SPLIT: usize = 64 * 1024;
+
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 #[derive(Debug)]
@@ -114,13 +118,14 @@ fn rejected(status: &Status) -> SendError {
         return SendError::connection(described(cause));
     }
     let retry = match status.code() {
+        Code::ResourceExhausted | Code::OutOfRange if is_about_size(status) => Retry::Smaller(0),
         Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted
         | Code::OutOfRange
         | Code::Unavailable
         | Code::DataLoss => retry_delay(status).map_or(Retry::AfterBackoff, Retry::After),
-        Code::ResourceExhausted => retry_delay(status).map_or(Retry::Never, Retry::After),
+        Code::ResourceExhausted => retry_delay(status).map_or(Retry::Smaller(MIN_SPLIT), Retry::After),
         _ => Retry::Never,
     };
     let name = name(status.code());
@@ -129,6 +134,14 @@ fn rejected(status: &Status) -> SendError {
         error_type: name.into(),
         retry,
     }
+}
+
+/// Whether the status refuses the size of a message, in the words of the implementations of gRPC.
+fn is_about_size(status: &Status) -> bool {
+    let message = status.message();
+    ["larger than", "too large", "maximum size"]
+        .iter()
+        .any(|words| message.contains(words))
 }
 
 /// Returns the name of `code` as the gRPC specification spells it, such as `DATA_LOSS`.
@@ -231,10 +244,10 @@ mod tests {
     }
 
     #[test]
-    fn resource_exhausted_is_retried_only_with_a_retry_delay() {
+    fn resource_exhausted_is_retried_after_a_requested_delay_or_with_less() {
         let rejected = |status: &Status| rejected(status).retry;
         let exhausted = Code::ResourceExhausted;
-        assert_eq!(rejected(&Status::new(exhausted, "")), Retry::Never);
+        assert_eq!(rejected(&Status::new(exhausted, "")), Retry::Smaller(MIN_SPLIT));
         assert_eq!(
             rejected(&with_delay(exhausted, 2, 500_000_000)),
             Retry::After(Duration::from_millis(2_500))
@@ -245,10 +258,30 @@ mod tests {
         );
         assert_eq!(rejected(&with_delay(Code::InvalidArgument, 1, 0)), Retry::Never);
         for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MAX, i32::MAX)] {
-            assert_eq!(rejected(&with_delay(exhausted, seconds, nanos)), Retry::Never);
+            assert_eq!(
+                rejected(&with_delay(exhausted, seconds, nanos)),
+                Retry::Smaller(MIN_SPLIT)
+            );
         }
         let garbage = Status::with_details(exhausted, "", Bytes::from_static(b"\xff\xff"));
-        assert_eq!(rejected(&garbage), Retry::Never);
+        assert_eq!(rejected(&garbage), Retry::Smaller(MIN_SPLIT));
+        for (code, message) in [
+            (
+                exhausted,
+                "grpc: received message larger than max (4700000 vs. 4194304)",
+            ),
+            (exhausted, "gRPC message exceeds maximum size 4194304: 4700000"),
+            (
+                Code::OutOfRange,
+                "Error, decoded message length too large: found 4700000 bytes",
+            ),
+        ] {
+            assert_eq!(
+                rejected(&Status::new(code, message)),
+                Retry::Smaller(0),
+                "{message}"
+            );
+        }
     }
 
     #[test]

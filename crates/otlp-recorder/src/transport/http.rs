@@ -4,13 +4,18 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+    CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
+    RETRY_AFTER, USER_AGENT,
 };
+use http::{StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prost::bytes::Bytes;
-use reqwest::redirect::Policy;
-use reqwest::{Client, Method, Response, StatusCode, Url};
 use tokio::time::timeout;
 
+use super::connector::ProxyConnector;
 #[cfg(feature = "json")]
 use super::json;
 use super::outcome::{
@@ -24,10 +29,19 @@ use crate::destination::Request;
 /// Time limit for reading the response to an accepted request.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+#[cfg(feature = "tls")]
+type Connector = hyper_rustls::HttpsConnector<ProxyConnector>;
+#[cfg(not(feature = "tls"))]
+type Connector = ProxyConnector;
+
+/// A client that follows no redirects, because a redirect would lose the body and send the headers to another
+/// server.
+type Client = legacy::Client<Connector, Full<Bytes>>;
+
 #[derive(Debug)]
 pub(crate) struct Http {
     client: Client,
-    url: Url,
+    url: Uri,
     /// Headers of every request, including secrets.
     headers: HeaderMap,
     protocol: Protocol,
@@ -38,7 +52,10 @@ pub(crate) struct Http {
 
 impl Http {
     pub(super) fn new(collector: &Collector, warnings: &mut Vec<String>) -> Result<Self, TransportError> {
-        let url = Url::parse(&collector.endpoint).map_err(|_| TransportError::Endpoint)?;
+        let url: Uri = collector.endpoint.parse().map_err(|_| TransportError::Endpoint)?;
+        if url.host().is_none() {
+            return Err(TransportError::Endpoint);
+        }
         let content_type = match collector.protocol {
             Protocol::HttpJson => "application/json",
             _ => "application/x-protobuf",
@@ -52,8 +69,12 @@ impl Http {
         if compression == Compression::Gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
+        let connector = ProxyConnector::from_env();
+        if let Some(authorization) = connector.authorization(&url) {
+            headers.insert(PROXY_AUTHORIZATION, authorization);
+        }
         Ok(Self {
-            client: client(&Tls::read(collector, warnings)?)?,
+            client: client(connector, Tls::read(collector, warnings)?)?,
             url,
             headers,
             protocol: collector.protocol,
@@ -77,14 +98,15 @@ impl Http {
     }
 
     pub(super) async fn attempt(&self, body: Bytes) -> Result<Accepted, SendError> {
-        let mut request = reqwest::Request::new(Method::POST, self.url.clone());
+        let mut request = http::Request::post(self.url.clone())
+            .body(Full::new(body))
+            .map_err(|error| SendError::connection(error.to_string()))?;
         *request.headers_mut() = self.headers.clone();
-        *request.body_mut() = Some(body.into());
         let response = self
             .client
-            .execute(request)
+            .request(request)
             .await
-            .map_err(|error| SendError::connection(described(&error.without_url())))?;
+            .map_err(|error| SendError::connection(described(&error)))?;
         let status = response.status();
         if !status.is_success() {
             return Err(rejected(status, response.headers()));
@@ -94,7 +116,7 @@ impl Http {
             .headers()
             .get(CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-        let body = timeout(RESPONSE_TIMEOUT, read_body(response))
+        let body = timeout(RESPONSE_TIMEOUT, read_body(response.into_body()))
             .await
             .unwrap_or_default();
         #[cfg(feature = "json")]
@@ -118,34 +140,14 @@ fn available(compression: Compression, warnings: &mut Vec<String>) -> Compressio
     compression
 }
 
-fn client(tls: &Tls) -> reqwest::Result<Client> {
-    // A redirect would lose the body and send the headers to another server.
-    let builder = Client::builder().redirect(Policy::none());
+fn client(connector: ProxyConnector, tls: Tls) -> Result<Client, TransportError> {
     #[cfg(feature = "tls")]
-    let builder = with_tls(builder, tls)?;
+    let connector = hyper_rustls::HttpsConnector::from((connector, tls.client_config()?));
     #[cfg(not(feature = "tls"))]
     let _ = tls;
-    builder.build()
-}
-
-#[cfg(feature = "tls")]
-fn with_tls(mut builder: reqwest::ClientBuilder, tls: &Tls) -> reqwest::Result<reqwest::ClientBuilder> {
-    use super::tls::Roots;
-    use reqwest::{Certificate, Identity};
-
-    // Fails if another part of the process has installed a provider; any provider works.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    builder = match &tls.roots {
-        // Avoids reading the system certificates, which a minimal image may lack.
-        Roots::None => builder.tls_certs_only([]),
-        Roots::System => builder,
-        Roots::Own(pem) => builder.tls_certs_only(Certificate::from_pem_bundle(pem)?),
-    };
-    if let Some(client) = &tls.client {
-        let both = [&client.certificate[..], b"\n", &client.key].concat();
-        builder = builder.identity(Identity::from_pem(&both)?);
-    }
-    Ok(builder)
+    Ok(legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .build(connector))
 }
 
 #[cfg(feature = "gzip")]
@@ -159,21 +161,16 @@ fn gzip(plain: &[u8]) -> Bytes {
 }
 
 /// Returns the body of the response, or an empty one if it is too long or incomplete.
-async fn read_body(mut response: Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        if body.len() + chunk.len() > MAX_RESPONSE {
-            return Vec::new();
-        }
-        body.extend_from_slice(&chunk);
-    }
-    body
+async fn read_body(body: Incoming) -> Bytes {
+    let collected = Limited::new(body, MAX_RESPONSE).collect().await;
+    collected.map(|body| body.to_bytes()).unwrap_or_default()
 }
 
 /// Returns the error for a rejected request. The body of the response is not read, because it may quote
 /// exported data.
 fn rejected(status: StatusCode, headers: &HeaderMap) -> SendError {
     let retry = match status.as_u16() {
+        413 => Retry::Smaller(0),
         429 | 502 | 503 | 504 => retry_after(headers).map_or(Retry::AfterBackoff, Retry::After),
         _ => Retry::Never,
     };
@@ -221,11 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn four_statuses_are_retried() {
+    fn four_statuses_are_retried_and_one_with_less() {
         let retried: Vec<u16> = (300..600)
             .filter(|status| failure(*status, &[]).retry != Retry::Never)
             .collect();
-        assert_eq!(retried, [429, 502, 503, 504]);
+        assert_eq!(retried, [413, 429, 502, 503, 504]);
+        assert_eq!(failure(413, &[]).retry, Retry::Smaller(0));
         assert_eq!(failure(503, &[]).error_type, "503");
         assert_eq!(failure(599, &[]).error_type, "_OTHER");
     }

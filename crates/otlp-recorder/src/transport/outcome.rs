@@ -38,6 +38,8 @@ pub(crate) enum Retry {
     AfterBackoff,
     /// Retry no earlier than after the delay that the collector requests.
     After(Duration),
+    /// Retry with smaller requests, unless the request has fewer bytes than this.
+    Smaller(usize),
 }
 
 impl SendError {
@@ -63,8 +65,9 @@ impl SendError {
 /// Reason a signal cannot be sent at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransportError {
+    #[cfg(feature = "tls")]
     #[error("cannot create the HTTP client: {0}")]
-    Http(#[from] reqwest::Error),
+    Tls(#[from] rustls::Error),
     #[cfg(feature = "grpc")]
     #[error("cannot create the gRPC client: {0}")]
     Grpc(#[from] tonic::transport::Error),

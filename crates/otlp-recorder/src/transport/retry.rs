@@ -35,7 +35,7 @@ where
             Err(_) => SendError::timeout(),
         };
         let delay = match &mut error.retry {
-            Retry::Never => return Err(error),
+            Retry::Never | Retry::Smaller(_) => return Err(error),
             Retry::AfterBackoff => backoff.next_delay(),
             Retry::After(requested) => {
                 *requested = MAX_RETRY_AFTER.min(*requested);

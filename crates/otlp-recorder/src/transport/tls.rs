@@ -48,6 +48,25 @@ impl Tls {
         });
         Ok(Self { roots, client })
     }
+
+    /// Returns a configuration that does not depend on the `rustls` provider of the process.
+    pub(super) fn client_config(self) -> Result<rustls::ClientConfig, rustls::Error> {
+        use rustls::client::ClientConfig;
+        use rustls_platform_verifier::BuilderVerifierExt;
+
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let builder = match self.roots {
+            // Avoids reading the system certificates, which a minimal image may lack.
+            Roots::None => builder.with_root_certificates(rustls::RootCertStore::empty()),
+            Roots::System => builder.with_platform_verifier()?,
+            Roots::Own(pem) => builder.with_root_certificates(files::store(&pem)?),
+        };
+        match self.client {
+            Some(client) => client.authenticate(builder),
+            None => Ok(builder.with_no_client_auth()),
+        }
+    }
 }
 
 #[cfg(feature = "tls")]

@@ -165,6 +165,66 @@ mod tests {
         assert_eq!(folded("Straße@example.com"), "straße@example.com");
     }
 
+    /// Returns addresses of every kind that the grammar has, from a pseudo-random sequence.
+    fn generated() -> Vec<String> {
+        const ATOM: &[&str] = &[
+            "a", "Z", "7", "_", "-", "!", "#", "$", "%", "&", "'", "*", "+", "/", "=", "?", "^", "`", "{",
+            "}", "|", "~", ".", "ö", "木", "%40", "=40", "40", "***", "bc.de",
+        ];
+        const QUOTED: &[&str] = &[
+            "a", "@", "(", "/", "\\\"", "\\\\", "\\ ", "%40", "\u{1}", "<", "@x.",
+        ];
+        const DOMAINS: &[&str] = &[
+            "x.example",
+            "localhost",
+            "[192.0.2.1]",
+            "2x.png",
+            "a-b.c1.de",
+            "ü.рф",
+            "例.テスト",
+            "a.--",
+            "→.→→",
+        ];
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut below = |limit: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random % limit as u64) as usize
+        };
+        let mut all = Vec::new();
+        for _ in 0..40_000 {
+            let is_quoted = below(4) == 0;
+            let parts = if is_quoted { QUOTED } else { ATOM };
+            let mut local: String = (0..1 + below(8)).map(|_| parts[below(parts.len())]).collect();
+            if is_quoted {
+                local = format!("\"{local}\"");
+            }
+            let address = format!("{local}@{}", DOMAINS[below(DOMAINS.len())]);
+            if Email::parse(&address).is_ok() {
+                all.push(address);
+            }
+        }
+        assert!(all.len() > 20_000, "{}", all.len());
+        all
+    }
+
+    #[test]
+    fn telemetry_masks_every_address_that_is_accepted() {
+        for address in generated() {
+            let (local, domain) = address.rsplit_once('@').unwrap();
+            for (before, after) in [("", ""), ("Write to ", " today"), ("<", ">")] {
+                let masked = telemetry::mask(&format!("{before}{address}{after}")).into_owned();
+                let kept = masked.strip_prefix(before).and_then(|rest| {
+                    let masked = rest.strip_suffix(&format!("@{domain}{after}"))?;
+                    masked.strip_suffix("***")
+                });
+                let is_short = kept.is_some_and(|kept| kept.chars().count() <= 2 && local.starts_with(kept));
+                assert!(is_short, "{address:?}: {masked:?}");
+            }
+        }
+    }
+
     #[test]
     fn debug_output_hides_the_address() {
         let email = Email::parse("alice@example.com").unwrap();

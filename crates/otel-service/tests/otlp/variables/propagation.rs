@@ -7,7 +7,7 @@ use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::SpanKind;
 use opentelemetry::trace::TraceContextExt;
 use otel_service::instrumentation::{Instrumentation, SpanStart, inject_context_of};
-use otel_service::{Context, HttpLayer};
+use otel_service::{Context, HttpLayer, Propagation};
 use tower::{Layer, ServiceExt};
 
 use super::LONG;
@@ -89,10 +89,12 @@ fn check(name: &str, propagators: Option<&str>, headers: &[&str], expected: &Pro
     support::run(&name, Behaviour::Accepts, &variable, || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
         let (sender, receiver) = mpsc::channel();
-        let service = HttpLayer::new(|_| None).layer(tower::service_fn(|_: Request<()>| async {
-            sender.send(propagate()).unwrap();
-            Ok::<_, Problem>(Response::new(String::new()))
-        }));
+        let service = HttpLayer::new(|_| None)
+            .propagation(Propagation::ALL)
+            .layer(tower::service_fn(|_: Request<()>| async {
+                sender.send(propagate()).unwrap();
+                Ok::<_, Problem>(Response::new(String::new()))
+            }));
         let mut request = Request::new(());
         *request.headers_mut() = every_form(headers);
         support::block_on(service.oneshot(request)).unwrap();

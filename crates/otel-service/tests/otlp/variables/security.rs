@@ -274,3 +274,42 @@ fn a_single_signal_can_be_insecure() {
         assert_eq!(signals(&collector.take()), 3);
     }
 }
+
+/// Runs the set-up with `environment` and expects that the program can still install its own TLS provider.
+fn expect_own_provider(test: &str, environment: &[(&str, &str)]) {
+    let prepare = || {
+        let variables = environment.iter().map(|(name, value)| set(name, *value));
+        ((), variables.collect())
+    };
+    run_prepared(test, prepare, || {
+        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        one_of_each();
+        let _ = telemetry.shutdown(std::time::Duration::from_millis(200));
+        assert!(rustls::crypto::CryptoProvider::get_default().is_none());
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .unwrap();
+    });
+}
+
+#[test]
+fn an_http_exporter_installs_no_tls_provider() {
+    let name = "variables::security::an_http_exporter_installs_no_tls_provider";
+    expect_own_provider(name, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")]);
+}
+
+#[test]
+fn a_grpc_exporter_installs_no_tls_provider() {
+    let name = "variables::security::a_grpc_exporter_installs_no_tls_provider";
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ];
+    expect_own_provider(name, &environment);
+}
+
+#[test]
+fn disabled_telemetry_installs_no_tls_provider() {
+    let name = "variables::security::disabled_telemetry_installs_no_tls_provider";
+    expect_own_provider(name, &[("OTEL_SDK_DISABLED", "true")]);
+}

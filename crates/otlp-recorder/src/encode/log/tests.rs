@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::logs::{LogRecord as _, Logger, LoggerProvider, Severity};
-use opentelemetry::{InstrumentationScope, KeyValue, SpanId, TraceFlags, TraceId};
+use opentelemetry::{InstrumentationScope, Key, KeyValue, SpanId, TraceFlags, TraceId};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
@@ -20,6 +20,7 @@ use crate::encode::{Batch, RequestEncoder, Scopes};
 use crate::processors::QueueLogProcessor;
 use crate::queue::Queue;
 use crate::text::TextRules;
+use crate::text::tests::redact_mail;
 
 /// A record and its scope.
 type Entry = (SdkLogRecord, InstrumentationScope);
@@ -59,7 +60,10 @@ fn resource() -> Resource {
 }
 
 fn encoder(attribute_limit: usize) -> LogEncoder {
-    LogEncoder { attribute_limit }
+    LogEncoder {
+        attribute_limit,
+        rules: TextRules::default(),
+    }
 }
 
 fn decoded(attribute_limit: usize, batch: Vec<Entry>) -> ExportLogsServiceRequest {
@@ -144,6 +148,41 @@ fn attributes_beyond_the_limit_are_dropped_and_counted_and_the_last_value_of_a_k
         .collect();
     assert_eq!(shown, ["b Some(IntValue(2))", "a Some(IntValue(3))"]);
     assert_eq!(record.dropped_attributes_count, 2);
+}
+
+#[test]
+fn text_in_every_form_of_a_value_is_redacted() {
+    let mail = "alice@example.com";
+    let rules = TextRules {
+        redact: Some(redact_mail),
+        value_limit: None,
+    };
+    let text = || AnyValue::from(mail);
+    let bodies: [AnyValue; 4] = [
+        text(),
+        AnyValue::ListAny(Box::new(vec![text()])),
+        AnyValue::Map(Box::new([(Key::new(mail), text())].into())),
+        AnyValue::Bytes(Box::new(mail.as_bytes().to_vec())),
+    ];
+    for body in bodies {
+        let mut batch = entries(|logger| {
+            let mut record = logger.create_log_record();
+            record.set_body(body.clone());
+            record.set_event_name(mail);
+            record.add_attribute(mail, text());
+            logger.emit(record);
+        });
+        let mut writer = Writer::default();
+        let encoder = LogEncoder {
+            attribute_limit: 128,
+            rules,
+        };
+        encoder.write(&mut writer, &batch.remove(0).0);
+        let encoded = String::from_utf8_lossy(writer.bytes()).into_owned();
+        assert!(!encoded.contains(mail), "{encoded}");
+        // Event name, key and value of the attribute, and at least the body.
+        assert!(encoded.matches("al***@example.com").count() >= 4, "{encoded}");
+    }
 }
 
 #[test]

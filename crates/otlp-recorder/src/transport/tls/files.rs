@@ -2,11 +2,12 @@
 
 use std::fs;
 
-use rustls::RootCertStore;
+use rustls::client::{ClientConfig, WantsClientCert};
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{ConfigBuilder, RootCertStore};
 
 use crate::collector::{ClientFiles, PemFile};
 
@@ -26,15 +27,33 @@ pub(crate) struct ClientPem {
     pub(crate) key: Vec<u8>,
 }
 
+impl ClientPem {
+    /// Completes a configuration that presents the certificate.
+    pub(super) fn authenticate(
+        self,
+        builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    ) -> Result<ClientConfig, rustls::Error> {
+        let invalid = |error: pem::Error| rustls::Error::General(error.to_string());
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(invalid)?;
+        builder.with_client_auth_cert(chain.map_err(invalid)?, key)
+    }
+}
+
 pub(super) fn roots(file: &PemFile) -> Result<Vec<u8>, String> {
     let pem = read(file)?;
-    let mut store = RootCertStore::empty();
-    for certificate in certificates(file, &pem)? {
-        store
-            .add(certificate)
-            .map_err(|error| format!("{}: {error}", file.setting))?;
-    }
+    certificates(file, &pem)?;
+    store(&pem).map_err(|error| format!("{}: {error}", file.setting))?;
     Ok(pem)
+}
+
+/// Returns the certificates in `pem` as a store of trusted ones.
+pub(super) fn store(pem: &[u8]) -> Result<RootCertStore, rustls::Error> {
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem).filter_map(Result::ok) {
+        store.add(certificate)?;
+    }
+    Ok(store)
 }
 
 pub(super) fn client(files: &ClientFiles) -> Result<ClientPem, String> {

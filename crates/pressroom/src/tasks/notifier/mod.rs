@@ -4,10 +4,11 @@ mod log;
 mod smtp;
 mod webhook;
 
-use std::fmt::Debug;
+use std::{borrow::Cow, fmt::Debug};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use telemetry::Failure;
 use uuid::Uuid;
 
 pub use self::{
@@ -55,6 +56,21 @@ impl NotifyError {
             Self::Rejected { transient, .. } => *transient,
             Self::Address => false,
         }
+    }
+}
+
+impl Failure for NotifyError {
+    fn error_type(&self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::Address => "invalid_address".into(),
+            Self::TimedOut => "timeout".into(),
+            Self::Rejected { status, .. } => status.to_string().into(),
+            Self::Unreachable(_) => "unreachable".into(),
+        })
+    }
+
+    fn message(&self) -> String {
+        self.to_string()
     }
 }
 

@@ -6,10 +6,13 @@ use async_trait::async_trait;
 use lettre::{
     AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
     message::{Mailbox, header::ContentType},
-    transport::smtp::AsyncSmtpTransportBuilder,
+    transport::smtp::{AsyncSmtpTransportBuilder, SMTP_PORT, SUBMISSION_PORT, SUBMISSIONS_PORT},
 };
+use telemetry::{KeyValue, Span};
+use url::Url;
 
 use super::{Channel, Notification, NotifyError, headline, one_line};
+use crate::names::span;
 
 /// Time-out for sending a message.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -18,13 +21,23 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub struct SmtpChannel {
     transport: AsyncSmtpTransport<Tokio1Executor>,
+    address: String,
+    port: u16,
     from: Mailbox,
+}
+
+/// A mail server.
+#[derive(Debug, Clone)]
+pub struct SmtpServer {
+    builder: AsyncSmtpTransportBuilder,
+    address: String,
+    port: u16,
 }
 
 /// A mail server and the sender's address. `Debug` prints neither, because the URL may contain a password.
 #[derive(Clone)]
 pub struct SmtpConfig {
-    pub server: AsyncSmtpTransportBuilder,
+    pub server: SmtpServer,
     pub from: Mailbox,
 }
 
@@ -34,8 +47,21 @@ impl SmtpConfig {
     ///
     /// # Errors
     /// Returns a message that does not quote the URL, which may contain a password.
-    pub fn server(url: &str) -> Result<AsyncSmtpTransportBuilder, &'static str> {
-        AsyncSmtpTransport::<Tokio1Executor>::from_url(url).map_err(|_| "is not an smtp:// or smtps:// URL")
+    pub fn server(url: &str) -> Result<SmtpServer, &'static str> {
+        let invalid = "is not an smtp:// or smtps:// URL";
+        let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(url).map_err(|_| invalid)?;
+        let url = Url::parse(url).map_err(|_| invalid)?;
+        // The ports that lettre uses.
+        let default_port = match url.scheme() {
+            "smtps" => SUBMISSIONS_PORT,
+            _ if url.query_pairs().any(|(key, _)| key == "tls") => SUBMISSION_PORT,
+            _ => SMTP_PORT,
+        };
+        Ok(SmtpServer {
+            builder,
+            address: url.host_str().unwrap_or("localhost").to_owned(),
+            port: url.port().unwrap_or(default_port),
+        })
     }
 
     /// Parses the sender's address, with or without a name.
@@ -58,7 +84,9 @@ impl SmtpChannel {
     #[must_use]
     pub fn new(config: SmtpConfig) -> Self {
         Self {
-            transport: config.server.timeout(Some(TIMEOUT)).build(),
+            transport: config.server.builder.timeout(Some(TIMEOUT)).build(),
+            address: config.server.address,
+            port: config.server.port,
             from: config.from,
         }
     }
@@ -94,6 +122,17 @@ impl Channel for SmtpChannel {
 
     async fn deliver(&self, notification: &Notification<'_>) -> Result<(), NotifyError> {
         let message = self.compose(notification)?;
+        Span::client(span::SMTP_SEND)
+            .attribute(KeyValue::new("network.protocol.name", "smtp"))
+            .attribute(KeyValue::new("server.address", self.address.clone()))
+            .attribute(KeyValue::new("server.port", i64::from(self.port)))
+            .run(self.send(message))
+            .await
+    }
+}
+
+impl SmtpChannel {
+    async fn send(&self, message: Message) -> Result<(), NotifyError> {
         match tokio::time::timeout(TIMEOUT, self.transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(match error.status() {

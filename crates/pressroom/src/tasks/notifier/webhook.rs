@@ -6,18 +6,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use reqwest::{
-    Client, Url,
-    header::{CONTENT_TYPE, HeaderMap},
-    redirect::Policy,
-};
+use reqwest::{Client, Url, header::CONTENT_TYPE, redirect::Policy};
 use serde_json::json;
 use sha2::Sha256;
+use telemetry::HttpClientLayer;
 
 use super::{Channel, Notification, NotifyError, headline};
 
 /// Time-out of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Telemetry of the requests. Receivers of webhooks are third parties: they continue the trace, but get no
+/// baggage, and their URLs can contain secrets.
+const OUTGOING: HttpClientLayer = HttpClientLayer::new().hide_path();
 
 /// Channel that sends a POST request for each notification.
 #[derive(Clone)]
@@ -86,18 +87,15 @@ impl Channel for WebhookChannel {
             },
         })
         .to_string();
-        let response = self
+        let request = self
             .client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-signature", self.sign(&id, &timestamp, &body))
             .header("webhook-id", id)
             .header("webhook-timestamp", timestamp)
-            .headers(trace_headers())
-            .body(body)
-            .send()
-            .await;
-        match response {
+            .body(body);
+        match OUTGOING.send(request).await {
             Ok(response) if response.status().is_success() => Ok(()),
             Ok(response) => {
                 let status = response.status();
@@ -112,14 +110,6 @@ impl Channel for WebhookChannel {
             )),
         }
     }
-}
-
-/// Returns the header fields with the trace context, so that the receiver can continue the trace.
-fn trace_headers() -> HeaderMap {
-    telemetry::inject_context()
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)))
-        .collect()
 }
 
 #[cfg(test)]

@@ -201,6 +201,22 @@ async fn failed_revoked_and_retried_tasks_have_their_spans_and_counts() {
     retried.assert_error("NotificationError");
     let job = span_of(&installation, &retried.trace(), "job.send_notification").await;
     job.assert_below(&retried).assert_error("undelivered");
+    let call = span(&installation, "the webhook", |seen| {
+        seen.span.name == "POST" && hex(&seen.span.parent_span_id) == job.id()
+    })
+    .await;
+    let hidden = format!("http://{api}/REDACTED");
+    let described = [
+        ("http.request.method", Is::Text("POST")),
+        ("http.response.status_code", Is::Integer(404)),
+        ("server.port", Is::Integer(i64::from(api.port()))),
+        ("url.full", Is::Text(&hidden)),
+    ];
+    call.assert(WORKER, SpanKind::Client, &described);
+    let receiver = span(&installation, "the receiver of the webhook", |seen| {
+        hex(&seen.span.parent_span_id) == call.id()
+    });
+    assert_eq!(receiver.await.span.kind(), SpanKind::Server);
     // The next attempt is another span in the same trace.
     let again = span(&installation, "the second attempt", |seen| {
         seen.span.name == "job.send_notification"

@@ -186,13 +186,18 @@ async fn an_article_its_statements_and_its_task_are_one_trace() {
         api,
         &trace,
         "POST /api/articles/",
-        &[("Authorization", &token)],
+        &[
+            ("Authorization", &token),
+            ("baggage", "mail=carla%40mail.example"),
+        ],
         Some(&article),
     )
     .await;
     let slug = response.json()["slug"].as_str().unwrap().to_owned();
     let message: serde_json::Value = serde_json::from_str(&installation.waiting_message().await).unwrap();
     let id = message["headers"]["id"].as_str().unwrap();
+    // Baggage of callers is not accepted.
+    assert!(message["headers"]["baggage"].is_null(), "{message}");
     let _worker = installation.worker();
     installation.mails(1).await;
 
@@ -248,6 +253,19 @@ async fn an_article_its_statements_and_its_task_are_one_trace() {
     )
     .assert_below(&run)
     .assert_unset();
+    span_of(&installation, &trace, "smtp.send")
+        .await
+        .assert(
+            WORKER,
+            SpanKind::Client,
+            &[
+                ("network.protocol.name", Is::Text("smtp")),
+                ("server.address", Is::Text("127.0.0.1")),
+                ("server.port", Is::AnyInteger),
+            ],
+        )
+        .assert_below(&job)
+        .assert_unset();
 
     let spans: Vec<Seen> = installation
         .otlp

@@ -1,0 +1,273 @@
+//! The builder of [`Telemetry`], for programs that add their own parts to the set-up.
+
+use std::fmt;
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry_sdk::logs::{LogProcessor, LoggerProviderBuilder};
+use opentelemetry_sdk::metrics::reader::MetricReader;
+use opentelemetry_sdk::metrics::{Instrument, Stream};
+use opentelemetry_sdk::trace::{IdGenerator, ShouldSample, SpanProcessor, TracerProviderBuilder};
+use otlp_recorder::CustomExporter;
+use tracing::Subscriber;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Layered, SubscriberExt};
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::init::{self, InitError, SetUp, Settings, Telemetry};
+use crate::providers::{Configure, Extensions};
+use crate::service::Service;
+
+/// Settings of [`Telemetry`] beyond those of the [`Service`] and of the environment.
+///
+/// ```no_run
+/// use otel_service::{KeyValue, Service, Telemetry};
+/// use tracing_subscriber::Layer as _;
+/// use tracing_subscriber::filter::LevelFilter;
+/// # use otel_service::tracing;
+/// # struct Audit;
+/// # impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Audit {}
+///
+/// let telemetry = Telemetry::builder(Service::new("my-service", env!("CARGO_PKG_VERSION")))
+///     .resource([KeyValue::new("deployment.environment.name", "staging")])
+///     .layer(Audit.with_filter(LevelFilter::WARN))
+///     .init()?;
+/// # Ok::<(), otel_service::InitError>(())
+/// ```
+#[must_use = "a builder does nothing until `init` or `build` is called"]
+pub struct TelemetryBuilder<S = Registry> {
+    pub(crate) settings: Settings,
+    /// Subscriber that [`TelemetryBuilder::init`] completes and installs.
+    subscriber: S,
+}
+
+impl<S> fmt::Debug for TelemetryBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TelemetryBuilder")
+            .field("service", &self.settings.service)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators, and installs the
+/// `tracing` subscriber. Works inside and outside of an async runtime. An invalid value causes a warning and
+/// is replaced by the default. [`Telemetry::builder`] has more settings.
+///
+/// # Errors
+///
+/// Fails when called twice, and when the program has installed a subscriber.
+pub fn init(service: Service) -> Result<Telemetry, InitError> {
+    Telemetry::builder(service).init()
+}
+
+impl Telemetry {
+    /// Returns a builder, for programs that add their own layers, processors, views and other parts.
+    pub fn builder(service: Service) -> TelemetryBuilder {
+        TelemetryBuilder::new(service)
+    }
+}
+
+impl TelemetryBuilder {
+    pub(crate) fn new(service: Service) -> Self {
+        Self {
+            settings: Settings {
+                service,
+                resource: Vec::new(),
+                span_levels: String::new(),
+                sqlx_system: "other_sql",
+                extensions: Extensions::default(),
+                propagators: Vec::new(),
+                exporter: None,
+                is_isolated: false,
+            },
+            subscriber: tracing_subscriber::registry(),
+        }
+    }
+}
+
+impl<S> TelemetryBuilder<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+{
+    /// Adds attributes to the resource. `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` override them.
+    pub fn resource(mut self, attributes: impl IntoIterator<Item = KeyValue>) -> Self {
+        self.settings.resource.extend(attributes);
+        self
+    }
+
+    /// Adds a layer to the subscriber that [`TelemetryBuilder::init`] installs.
+    ///
+    /// `RUST_LOG` does not apply to the layer; without a filter of its own it receives all spans and events,
+    /// including those of transports at the level TRACE.
+    pub fn layer<L: Layer<S>>(self, layer: L) -> TelemetryBuilder<Layered<L, S>> {
+        TelemetryBuilder {
+            settings: self.settings,
+            subscriber: self.subscriber.with(layer),
+        }
+    }
+
+    /// Sets levels of the `tracing` spans that are recorded, by target, such as `info,my_crate=trace,h2=debug`.
+    ///
+    /// By default, spans are recorded down to the level DEBUG, except for spans of transports and runtimes
+    /// (h2, hyper, tonic, tower, tokio and others).
+    pub fn span_levels(mut self, directives: impl Into<String>) -> Self {
+        self.settings.span_levels = directives.into();
+        self
+    }
+
+    /// Sets the `db.system.name` of statements of sqlx, such as `postgresql` or `sqlite`; `other_sql` by default.
+    ///
+    /// Statements have spans if sqlx logs them, whatever `RUST_LOG` says, unless
+    /// [`TelemetryBuilder::span_levels`] has `sqlx=off`. sqlx does not tell whether a statement failed.
+    pub fn sqlx_system(mut self, system: &'static str) -> Self {
+        self.settings.sqlx_system = system;
+        self
+    }
+
+    /// Adds a processor of spans, which is called before the export.
+    ///
+    /// Spans of this crate and of `tracing` are then spans of the SDK, which cost about twice as much.
+    pub fn span_processor(self, processor: impl SpanProcessor + 'static) -> Self {
+        self.with_traces(|builder| builder.with_span_processor(processor))
+    }
+
+    /// Sets the generator of trace and span ids.
+    ///
+    /// As with [`TelemetryBuilder::span_processor`], all spans are then spans of the SDK.
+    pub fn id_generator(self, generator: impl IdGenerator + 'static) -> Self {
+        self.with_traces(|builder| builder.with_id_generator(generator))
+    }
+
+    /// Sets the sampler; `OTEL_TRACES_SAMPLER` is then not used.
+    ///
+    /// As with [`TelemetryBuilder::span_processor`], all spans are then spans of the SDK.
+    pub fn sampler(mut self, sampler: impl ShouldSample + 'static) -> Self {
+        self.settings.extensions.sampler = Some(Box::new(sampler));
+        self
+    }
+
+    fn with_traces(
+        mut self,
+        configure: impl FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + 'static,
+    ) -> Self {
+        self.settings.extensions.traces.push(Box::new(configure));
+        self
+    }
+
+    /// Adds a processor of log records, which is called before the export and can change the records.
+    pub fn log_processor(mut self, processor: impl LogProcessor + 'static) -> Self {
+        let configure: Configure<LoggerProviderBuilder> =
+            Box::new(|builder| builder.with_log_processor(processor));
+        self.settings.extensions.logs.push(configure);
+        self
+    }
+
+    /// Adds a view of metrics.
+    pub fn view(mut self, view: impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static) -> Self {
+        self.settings
+            .extensions
+            .views
+            .push(Box::new(|builder| builder.with_view(view)));
+        self
+    }
+
+    /// Adds a reader of metrics, which collects them independently of the export.
+    pub fn metric_reader(mut self, reader: impl MetricReader) -> Self {
+        self.settings
+            .extensions
+            .readers
+            .push(Box::new(|builder| builder.with_reader(reader)));
+        self
+    }
+
+    /// Adds a propagator to those that `OTEL_PROPAGATORS` selects.
+    pub fn propagator(mut self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
+        self.settings.propagators.push(Box::new(propagator));
+        self
+    }
+
+    /// Exports all signals to `exporter`, whatever exporters the environment selects.
+    pub fn exporter(mut self, exporter: CustomExporter) -> Self {
+        self.settings.exporter = Some(exporter);
+        self
+    }
+
+    /// Makes an instance that leaves everything that a process has once (global providers, propagators, panic hook,
+    /// `log`) to another one, so that a process can have several.
+    ///
+    /// It records the spans and events of `tracing` through the layer of [`TelemetryBuilder::build`], and what is
+    /// recorded with the providers of [`Telemetry`]. The instruments of this crate use the global instance.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use otel_service::testing::InMemory;
+    /// use otel_service::{Service, Telemetry, tracing};
+    /// use tracing_subscriber::layer::SubscriberExt as _;
+    /// use tracing_subscriber::util::SubscriberInitExt as _;
+    ///
+    /// let memory = InMemory::default();
+    /// let builder = Telemetry::builder(Service::new("test", "0")).exporter(memory.exporter());
+    /// let (telemetry, layer) = builder.isolated().build()?;
+    /// let subscriber = tracing_subscriber::registry().with(layer).set_default();
+    /// tracing::info_span!("order").in_scope(|| tracing::info!("placed"));
+    /// drop(subscriber);
+    /// telemetry.flush(Duration::from_secs(5))?;
+    /// assert_eq!(memory.spans()[0].name, "order");
+    /// assert_eq!(memory.log_records().len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn isolated(mut self) -> Self {
+        self.settings.is_isolated = true;
+        self
+    }
+
+    /// Sets up the telemetry and installs the `tracing` subscriber; see [`init`](crate::init()).
+    ///
+    /// # Errors
+    ///
+    /// Fails when telemetry is already set up, and when the program has installed a subscriber.
+    pub fn init(self) -> Result<Telemetry, InitError> {
+        let SetUp {
+            telemetry,
+            layer,
+            warnings,
+        } = init::set_up(self.settings)?;
+        if let Err(error) = self.subscriber.with(layer).try_init() {
+            // Nothing has been recorded yet, so nothing can be lost.
+            telemetry.shutdown(Duration::ZERO).ok();
+            return Err(error.into());
+        }
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(telemetry)
+    }
+
+    /// Sets up the telemetry without a subscriber, and returns the layer for the subscriber of the program.
+    ///
+    /// Spans and events of `tracing` are recorded while that subscriber is in use. The layers that
+    /// [`TelemetryBuilder::layer`] added are ignored.
+    ///
+    /// ```no_run
+    /// use otel_service::{Service, Telemetry};
+    /// use tracing_subscriber::layer::SubscriberExt as _;
+    /// use tracing_subscriber::util::SubscriberInitExt as _;
+    ///
+    /// let (telemetry, layer) = Telemetry::builder(Service::new("my-service", "1.0.0")).build()?;
+    /// tracing_subscriber::registry().with(layer).init();
+    /// # drop(telemetry);
+    /// # Ok::<(), otel_service::InitError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Fails when telemetry is already set up.
+    pub fn build<T>(self) -> Result<(Telemetry, impl Layer<T> + Send + Sync), InitError>
+    where
+        T: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+    {
+        let mut set_up = init::set_up(self.settings)?;
+        set_up.layer.inner_mut().warnings = set_up.warnings;
+        Ok((set_up.telemetry, set_up.layer))
+    }
+}

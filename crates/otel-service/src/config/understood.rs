@@ -1,0 +1,120 @@
+//! The variables that this crate understands. Another `OTEL_*` variable that is set has no effect, which a warning
+//! says.
+
+use std::ffi::{OsStr, OsString};
+
+/// Names without `OTEL_`, except for those of [`OTLP`].
+const NAMES: [&str; 31] = [
+    "ATTRIBUTE_COUNT_LIMIT",
+    "ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "BLRP_EXPORT_TIMEOUT",
+    "BLRP_MAX_EXPORT_BATCH_SIZE",
+    "BLRP_MAX_QUEUE_SIZE",
+    "BLRP_SCHEDULE_DELAY",
+    "BSP_EXPORT_TIMEOUT",
+    "BSP_MAX_EXPORT_BATCH_SIZE",
+    "BSP_MAX_QUEUE_SIZE",
+    "BSP_SCHEDULE_DELAY",
+    "EVENT_ATTRIBUTE_COUNT_LIMIT",
+    "EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+    "EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+    "LINK_ATTRIBUTE_COUNT_LIMIT",
+    "LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
+    "LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "LOGS_EXPORTER",
+    "METRICS_EXEMPLAR_FILTER",
+    "METRICS_EXPORTER",
+    "METRIC_EXPORT_INTERVAL",
+    "METRIC_EXPORT_TIMEOUT",
+    "PROPAGATORS",
+    "RESOURCE_ATTRIBUTES",
+    "SDK_DISABLED",
+    "SERVICE_NAME",
+    "SPAN_ATTRIBUTE_COUNT_LIMIT",
+    "SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "SPAN_EVENT_COUNT_LIMIT",
+    "SPAN_LINK_COUNT_LIMIT",
+    "TRACES_EXPORTER",
+    "TRACES_SAMPLER",
+];
+
+/// Names after `OTEL_EXPORTER_OTLP_` and after the name of a signal.
+const OTLP: [&str; 9] = [
+    "CERTIFICATE",
+    "CLIENT_CERTIFICATE",
+    "CLIENT_KEY",
+    "COMPRESSION",
+    "ENDPOINT",
+    "HEADERS",
+    "INSECURE",
+    "PROTOCOL",
+    "TIMEOUT",
+];
+
+/// Whether the variable `OTEL_{name}` has an effect.
+fn is_understood(name: &str) -> bool {
+    // Only some samplers read it.
+    if NAMES.contains(&name) || name == "TRACES_SAMPLER_ARG" {
+        return true;
+    }
+    let Some(name) = name.strip_prefix("EXPORTER_OTLP_") else {
+        return false;
+    };
+    let signals = ["TRACES_", "METRICS_", "LOGS_"];
+    let own = signals.iter().find_map(|signal| name.strip_prefix(signal));
+    OTLP.contains(&own.unwrap_or(name))
+}
+
+/// Returns a warning for each variable in `environment` that has no effect.
+pub(super) fn warnings(environment: impl Iterator<Item = (OsString, OsString)>) -> Vec<String> {
+    let warning = |(name, value): (OsString, OsString)| {
+        let name = name.to_str()?;
+        let rest = name.strip_prefix("OTEL_")?;
+        match value.to_str() {
+            _ if !is_understood(rest) && !is_blank(&value) => {
+                Some(format!("{name} is not supported and has no effect"))
+            }
+            None => Some(format!("{name} is ignored: its value is not valid UTF-8")),
+            Some(_) => None,
+        }
+    };
+    environment.filter_map(warning).collect()
+}
+
+fn is_blank(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|text| text.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_without_an_effect_causes_a_warning() {
+        let environment = |set: &[(&str, &str)]| {
+            let pairs = set.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+            warnings(pairs)
+        };
+        for name in [
+            "OTEL_CONFIG_FILE",
+            "OTEL_ENTITIES",
+            "OTEL_EXPORTER_OTLP_SPAN_INSECURE",
+            "OTEL_LOG_LEVEL",
+        ] {
+            let [warning] = &environment(&[(name, "s3cret")])[..] else {
+                panic!("not one warning for {name}");
+            };
+            assert!(
+                warning.starts_with(name) && !warning.contains("s3cret"),
+                "{warning}"
+            );
+            assert_eq!(environment(&[(name, " ")]), Vec::<String>::new());
+        }
+        let understood = [
+            ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "a=b"),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
+            ("OTHER", "x"),
+        ];
+        assert_eq!(environment(&understood), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,120 @@
+//! The check that most text passes: whether it contains any byte or pair of bytes that addresses and tokens
+//! must have. The comparisons of a block have no branches, so the compiler uses vector instructions. Most text is
+//! repeated (keys, names, hosts, user agents), so each thread remembers some of what it has checked.
+
+use std::cell::RefCell;
+
+/// Length of the shortest address, `a@b.cc`.
+const SHORTEST: usize = 6;
+
+const BLOCK: usize = 16;
+
+/// A block and the bytes after it that belong to its last sequence.
+const WINDOW: usize = BLOCK + 2;
+
+/// Maximum length of a text that is remembered.
+const MAX_REMEMBERED: usize = 120;
+
+/// Number of texts that a thread remembers.
+const REMEMBERED: usize = 64;
+
+/// A text without an address or a token.
+#[derive(Clone, Copy)]
+struct Clean {
+    length: usize,
+    text: [u8; MAX_REMEMBERED],
+}
+
+thread_local! {
+    static CLEAN: RefCell<[Clean; REMEMBERED]> = const {
+        RefCell::new([Clean { length: 0, text: [0; MAX_REMEMBERED] }; REMEMBERED])
+    };
+}
+
+/// Whether `text` may contain an address or a token. Nearly all other text returns false.
+pub(super) fn may_need_masking(text: &[u8]) -> bool {
+    if text.len() < SHORTEST {
+        return false;
+    }
+    if text.len() > MAX_REMEMBERED {
+        return has_candidate(text);
+    }
+    let slot = (text.len() ^ usize::from(text[text.len() / 2]) ^ usize::from(text[text.len() - 1]) << 2)
+        % REMEMBERED;
+    // The thread-local is not accessible while the thread exits.
+    CLEAN
+        .try_with(|clean| {
+            let clean = &mut clean.borrow_mut()[slot];
+            if clean.text.get(..clean.length) == Some(text) {
+                return false;
+            }
+            if has_candidate(text) {
+                return true;
+            }
+            clean.length = text.len();
+            clean.text[..text.len()].copy_from_slice(text);
+            false
+        })
+        .unwrap_or_else(|_| has_candidate(text))
+}
+
+fn has_candidate(text: &[u8]) -> bool {
+    let mut windows = text;
+    while let Some(window) = windows.first_chunk() {
+        if is_candidate(window) {
+            return true;
+        }
+        windows = &windows[BLOCK..];
+    }
+    // The last window overlaps the one before it, or is padded.
+    match text.last_chunk() {
+        Some(last) => is_candidate(last) || text[text.len() - 2..].iter().any(|byte| is_single(*byte)),
+        None => {
+            let mut padded = [0; WINDOW];
+            padded[..text.len()].copy_from_slice(text);
+            is_candidate(&padded) || padded[BLOCK..].iter().any(|byte| is_single(*byte))
+        }
+    }
+}
+
+/// Whether any sequence of a window is a candidate.
+#[inline]
+fn is_candidate(bytes: &[u8; WINDOW]) -> bool {
+    let mut found = 0;
+    for index in 0..BLOCK {
+        let [first, second, third] = [bytes[index], bytes[index + 1], bytes[index + 2]];
+        found |= u8::from(is_single(first) | is_pair(first, second) | is_scheme(first, second, third));
+    }
+    found != 0
+}
+
+/// Bytes of the forms of an at sign, and of tokens: the `J` of `eyJ` and the `_` of many key prefixes.
+#[inline]
+fn is_single(byte: u8) -> bool {
+    (byte == b'@')
+        | (byte == b'%')
+        | (byte == b'=')
+        | (byte == b'\\')
+        | (byte == b'&')
+        | (byte == 0xef)
+        | (byte == b'J')
+        | (byte == b'_')
+}
+
+/// Pairs of bytes in other prefixes of keys: `AKIA`, `AIza`, `xoxb-`, `sk-`, `glpat-`, `ya29.`. The last byte of a text
+/// is not the first of a pair.
+#[inline]
+fn is_pair(first: u8, second: u8) -> bool {
+    ((first == b'I') & (second == b'A'))
+        | ((first == b'I') & (second == b'z'))
+        | ((first == b'x') & (second == b'o'))
+        | ((first == b'k') & (second == b'-'))
+        | ((first == b'l') & (second == b'p'))
+        | ((first == b'9') & (second == b'.'))
+}
+
+/// The end of `Bearer`, in any case.
+#[inline]
+fn is_scheme(first: u8, second: u8, third: u8) -> bool {
+    (first | 0x20 == b'r') & (second | 0x20 == b'e') & (third | 0x20 == b'r')
+}

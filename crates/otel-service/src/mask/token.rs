@@ -1,0 +1,167 @@
+//! Tokens by their form: JSON web tokens, credentials after `Bearer`, and keys with a documented prefix.
+
+/// Replacement of a secret, as in the semantic conventions.
+const REDACTED: &str = "REDACTED";
+
+/// Minimum number of characters after `eyJ`, the start of a JSON object in base64.
+const MIN_WEB_TOKEN: usize = 8;
+
+/// Prefixes of keys, each with the minimum number of characters that follow.
+const PREFIXES: [(&str, usize); 27] = [
+    ("sk_", 6),
+    ("rk_", 6),
+    ("whsec_", 6),
+    ("ghp_", 16),
+    ("gho_", 16),
+    ("ghu_", 16),
+    ("ghs_", 16),
+    ("ghr_", 16),
+    ("github_pat_", 16),
+    ("glpat-", 16),
+    ("npm_", 24),
+    ("hf_", 24),
+    ("dop_v1_", 24),
+    ("shpat_", 24),
+    ("xoxa-", 10),
+    ("xoxb-", 10),
+    ("xoxe-", 10),
+    ("xoxo-", 10),
+    ("xoxp-", 10),
+    ("xoxr-", 10),
+    ("xoxs-", 10),
+    ("sk-", 20),
+    ("AKIA", 16),
+    ("ASIA", 16),
+    ("AIza", 30),
+    ("ya29.", 20),
+    ("eyJ", MIN_WEB_TOKEN),
+];
+
+/// Words that follow `Bearer` in prose and challenges.
+const NO_CREDENTIALS: [&str; 12] = [
+    "auth",
+    "authentication",
+    "authorization",
+    "credential",
+    "credentials",
+    "error",
+    "header",
+    "is",
+    "realm",
+    "scheme",
+    "token",
+    "tokens",
+];
+
+/// Masks the tokens in `text`; returns `None` if there are none.
+pub(super) fn mask(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let mut out: Option<String> = None;
+    let mut copied = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let secret = match bytes[at] {
+            b'b' | b'B' if starts_token(bytes, at) => credentials(bytes, at),
+            first if PREFIX_STARTS.contains(&first) && starts_token(bytes, at) => key(bytes, at),
+            _ => None,
+        };
+        match secret {
+            Some((start, end)) => {
+                let out = out.get_or_insert_with(|| String::with_capacity(text.len()));
+                out.push_str(&text[copied..start]);
+                out.push_str(REDACTED);
+                copied = end;
+                at = end;
+            }
+            None => at += 1,
+        }
+    }
+    let mut out = out?;
+    out.push_str(&text[copied..]);
+    Some(out)
+}
+
+/// First bytes of [`PREFIXES`].
+const PREFIX_STARTS: &[u8] = b"srwghndxAye";
+
+/// Returns the range of the secret in the key or web token at `at`.
+fn key(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let text = &bytes[at..];
+    let (prefix, min) = PREFIXES
+        .iter()
+        .find(|(prefix, _)| text.starts_with(prefix.as_bytes()))?;
+    let start = at + prefix.len();
+    let is_web_token = *prefix == "eyJ";
+    let end = end_of(bytes, start, |byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || is_web_token && byte == b'.'
+    });
+    let enough = end - start >= *min;
+    // A prefix is kept, to say what was found, but that of a web token says nothing.
+    enough.then_some((if is_web_token { at } else { start }, end))
+}
+
+/// Returns the range of the credentials after `Bearer` at `at`.
+fn credentials(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    const SCHEME: &[u8] = b"bearer";
+    let scheme = bytes.get(at..at + SCHEME.len())?;
+    if !scheme.eq_ignore_ascii_case(SCHEME) {
+        return None;
+    }
+    let separators: &[&[u8]] = &[b" ", b"\t", b"%20", b"%2520", b"+", b":", b"=", b"\\t"];
+    let mut start = at + SCHEME.len();
+    while let Some(separator) = separators.iter().find(|one| bytes[start..].starts_with(one)) {
+        start += separator.len();
+    }
+    if start == at + SCHEME.len() {
+        return None;
+    }
+    let end = end_of(bytes, start, |byte| {
+        byte.is_ascii_alphanumeric() || b"-._~+/=*".contains(&byte)
+    });
+    let word = bytes[start..end].trim_ascii_end();
+    let word = word
+        .strip_suffix(b".")
+        .or(word.strip_suffix(b"="))
+        .unwrap_or(word);
+    let is_prose = word.is_empty() || NO_CREDENTIALS.iter().any(|prose| prose.as_bytes() == word);
+    // The local part of a masked address.
+    let is_masked = (0..=2).any(|kept| word.get(kept..).is_some_and(|rest| rest.starts_with(b"***")));
+    (!is_prose && !is_masked).then_some((start, end))
+}
+
+/// Returns the end of the bytes that satisfy `is_part`; a percent-encoded byte is judged by its value.
+fn end_of(bytes: &[u8], start: usize, is_part: impl Fn(u8) -> bool) -> usize {
+    let mut at = start;
+    while let Some(&byte) = bytes.get(at) {
+        if is_part(byte) {
+            at += 1;
+        } else if byte == b'%' && encoded(bytes, at).is_some_and(&is_part) {
+            at += 3;
+        } else {
+            break;
+        }
+    }
+    at
+}
+
+/// Returns the value of the percent-encoded byte at `at`.
+fn encoded(bytes: &[u8], at: usize) -> Option<u8> {
+    let digits = bytes.get(at + 1..at + 3)?;
+    if bytes[at] != b'%' || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// Whether a token can start at `at`: not within a word, but directly after a percent-encoded byte or an escaped
+/// line feed or tab.
+fn starts_token(bytes: &[u8], at: usize) -> bool {
+    let Some(before) = at.checked_sub(1) else {
+        return true;
+    };
+    if !bytes[before].is_ascii_alphanumeric() {
+        return true;
+    }
+    let is_escape = before > 0 && bytes[before - 1] == b'\\' && matches!(bytes[before], b'n' | b't' | b'r');
+    is_escape || before > 1 && encoded(bytes, before - 2).is_some()
+}

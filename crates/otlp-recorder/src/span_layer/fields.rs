@@ -1,0 +1,357 @@
+//! The fields of spans: encoding at their start, setting them later, and decoding them for log records.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt::{Debug, Write as _};
+
+use opentelemetry::logs::AnyValue;
+use opentelemetry::trace::{SpanKind, SpanRef, Status};
+use opentelemetry::{Key, KeyValue, Value};
+use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::trace::v1;
+use prost::Message as _;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata};
+
+use crate::encode::Attributes;
+
+/// Maximum memory in bytes that a thread keeps for formatting.
+const MAX_KEPT_TEXT: usize = 4 * 1024;
+
+const NAME: &str = "otel.name";
+const KIND: &str = "otel.kind";
+const STATUS_CODE: &str = "otel.status_code";
+const STATUS_MESSAGE: &str = "otel.status_message";
+/// Older spelling of [`STATUS_MESSAGE`].
+const STATUS_DESCRIPTION: &str = "otel.status_description";
+
+thread_local! {
+    static TEXT: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// A set of fields of one callsite, by index.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FieldSet(u64);
+
+impl FieldSet {
+    /// Returns the fields that set properties of the span instead of attributes. They are found once per callsite,
+    /// because comparing names costs more than encoding values.
+    pub(super) fn special(metadata: &Metadata<'_>) -> Self {
+        let special = metadata.fields().iter().filter(|field| is_special(field.name()));
+        Self(special.fold(0, |set, field| set | Self::bit(&field)))
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn contains(self, field: &Field) -> bool {
+        self.0 & Self::bit(field) != 0
+    }
+
+    /// Returns no bit for the fields beyond the 64th, which are attributes.
+    fn bit(field: &Field) -> u64 {
+        u32::try_from(field.index())
+            .ok()
+            .and_then(|index| 1_u64.checked_shl(index))
+            .unwrap_or(0)
+    }
+}
+
+/// Whether a field sets a property of the span instead of an attribute.
+fn is_special(name: &str) -> bool {
+    matches!(
+        name,
+        NAME | KIND | STATUS_CODE | STATUS_MESSAGE | STATUS_DESCRIPTION
+    )
+}
+
+/// Formats `value` into memory that the thread reuses.
+fn with_text(value: &dyn Debug, then: impl FnOnce(&str)) {
+    let mut text = TEXT.try_with(Cell::take).unwrap_or_default();
+    text.clear();
+    // Only a failing `Debug` implementation returns an error; its text so far is kept.
+    let _ = write!(text, "{value:?}");
+    then(&text);
+    text.shrink_to(MAX_KEPT_TEXT);
+    let _ = TEXT.try_with(|kept| kept.set(text));
+}
+
+/// Returns the message of `error` and of its sources.
+fn with_sources(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Encodes fields as attributes.
+pub(super) struct FieldWriter<'a> {
+    into: &'a mut Attributes,
+    special: FieldSet,
+}
+
+impl<'a> FieldWriter<'a> {
+    /// Returns a visitor that skips the fields `special`.
+    pub(super) fn new(into: &'a mut Attributes, special: FieldSet) -> Self {
+        Self { into, special }
+    }
+
+    fn set(&mut self, field: &Field, value: impl Into<Value>) {
+        self.into
+            .set(&KeyValue::new(Key::from_static_str(field.name()), value));
+    }
+
+    fn integer(&mut self, field: &Field, value: impl TryInto<i64> + ToString + Copy) {
+        match value.try_into() {
+            Ok(small) => self.into.number(field.name(), small),
+            Err(_) => self.into.text(field.name(), &value.to_string()),
+        }
+    }
+}
+
+impl Visit for FieldWriter<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if !self.special.contains(field) {
+            with_text(value, |text| self.into.text(field.name(), text));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if !self.special.contains(field) {
+            self.into.text(field.name(), value);
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.into.text(field.name(), &with_sources(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.set(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.set(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.into.number(field.name(), value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.integer(field, value);
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.integer(field, value);
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.integer(field, value);
+    }
+}
+
+/// The status that fields set.
+#[derive(Debug, Default)]
+pub(super) struct StatusFields {
+    code: Option<String>,
+    message: Option<String>,
+}
+
+impl StatusFields {
+    fn set(&mut self, name: &str, text: &str) {
+        match name {
+            STATUS_CODE => self.code = Some(text.to_ascii_lowercase()),
+            STATUS_MESSAGE | STATUS_DESCRIPTION => self.message = Some(text.to_owned()),
+            _ => {}
+        }
+    }
+
+    /// Returns the status, or `None` if no field sets one. A message without a code means an error.
+    pub(super) fn status(self) -> Option<Status> {
+        match (self.code.as_deref(), self.message) {
+            (Some("ok"), _) => Some(Status::Ok),
+            (Some("error"), message) => Some(Status::error(message.unwrap_or_default())),
+            (None, Some(message)) => Some(Status::error(message)),
+            _ => None,
+        }
+    }
+}
+
+/// The properties that fields set at the start of a span.
+#[derive(Debug)]
+pub(super) struct SpecialFields {
+    special: FieldSet,
+    pub(super) name: Option<String>,
+    pub(super) kind: SpanKind,
+    pub(super) status: StatusFields,
+}
+
+impl SpecialFields {
+    /// Returns a visitor for the fields `special`.
+    pub(super) fn new(special: FieldSet) -> Self {
+        Self {
+            special,
+            name: None,
+            kind: SpanKind::Internal,
+            status: StatusFields::default(),
+        }
+    }
+}
+
+impl Visit for SpecialFields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if self.special.contains(field) {
+            with_text(value, |text| self.record_str(field, text));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if !self.special.contains(field) {
+            return;
+        }
+        match field.name() {
+            NAME => self.name = Some(value.to_owned()),
+            KIND => {
+                self.kind = match value {
+                    kind if kind.eq_ignore_ascii_case("server") => SpanKind::Server,
+                    kind if kind.eq_ignore_ascii_case("client") => SpanKind::Client,
+                    kind if kind.eq_ignore_ascii_case("producer") => SpanKind::Producer,
+                    kind if kind.eq_ignore_ascii_case("consumer") => SpanKind::Consumer,
+                    _ => SpanKind::Internal,
+                }
+            }
+            name => self.status.set(name, value),
+        }
+    }
+}
+
+/// Fields that are set after the start of their span.
+#[derive(Debug, Default)]
+pub(super) struct RecordedFields {
+    pub(super) attributes: Vec<KeyValue>,
+    name: Option<String>,
+    status: StatusFields,
+}
+
+impl RecordedFields {
+    fn set(&mut self, field: &Field, value: impl Into<Value>) {
+        let key = Key::from_static_str(field.name());
+        self.attributes.push(KeyValue::new(key, value));
+    }
+
+    fn integer(&mut self, field: &Field, value: impl TryInto<i64> + ToString + Copy) {
+        match value.try_into() {
+            Ok(small) => self.set(field, small),
+            Err(_) => self.set(field, value.to_string()),
+        }
+    }
+
+    /// Sets the fields on `span`.
+    pub(super) fn apply(self, span: &SpanRef<'_>) {
+        if let Some(name) = self.name {
+            span.update_name(name);
+        }
+        span.set_attributes(self.attributes);
+        if let Some(status) = self.status.status() {
+            span.set_status(status);
+        }
+    }
+}
+
+impl Visit for RecordedFields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        with_text(value, |text| self.record_str(field, text));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            NAME => self.name = Some(value.to_owned()),
+            name if is_special(name) => self.status.set(name, value),
+            _ => self.set(field, value.to_owned()),
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.set(field, with_sources(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.set(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.set(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.set(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.integer(field, value);
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.integer(field, value);
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.integer(field, value);
+    }
+}
+
+/// Returns the text of the field `error` of an event, which `#[instrument(err)]` sets; empty without one.
+pub(super) fn error_text(event: &Event<'_>) -> String {
+    struct ErrorField(String);
+
+    impl Visit for ErrorField {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            if field.name() == "error" {
+                self.0 = format!("{value:?}");
+            }
+        }
+
+        fn record_str(&mut self, field: &Field, value: &str) {
+            self.record_debug(field, &format_args!("{value}"));
+        }
+
+        fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+            self.record_debug(field, &format_args!("{}", with_sources(value)));
+        }
+    }
+
+    let mut error = ErrorField(String::new());
+    event.record(&mut error);
+    error.0
+}
+
+/// Decodes the fields of a span; the last value of a field replaces earlier ones.
+pub(super) fn decode(encoded: &[u8], metadata: &Metadata<'_>) -> Vec<(&'static str, AnyValue)> {
+    let span = v1::Span::decode(encoded).unwrap_or_default();
+    let mut fields: Vec<(&'static str, AnyValue)> = Vec::with_capacity(span.attributes.len());
+    for attribute in span.attributes {
+        let field = metadata.fields().field(&attribute.key);
+        let value = attribute.value.and_then(|value| value.value);
+        let (Some(field), Some(value)) = (field, value) else {
+            continue;
+        };
+        let value = match value {
+            any_value::Value::StringValue(text) => AnyValue::from(text),
+            any_value::Value::BoolValue(truth) => AnyValue::from(truth),
+            any_value::Value::IntValue(number) => AnyValue::from(number),
+            any_value::Value::DoubleValue(number) => AnyValue::from(number),
+            // Fields have no other types.
+            _ => continue,
+        };
+        match fields.iter_mut().find(|(name, _)| *name == field.name()) {
+            Some((_, earlier)) => *earlier = value,
+            None => fields.push((field.name(), value)),
+        }
+    }
+    fields
+}

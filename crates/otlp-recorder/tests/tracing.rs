@@ -1,0 +1,314 @@
+//! Spans of `tracing` beside spans of the OpenTelemetry API: parents, attributes, status.
+#![cfg(test)]
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use opentelemetry::trace::{SpanKind, TraceContextExt};
+use opentelemetry::{Context, InstrumentationScope};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::{Span, span, status::StatusCode};
+use otlp_recorder::{CONTEXT_TARGET, CustomExporter, Pipeline, Request, SpanLayer, SpanStart, Tracer};
+use prost::Message as _;
+use tracing::field::Empty;
+use tracing::{Instrument as _, error, error_span, info_span, instrument};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// A received span and the name of its scope.
+#[derive(Debug)]
+struct Received {
+    scope: String,
+    span: Span,
+}
+
+impl Received {
+    fn attribute(&self, key: &str) -> Option<&Value> {
+        let attribute = self.span.attributes.iter().find(|attribute| attribute.key == key);
+        attribute?.value.as_ref()?.value.as_ref()
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        match self.attribute(key)? {
+            Value::StringValue(text) => Some(text),
+            other => panic!("{key} is {other:?}"),
+        }
+    }
+
+    fn status(&self) -> (StatusCode, &str) {
+        let status = self.span.status.as_ref();
+        status.map_or((StatusCode::Unset, ""), |status| (status.code(), &status.message))
+    }
+}
+
+/// The spans that a program exported.
+#[derive(Debug)]
+struct Spans(Vec<Received>);
+
+impl Spans {
+    fn get(&self, name: &str) -> &Received {
+        let mut named = self.0.iter().filter(|received| received.span.name == name);
+        let found = named
+            .next()
+            .unwrap_or_else(|| panic!("no span {name} in {self:?}"));
+        assert!(named.next().is_none(), "several spans {name}");
+        found
+    }
+
+    /// Returns the names of a span and of its ancestors, up to the root.
+    fn path(&self, name: &str) -> Vec<&str> {
+        let mut span = &self.get(name).span;
+        let mut path = vec![span.name.as_str()];
+        while !span.parent_span_id.is_empty() {
+            let parent = self
+                .0
+                .iter()
+                .find(|parent| parent.span.span_id == span.parent_span_id);
+            let parent = &parent
+                .unwrap_or_else(|| panic!("the parent of {} is missing", span.name))
+                .span;
+            assert_eq!(parent.trace_id, span.trace_id);
+            path.push(&parent.name);
+            span = parent;
+        }
+        path
+    }
+}
+
+/// Runs `work` with a subscriber that has the layer as `configure` returns it, and returns the exported spans.
+async fn spans_with(configure: impl FnOnce(SpanLayer) -> SpanLayer, work: impl AsyncFnOnce(Tracer)) -> Spans {
+    let requests = Arc::new(Mutex::new(Vec::<Request>::new()));
+    let kept = Arc::clone(&requests);
+    let keep = move |request: &Request| {
+        kept.lock().unwrap().push(request.clone());
+        Ok(())
+    };
+    let pipeline = Pipeline::builder()
+        .spans(CustomExporter::new("memory", keep))
+        .start();
+    let layer = configure(SpanLayer::new(pipeline.recorder()));
+    let guard = tracing_subscriber::registry().with(layer).set_default();
+    work(
+        pipeline
+            .recorder()
+            .tracer(InstrumentationScope::builder("api").build()),
+    )
+    .await;
+    drop(guard);
+    pipeline.shutdown(Duration::from_secs(5)).unwrap();
+    let mut spans = Vec::new();
+    for request in requests.lock().unwrap().iter() {
+        let request = ExportTraceServiceRequest::decode(request.protobuf().clone()).unwrap();
+        for scope in request
+            .resource_spans
+            .iter()
+            .flat_map(|resource| &resource.scope_spans)
+        {
+            spans.extend(scope.spans.iter().map(|span| {
+                Received {
+                    scope: scope
+                        .scope
+                        .as_ref()
+                        .map(|scope| scope.name.clone())
+                        .unwrap_or_default(),
+                    span: span.clone(),
+                }
+            }));
+        }
+    }
+    Spans(spans)
+}
+
+async fn spans(work: impl AsyncFnOnce(Tracer)) -> Spans {
+    spans_with(|layer| layer, work).await
+}
+
+/// Runs `work` in a span of the OpenTelemetry API, across its awaits.
+async fn within<T>(tracer: &Tracer, name: &'static str, work: impl Future<Output = T>) -> T {
+    let cx = Context::map_current(|parent| {
+        let start = SpanStart::new(name, SpanKind::Internal);
+        parent.with_span(tracer.start(parent, start, |_| ()))
+    });
+    let mut work = pin!(work);
+    std::future::poll_fn(|task| {
+        let _attached = cx.clone().attach();
+        work.as_mut().poll(task)
+    })
+    .await
+}
+
+#[instrument(fields(otel.kind = "client"), err)]
+async fn library_call(item: u64, who: &str) -> Result<(), std::io::Error> {
+    tokio::task::yield_now().await;
+    match item {
+        0 => Err(std::io::Error::other("no such item")),
+        _ => Ok(()),
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn spans_of_both_apis_are_each_others_parents_across_awaits_and_tasks() {
+    let spans = spans(async |tracer| {
+        let inner = async {
+            library_call(7, "alice").await.unwrap();
+            let task = async {
+                tokio::task::yield_now().await;
+                within(&tracer.clone(), "api in a task", tokio::task::yield_now()).await;
+            };
+            let sibling = async { within(&tracer, "api beside it", tokio::task::yield_now()).await };
+            let task = task.instrument(info_span!("task"));
+            tokio::join!(task, sibling);
+        };
+        let middle = async {
+            let span = info_span!("tracing within api");
+            within(&tracer, "api within tracing", inner)
+                .instrument(span)
+                .await;
+        };
+        within(&tracer, "root", middle).await;
+        info_span!("another root");
+    })
+    .await;
+    assert_eq!(
+        spans.path("library_call"),
+        ["library_call", "api within tracing", "tracing within api", "root"]
+    );
+    assert_eq!(
+        spans.path("api in a task")[..3],
+        ["api in a task", "task", "api within tracing"]
+    );
+    assert_eq!(
+        spans.path("api beside it")[..2],
+        ["api beside it", "api within tracing"]
+    );
+    assert_eq!(spans.path("another root"), ["another root"]);
+    let call = spans.get("library_call");
+    assert_eq!(call.span.kind(), span::SpanKind::Client);
+    assert_eq!(call.scope, "tracing");
+    assert_eq!(call.attribute("item"), Some(&Value::IntValue(7)));
+    assert_eq!(call.text("who"), Some("alice"));
+    assert!(call.text("code.file.path").unwrap().ends_with("tests/tracing.rs"));
+    assert!(matches!(
+        call.attribute("code.line.number"),
+        Some(Value::IntValue(1..))
+    ));
+    assert_eq!(call.attribute("otel.kind"), None);
+    assert_eq!(call.status(), (StatusCode::Unset, ""));
+    assert_eq!(spans.get("task").span.kind(), span::SpanKind::Internal);
+}
+
+#[tokio::test]
+async fn a_spawned_task_keeps_its_parent_if_it_is_instrumented() {
+    let spans = spans(async |tracer| {
+        let outer = info_span!("outer");
+        let spawned = async move { within(&tracer, "api", tokio::task::yield_now()).await };
+        let dispatched = tracing::instrument::WithSubscriber::with_current_subscriber(
+            spawned.instrument(info_span!(parent: &outer, "spawned")),
+        );
+        drop(outer);
+        tokio::spawn(dispatched).await.unwrap();
+        assert!(!Context::current().has_active_span());
+    })
+    .await;
+    assert_eq!(spans.path("api"), ["api", "spawned", "outer"]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_context_span_carries_the_context_to_another_thread() {
+    let spans = spans(async |tracer| {
+        let carried = within(&tracer, "api", async {
+            error_span!(target: CONTEXT_TARGET, "context")
+        })
+        .await;
+        let dispatch = tracing::dispatcher::get_default(Clone::clone);
+        let work = move || {
+            tracing::dispatcher::with_default(&dispatch, || {
+                carried.in_scope(|| {
+                    error!("not an error of the span that is carried");
+                    info_span!("in a thread").in_scope(|| ());
+                });
+            });
+        };
+        std::thread::spawn(work).join().unwrap();
+    })
+    .await;
+    assert_eq!(spans.path("in a thread"), ["in a thread", "api"]);
+    assert_eq!(spans.get("api").status(), (StatusCode::Unset, ""));
+    assert_eq!(spans.0.len(), 2);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn fields_set_the_name_the_status_and_later_attributes() {
+    let spans = spans(async |tracer| {
+        let renamed = info_span!(
+            "static",
+            otel.name = "GET /{id}",
+            late = Empty,
+            otel.status_code = Empty,
+            otel.status_message = Empty
+        );
+        renamed.record("late", 1.5);
+        renamed.record("otel.status_code", "ERROR");
+        renamed.record("otel.status_message", "refused");
+        library_call(0, "bob").await.unwrap_err();
+        info_span!("failed").in_scope(|| error!("it broke"));
+        let handled = info_span!("handled");
+        handled.in_scope(|| {
+            let cx = Context::current_with_span(tracer.start(
+                &Context::current(),
+                SpanStart::new("inner", SpanKind::Internal),
+                |_| (),
+            ));
+            let _attached = cx.attach();
+            error!("this concerns the inner span");
+        });
+        let other = info_span!(parent: None, "other");
+        handled.follows_from(&other);
+    })
+    .await;
+    let renamed = spans.get("GET /{id}");
+    assert_eq!(renamed.attribute("late"), Some(&Value::DoubleValue(1.5)));
+    assert_eq!(renamed.status(), (StatusCode::Error, "refused"));
+    let failed = spans.get("library_call");
+    assert_eq!(failed.status(), (StatusCode::Error, "no such item"));
+    assert_eq!(spans.get("failed").status(), (StatusCode::Error, ""));
+    let handled = spans.get("handled");
+    assert_eq!(handled.status(), (StatusCode::Unset, ""));
+    assert_eq!(handled.span.links[0].span_id, spans.get("other").span.span_id);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_skipped_context_and_suppressed_telemetry_record_no_spans() {
+    #[derive(Debug)]
+    struct Skipped;
+
+    let skipping = |layer: SpanLayer| layer.skip_if(|cx| cx.get::<Skipped>().is_some());
+    let spans = spans_with(skipping, async |tracer| {
+        let cx = Context::current_with_value(Skipped);
+        let attached = cx.attach();
+        info_span!("skipped").in_scope(|| info_span!("inner").in_scope(|| ()));
+        drop(attached);
+        let suppressed = Context::enter_telemetry_suppressed_scope();
+        info_span!("suppressed").in_scope(|| ());
+        drop(suppressed);
+        within(&tracer, "kept", async {}).await;
+    })
+    .await;
+    assert_eq!(spans.0.len(), 1, "{spans:?}");
+}
+
+#[test]
+fn a_thread_that_exits_within_a_span_does_not_abort() {
+    let pipeline = Pipeline::builder().start();
+    let subscriber = tracing_subscriber::registry().with(SpanLayer::new(pipeline.recorder()));
+    let dispatch = tracing::Dispatch::new(subscriber);
+    let thread = std::thread::spawn(move || {
+        tracing::dispatcher::with_default(&dispatch, || {
+            std::mem::forget(info_span!("entered").entered());
+        });
+    });
+    thread.join().unwrap();
+    pipeline.shutdown(Duration::from_secs(1)).unwrap();
+}
