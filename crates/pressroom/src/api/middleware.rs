@@ -24,7 +24,7 @@ use tower::Service;
 use super::{
     error::ApiError,
     limits::Limits,
-    memory::BodyMemory,
+    memory::{BodyMemory, RequestMemory},
     proxies::{Clients, TrustedProxies},
     rate_limit::RequestQuota,
 };
@@ -125,7 +125,10 @@ async fn handle_with_quota(limits: &Limits, mut request: Request, next: Next) ->
     }
     let quota = RequestQuota::default();
     request.extensions_mut().insert(quota.clone());
+    let memory = RequestMemory::default();
+    request.extensions_mut().insert(memory.clone());
     let mut response = handle(limits, request, next).await;
+    drop(memory);
     quota.write_fields(response.headers_mut());
     response
 }

@@ -47,6 +47,24 @@ macro_rules! insert_task {
     };
 }
 
+/// Selects an article as a viewer sees it, with null in place of a body that is larger than 32 KiB. `$1` is the viewer,
+/// and `$2` the slug. The server knows the size of a text without reading it.
+const FIND_ARTICLE_UNLESS_LARGE: Statement = statement!(
+    "SELECT articles",
+    "SELECT ",
+    article_columns!(),
+    ",
+            article.body IS NULL AS is_large,
+            EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = $1) AS favorited
+        FROM (
+            SELECT id, slug, title, description, favorites_count, created_at, updated_at, author_id,
+                CASE WHEN octet_length(body) <= 32768 THEN body END AS body
+            FROM articles
+            WHERE slug = $2
+        ) AS article
+        JOIN users AS author ON author.id = article.author_id",
+);
+
 /// Claims the key and inserts the article in one statement, which also replaces an expired key.
 ///
 /// If two such statements run concurrently, the second waits until the first commits, and then inserts
@@ -252,7 +270,7 @@ impl ArticleStore for PostgresStore {
         since: Timestamp,
     ) -> Result<Option<StoredResponse>> {
         let params: Params<'_> = &[&user.0, &key.as_str(), &Utc(since)];
-        let found = self.primary.read(&FIND_STORED_RESPONSE, params).await?;
+        let found = self.primary.list(&FIND_STORED_RESPONSE, params).await?;
         Ok(found.first(rows::stored_response)?)
     }
 
@@ -366,16 +384,24 @@ impl PostgresStore {
 }
 
 /// Finds an article on the primary or the replica. An article whose slug the database cannot hold does not exist.
+///
+/// A large article is read on a connection for lists. The few callers at a time that such connections allow bound the
+/// memory of results; and on a shared connection, large results would delay all other reads.
 async fn find_article(
     server: &Connections,
     slug: &str,
     viewer: Option<UserId>,
 ) -> Result<Option<Article>, StatementError> {
     let viewer = viewer.map(|viewer| viewer.0);
-    match server.read(&FIND_ARTICLE, &[&viewer, &slug]).await {
-        Err(error) if error.is_unsuitable_value() => Ok(None),
-        found => Ok(found?.first(rows::article)?),
+    let params: Params<'_> = &[&viewer, &slug];
+    let mut found = match server.read(&FIND_ARTICLE_UNLESS_LARGE, params).await {
+        Err(error) if error.is_unsuitable_value() => return Ok(None),
+        found => found?,
+    };
+    if found.first(|row| row.try_get("is_large"))? == Some(true) {
+        found = server.list(&FIND_ARTICLE, params).await?;
     }
+    Ok(found.first(rows::article)?)
 }
 
 /// Converts the versions of a [`Precondition`] to a parameter.
