@@ -116,7 +116,7 @@ impl AsyncResult {
     }
 
     /// Asks all workers not to start the task, or the tasks of a group, and with `terminate` to abort tasks that
-    /// are running. Returns the number of workers that have received the order.
+    /// are running. Returns the number of workers that have received the command.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm.

@@ -94,7 +94,7 @@ mod tests {
     use super::constant;
 
     #[test]
-    fn a_constant_has_the_words_of_the_name() {
+    fn a_name_becomes_an_upper_snake_case_constant() {
         for (name, expected) in [
             ("article.slug", "ARTICLE_SLUG"),
             ("http_requests_total", "HTTP_REQUESTS_TOTAL"),

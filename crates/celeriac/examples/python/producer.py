@@ -15,7 +15,7 @@ def main():
     print("invoice:", result.get(timeout=30))
 
     result = app.send_task("shop.flaky")
-    print("flaky succeeded at retry", result.get(timeout=30))
+    print("flaky succeeded on retry", result.get(timeout=30))
 
     # The worker reports NotRegistered and continues.
     result = app.send_task("shop.unknown")

@@ -273,7 +273,7 @@ mod tests {
     const MESSAGE: &str = include_str!("../../tests/vectors/message.json");
 
     #[test]
-    fn a_letter_keeps_its_message_unchanged_for_any_bytes() {
+    fn a_letter_preserves_the_bytes_of_its_message() {
         let raw = MESSAGE.trim().as_bytes();
         let letter = DeadLetter::decode(DeadLetter::encode("celery", raw, "too old").into_bytes());
         assert_eq!(

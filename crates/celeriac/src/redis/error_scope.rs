@@ -51,7 +51,7 @@ const DENIALS: [(&str, &str); 5] = [
     ),
     (
         "NOPERM",
-        "allow the account the commands and keys that celeriac uses",
+        "grant the account access to the commands and keys that celeriac uses",
     ),
 ];
 

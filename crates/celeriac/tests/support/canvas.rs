@@ -229,7 +229,7 @@ pub async fn a_result_has_a_state_and_a_type_and_can_be_forgotten_or_revoked(har
         (asleep.state().await.unwrap() == Some(Status::Started)).then_some(())
     })
     .await;
-    eventually("the worker receives the order", async || {
+    eventually("the worker receives the revoke command", async || {
         (asleep.revoke(true).await.unwrap() > 0).then_some(())
     })
     .await;
@@ -389,7 +389,7 @@ pub async fn a_part_counts_once_and_only_while_its_delivery_is_held(harness: imp
     assert_eq!(record(0, 1).await, waiting);
     assert_eq!(record(0, 2).await, waiting, "a second result of the same part");
     let celeriac::ChordState::Complete { parts, group } = record(1, 4).await else {
-        panic!("the header is complete");
+        panic!("the header should be complete");
     };
     assert_eq!(group, None);
     let values: Vec<_> = parts.iter().map(|part| part[3].clone()).collect();
@@ -420,7 +420,7 @@ pub async fn a_part_counts_once_and_only_while_its_delivery_is_held(harness: imp
 }
 
 /// The worker that records the last part dies before it sends the body.
-pub async fn a_chord_is_completed_after_its_last_worker_died(harness: impl Harness) {
+pub async fn a_chord_completes_after_its_last_worker_dies(harness: impl Harness) {
     let (dead, journal) = (harness.other_broker(), Journal::default());
     let client = Client::new(harness.broker());
     let sending = tokio::spawn(async move {
@@ -512,7 +512,7 @@ macro_rules! canvas_suite {
             a_failure_fails_all_dependent_tasks
             a_revoked_task_revokes_the_rest_of_its_chain_and_fails_its_chord
             a_part_counts_once_and_only_while_its_delivery_is_held
-            a_chord_is_completed_after_its_last_worker_died
+            a_chord_completes_after_its_last_worker_dies
             invalid_signatures_in_a_message_do_not_stop_the_worker
         );
     };

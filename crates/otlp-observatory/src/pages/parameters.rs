@@ -76,7 +76,7 @@ impl Parameters {
         let given = self.given.extract_if(.., |(given, _)| given == name);
         let mut values: Vec<String> = given.map(|(_, value)| value).collect();
         if values.len() > max {
-            return Err(PageError::parameter(name, "is repeated too often"));
+            return Err(PageError::parameter(name, "is given too many times"));
         }
         // Forms send empty fields, which do not filter.
         values.retain(|value| !value.is_empty());
@@ -154,7 +154,7 @@ impl Parameters {
 
     /// Returns the length of a time window that ends now, in nanoseconds.
     pub(super) fn window(&mut self) -> Result<u64, PageError> {
-        let problem = "must be an age like `30s`, `15m`, `2h` or `1d`, one second or more";
+        let problem = "must be a duration like `30s`, `15m`, `2h` or `1d`, of at least one second";
         let window = self.parsed("window", problem, |text| {
             nanoseconds(text, &AGE_UNITS).filter(|age| *age >= 1_000_000_000)
         })?;

@@ -58,7 +58,7 @@ impl Clients {
             && !self.warned.swap(true, Ordering::Relaxed)
         {
             telemetry::warn!(
-                "X-Forwarded-For of an untrusted peer is ignored; if the peer is a proxy, \
+                "X-Forwarded-For from an untrusted peer is ignored; if the peer is a proxy, \
                  add it to TRUSTED_PROXIES"
             );
         }

@@ -37,7 +37,7 @@ settings! {
         "Key that signs tokens, at least 32 characters. Flask and Pressroom accept each other's tokens when \
         they have the same key. Embedded mode generates one and keeps it in DATA_DIR";
     SECRET_KEY_PREVIOUS, "secret-key-previous", "TEXT", None,
-        "Second key that verifies tokens but signs none, while SECRET_KEY is changed";
+        "Second key that verifies tokens but signs none, while SECRET_KEY is being changed";
     DATABASE_URL, "database-url", "URL", None,
         "Database: postgresql://user:password@host/database; postgres:// and SQLAlchemy's \
         postgresql+psycopg:// work too. Embedded mode uses SQLite [default there: \
@@ -47,7 +47,7 @@ settings! {
     REDIS_URL, "redis-url", "URL", Fixed("redis://localhost:6379/0"),
         "Redis server: redis://, rediss://, unix://, sentinel:// or sentinels:// URL";
     DATA_DIR, "data-dir", "FOLDER", Fixed("./data"),
-        "Folder for the embedded database, its key, and telemetry waiting to be forwarded";
+        "Folder for the embedded database, the generated SECRET_KEY, and telemetry waiting to be forwarded";
     SMTP_URL, "smtp-url", "URL", None,
         "Mail server for notifications: smtp://user:password@host:587?tls=required, or smtps://. Without \
         SMTP_URL and WEBHOOK_URL, notifications are logged";
@@ -60,7 +60,7 @@ settings! {
         notifications are limited";
     RATE_LIMIT_LOGIN_ACCOUNT, "rate-limit-login-account", "NUMBER",
         Computed(|| rate(Rates::default().login_account)),
-        "Logins to one account per minute, together with changes of its e-mail address or password, or off";
+        "Logins to one account per minute, including changes of its e-mail address or password, or off";
     RATE_LIMIT_LOGIN_ADDRESS, "rate-limit-login-address", "NUMBER",
         Computed(|| rate(Rates::default().login_address)),
         "Logins from one client address per minute, or off";
@@ -95,7 +95,7 @@ settings! {
         balancer can react in this time";
     JWT_EXPIRATION_HOURS, "jwt-expiration-hours", "HOURS", Fixed("24"), "Lifetime of a token, in hours";
     PASSWORD_SCHEME, "password-scheme", "NAME", Fixed("argon2id"),
-        "Hash of new passwords: argon2id, or scrypt in werkzeug's format while Flask verifies them too";
+        "Hashing scheme for new passwords: argon2id, or scrypt in werkzeug's format while Flask verifies them too";
     CELERY_QUEUES, "celery-queues", "NAMES", Fixed("celery"),
         "Comma-separated queues that the worker consumes; serve sends to the first";
     PUBLISHED_TASK_LIFETIME, "published-task-lifetime", "SECONDS", Fixed("86400"),

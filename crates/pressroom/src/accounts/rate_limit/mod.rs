@@ -35,7 +35,7 @@ const MAX_WINDOWS: usize = 100_000;
 /// Maximum number of attempts per minute; `None` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
-    /// Logins to one account, together with changes of its e-mail address or password.
+    /// Logins to one account, including changes of its e-mail address or password.
     pub login_account: Option<NonZeroU32>,
     /// Logins, and changes of an e-mail address or password, from one client address.
     pub login_address: Option<NonZeroU32>,

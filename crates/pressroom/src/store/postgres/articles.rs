@@ -24,9 +24,16 @@ use crate::{
     store::{
         ArticleStore, Constraint, Result, StoreError,
         rows::{self, Utc},
-        sql::{FIND_ARTICLE, FIND_STORED_RESPONSE, article_columns, statement},
+        sql::{FIND_ARTICLE, FIND_STORED_RESPONSE, article_columns, find_article, statement},
     },
 };
+
+/// Selects an article, without its body if that is large.
+const FIND_ARTICLE_UNLESS_LARGE: Statement = find_article!(
+    "article.slug = $2",
+    "CASE WHEN octet_length(article.body) <= 65536 THEN article.body END AS body,
+            octet_length(article.body) > 65536 AS is_large"
+);
 
 /// Inserts the task `$7` to `$11` of a row named `article` if it meets `$condition`, and selects the article.
 macro_rules! insert_task {
@@ -46,24 +53,6 @@ macro_rules! insert_task {
         )
     };
 }
-
-/// Selects an article as a viewer sees it, with null in place of a body that is larger than 32 KiB. `$1` is the viewer,
-/// and `$2` the slug. The server knows the size of a text without reading it.
-const FIND_ARTICLE_UNLESS_LARGE: Statement = statement!(
-    "SELECT articles",
-    "SELECT ",
-    article_columns!(),
-    ",
-            article.body IS NULL AS is_large,
-            EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = $1) AS favorited
-        FROM (
-            SELECT id, slug, title, description, favorites_count, created_at, updated_at, author_id,
-                CASE WHEN octet_length(body) <= 32768 THEN body END AS body
-            FROM articles
-            WHERE slug = $2
-        ) AS article
-        JOIN users AS author ON author.id = article.author_id",
-);
 
 /// Claims the key and inserts the article in one statement, which also replaces an expired key.
 ///
@@ -270,7 +259,7 @@ impl ArticleStore for PostgresStore {
         since: Timestamp,
     ) -> Result<Option<StoredResponse>> {
         let params: Params<'_> = &[&user.0, &key.as_str(), &Utc(since)];
-        let found = self.primary.list(&FIND_STORED_RESPONSE, params).await?;
+        let found = self.primary.read_large(&FIND_STORED_RESPONSE, params).await?;
         Ok(found.first(rows::stored_response)?)
     }
 
@@ -384,9 +373,6 @@ impl PostgresStore {
 }
 
 /// Finds an article on the primary or the replica. An article whose slug the database cannot hold does not exist.
-///
-/// A large article is read on a connection for lists. The few callers at a time that such connections allow bound the
-/// memory of results; and on a shared connection, large results would delay all other reads.
 async fn find_article(
     server: &Connections,
     slug: &str,
@@ -399,7 +385,7 @@ async fn find_article(
         found => found?,
     };
     if found.first(|row| row.try_get("is_large"))? == Some(true) {
-        found = server.list(&FIND_ARTICLE, params).await?;
+        found = server.read_large(&FIND_ARTICLE, params).await?;
     }
     Ok(found.first(rows::article)?)
 }

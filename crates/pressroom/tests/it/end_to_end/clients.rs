@@ -45,7 +45,7 @@ async fn processes_share_rate_limits_and_log_once_when_they_cannot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_span_of_a_request_names_the_client_behind_the_proxy() {
-    const UNTRUSTED: &str = "X-Forwarded-For of an untrusted peer is ignored";
+    const UNTRUSTED: &str = "X-Forwarded-For from an untrusted peer is ignored";
     let installation = Installation::new().await;
     let (_behind, trusting) = installation
         .serve_with(&[("TRUSTED_PROXIES", "127.0.0.0/8")])
