@@ -162,6 +162,13 @@ def report(watch, lines):
         print("logins in storms: " + ", ".join(f"{count} x {status}" for status, count in sorted(storm.items())))
     for line in lines:
         print(line)
+    lost = sum(n for kind, n in watch.violations.items() if kind.startswith("an acknowledged "))
+    failed = ", ".join(f"{count} x {status}" for status, count in sorted(watch.failed.items(), key=str)) or "none"
+    longest, peak = (max(getattr(f, name) for f in watch.figures.values()) for name in ("longest", "peak"))
+    print(
+        f"in all: {lost} acknowledged writes lost; failed requests: {failed}; longest wait {longest:.2f} s, "
+        f"except for hashes in login storms; memory at most {peak:.0f} MiB"
+    )
     for line in (watch.folder / "violations").read_text().splitlines():
         watch.violations[line] += 1
     for key, count in watch.violations.most_common():

@@ -17,6 +17,7 @@ FAULTS = {
     "table_locked": 7,
     "redis_flushed": 3,
     "redis_killed": 3,
+    "redis_full": 7,
     "redis_paused": 7,
     "log_stalled": 7,
     "clients_not_reading": 7,
@@ -62,6 +63,8 @@ class Watch:
         self.figures = collections.defaultdict(Figures)
         self.violations = collections.Counter()
         self.examples = {}
+        # Number of responses by status, except 2xx.
+        self.failed = collections.Counter()
 
     def violation(self, kind, fault, detail=""):
         with lock:
@@ -124,6 +127,8 @@ class Watch:
             figures.requests += 1
             figures.succeeded += status == 200
             figures.unavailable += status == 503
+            if status != 200:
+                self.failed["no response" if status is None else status] += 1
             queued = fault == "login_storm" and operation in HASHING
             if not queued:
                 figures.longest = max(figures.longest, wait)

@@ -1,9 +1,8 @@
 //! Threads that compute password hashes, with a bounded queue.
 //!
-//! The threads are few and live as long as the queue. Each reuses one block of memory for argon2, because the allocator
-//! retains memory that many threads allocate and free. The scrypt crate allocates memory for each hash, but in a block
-//! so large that the allocator returns it to the system immediately. Only half of the threads compute such hashes at
-//! the same time, which limits the memory of a login storm.
+//! The threads are few and live as long as the queue. Each reuses one block of memory for argon2. Hashes that need more,
+//! such as those of scrypt, allocate their memory and free it, and the block of the thread before. Only half of the
+//! threads compute such hashes at the same time. Together, this limits the memory of a login storm.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -26,6 +25,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Number of argon2 blocks, of 1 KiB each, that a thread keeps between hashes.
 pub(super) const KEPT_BLOCKS: usize = 12 * 1024;
+
+/// Minimum capacity of a thread's memory, in argon2 blocks. glibc returns blocks of more than 32 MiB to the system when
+/// they are freed, but keeps smaller ones, and then all others of the same size, in its heap. Unused capacity occupies no
+/// memory.
+const MIN_CAPACITY: usize = 33 * 1024;
 
 /// Error if too many requests wait for hashes; a later retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +97,13 @@ impl HashQueue {
             };
             let job = move |memory: &mut Memory| {
                 if start.send(()).is_ok() {
-                    let output = work(memory);
+                    let output = match size {
+                        HashSize::Usual => work(memory),
+                        HashSize::Large => {
+                            *memory = Memory::default();
+                            work(&mut Memory::default())
+                        }
+                    };
                     drop(permit);
                     let _ = result.send(output);
                 }
@@ -124,7 +134,6 @@ fn run(waiting: &Mutex<Receiver<Job>>) {
             return;
         };
         let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
-        memory.shrink();
     }
 }
 
@@ -136,15 +145,10 @@ impl Memory {
     /// Returns `count` blocks with arbitrary content.
     pub(super) fn blocks(&mut self, count: usize) -> &mut [Block] {
         if self.0.len() < count {
+            self.0.reserve_exact(count.max(MIN_CAPACITY) - self.0.len());
             self.0.resize(count, Block::new());
         }
         &mut self.0[..count]
-    }
-
-    /// Frees the additional memory of a stored hash that is costlier than new ones.
-    fn shrink(&mut self) {
-        self.0.truncate(KEPT_BLOCKS);
-        self.0.shrink_to(KEPT_BLOCKS);
     }
 }
 
@@ -254,12 +258,20 @@ mod tests {
         assert!(has_run.recv().is_err());
     }
 
-    #[test]
-    fn memory_beyond_the_usual_hash_is_freed() {
-        let mut memory = Memory::default();
-        assert_eq!(memory.blocks(KEPT_BLOCKS + 1).len(), KEPT_BLOCKS + 1);
-        memory.shrink();
-        assert_eq!((memory.0.len(), memory.0.capacity()), (KEPT_BLOCKS, KEPT_BLOCKS));
-        assert_eq!(memory.blocks(8).len(), 8);
+    #[tokio::test]
+    async fn a_thread_keeps_the_memory_of_usual_hashes_until_a_large_one() {
+        let queue = HashQueue::start(1, 8);
+        let blocks = async |size, count| {
+            let work = move |memory: &mut Memory| {
+                let kept = memory.0.len();
+                assert_eq!(memory.blocks(count).len(), count);
+                kept
+            };
+            queue.compute(size, work).await.unwrap()
+        };
+        assert_eq!(blocks(HashSize::Usual, KEPT_BLOCKS).await, 0);
+        assert_eq!(blocks(HashSize::Usual, 8).await, KEPT_BLOCKS);
+        assert_eq!(blocks(HashSize::Large, KEPT_BLOCKS + 1).await, 0);
+        assert_eq!(blocks(HashSize::Usual, 8).await, 0);
     }
 }

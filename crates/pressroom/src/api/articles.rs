@@ -15,7 +15,7 @@ use super::{
     entity_tag::{entity_tag, tag_of_body},
     error::{ApiError, ErrorBody, json_response},
     idempotency_key::Keyed,
-    json::{Json, JsonBody, request_body, timestamp, to_json},
+    json::{JsonBody, request_body, timestamp, to_json},
     middleware::NO_CACHE,
     paging::{Paging, encode_cursor},
 };
@@ -156,15 +156,27 @@ pub async fn list(
     let viewer = caller.map(|caller| caller.user.id);
     let page = app.articles.list(paging.query(viewer)).await?;
     let next_cursor = page.articles.last().filter(|_| page.more).map(encode_cursor);
-    let body = to_json(&ArticleListView {
+    let text_bytes = page
+        .articles
+        .iter()
+        .map(|article| 512 + article.text_bytes())
+        .sum();
+    let list = ArticleListView {
         articles: page.articles.into_iter().map(ArticleView::from).collect(),
         total: page.total,
         page: paging.page,
         per_page: paging.per_page,
         next_cursor,
-    })?;
+    };
+    let body = to_json(&list, text_bytes)?;
     let tag = tag_of_body(&body);
     Ok(revalidated(&conditions, tag, json_response(body)))
+}
+
+/// Returns a response with an article.
+fn article_response(article: Article) -> Result<Response, ApiError> {
+    let text_bytes = article.text_bytes();
+    to_json(&ArticleView::from(article), text_bytes).map(json_response)
 }
 
 /// Turns a response into 304 if the client's cached version is current. Caches revalidate the response before each use.
@@ -216,12 +228,7 @@ pub async fn create(
         (header::LOCATION, path(format!("/api/articles/{}", article.slug))?),
     ];
     let mark = replayed.then_some([(IDEMPOTENCY_REPLAYED, "true")]);
-    Ok((
-        StatusCode::CREATED,
-        headers,
-        mark,
-        Json(ArticleView::from(article)),
-    ))
+    Ok((StatusCode::CREATED, headers, mark, article_response(article)?))
 }
 
 /// Get an article
@@ -249,8 +256,7 @@ pub async fn get(
     let viewer = caller.map(|caller| caller.user.id);
     let article = app.articles.get(&slug, viewer).await?;
     let tag = entity_tag(&article);
-    let response = Json(ArticleView::from(article)).into_response();
-    Ok(revalidated(&conditions, tag, response))
+    Ok(revalidated(&conditions, tag, article_response(article)?))
 }
 
 /// Update your own article
@@ -296,7 +302,7 @@ pub async fn update(
         (header::CONTENT_LOCATION, path(uri.path().to_owned())?),
         (header::ETAG, entity_tag(&article)),
     ];
-    Ok((headers, Json(ArticleView::from(article))))
+    Ok((headers, article_response(article)?))
 }
 
 /// Converts a path to the value of a header field. Slugs are ASCII, so the conversion succeeds.
@@ -342,8 +348,8 @@ pub async fn favorite(
     State(app): AppState,
     Writer(caller): Writer,
     Slug(slug): Slug,
-) -> Result<Json<ArticleView>, ApiError> {
-    Ok(Json(app.articles.favorite(&slug, &caller.user).await?.into()))
+) -> Result<Response, ApiError> {
+    article_response(app.articles.favorite(&slug, &caller.user).await?)
 }
 
 /// Remove a favourite (idempotent)
@@ -357,6 +363,6 @@ pub async fn unfavorite(
     State(app): AppState,
     Writer(caller): Writer,
     Slug(slug): Slug,
-) -> Result<Json<ArticleView>, ApiError> {
-    Ok(Json(app.articles.unfavorite(&slug, &caller.user).await?.into()))
+) -> Result<Response, ApiError> {
+    article_response(app.articles.unfavorite(&slug, &caller.user).await?)
 }

@@ -30,7 +30,7 @@ use serde::{
 use super::{
     app::App,
     error::{ApiError, FieldErrors, json_response},
-    memory::{Memory, Reserved},
+    memory::{Memory, RequestMemory},
 };
 use crate::{
     accounts::Password,
@@ -46,16 +46,24 @@ pub struct Json<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
-        to_json(&self.0).map(json_response).into_response()
+        to_json(&self.0, 0).map(json_response).into_response()
     }
 }
 
-/// Serialises the body of a response.
-pub(super) fn to_json(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
-    serde_json::to_vec(body).map_err(|error| {
+/// Serialises the body of a response with texts of `text_bytes` bytes in all.
+///
+/// The buffer is allocated for this size, because a large one that grew by doubling would occupy several times as much.
+pub(super) fn to_json(body: &impl Serialize, text_bytes: usize) -> Result<Vec<u8>, ApiError> {
+    // A part for escapes, and one for names and other values.
+    let mut json = Vec::with_capacity(text_bytes + text_bytes / 16 + 512);
+    serde_json::to_writer(&mut json, body).map_err(|error| {
         telemetry::error!(%error, "cannot serialise a response");
         ApiError::internal_error()
-    })
+    })?;
+    if Memory::is_large(json.len() as u64) {
+        json.shrink_to_fit();
+    }
+    Ok(json)
 }
 
 /// Serialises a time as RFC 3339 in UTC, always with microseconds, so that all times have the same length.
@@ -68,14 +76,7 @@ pub(super) fn timestamp<S: serde::Serializer>(
 
 /// A request body within the size limit, not yet parsed.
 #[derive(Debug)]
-pub struct JsonBody(Result<Received, ApiError>);
-
-#[derive(Debug)]
-struct Received {
-    bytes: Vec<u8>,
-    /// Reservation for a large body, released once it is parsed.
-    _reserved: Option<Reserved>,
-}
+pub struct JsonBody(Result<Vec<u8>, ApiError>);
 
 impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = Infallible;
@@ -84,10 +85,11 @@ impl FromRequest<Arc<App>> for JsonBody {
         if !is_json(request.headers()) {
             return Ok(Self(Err(ApiError::unsupported_media_type())));
         }
+        let memory = request.extensions().get().cloned().unwrap_or_default();
         let progress = request.extensions().get().cloned().unwrap_or_default();
         let BodyProgress(awaited) = &progress;
         awaited.store(true, Relaxed);
-        let received = receive(request.into_body(), app).await;
+        let received = receive(request.into_body(), app, &memory).await;
         awaited.store(false, Relaxed);
         Ok(Self(received))
     }
@@ -104,10 +106,10 @@ impl BodyProgress {
 }
 
 /// Receives a body within the size limit. Reserves memory for a large body before receiving the rest of it.
-async fn receive(mut body: Body, app: &App) -> Result<Received, ApiError> {
+async fn receive(mut body: Body, app: &App, memory: &RequestMemory) -> Result<Vec<u8>, ApiError> {
     let expected = body.size_hint().exact().unwrap_or(app.limits.body as u64);
     let mut bytes = Vec::new();
-    let mut reserved = None;
+    let mut is_reserved = false;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| ApiError::bad_request())?;
         let Some(data) = frame.data_ref() else {
@@ -117,18 +119,21 @@ async fn receive(mut body: Body, app: &App) -> Result<Received, ApiError> {
         if length > app.limits.body {
             return Err(ApiError::body_too_large());
         }
-        if reserved.is_none() && Memory::is_large(length as u64) {
-            let memory = app.memory.requests.reserve(expected).await;
+        if !is_reserved && Memory::is_large(length as u64) {
+            let reserved = app.memory.requests.reserve(expected).await;
             let unavailable =
                 || ApiError::service_unavailable().caused_by("overloaded", "too many large requests");
-            reserved = Some(memory.ok_or_else(unavailable)?);
+            memory.keep(reserved.ok_or_else(unavailable)?);
+            is_reserved = true;
+            bytes.reserve_exact(
+                usize::try_from(expected)
+                    .unwrap_or_default()
+                    .saturating_sub(bytes.len()),
+            );
         }
         bytes.extend_from_slice(data);
     }
-    Ok(Received {
-        bytes,
-        _reserved: reserved,
-    })
+    Ok(bytes)
 }
 
 impl JsonBody {
@@ -138,12 +143,9 @@ impl JsonBody {
     /// 415 when the content type is not JSON, 413 when the body is too large, 400 when the body is not a
     /// JSON object.
     pub fn into_form(self, names: &'static [&'static str]) -> Result<Form, ApiError> {
-        let received = self.0?;
+        let bytes = self.0?;
         // The reference implementation ignores a byte order mark, which PowerShell and .NET write.
-        let text = received
-            .bytes
-            .strip_prefix(BYTE_ORDER_MARK)
-            .unwrap_or(&received.bytes);
+        let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
         let mut json = serde_json::Deserializer::from_slice(text);
         let fields = Fields::new(names).deserialize(&mut json);
         let fields = fields.and_then(|fields| json.end().map(|()| fields));

@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -25,9 +25,9 @@ use super::error::ApiError;
 const KIB: u64 = 1024;
 
 /// Maximum memory for large responses that clients have not received yet, in KiB.
-const RESPONSES_KIB: u32 = 24 * 1024;
+const RESPONSES_KIB: u32 = 12 * 1024;
 
-/// Maximum memory for large request bodies that are being received or parsed, in KiB.
+/// Maximum memory for the large bodies of requests in progress, in KiB.
 const REQUESTS_KIB: u32 = 16 * 1024;
 
 /// Size above which a body counts as large, in bytes.
@@ -77,6 +77,17 @@ impl BodyMemory {
         ApiError::service_unavailable()
             .caused_by("overloaded", "no memory for a large response")
             .into_response()
+    }
+}
+
+/// Reservation for the body of a request, kept until its response is ready, because the handler keeps the body's texts.
+/// Extension of a request.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RequestMemory(Arc<Mutex<Option<Reserved>>>);
+
+impl RequestMemory {
+    pub(super) fn keep(&self, reserved: Reserved) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reserved);
     }
 }
 
@@ -204,7 +215,7 @@ mod tests {
     async fn a_large_response_counts_until_its_data_is_dropped() {
         let memory = BodyMemory::default();
         let mut sent = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..3 {
             sent.push(data(memory.admit(response(4)).await).await);
         }
         assert!(memory.is_scarce());
@@ -212,7 +223,7 @@ mod tests {
         assert_eq!(memory.admit("small".into_response()).await.status(), 200);
         drop(sent.pop());
         assert_eq!(data(memory.admit(response(4)).await).await.len(), 4 << 20);
-        sent.truncate(3);
+        sent.truncate(1);
         assert!(!memory.is_scarce());
     }
 
@@ -228,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn a_waiting_response_is_sent_when_memory_is_free() {
         let memory = BodyMemory::default();
-        let sent = data(memory.admit(response(24)).await).await;
+        let sent = data(memory.admit(response(12)).await).await;
         let waiting = tokio::spawn({
             let memory = memory.clone();
             async move { memory.admit(response(1)).await.status() }

@@ -1,5 +1,7 @@
 //! Health checks of the primary.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::{PostgresStore, migrations};
@@ -13,6 +15,8 @@ impl HealthStore for PostgresStore {
     }
 
     async fn state(&self) -> Result<DatabaseState> {
-        Ok(migrations::database_state(&self.primary).await?)
+        let primary = Arc::clone(&self.primary);
+        let state = async move { migrations::database_state(&primary).await };
+        Ok(self.primary.check(state).await?)
     }
 }

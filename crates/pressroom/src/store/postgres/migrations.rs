@@ -187,7 +187,7 @@ const DATABASE_STATE: Statement = Statement::new(
 
 /// Reads the version of the schema, and whether the database accepts writes to the tables that requests write to.
 pub(super) async fn database_state(store: &Connections) -> Result<DatabaseState, StatementError> {
-    let state = store.read(&DATABASE_STATE, &[]).await?;
+    let state = store.read_for_check(&DATABASE_STATE).await?;
     let state = state.first(|row| {
         let access = if row.try_get("standby")? {
             Access::Standby
@@ -202,7 +202,7 @@ pub(super) async fn database_state(store: &Connections) -> Result<DatabaseState,
     })?;
     let (has_schema, access) = state.ok_or_else(StoreError::no_row)?;
     let applied: Option<Option<i32>> = if has_schema {
-        let newest = store.read(&NEWEST_MIGRATION, &[]).await?;
+        let newest = store.read_for_check(&NEWEST_MIGRATION).await?;
         newest.first(|row| row.try_get("version"))?
     } else {
         None

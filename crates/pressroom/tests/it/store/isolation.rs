@@ -373,3 +373,28 @@ async fn abandoned_searches_are_cancelled_and_do_not_add_up() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_takes_no_longer_because_requests_use_all_processors() {
+    let setting = Setting::new().await;
+    setting.store.state().await.unwrap();
+    // The tasks take turns: each waits for a second until the others have worked.
+    let mut busy = JoinSet::new();
+    for _ in 0..400 {
+        busy.spawn(async {
+            loop {
+                let start = Instant::now();
+                while start.elapsed() < Duration::from_millis(5) {
+                    std::hint::spin_loop();
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    for _ in 0..2 {
+        let store = Arc::clone(&setting.store);
+        let check = async move { tokio::time::timeout(Duration::from_secs(1), store.state()).await };
+        let state = tokio::spawn(check).await.unwrap();
+        assert_eq!(state.expect("a check within its limit").unwrap().problem(), None);
+    }
+}

@@ -2,7 +2,8 @@
 //! duration. Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
 //!
 //! The connections are divided into shares, so that a slow statement or one that waits for a lock delays only
-//! statements of its own kind. Reads by key use a [`pipeline`] of connections; each other share is a [`pool`]:
+//! statements of its own kind. Reads by key use a [`pipeline`] of connections, and health checks a connection on a
+//! thread of its own; each other share is a [`pool`]:
 //!
 //! - `writes`: statements and transactions of requests, which wait only briefly for a lock
 //! - `contended`: writes that met a lock, which wait longer for it
@@ -13,6 +14,7 @@
     reason = "statements are sent here, each within its span"
 )]
 
+mod checks;
 mod connection;
 mod connector;
 mod groups;
@@ -31,7 +33,7 @@ use std::{
     ops::Deref,
     pin::pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -42,13 +44,8 @@ use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 pub use self::connector::SetupError;
-pub(super) use self::{
-    connector::{Connector, Driver, Settings},
-    groups::{Call, Groups},
-    result::StatementResult,
-    statement::Params,
-};
 use self::{
+    checks::Checks,
     locked_rows::{LockedRows, Row},
     members::Share,
     pipeline::Pipeline,
@@ -56,6 +53,12 @@ use self::{
     retry::record_retry,
     transaction::Step,
     types::TypeCache,
+};
+pub(super) use self::{
+    connector::{Connector, Driver, Settings},
+    groups::{Call, Groups},
+    result::StatementResult,
+    statement::Params,
 };
 use super::{
     config::{PostgresConfig, Role},
@@ -96,6 +99,8 @@ pub(super) struct Connections {
     /// Set when statements are not prepared on the connections.
     types: Option<Arc<TypeCache>>,
     reads: Arc<Pipeline>,
+    /// Opened by the first health check.
+    checks: Arc<OnceLock<Option<Checks>>>,
     lists: Pool,
     searches: Pool,
     /// Rows and tables that statements found locked.
@@ -134,6 +139,7 @@ impl Connections {
         };
         let connections = Self {
             reads: Arc::new(reads),
+            checks: Arc::default(),
             lists: pool(lists_name, config.sizes.lists, 256, LIST_SETTINGS).open_early(),
             searches: pool(searches_name, config.sizes.searches, 128, SEARCH_SETTINGS).open_early(),
             locked: LockedRows::default(),
@@ -180,6 +186,15 @@ impl Connections {
             self.locked.remove(table());
         }
         result
+    }
+
+    /// Runs a statement of a health check, on the connection for checks if [`Primary::check`] has opened it.
+    pub(super) async fn read_for_check(&self, statement: &Statement) -> Result<StatementResult> {
+        let Some(Some(checks)) = self.checks.get() else {
+            return self.read(statement, &[]).await;
+        };
+        let result = pin!(checks.read(statement));
+        self.observe(statement, result).await
     }
 
     /// Runs a read by key whose result may be large. On shared connections, many results would wait in memory for their
@@ -229,6 +244,9 @@ impl Connections {
 
     fn reconnect(&self) {
         self.reads.reconnect();
+        if let Some(Some(checks)) = self.checks.get() {
+            checks.reconnect();
+        }
         self.lists.reconnect();
         self.searches.reconnect();
     }
@@ -283,6 +301,26 @@ impl Primary {
             read_only: AtomicBool::new(false),
             connections,
         })
+    }
+
+    /// Runs a health check, on a thread of its own if the system allows one.
+    pub(super) async fn check<T: Send + 'static>(
+        &self,
+        check: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let checks = self.checks.get_or_init(|| {
+            let checks = Arc::downgrade(&self.checks);
+            self.database.observe_connections(checks::NAME, move || {
+                let checks = checks.upgrade();
+                let checks = checks.as_ref().and_then(|checks| checks.get()?.as_ref());
+                checks.map(Checks::counts).unwrap_or_default()
+            });
+            Checks::start(&self.connector, self.types.as_ref())
+        });
+        match checks {
+            Some(checks) => checks.run(check).await,
+            None => check.await,
+        }
     }
 
     /// Runs a write of a request. `row` identifies the row whose lock it may have to wait for.
