@@ -10,7 +10,7 @@ use std::{
     convert::Infallible,
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
@@ -30,7 +30,7 @@ use serde::{
 use super::{
     app::App,
     error::{ApiError, FieldErrors, json_response},
-    memory::{Memory, Reserved},
+    memory::Reserved,
 };
 use crate::{
     accounts::Password,
@@ -68,14 +68,7 @@ pub(super) fn timestamp<S: serde::Serializer>(
 
 /// A request body within the size limit, not yet parsed.
 #[derive(Debug)]
-pub struct JsonBody(Result<Received, ApiError>);
-
-#[derive(Debug)]
-struct Received {
-    bytes: Vec<u8>,
-    /// Reservation for a large body, released once it is parsed.
-    _reserved: Option<Reserved>,
-}
+pub struct JsonBody(Result<Vec<u8>, ApiError>);
 
 impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = Infallible;
@@ -84,30 +77,36 @@ impl FromRequest<Arc<App>> for JsonBody {
         if !is_json(request.headers()) {
             return Ok(Self(Err(ApiError::unsupported_media_type())));
         }
-        let progress = request.extensions().get().cloned().unwrap_or_default();
-        let BodyProgress(awaited) = &progress;
-        awaited.store(true, Relaxed);
-        let received = receive(request.into_body(), app).await;
-        awaited.store(false, Relaxed);
+        let BodyProgress(progress) = request.extensions().get().cloned().unwrap_or_default();
+        progress.is_awaited.store(true, Relaxed);
+        let received = receive(request.into_body(), app, &progress.reserved).await;
+        progress.is_awaited.store(false, Relaxed);
         Ok(Self(received))
     }
 }
 
-/// Whether a handler waits for the rest of the request body. Extension of a request.
+/// Extension of a request for its body, which the middleware drops when the handler has finished.
 #[derive(Debug, Clone, Default)]
-pub(super) struct BodyProgress(Arc<AtomicBool>);
+pub(super) struct BodyProgress(Arc<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// Whether the handler waits for the rest of the body.
+    is_awaited: AtomicBool,
+    /// Reservation for a large body, which the handler may hold in a parsed form while it waits for the database.
+    reserved: OnceLock<Reserved>,
+}
 
 impl BodyProgress {
     pub(super) fn is_awaited(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.is_awaited.load(Relaxed)
     }
 }
 
 /// Receives a body within the size limit. Reserves memory for a large body before receiving the rest of it.
-async fn receive(mut body: Body, app: &App) -> Result<Received, ApiError> {
+async fn receive(mut body: Body, app: &App, reserved: &OnceLock<Reserved>) -> Result<Vec<u8>, ApiError> {
     let expected = body.size_hint().exact().unwrap_or(app.limits.body as u64);
     let mut bytes = Vec::new();
-    let mut reserved = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| ApiError::bad_request())?;
         let Some(data) = frame.data_ref() else {
@@ -117,18 +116,16 @@ async fn receive(mut body: Body, app: &App) -> Result<Received, ApiError> {
         if length > app.limits.body {
             return Err(ApiError::body_too_large());
         }
-        if reserved.is_none() && Memory::is_large(length as u64) {
-            let memory = app.memory.requests.reserve(expected).await;
+        let memory = &app.memory.requests;
+        if reserved.get().is_none() && memory.is_large(length as u64) {
+            let memory = memory.reserve(expected).await;
             let unavailable =
                 || ApiError::service_unavailable().caused_by("overloaded", "too many large requests");
-            reserved = Some(memory.ok_or_else(unavailable)?);
+            let _unset = reserved.set(memory.ok_or_else(unavailable)?);
         }
         bytes.extend_from_slice(data);
     }
-    Ok(Received {
-        bytes,
-        _reserved: reserved,
-    })
+    Ok(bytes)
 }
 
 impl JsonBody {
@@ -138,12 +135,9 @@ impl JsonBody {
     /// 415 when the content type is not JSON, 413 when the body is too large, 400 when the body is not a
     /// JSON object.
     pub fn into_form(self, names: &'static [&'static str]) -> Result<Form, ApiError> {
-        let received = self.0?;
+        let bytes = self.0?;
         // The reference implementation ignores a byte order mark, which PowerShell and .NET write.
-        let text = received
-            .bytes
-            .strip_prefix(BYTE_ORDER_MARK)
-            .unwrap_or(&received.bytes);
+        let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
         let mut json = serde_json::Deserializer::from_slice(text);
         let fields = Fields::new(names).deserialize(&mut json);
         let fields = fields.and_then(|fields| json.end().map(|()| fields));
