@@ -13,8 +13,8 @@ use std::{
 };
 
 use http::{
-    Request, Response, Version,
-    header::{CONNECTION, EXPECT, HeaderValue},
+    Request, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderValue},
 };
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
@@ -96,6 +96,11 @@ impl Connection {
                 }
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 let mut response = service.call(Request::from_parts(parts, body)).await?;
+                // In 304, it would be the length of the content of 200 (RFC 9110, section 8.6). axum adds that of the
+                // empty body if the method is HEAD.
+                if response.status() == StatusCode::NOT_MODIFIED {
+                    response.headers_mut().remove(CONTENT_LENGTH);
+                }
                 let mut close = is_http1 && draining.is_cancelled();
                 if let Some(unread) = unread
                     && !response.headers().contains_key(CONNECTION)

@@ -275,6 +275,8 @@ impl Server {
         // Whether the first held connection must be decided about before another is accepted.
         let mut is_full = false;
         loop {
+            // A connection that was replaced has a file descriptor until its task has ended.
+            let is_closing = connections.len() > self.connections.all;
             let (stream, peer) = tokio::select! {
                 () = &mut shutdown => break,
                 Some(ended) = connections.join_next_with_id() => {
@@ -285,7 +287,7 @@ impl Server {
                     open.remove(ended.map_or_else(|error| error.id(), |(id, ())| id));
                     continue;
                 }
-                accepted = listeners.accept(), if !is_full => accepted,
+                accepted = listeners.accept(), if !is_full && !is_closing => accepted,
                 _ = held_check.tick(), if !held.is_empty() => match held.pop_front() {
                     Some(held) => held,
                     None => continue,

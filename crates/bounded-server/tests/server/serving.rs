@@ -1,6 +1,6 @@
 //! Requests, responses and listeners.
 
-use axum::{Extension, Router, routing::get};
+use axum::{Extension, Router, http::StatusCode, routing::get};
 use bounded_server::{PeerAddress, Server};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -28,6 +28,22 @@ async fn a_response_before_the_end_of_the_request_reaches_the_client() {
     let (head, _) = response(&mut stream).await;
     assert!(head.starts_with("http/1.1 405"), "{head}");
     closed(&mut stream).await;
+}
+
+/// In 304, it would be the length of the content of 200, which the server does not know.
+#[tokio::test]
+async fn a_response_that_the_content_is_unmodified_has_no_length() {
+    let router = Router::new().route("/", get(|| async { StatusCode::NOT_MODIFIED }));
+    let running = Running::start(Server::new(), router).await;
+    let mut stream = running.connect().await;
+    for method in ["HEAD", "GET", "HEAD"] {
+        let request = format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let (head, _) = exchange(&mut stream, request.as_bytes()).await;
+        assert!(head.starts_with("http/1.1 304"), "{head}");
+        for field in ["content-length", "transfer-encoding"] {
+            assert!(!head.contains(field), "{method}: {head}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -152,7 +152,7 @@ async fn a_task_whose_queue_has_no_worker_left_returns_to_its_queue_when_it_is_d
     let id = uuid::Uuid::from_u128(7);
     // A second message of the same task.
     for seconds in [60, 0] {
-        let eta = now() - Duration::from_secs(11 + seconds);
+        let eta = timestamp() - Duration::from_secs(11 + seconds);
         let signature = Signature::new("add").arg(1).arg(1).id(id).eta(eta).priority(4);
         client.send(signature).await.unwrap();
     }
@@ -215,7 +215,7 @@ async fn postponed_tasks_are_received_when_they_are_due_and_not_before() {
         other.receive(&queues, 10).await.unwrap().into_iter().next()
     })
     .await;
-    assert!(now() >= eta);
+    assert!(timestamp() >= eta);
     assert_eq!((due.queue.as_str(), &due.raw), ("celery", &received[1].raw));
     assert!(other.ack(&due, None).await.unwrap());
     assert_eq!(count(&server, "HLEN", "unacked"), 1);
@@ -252,6 +252,6 @@ async fn postponed_tasks_survive_a_server_that_returns_empty() {
     clippy::disallowed_methods,
     reason = "the worker under test uses the system clock too"
 )]
-fn now() -> Timestamp {
+fn timestamp() -> Timestamp {
     Timestamp::now()
 }

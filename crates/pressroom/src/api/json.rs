@@ -10,7 +10,7 @@ use std::{
     convert::Infallible,
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
@@ -30,7 +30,7 @@ use serde::{
 use super::{
     app::App,
     error::{ApiError, FieldErrors, json_response},
-    memory::{Memory, RequestMemory},
+    memory::{LARGE_RESPONSE, Reserved},
 };
 use crate::{
     accounts::Password,
@@ -60,7 +60,7 @@ pub(super) fn to_json(body: &impl Serialize, text_bytes: usize) -> Result<Vec<u8
         telemetry::error!(%error, "cannot serialise a response");
         ApiError::internal_error()
     })?;
-    if Memory::is_large(json.len() as u64) {
+    if json.len() as u64 > LARGE_RESPONSE {
         json.shrink_to_fit();
     }
     Ok(json)
@@ -85,31 +85,36 @@ impl FromRequest<Arc<App>> for JsonBody {
         if !is_json(request.headers()) {
             return Ok(Self(Err(ApiError::unsupported_media_type())));
         }
-        let memory = request.extensions().get().cloned().unwrap_or_default();
-        let progress = request.extensions().get().cloned().unwrap_or_default();
-        let BodyProgress(awaited) = &progress;
-        awaited.store(true, Relaxed);
-        let received = receive(request.into_body(), app, &memory).await;
-        awaited.store(false, Relaxed);
+        let BodyProgress(progress) = request.extensions().get().cloned().unwrap_or_default();
+        progress.is_awaited.store(true, Relaxed);
+        let received = receive(request.into_body(), app, &progress.reserved).await;
+        progress.is_awaited.store(false, Relaxed);
         Ok(Self(received))
     }
 }
 
-/// Whether a handler waits for the rest of the request body. Extension of a request.
+/// Extension of a request for its body, which the middleware drops when the handler has finished.
 #[derive(Debug, Clone, Default)]
-pub(super) struct BodyProgress(Arc<AtomicBool>);
+pub(super) struct BodyProgress(Arc<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// Whether the handler waits for the rest of the body.
+    is_awaited: AtomicBool,
+    /// Reservation for a large body, which the handler may hold in a parsed form while it waits for the database.
+    reserved: OnceLock<Reserved>,
+}
 
 impl BodyProgress {
     pub(super) fn is_awaited(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.is_awaited.load(Relaxed)
     }
 }
 
 /// Receives a body within the size limit. Reserves memory for a large body before receiving the rest of it.
-async fn receive(mut body: Body, app: &App, memory: &RequestMemory) -> Result<Vec<u8>, ApiError> {
+async fn receive(mut body: Body, app: &App, reserved: &OnceLock<Reserved>) -> Result<Vec<u8>, ApiError> {
     let expected = body.size_hint().exact().unwrap_or(app.limits.body as u64);
     let mut bytes = Vec::new();
-    let mut is_reserved = false;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| ApiError::bad_request())?;
         let Some(data) = frame.data_ref() else {
@@ -119,17 +124,14 @@ async fn receive(mut body: Body, app: &App, memory: &RequestMemory) -> Result<Ve
         if length > app.limits.body {
             return Err(ApiError::body_too_large());
         }
-        if !is_reserved && Memory::is_large(length as u64) {
-            let reserved = app.memory.requests.reserve(expected).await;
+        let memory = &app.memory.requests;
+        if reserved.get().is_none() && memory.is_large(length as u64) {
+            let memory = memory.reserve(expected).await;
             let unavailable =
                 || ApiError::service_unavailable().caused_by("overloaded", "too many large requests");
-            memory.keep(reserved.ok_or_else(unavailable)?);
-            is_reserved = true;
-            bytes.reserve_exact(
-                usize::try_from(expected)
-                    .unwrap_or_default()
-                    .saturating_sub(bytes.len()),
-            );
+            let _unset = reserved.set(memory.ok_or_else(unavailable)?);
+            let expected = usize::try_from(expected).unwrap_or_default();
+            bytes.reserve_exact(expected.saturating_sub(bytes.len()));
         }
         bytes.extend_from_slice(data);
     }

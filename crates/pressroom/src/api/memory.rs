@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -27,11 +27,15 @@ const KIB: u64 = 1024;
 /// Maximum memory for large responses that clients have not received yet, in KiB.
 const RESPONSES_KIB: u32 = 12 * 1024;
 
-/// Maximum memory for the large bodies of requests in progress, in KiB.
-const REQUESTS_KIB: u32 = 16 * 1024;
+/// Maximum size of the large bodies of all requests in progress, in KiB. Parsed bodies, parameters of statements and
+/// results need several times as much memory.
+const REQUESTS_KIB: u32 = 8 * 1024;
 
-/// Size above which a body counts as large, in bytes.
-const LARGE: u64 = 64 * KIB;
+/// Size above which a response counts as large, in bytes. The system buffers smaller ones.
+pub(super) const LARGE_RESPONSE: u64 = 64 * KIB;
+
+/// Size above which a request body counts as large, in bytes.
+const LARGE_REQUEST: u64 = 16 * KIB;
 
 /// Maximum number of large bodies that wait for memory.
 const MAX_WAITING: usize = 4;
@@ -50,8 +54,8 @@ pub struct BodyMemory {
 impl Default for BodyMemory {
     fn default() -> Self {
         Self {
-            requests: Memory::new("requests", REQUESTS_KIB),
-            responses: Memory::new("responses", RESPONSES_KIB),
+            requests: Memory::new("requests", REQUESTS_KIB, LARGE_REQUEST),
+            responses: Memory::new("responses", RESPONSES_KIB, LARGE_RESPONSE),
         }
     }
 }
@@ -67,7 +71,7 @@ impl BodyMemory {
     /// Counts a large response until the client has received it, or replaces it with 503 if there is no memory left.
     pub(super) async fn admit(&self, response: Response) -> Response {
         let size = response.body().size_hint().lower();
-        if !Memory::is_large(size) {
+        if !self.responses.is_large(size) {
             return response;
         }
         if let Some(reserved) = self.responses.reserve(size).await {
@@ -77,17 +81,6 @@ impl BodyMemory {
         ApiError::service_unavailable()
             .caused_by("overloaded", "no memory for a large response")
             .into_response()
-    }
-}
-
-/// Reservation for the body of a request, kept until its response is ready, because the handler keeps the body's texts.
-/// Extension of a request.
-#[derive(Debug, Clone, Default)]
-pub(super) struct RequestMemory(Arc<Mutex<Option<Reserved>>>);
-
-impl RequestMemory {
-    pub(super) fn keep(&self, reserved: Reserved) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reserved);
     }
 }
 
@@ -103,6 +96,8 @@ struct State {
     /// Purpose of the memory, for the log.
     purpose: &'static str,
     total_kib: u32,
+    /// Size above which a body counts, in bytes.
+    large: u64,
     free_kib: Arc<Semaphore>,
     waiting: Semaphore,
     /// Whether the exhaustion of the memory has been logged.
@@ -110,10 +105,11 @@ struct State {
 }
 
 impl Memory {
-    fn new(purpose: &'static str, total_kib: u32) -> Self {
+    fn new(purpose: &'static str, total_kib: u32, large: u64) -> Self {
         Self(Arc::new(State {
             purpose,
             total_kib,
+            large,
             free_kib: Arc::new(Semaphore::new(total_kib as usize)),
             waiting: Semaphore::new(MAX_WAITING),
             logged: AtomicBool::new(false),
@@ -121,8 +117,8 @@ impl Memory {
     }
 
     /// Whether a body of `size` bytes counts as large.
-    pub(super) fn is_large(size: u64) -> bool {
-        size > LARGE
+    pub(super) fn is_large(&self, size: u64) -> bool {
+        size > self.0.large
     }
 
     /// Reserves memory for a body of `size` bytes, or returns `None` if too little becomes free in time. A body larger

@@ -25,7 +25,7 @@ use super::{
     error::ApiError,
     json::BodyProgress,
     limits::Limits,
-    memory::{BodyMemory, RequestMemory},
+    memory::BodyMemory,
     proxies::{Clients, TrustedProxies},
     rate_limit::RequestQuota,
 };
@@ -126,11 +126,8 @@ async fn handle_with_quota(limits: &Limits, mut request: Request, next: Next) ->
     }
     let quota = RequestQuota::default();
     request.extensions_mut().insert(quota.clone());
-    let memory = RequestMemory::default();
-    request.extensions_mut().insert(memory.clone());
     request.extensions_mut().insert(BodyProgress::default());
     let mut response = handle(limits, request, next).await;
-    drop(memory);
     quota.write_fields(response.headers_mut());
     response
 }

@@ -42,6 +42,8 @@ pub enum Access {
     Standby,
     /// The role may not write to every table, or a table is missing.
     Denied,
+    /// Another process holds SQLite's write lock.
+    Locked,
 }
 
 impl SchemaVersion {
@@ -86,6 +88,9 @@ impl DatabaseState {
                 "the role of DATABASE_URL may not write to every table, or a table is missing: grant it SELECT, \
                  INSERT, UPDATE and DELETE on all tables"
                     .to_owned(),
+            ),
+            Access::Locked => Some(
+                "another process has locked the database file for writes: end its transaction".to_owned(),
             ),
         }
     }

@@ -23,7 +23,7 @@ pub use self::{
     deliveries::DeliveryStore,
     error::{Constraint, Result, StoreError},
     health::{Access, DatabaseState, HealthStore, Migrated, SchemaVersion},
-    outbox::OutboxStore,
+    outbox::{OutboxStore, lease_end},
     published::PublishedTaskStore,
 };
 

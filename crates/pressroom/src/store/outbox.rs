@@ -18,8 +18,9 @@ pub trait OutboxStore: Debug + Send + Sync + 'static {
     /// Deletes tasks that have finished.
     async fn delete_outbox(&self, ids: &[i64]) -> Result<()>;
 
-    /// Releases the claims on tasks, which can be claimed again from `retry_at`.
-    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()>;
+    /// Releases the claims on tasks whose lease ends at `until`; they can be claimed again from `retry_at`. Keeps the claims
+    /// of other processes, which may have claimed the tasks after `until`.
+    async fn release_outbox(&self, ids: &[i64], until: Timestamp, retry_at: Timestamp) -> Result<()>;
 
     /// Releases all claims and returns their number. Only for a process that is the outbox's only user.
     async fn release_all_outbox(&self) -> Result<u64>;
@@ -29,6 +30,7 @@ pub trait OutboxStore: Debug + Send + Sync + 'static {
 }
 
 /// Returns the time at which a lease that starts now expires.
-pub(super) fn lease_end(now: Timestamp, lease: Duration) -> Timestamp {
+#[must_use]
+pub fn lease_end(now: Timestamp, lease: Duration) -> Timestamp {
     now.saturating_add(lease).unwrap_or(Timestamp::MAX)
 }

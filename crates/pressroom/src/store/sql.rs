@@ -208,7 +208,7 @@ pub(super) const RELEASE_DELIVERY: Statement = statement!(
     "DELETE notification_deliveries",
     "
         DELETE FROM notification_deliveries
-        WHERE task_id = $1 AND recipient_id = $2 AND channel = $3 AND delivered_at IS NULL",
+        WHERE task_id = $1 AND recipient_id = $2 AND channel = $3 AND claimed_until = $4 AND delivered_at IS NULL",
 );
 
 pub(super) const PURGE_DELIVERIES: Statement = statement!(

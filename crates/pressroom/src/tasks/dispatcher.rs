@@ -25,7 +25,7 @@ use crate::{
     domain::{OutboxTask, PublishedBatch},
     ids::IdSource,
     names::span,
-    store::{OutboxStore, PublishedTaskStore, StoreError},
+    store::{OutboxStore, PublishedTaskStore, StoreError, lease_end},
 };
 
 /// Maximum number of tasks in a claim, which are published as one batch.
@@ -139,10 +139,8 @@ impl Dispatcher {
                 () = tokio::time::sleep_until(next_claim.into()), if room > 0 => {}
             }
             claimed_at = Instant::now();
-            let claim =
-                dispatcher
-                    .store
-                    .claim_outbox(dispatcher.clock.now(), dispatcher.lease(), count(room));
+            let (now, lease) = (dispatcher.clock.now(), dispatcher.lease());
+            let claim = dispatcher.store.claim_outbox(now, lease, count(room));
             match telemetry::without_spans(claim).await {
                 Ok(tasks) => {
                     failed_claims = 0;
@@ -160,7 +158,8 @@ impl Dispatcher {
                     // Publishing belongs to the trace of the request that caused the first task.
                     for trace in traces.into_iter().step_by(size) {
                         let batch = tasks.by_ref().take(size).collect();
-                        let publish = dispatcher.clone().publish(log.clone(), batch);
+                        let until = lease_end(now, lease);
+                        let publish = dispatcher.clone().publish(log.clone(), batch, until);
                         publishing.spawn(publish.with_context(trace));
                     }
                 }
@@ -219,8 +218,13 @@ impl Dispatcher {
         }
     }
 
-    /// Publishes tasks and updates the outbox. Returns whether the broker accepted the tasks.
-    async fn publish(self: Arc<Self>, log: Arc<Mutex<Log>>, tasks: Vec<OutboxTask>) -> bool {
+    /// Publishes tasks, which are claimed until `until`, and updates the outbox. Returns whether the broker accepted them.
+    async fn publish(
+        self: Arc<Self>,
+        log: Arc<Mutex<Log>>,
+        tasks: Vec<OutboxTask>,
+        until: Timestamp,
+    ) -> bool {
         let first = tasks.first().map(|task| task.task_id).unwrap_or_default();
         let ids: Vec<i64> = tasks.iter().map(|task| task.id).collect();
         let attempts = tasks.iter().map(|task| task.attempts).max().unwrap_or_default();
@@ -245,7 +249,8 @@ impl Dispatcher {
                 );
                 let retry_at = self.clock.now().saturating_add(delay);
                 let retry_at = retry_at.unwrap_or(Timestamp::MAX);
-                self.store.release_outbox(&ids, retry_at).await.map(|()| false)
+                let released = self.store.release_outbox(&ids, until, retry_at).await;
+                released.map(|()| false)
             }
         };
         written.unwrap_or_else(|error| {

@@ -24,7 +24,7 @@ use crate::{
         Recipient, UserId,
     },
     names::{attribute, span},
-    store::{Store, StoreError},
+    store::{Store, StoreError, lease_end},
 };
 
 /// Number of recipients per query.
@@ -287,11 +287,8 @@ impl NotificationTask {
             recipient: recipient.id,
             channel: channel.name(),
         };
-        match self
-            .store
-            .claim_delivery(&key, self.clock.now(), DELIVERY_LEASE)
-            .await?
-        {
+        let now = self.clock.now();
+        match self.store.claim_delivery(&key, now, DELIVERY_LEASE).await? {
             DeliveryClaim::Claimed => {}
             DeliveryClaim::Delivered => return Ok(DeliveryResult::Before),
             DeliveryClaim::Held { remaining } => return Ok(DeliveryResult::Held(remaining)),
@@ -309,7 +306,8 @@ impl NotificationTask {
                 Ok(DeliveryResult::Now)
             }
             Err(error) => {
-                self.store.release_delivery(&key).await?;
+                let until = lease_end(now, DELIVERY_LEASE);
+                self.store.release_delivery(&key, until).await?;
                 telemetry::warn!(
                     channel = channel.name(),
                     recipient.id = recipient.id.0,

@@ -112,8 +112,13 @@ impl OutboxStore for Counting {
         self.count(self.store.delete_outbox(ids).await)
     }
 
-    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<(), StoreError> {
-        self.count(self.store.release_outbox(ids, retry_at).await)
+    async fn release_outbox(
+        &self,
+        ids: &[i64],
+        until: Timestamp,
+        retry_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.count(self.store.release_outbox(ids, until, retry_at).await)
     }
 
     async fn release_all_outbox(&self) -> Result<u64, StoreError> {

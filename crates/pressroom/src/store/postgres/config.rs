@@ -21,7 +21,7 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct PostgresConfig {
     pub(super) connection: tokio_postgres::Config,
-    /// Servers to which connections may be opened, if the URL sets `target_session_attrs`.
+    /// Servers to which connections may be opened, if the URL limits them with `target_session_attrs`.
     session_attrs: Option<TargetSessionAttrs>,
     pub(super) tls: Tls,
     /// Maximum time to open one connection, including all hosts and the handshake.
@@ -119,8 +119,11 @@ impl PostgresConfig {
         let mut connection = parameters.driver;
         let (names, addresses) = (connection.get_hosts().len(), connection.get_hostaddrs().len());
         let hosts = names.max(addresses);
-        if hosts == 0 {
-            return Err(InvalidUrl("the URL names no host".to_owned()));
+        let unnamed = Host::Tcp(String::new());
+        if hosts == 0 || connection.get_hosts().contains(&unnamed) {
+            return Err(InvalidUrl(
+                "the URL names no host, or the name of a host is empty".to_owned(),
+            ));
         }
         let ports = connection.get_ports().len();
         if names.min(addresses) > 0 && names != addresses || ports > 1 && ports != hosts {
@@ -479,6 +482,8 @@ mod tests {
             ("postgres://u@h:1,i:2/d?port=3", "h,i", &[3], 0),
             ("postgres://u@h/d?host=i&host=j&port=1&port=2", "j", &[2], 0),
             ("postgres://u@/d?host=%2Ftmp", "/tmp", &[], 0),
+            ("postgres://u@h:5433/d?host=&port=", "h", &[5433], 0),
+            ("postgres://u@h,i/d?port=,5433", "h,i", &[5432, 5433], 0),
             (
                 "postgres://u@h/d?hostaddr=10.0.0.1,10.0.0.2&hostaddr=10.0.0.3",
                 "h",
@@ -496,6 +501,17 @@ mod tests {
         ] {
             let error = servers(url).unwrap_err().to_string();
             assert!(error.contains("different numbers of hosts"), "{url}: {error}");
+        }
+        for url in [
+            "postgres://u@/d",
+            "postgres://u@:5432/d",
+            "postgres://u@h,/d",
+            "postgres://u@/d?host=",
+            "postgres://u@h/d?host=,",
+            "postgres://u@h/d?host=i,,j",
+        ] {
+            let error = servers(url).unwrap_err().to_string();
+            assert!(error.contains("names no host"), "{url}: {error}");
         }
     }
 
@@ -530,7 +546,8 @@ mod tests {
         assert_eq!(attrs(two, Role::Primary), TargetSessionAttrs::ReadWrite);
         assert_eq!(attrs(two, Role::Replica), TargetSessionAttrs::Any);
         let any = "postgres://u@a:1,b:2/d?target_session_attrs=any";
-        assert_eq!(attrs(any, Role::Primary), TargetSessionAttrs::Any);
+        assert_eq!(attrs(any, Role::Primary), TargetSessionAttrs::ReadWrite);
+        assert_eq!(attrs(any, Role::Replica), TargetSessionAttrs::Any);
         let standby = "postgres://u@a/d?target_session_attrs=standby";
         assert_eq!(attrs(standby, Role::Replica), TargetSessionAttrs::ReadOnly);
     }

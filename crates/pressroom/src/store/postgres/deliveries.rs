@@ -110,8 +110,8 @@ impl DeliveryStore for PostgresStore {
             .await?)
     }
 
-    async fn release_delivery(&self, key: &DeliveryKey) -> Result<()> {
-        let params: Params<'_> = &[&key.task_id, &key.recipient.0, &key.channel];
+    async fn release_delivery(&self, key: &DeliveryKey, until: Timestamp) -> Result<()> {
+        let params: Params<'_> = &[&key.task_id, &key.recipient.0, &key.channel, &Utc(until)];
         self.primary.maintain(&RELEASE_DELIVERY, params).await?;
         Ok(())
     }

@@ -55,7 +55,7 @@ const DELETE_OUTBOX: Statement = statement!("DELETE outbox", "DELETE FROM outbox
 
 const RELEASE_OUTBOX: Statement = statement!(
     "UPDATE outbox",
-    "UPDATE outbox SET claimable_at = $1 WHERE id = ANY ($2)",
+    "UPDATE outbox SET claimable_at = $1 WHERE id = ANY ($2) AND claimable_at = $3",
 );
 
 #[async_trait]
@@ -72,8 +72,8 @@ impl OutboxStore for PostgresStore {
         Ok(())
     }
 
-    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()> {
-        let params: Params<'_> = &[&Utc(retry_at), &ids];
+    async fn release_outbox(&self, ids: &[i64], until: Timestamp, retry_at: Timestamp) -> Result<()> {
+        let params: Params<'_> = &[&Utc(retry_at), &ids, &Utc(until)];
         self.primary.maintain(&RELEASE_OUTBOX, params).await?;
         Ok(())
     }

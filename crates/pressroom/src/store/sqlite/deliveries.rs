@@ -108,8 +108,8 @@ impl DeliveryStore for SqliteStore {
         Ok(())
     }
 
-    async fn release_delivery(&self, key: &DeliveryKey) -> Result<()> {
-        let params = (Id(key.task_id), key.recipient.0, key.channel);
+    async fn release_delivery(&self, key: &DeliveryKey, until: Timestamp) -> Result<()> {
+        let params = (Id(key.task_id), key.recipient.0, key.channel, Utc(until));
         self.execute(&RELEASE_DELIVERY, params).await?;
         Ok(())
     }

@@ -22,7 +22,11 @@ impl HealthStore for SqliteStore {
             needed: migrations::newest(),
         };
         // If the file is not writable, the first write reports it.
-        let access = Access::ReadWrite;
+        let access = if self.is_locked() {
+            Access::Locked
+        } else {
+            Access::ReadWrite
+        };
         Ok(DatabaseState { schema, access })
     }
 }

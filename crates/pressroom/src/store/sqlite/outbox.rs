@@ -42,7 +42,10 @@ const DELETE_OUTBOX: Statement = statement!(
 
 const RELEASE_OUTBOX: Statement = statement!(
     "UPDATE outbox",
-    "UPDATE outbox SET claimable_at = ?1 WHERE id IN (SELECT value FROM json_each(?2))",
+    "
+        UPDATE outbox
+        SET claimable_at = ?1
+        WHERE id IN (SELECT value FROM json_each(?2)) AND claimable_at = ?3",
 );
 
 /// Inserts the task of a change to `article`, within the transaction of that change.
@@ -77,8 +80,8 @@ impl OutboxStore for SqliteStore {
         Ok(())
     }
 
-    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()> {
-        let params = (Utc(retry_at), json!(ids).to_string());
+    async fn release_outbox(&self, ids: &[i64], until: Timestamp, retry_at: Timestamp) -> Result<()> {
+        let params = (Utc(retry_at), json!(ids).to_string(), Utc(until));
         self.execute(&RELEASE_OUTBOX, params).await?;
         Ok(())
     }

@@ -233,6 +233,38 @@ async fn a_data_folder_is_used_by_one_process_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_another_process_locks_is_not_ready_until_it_is_unlocked() {
+    let folder = process::Folder::new();
+    let file = folder.path().join("pressroom.db");
+    let url = format!("sqlite://{}", file.display());
+    let (_process, api) = process::start_api(&[], &[("DATABASE_URL", &url)], folder.path()).await;
+    let alice = raw::register(api, "alice@example.com").await;
+    let ready = async |status| {
+        eventually("the readiness", async || {
+            let response = raw::request(api, "GET", "/api/health/ready", None, None).await;
+            (response.status == status).then_some(response)
+        })
+        .await
+    };
+    ready(200).await;
+    let other = rusqlite::Connection::open(&file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let response = ready(503).await.json();
+    let message = response["error"]["message"].as_str().unwrap();
+    assert!(message.contains("another process has locked"), "{response}");
+    let body = json!({"title": "First", "body": "x"});
+    let write = async || raw::request(api, "POST", "/api/articles/", Some(&alice), Some(&body)).await;
+    assert_eq!(write().await.status, 503);
+    for target in ["/api/articles/", "/api/user", "/api/health/live"] {
+        let response = raw::request(api, "GET", target, Some(&alice), None).await;
+        assert_eq!(response.status, 200, "{target}");
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    ready(200).await;
+    assert_eq!(write().await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_of_a_failed_task_has_the_trace_id_of_its_request() {
     let folder = process::Folder::new();
     // Nothing listens on port 9.

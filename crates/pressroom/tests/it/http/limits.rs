@@ -285,7 +285,7 @@ async fn large_bodies_that_never_complete_do_not_keep_out_small_ones() {
         stream.write_all(request.as_bytes()).await.unwrap();
         responses.spawn(async move { raw::read_response(&mut stream, false).await });
     }
-    // Sixteen bodies fit into the memory; the others are rejected, some of them after a wait.
+    // Eight bodies fit into the memory; the others are rejected, some of them after a wait.
     for _ in 0..20 {
         let response = timeout(Duration::from_secs(20), responses.join_next()).await;
         let response = response.expect("too few are rejected").unwrap().unwrap();

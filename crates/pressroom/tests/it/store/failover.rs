@@ -66,7 +66,7 @@ async fn the_store_uses_the_primary_of_several_hosts_even_after_a_fail_over() {
 
     // The old primary returns as a standby, listed first, and the new one restarts.
     drop(store);
-    let store = connect(&both(&old, &new));
+    let store = connect(&format!("{}?target_session_attrs=any", both(&old, &new)));
     old.resume_as_standby_of(&new);
     assert_writes(&store, "standby").await;
     new.stop();

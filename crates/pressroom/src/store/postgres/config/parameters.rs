@@ -322,7 +322,7 @@ impl Parameters {
                 self.driver.keepalives_retries(parsed(name, value, "a number")?);
             }
             "target_session_attrs" | "targetServerType" => {
-                self.session_attrs = Some(session_attrs(name, value)?);
+                self.session_attrs = session_attrs(name, value)?;
             }
             "load_balance_hosts" => {
                 let balance = choice(
@@ -473,16 +473,17 @@ fn host(name: &str) -> Host {
     }
 }
 
-fn session_attrs(name: &str, value: &str) -> Result<TargetSessionAttrs, InvalidUrl> {
+/// `any`, the default of libpq, leaves the choice to the role: writes need a primary.
+fn session_attrs(name: &str, value: &str) -> Result<Option<TargetSessionAttrs>, InvalidUrl> {
     choice(
         name,
         value,
         &[
-            ("any", TargetSessionAttrs::Any),
-            ("read-write", TargetSessionAttrs::ReadWrite),
-            ("primary", TargetSessionAttrs::ReadWrite),
-            ("read-only", TargetSessionAttrs::ReadOnly),
-            ("standby", TargetSessionAttrs::ReadOnly),
+            ("any", None),
+            ("read-write", Some(TargetSessionAttrs::ReadWrite)),
+            ("primary", Some(TargetSessionAttrs::ReadWrite)),
+            ("read-only", Some(TargetSessionAttrs::ReadOnly)),
+            ("standby", Some(TargetSessionAttrs::ReadOnly)),
         ],
     )
 }

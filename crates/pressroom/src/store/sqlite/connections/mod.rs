@@ -13,9 +13,16 @@ pub(super) mod connect;
 mod threads;
 mod transaction;
 
-use std::{path::Path, pin::pin, sync::Arc};
+use std::{
+    path::Path,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
-use rusqlite::{Connection, Params, Row, TransactionBehavior};
+use rusqlite::{Connection, Params, Row, TransactionBehavior, ffi::SQLITE_BUSY};
 use telemetry::{Context, Database, Returned, Statement};
 use tokio::sync::Semaphore;
 
@@ -40,6 +47,8 @@ pub struct SqliteStore {
     writer: Threads,
     readers: Threads,
     outages: Arc<OutageLog>,
+    /// Whether the last write found the file locked. The dispatcher writes at least every few seconds.
+    locked: AtomicBool,
     /// Permits to read pages of the list without a filter.
     pub(super) lists: Arc<Semaphore>,
     /// Permits to read pages of other lists, which may read the whole table and must not delay other reads.
@@ -72,6 +81,7 @@ impl SqliteStore {
             readers: readers.unwrap_or_else(|| writer.clone()),
             writer,
             outages: OutageLog::new("database unavailable", "database available again"),
+            locked: AtomicBool::new(false),
             lists: Arc::new(Semaphore::new(LISTS)),
             searches: Arc::new(Semaphore::new(SEARCHES)),
         })
@@ -107,8 +117,8 @@ impl SqliteStore {
         statement: &'static Statement,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StatementError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(&self.readers, TransactionBehavior::Deferred, statement, work)
-            .await
+        let result = self.run(&self.readers, TransactionBehavior::Deferred, statement, work);
+        Ok(result.await?)
     }
 
     /// Writes in one transaction, which is rolled back when `work` fails.
@@ -120,8 +130,21 @@ impl SqliteStore {
         statement: &'static Statement,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StatementError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(&self.writer, TransactionBehavior::Immediate, statement, work)
-            .await
+        let result = self.run(&self.writer, TransactionBehavior::Immediate, statement, work);
+        let result = result.await;
+        match &result {
+            Ok(_) => self.locked.store(false, Relaxed),
+            Err(error) if error.code.as_deref() == Some(&SQLITE_BUSY.to_string()) => {
+                self.locked.store(true, Relaxed);
+            }
+            Err(_) => {}
+        }
+        Ok(result?)
+    }
+
+    /// Whether the last write found that another process has locked the file.
+    pub(super) fn is_locked(&self) -> bool {
+        self.locked.load(Relaxed)
     }
 
     async fn run<T: Returned + Send + 'static>(
@@ -130,7 +153,7 @@ impl SqliteStore {
         behavior: TransactionBehavior,
         statement: &'static Statement,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StatementError> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, StatementError> {
         let database = self.database.clone();
         let running = pin!(async move {
             let span = Context::current();
@@ -151,7 +174,7 @@ impl SqliteStore {
             }) => self.outages.record_failure(statement.summary, reason),
             _ => self.outages.record_success(statement.summary),
         }
-        Ok(result?)
+        result
     }
 }
 

@@ -148,7 +148,7 @@ async fn a_completed_delivery_cannot_be_claimed(fixture: Fixture) {
     store.claim_delivery(&key, at(0), LEASE).await.unwrap();
     store.complete_delivery(&key, at(1)).await.unwrap();
     // A completed delivery cannot be released, and its lease no longer matters.
-    store.release_delivery(&key).await.unwrap();
+    store.release_delivery(&key, at(60)).await.unwrap();
     let claim = store.claim_delivery(&key, at(1_000), LEASE).await.unwrap();
     assert_eq!(claim, DeliveryClaim::Delivered);
     // A delivery completed without a claim is recorded as well.
@@ -166,7 +166,12 @@ async fn an_abandoned_delivery_is_claimed_again(fixture: Fixture) {
     assert_eq!(held, DeliveryClaim::Held { remaining });
     let claim = store.claim_delivery(&key, at(60), LEASE).await.unwrap();
     assert_eq!(claim, DeliveryClaim::Claimed);
-    store.release_delivery(&key).await.unwrap();
+    // The first run ends late.
+    store.release_delivery(&key, at(60)).await.unwrap();
+    let held = store.claim_delivery(&key, at(61), LEASE).await.unwrap();
+    let remaining = Duration::from_secs(59);
+    assert_eq!(held, DeliveryClaim::Held { remaining });
+    store.release_delivery(&key, at(120)).await.unwrap();
     let claim = store.claim_delivery(&key, at(61), LEASE).await.unwrap();
     assert_eq!(claim, DeliveryClaim::Claimed);
 }

@@ -14,6 +14,7 @@ over_all_stores! {
     outbox_tasks_are_claimed_oldest_first_and_once
     a_task_with_an_expired_claim_is_claimed_again
     released_tasks_can_be_claimed_at_their_time
+    a_late_release_keeps_the_claim_of_another_process
     all_claims_can_be_released_together
     finished_tasks_are_deleted
     concurrent_claims_never_overlap
@@ -76,13 +77,34 @@ async fn released_tasks_can_be_claimed_at_their_time(fixture: Fixture) {
     fixture.article("One", ann, at(0)).await;
     fixture.article("Two", ann, at(0)).await;
     let claimed = store.claim_outbox(at(10), LEASE, 9).await.unwrap();
-    store.release_outbox(&[claimed[1].id], at(12)).await.unwrap();
+    store
+        .release_outbox(&[claimed[1].id], at(70), at(12))
+        .await
+        .unwrap();
     assert!(store.claim_outbox(at(11), LEASE, 9).await.unwrap().is_empty());
     let again = store.claim_outbox(at(12), LEASE, 9).await.unwrap();
     assert_eq!(
         again.iter().map(|task| task.id).collect::<Vec<_>>(),
         [claimed[1].id]
     );
+}
+
+async fn a_late_release_keeps_the_claim_of_another_process(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await.id;
+    fixture.article("One", ann, at(0)).await;
+    let claimed = store.claim_outbox(at(10), LEASE, 9).await.unwrap();
+    assert_eq!(store.claim_outbox(at(75), LEASE, 9).await.unwrap().len(), 1);
+    store
+        .release_outbox(&[claimed[0].id], at(70), at(76))
+        .await
+        .unwrap();
+    assert!(store.claim_outbox(at(134), LEASE, 9).await.unwrap().is_empty());
+    store
+        .release_outbox(&[claimed[0].id], at(135), at(76))
+        .await
+        .unwrap();
+    assert_eq!(store.claim_outbox(at(76), LEASE, 9).await.unwrap().len(), 1);
 }
 
 async fn all_claims_can_be_released_together(fixture: Fixture) {
