@@ -82,7 +82,8 @@ impl OpenConnections {
     }
 
     /// Decides about a new connection while `held` others wait. At a limit, it replaces the connection that has waited
-    /// longest for a request, because clients that send no request must not keep others out.
+    /// longest for a request or the rest of its body, because clients that send neither must not keep others out. If
+    /// most connections have had no request, they have less time for it.
     ///
     /// The limit per address does not apply to proxies. A client at this limit must not delay others: its connections
     /// are held while others are accepted. If too many are held, a new one replaces a connection without any request
@@ -96,23 +97,26 @@ impl OpenConnections {
             return Admission::Serve;
         }
         self.full.log(
-            "a connection limit is reached; a new connection replaces one without a request, waits, or is closed",
+            "a connection limit is reached; a new connection replaces one without a complete request, waits, or is \
+             closed",
         );
         let may_hold = held < self.max_held();
+        let candidates = is_address_full.then_some(address);
         // The more connections share the time for their first requests, the longer it may be.
-        let flood = if is_address_full && !may_hold {
-            self.unused(address)
+        let unused = self.unused(candidates);
+        let is_flood = if is_address_full {
+            !may_hold && unused > 0
         } else {
-            0
+            unused > served / 2
         };
-        let grace = (flood > 0).then(|| MAX_DELAY.saturating_mul(flood));
-        match self.next_to_replace(is_address_full.then_some(address), grace) {
+        let grace = is_flood.then(|| MAX_DELAY.saturating_mul(u32::try_from(unused).unwrap_or(u32::MAX)));
+        match self.next_to_replace(candidates, grace) {
             Some((at, id)) if at <= Instant::now() => self.close(id),
             None if self.reserved < self.limits.reserved && self.open.len() < self.limits.all => {
                 Admission::Reserve
             }
             Some(_) if is_address_full && may_hold => Admission::Hold,
-            Some((at, _)) if flood > 0 => Admission::Wait(at - Instant::now()),
+            Some((at, _)) if is_flood => Admission::Wait((at - Instant::now()).min(CHECK)),
             _ if is_address_full => Admission::Close,
             _ => Admission::Wait(CHECK),
         }
@@ -166,21 +170,25 @@ impl OpenConnections {
         admission
     }
 
-    /// Returns the number of connections of `address` without any request.
-    fn unused(&self, address: IpAddr) -> u32 {
-        let of_address = self.open.values().filter(|open| open.address == address);
-        let unused = of_address.filter(|open| !open.state.has_requested()).count();
-        u32::try_from(unused).unwrap_or(u32::MAX)
+    /// Returns the number of connections, of `address` if given, without any request.
+    fn unused(&self, address: Option<IpAddr>) -> usize {
+        let unused = self
+            .candidates(address)
+            .filter(|(_, open)| !open.state.has_requested());
+        unused.count()
     }
 
     /// Returns the connection, of `address` if given, that may be replaced first, and from when. `grace` limits the time
     /// for the first request.
     fn next_to_replace(&self, address: Option<IpAddr>, grace: Option<Duration>) -> Option<(Instant, Id)> {
-        self.open
-            .iter()
-            .filter(|(_, open)| address.is_none_or(|address| address == open.address))
+        self.candidates(address)
             .filter_map(|(id, open)| Some((open.state.replaceable_at(grace)?, *id)))
             .min_by_key(|(at, _)| *at)
+    }
+
+    fn candidates(&self, address: Option<IpAddr>) -> impl Iterator<Item = (&Id, &Open)> {
+        let open = self.open.iter();
+        open.filter(move |(_, open)| address.is_none_or(|address| address == open.address))
     }
 }
 

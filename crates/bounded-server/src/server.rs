@@ -151,8 +151,8 @@ impl Server {
 
     /// Sets the maximum number of open connections, at least 1.
     ///
-    /// At the limit, a new connection replaces the one that has waited longest for a request. If all connections
-    /// have requests in progress, further clients wait in the listener's backlog.
+    /// At the limit, a new connection replaces the one that has waited longest for a request or for the rest of its body.
+    /// If all connections have complete requests in progress, further clients wait in the listener's backlog.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.connections.all = connections.max(1);
         self

@@ -18,6 +18,9 @@ const MIN_WAITING: Duration = Duration::from_millis(100);
 /// Extra time for a client from which nothing has been read yet, because its first bytes may be on their way.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 
+/// Value for a request body that is not awaited.
+const COMPLETE: u64 = u64::MAX;
+
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     opened: Instant,
@@ -31,6 +34,9 @@ pub(crate) struct ConnectionState {
     has_requested: AtomicBool,
     /// Number of requests whose response is not complete.
     in_progress: AtomicUsize,
+    /// Time since which the connection has waited for the rest of a request body, in milliseconds after the connection
+    /// was opened, or [`COMPLETE`].
+    awaits_body: AtomicU64,
     /// Whether a response waits for the client to read it.
     writing: AtomicBool,
     /// Number of the invalid request, which is the last one, and the reason.
@@ -46,6 +52,7 @@ impl ConnectionState {
             has_sent: AtomicBool::new(false),
             has_requested: AtomicBool::new(false),
             in_progress: AtomicUsize::new(0),
+            awaits_body: AtomicU64::new(COMPLETE),
             writing: AtomicBool::new(false),
             invalid: OnceLock::new(),
         })
@@ -67,9 +74,13 @@ impl ConnectionState {
         self.has_requested.load(Relaxed)
     }
 
-    /// Returns the time from which a new connection may replace this one, or `None` during a request. `grace` limits
-    /// the time for the first request.
+    /// Returns the time from which a new connection may replace this one, or `None` during a request that the client
+    /// has sent completely. `grace` limits the time for the first request.
     pub(crate) fn replaceable_at(&self, grace: Option<Duration>) -> Option<Instant> {
+        let awaits_body = self.awaits_body.load(Relaxed);
+        if awaits_body != COMPLETE && !self.writing.load(Relaxed) {
+            return Some(self.opened + Duration::from_millis(awaits_body) + MIN_WAITING);
+        }
         let since = self.waiting_since()?;
         let has_sent = self.has_sent.load(Relaxed);
         let at = since
@@ -79,7 +90,7 @@ impl ConnectionState {
                 MIN_WAITING + FIRST_BYTE
             };
         Some(match grace {
-            Some(grace) if !self.has_requested() => at.min(self.opened + grace),
+            Some(grace) if !self.has_requested() => at.min(since + grace),
             _ => at,
         })
     }
@@ -98,6 +109,18 @@ impl ConnectionState {
         }
     }
 
+    /// Records that the client has sent only a part of a request body.
+    pub(crate) fn await_body(&self) {
+        if self.awaits_body.load(Relaxed) == COMPLETE {
+            self.awaits_body.store(self.elapsed(), Relaxed);
+        }
+    }
+
+    /// Records that the client has sent a request body completely.
+    pub(crate) fn received_body(&self) {
+        self.awaits_body.store(COMPLETE, Relaxed);
+    }
+
     /// Records that the client has sent bytes.
     pub(crate) fn sent(&self) {
         self.has_sent.store(true, Relaxed);
@@ -105,9 +128,12 @@ impl ConnectionState {
 
     /// Restarts the time for which the connection waits.
     pub(crate) fn record_activity(&self) {
-        let active = self.opened.elapsed().as_millis();
-        self.active
-            .store(u64::try_from(active).unwrap_or(u64::MAX), Relaxed);
+        self.active.store(self.elapsed(), Relaxed);
+    }
+
+    /// Returns the age of the connection in milliseconds.
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(COMPLETE - 1)
     }
 
     pub(crate) fn set_writing(&self, writing: bool) {

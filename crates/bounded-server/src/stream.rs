@@ -165,6 +165,7 @@ impl CheckedStream {
             if let Reading::Body(body) = &self.reading
                 && body.is_at_end()
             {
+                self.state.received_body();
                 self.reading = Reading::Head;
             }
         }
@@ -326,7 +327,11 @@ impl AsyncRead for CheckedStream {
                     this.reading = Reading::Ended;
                     continue;
                 }
-                read => ready!(read)?,
+                Poll::Pending => {
+                    this.state.await_body();
+                    return Poll::Pending;
+                }
+                Poll::Ready(read) => read?,
             }
             let new = &into.filled()[before..];
             if new.is_empty() {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use axum::{Extension, Router, routing::get};
+use axum::{
+    Extension, Router,
+    routing::{get, post},
+};
 use bounded_server::{ReservedConnection, Server};
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
     sync::mpsc,
     task::JoinSet,
@@ -63,6 +66,51 @@ async fn clients_without_a_request_do_not_keep_out_others() {
     }
     let (_, body) = exchange(&mut running.connect().await, GET).await;
     assert_eq!(body, "hello");
+}
+
+#[tokio::test]
+async fn clients_that_do_not_finish_a_body_do_not_keep_out_others() {
+    let echo = Router::new().route("/echo", post(|body: String| async { body }));
+    let running = Running::start(Server::new().max_connections(20), echo.merge(hello())).await;
+    let mut half = Vec::new();
+    for framing in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+        for _ in 0..50 {
+            let mut stream = running.connect().await;
+            let head = format!("POST /echo HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n5\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+            half.push(stream);
+        }
+    }
+    let (_, body) = exchange(&mut running.connect().await, GET).await;
+    assert_eq!(body, "hello");
+}
+
+#[tokio::test]
+async fn silent_clients_do_not_delay_others() {
+    let running = Running::start(Server::new().max_connections(20), hello()).await;
+    let mut attackers = JoinSet::new();
+    for _ in 0..60 {
+        let address = running.address;
+        attackers.spawn(async move {
+            loop {
+                if let Ok(mut stream) = TcpStream::connect(address).await {
+                    let _closed = stream.read_u8().await;
+                }
+            }
+        });
+    }
+    // Time for the attackers to fill the backlog.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..3 {
+        let start = Instant::now();
+        let (_, body) = exchange(&mut running.connect().await, GET).await;
+        assert_eq!(body, "hello");
+        assert!(
+            start.elapsed() < Duration::from_millis(1500),
+            "{:?}",
+            start.elapsed()
+        );
+    }
 }
 
 #[tokio::test]

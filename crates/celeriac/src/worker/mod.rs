@@ -138,7 +138,14 @@ impl Worker {
             started: Instant::now(),
             ..self.shared
         });
-        info!(hostname = shared.hostname, queues = ?shared.queues(), registered = ?shared.registry, "worker started");
+        let (queues, concurrency, registered) = (shared.queues(), shared.concurrency(), &shared.registry);
+        info!(
+            hostname = shared.hostname,
+            ?queues,
+            concurrency,
+            ?registered,
+            "worker started"
+        );
         let mut background = JoinSet::new();
         background.spawn(pulse::heartbeats(Arc::clone(&shared)));
         let lease = LeaseThread::start(&shared);

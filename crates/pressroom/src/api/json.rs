@@ -9,7 +9,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use axum::{
@@ -81,7 +84,22 @@ impl FromRequest<Arc<App>> for JsonBody {
         if !is_json(request.headers()) {
             return Ok(Self(Err(ApiError::unsupported_media_type())));
         }
-        Ok(Self(receive(request.into_body(), app).await))
+        let progress = request.extensions().get().cloned().unwrap_or_default();
+        let BodyProgress(awaited) = &progress;
+        awaited.store(true, Relaxed);
+        let received = receive(request.into_body(), app).await;
+        awaited.store(false, Relaxed);
+        Ok(Self(received))
+    }
+}
+
+/// Whether a handler waits for the rest of the request body. Extension of a request.
+#[derive(Debug, Clone, Default)]
+pub(super) struct BodyProgress(Arc<AtomicBool>);
+
+impl BodyProgress {
+    pub(super) fn is_awaited(&self) -> bool {
+        self.0.load(Relaxed)
     }
 }
 

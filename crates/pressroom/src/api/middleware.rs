@@ -23,6 +23,7 @@ use tower::Service;
 
 use super::{
     error::ApiError,
+    json::BodyProgress,
     limits::Limits,
     memory::BodyMemory,
     proxies::{Clients, TrustedProxies},
@@ -125,6 +126,7 @@ async fn handle_with_quota(limits: &Limits, mut request: Request, next: Next) ->
     }
     let quota = RequestQuota::default();
     request.extensions_mut().insert(quota.clone());
+    request.extensions_mut().insert(BodyProgress::default());
     let mut response = handle(limits, request, next).await;
     quota.write_fields(response.headers_mut());
     response
@@ -132,6 +134,7 @@ async fn handle_with_quota(limits: &Limits, mut request: Request, next: Next) ->
 
 /// Returns the handler's response, or the response to its panic or time-out.
 async fn handle(limits: &Limits, request: Request, next: Next) -> Response {
+    let body = request.extensions().get::<BodyProgress>().cloned();
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
     match tokio::time::timeout(limits.request, handled).await {
         Ok(Ok(response)) => response,
@@ -142,7 +145,13 @@ async fn handle(limits: &Limits, request: Request, next: Next) -> Response {
             error.into_response()
         }
         Err(_) => {
-            telemetry::warn!(limit_s = limits.request.as_secs_f64(), "request timed out");
+            let limit_s = limits.request.as_secs_f64();
+            // Anyone can send many half bodies, so they are not worth a warning each.
+            if body.is_some_and(|body| body.is_awaited()) {
+                telemetry::debug!(limit_s, "the client did not send the request body in time");
+            } else {
+                telemetry::warn!(limit_s, "request timed out");
+            }
             let message = "the request exceeded its time limit";
             let error = ApiError::request_timeout().caused_by("timeout", message);
             error.into_response()

@@ -43,11 +43,6 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
 
     let mut lifecycle = Lifecycle::new();
     let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
-    telemetry::info!(
-        queues = config.work.queues.join(","),
-        concurrency = config.work.concurrency,
-        "Worker started"
-    );
     lifecycle.spawn("database check", watch_database(store, shutdown.clone()).map(Ok));
     lifecycle.spawn("worker", async move {
         let ended = worker.run(shutdown.clone(), grace).await;

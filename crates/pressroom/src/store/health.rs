@@ -40,6 +40,8 @@ pub enum Access {
     ReadOnly,
     /// The server is a standby.
     Standby,
+    /// The role may not write to every table, or a table is missing.
+    Denied,
 }
 
 impl SchemaVersion {
@@ -78,6 +80,11 @@ impl DatabaseState {
             Access::Standby => Some(
                 "the database is read-only because its server is a standby: wait for the end of the \
                  fail-over, or set DATABASE_URL to the primary"
+                    .to_owned(),
+            ),
+            Access::Denied => Some(
+                "the role of DATABASE_URL may not write to every table, or a table is missing: grant it SELECT, \
+                 INSERT, UPDATE and DELETE on all tables"
                     .to_owned(),
             ),
         }
@@ -124,6 +131,8 @@ mod tests {
             let problem = state(Some(3), access).problem().unwrap();
             assert!(problem.contains("read-only"), "{problem}");
         }
+        let problem = state(Some(3), Access::Denied).problem().unwrap();
+        assert!(problem.contains("grant"), "{problem}");
     }
 
     #[test]

@@ -34,9 +34,16 @@ macro_rules! user_columns {
 /// article's row `article` and its author's row `author`.
 macro_rules! article_columns {
     () => {
-        "article.id, article.slug, article.title, article.description, article.body,
+        $crate::store::sql::article_columns!("article.body")
+    };
+    ($body:literal) => {
+        concat!(
+            "article.id, article.slug, article.title, article.description, ",
+            $body,
+            ",
             article.favorites_count, article.created_at, article.updated_at,
             author.id AS author_id, author.email AS author_email, author.name AS author_name"
+        )
     };
 }
 
@@ -67,10 +74,13 @@ pub(super) const PURGE_REVOKED_TOKENS: Statement = statement!(
 /// Selects an article as a viewer sees it. `$1` is the viewer, and `$2` the value in `$condition`.
 macro_rules! find_article {
     ($condition:literal) => {
-        statement!(
+        $crate::store::sql::find_article!($condition, "article.body")
+    };
+    ($condition:literal, $body:literal) => {
+        $crate::store::sql::statement!(
             "SELECT articles",
             "SELECT ",
-            article_columns!(),
+            $crate::store::sql::article_columns!($body),
             ",
             EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = $1) AS favorited
         FROM articles AS article
@@ -80,6 +90,8 @@ macro_rules! find_article {
         )
     };
 }
+
+pub(super) use find_article;
 
 pub(super) const FIND_ARTICLE: Statement = find_article!("article.slug = $2");
 

@@ -24,9 +24,16 @@ use crate::{
     store::{
         ArticleStore, Constraint, Result, StoreError,
         rows::{self, Utc},
-        sql::{FIND_ARTICLE, FIND_STORED_RESPONSE, article_columns, statement},
+        sql::{FIND_ARTICLE, FIND_STORED_RESPONSE, article_columns, find_article, statement},
     },
 };
+
+/// Selects an article, without its body if that is large.
+const FIND_ARTICLE_UNLESS_LARGE: Statement = find_article!(
+    "article.slug = $2",
+    "CASE WHEN octet_length(article.body) <= 65536 THEN article.body END AS body,
+            octet_length(article.body) > 65536 AS is_large"
+);
 
 /// Inserts the task `$7` to `$11` of a row named `article` if it meets `$condition`, and selects the article.
 macro_rules! insert_task {
@@ -252,7 +259,7 @@ impl ArticleStore for PostgresStore {
         since: Timestamp,
     ) -> Result<Option<StoredResponse>> {
         let params: Params<'_> = &[&user.0, &key.as_str(), &Utc(since)];
-        let found = self.primary.read(&FIND_STORED_RESPONSE, params).await?;
+        let found = self.primary.read_large(&FIND_STORED_RESPONSE, params).await?;
         Ok(found.first(rows::stored_response)?)
     }
 
@@ -372,10 +379,15 @@ async fn find_article(
     viewer: Option<UserId>,
 ) -> Result<Option<Article>, StatementError> {
     let viewer = viewer.map(|viewer| viewer.0);
-    match server.read(&FIND_ARTICLE, &[&viewer, &slug]).await {
-        Err(error) if error.is_unsuitable_value() => Ok(None),
-        found => Ok(found?.first(rows::article)?),
+    let params: Params<'_> = &[&viewer, &slug];
+    let mut found = match server.read(&FIND_ARTICLE_UNLESS_LARGE, params).await {
+        Err(error) if error.is_unsuitable_value() => return Ok(None),
+        found => found?,
+    };
+    if found.first(|row| row.try_get("is_large"))? == Some(true) {
+        found = server.read_large(&FIND_ARTICLE, params).await?;
     }
+    Ok(found.first(rows::article)?)
 }
 
 /// Converts the versions of a [`Precondition`] to a parameter.

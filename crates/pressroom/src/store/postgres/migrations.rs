@@ -175,17 +175,28 @@ const DATABASE_STATE: Statement = Statement::new(
     "SELECT transaction_read_only",
     "SELECT to_regclass('refinery_schema_history') IS NOT NULL AS has_schema,
         current_setting('transaction_read_only') = 'on' AS read_only,
-        pg_is_in_recovery() AS standby",
+        pg_is_in_recovery() AS standby,
+        (
+            SELECT bool_and(coalesce(has_table_privilege(to_regclass(name), 'INSERT'), false))
+            FROM unnest(ARRAY[
+                'users', 'articles', 'favorites', 'outbox', 'revoked_tokens', 'ended_sessions', 'idempotency_keys',
+                'article_count_changes'
+            ]) AS name
+        ) AS may_write",
 );
 
-/// Reads the version of the schema, and whether the database accepts writes.
+/// Reads the version of the schema, and whether the database accepts writes to the tables that requests write to.
 pub(super) async fn database_state(store: &Connections) -> Result<DatabaseState, StatementError> {
     let state = store.read(&DATABASE_STATE, &[]).await?;
     let state = state.first(|row| {
-        let access = match (row.try_get("standby")?, row.try_get("read_only")?) {
-            (true, _) => Access::Standby,
-            (false, true) => Access::ReadOnly,
-            (false, false) => Access::ReadWrite,
+        let access = if row.try_get("standby")? {
+            Access::Standby
+        } else if row.try_get("read_only")? {
+            Access::ReadOnly
+        } else if row.try_get("may_write")? {
+            Access::ReadWrite
+        } else {
+            Access::Denied
         };
         Ok((row.try_get("has_schema")?, access))
     })?;

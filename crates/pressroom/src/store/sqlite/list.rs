@@ -2,7 +2,7 @@
 //!
 //! Triggers maintain the number of all articles. Other totals are counted.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use rusqlite::{Row, params_from_iter, types::Value};
 use telemetry::{Returned, Statement};
@@ -81,14 +81,21 @@ fn filter(shape: Shape) -> String {
 }
 
 pub(super) async fn list_articles(store: &SqliteStore, query: ListQuery) -> Result<ArticlePage> {
-    let Ok(Ok(_permit)) = timeout(MAX_WAIT, store.pages.acquire()).await else {
+    let shape = Shape::of(&query);
+    let permits = if shape.filters() {
+        &store.searches
+    } else {
+        &store.lists
+    };
+    let Ok(Ok(permit)) = timeout(MAX_WAIT, Arc::clone(permits).acquire_owned()).await else {
         let reason = "too many pages of the list are being read";
         return Err(StoreError::Unavailable(reason.to_owned()));
     };
-    let shape = Shape::of(&query);
     // Names the span, whichever end of the list the page is read from.
     let statement = PAGE.get(shape);
     let page = store.read(statement, move |db| {
+        // A page that its caller no longer waits for occupies its connection until it has been read.
+        let _permit = permit;
         let viewer: Value = query.viewer.map(|viewer| viewer.0).into();
         let search = query.search.as_deref().map(|search| Value::from(folded(search)));
         let author = query.author.map(|author| Value::from(author.0));
@@ -155,11 +162,62 @@ impl Returned for ArticlePage {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::{
-        super::{connections::connect::connect, migrations},
+        super::{
+            connections::{Transaction, connect::connect},
+            migrations,
+        },
         *,
     };
-    use crate::domain::ListOrder;
+    use crate::{domain::ListOrder, store::sql::PING};
+
+    fn query(search: Option<&str>) -> ListQuery {
+        ListQuery {
+            start: PageStart::Offset(0),
+            limit: 20,
+            order: ListOrder::Newest,
+            search: search.map(str::to_owned),
+            author: None,
+            favorited: None,
+            viewer: None,
+        }
+    }
+
+    /// Polls a search for a moment and drops it.
+    async fn abandon_search(store: &SqliteStore) {
+        let search = timeout(Duration::from_millis(50), list_articles(store, query(Some("x"))));
+        assert!(search.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn searches_that_take_long_do_not_delay_lists() {
+        let store = SqliteStore::open(":memory:").unwrap();
+        let searches = Arc::clone(&store.searches).try_acquire_many_owned(2).unwrap();
+        abandon_search(&store).await;
+        list_articles(&store, query(None)).await.unwrap();
+        drop(searches);
+        list_articles(&store, query(Some("x"))).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_search_counts_until_its_connection_is_free() {
+        let store = Arc::new(SqliteStore::open(":memory:").unwrap());
+        let (release, released) = mpsc::channel::<()>();
+        let busy = Arc::clone(&store);
+        let busy = tokio::spawn(async move {
+            let wait = move |_: &Transaction<'_>| Ok(u64::from(released.recv().is_ok()));
+            busy.read(&PING, wait).await
+        });
+        tokio::task::yield_now().await;
+        abandon_search(&store).await;
+        assert_eq!(store.searches.available_permits(), 1);
+        release.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        let all = timeout(MAX_WAIT, store.searches.acquire_many(2)).await;
+        drop(all.unwrap().unwrap());
+    }
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "asks for the plan of a statement")]

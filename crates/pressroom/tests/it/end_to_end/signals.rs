@@ -9,7 +9,7 @@ async fn signals_that_reload_other_programs_are_ignored_and_logged_once() {
     let (mut serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
     let mut worker = installation.worker();
-    worker.wait_for_output("Worker started").await;
+    worker.wait_for_output("worker started").await;
     let ignored = [
         "HUP", "USR1", "USR2", "TTIN", "TTOU", "ALRM", "VTALRM", "PROF", "IO", "XFSZ",
     ]
@@ -44,7 +44,7 @@ async fn signals_that_stop_a_process_let_it_finish() {
     for signal in ["QUIT", "XCPU", "INT"] {
         let (mut serve, _) = installation.serve().await;
         let mut worker = installation.worker();
-        worker.wait_for_output("Worker started").await;
+        worker.wait_for_output("worker started").await;
         for process in [&mut serve, &mut worker] {
             process.send(signal);
             let status = process.wait_for_exit().await;

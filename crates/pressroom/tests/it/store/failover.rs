@@ -150,6 +150,37 @@ async fn reads_continue_while_the_server_is_read_only_and_writes_return_afterwar
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_write_is_reported() {
+    let server = Server::start();
+    migrate(&PostgresConfig::parse(&server.url()).unwrap())
+        .await
+        .unwrap();
+    let admin = postgres::client(&server.url()).await;
+    let set_up = "CREATE ROLE app LOGIN PASSWORD 'app';
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app;
+        GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO app";
+    admin.batch_execute(set_up).await.unwrap();
+    let url = server.url();
+    let (_, server) = url.split_once('@').unwrap();
+    let store = connect(&format!("postgresql://app:app@{server}"));
+    assert_writes(&store, "granted").await;
+    assert_eq!(store.state().await.unwrap().problem(), None);
+    for change in [
+        "REVOKE INSERT ON articles FROM app",
+        "GRANT INSERT ON articles TO app; ALTER TABLE outbox RENAME TO elsewhere",
+    ] {
+        admin.batch_execute(change).await.unwrap();
+        let problem = store.state().await.unwrap().problem().unwrap();
+        assert!(problem.contains("may not write to every table"), "{problem}");
+    }
+    admin
+        .batch_execute("ALTER TABLE elsewhere RENAME TO outbox")
+        .await
+        .unwrap();
+    assert_eq!(store.state().await.unwrap().problem(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_round_trip_of_400_milliseconds_is_fast_enough() {
     let database = Database::empty().await;
     let proxy = Proxy::delaying(&database.url, Duration::from_millis(200)).await;

@@ -175,6 +175,46 @@ async fn writers_of_a_locked_row_do_not_delay_other_statements_on(setting: Setti
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_of_many_locked_rows_do_not_delay_writers_of_other_rows() {
+    const LOCKED: u32 = 24;
+    let setting = Setting::new().await;
+    let (store, user) = (&setting.store, setting.author.id);
+    for number in 0..LOCKED {
+        let article = new_article(&format!("held-{number}"), user, at(1));
+        store.insert_article(article, task(1, at(1))).await.unwrap();
+    }
+    let mut other = setting.database.client().await;
+    let held = other.transaction().await.unwrap();
+    held.batch_execute("SELECT FROM articles WHERE slug LIKE 'held-%' FOR UPDATE")
+        .await
+        .unwrap();
+    let mut callers = JoinSet::new();
+    for number in 0..LOCKED {
+        let store = Arc::clone(store);
+        callers.spawn(async move {
+            loop {
+                let result = store.favorite(&format!("held-{number}"), user, at(2)).await;
+                assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
+                // As clients do after 503.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+    }
+    // The locks are known after this time.
+    tokio::time::sleep(FAILURE_LIMIT).await;
+    for _ in 0..20 {
+        let start = Instant::now();
+        store.favorite("free", user, at(2)).await.unwrap().unwrap();
+        store.unfavorite("free", user).await.unwrap().unwrap();
+        assert!(start.elapsed() < 2 * UNAFFECTED, "{:?}", start.elapsed());
+    }
+    assert!(
+        callers.try_join_next().is_none(),
+        "a caller failed in an unexpected way"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writers_of_a_locked_table_delay_neither_reads_nor_writers_of_other_tables() {
     let setting = Setting::new().await;
     let admin = setting.database.client().await;

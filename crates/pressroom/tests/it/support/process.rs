@@ -1,6 +1,7 @@
 //! Processes of the program under test, which do not inherit the environment of the test process.
 
 use std::{
+    io::{Read, Seek, SeekFrom},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -12,6 +13,8 @@ use super::{eventually, postgres_server::free_port, raw};
 pub struct Process {
     child: Child,
     log: PathBuf,
+    /// Length of the log at the start, which earlier processes of the same name wrote.
+    start: u64,
 }
 
 /// Variables that make the observatory listen on free ports, because tests run in parallel.
@@ -73,12 +76,13 @@ pub fn start_command(name: &str, mut command: Command, folder: &Path) -> Process
         .append(true)
         .open(&log)
         .unwrap();
+    let start = output.metadata().unwrap().len();
     let child = command
         .stdout(output.try_clone().unwrap())
         .stderr(output)
         .spawn()
         .unwrap();
-    Process { child, log }
+    Process { child, log, start }
 }
 
 /// Starts the program with both output streams on one pipe, and returns the reading end.
@@ -126,8 +130,11 @@ pub async fn start_api_until_ok(
 impl Process {
     /// Wraps a child whose output the test itself reads.
     pub fn of(child: Child) -> Self {
-        let log = PathBuf::new();
-        Self { child, log }
+        Self {
+            child,
+            log: PathBuf::new(),
+            start: 0,
+        }
     }
 
     /// Waits until a GET of `target` returns 200.
@@ -147,7 +154,12 @@ impl Process {
 
     /// Returns the output so far.
     pub fn output(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        let mut output = String::new();
+        if let Ok(mut log) = std::fs::File::open(&self.log) {
+            log.seek(SeekFrom::Start(self.start)).unwrap();
+            log.read_to_string(&mut output).unwrap();
+        }
+        output
     }
 
     /// Waits until the output contains `text`, because the program may log after its response.

@@ -6,7 +6,7 @@
 //!
 //! - `writes`: statements and transactions of requests, which wait only briefly for a lock
 //! - `contended`: writes that met a lock, which wait longer for it
-//! - `lists` and `searches`: reads of many rows
+//! - `lists` and `searches`: reads of many rows; `lists` also serves reads of large values
 //! - `maintenance`: the outbox, deliveries, counts and purges
 #![expect(
     clippy::disallowed_methods,
@@ -154,7 +154,7 @@ impl Connections {
         Ok(connections)
     }
 
-    /// Runs a read by key, which must neither scan nor lock rows.
+    /// Runs a read by key, which must neither scan nor lock rows, and whose result is small.
     pub(super) async fn read(&self, statement: &Statement, params: Params<'_>) -> Result<StatementResult> {
         let result = pin!(self.run_read(statement, params));
         self.observe(statement, result).await
@@ -180,6 +180,20 @@ impl Connections {
             self.locked.remove(table());
         }
         result
+    }
+
+    /// Runs a read by key whose result may be large. On shared connections, many results would wait in memory for their
+    /// callers, and delay small ones.
+    pub(super) async fn read_large(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<StatementResult> {
+        let result = pin!(async {
+            let _permit = self.lists.half(Instant::now()).await?;
+            self.lists.run(&self.database, statement, params).await
+        });
+        self.observe(statement, result).await
     }
 
     /// Runs a read of many rows in the order of an index, such as a list.
@@ -359,7 +373,7 @@ impl Primary {
         start: Instant,
     ) -> Result<StatementResult> {
         if !self.locked.contains(row) {
-            match self.writes.transaction(&self.database, before, last, start).await {
+            match self.attempt_write(row, before, last, start).await {
                 Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => record_retry(&error),
                 result => {
                     self.watch_fail_over(&result);
@@ -380,6 +394,23 @@ impl Primary {
         }
         self.watch_fail_over(&result);
         result
+    }
+
+    /// Runs a write of a row that is not known to be locked. If another row of the same statement is, the write may
+    /// meet a lock too, and leaves half of the connections to other statements.
+    async fn attempt_write(
+        &self,
+        row: Row,
+        before: &[Step<'_>],
+        last: Step<'_>,
+        start: Instant,
+    ) -> Result<StatementResult> {
+        let _permit = if self.locked.contains_similar(row) {
+            Some(self.writes.half(start).await?)
+        } else {
+            None
+        };
+        self.writes.transaction(&self.database, before, last, start).await
     }
 
     /// Looks up the server again when writes succeed after the server was read-only: it may have been a standby,

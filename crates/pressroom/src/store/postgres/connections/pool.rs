@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use telemetry::{Database, Statement};
-use tokio::time::Instant;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
+};
 
 use super::{
     connector::Connector,
@@ -14,7 +17,7 @@ use super::{
     transaction::{RESPONSE_TIMEOUT, Step, Transactions},
     types::TypeCache,
 };
-use crate::store::postgres::error::Result;
+use crate::store::postgres::error::{Result, StatementError};
 
 /// Maximum wait for a connection.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -24,6 +27,7 @@ pub(super) struct Pool {
     members: Arc<Members>,
     transactions: Transactions,
     size: usize,
+    half: Semaphore,
 }
 
 impl Pool {
@@ -45,6 +49,7 @@ impl Pool {
             members,
             transactions: Transactions::new(&connector.with(share.settings), share.settings),
             size: share.size,
+            half: Semaphore::new((share.size / 2).max(1)),
         }
     }
 
@@ -105,6 +110,17 @@ impl Pool {
             _ => lease.give_back(),
         }
         result
+    }
+
+    /// Waits for a permit to use one half of the connections, for calls that must leave the other half to others. The
+    /// time limit begins at `start`.
+    pub(super) async fn half(&self, start: Instant) -> Result<SemaphorePermit<'_>> {
+        if let Ok(Ok(permit)) = timeout_at(start + CHECKOUT_TIMEOUT, self.half.acquire()).await {
+            return Ok(permit);
+        }
+        self.timed_out();
+        let reason = "no connection became available in time";
+        Err(StatementError::unavailable(reason))
     }
 
     /// Counts a call that did not get a lock in time.

@@ -27,8 +27,12 @@ use self::{
 use super::{error::StatementError, migrations};
 use crate::{outage::OutageLog, store::StoreError};
 
-/// Number of connections for reads.
-const READERS: usize = 4;
+/// Number of connections that lists without a filter may use, and of those that searches may use.
+const LISTS: usize = 2;
+const SEARCHES: usize = 2;
+
+/// Number of connections for reads. One is left for reads by key while lists and searches use theirs.
+const READERS: usize = LISTS + SEARCHES + 1;
 
 /// A store on SQLite.
 pub struct SqliteStore {
@@ -36,8 +40,10 @@ pub struct SqliteStore {
     writer: Threads,
     readers: Threads,
     outages: Arc<OutageLog>,
-    /// Permits to read pages of the list, which bound the memory of pages.
-    pub(super) pages: Semaphore,
+    /// Permits to read pages of the list without a filter.
+    pub(super) lists: Arc<Semaphore>,
+    /// Permits to read pages of other lists, which may read the whole table and must not delay other reads.
+    pub(super) searches: Arc<Semaphore>,
 }
 
 impl SqliteStore {
@@ -66,7 +72,8 @@ impl SqliteStore {
             readers: readers.unwrap_or_else(|| writer.clone()),
             writer,
             outages: OutageLog::new("database unavailable", "database available again"),
-            pages: Semaphore::new(READERS),
+            lists: Arc::new(Semaphore::new(LISTS)),
+            searches: Arc::new(Semaphore::new(SEARCHES)),
         })
     }
 

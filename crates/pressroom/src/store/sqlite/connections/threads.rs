@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::Connection;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
@@ -27,10 +27,14 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Clone)]
 pub(super) struct Threads {
     queue: mpsc::Sender<Job>,
+    /// Permits for jobs whose callers have not received the result. The threads are faster than the callers, so without
+    /// a limit, many results, of megabytes each, would wait in memory.
+    results: Arc<Semaphore>,
 }
 
 impl Threads {
     pub(super) fn start(name: &str, connections: Vec<Connection>) -> Result<Self, StatementError> {
+        let results = Arc::new(Semaphore::new(2 * connections.len()));
         let (queue, jobs) = mpsc::channel::<Job>(MAX_WAITING);
         let jobs = Arc::new(Mutex::new(jobs));
         for mut connection in connections {
@@ -48,7 +52,7 @@ impl Threads {
                 .spawn(work)
                 .map_err(|error| StatementError::unavailable(error.to_string()))?;
         }
-        Ok(Self { queue })
+        Ok(Self { queue, results })
     }
 
     /// Runs `work` on one of the threads, or skips it if the caller is dropped before `work` starts.
@@ -64,6 +68,7 @@ impl Threads {
             }
         });
         let done = async {
+            let _permit = self.results.acquire().await;
             self.queue
                 .send(job)
                 .await

@@ -34,29 +34,31 @@ over_all_stores! {
 async fn an_article_is_found_by_slug_and_by_id(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
-    let inserted = store
-        .insert_article(new_article("First — é", ann.id, at(3)), task(1, at(3)))
-        .await
-        .unwrap();
-    assert_eq!(inserted.title, "First — é");
-    assert_eq!(
-        (inserted.author.id, inserted.author.email.as_str()),
-        (ann.id, "ann@example.com")
-    );
-    assert_eq!((inserted.favorites_count, inserted.favorited), (0, false));
-    assert_eq!((inserted.created_at, inserted.updated_at), (at(3), at(3)));
-    let by_slug = store.find_article(&inserted.slug, Some(ann.id)).await.unwrap();
-    assert_eq!(by_slug.as_ref(), Some(&inserted));
-    let by_id = store.find_article_by_id(inserted.id).await.unwrap();
-    assert_eq!(by_id, by_slug);
+    let mut last = ArticleId(0);
+    for (title, body) in [
+        ("First — é", "all of it".to_owned()),
+        ("Large", "é".repeat(500_000)),
+    ] {
+        let mut new = new_article(title, ann.id, at(3));
+        new.draft.body.clone_from(&body);
+        let inserted = store.insert_article(new, task(1, at(3))).await.unwrap();
+        assert_eq!(inserted.title, title);
+        assert_eq!(
+            (inserted.author.id, inserted.author.email.as_str()),
+            (ann.id, "ann@example.com")
+        );
+        assert_eq!((inserted.favorites_count, inserted.favorited), (0, false));
+        assert_eq!((inserted.created_at, inserted.updated_at), (at(3), at(3)));
+        let by_slug = store.find_article(&inserted.slug, Some(ann.id)).await.unwrap();
+        assert_eq!(by_slug.as_ref(), Some(&inserted));
+        let by_id = store.find_article_by_id(inserted.id).await.unwrap();
+        assert_eq!(by_id, by_slug);
+        assert_eq!(inserted.body, body);
+        last = inserted.id;
+    }
     assert!(store.find_article("nothing", None).await.unwrap().is_none());
-    assert!(
-        store
-            .find_article_by_id(ArticleId(inserted.id.0 + 1))
-            .await
-            .unwrap()
-            .is_none()
-    );
+    let missing = store.find_article_by_id(ArticleId(last.0 + 1)).await.unwrap();
+    assert!(missing.is_none());
 }
 
 async fn a_taken_slug_is_a_conflict_and_leaves_no_task(fixture: Fixture) {
