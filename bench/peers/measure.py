@@ -64,7 +64,9 @@ def rusty_celery_left():
 
 def apalis_left():
     workers = broker.zrange("bench:workers", 0, -1)
-    return broker.llen("bench:active") + sum(broker.scard(b"bench:inflight:" + worker) for worker in workers)
+    inflight = sum(broker.scard(b"bench:inflight:" + worker) for worker in workers)
+    # Every task is scheduled first, also one that is due at once.
+    return broker.zcard("bench:scheduled") + broker.llen("bench:active") + inflight
 
 
 def taskiq_left():
@@ -180,7 +182,7 @@ def wait_until(condition, seconds, what):
     while not condition():
         if time.monotonic() > deadline:
             sys.exit(f"{what} did not happen within {seconds:.0f} seconds")
-        time.sleep(0.01)
+        time.sleep(0.002)
 
 
 def ran():
