@@ -19,7 +19,6 @@ HERE = Path(__file__).parent
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 KILLS = int(os.environ.get("KILLS", "10"))
 SECONDS = float(os.environ.get("SECONDS_EACH", "5"))
-QUIET = float(os.environ.get("QUIET", "30"))
 SCALE = float(os.environ.get("SCALE", "1"))
 
 URL, RUST, CELERY, LOG, *chosen = sys.argv[1:]
@@ -45,6 +44,8 @@ class Peer:
     left: Callable[[], int]
     # Tasks of one measurement of the throughput, about three seconds' worth. apalis cannot read a queue of 8,000 or more.
     tasks: int
+    # Seconds without a missing task after which the others count as lost.
+    quiet: float = 30
     figures: dict[str, list[float]] = field(default_factory=dict)
 
     def note(self, name, value):
@@ -94,6 +95,8 @@ PEERS = {
         [CELERY, "-m", "celery", "-A", "celery_app", "worker", "--pool", "prefork", "-c", "2", "--loglevel", "error"],
         kombu_left,
         2_000,
+        # A worker looks for tasks to run again at its start, and then every 100 seconds.
+        quiet=120,
     ),
     "taskiq": Peer(
         "taskiq",
@@ -256,7 +259,7 @@ def losses(peer):
     sent = sender.next
     missing = set(range(sent))
     changed = time.monotonic()
-    while time.monotonic() < changed + QUIET:
+    while time.monotonic() < changed + peer.quiet:
         sender.send(1)
         time.sleep(1)
         still = missing - {id for id, _ in ran()}
