@@ -38,10 +38,16 @@ pub(crate) fn is_exact(number: &str) -> bool {
     NON_NUMBERS.contains(&number) || is_beyond_64_bits(number.as_bytes())
 }
 
+/// Number of digits of 2^63, the smallest integer that may not fit.
+const LONG: usize = 19;
+
 const NON_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
 /// Returns a JSON text in which every number that [`Value`] cannot hold is tagged.
 pub(crate) fn exact(text: &[u8]) -> Cow<'_, [u8]> {
+    if !may_be_inexact(text) {
+        return Cow::Borrowed(text);
+    }
     let mut tagged: Vec<u8> = Vec::new();
     let mut copied = 0;
     let mut at = 0;
@@ -73,6 +79,23 @@ pub(crate) fn exact(text: &[u8]) -> Cow<'_, [u8]> {
     }
     tagged.extend_from_slice(&text[copied..]);
     Cow::Owned(tagged)
+}
+
+/// Returns false if the text has no number that [`Value`] cannot hold. Most texts have none, and this reads
+/// only a part of them.
+fn may_be_inexact(text: &[u8]) -> bool {
+    let has = |word| memchr::memmem::find(text, word).is_some();
+    has(b"NaN") || has(b"Infinity") || has_long_integer(text)
+}
+
+/// Returns whether the text has [`LONG`] digits in a row. One of them is at a multiple of that length.
+fn has_long_integer(text: &[u8]) -> bool {
+    (0..text.len()).step_by(LONG).any(|at| {
+        let (before, after) = text.split_at(at);
+        let after = after.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let before = before.iter().rev().take_while(|byte| byte.is_ascii_digit());
+        after > 0 && before.count() + after >= LONG
+    })
 }
 
 /// Returns the length of the number at the start of the text: as `Ok` if [`Value`] cannot hold it.
@@ -131,8 +154,7 @@ fn is_number_byte(byte: u8) -> bool {
 /// Returns whether this is an integer that fits neither `i64` nor `u64`.
 fn is_beyond_64_bits(number: &[u8]) -> bool {
     let digits = number.strip_prefix(b"-").unwrap_or(number);
-    // 2^63 has 19 digits.
-    digits.len() >= 19
+    digits.len() >= LONG
         && digits.iter().all(u8::is_ascii_digit)
         && std::str::from_utf8(number)
             .is_ok_and(|digits| digits.parse::<i64>().is_err() && digits.parse::<u64>().is_err())
@@ -186,6 +208,15 @@ mod tests {
             to_string(&json!({"b": [1, "créé 😀"], "a": {}, "n": null})),
             r#"{"b": [1, "cr\u00e9\u00e9 \ud83d\ude00"], "a": {}, "n": null}"#
         );
+    }
+
+    #[test]
+    fn long_integers_are_found_at_every_position() {
+        for position in 0..2 * LONG {
+            let text = format!("{}99999999999999999999", " ".repeat(position));
+            assert!(matches!(exact(text.as_bytes()), Cow::Owned(_)), "{position}");
+            assert!(!has_long_integer(&text.as_bytes()[..position + LONG - 1]));
+        }
     }
 
     #[test]

@@ -88,16 +88,16 @@ impl Acks {
                 let mut settlings = Vec::with_capacity(acks.len());
                 for (ack, held) in acks.into_iter().zip(held) {
                     if held {
-                        let mut settling = Settling::new(&ack.tag, ack.message, writer.seconds);
+                        let mut settling = Settling::new(ack.tag, ack.message, writer.seconds);
                         if let Some(result) = ack.result {
                             settling.add_stored(result);
                         }
-                        settlings.push(Write::Settling(settling));
+                        settlings.push(settling);
                     }
                     // The caller may have been dropped together with its task.
                     let _ = ack.notify.send(Ok(held));
                 }
-                writer.remember(&counter, number, settlings);
+                writer.remember(&counter, number, [Write::Settlings(settlings)]);
             }
             Err(error) => {
                 for ack in acks {

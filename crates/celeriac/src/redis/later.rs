@@ -76,14 +76,14 @@ impl RedisBroker {
             .filter(|(_, postponed)| **postponed);
         let writes = kept.filter_map(|((delivery, message), _)| {
             // Without the id of the message, which is not settled.
-            let mut settling = Settling::new(&delivery.tag, None, self.result_seconds());
+            let mut settling = Settling::new(delivery.tag.clone(), None, self.result_seconds());
             let raw = String::from_utf8(delivery.raw.clone()).ok()?;
             let destination = Destination::Queue {
                 queue: delivery.queue.clone(),
                 priority: message.properties.priority,
             };
             settling.add_message(destination, raw);
-            Some(Write::Settling(settling))
+            Some(Write::Settlings(vec![settling]))
         });
         self.writer.remember(&counter, number, writes);
         Ok(postponed)

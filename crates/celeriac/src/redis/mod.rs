@@ -211,7 +211,7 @@ impl RedisBroker {
     /// Returns a settlement that only acknowledges a delivery.
     fn settling(&self, delivery: &Delivery) -> Settling {
         let message = settling::message_id(&delivery.raw);
-        Settling::new(&delivery.tag, message, self.result_seconds())
+        Settling::new(delivery.tag.clone(), message, self.result_seconds())
     }
 
     /// Writes a settlement if the delivery is held, and remembers it. Returns the reply of the script.
@@ -221,7 +221,7 @@ impl RedisBroker {
         let (reply, counter) = self.run_settling(delivery, script, is_held).await?;
         if let Ok(number) = u64::try_from(reply) {
             self.writer
-                .remember(&counter, number, [Write::Settling(settling)]);
+                .remember(&counter, number, [Write::Settlings(vec![settling])]);
         }
         Ok(reply)
     }
@@ -295,7 +295,7 @@ impl Broker for RedisBroker {
         };
         let acknowledged = self.settling(delivery);
         self.writer
-            .remember(&counter, number, [Write::Settling(acknowledged)]);
+            .remember(&counter, number, [Write::Settlings(vec![acknowledged])]);
         Ok(true)
     }
 

@@ -20,7 +20,7 @@ use super::{
     names, restore,
     script::{Invocation, scripts},
     scripts,
-    settling::message_id,
+    settling::{self, message_id},
     written::{Entry, Rewritten, Write},
 };
 use crate::{
@@ -184,7 +184,11 @@ impl RedisBroker {
         self.lease.clear_lost();
         Ok(Recovery {
             reserved,
-            rewritten: rewritten.iter().filter(|(_, number)| number.is_some()).count(),
+            rewritten: rewritten
+                .iter()
+                .filter(|(_, number)| number.is_some())
+                .map(|(entry, _)| entry.write.count())
+                .sum(),
         })
     }
 
@@ -228,9 +232,14 @@ impl RedisBroker {
         received: &HashSet<u128>,
     ) -> Result<Rewritten, BrokerError> {
         let number = match &*entry.write {
-            Write::Settling(settling) => {
-                let script = settling.script(self.names(), counter, Some(received));
-                self.commands.script(&script).await?
+            Write::Settlings(settlings) => {
+                let mut last = settling::NOT_HELD;
+                for settling in settlings {
+                    let script = settling.script(self.names(), counter, Some(received));
+                    let number: i64 = self.commands.script(&script).await?;
+                    last = last.max(number);
+                }
+                last
             }
             Write::Part(part) => {
                 let reply: Vec<redis::Value> = self

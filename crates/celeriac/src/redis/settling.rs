@@ -73,9 +73,9 @@ enum Step {
 
 impl Settling {
     /// Creates a settlement that only acknowledges the delivery of a message with this id.
-    pub(super) fn new(tag: &DeliveryTag, message: Option<u128>, seconds: u64) -> Self {
+    pub(super) fn new(tag: DeliveryTag, message: Option<u128>, seconds: u64) -> Self {
         Self {
-            tag: tag.clone(),
+            tag,
             message,
             seconds,
             chords: Vec::new(),
@@ -120,6 +120,8 @@ impl Settling {
     }
 
     pub(super) fn add_stored(&mut self, result: StoredResult) {
+        // Usually the only step of a settlement that is remembered for long.
+        self.steps.reserve_exact(1);
         self.steps.push(Step::Result {
             result,
             replaces: true,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{chord_scripts::PartRecord, config::Bounds, settling::Settling};
 
-/// Approximate size of an entry besides its texts.
+/// Approximate size of a settlement or part besides its texts.
 const ENTRY_BYTES: usize = 160;
 
 /// Recent writes, oldest first.
@@ -34,7 +34,8 @@ pub(super) struct Entry {
 }
 
 pub(super) enum Write {
-    Settling(Settling),
+    /// Settlements of one transaction.
+    Settlings(Vec<Settling>),
     Part(PartRecord),
 }
 
@@ -42,12 +43,18 @@ pub(super) enum Write {
 pub(super) type Rewritten = (Arc<Entry>, Option<(Arc<str>, u64)>);
 
 impl Write {
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Settlings(settlings) => settlings.len(),
+            Self::Part(_) => 1,
+        }
+    }
+
     fn bytes(&self) -> usize {
-        ENTRY_BYTES
-            + match self {
-                Self::Settling(settling) => settling.bytes(),
-                Self::Part(part) => part.bytes(),
-            }
+        match self {
+            Self::Settlings(settlings) => settlings.iter().map(|one| ENTRY_BYTES + one.bytes()).sum(),
+            Self::Part(part) => ENTRY_BYTES + part.bytes(),
+        }
     }
 }
 
@@ -79,11 +86,11 @@ impl Written {
 
     /// Returns the ids of the messages whose settlements are remembered.
     pub(super) fn settled(&self) -> HashSet<u128> {
-        let settled = self.entries.iter().filter_map(|entry| match &*entry.write {
-            Write::Settling(settling) => settling.message,
-            Write::Part(_) => None,
+        let settled = self.entries.iter().flat_map(|entry| match &*entry.write {
+            Write::Settlings(settlings) => settlings.as_slice(),
+            Write::Part(_) => &[],
         });
-        settled.collect()
+        settled.filter_map(|settling| settling.message).collect()
     }
 
     /// Replaces entries that have been written again, each with its new server and number, or `None` if it is
@@ -108,9 +115,9 @@ mod tests {
     use crate::broker::DeliveryTag;
 
     fn write(text: &str) -> Arc<Write> {
-        let mut settling = Settling::new(&DeliveryTag("tag".to_owned()), Some(1), 60);
+        let mut settling = Settling::new(DeliveryTag("tag".to_owned()), Some(1), 60);
         settling.add_group("group", text.to_owned());
-        Arc::new(Write::Settling(settling))
+        Arc::new(Write::Settlings(vec![settling]))
     }
 
     #[test]
