@@ -46,6 +46,12 @@ async fn a_worker_is_free_and_small_while_70000_tasks_wait() {
     const TASKS: usize = 70_000;
     let server = Server::start();
     let client = Client::new(broker(server.url()));
+    let journal = Journal::new("idle");
+    let mut worker = WorkerProcess::start(&server.url(), "idle", &journal);
+    let id = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
+    assert_eq!(final_result(&client, &id).await.result, 2);
+    let idle = worker.peak_memory();
+    assert!(worker.stop(), "{}", worker.log());
     for _ in 0..TASKS / 1000 {
         let add = || Signature::new("add").arg(1).arg(2).countdown(FAR);
         send(&client, std::iter::repeat_with(add).take(1000)).await;
@@ -57,7 +63,12 @@ async fn a_worker_is_free_and_small_while_70000_tasks_wait() {
     let id = client.send(Signature::new("add").arg(20).arg(22)).await.unwrap();
     assert_eq!(final_result(&client, &id).await.result, 42);
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
-    assert!(worker.peak_memory() < 40 << 10, "{} KiB", worker.peak_memory());
+    // An unoptimised program alone takes 16 to 26 MiB, depending on its features.
+    let grown = worker.peak_memory() - idle;
+    assert!(
+        grown < 24 << 10,
+        "{grown} KiB more than the {idle} KiB of an idle worker"
+    );
     assert!(worker.stop(), "{}", worker.log());
     assert_eq!(count(&server, "HLEN", "unacked"), 0);
     assert_eq!(count(&server, "ZCARD", "unacked_index"), 0);

@@ -344,6 +344,10 @@ fn requests_of_reqwest_are_traced() {
     let test = "outgoing::requests_of_reqwest_are_traced";
     let Some(run) = support::run(test, Behaviour::Accepts, &[], || {
         with_telemetry(async || {
+            // Only needed if another crate of the build enables reqwest's `rustls-no-provider`.
+            rustls::crypto::ring::default_provider()
+                .install_default()
+                .unwrap();
             let client = reqwest::Client::builder().no_proxy().build().unwrap();
             // Nothing listens on port 9.
             let request = client.get("http://127.0.0.1:9/a?sig=s3cret");

@@ -10,6 +10,7 @@ use crate::{
     broker::Delivery,
     message::Message,
     repr, system,
+    task_id::TaskId,
     worker::{Shared, inflight::Entry},
 };
 
@@ -34,17 +35,20 @@ pub(super) fn reserved(shared: &Shared) -> Value {
 /// Returns the tasks that wait for their `eta`: those that the worker holds, and the next ones that are postponed
 /// on its queues.
 pub(super) async fn scheduled(shared: &Shared) -> MethodResult {
-    let held = tasks(shared, |entry| entry.started_at().is_none()).map(|(entry, message)| {
-        let request = info(shared, &entry, &message);
-        (message, request)
-    });
+    let held: Vec<_> = tasks(shared, |entry| entry.started_at().is_none()).collect();
     let postponed = shared.broker.postponed(&shared.queues(), MAX_POSTPONED).await;
     let postponed = postponed.map_err(|error| Failure::Other(error.to_string()))?;
-    let postponed = postponed.iter().filter_map(|delivery| {
-        let message = delivery.message().ok()?;
-        let request = described_task(shared, delivery, None, &message);
-        Some((message, request))
-    });
+    let postponed: Vec<_> = postponed
+        .into_iter()
+        .filter_map(|delivery| Some((delivery.message().ok()?, delivery)))
+        .collect();
+    // A task that is being postponed is both.
+    let ids: BTreeSet<&TaskId> = postponed.iter().map(|(message, _)| &message.headers.id).collect();
+    let held = held.iter().filter(|(entry, _)| !ids.contains(&entry.id));
+    let held = held.map(|(entry, message)| (message, info(shared, entry, message)));
+    let postponed = postponed
+        .iter()
+        .map(|(message, delivery)| (message, described_task(shared, delivery, None, message)));
     let scheduled = held
         .chain(postponed)
         .filter(|(message, _)| message.is_early(system::now()))

@@ -158,6 +158,8 @@ async fn a_body_over_the_limit_is_rejected_with_content_length_and_chunked() {
 
 #[tokio::test]
 async fn every_response_carries_its_trace_id() {
+    // Without telemetry, no response has a trace.
+    telemetry::testing::telemetry();
     let running = start(|_| ()).await;
     for target in [
         "/api/health",

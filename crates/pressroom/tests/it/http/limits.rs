@@ -107,6 +107,8 @@ async fn a_large_article_has_a_page_of_its_own(store: Arc<dyn Store>) {
 
 #[tokio::test]
 async fn every_rejected_head_gets_the_error_envelope() {
+    // Without telemetry, no response has a trace.
+    telemetry::testing::telemetry();
     let running = start(|_| ()).await;
     let json = "Content-Type: application/json\r\n";
     let fields = "X-A: 1\r\n".repeat(101);

@@ -4,9 +4,12 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, future::join_all, stream};
-use pressroom::store::{
-    AccountStore, ArticleStore, HealthStore, StoreError,
-    postgres::{PostgresConfig, PostgresStore, migrate},
+use pressroom::{
+    domain::{TokenKey, UserId},
+    store::{
+        AccountStore, ArticleStore, HealthStore, StoreError,
+        postgres::{PostgresConfig, PostgresStore, migrate},
+    },
 };
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -156,7 +159,8 @@ async fn an_undeclared_pooler_is_reported_with_the_missing_setting() {
     let pooler = PgBouncer::without_prepared_statements(&database.url);
     let store = connect(&pooler.url_without_settings(&database.url));
     let hint = eventually("a failed call", async || {
-        let results = join_all((0..50).map(|_| store.state())).await;
+        let token = TokenKey("key".to_owned());
+        let results = join_all((0..50).map(|_| store.find_session(UserId(1), &token))).await;
         results.into_iter().find_map(|result| match result {
             Err(StoreError::Failed(reason)) => Some(reason),
             _ => None,
