@@ -3,7 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt as _, future::join_all, stream};
+use futures_util::{
+    StreamExt as _,
+    future::{join, join_all},
+    stream,
+};
 use pressroom::{
     domain::{TokenKey, UserId},
     store::{
@@ -159,12 +163,20 @@ async fn an_undeclared_pooler_is_reported_with_the_missing_setting() {
     let pooler = PgBouncer::without_prepared_statements(&database.url);
     let store = connect(&pooler.url_without_settings(&database.url));
     let hint = eventually("a failed call", async || {
-        let token = TokenKey("key".to_owned());
-        let results = join_all((0..50).map(|_| store.find_session(UserId(1), &token))).await;
-        results.into_iter().find_map(|result| match result {
-            Err(StoreError::Failed(reason)) => Some(reason),
-            _ => None,
-        })
+        // Statements of several connections, so that the pooler runs some on a connection that has not prepared them.
+        let calls = (0..50).map(async |_| {
+            let token = TokenKey("key".to_owned());
+            let (session, state) = join(store.find_session(UserId(1), &token), store.state()).await;
+            [session.err(), state.err()]
+        });
+        join_all(calls)
+            .await
+            .into_iter()
+            .flatten()
+            .find_map(|error| match error {
+                Some(StoreError::Failed(reason)) => Some(reason),
+                _ => None,
+            })
     })
     .await;
     assert!(hint.contains("pool_mode=transaction"), "{hint}");
