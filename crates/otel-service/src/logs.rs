@@ -95,6 +95,9 @@ impl LogEvents {
             return;
         }
         let mut fields = Fields::of(event);
+        if normalised.is_some() {
+            fields.remove_metadata();
+        }
         if self.masking {
             fields.mask(mask);
         }
@@ -195,12 +198,24 @@ impl LogEvents {
     }
 
     fn limited(&self, value: AnyValue) -> AnyValue {
-        if let (AnyValue::String(text), Some(limit)) = (&value, self.value_limit)
-            && let Some((end, _)) = text.as_str().char_indices().nth(limit)
-        {
-            return AnyValue::from(text.as_str()[..end].to_owned());
+        let Some(limit) = self.value_limit else {
+            return value;
+        };
+        match value {
+            AnyValue::String(text) => match text.as_str().char_indices().nth(limit) {
+                Some((end, _)) => text.as_str()[..end].to_owned().into(),
+                None => AnyValue::String(text),
+            },
+            AnyValue::ListAny(items) => {
+                let items = items.into_iter().map(|item| self.limited(item));
+                AnyValue::ListAny(Box::new(items.collect()))
+            }
+            AnyValue::Map(entries) => {
+                let entries = entries.into_iter().map(|(key, value)| (key, self.limited(value)));
+                AnyValue::Map(Box::new(entries.collect()))
+            }
+            other => other,
         }
-        value
     }
 }
 

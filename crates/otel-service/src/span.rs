@@ -24,7 +24,7 @@ const ATTRIBUTE_CAPACITY: usize = 8;
 /// use otel_service::{KeyValue, Span};
 ///
 /// Span::internal("order.create")
-///     .attribute(KeyValue::new("user.id", 7))
+///     .attribute(KeyValue::new("user.id", "7"))
 ///     .run(async { Ok::<u32, Infallible>(42) })
 ///     .await
 /// # }

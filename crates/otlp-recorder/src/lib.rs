@@ -37,7 +37,7 @@ pub use processors::{QueueLogProcessor, QueueSpanProcessor};
 pub use recorder::{RecordedSpan, Recorder, SpanStart, Tracer};
 pub use signal::Signal;
 #[cfg(feature = "tracing")]
-pub use span_layer::{CONTEXT_TARGET, SpanLayer, within_crates};
+pub use span_layer::{CONTEXT_TARGET, SpanLayer, field_value, with_sources, within_crates};
 pub use table::Table;
 pub use text::Redact;
 #[cfg(feature = "grpc")]

@@ -186,7 +186,7 @@ impl Connection {
                     // Scripts may be flushed between loading this one and running it.
                     Err(error) if error.code() == Some("NOSCRIPT") && attempts < MAX_SCRIPT_LOADS => {
                         debug!(
-                            attempts,
+                            retry.attempts = attempts,
                             "Redis has flushed its scripts; loading the script again"
                         );
                         attempts += 1;

@@ -79,7 +79,7 @@ fn an_event_is_written_once_to_each_output_with_its_trace() {
             "code.function.name=\"otlp::logs::scenario\"".to_owned(),
             format!("code.line.number={expected_line}"),
             "count=3".to_owned(),
-            "error=\"bo***@example.com is gone\"".to_owned(),
+            "exception.message=\"bo***@example.com is gone\"".to_owned(),
             "flag=true".to_owned(),
             "huge=\"18446744073709551615\"".to_owned(),
             "name=\"x\\\"y\"".to_owned(),
@@ -103,7 +103,7 @@ fn an_event_is_written_once_to_each_output_with_its_trace() {
         line["fields"],
         serde_json::json!({
             "count": 3, "ratio": 0.5, "flag": true, "name": "x\"y",
-            "huge": "18446744073709551615", "error": "bo***@example.com is gone",
+            "huge": "18446744073709551615", "exception.message": "bo***@example.com is gone",
         })
     );
     assert!(line_of("outside").get("trace_id").is_none());

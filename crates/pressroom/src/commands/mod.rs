@@ -290,19 +290,22 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
     {
         let now = clock.now();
         match telemetry::without_spans(store.purge_revoked_tokens(now)).await {
-            Ok(tokens) => telemetry::debug!(tokens, "deleted expired tokens"),
+            Ok(tokens) => telemetry::debug!(cleanup.tokens = tokens, "deleted expired tokens"),
             Err(error) => telemetry::warn!(%error, "cannot delete expired tokens; retrying in an hour"),
         }
         let before = deliveries_expired_by(now);
         let deliveries = in_batches(|limit| store.purge_deliveries(before, limit));
         match telemetry::without_spans(deliveries).await {
-            Ok(deliveries) => telemetry::debug!(deliveries, "deleted old deliveries"),
+            Ok(deliveries) => telemetry::debug!(cleanup.deliveries = deliveries, "deleted old deliveries"),
             Err(error) => telemetry::warn!(%error, "cannot delete old deliveries; retrying in an hour"),
         }
         let before = keys_expired_by(now);
         let keys = in_batches(|limit| store.purge_idempotency_keys(before, limit));
         match telemetry::without_spans(keys).await {
-            Ok(keys) => telemetry::debug!(keys, "deleted expired idempotency keys"),
+            Ok(keys) => telemetry::debug!(
+                cleanup.idempotency_keys = keys,
+                "deleted expired idempotency keys"
+            ),
             Err(error) => {
                 telemetry::warn!(%error, "cannot delete expired idempotency keys; retrying in an hour");
             }

@@ -44,7 +44,7 @@ async fn run(config: ObservatoryConfig) -> anyhow::Result<()> {
 fn warn_without_login(pages: SocketAddr) {
     if !pages.ip().is_loopback() {
         telemetry::warn!(
-            address = %pages.ip(),
+            listener.address = %pages.ip(),
             "OBSERVATORY_HOST: there is no login; anyone who reaches this address can read and add telemetry"
         );
     }

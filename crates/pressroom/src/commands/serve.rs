@@ -57,7 +57,7 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
     let health = Health::new(service_name, store.clone(), TaskQueue::through(broker));
     let draining = CancellationToken::new();
     for listener in &listeners {
-        telemetry::info!(address = %listener.local_addr()?, "Serving");
+        telemetry::info!(listener.address = %listener.local_addr()?, "Serving");
     }
     let service = Service {
         listeners,
