@@ -18,6 +18,7 @@ use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 
 use otlp_recorder::{BatchSettings, Destination, Signal};
 
+use crate::platform;
 use crate::resource::resource;
 use crate::service::{Export, Service};
 use metrics::Measuring;
@@ -99,6 +100,7 @@ impl Config {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
                 service,
+                platform::detect(lookup),
                 attributes,
                 variables.text("OTEL_SERVICE_NAME"),
                 variables.text("OTEL_RESOURCE_ATTRIBUTES").as_deref(),

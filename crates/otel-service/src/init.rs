@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
-use opentelemetry::{Key, KeyValue, global};
+use opentelemetry::{InstrumentationScope, Key, KeyValue, global};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use otlp_recorder::{CustomExporter, Flusher, Pipeline, Recorder, ShutdownError, SpanLayer};
+use otlp_recorder::{
+    CustomExporter, ExemplarMeterProvider, Flusher, Pipeline, Recorder, ShutdownError, SpanLayer,
+};
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
 use tracing_subscriber::filter::{Filtered, Targets};
@@ -25,6 +27,7 @@ use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
 use crate::mask::mask;
 use crate::metrics;
+use crate::names::SCHEMA_URL;
 use crate::output::{STDERR, STDOUT, flush_output};
 use crate::process;
 use crate::propagation;
@@ -136,7 +139,11 @@ where
             install(providers, recorder, pipeline);
         }
         let provider = providers.logs.as_ref();
-        logger = provider.map(|provider| provider.logger(env!("CARGO_PKG_NAME")));
+        logger = provider.map(|provider| {
+            // Records have the target of their event as the name of their scope.
+            let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"));
+            provider.logger_with_scope(scope.with_schema_url(SCHEMA_URL).build())
+        });
     }
     let log_filter = EnvFilter::try_new(&config.log_directives).unwrap_or_else(|error| {
         warnings.push(format!("RUST_LOG: {error}; info is used"));
@@ -207,8 +214,9 @@ fn install(providers: &Providers, recorder: &Recorder, pipeline: &Pipeline) {
     recorder::install(recorder.clone());
     FLUSHER.get_or_init(|| pipeline.flusher());
     if let Some(provider) = &providers.metrics {
-        global::set_meter_provider(provider.clone());
-        metrics::enable(pipeline.exemplars().clone());
+        let exemplars = pipeline.exemplars();
+        global::set_meter_provider(ExemplarMeterProvider::new(provider.clone(), exemplars.clone()));
+        metrics::enable(exemplars.clone());
         pipeline.observe(&OWN.meter());
         process::observe(&OWN.meter());
     }

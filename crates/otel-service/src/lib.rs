@@ -34,6 +34,7 @@ mod mask;
 mod metrics;
 pub mod names;
 mod output;
+mod platform;
 mod process;
 mod propagation;
 mod providers;

@@ -37,8 +37,7 @@ pub(crate) fn is_ready() -> bool {
 
 /// Returns the meter of the service, for instruments that this crate does not provide.
 ///
-/// Before [`crate::init`] it records nothing. Prefer [`histogram`] for durations: histograms of the meter
-/// have no exemplars.
+/// Before [`crate::init`] it records nothing. All synchronous instruments have exemplars.
 pub fn meter() -> Meter {
     recorder::service().meter()
 }

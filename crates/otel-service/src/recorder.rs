@@ -7,6 +7,7 @@ use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, InstrumentationScope, global};
 use otlp_recorder::{Attributes, Recorder, SpanStart, Tracer};
 
+use crate::names::SCHEMA_URL;
 use crate::untraced::{is_untraced, passed_on};
 
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
@@ -107,6 +108,7 @@ impl Instrumentation {
     fn scope(&self) -> InstrumentationScope {
         InstrumentationScope::builder(self.name)
             .with_version(self.version)
+            .with_schema_url(SCHEMA_URL)
             .build()
     }
 }

@@ -2,21 +2,22 @@
 //! detected attributes, and `OTEL_SERVICE_NAME` overrides both.
 
 use std::borrow::Cow;
-use std::fs;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
+use crate::names::SCHEMA_URL;
 use crate::service::Service;
 
-/// Builds the resource from the defaults of the service, `added` attributes and the values of the two
+/// Builds the resource from the defaults of the service, those of the `platform`, `added` attributes and the values of the two
 /// variables.
 ///
 /// Adds a warning to `warnings` if the attributes are malformed.
 pub(crate) fn resource(
     service: Service,
+    platform: Vec<KeyValue>,
     added: Vec<KeyValue>,
     service_name: Option<String>,
     attributes: Option<&str>,
@@ -28,13 +29,10 @@ pub(crate) fn resource(
             KeyValue::new("service.name", service.name),
             KeyValue::new("service.version", service.version),
             KeyValue::new("service.instance.id", instance_id()),
-            KeyValue::new("process.pid", i64::from(std::process::id())),
-            KeyValue::new("process.runtime.name", "rust"),
-            KeyValue::new("os.type", std::env::consts::OS),
-            KeyValue::new("host.arch", host_arch()),
+            KeyValue::new("telemetry.distro.name", env!("CARGO_PKG_NAME")),
+            KeyValue::new("telemetry.distro.version", env!("CARGO_PKG_VERSION")),
         ])
-        .with_attributes(host_name().map(|name| KeyValue::new("host.name", name)))
-        .with_attributes(executable_name().map(|name| KeyValue::new("process.executable.name", name)))
+        .with_schema_url(platform, SCHEMA_URL)
         .with_attributes(added)
         .with_attributes(parse(attributes.unwrap_or_default(), warnings));
     if let Some(name) = service_name {
@@ -88,30 +86,6 @@ fn instance_id() -> String {
     )
 }
 
-fn host_name() -> Option<String> {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname")
-        .or_else(|_| fs::read_to_string("/etc/hostname"))
-        .ok()?;
-    let name = name.trim();
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-fn executable_name() -> Option<String> {
-    let path = std::env::current_exe().ok()?;
-    Some(path.file_name()?.to_str()?.to_owned())
-}
-
-/// Returns the architecture as the `host.arch` convention names it.
-fn host_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "x86",
-        "arm" => "arm32",
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +102,7 @@ mod tests {
         let mut warnings = Vec::new();
         let resource = resource(
             SERVICE,
+            vec![KeyValue::new("k8s.pod.name", "detected")],
             vec![KeyValue::new("x", "added"), KeyValue::new("added", true)],
             Some("named".to_owned()),
             Some("service.name=other,deployment.environment.name=a%2Cb, , %78 = 1 "),
@@ -139,6 +114,12 @@ mod tests {
         assert_eq!(get(&resource, "added"), Some(true.into()));
         assert_eq!(get(&resource, "service.version"), Some("1.2.3".into()));
         assert_eq!(get(&resource, "telemetry.sdk.language"), Some("rust".into()));
+        assert_eq!(
+            get(&resource, "telemetry.distro.name"),
+            Some("otel-service".into())
+        );
+        assert_eq!(get(&resource, "k8s.pod.name"), Some("detected".into()));
+        assert_eq!(resource.schema_url(), Some(SCHEMA_URL));
         assert_eq!(warnings, Vec::<String>::new());
     }
 
@@ -152,7 +133,7 @@ mod tests {
             "x=1,broken=%ff",
         ] {
             let mut warnings = Vec::new();
-            let resource = resource(SERVICE, Vec::new(), None, Some(broken), &mut warnings);
+            let resource = resource(SERVICE, Vec::new(), Vec::new(), None, Some(broken), &mut warnings);
             assert_eq!(get(&resource, "x"), None);
             assert_eq!(warnings.len(), 1);
             assert!(!warnings[0].contains("broken"), "{warnings:?}");
@@ -163,6 +144,7 @@ mod tests {
     fn resource_attributes_override_the_default_service_name() {
         let resource = resource(
             SERVICE,
+            Vec::new(),
             Vec::new(),
             None,
             Some("service.name=other"),

@@ -20,7 +20,7 @@ pub struct Layout {
     pub(crate) introduction: String,
     /// Prefixes of `code.file.path` whose log events may only have declared fields.
     pub(crate) sources: Vec<String>,
-    /// Names of attributes and metrics that a contract fixes: the rules for the format of names do not apply to them.
+    /// Names of attributes that a contract fixes: the rules for the format of names do not apply to them.
     #[serde(default)]
     pub(crate) contract: BTreeSet<String>,
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::declaration::{Attribute, AttributeType, File, Group, Signal, name};
-use crate::naming::Naming;
+use crate::naming::{self, Naming};
 use crate::registry::{Event, Logs, Metric, OwnAttribute, Registry, Span, Use};
 use crate::upstream::{MetricDefinition, Upstream};
 use crate::value::{self, ANY, STRING};
@@ -72,9 +72,12 @@ impl<'a> Resolution<'a> {
         } = &mut self.registry;
         attributes.keys().for_each(|name| naming.add(name));
         let malformed = attributes.keys().flat_map(|name| naming.violations(name));
-        let bare = attributes.keys().chain(metrics.keys());
-        let bare = bare.filter_map(|name| naming.without_namespace(name));
-        self.problems.extend(malformed.chain(bare));
+        let bare = attributes
+            .keys()
+            .filter_map(|name| naming.without_namespace(name));
+        let metrics = metrics.keys().filter(|name| !naming::is_well_formed(name));
+        let metrics = metrics.map(|name| format!("the name {name} is malformed"));
+        self.problems.extend(malformed.chain(bare).chain(metrics));
     }
 
     fn problem(&mut self, problem: String) {

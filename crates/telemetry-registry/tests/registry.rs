@@ -167,9 +167,9 @@ fn a_name_has_the_format_of_the_conventions() {
     ] {
         assert_eq!(declared(name), problem);
     }
-    let metric = "groups: [{id: more, type: metric, metric_name: orders, brief: Mine., stability: stable, \
+    let metric = "groups: [{id: more, type: metric, metric_name: orders.sentTo, brief: Mine., stability: stable, \
                   instrument: counter, unit: s}]";
-    assert_eq!(problems_with(metric), "the name orders has no namespace");
+    assert_eq!(problems_with(metric), "the name orders.sentTo is malformed");
 }
 
 #[test]

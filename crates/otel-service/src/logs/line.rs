@@ -54,7 +54,10 @@ impl Format {
     pub(crate) fn dropped(self, count: u64) -> String {
         let fields = Fields {
             message: Some(DROPPED.to_owned()),
-            others: vec![("queue.dropped", AnyValue::Int(i64::try_from(count).unwrap_or(i64::MAX)))],
+            others: vec![(
+                "queue.dropped",
+                AnyValue::Int(i64::try_from(count).unwrap_or(i64::MAX)),
+            )],
         };
         self.line(
             Level::WARN,

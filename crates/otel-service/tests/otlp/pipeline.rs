@@ -182,7 +182,12 @@ fn a_blocking_gauge_affects_metrics_only() {
         assert_eq!(seen.spans().len(), 1);
         assert_eq!(warned_signals(&run.stdout), ["metrics"]);
         let line = log_line(&run.stdout, "metrics", "cannot be delivered");
-        assert!(line["fields"]["exception.message"].as_str().unwrap().contains("callback"));
+        assert!(
+            line["fields"]["exception.message"]
+                .as_str()
+                .unwrap()
+                .contains("callback")
+        );
     }
 }
 

@@ -227,7 +227,10 @@ fn a_request_has_a_server_span_child_spans_and_metrics() {
     let business = received.span("article.create");
     assert_eq!(business.kind(), SpanKind::Internal);
     assert_eq!(business.parent_span_id, server.span_id);
-    assert_eq!(shown(&business.attributes), ["article.slug=\"a-b\"", "user.id=\"7\""]);
+    assert_eq!(
+        shown(&business.attributes),
+        ["article.slug=\"a-b\"", "user.id=\"7\""]
+    );
 
     let statement = received.span("SELECT articles");
     assert_eq!(statement.kind(), SpanKind::Client);

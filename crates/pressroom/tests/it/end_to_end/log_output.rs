@@ -178,7 +178,10 @@ async fn an_outage_of_the_database_is_logged_once_with_the_number_of_failures() 
     assert_eq!(lines(&whole, "database unavailable").len(), 1, "{whole}");
     let ended = lines(&whole, "database available again");
     assert_eq!(ended.len(), 1, "{whole}");
-    assert!(ended[0]["fields"]["outage.failures"].as_i64().unwrap() >= 50, "{whole}");
+    assert!(
+        ended[0]["fields"]["outage.failures"].as_i64().unwrap() >= 50,
+        "{whole}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
