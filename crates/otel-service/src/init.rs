@@ -76,6 +76,7 @@ pub(crate) struct Settings {
     pub(crate) resource: Vec<KeyValue>,
     pub(crate) span_levels: String,
     pub(crate) sqlx_system: &'static str,
+    pub(crate) python_names: bool,
     pub(crate) extensions: Extensions,
     pub(crate) propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>>,
     /// Destination of all signals, instead of those of the environment.
@@ -118,6 +119,7 @@ where
         .unwrap_or_default();
     if is_global {
         recorder::install_service(service.name, service.version);
+        metrics::set_python_names(settings.python_names);
     }
     let running = (!config.disabled).then(|| {
         let pipeline = start_pipeline(&config);
@@ -176,6 +178,7 @@ where
         logger,
         output,
         masking: config.masking,
+        python_names: settings.python_names,
         value_limit: config.log_value_limit,
     };
     let mut spans = spans.unwrap_or_else(|| fields_only(config.masking));

@@ -73,6 +73,8 @@ pub(crate) struct LogEvents {
     /// Stream of the lines and their format; `None` when no lines are written.
     pub(crate) output: Option<(&'static Output, Format)>,
     pub(crate) masking: bool,
+    /// Whether records have the attributes of Python's instrumentation.
+    pub(crate) python_names: bool,
     /// Maximum length of a string attribute, in characters.
     pub(crate) value_limit: Option<usize>,
 }
@@ -177,8 +179,10 @@ impl LogEvents {
         record.set_timestamp(SystemTime::now());
         if let Some(span) = span {
             record.set_trace_context(span.trace_id(), span.span_id(), Some(span.trace_flags()));
-            record.add_attribute(attribute::OTEL_TRACE_ID, span.trace_id().to_string());
-            record.add_attribute(attribute::OTEL_SPAN_ID, span.span_id().to_string());
+            if self.python_names {
+                record.add_attribute(attribute::OTEL_TRACE_ID, span.trace_id().to_string());
+                record.add_attribute(attribute::OTEL_SPAN_ID, span.span_id().to_string());
+            }
         }
         if let Some(file) = location.file {
             record.add_attribute(location::FILE, file);

@@ -83,7 +83,8 @@ impl Span {
     ///
     /// Contexts that are not sampled are skipped; the span limits apply to the number of links.
     pub fn links<'a>(mut self, contexts: impl IntoIterator<Item = &'a Context>) -> Span {
-        self.links.extend(contexts.into_iter().filter_map(context::link));
+        self.links
+            .extend(contexts.into_iter().filter_map(context::link_to));
         self
     }
 

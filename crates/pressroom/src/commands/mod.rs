@@ -22,7 +22,7 @@ use std::{
 use anyhow::Context as _;
 use celeriac::Client;
 use futures_util::FutureExt as _;
-use telemetry::{Export, LogOutput};
+use telemetry::{Export, KeyValue, LogOutput, Telemetry};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +74,7 @@ const FOLD_INTERVAL: Duration = Duration::from_secs(5);
 /// even if the command fails. A returned [`Logged`](crate::lifecycle::Logged) error is in the log output already.
 fn with_telemetry<F>(
     name: &'static str,
+    environment: Option<&'static str>,
     export: Export,
     log: &LogConfig,
     command: impl FnOnce(String) -> F,
@@ -82,14 +83,19 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     install_cryptography();
-    let telemetry = telemetry::init(telemetry::Service {
+    let service = telemetry::Service {
         name,
         version: env!("CARGO_PKG_VERSION"),
         export,
         log_output: log.output,
         log_format: log.format,
         log_levels: LOG_LEVELS,
-    })?;
+    };
+    let environment = environment.map(|name| KeyValue::new("deployment.environment.name", name));
+    let telemetry = Telemetry::builder(service)
+        .resource(environment)
+        .python_names()
+        .init()?;
     let writes_errors = log.output != LogOutput::Off && telemetry::error_enabled!();
     let runtime = Runtime::new().context("cannot start the async runtime")?;
     telemetry::observe_runtime(runtime.handle());
