@@ -169,6 +169,9 @@ where
         if let Err(error) = logs::bridge_log(log_filter.max_level_hint().unwrap_or(LevelFilter::TRACE)) {
             warnings.push(format!("events of the log crate are not recorded: {error}"));
         }
+        let environment = Key::from_static_str("deployment.environment.name");
+        let environment = config.resource.get(&environment);
+        logs::show_panic_messages(environment.is_some_and(|name| name.as_str() == "development"));
         logs::log_panics(flush_global);
     }
     // The signals share most variables, so their warnings repeat.

@@ -31,8 +31,8 @@ pub use events::function;
 use fields::Fields;
 pub(crate) use line::Format;
 use location::CodeLocation;
-pub(crate) use panics::log_panics;
 pub use panics::panic_message;
+pub(crate) use panics::{log_panics, show_panic_messages};
 
 /// Dependencies of the exporters. Their events are never exported, because each export would cause further
 /// events.

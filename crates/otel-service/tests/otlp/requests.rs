@@ -101,7 +101,7 @@ fn traceresponse(head: &http::response::Parts) -> String {
 }
 
 fn scenario() {
-    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    let telemetry = support::init().unwrap();
     support::block_on(async {
         let mut service = HttpLayer::new(route)
             .untraced_paths(|path| path == "/health")

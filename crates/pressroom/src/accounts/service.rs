@@ -170,6 +170,10 @@ impl Accounts {
                 let mut attributes = vec![KeyValue::new(STATUS, status)];
                 attributes.extend(reason.map(|reason| KeyValue::new(REASON, reason)));
                 LOGIN_ATTEMPTS.add(1, &attributes);
+                // The store logs its outages. Neither the address nor the account is in the record.
+                if let Some(reason) = reason.filter(|reason| *reason != "unavailable") {
+                    telemetry::warn!(reason, "Login failed");
+                }
 
                 let (user, generation) = result?;
                 telemetry::set_attribute(KeyValue::new("user.id", user.id.0.to_string()));
