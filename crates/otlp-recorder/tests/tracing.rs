@@ -1,5 +1,5 @@
 //! Spans of `tracing` beside spans of the OpenTelemetry API: parents, attributes, status.
-#![cfg(test)]
+#![cfg(all(test, feature = "tracing"))]
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
