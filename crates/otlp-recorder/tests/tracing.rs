@@ -1,5 +1,6 @@
 //! Spans of `tracing` beside spans of the OpenTelemetry API: parents, attributes, status.
-#![cfg(all(test, feature = "tracing"))]
+#![cfg(test)]
+#![cfg(feature = "tracing")]
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
