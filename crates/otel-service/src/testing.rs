@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+use std::panic;
 use std::pin::pin;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -46,7 +47,8 @@ pub struct TestTelemetry {
 }
 
 /// Sets up the telemetry of this process on the first call, and returns it. All signals are kept in memory, whatever
-/// exporters the environment selects, and nothing is written to standard output.
+/// exporters the environment selects, and nothing is written to standard output. Panics are recorded and also printed as
+/// before, because a test fails with one.
 ///
 /// The tests of a process share it; [`TestTelemetry::in_trace`] separates what they record.
 ///
@@ -61,11 +63,15 @@ pub fn telemetry() -> &'static TestTelemetry {
             log_output: LogOutput::Off,
             ..Service::new("test", "0")
         };
+        let print = panic::take_hook();
         let telemetry = Telemetry::builder(service).exporter(memory.exporter()).init();
-        TestTelemetry {
-            telemetry: telemetry.expect("nothing else sets up telemetry in this process"),
-            memory,
-        }
+        let telemetry = telemetry.expect("nothing else sets up telemetry in this process");
+        let record = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            print(panic);
+            record(panic);
+        }));
+        TestTelemetry { telemetry, memory }
     })
 }
 
