@@ -184,8 +184,8 @@ impl RedisConfig {
         self
     }
 
-    /// Sets a prefix of all keys and channels except those of results; none by default. The `global_keyprefix` in
-    /// Celery's `broker_transport_options`.
+    /// Sets the prefix of all keys and channels except those of results; empty by default. Corresponds to
+    /// `global_keyprefix` in Celery's `broker_transport_options`.
     ///
     /// This and the following settings must be the same in all applications that share queues.
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -193,22 +193,22 @@ impl RedisConfig {
         self
     }
 
-    /// Sets a prefix of the keys and channels of results; none by default. The `global_keyprefix` in Celery's
-    /// `result_backend_transport_options`. As in Celery, `_` is added to a prefix that ends with none of `:_-.`.
+    /// Sets the prefix of the keys and channels of results; empty by default. Corresponds to `global_keyprefix` in
+    /// Celery's `result_backend_transport_options`. As in Celery, `_` is appended unless it ends with one of `:_-.`.
     pub fn result_key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.result_key_prefix = prefix.into();
         self
     }
 
-    /// Sets the lowest priority of each list of a queue, ascending; 0, 3, 6 and 9 by default. The
+    /// Sets the lowest priority of each list of a queue, ascending; 0, 3, 6 and 9 by default. Corresponds to
     /// `priority_steps` in Celery's `broker_transport_options`.
     pub fn priority_steps(mut self, steps: impl Into<Vec<u8>>) -> Self {
         self.priority_steps = steps.into();
         self
     }
 
-    /// Sets the separator between a queue's name and its priority, the characters 6 and 22 by default. The `sep` in
-    /// Celery's `broker_transport_options`.
+    /// Sets the separator between a queue's name and its priority, the characters 6 and 22 by default. Corresponds
+    /// to `sep` in Celery's `broker_transport_options`.
     pub fn separator(mut self, separator: impl Into<String>) -> Self {
         self.separator = separator.into();
         self
