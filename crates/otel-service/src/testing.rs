@@ -1,4 +1,4 @@
-//! Support for tests of the telemetry that a program records: everything is kept in memory.
+//! Telemetry in memory, for tests of the telemetry that a program records.
 //!
 //! ```
 //! use otel_service::{Counter, KeyValue, Span, counter, testing};
@@ -35,7 +35,7 @@ use crate::context::within;
 use crate::init::Telemetry;
 use crate::service::{LogOutput, Service};
 
-/// Time limit of an export into memory, which a working program does not reach.
+/// Time limit of an export to memory; a working program never reaches it.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The telemetry of a test process.
@@ -45,10 +45,10 @@ pub struct TestTelemetry {
     memory: InMemory,
 }
 
-/// Sets up the telemetry of this process on the first call, and returns it. All signals are kept in memory, whatever
-/// exporters the environment selects, and nothing is written to standard output.
+/// Sets up the telemetry of this process on the first call, and returns it. All signals are kept in memory, instead of
+/// going to the exporters that the environment selects, and nothing is written to standard output.
 ///
-/// The tests of a process share it; [`TestTelemetry::in_trace`] separates what they record.
+/// The tests of a process share the telemetry; [`TestTelemetry::in_trace`] keeps their spans and log records apart.
 ///
 /// # Panics
 ///
@@ -70,7 +70,7 @@ pub fn telemetry() -> &'static TestTelemetry {
 }
 
 impl TestTelemetry {
-    /// Runs `work` in a new sampled trace; returns its id as 32 hexadecimal digits.
+    /// Runs `work` in a new sampled trace, and returns the trace id as 32 hexadecimal digits.
     pub async fn in_trace<T>(&self, work: impl Future<Output = T>) -> String {
         let ids = RandomIdGenerator::default();
         let trace_id = ids.new_trace_id();
@@ -110,7 +110,7 @@ impl TestTelemetry {
     pub fn flushed(&self) -> &InMemory {
         self.telemetry
             .flush(DEADLINE)
-            .expect("an export into memory succeeds");
+            .expect("an export to memory succeeds");
         &self.memory
     }
 }
