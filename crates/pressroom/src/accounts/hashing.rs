@@ -1,7 +1,7 @@
 //! Threads that compute password hashes, with a bounded queue.
 //!
 //! The threads are few and live as long as the queue. Each reuses one block of memory for argon2. Hashes that need more,
-//! such as those of scrypt, allocate their memory and free it, and the block of the thread before. Only half of the
+//! such as those of scrypt, free the thread's block first, and their own memory at the end. Only half of the
 //! threads compute such hashes at the same time. Together, this limits the memory of a login storm.
 
 use std::{

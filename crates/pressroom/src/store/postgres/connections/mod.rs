@@ -303,7 +303,7 @@ impl Primary {
         })
     }
 
-    /// Runs a health check, on a thread of its own if the system allows one.
+    /// Runs a health check, on a separate thread if the system allows one.
     pub(super) async fn check<T: Send + 'static>(
         &self,
         check: impl Future<Output = Result<T>> + Send + 'static,
