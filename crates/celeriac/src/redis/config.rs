@@ -115,7 +115,7 @@ impl RedisConfig {
     /// The worker's messages then return to their queues without waiting for the visibility timeout. Another
     /// worker must have seen the lease unchanged for this time, so by default the messages return within 8
     /// seconds. A worker whose own lease is not confirmed starts no tasks. Leases are renewed by a separate
-    /// thread, which tasks cannot block; the lease must be longer than pauses of the whole process.
+    /// thread, which tasks cannot block; the lease must be longer than any pause of the whole process.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self

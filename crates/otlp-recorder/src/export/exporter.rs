@@ -157,8 +157,10 @@ impl<T: Transport> Exporter<T> {
             self.counts.record(&result, items, started.elapsed());
             if !parts.is_empty() && !self.open().await {
                 let items = parts.drain(..).map(|(_, items)| items).sum();
-                self.delivery
-                    .failed(items, "the collector asked to wait longer than the shutdown");
+                self.delivery.failed(
+                    items,
+                    "the collector's retry delay ends after the deadline of the shutdown or flush",
+                );
             }
         }
     }
