@@ -128,7 +128,7 @@ impl Worker {
     ///
     /// The worker then stops receiving, returns messages whose tasks have not started to their queues, and
     /// waits up to `grace` for running tasks. Tasks that are still running after that are aborted, and their
-    /// messages are returned too. The last worker to stop also returns the postponed messages.
+    /// messages are returned too. The last worker to stop also returns the messages of tasks with a future `eta`.
     ///
     /// While the broker is unavailable, the worker retries without limit.
     ///
@@ -249,7 +249,7 @@ impl WorkerBuilder {
     }
 
     /// Sets the number of messages held for each concurrent task, at least 1. Tasks that wait for their rate limit
-    /// are held; postponed tasks are not, because the broker keeps them.
+    /// are held; tasks with a future `eta` are not, because the broker keeps them.
     pub fn prefetch_multiplier(mut self, multiplier: usize) -> Self {
         self.shared.prefetch_multiplier = multiplier.max(1);
         self
