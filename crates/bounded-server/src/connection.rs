@@ -96,7 +96,7 @@ impl Connection {
                 }
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 let mut response = service.call(Request::from_parts(parts, body)).await?;
-                // In a 304 response, the field would have to be the length of the 200 response (RFC 9110, section 8.6).
+                // In a 304 response, Content-Length would have to be that of the 200 response (RFC 9110, section 8.6).
                 // For HEAD, axum adds the length of the empty body.
                 if response.status() == StatusCode::NOT_MODIFIED {
                     response.headers_mut().remove(CONTENT_LENGTH);

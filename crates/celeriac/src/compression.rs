@@ -164,7 +164,7 @@ pub(crate) fn is_compressed(start: &[u8]) -> bool {
 }
 
 /// Compresses the result of a successful task in Celery's format. The method is stored as kombu's name instead of its
-/// content type, by which the scripts that store results recognise a success.
+/// content type; the scripts that store results recognise a success by this name.
 pub(crate) fn compressed_result(text: &[u8], method: Compression) -> Vec<u8> {
     let mut compressed = RESULT_MAGIC.to_vec();
     compressed.extend_from_slice(method.name().as_bytes());

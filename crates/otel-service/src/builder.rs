@@ -126,7 +126,7 @@ where
         self
     }
 
-    /// Adds a processor of spans, which is called before the export.
+    /// Adds a span processor, which is called before the export.
     ///
     /// Spans of this crate and of `tracing` are then SDK spans, which cost about twice as much.
     pub fn span_processor(self, processor: impl SpanProcessor + 'static) -> Self {
@@ -156,7 +156,7 @@ where
         self
     }
 
-    /// Adds a processor of log records, which is called before the export and can change the records.
+    /// Adds a log processor, which is called before the export and can change the records.
     pub fn log_processor(mut self, processor: impl LogProcessor + 'static) -> Self {
         let configure: Configure<LoggerProviderBuilder> =
             Box::new(|builder| builder.with_log_processor(processor));
@@ -164,7 +164,7 @@ where
         self
     }
 
-    /// Adds a view of metrics.
+    /// Adds a metric view.
     pub fn view(mut self, view: impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static) -> Self {
         self.settings
             .extensions
@@ -173,7 +173,7 @@ where
         self
     }
 
-    /// Adds a reader of metrics, which collects them independently of the export.
+    /// Adds a metric reader, which collects metrics independently of the export.
     pub fn metric_reader(mut self, reader: impl MetricReader) -> Self {
         self.settings
             .extensions

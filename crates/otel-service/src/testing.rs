@@ -96,7 +96,7 @@ impl TestTelemetry {
         records
     }
 
-    /// Returns the metrics of the process as they are now.
+    /// Returns the current metrics of the process.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
         self.flushed().metrics()

@@ -124,7 +124,7 @@ impl Binding {
 /// Returns the queues to which an exchange with these bindings sends a message.
 ///
 /// # Errors
-/// Returns an error if there are none.
+/// Returns an error if no binding matches the routing key.
 pub(crate) fn queues<'a>(bindings: &'a [Binding], info: &DeliveryInfo) -> Result<Vec<&'a str>, BrokerError> {
     let bound = bindings
         .iter()

@@ -138,7 +138,7 @@ impl RedisConfig {
     /// MiB and an hour by default. 0 bytes disable it.
     ///
     /// If the server returns with older data, after a restart from a snapshot or a fail-over to a replica
-    /// that lagged, the worker writes again what the server has lost: results, retries, follow-up tasks, parts of
+    /// that lagged, the worker rewrites what the server has lost: results, retries, follow-up tasks, parts of
     /// chords and postponed tasks. The oldest entries are dropped first.
     pub fn rewrite(mut self, bytes: usize, time: Duration) -> Self {
         self.rewrite = Bounds { bytes, time };
@@ -194,7 +194,8 @@ impl RedisConfig {
     }
 
     /// Sets the prefix of the keys and channels of results; empty by default. Corresponds to `global_keyprefix` in
-    /// Celery's `result_backend_transport_options`. As in Celery, `_` is appended unless it ends with one of `:_-.`.
+    /// Celery's `result_backend_transport_options`. As in Celery, `_` is appended unless the prefix ends with `:`,
+    /// `_`, `-` or `.`.
     pub fn result_key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.result_key_prefix = prefix.into();
         self

@@ -9,8 +9,8 @@
 //! If the reply is lost because the connection broke or the caller was dropped, the messages are reserved
 //! under tags that only this receiver knows. The next calls claim them.
 //!
-//! Requests are limited in bytes, because large messages may take long to transfer. After a request without a
-//! reply, the next ones are smaller and may take longer.
+//! Requests are limited in bytes, because large messages may take a long time to transfer. After a request without
+//! a reply, the next ones are smaller and get more time.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -12,7 +12,7 @@ scripts! {
     /// ARGV: maximum number of messages, instance, first tag number, lease seconds, identity of the server,
     /// bytes after which no more messages are taken, the time, the number of messages to pop at once, the maximum
     /// number including messages whose `eta` is at least the next argument (a time in Celery's format, or an empty
-    /// string), then for each list the end of its reservations. Returns the index of each message's list (from 1;
+    /// string), then for each list the tail of its reservations. Returns the index of each message's list (from 1;
     /// negative for a postponed message, which is returned as its reservation), the messages, whether the lease was
     /// added, and the number of the write. A message that is clearly not JSON is reserved as a JSON string: a Python
     /// worker that restores it must be able to parse the reservation.

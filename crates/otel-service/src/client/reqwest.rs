@@ -1,4 +1,4 @@
-//! Requests of reqwest.
+//! Support for reqwest.
 
 use std::task::{Context as Task, Poll};
 

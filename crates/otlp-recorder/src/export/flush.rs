@@ -29,7 +29,6 @@ struct Requests {
     pending: Vec<FlushRequest>,
 }
 
-/// A flush request.
 #[derive(Debug)]
 pub(super) struct FlushRequest {
     pub(super) deadline: Instant,

@@ -22,7 +22,7 @@ use crate::collector::{Collector, Compression};
 use crate::destination::Request;
 use crate::signal::Signal;
 
-/// Minimum size in bytes of a request that is split when the collector is out of resources but does not name them.
+/// Minimum size in bytes of a request that is split when the collector reports exhausted resources without naming them.
 /// Smaller requests are unlikely to be too large.
 const MIN_SPLIT: usize = 64 * 1024;
 

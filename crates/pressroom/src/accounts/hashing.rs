@@ -27,8 +27,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const KEPT_BLOCKS: usize = 12 * 1024;
 
 /// Minimum capacity of a thread's memory, in argon2 blocks. glibc returns blocks of more than 32 MiB to the system when
-/// they are freed, but keeps smaller ones, and then all others of the same size, in its heap. Unused capacity occupies no
-/// memory.
+/// they are freed, but keeps smaller ones, and from then on all blocks of the same size, in its heap. Unused capacity
+/// occupies no memory.
 const MIN_CAPACITY: usize = 33 * 1024;
 
 /// Error if too many requests wait for hashes; a later retry may succeed.
