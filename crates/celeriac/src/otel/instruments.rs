@@ -156,10 +156,12 @@ impl TaskInstruments {
         cached: Option<&CachedTask>,
         task: &TaskInfo<'_>,
         outcome: &TaskOutcome,
-        error_type: Option<Cow<'static, str>>,
         seconds: f64,
         span: &SpanContext,
     ) {
+        let error_type = outcome
+            .exception()
+            .map(|exception| Cow::Owned(exception.type_name.clone()));
         let is_success = matches!(outcome, TaskOutcome::Success(_)) && error_type.is_none();
         match cached {
             Some(cached) if is_success => {

@@ -150,9 +150,7 @@ impl RunSpan for Processing<'_> {
         self.finished = true;
         let span = self.cx.span();
         span.set_attribute(KeyValue::new(attribute::CELERY_STATE, outcome.state()));
-        let exception = outcome.exception();
-        let error_type = exception.map(|exception| Cow::Owned(exception.type_name.clone()));
-        if let Some(exception) = exception {
+        if let Some(exception) = outcome.exception() {
             let type_name = exception.type_name.clone().into();
             record_exception(&self.cx, type_name, exception.message.clone());
         }
@@ -165,7 +163,6 @@ impl RunSpan for Processing<'_> {
                 self.cached,
                 &self.task,
                 outcome,
-                error_type,
                 seconds,
                 span.span_context(),
             );

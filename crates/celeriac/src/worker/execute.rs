@@ -379,6 +379,7 @@ fn log(headers: &Headers, ended: Option<&Ended>) {
                 messaging.message.id = task_id,
                 celery.retries = retries,
                 error.type = error,
+                exception.type = error,
                 exception.message = cause,
                 "task failed"
             );

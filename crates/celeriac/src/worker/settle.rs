@@ -172,6 +172,7 @@ fn report(headers: &Headers, settled: Option<bool>, retry: Option<Box<PendingRet
                 messaging.message.id = task_id,
                 celery.retries = retries,
                 error.type = error,
+                exception.type = error,
                 exception.message = cause,
                 retry.delay = seconds,
                 "task will be retried"

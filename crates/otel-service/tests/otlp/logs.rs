@@ -285,7 +285,8 @@ fn records_keep_what_they_are_given() {
             tracing::info!(log.file.name = "audit.log", log.iostream = "stdout", "log fields");
             let map = std::collections::BTreeMap::from([("depth", 3)]);
             tracing::info!(queues = ?["a", "bob.secret@example.com"], ?map, text = %"[1]", "collections");
-            tracing::info_span!("library_call", scenario.array = ?[1, 2]).in_scope(|| tracing::info!("in a span"));
+            tracing::info_span!("library_call", scenario.array = ?[1, 2])
+                .in_scope(|| tracing::info!("in a span"));
             let result = std::panic::catch_unwind(|| {
                 let index = 7;
                 panic!("index {index}");
