@@ -10,7 +10,6 @@ use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::{Key, KeyValue, global};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use otlp_recorder::{CustomExporter, Flusher, Pipeline, Recorder, ShutdownError, SpanLayer};
 use tracing::level_filters::LevelFilter;
@@ -20,7 +19,9 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::b3::B3Propagator;
+use crate::baggage::BaggagePropagator;
 use crate::config::{Config, Propagator};
+use crate::http;
 use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
 use crate::mask::mask;
@@ -32,6 +33,7 @@ use crate::providers::{Extensions, Providers, start_pipeline};
 use crate::recorder::{self, OWN};
 use crate::service::{LogOutput, Service};
 use crate::sqlx;
+use crate::trace_context::TraceContextPropagator;
 use crate::untraced::is_untraced;
 
 /// Maximum time to wait for the reader of each stream at shutdown.
@@ -126,6 +128,7 @@ where
     if is_global {
         let propagator = propagator(&config.propagators, settings.propagators);
         propagation::install(&propagator);
+        http::install(std::mem::take(&mut config.http));
         global::set_text_map_propagator(propagator);
     }
     let mut logger = None;

@@ -17,6 +17,7 @@
 //! ```
 
 mod b3;
+mod baggage;
 mod builder;
 mod client;
 mod config;
@@ -48,9 +49,10 @@ mod span;
 mod sqlx;
 mod stopwatch;
 pub mod testing;
+mod trace_context;
 mod untraced;
 
-pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
+pub use self::http::{ClientAddress, ClientUrl, HttpLayer, HttpService, ResponseBody, ResponseFuture};
 pub use builder::{TelemetryBuilder, init};
 pub use client::{
     GrpcClientBody, GrpcClientFuture, GrpcClientLayer, GrpcClientService, HttpClientFuture, HttpClientLayer,

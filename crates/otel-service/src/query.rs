@@ -36,7 +36,8 @@ pub(crate) fn redacted_parts(query: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether the name of a parameter or of a header marks a secret.
+pub(crate) fn is_secret(name: &str) -> bool {
     let name: String = percent_decode(name)
         .chars()
         .filter(|c| c.is_ascii_alphanumeric())

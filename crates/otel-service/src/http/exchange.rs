@@ -11,6 +11,7 @@ use otlp_recorder::SpanStart;
 
 use super::attributes;
 use super::measures::Measured;
+use super::settings::settings;
 use crate::context;
 use crate::failure::{self, CANCELLED, PANIC, ServerError};
 use crate::panic_message;
@@ -98,6 +99,10 @@ impl Exchange {
             && let Some(value) = traceresponse(&self.cx)
         {
             response.headers_mut().insert(TRACERESPONSE.clone(), value);
+        }
+        if span.is_recording() {
+            let captured = settings().server.of_response(response.headers());
+            captured.for_each(|header| span.set_attribute(header));
         }
         is_bodiless
     }
