@@ -19,7 +19,7 @@ const SECRET_PARTS: [&str; 10] = [
 ];
 
 /// Parameter names that mark a secret.
-const SECRET_NAMES: [&str; 8] = ["pwd", "pass", "key", "sig", "code", "auth", "jwt", "sid"];
+const SECRET_NAMES: [&str; 9] = ["pwd", "pass", "key", "sig", "code", "auth", "jwt", "sid", "otp"];
 
 /// Returns the parts of `query`: names, values and what separates them. `REDACTED` replaces the values of secrets, as
 /// the semantic conventions require for `url.query`.

@@ -7,6 +7,9 @@ use opentelemetry::{Array, KeyValue, StringValue, Value};
 
 use crate::query::{is_secret, redacted_parts};
 
+/// Maximum number of headers of a message that become attributes, because the attributes of a span are limited.
+const MAX_CAPTURED: usize = 32;
+
 static SETTINGS: OnceLock<HttpSettings> = OnceLock::new();
 
 static DEFAULT: HttpSettings = HttpSettings {
@@ -70,7 +73,7 @@ fn captured(patterns: &[Pattern], prefix: &str, headers: &HeaderMap) -> impl Ite
     let mut names: Vec<&HeaderName> = Vec::new();
     if !patterns.is_empty() {
         let is_captured = |name: &&HeaderName| patterns.iter().any(|pattern| pattern.matches(name.as_str()));
-        names = headers.keys().filter(is_captured).collect();
+        names = headers.keys().filter(is_captured).take(MAX_CAPTURED).collect();
     }
     names.into_iter().map(move |name| {
         let is_secret = is_secret_header(name.as_str());
@@ -163,6 +166,8 @@ mod tests {
             ("x-api-key", "s3cret"),
             ("x-auth-key", "s3cret"),
             ("x-csrf-token", "s3cret"),
+            ("x-otp", "s3cret"),
+            ("x-hub-signature-256", "s3cret"),
             ("referer", "https://shop.test/a?token=s3cret&page=2"),
             ("location", "/done#access_token=s3cret&x=1"),
         ] {
@@ -186,5 +191,10 @@ mod tests {
         );
         assert_eq!(find("location"), r#"["/done#access_token=REDACTED&x=1"]"#);
         assert_eq!(captured(&[], "", &headers).count(), 0);
+        for index in 0..100 {
+            let name = HeaderName::from_bytes(format!("x-{index}").as_bytes()).unwrap();
+            headers.insert(name, index.into());
+        }
+        assert_eq!(captured(&all, "", &headers).count(), MAX_CAPTURED);
     }
 }
