@@ -19,7 +19,7 @@ use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 
 use otlp_recorder::{BatchSettings, Destination, Signal};
 
-use crate::http::HttpSettings;
+use crate::http_settings::HttpSettings;
 use crate::resource::resource;
 use crate::service::{Export, Service};
 use metrics::Measuring;

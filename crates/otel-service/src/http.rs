@@ -9,7 +9,6 @@ mod client;
 mod exchange;
 mod measures;
 mod series;
-mod settings;
 
 use std::fmt::Display;
 use std::future::Future;
@@ -24,12 +23,12 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::http_settings::settings;
 use crate::propagation::Propagation;
 pub(crate) use attributes::{OTHER_METHOD, method, version};
 pub use body::ResponseBody;
 pub use client::{ClientAddress, ClientUrl};
 use exchange::Exchange;
-pub(crate) use settings::{CapturedHeaders, HttpSettings, Pattern, install, settings};
 
 /// A [`Layer`] that gives every request a server span, metrics and a `traceresponse` header.
 ///

@@ -21,7 +21,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::b3::B3Propagator;
 use crate::baggage::BaggagePropagator;
 use crate::config::{Config, Propagator};
-use crate::http;
+use crate::http_settings;
 use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
 use crate::mask::mask;
@@ -128,7 +128,7 @@ where
     if is_global {
         let propagator = propagator(&config.propagators, settings.propagators);
         propagation::install(&propagator);
-        http::install(std::mem::take(&mut config.http));
+        http_settings::install(std::mem::take(&mut config.http));
         global::set_text_map_propagator(propagator);
     }
     let mut logger = None;

@@ -27,6 +27,7 @@ mod db;
 mod failure;
 mod gauges;
 mod http;
+mod http_settings;
 mod init;
 pub mod instrumentation;
 mod layer;

@@ -16,7 +16,8 @@ use tower_service::Service;
 
 use super::call::Call;
 use super::error::describe_error;
-use crate::http::{OTHER_METHOD, method, settings, version};
+use crate::http::{OTHER_METHOD, method, version};
+use crate::http_settings::settings;
 use crate::metrics::{Instruments, SECONDS};
 use crate::propagation::Propagation;
 use crate::query::redacted_parts;

@@ -3,7 +3,7 @@
 use http::{HeaderName, Method};
 
 use super::variables::Variables;
-use crate::http::{CapturedHeaders, HttpSettings, Pattern};
+use crate::http_settings::{CapturedHeaders, HttpSettings, Pattern};
 
 pub(super) fn settings(variables: &mut Variables<'_>) -> HttpSettings {
     let mut captured = |side| CapturedHeaders {

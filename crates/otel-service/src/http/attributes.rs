@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::client::{ClientAddress, ClientUrl};
-use super::settings::settings;
+use crate::http_settings::settings;
 use crate::query::redacted_parts;
 use ::http::header::{HOST, USER_AGENT};
 use ::http::request::Parts;

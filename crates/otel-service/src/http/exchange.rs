@@ -11,9 +11,9 @@ use otlp_recorder::SpanStart;
 
 use super::attributes;
 use super::measures::Measured;
-use super::settings::settings;
 use crate::context;
 use crate::failure::{self, CANCELLED, PANIC, ServerError};
+use crate::http_settings::settings;
 use crate::panic_message;
 use crate::recorder::{self, OWN};
 use crate::untraced::{disabled_context, untraced_context};

@@ -4,7 +4,7 @@ use axum::http::HeaderMap;
 
 const FORWARDED: &str = "forwarded";
 
-/// What one proxy says about its peer and about the request that it received.
+/// Statement of one proxy about its peer and about the request that it received.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Element {
     /// Address of the peer, or an identifier that is no address.

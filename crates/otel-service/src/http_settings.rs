@@ -47,7 +47,7 @@ pub(crate) fn settings() -> &'static HttpSettings {
 }
 
 impl HttpSettings {
-    pub(super) fn excludes(&self, path: &str) -> bool {
+    pub(crate) fn excludes(&self, path: &str) -> bool {
         self.excluded_paths.iter().any(|pattern| pattern.matches(path))
     }
 }
