@@ -5,6 +5,7 @@
 mod destination;
 mod endpoint;
 mod headers;
+mod http;
 mod limits;
 mod metrics;
 mod otlp;
@@ -18,6 +19,7 @@ use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 
 use otlp_recorder::{BatchSettings, Destination, Signal};
 
+use crate::http_settings::HttpSettings;
 use crate::platform;
 use crate::resource::resource;
 use crate::service::{Export, Service};
@@ -68,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) log_attribute_limit: usize,
     /// Maximum length of a string attribute of a log record, in characters.
     pub(crate) log_value_limit: Option<usize>,
+    pub(crate) http: HttpSettings,
     /// Messages about invalid variables.
     pub(crate) warnings: Vec<String>,
 }
@@ -122,6 +125,7 @@ impl Config {
             span_value_limit: limits::value_length("SPAN", &mut variables),
             log_attribute_limit: limits::log_attributes(&mut variables),
             log_value_limit: limits::value_length("LOGRECORD", &mut variables),
+            http: http::settings(&mut variables),
             warnings: variables.warnings,
         }
     }
@@ -229,6 +233,10 @@ mod tests {
             ("OTEL_METRIC_EXPORT_TIMEOUT", "-1"),
             ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "few"),
             ("OTEL_RESOURCE_ATTRIBUTES", "a=1,b"),
+            ("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "B REW"),
+            ("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST", "x y"),
+            ("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_RESPONSE", "ä"),
+            ("OTEL_INSTRUMENTATION_HTTP_EXCLUDED_URLS", "http://a/b"),
         ]);
         assert_eq!(otlp(config.traces).endpoint, "http://localhost:4318/v1/traces");
         assert_eq!(otlp(config.logs).timeout, Duration::from_secs(10));
@@ -265,6 +273,10 @@ mod tests {
             "OTEL_METRIC_EXPORT_TIMEOUT",
             "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
             "OTEL_RESOURCE_ATTRIBUTES",
+            "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS",
+            "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST",
+            "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_RESPONSE",
+            "OTEL_INSTRUMENTATION_HTTP_EXCLUDED_URLS",
         ] {
             assert!(
                 config.warnings.iter().any(|warning| warning.contains(name)),

@@ -10,7 +10,6 @@ use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::{InstrumentationScope, Key, KeyValue, global};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use otlp_recorder::{
     CustomExporter, ExemplarMeterProvider, Flusher, Pipeline, Recorder, ShutdownError, SpanLayer,
@@ -22,7 +21,9 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::b3::B3Propagator;
+use crate::baggage::BaggagePropagator;
 use crate::config::{Config, Propagator};
+use crate::http_settings;
 use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
 use crate::mask::mask;
@@ -35,6 +36,7 @@ use crate::providers::{Extensions, Providers, start_pipeline};
 use crate::recorder::{self, OWN};
 use crate::service::{LogOutput, Service};
 use crate::sqlx;
+use crate::trace_context::TraceContextPropagator;
 use crate::untraced::is_untraced;
 
 /// Maximum time to wait for the reader of each stream at shutdown.
@@ -131,6 +133,7 @@ where
     if is_global {
         let propagator = propagator(&config.propagators, settings.propagators);
         propagation::install(&propagator);
+        http_settings::install(std::mem::take(&mut config.http));
         global::set_text_map_propagator(propagator);
     }
     let mut logger = None;

@@ -17,6 +17,7 @@
 //! ```
 
 mod b3;
+mod baggage;
 mod builder;
 mod client;
 mod config;
@@ -26,6 +27,7 @@ mod db;
 mod failure;
 mod gauges;
 mod http;
+mod http_settings;
 mod init;
 pub mod instrumentation;
 mod layer;
@@ -49,9 +51,10 @@ mod span;
 mod sqlx;
 mod stopwatch;
 pub mod testing;
+mod trace_context;
 mod untraced;
 
-pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
+pub use self::http::{ClientAddress, ClientUrl, HttpLayer, HttpService, ResponseBody, ResponseFuture};
 pub use builder::{TelemetryBuilder, init};
 pub use client::{
     GrpcClientBody, GrpcClientFuture, GrpcClientLayer, GrpcClientService, HttpClientFuture, HttpClientLayer,

@@ -5,7 +5,7 @@ pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
 /// Attributes.
 pub mod attribute {
-    /// Request method; `_OTHER` for a method that the conventions do not list. Type: string.
+    /// Request method; `_OTHER` for a method that is not known. Type: string.
     pub const METHOD: &str = "method";
 
     /// Set on the data point that aggregates all measurements beyond the cardinality limit of an instrument

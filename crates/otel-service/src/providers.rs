@@ -18,6 +18,8 @@ pub(crate) type Configure<B> = Box<dyn FnOnce(B) -> B>;
 pub(crate) struct Extensions {
     pub(crate) traces: Vec<Configure<TracerProviderBuilder>>,
     pub(crate) sampler: Option<Box<dyn ShouldSample>>,
+    /// Whether the program has an id generator, whose trace ids may not be random.
+    pub(crate) has_id_generator: bool,
     pub(crate) logs: Vec<Configure<LoggerProviderBuilder>>,
     pub(crate) views: Vec<Configure<MeterProviderBuilder>>,
     pub(crate) readers: Vec<Configure<MeterProviderBuilder>>,
@@ -50,6 +52,9 @@ impl Providers {
         let mut recorder = pipeline.recorder().clone();
         if needs_sdk {
             recorder = recorder.with_provider(traces.clone());
+        }
+        if extensions.has_id_generator {
+            recorder = recorder.without_random_ids();
         }
 
         let processor = pipeline.log_processor();

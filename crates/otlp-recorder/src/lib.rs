@@ -36,7 +36,7 @@ pub use log_target::LOG_TARGET;
 pub use memory::InMemory;
 pub use pipeline::{Flusher, Pipeline, PipelineBuilder, ShutdownError};
 pub use processors::{QueueLogProcessor, QueueSpanProcessor};
-pub use recorder::{RecordedSpan, Recorder, SpanStart, Tracer};
+pub use recorder::{RANDOM_TRACE_ID, RecordedSpan, Recorder, SpanStart, Tracer};
 pub use signal::Signal;
 #[cfg(feature = "tracing")]
 pub use span_layer::{CONTEXT_TARGET, SpanLayer, field_value, with_sources, within_crates};

@@ -20,7 +20,7 @@ use crate::export::{
 };
 use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
 use crate::queue::Queue;
-use crate::recorder::{Recorder, Shared};
+use crate::recorder::{RANDOM_TRACE_ID, Recorder, Shared};
 use crate::signal::Signal;
 use crate::text::{Redact, TextRules};
 
@@ -244,6 +244,7 @@ impl PipelineBuilder {
             sampler: self.sampler,
             scopes,
             provider: None,
+            root_flags: RANDOM_TRACE_ID,
         }));
         Pipeline {
             recorder,

@@ -1,7 +1,10 @@
 //! Instruments of a task queue, and the scope of this crate's telemetry. The series of successful tasks and
 //! sent messages are cached up to a limit; the series of failures are looked up each time.
 
-use std::{borrow::Cow, sync::OnceLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
 use telemetry::KeyValue;
 use telemetry::instrumentation::{
@@ -12,7 +15,6 @@ use telemetry::names::attribute as shared;
 use telemetry::opentelemetry::metrics::{BoundCounter, Counter};
 use telemetry::opentelemetry::trace::SpanContext;
 
-use super::OtelObserver;
 use super::names::{attribute, metric};
 use crate::{observer::TaskInfo, task::TaskOutcome};
 
@@ -112,19 +114,19 @@ impl TaskInstruments {
     /// Records an attempt to send a message to the broker: its duration in seconds, and its span for exemplars.
     pub(super) fn sent(
         &self,
-        observer: &OtelObserver,
+        node: &Node,
         queue: &str,
         error_type: Option<Cow<'static, str>>,
         seconds: f64,
         span: &SpanContext,
     ) {
-        let attributes = |error_type| message_attributes(observer, queue, SEND, error_type);
+        let attributes = |error_type| message_attributes(node, queue, SEND, error_type);
         let bind = || {
             let attributes = attributes(None);
             (self.sent.bind(&attributes), self.operation.series(&attributes))
         };
         let succeeded = error_type.is_none();
-        match succeeded.then(|| observer.cache.sent.get(queue, bind)).flatten() {
+        match succeeded.then(|| node.cache.sent.get(queue, bind)).flatten() {
             Some((sent, operation)) => {
                 sent.add(1);
                 operation.record(seconds, span);
@@ -138,8 +140,8 @@ impl TaskInstruments {
     }
 
     /// Counts a delivered message; `cached` is the cache entry of its task, if any.
-    pub(super) fn consumed(&self, observer: &OtelObserver, cached: Option<&CachedTask>, queue: &str) {
-        let attributes = || message_attributes(observer, queue, RUN, None);
+    pub(super) fn consumed(&self, node: &Node, cached: Option<&CachedTask>, queue: &str) {
+        let attributes = || message_attributes(node, queue, RUN, None);
         match cached {
             Some(cached) => {
                 let bind = || self.consumed.bind(&attributes());
@@ -152,7 +154,7 @@ impl TaskInstruments {
     /// Records a processed task: its outcome, its duration in seconds, and its span for exemplars.
     pub(super) fn processed(
         &self,
-        observer: &OtelObserver,
+        node: &Node,
         cached: Option<&CachedTask>,
         task: &TaskInfo<'_>,
         outcome: &TaskOutcome,
@@ -165,7 +167,7 @@ impl TaskInstruments {
         let is_success = matches!(outcome, TaskOutcome::Success(_)) && error_type.is_none();
         match cached {
             Some(cached) if is_success => {
-                let succeeded = cached.succeeded.get_or_init(|| self.succeeded(observer, task));
+                let succeeded = cached.succeeded.get_or_init(|| self.succeeded(node, task));
                 if let Some((total, duration)) = &succeeded.python {
                     total.add(1);
                     duration.record(seconds, span);
@@ -178,15 +180,15 @@ impl TaskInstruments {
                     python.total.add(1, &[name.clone(), status]);
                     python.seconds.record(seconds, &[name], span);
                 }
-                let attributes = message_attributes(observer, task.queue, RUN, error_type);
+                let attributes = message_attributes(node, task.queue, RUN, error_type);
                 self.process.record(seconds, &attributes, span);
             }
         }
     }
 
-    fn succeeded(&self, observer: &OtelObserver, task: &TaskInfo<'_>) -> SuccessSeries {
+    fn succeeded(&self, node: &Node, task: &TaskInfo<'_>) -> SuccessSeries {
         let attributes = total_attributes(task.task, "success");
-        let of_process = message_attributes(observer, task.queue, RUN, None);
+        let of_process = message_attributes(node, task.queue, RUN, None);
         SuccessSeries {
             python: self.python.as_ref().map(|python| {
                 let total = python.total.bind(&attributes);
@@ -195,6 +197,16 @@ impl TaskInstruments {
             process: self.process.series(&of_process),
         }
     }
+}
+
+/// A worker or client whose messages are recorded.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    /// Name of the worker.
+    pub(super) hostname: Arc<str>,
+    /// Address of the broker's server; empty if unknown.
+    pub(super) server: Arc<[KeyValue]>,
+    pub(super) cache: TaskCache,
 }
 
 /// Cache of the encoded attributes and metric series of the messages of one server.
@@ -262,7 +274,7 @@ fn total_attributes(task: &str, status: &'static str) -> [KeyValue; 2] {
 
 /// Returns the attributes of the `messaging.*` metrics.
 fn message_attributes(
-    observer: &OtelObserver,
+    node: &Node,
     queue: &str,
     operation: &'static str,
     error_type: Option<Cow<'static, str>>,
@@ -275,6 +287,6 @@ fn message_attributes(
     if let Some(error_type) = error_type {
         attributes.push(KeyValue::new("error.type", error_type));
     }
-    attributes.extend_from_slice(&observer.server);
+    attributes.extend_from_slice(&node.server);
     attributes
 }

@@ -18,7 +18,7 @@ use telemetry::{
 
 pub use self::queues::QueueWatch;
 use self::{
-    instruments::{TaskCache, instruments},
+    instruments::{Node, instruments},
     spans::{Processing, Sending, handle, within},
 };
 use crate::{
@@ -36,21 +36,19 @@ const UNREGISTERED: &str = "unregistered";
 /// Observer that records spans and metrics; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct OtelObserver {
-    hostname: Arc<str>,
     redis: Redis,
-    /// Address of the broker's server; empty if unknown.
-    server: Arc<[KeyValue]>,
-    cache: Arc<TaskCache>,
+    node: Arc<Node>,
 }
 
 impl OtelObserver {
     /// Creates an observer for the worker named `hostname`.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
-            hostname: hostname.into().into(),
             redis: Redis::new(),
-            server: Arc::default(),
-            cache: Arc::default(),
+            node: Arc::new(Node {
+                hostname: hostname.into().into(),
+                ..Node::default()
+            }),
         }
     }
 
@@ -59,17 +57,19 @@ impl OtelObserver {
     pub fn with_redis(self, config: &RedisConfig) -> Self {
         match config.server() {
             Ok((Some((address, port)), database)) => Self {
-                server: Arc::new([
-                    KeyValue::new("server.address", address.clone()),
-                    KeyValue::new("server.port", i64::from(port)),
-                ]),
-                cache: Arc::default(),
+                node: Arc::new(Node {
+                    hostname: Arc::clone(&self.node.hostname),
+                    server: Arc::new([
+                        KeyValue::new("server.address", address.clone()),
+                        KeyValue::new("server.port", i64::from(port)),
+                    ]),
+                    ..Node::default()
+                }),
                 redis: Redis::for_server(RedisServer {
                     address,
                     port,
                     database,
                 }),
-                hostname: self.hostname,
             },
             _ => self,
         }
@@ -82,13 +82,13 @@ impl OtelObserver {
     /// the broker is unreachable.
     #[must_use]
     pub fn watch_queues(&self, broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
-        queues::watch(broker, queues, &self.server)
+        queues::watch(broker, queues, &self.node.server)
     }
 }
 
 impl Observer for OtelObserver {
     fn send(&self, send: &SendInfo<'_>, headers: &mut Map<String, Value>) -> Box<dyn SendSpan> {
-        let sending = Sending::start(send, self, &carried_context(headers));
+        let sending = Sending::start(send, &self.node, &carried_context(headers));
         headers.extend(as_headers(inject_context_of(&sending.cx)));
         Box::new(sending)
     }
@@ -99,7 +99,7 @@ impl Observer for OtelObserver {
             task.task = UNREGISTERED;
         }
         let parent = carried_context(headers);
-        Box::new(Processing::start(task, self, &parent))
+        Box::new(Processing::start(task, &self.node, &parent))
     }
 
     fn context(&self) -> Map<String, Value> {
@@ -140,7 +140,7 @@ impl Observer for OtelObserver {
 
     fn buried(&self, queue: &str) {
         if let Some(instruments) = instruments() {
-            instruments.buried(queue, &self.server);
+            instruments.buried(queue, &self.node.server);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! before it is finished is recorded as cancelled; a run that is dropped ends its span without metrics.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use telemetry::instrumentation::{
     Attributes, SpanStart, Stopwatch, link_to, record_exception, record_failure, record_unfinished,
@@ -9,8 +10,7 @@ use telemetry::instrumentation::{
 use telemetry::opentelemetry::trace::{SpanKind, TraceContextExt as _};
 use telemetry::{Context, Failure, KeyValue};
 
-use super::OtelObserver;
-use super::instruments::{CELERIAC, CachedTask, SYSTEM, instruments};
+use super::instruments::{CELERIAC, CachedTask, Node, SYSTEM, instruments};
 use super::names::{attribute, span};
 use crate::{
     broker::BrokerError,
@@ -23,19 +23,19 @@ pub(super) struct Sending {
     /// Context of the span. The message carries its headers, and broker commands become children of it.
     pub(super) cx: Context,
     queue: String,
-    observer: OtelObserver,
+    node: Arc<Node>,
     stopwatch: Stopwatch,
     finished: bool,
 }
 
 impl Sending {
     /// Starts a producer span. Its parent is `carried`, or the current span if `carried` has no span.
-    pub(super) fn start(send: &SendInfo<'_>, observer: &OtelObserver, carried: &Context) -> Self {
+    pub(super) fn start(send: &SendInfo<'_>, node: &Arc<Node>, carried: &Context) -> Self {
         let stopwatch = Stopwatch::start();
         let start = |parent: &Context| {
             let start = SpanStart::new(span::CELERY_SEND_TASK, SpanKind::Producer).time(stopwatch.time());
             CELERIAC.start(parent, start, |into| {
-                describe(send.task, send.queue, ("send_task", "send"), observer, into);
+                describe(send.task, send.queue, ("send_task", "send"), node, into);
                 into.text("messaging.message.id", send.id);
             })
         };
@@ -47,7 +47,7 @@ impl Sending {
         Self {
             cx,
             queue: send.queue.to_owned(),
-            observer: observer.clone(),
+            node: Arc::clone(node),
             stopwatch,
             finished: false,
         }
@@ -60,13 +60,7 @@ impl Sending {
         if let Some(instruments) = instruments() {
             let span = self.cx.span();
             let seconds = elapsed.as_secs_f64();
-            instruments.sent(
-                &self.observer,
-                &self.queue,
-                error_type,
-                seconds,
-                span.span_context(),
-            );
+            instruments.sent(&self.node, &self.queue, error_type, seconds, span.span_context());
         }
     }
 }
@@ -99,7 +93,7 @@ impl Drop for Sending {
 pub(super) struct Processing<'a> {
     cx: Context,
     task: TaskInfo<'a>,
-    observer: &'a OtelObserver,
+    node: &'a Node,
     cached: Option<&'a CachedTask>,
     stopwatch: Stopwatch,
     finished: bool,
@@ -108,17 +102,17 @@ pub(super) struct Processing<'a> {
 impl<'a> Processing<'a> {
     /// Starts a consumer span whose parent is `parent`, the creation context of the message. The messaging conventions
     /// also require a link to it.
-    pub(super) fn start(task: TaskInfo<'a>, observer: &'a OtelObserver, parent: &Context) -> Self {
+    pub(super) fn start(task: TaskInfo<'a>, node: &'a Node, parent: &Context) -> Self {
         let stopwatch = Stopwatch::start();
-        let cached = observer.cache.get(&task);
+        let cached = node.cache.get(&task);
         let creation = link_to(parent);
         let start = SpanStart::new(span::CELERY_RUN, SpanKind::Consumer)
             .links(creation.as_slice())
             .time(stopwatch.time());
         let cx = CELERIAC.start(parent, start, |into| {
             let describe = |into: &mut Attributes| {
-                describe(task.task, task.queue, ("run", "process"), observer, into);
-                into.text(attribute::CELERY_HOSTNAME, &observer.hostname);
+                describe(task.task, task.queue, ("run", "process"), node, into);
+                into.text(attribute::CELERY_HOSTNAME, &node.hostname);
             };
             match cached {
                 Some(cached) => cached.attributes.write(into, describe),
@@ -128,12 +122,12 @@ impl<'a> Processing<'a> {
             into.number(attribute::CELERY_RETRIES, i64::from(task.retries));
         });
         if let Some(instruments) = instruments() {
-            instruments.consumed(observer, cached, task.queue);
+            instruments.consumed(node, cached, task.queue);
         }
         Self {
             cx,
             task,
-            observer,
+            node,
             cached,
             stopwatch,
             finished: false,
@@ -159,7 +153,7 @@ impl RunSpan for Processing<'_> {
         if let Some(instruments) = instruments() {
             let seconds = elapsed.as_secs_f64();
             instruments.processed(
-                self.observer,
+                self.node,
                 self.cached,
                 &self.task,
                 outcome,
@@ -194,7 +188,7 @@ fn describe(
     task: &str,
     queue: &str,
     operation: (&'static str, &'static str),
-    observer: &OtelObserver,
+    node: &Node,
     into: &mut Attributes,
 ) {
     into.literal("messaging.system", SYSTEM);
@@ -202,7 +196,7 @@ fn describe(
     into.literal("messaging.operation.type", operation.1);
     into.text("messaging.destination.name", queue);
     into.text(attribute::CELERY_TASK_NAME, task);
-    observer.server.iter().for_each(|attribute| into.set(attribute));
+    node.server.iter().for_each(|attribute| into.set(attribute));
 }
 
 /// Runs `work` with `context` as the current context.
