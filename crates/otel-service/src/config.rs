@@ -4,25 +4,63 @@
 
 mod destination;
 mod endpoint;
+#[cfg(feature = "config-file")]
+mod file;
 mod headers;
 mod limits;
 mod metrics;
 mod otlp;
+#[cfg(any(feature = "config-file", feature = "prometheus"))]
+mod patterns;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod traces;
 mod understood;
 mod variables;
 
+use std::error::Error;
+use std::fmt;
+
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SpanLimits};
+use opentelemetry_sdk::trace::{Sampler, ShouldSample, SpanLimits};
 
 use otlp_recorder::{BatchSettings, Destination, Signal};
 
 use crate::resource::resource;
 use crate::service::{Export, Service};
-use metrics::Measuring;
+use metrics::{Measuring, Views};
+#[cfg(feature = "prometheus")]
+pub(crate) use prometheus::Prometheus;
 pub(crate) use traces::Propagator;
 use variables::Variables;
+
+/// Variable with the path of the configuration file.
+const CONFIG_FILE: &str = "OTEL_CONFIG_FILE";
+
+/// Reason the file of `OTEL_CONFIG_FILE` (feature `config-file`) cannot be used. No problem contains a value of the
+/// file.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ConfigFileError {
+    /// Path of the file.
+    pub file: String,
+    /// Problems with the line and the path of the property.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for ConfigFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problems = self.problems.join("; ");
+        write!(
+            f,
+            "the configuration file {} cannot be used: {problems}",
+            self.file
+        )
+    }
+}
+
+impl Error for ConfigFileError {}
 
 /// Returns the name of the variable that selects a destination or disables export, or `None` if no variable
 /// does.
@@ -48,13 +86,18 @@ pub(crate) struct Config {
     pub(crate) disabled: bool,
     pub(crate) resource: Resource,
     pub(crate) sampler: Sampler,
+    /// A sampler other than those of the SDK, used instead of `sampler`.
+    pub(crate) custom_sampler: Option<Box<dyn ShouldSample>>,
     pub(crate) propagators: Vec<Propagator>,
     pub(crate) traces: Option<Destination>,
     pub(crate) metrics: Option<Destination>,
+    #[cfg(feature = "prometheus")]
+    pub(crate) prometheus: Option<Prometheus>,
     pub(crate) logs: Option<Destination>,
     pub(crate) span_batches: BatchSettings,
     pub(crate) log_batches: BatchSettings,
     pub(crate) measuring: Measuring,
+    pub(crate) views: Views,
     /// Unparsed value of `RUST_LOG`.
     pub(crate) log_directives: String,
     /// Whether e-mail addresses are masked.
@@ -75,10 +118,21 @@ impl Config {
     /// Reads the environment of the process.
     ///
     /// `attributes` are added to the resource.
-    pub(crate) fn from_env(service: Service, attributes: Vec<KeyValue>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Fails if the configuration file cannot be used.
+    pub(crate) fn from_env(service: Service, attributes: Vec<KeyValue>) -> Result<Self, ConfigFileError> {
+        #[cfg(feature = "config-file")]
+        {
+            let variables = Variables::new(&environment);
+            if let Some(path) = variables.text(CONFIG_FILE) {
+                return file::read(&path, service, attributes, variables, std::env::vars_os());
+            }
+        }
         let mut config = Self::read(service, attributes, &environment);
         config.warnings.extend(understood::warnings(std::env::vars_os()));
-        config
+        Ok(config)
     }
 
     fn read(service: Service, attributes: Vec<KeyValue>, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
@@ -95,6 +149,10 @@ impl Config {
             Export::LocalReceiver(_) => (500, 500, 5_000),
             Export::Always | Export::WhenConfigured | Export::Never => (5_000, 1_000, 60_000),
         };
+        #[cfg(feature = "prometheus")]
+        let prometheus = prometheus::prometheus(service.export, &mut variables);
+        let measuring = Measuring::read(metric_interval, metrics.as_ref(), &mut variables);
+        let views = metrics::views(metrics.as_ref(), &mut variables);
         Self {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
@@ -105,13 +163,17 @@ impl Config {
                 &mut variables.warnings,
             ),
             sampler: traces::sampler(&mut variables),
+            custom_sampler: None,
             propagators: traces::propagators(&mut variables),
             traces,
             metrics,
+            #[cfg(feature = "prometheus")]
+            prometheus,
             logs,
             span_batches: limits::batches("OTEL_BSP", span_delay, &mut variables),
             log_batches: limits::batches("OTEL_BLRP", log_delay, &mut variables),
-            measuring: Measuring::read(metric_interval, &mut variables),
+            measuring,
+            views,
             log_directives: variables
                 .text("RUST_LOG")
                 .unwrap_or_else(|| service.log_levels.to_owned()),

@@ -9,7 +9,7 @@ use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::{Key, KeyValue, global};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use otlp_recorder::{CustomExporter, Flusher, Pipeline, Recorder, ShutdownError, SpanLayer};
@@ -20,7 +20,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::b3::B3Propagator;
-use crate::config::{Config, Propagator};
+use crate::config::{Config, ConfigFileError, Propagator};
 use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
 use crate::mask::mask;
@@ -43,13 +43,16 @@ const END_DEADLINE: Duration = Duration::from_secs(2);
 /// Flushes the instance of the process.
 static FLUSHER: OnceLock<Flusher> = OnceLock::new();
 
-/// Reason the set-up failed. Invalid variables cause warnings, not errors.
+/// Reason the set-up failed. Invalid variables cause warnings, not errors; an invalid configuration file causes an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
     /// Telemetry was set up earlier in this process.
     #[error("telemetry is already set up in this process; call init only once")]
     AlreadyInitialised,
+    /// The file of `OTEL_CONFIG_FILE` cannot be used.
+    #[error(transparent)]
+    ConfigFile(#[from] ConfigFileError),
     /// The program has installed a `tracing` subscriber.
     #[error("another tracing subscriber is installed; add the layer of TelemetryBuilder::build to it: {0}")]
     Subscriber(#[from] tracing_subscriber::util::TryInitError),
@@ -101,12 +104,17 @@ where
         return Err(InitError::AlreadyInitialised);
     }
     let service = settings.service;
-    let mut config = Config::from_env(service, settings.resource);
+    let mut config = Config::from_env(service, settings.resource).inspect_err(|_| {
+        if is_global {
+            CALLED.store(false, Ordering::Release);
+        }
+    })?;
     let mut warnings = std::mem::take(&mut config.warnings);
     if let Some(exporter) = settings.exporter {
         for destination in [&mut config.traces, &mut config.metrics, &mut config.logs] {
             *destination = Some(exporter.clone().into());
         }
+        config.measuring.temporality = Temporality::Cumulative;
     }
     let service_name = config
         .resource

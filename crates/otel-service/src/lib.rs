@@ -56,7 +56,7 @@ pub use client::{
     GrpcClientBody, GrpcClientFuture, GrpcClientLayer, GrpcClientService, HttpClientFuture, HttpClientLayer,
     HttpClientService,
 };
-pub use config::destination_variable;
+pub use config::{ConfigFileError, destination_variable};
 pub use context::{
     context_span, current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute,
     set_server_attribute, without_spans,
