@@ -30,6 +30,8 @@ use otlp_recorder::{BatchSettings, Destination, Signal};
 use crate::resource::resource;
 use crate::service::{Export, Service};
 use metrics::{Measuring, Views};
+#[cfg(all(test, feature = "prometheus"))]
+pub(crate) use patterns::Patterns;
 #[cfg(feature = "prometheus")]
 pub(crate) use prometheus::Prometheus;
 pub(crate) use traces::Propagator;
@@ -390,7 +392,9 @@ mod tests {
         for (name, value) in [
             ("OTEL_TRACES_SAMPLER", "sometimes"),
             ("OTEL_PROPAGATORS", "jaeger"),
+            #[cfg(not(feature = "prometheus"))]
             ("OTEL_METRICS_EXPORTER", "prometheus"),
+            ("OTEL_METRICS_EXPORTER", "zipkin"),
             ("OTEL_LOGS_EXPORTER", "otlp/stdout"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/xml"),
         ] {

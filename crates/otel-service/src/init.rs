@@ -27,6 +27,8 @@ use crate::mask::mask;
 use crate::metrics;
 use crate::output::{STDERR, STDOUT, flush_output};
 use crate::process;
+#[cfg(feature = "prometheus")]
+use crate::prometheus::{Listener, PrometheusError, Server};
 use crate::propagation;
 use crate::providers::{Extensions, Providers, start_pipeline};
 use crate::recorder::{self, OWN};
@@ -53,6 +55,10 @@ pub enum InitError {
     /// The file of `OTEL_CONFIG_FILE` cannot be used.
     #[error(transparent)]
     ConfigFile(#[from] ConfigFileError),
+    /// The metrics cannot be served for Prometheus.
+    #[cfg(feature = "prometheus")]
+    #[error(transparent)]
+    Prometheus(#[from] PrometheusError),
     /// The program has installed a `tracing` subscriber.
     #[error("another tracing subscriber is installed; add the layer of TelemetryBuilder::build to it: {0}")]
     Subscriber(#[from] tracing_subscriber::util::TryInitError),
@@ -68,6 +74,9 @@ pub struct Telemetry {
     service_name: String,
     /// `None` with `OTEL_SDK_DISABLED`.
     running: Option<(Providers, Pipeline)>,
+    /// The server of metrics.
+    #[cfg(feature = "prometheus")]
+    server: Option<Server>,
 }
 
 /// Settings that do not concern the subscriber.
@@ -115,6 +124,10 @@ where
             *destination = Some(exporter.clone().into());
         }
         config.measuring.temporality = Temporality::Cumulative;
+        #[cfg(feature = "prometheus")]
+        {
+            config.prometheus = None;
+        }
     }
     let service_name = config
         .resource
@@ -124,10 +137,28 @@ where
     if is_global {
         recorder::install_service(service.name, service.version);
     }
+    #[cfg(feature = "prometheus")]
+    let mut server = None;
+    #[cfg(feature = "prometheus")]
+    let listener = listener(&mut config).inspect_err(|_| {
+        if is_global {
+            CALLED.store(false, Ordering::Release);
+        }
+    })?;
     let running = (!config.disabled).then(|| {
         let pipeline = start_pipeline(&config);
         warnings.extend_from_slice(pipeline.warnings());
-        let (providers, recorder) = Providers::new(&config, &pipeline, settings.extensions);
+        #[cfg(feature = "prometheus")]
+        let scraped = listener.map(|listener| (listener, pipeline.pull_reader()));
+        let extensions = settings.extensions;
+        #[cfg(feature = "prometheus")]
+        let extensions = extensions.with_reader(scraped.as_ref().map(|(_, reader)| reader));
+        let (providers, recorder) = Providers::new(&config, &pipeline, extensions);
+        #[cfg(feature = "prometheus")]
+        if let Some((listener, reader)) = scraped {
+            let served = listener.serve(reader);
+            server = served.inspect_err(|error| warnings.push(error.to_string())).ok();
+        }
         (providers, recorder, pipeline)
     });
 
@@ -201,12 +232,21 @@ where
     let telemetry = Telemetry {
         service_name,
         running: running.map(|(providers, _, pipeline)| (providers, pipeline)),
+        #[cfg(feature = "prometheus")]
+        server,
     };
     Ok(SetUp {
         telemetry,
         layer: layer.with_filter(filter),
         warnings,
     })
+}
+
+/// Opens the socket for Prometheus, unless the program or the configuration disables it.
+#[cfg(feature = "prometheus")]
+fn listener(config: &mut Config) -> Result<Option<Listener>, PrometheusError> {
+    let settings = config.prometheus.take().filter(|_| !config.disabled);
+    settings.map(Listener::bind).transpose()
 }
 
 /// Makes the instance that of the process.
@@ -303,6 +343,8 @@ impl Telemetry {
     }
 
     fn finish(&mut self, deadline: Duration) -> Result<(), ShutdownError> {
+        #[cfg(feature = "prometheus")]
+        drop(self.server.take());
         let result = match self.running.take() {
             Some((providers, pipeline)) => {
                 let result = pipeline.shutdown(deadline);

@@ -35,6 +35,8 @@ mod metrics;
 pub mod names;
 mod output;
 mod process;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod propagation;
 mod providers;
 mod query;
@@ -74,6 +76,8 @@ pub use opentelemetry;
 pub use opentelemetry::{Context, KeyValue};
 pub use otlp_recorder::{CustomExporter, ShutdownError};
 pub use output::{flush_output, print, print_error};
+#[cfg(feature = "prometheus")]
+pub use prometheus::PrometheusError;
 pub use propagation::Propagation;
 pub use redis::{Redis, RedisCommand, RedisServer};
 pub use runtime::observe_runtime;

@@ -3,6 +3,8 @@
 use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
 use opentelemetry_sdk::trace::{SdkTracerProvider, ShouldSample, TracerProviderBuilder};
+#[cfg(feature = "prometheus")]
+use otlp_recorder::PullReader;
 use otlp_recorder::{Pipeline, Recorder};
 
 use crate::config::Config;
@@ -21,6 +23,18 @@ pub(crate) struct Extensions {
     pub(crate) logs: Vec<Configure<LoggerProviderBuilder>>,
     pub(crate) views: Vec<Configure<MeterProviderBuilder>>,
     pub(crate) readers: Vec<Configure<MeterProviderBuilder>>,
+}
+
+#[cfg(feature = "prometheus")]
+impl Extensions {
+    /// Adds the reader of a scraped server.
+    pub(crate) fn with_reader(mut self, reader: Option<&PullReader>) -> Self {
+        let configure = |reader: PullReader| -> Configure<MeterProviderBuilder> {
+            Box::new(|builder| builder.with_reader(reader))
+        };
+        self.readers.extend(reader.cloned().map(configure));
+        self
+    }
 }
 
 /// The providers of the SDK for the recorded signals.
