@@ -66,6 +66,7 @@ pub(super) fn read(
         service,
         attributes,
         variables,
+        &mut names,
     );
     let problems = problems.into_inner();
     if !problems.is_empty() {
@@ -95,13 +96,16 @@ fn configuration(
     service: Service,
     attributes: Vec<KeyValue>,
     mut variables: Variables<'_>,
+    names: &mut BTreeSet<String>,
 ) -> Config {
     if let Some(value) = root.required("file_format") {
         version(&value, &mut variables);
     }
     let disabled = root.boolean("disabled").unwrap_or(false);
-    let service_name = variables.text("OTEL_SERVICE_NAME");
-    let resource = resource::resource(root.get("resource"), service, attributes, service_name);
+    let resource = resource::resource(root.get("resource"), service, attributes, &mut |name| {
+        names.insert(name.to_owned());
+        variables.text(name)
+    });
     let propagators = root
         .get("propagator")
         .map(|value| propagators(value.section()))
@@ -627,7 +631,6 @@ meter_provider:
             warnings,
             [
                 "OTEL_BSP_MAX_QUEUE_SIZE is ignored, because OTEL_CONFIG_FILE is set",
-                "OTEL_SERVICE_NAME is ignored, because OTEL_CONFIG_FILE is set",
                 "OTEL_TRACES_SAMPLER is ignored, because OTEL_CONFIG_FILE is set",
             ]
         );

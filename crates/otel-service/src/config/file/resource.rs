@@ -8,19 +8,19 @@ use super::reader::{Section, Value};
 use crate::resource::{Detector, base, detected, parse};
 use crate::service::Service;
 
-/// Reads `resource`. `added` are attributes of the program, which the file overrides.
+/// Reads `resource`. `added` are attributes of the program, which the file overrides; `lookup` returns variables.
 pub(super) fn resource(
     section: Option<Value<'_>>,
     service: Service,
     added: Vec<KeyValue>,
-    service_name: Option<String>,
+    lookup: &mut dyn FnMut(&str) -> Option<String>,
 ) -> Resource {
     let mut builder = base(service).with_attributes(added);
     let Some(mut section) = section.map(Value::section) else {
         return builder.build();
     };
     if let Some(detection) = section.get("detection/development") {
-        builder = builder.with_attributes(detection_of(detection.section(), service_name));
+        builder = builder.with_attributes(detection_of(detection.section(), lookup));
     }
     if let Some(value) = section.get("attributes_list")
         && let Some(list) = value.text()
@@ -43,7 +43,7 @@ pub(super) fn resource(
     }
 }
 
-fn detection_of(mut section: Section<'_>, service_name: Option<String>) -> Vec<KeyValue> {
+fn detection_of(mut section: Section<'_>, lookup: &mut dyn FnMut(&str) -> Option<String>) -> Vec<KeyValue> {
     let patterns = section.get("attributes").map(patterns);
     let mut attributes = Vec::new();
     for item in section.get("detectors").iter().flat_map(Value::items) {
@@ -52,7 +52,7 @@ fn detection_of(mut section: Section<'_>, service_name: Option<String>) -> Vec<K
         };
         let detector = match name {
             "service" => {
-                let name = service_name.clone();
+                let name = lookup("OTEL_SERVICE_NAME");
                 attributes.extend(name.map(|name| KeyValue::new("service.name", name)));
                 Detector::Instance
             }
