@@ -62,7 +62,7 @@ pub(super) fn propagator(name: &str) -> Option<Propagator> {
     }
 }
 
-/// Reads the propagators. Unknown ones are ignored; if there is no other, the default is used.
+/// Reads the propagators. Unknown ones are ignored; if all of them are unknown, the default is used.
 pub(super) fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
     const DEFAULT: [Propagator; 2] = [Propagator::TraceContext, Propagator::Baggage];
     let Some(list) = variables.keyword("OTEL_PROPAGATORS") else {
@@ -76,7 +76,7 @@ pub(super) fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
         let Some(propagator) = propagator(name) else {
             if !name.is_empty() {
                 variables.warn(format!(
-                    "OTEL_PROPAGATORS has {}, not a known propagator, which is ignored",
+                    "OTEL_PROPAGATORS has {}, which is not a known propagator and is ignored",
                     shown(name)
                 ));
             }
