@@ -547,7 +547,7 @@ mod tests {
     fn exposed(scopes: Vec<ScopeMetrics>, settings: &Prometheus, format: Format) -> (String, Vec<String>) {
         let mut warnings = Vec::new();
         let text = exposition(&request(scopes), settings, format, &mut |warning| {
-            warnings.push(warning)
+            warnings.push(warning);
         });
         (text, warnings)
     }
