@@ -174,7 +174,7 @@ async fn accept(socket: tokio::net::TcpListener, scrapes: Arc<Scrapes>) {
     }
 }
 
-/// What requests share.
+/// State that the requests share.
 #[derive(Debug)]
 struct Scrapes {
     settings: Prometheus,

@@ -3,6 +3,7 @@
 use otlp_recorder::{CustomExporter, Destination, Signal};
 
 use super::otlp;
+use super::settings::CONFIG_FILE;
 use super::variables::{Variables, in_variables, shown};
 use crate::console;
 use crate::service::Export;
@@ -63,8 +64,8 @@ fn exporter_of(signal: Signal) -> String {
 /// collector.
 pub(super) fn destination_variable(variables: &mut Variables<'_>) -> Option<String> {
     const DISABLED: &str = "OTEL_SDK_DISABLED";
-    if cfg!(feature = "config-file") && variables.text(super::CONFIG_FILE).is_some() {
-        return Some(super::CONFIG_FILE.to_owned());
+    if cfg!(feature = "config-file") && variables.text(CONFIG_FILE).is_some() {
+        return Some(CONFIG_FILE.to_owned());
     }
     if variables.is_true(DISABLED) {
         return Some(DISABLED.to_owned());

@@ -21,9 +21,9 @@ use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 use otlp_recorder::{BatchSettings, Destination, LOG_TARGET, Signal};
 
+use super::settings::{CONFIG_FILE, Config, ConfigFileError};
 use super::traces::{Propagator, propagator};
 use super::variables::Variables;
-use super::{Config, ConfigFileError};
 use crate::service::{Export, Service};
 use metrics::{Metrics, metrics};
 use reader::{Problems, Section, Value};
@@ -74,8 +74,8 @@ pub(super) fn read(
     }
     for (name, value) in environment {
         let (name, is_set) = (name.to_string_lossy(), !value.to_string_lossy().trim().is_empty());
-        if name.starts_with("OTEL_") && name != super::CONFIG_FILE && is_set && !names.contains(&*name) {
-            let warning = format!("{name} is ignored, because {} is set", super::CONFIG_FILE);
+        if name.starts_with("OTEL_") && name != CONFIG_FILE && is_set && !names.contains(&*name) {
+            let warning = format!("{name} is ignored, because {} is set", CONFIG_FILE);
             config.warnings.push(warning);
         }
     }

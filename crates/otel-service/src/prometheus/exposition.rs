@@ -166,7 +166,10 @@ impl Families<'_> {
     fn numbers(&mut self, metric: &Metric, kind: Kind, points: &[NumberDataPoint], common: &Labels) {
         let is_counter = kind == Kind::Counter;
         let has_exemplars = is_counter && self.format.is_open_metrics();
-        let name = metric_name(&metric.name, &metric.unit, is_counter, self.settings.suffixes);
+        // As in the receiver of Prometheus and the exporter of the collector.
+        let is_ratio = metric.unit == "1" && matches!(metric.data, Some(Data::Gauge(_)));
+        let unit = if is_ratio { "ratio" } else { &metric.unit };
+        let name = metric_name(&metric.name, unit, is_counter, self.settings.suffixes);
         let has_total = name.sample.ends_with("_total");
         let Some(family) = self.family(name, kind, &metric.description) else {
             return;
@@ -607,9 +610,10 @@ wait_time_seconds_bucket{{{scope},le="1.0"}} 3
 wait_time_seconds_bucket{{{scope},le="+Inf"}} 6 # {{{ids}}} 7.0 8.000
 wait_time_seconds_sum{{{scope}}} 12.5
 wait_time_seconds_count{{{scope}}} 6
-# TYPE load gauge
-# HELP load The \\ load of \"it\".
-load{{{scope}}} -1
+# TYPE load_ratio gauge
+# UNIT load_ratio ratio
+# HELP load_ratio The \\ load of \"it\".
+load_ratio{{{scope}}} -1
 # EOF
 "#
         );

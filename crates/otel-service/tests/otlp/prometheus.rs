@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use otel_service::{Counter, Histogram, KeyValue, Span, counter, histogram, init};
 use serde_json::Value as Json;
 
+use crate::declared;
 use crate::support::{self, Behaviour, Problem};
 
 const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0";
@@ -110,6 +111,15 @@ fn metrics_are_served_with_exemplars_and_masked_beside_the_export() {
             body.contains("# TYPE scenario_pieces_total counter\n") && !body.contains("trace_id"),
             "{body}"
         );
+        let known = declared::REGISTRY.prometheus_series();
+        for line in body.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let is_own = name == "target_info" || name.starts_with("scenario_waiting_seconds");
+            assert!(
+                is_own || known.contains_key(name),
+                "{name} has another name in dashboards"
+            );
+        }
         assert!(request(port, "GET /", "").0.starts_with("HTTP/1.1 404"));
         assert!(request(port, "POST /metrics", "").0.starts_with("HTTP/1.1 405"));
         telemetry.shutdown(Duration::from_secs(10)).unwrap();
