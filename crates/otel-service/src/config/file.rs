@@ -636,6 +636,42 @@ meter_provider:
         );
     }
 
+    #[cfg(feature = "prometheus")]
+    #[test]
+    fn the_reader_that_is_scraped_has_the_names_of_both_versions() {
+        use super::super::prometheus::Prometheus;
+
+        let settings = |properties: &str| {
+            let yaml = format!(
+                "file_format: '1.0'\nmeter_provider: {{readers: [pull: {{exporter: {{prometheus/development: {properties}}}}}]}}"
+            );
+            read_text(&yaml, &[]).unwrap().prometheus.unwrap()
+        };
+        assert_eq!(settings(""), Prometheus::default());
+        let expected = Prometheus {
+            host: "::1".to_owned(),
+            port: 9,
+            scope_labels: false,
+            target_info: false,
+            constant_labels: Some(super::super::patterns::Patterns {
+                included: None,
+                excluded: vec!["a".to_owned()],
+            }),
+            suffixes: false,
+        };
+        let common =
+            "host: '::1', port: 9, translation_strategy: underscore_escaping_without_suffixes/development";
+        for names in [
+            "without_scope_info: true, without_target_info/development: true, with_resource_constant_labels",
+            "scope_info_enabled: false, target_info_enabled/development: false, resource_constant_labels",
+        ] {
+            assert_eq!(
+                settings(&format!("{{{common}, {names}: {{excluded: [a]}}}}")),
+                expected
+            );
+        }
+    }
+
     #[test]
     fn what_is_not_set_has_the_default_of_the_schema() {
         let config = read_text("file_format: '1.0'", &[("OTEL_TRACES_EXPORTER", "otlp")]).unwrap();

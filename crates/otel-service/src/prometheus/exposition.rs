@@ -156,7 +156,7 @@ impl Families<'_> {
                 self.histograms(metric, &histogram.data_points, common);
             }
             Some(_) => (self.warn)(format!(
-                "the metric {} is not exposed: the formats of Prometheus have no exponential histograms",
+                "the metric {} is not exposed: the formats of Prometheus have neither exponential histograms nor deltas",
                 metric.name
             )),
             None => {}
@@ -468,7 +468,7 @@ fn joined(mut labels: Labels) -> String {
 #[cfg(test)]
 mod tests {
     use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope};
-    use opentelemetry_proto::tonic::metrics::v1::{Gauge, Histogram, Sum};
+    use opentelemetry_proto::tonic::metrics::v1::{ExponentialHistogram, Gauge, Histogram, Sum};
     use opentelemetry_proto::tonic::resource::v1::Resource;
 
     use super::*;
@@ -724,6 +724,21 @@ load_ratio{{{scope}}} -1
                 .any(|warning| warning.contains("labels of other points")),
             "{warnings:?}"
         );
+    }
+
+    #[test]
+    fn metrics_that_the_formats_cannot_express_are_left_out_with_a_warning() {
+        let exponential = Data::ExponentialHistogram(ExponentialHistogram::default());
+        let delta = Data::Sum(Sum {
+            data_points: vec![number(1, Vec::new())],
+            aggregation_temporality: AggregationTemporality::Delta.into(),
+            is_monotonic: true,
+        });
+        let metrics = vec![metric("e", "", exponential), metric("d", "", delta)];
+        let (text, warnings) = exposed(vec![scope("lib", metrics)], &bare(), Format::OpenMetrics);
+        assert_eq!(text, "# EOF\n");
+        assert!(warnings[0].contains("metric e is not exposed"), "{warnings:?}");
+        assert!(warnings[1].contains("metric d is not exposed"), "{warnings:?}");
     }
 
     #[test]
