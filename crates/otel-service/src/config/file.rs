@@ -643,7 +643,8 @@ meter_provider:
 
         let settings = |properties: &str| {
             let yaml = format!(
-                "file_format: '1.0'\nmeter_provider: {{readers: [pull: {{exporter: {{prometheus/development: {properties}}}}}]}}"
+                "file_format: '1.0'\nmeter_provider:\n  readers: [pull: {{exporter: {{prometheus/development: \
+                 {properties}}}}}]"
             );
             read_text(&yaml, &[]).unwrap().prometheus.unwrap()
         };

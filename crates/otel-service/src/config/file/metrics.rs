@@ -69,7 +69,7 @@ pub(super) fn metrics(mut section: Section<'_>) -> Metrics {
         };
         match &streams {
             Some(first) if *first != own => {
-                path.refuse("cardinality limits and default histogram aggregations that differ between readers are not supported");
+                path.refuse("readers with different cardinality limits or default histogram aggregations are not supported");
             }
             _ => streams = Some(own),
         }
