@@ -37,6 +37,8 @@ mod metrics;
 pub mod names;
 mod output;
 mod process;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod propagation;
 mod providers;
 mod query;
@@ -59,7 +61,7 @@ pub use client::{
     GrpcClientBody, GrpcClientFuture, GrpcClientLayer, GrpcClientService, HttpClientFuture, HttpClientLayer,
     HttpClientService,
 };
-pub use config::destination_variable;
+pub use config::{ConfigFileError, destination_variable};
 pub use context::{
     context_span, current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute,
     set_server_attribute, without_spans,
@@ -77,6 +79,8 @@ pub use opentelemetry;
 pub use opentelemetry::{Context, KeyValue};
 pub use otlp_recorder::{CustomExporter, ShutdownError};
 pub use output::{flush_output, print, print_error};
+#[cfg(feature = "prometheus")]
+pub use prometheus::PrometheusError;
 pub use propagation::Propagation;
 pub use redis::{Redis, RedisCommand, RedisServer};
 pub use runtime::observe_runtime;

@@ -1,9 +1,11 @@
 //! Creation of the pipeline and the SDK's providers from the configuration.
 
 use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
-use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider, Temporality};
+use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
 use opentelemetry_sdk::trace::{SdkTracerProvider, ShouldSample, TracerProviderBuilder};
-use otlp_recorder::{Destination, Pipeline, Recorder};
+#[cfg(feature = "prometheus")]
+use otlp_recorder::PullReader;
+use otlp_recorder::{Pipeline, Recorder};
 
 use crate::config::Config;
 use crate::gauges;
@@ -25,6 +27,18 @@ pub(crate) struct Extensions {
     pub(crate) readers: Vec<Configure<MeterProviderBuilder>>,
 }
 
+#[cfg(feature = "prometheus")]
+impl Extensions {
+    /// Adds the reader of a scraped server.
+    pub(crate) fn with_reader(mut self, reader: Option<&PullReader>) -> Self {
+        let configure = |reader: PullReader| -> Configure<MeterProviderBuilder> {
+            Box::new(|builder| builder.with_reader(reader))
+        };
+        self.readers.extend(reader.cloned().map(configure));
+        self
+    }
+}
+
 /// The providers of the SDK for the recorded signals.
 #[derive(Debug)]
 pub(crate) struct Providers {
@@ -36,8 +50,8 @@ pub(crate) struct Providers {
 impl Providers {
     /// Returns providers that record into `pipeline`, and the recorder of spans.
     pub(crate) fn new(config: &Config, pipeline: &Pipeline, extensions: Extensions) -> (Self, Recorder) {
-        let needs_sdk = !extensions.traces.is_empty() || extensions.sampler.is_some();
-        let sampler = extensions.sampler;
+        let sampler = extensions.sampler.or_else(|| config.custom_sampler.clone());
+        let needs_sdk = !extensions.traces.is_empty() || sampler.is_some();
         let mut traces = SdkTracerProvider::builder()
             .with_resource(config.resource.clone())
             .with_span_limits(config.span_limits)
@@ -67,12 +81,13 @@ impl Providers {
             builder.build()
         });
 
-        let histograms = config.measuring.histograms;
         let reader = pipeline.metric_reader();
         let metrics = (reader.is_some() || !extensions.readers.is_empty()).then(|| {
             let builder = SdkMeterProvider::builder().with_resource(config.resource.clone());
             let mut builder = apply(extensions.readers, apply(extensions.views, builder));
-            builder = builder.with_view(move |instrument: &_| histograms.stream(instrument));
+            for view in config.views.0.clone() {
+                builder = builder.with_view(move |instrument: &_| view(instrument));
+            }
             if let Some(reader) = reader {
                 builder = builder.with_reader(reader);
             }
@@ -118,10 +133,7 @@ pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
         .log_attribute_limit(config.log_attribute_limit)
         .metric_interval(measuring.interval)
         .metric_timeout(measuring.timeout)
-        .temporality(match &config.metrics {
-            Some(Destination::Collector(_)) => measuring.temporality,
-            _ => Temporality::Cumulative,
-        })
+        .temporality(measuring.temporality)
         .exemplars(measuring.exemplars)
         .before_collection(gauges::read_all);
     if config.masking {

@@ -28,7 +28,7 @@ pub use collector::{ClientFiles, Collector, Compression, PemFile, Protocol};
 pub use destination::{CustomExporter, Destination, Request};
 pub use encode::{Attributes, PrewrittenAttributes};
 pub use exemplar::{ExemplarFilter, Exemplars};
-pub use export::{QueueMetricReader, is_export_thread};
+pub use export::{PullReader, QueueMetricReader, is_export_thread};
 pub use histogram::{DurationHistogram, DurationSeries};
 pub use log_target::LOG_TARGET;
 pub use memory::InMemory;
@@ -42,4 +42,6 @@ pub use table::Table;
 pub use text::Redact;
 #[cfg(feature = "grpc")]
 pub use transport::RawCodec;
+#[cfg(feature = "json")]
+pub use transport::json_body;
 pub use transport::retry_after;

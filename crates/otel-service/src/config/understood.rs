@@ -62,6 +62,10 @@ fn is_understood(name: &str) -> bool {
     if NAMES.contains(&name) || name == "TRACES_SAMPLER_ARG" {
         return true;
     }
+    if cfg!(feature = "prometheus") && matches!(name, "EXPORTER_PROMETHEUS_HOST" | "EXPORTER_PROMETHEUS_PORT")
+    {
+        return true;
+    }
     let Some(name) = name.strip_prefix("EXPORTER_OTLP_") else {
         return false;
     };
