@@ -13,8 +13,8 @@ use std::borrow::Cow;
 /// Of an address (`alice@example.com`), the first two characters of the local part and the domain remain; of
 /// a local part of at most two characters or in quotes, nothing remains. A local part is what RFC 5321 and
 /// RFC 6531 allow, so an address directly after other symbols that it may contain (`to=alice@example.com`)
-/// starts with these. A domain has a dot, or is an IP address or `localhost`; a name without a dot counts after a
-/// local part with a dot or a plus (`alice.jones@mailhost`). The at sign may be a full-width one, or encoded for
+/// starts with these. A domain has a dot, or is an IP address or a name such as `localhost`; only the names of Celery's
+/// workers (`celery@host`, `worker-1@host`) are kept. The at sign may be a full-width one, or encoded for
 /// URLs, HTML, string literals or quoted-printable text. Other encodings, such as base64, are not recognised.
 ///
 /// Tokens are JSON web tokens, the credentials after `Bearer`, and keys with a prefix that their issuer

@@ -47,7 +47,7 @@ const MAX_ADDRESS: usize = 256;
 const MAX_ESCAPES: usize = 8;
 
 /// Maximum number of bytes that are searched before an at sign for the start of a quoted local part, and for the
-/// dot that makes a name without a dot a domain.
+/// name of a worker.
 const MAX_LOCAL: usize = 1_024;
 
 /// Masks the addresses in `text`; returns `None` if there are none.
@@ -73,7 +73,7 @@ pub(super) fn mask(text: &str) -> Option<String> {
         {
             continue;
         }
-        let named = || name(domain).filter(|_| local().is_of_person());
+        let named = || name(domain).filter(|_| local().is_of_user());
         let Some(length) = host(domain).or_else(named) else {
             continue;
         };
@@ -257,19 +257,18 @@ impl<'a> Local<'a> {
         Some(self.from + at - level)
     }
 
-    /// Whether the last word before the at sign has a dot or a plus, as the names of persons have and those of
-    /// services have not. After an earlier masking, it may have had one.
-    fn is_of_person(self) -> bool {
+    /// Whether a word precedes the at sign that is not the name of a Celery worker, such as `celery` or `worker-1`.
+    fn is_of_user(self) -> bool {
         let near = self.text.len().saturating_sub(MAX_LOCAL).max(self.from);
         let near = (near..)
             .find(|at| self.text.is_char_boundary(*at))
             .unwrap_or_default();
         let near = &self.text[near..];
-        let mut word = near
-            .chars()
-            .rev()
-            .take_while(|c| c.is_alphanumeric() || is_invisible(*c) || "._+-".contains(*c));
-        near.ends_with(STARS) || word.any(|c| matches!(c, '.' | '+'))
+        let is_word = |c: char| c.is_alphanumeric() || is_invisible(c) || "._+-*".contains(c);
+        let word = &near[near.trim_end_matches(is_word).len()..];
+        let name = word.trim_end_matches(|c: char| c.is_ascii_digit() || "-_".contains(c));
+        let is_word = word.ends_with(STARS) || word.contains(char::is_alphanumeric);
+        is_word && !["celery", "worker"].contains(&name)
     }
 
     fn free(self) -> &'a str {
