@@ -67,6 +67,11 @@ pub const FORMS: &[Form] = &[
         "secret",
     ),
     secret("host in brackets", "carla.secret@[192.0.2.1]", "secret"),
+    secret(
+        "host in encoded brackets",
+        "carla.secret%40%5B192%2E0%2E2%2E1%5D",
+        "secret",
+    ),
     secret("IPv4 address", "carla.secret@192.0.2.1", "secret"),
     secret("IPv6 address", "carla.secret@2001:db8::1", "secret"),
     secret("localhost", "carla.secret@localhost", "secret"),
