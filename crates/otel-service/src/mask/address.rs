@@ -195,7 +195,8 @@ fn is_within_local(sign: &str, rest: &str) -> bool {
         if is_outer && host(&rest[next.end..]).is_some() {
             return true;
         }
-        if !rest[next.clone()].starts_with(['%', '=']) {
+        // A local part that has symbols at its end has no others, and only an encoded at sign is part of one.
+        if gap.len() < next.start - searched || !rest[next.clone()].starts_with(['%', '=']) {
             return false;
         }
         searched = next.end;
