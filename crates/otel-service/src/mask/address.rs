@@ -1,7 +1,7 @@
 //! Masking of e-mail addresses.
 //!
-//! The grammar contains that of registration forms: whatever may be an address is masked, although text before it
-//! may be lost that looks like part of its local part.
+//! The grammar is wider than that of registration forms: everything that may be an address is masked, even if text
+//! before it is lost that only looks like part of the local part.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -57,15 +57,15 @@ const SEPARATORS: [(&str, &str); 6] = [
 /// Maximum number of backslashes before an encoded at sign.
 const MAX_ESCAPES: usize = 8;
 
-/// Maximum number of bytes that are searched before an at sign for the start of a quoted local part, and for the
-/// name of a worker.
+/// Maximum number of bytes before an at sign that are searched for the start of a quoted local part, or for the name of
+/// a worker.
 const MAX_LOCAL: usize = 1_024;
 
 /// Masks the addresses in `text`; returns `None` if there are none.
 pub(super) fn mask(text: &str) -> Option<String> {
     let mut out: Option<String> = None;
     let mut copied = 0;
-    // End of the previous address, which the next one does not include.
+    // End of the previous address; the next one starts after it.
     let mut from = 0;
     let mut searched = 0;
     let mut quote = memchr(b'"', text.as_bytes());
@@ -147,12 +147,12 @@ fn sign_length(text: &str) -> Option<usize> {
         digits = digits.trim_start_matches("25");
         return digits.strip_prefix("40").map(length_before);
     }
-    // A number is more frequent than quoted-printable text, so a letter must follow.
+    // `=40` is more often a number than quoted-printable text, so a letter must follow.
     if let Some(rest) = text.strip_prefix("=40") {
         return rest.starts_with(char::is_alphabetic).then_some(3);
     }
     if text.starts_with('\\') {
-        // A literal may be within a literal.
+        // String literals may be nested.
         let depth = text
             .bytes()
             .take(MAX_ESCAPES)
@@ -173,9 +173,9 @@ fn sign_length(text: &str) -> Option<usize> {
     after?.strip_prefix(';').map(length_before)
 }
 
-/// Whether an at sign is part of a local part, in which `%40` and `=40` have no special meaning: the at sign of an address
-/// follows that continues to the left. That one is encoded less often, or any after `=40`: `email=40a@example.com` may
-/// be part of a query.
+/// Whether an encoded at sign is part of a local part, in which `%40` and `=40` have no special meaning: the local
+/// part continues up to another at sign that is encoded less often, or to any after `=40`, because a query may contain
+/// `email=40a%40example.com`.
 fn is_within_local(sign: &str, rest: &str) -> bool {
     if !sign.starts_with(['%', '=']) {
         return false;
@@ -268,8 +268,8 @@ impl<'a> Local<'a> {
         (start < self.text.len()).then_some((start, kept))
     }
 
-    /// Returns the start of a quoted local part (`"john doe"`). Quotes within it are escaped; in an escaped
-    /// text, they are escaped more often than the outer ones.
+    /// Returns the start of a quoted local part (`"john doe"`). Quotes within it are escaped; in escaped text,
+    /// they have more backslashes than the outer quotes.
     fn quoted(self) -> Option<usize> {
         let searched = self.free();
         let inner = searched.strip_suffix('"')?;
