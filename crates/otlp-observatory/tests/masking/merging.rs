@@ -34,7 +34,10 @@ fn request() -> Value {
     let counter = json!({"aggregationTemporality": 2, "isMonotonic": true});
     let number = |number| json!({"asInt": number});
     let histogram = |number| json!({"count": number, "sum": number, "bucketCounts": [number, 0], "explicitBounds": [1.0]});
-    let exponential = |number| json!({"count": number, "sum": number, "scale": 1, "positive": {"offset": 2, "bucketCounts": [number]}});
+    let exponential = |number| {
+        let buckets = json!({"offset": 2, "bucketCounts": [number]});
+        json!({"count": number, "sum": number, "scale": 1, "positive": buckets})
+    };
     let metrics = [
         metric("counter", "sum", &counter, number),
         metric("counter.delta", "sum", &delta, number),

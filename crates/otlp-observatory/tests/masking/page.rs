@@ -44,12 +44,12 @@ const LINK: &str =
 const NESTED: &str = "The collector's `transform` reaches the first level only; `redaction` replaces a match in deeper \
                       levels by `****`.";
 
-/// What happens to the texts in a place, compared with the table of forms.
+/// Fate of the texts in a place, compared with the table of forms.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Outcome {
     /// The same as in the table.
     Same,
-    /// What is masked in the table is replaced by `****`.
+    /// `****` replaces everything that is masked in the table.
     Replaced,
     Unmasked,
     /// The place does not exist.
@@ -93,27 +93,29 @@ pub fn check(results: &Results) {
 const INTRODUCTION: &str = "\
 # Masking
 
-E-mail addresses and tokens are masked three times: in the process that records telemetry, in the observatory, and in the
-OpenTelemetry Collector with [`config/otel-config.yaml`](../config/otel-config.yaml). The tables list what leaves each of them.
-The test `masking` of `crates/otlp-observatory` runs all three, the collector as the real program, and fails if a result is not as
+E-mail addresses and tokens are masked in the process that records telemetry, in the observatory, and in the OpenTelemetry
+Collector with [`config/otel-config.yaml`](../config/otel-config.yaml). The tables list what leaves each of them. The test
+`masking` of `crates/otlp-observatory` runs all three, the collector as the real program, and fails if a result is not as
 listed or if a difference has no reason. It writes this page when `MASKING_TABLE` is `write`.
 
-Whatever registration accepts as an address is masked, although it may be a file name or a repository. Slugs are part of URLs and
-remain, also those that were made of an address.
+Everything that registration accepts as an address is masked, even if it is the name of a file or a repository. Slugs are
+part of URLs and remain, even those of titles with an address.
 
 ## Forms
 
-The result is that of a log record's body. `=` stands for the result of the process. The observatory always masks like the process.
+The results are those of the body of a log record. The observatory masks like the process; `=` means that the collector
+does, too.
 
 ";
 
 const POINTS: &str = "
 ## Points
 
-A point of a metric is identified by its attributes, so points whose attributes mask alike become one point. The process and the
-observatory add counts, sums and buckets, keep the exemplars of all, and of a gauge keep the value measured last. The collector
-(`aggregate_on_attributes`) keeps the largest value of a gauge, keeps the exemplars of one of the sums, and merges neither points
-of different times nor those of summaries, which no SDK sends.
+A point of a metric is identified by its attributes, so points whose attributes mask alike become one point. The process
+and the observatory add counts, sums and buckets, keep the exemplars of all points, and of a gauge keep the value measured
+last. The collector (`aggregate_on_attributes`) keeps the largest value of a gauge and the exemplars of the first of
+several sums, places buckets of exponential histograms with different offsets only approximately, and merges neither
+points of different times nor those of summaries, which no SDK sends.
 ";
 
 fn forms(table: &[[&str; 3]]) -> String {
