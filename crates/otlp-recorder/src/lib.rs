@@ -32,6 +32,7 @@ pub use export::{PullReader, QueueMetricReader, is_export_thread};
 pub use histogram::{DurationHistogram, DurationSeries};
 pub use log_target::LOG_TARGET;
 pub use memory::InMemory;
+pub use merge::{deduplicate_keys, merge_points};
 pub use pipeline::{Flusher, Pipeline, PipelineBuilder, ShutdownError};
 pub use processors::{QueueLogProcessor, QueueSpanProcessor};
 pub use recorder::{RANDOM_TRACE_ID, RecordedSpan, Recorder, SpanStart, Tracer};
