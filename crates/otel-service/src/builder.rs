@@ -1,6 +1,7 @@
 //! The builder of [`Telemetry`], for programs that add their own parts to the set-up.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
@@ -14,9 +15,10 @@ use tracing::Subscriber;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
-use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::baggage::BaggageProcessor;
 use crate::init::{self, InitError, SetUp, Settings, Telemetry};
+use crate::logs;
 use crate::providers::{Configure, Extensions};
 use crate::service::Service;
 
@@ -164,13 +166,25 @@ where
         self
     }
 
-    /// Adds a view of metrics.
+    /// Adds a view of metrics. It replaces the settings of this builder for the instruments that it matches.
     pub fn view(mut self, view: impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static) -> Self {
-        self.settings
-            .extensions
-            .views
-            .push(Box::new(|builder| builder.with_view(view)));
+        self.settings.extensions.views.push(Arc::new(view));
         self
+    }
+
+    /// Sets the maximum number of attribute sets of an instrument, 2,000 by default; further measurements are
+    /// aggregated as `otel.metric.overflow`. A view can set the limit of a single instrument.
+    pub fn cardinality_limit(mut self, limit: usize) -> Self {
+        self.settings.extensions.cardinality_limit = Some(limit);
+        self
+    }
+
+    /// Copies the baggage entries whose key `is_copied` accepts to the attributes of spans and log records.
+    ///
+    /// As with [`TelemetryBuilder::span_processor`], all spans are then spans of the SDK.
+    pub fn baggage_attributes(self, is_copied: fn(&str) -> bool) -> Self {
+        let processor = BaggageProcessor(is_copied);
+        self.span_processor(processor).log_processor(processor)
     }
 
     /// Adds a reader of metrics, which collects them independently of the export.
@@ -232,12 +246,17 @@ where
         let SetUp {
             telemetry,
             layer,
-            warnings,
+            mut warnings,
+            log_level,
         } = init::set_up(self.settings)?;
-        if let Err(error) = self.subscriber.with(layer).try_init() {
+        // Not `try_init`, which also sets the logger of `log` if any crate enables a feature of tracing-subscriber.
+        if let Err(error) = tracing::subscriber::set_global_default(self.subscriber.with(layer)) {
             // Nothing has been recorded yet, so nothing can be lost.
             telemetry.shutdown(Duration::ZERO).ok();
             return Err(error.into());
+        }
+        if let Some(Err(error)) = log_level.map(logs::bridge_log) {
+            warnings.push(format!("events of the log crate are not recorded: {error}"));
         }
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(telemetry)
@@ -267,7 +286,9 @@ where
         T: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     {
         let mut set_up = init::set_up(self.settings)?;
-        set_up.layer.inner_mut().warnings = set_up.warnings;
+        let layer = set_up.layer.inner_mut();
+        layer.warnings = set_up.warnings;
+        layer.log_level = set_up.log_level;
         Ok((set_up.telemetry, set_up.layer))
     }
 }

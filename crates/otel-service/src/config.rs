@@ -20,6 +20,7 @@ use otlp_recorder::{BatchSettings, Destination, Signal};
 
 use crate::resource::resource;
 use crate::service::{Export, Service};
+pub(crate) use metrics::HistogramAggregation;
 use metrics::Measuring;
 pub(crate) use traces::Propagator;
 use variables::Variables;
@@ -33,7 +34,8 @@ pub fn destination_variable() -> Option<String> {
     destination::destination_variable(&mut Variables::new(&environment))
 }
 
-fn environment(name: &str) -> Option<String> {
+/// Reads a variable of the process.
+pub(crate) fn environment(name: &str) -> Option<String> {
     #[expect(
         clippy::disallowed_methods,
         reason = "only this module reads the telemetry variables"
@@ -67,6 +69,8 @@ pub(crate) struct Config {
     pub(crate) log_attribute_limit: usize,
     /// Maximum length of a string attribute of a log record, in characters.
     pub(crate) log_value_limit: Option<usize>,
+    /// Level of the events about the export itself, from `OTEL_LOG_LEVEL`.
+    pub(crate) own_level: Option<&'static str>,
     /// Messages about invalid variables.
     pub(crate) warnings: Vec<String>,
 }
@@ -120,9 +124,19 @@ impl Config {
             span_value_limit: limits::value_length("SPAN", &mut variables),
             log_attribute_limit: limits::log_attributes(&mut variables),
             log_value_limit: limits::value_length("LOGRECORD", &mut variables),
+            own_level: own_level(&mut variables),
             warnings: variables.warnings,
         }
     }
+}
+
+/// Reads the level of the events about the export itself; without the variable, that of all events applies.
+fn own_level(variables: &mut Variables<'_>) -> Option<&'static str> {
+    let levels = ["none", "error", "warn", "info", "debug", "trace"];
+    let choices = levels.map(|level| (level, Some(if level == "none" { "off" } else { level })));
+    variables.text("OTEL_LOG_LEVEL")?;
+    let choices = [[("info", Some("info"))].as_slice(), &choices].concat();
+    variables.choice("OTEL_LOG_LEVEL", &choices, "not a known level; info is used")
 }
 
 #[cfg(test)]
@@ -351,6 +365,7 @@ mod tests {
             "PROTOCOL",
             "COMPRESSION",
             "FILTER",
+            "LOG_LEVEL",
         ];
         let keywords = keywords.iter().chain(&["PREFERENCE", "AGGREGATION"]);
         for warning in &config.warnings {

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::gauges;
 use crate::mask::mask;
 use crate::sampler::UntracedSampler;
+use crate::views::{DefaultView, View};
 
 /// A change to the builder of a provider.
 pub(crate) type Configure<B> = Box<dyn FnOnce(B) -> B>;
@@ -19,7 +20,9 @@ pub(crate) struct Extensions {
     pub(crate) traces: Vec<Configure<TracerProviderBuilder>>,
     pub(crate) sampler: Option<Box<dyn ShouldSample>>,
     pub(crate) logs: Vec<Configure<LoggerProviderBuilder>>,
-    pub(crate) views: Vec<Configure<MeterProviderBuilder>>,
+    pub(crate) views: Vec<View>,
+    /// Maximum number of attribute sets of an instrument.
+    pub(crate) cardinality_limit: Option<usize>,
     pub(crate) readers: Vec<Configure<MeterProviderBuilder>>,
 }
 
@@ -62,12 +65,19 @@ impl Providers {
             builder.build()
         });
 
-        let histograms = config.measuring.histograms;
+        let default_view = DefaultView::new(
+            extensions.views.clone(),
+            config.measuring.histograms,
+            extensions.cardinality_limit,
+        );
         let reader = pipeline.metric_reader();
         let metrics = (reader.is_some() || !extensions.readers.is_empty()).then(|| {
             let builder = SdkMeterProvider::builder().with_resource(config.resource.clone());
-            let mut builder = apply(extensions.readers, apply(extensions.views, builder));
-            builder = builder.with_view(move |instrument: &_| histograms.stream(instrument));
+            let mut builder = apply(extensions.readers, builder);
+            for view in extensions.views {
+                builder = builder.with_view(move |instrument: &_| view(instrument));
+            }
+            builder = builder.with_view(move |instrument: &_| default_view.stream(instrument));
             if let Some(reader) = reader {
                 builder = builder.with_reader(reader);
             }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream, Temporality};
+use opentelemetry_sdk::metrics::Temporality;
 use otlp_recorder::ExemplarFilter;
 
 use super::variables::Variables;
@@ -63,21 +63,5 @@ impl Measuring {
                 "not always_on, always_off or trace_based; trace_based is used",
             ),
         }
-    }
-}
-
-impl HistogramAggregation {
-    /// Returns the stream of `instrument` if it differs from the default of the SDK. Size and scale are the
-    /// defaults of the specification.
-    pub(crate) fn stream(self, instrument: &Instrument) -> Option<Stream> {
-        if self == Self::ExplicitBucket || instrument.kind() != InstrumentKind::Histogram {
-            return None;
-        }
-        let aggregation = Aggregation::Base2ExponentialHistogram {
-            max_size: 160,
-            max_scale: 20,
-            record_min_max: true,
-        };
-        Stream::builder().with_aggregation(aggregation).build().ok()
     }
 }

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 
 /// Names without `OTEL_`, except for those of [`OTLP`].
-const NAMES: [&str; 31] = [
+const NAMES: [&str; 32] = [
     "ATTRIBUTE_COUNT_LIMIT",
     "ATTRIBUTE_VALUE_LENGTH_LIMIT",
     "BLRP_EXPORT_TIMEOUT",
@@ -22,6 +22,7 @@ const NAMES: [&str; 31] = [
     "LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
     "LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
     "LOGS_EXPORTER",
+    "LOG_LEVEL",
     "METRICS_EXEMPLAR_FILTER",
     "METRICS_EXPORTER",
     "METRIC_EXPORT_INTERVAL",
@@ -99,7 +100,7 @@ mod tests {
             "OTEL_CONFIG_FILE",
             "OTEL_ENTITIES",
             "OTEL_EXPORTER_OTLP_SPAN_INSECURE",
-            "OTEL_LOG_LEVEL",
+            "OTEL_EXPORTER_ZIPKIN_ENDPOINT",
         ] {
             let [warning] = &environment(&[(name, "s3cret")])[..] else {
                 panic!("not one warning for {name}");
@@ -112,6 +113,7 @@ mod tests {
         }
         let understood = [
             ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "a=b"),
+            ("OTEL_LOG_LEVEL", "debug"),
             ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
             ("OTHER", "x"),
         ];

@@ -15,7 +15,7 @@ use crate::encode::varint_at;
 use crate::signal::Signal;
 
 /// Returns `request` as an `application/json` body.
-pub(super) fn body(request: &Request) -> Vec<u8> {
+pub(crate) fn body(request: &Request) -> Vec<u8> {
     let fields = match request.signal() {
         Signal::Traces => &schema::TRACES,
         Signal::Metrics => &schema::METRICS,
