@@ -10,8 +10,14 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use opentelemetry::baggage::BaggageExt as _;
-use opentelemetry::logs::AnyValue;
-use opentelemetry::trace::{Span as _, TraceContextExt as _, Tracer as _};
+use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
+use opentelemetry::metrics::MeterProvider as _;
+use opentelemetry::trace::{
+    Span as _, SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,
+};
+use opentelemetry::{InstrumentationScope, Key};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue as Attribute;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -21,7 +27,7 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind as Kind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogBatch, LogExporter, SimpleLogProcessor};
-use opentelemetry_sdk::metrics::{Instrument, Stream};
+use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream};
 use opentelemetry_sdk::trace::{Sampler, SimpleSpanProcessor, SpanData, SpanExporter, SpanProcessor};
 use otel_service::instrumentation::{Instrumentation, SpanStart};
 use otel_service::sampling::AlwaysRecord;
@@ -310,7 +316,7 @@ fn spans_have_the_scope_that_created_them() {
         |_| (),
     );
     lookup.span().end();
-    let scope = opentelemetry::InstrumentationScope::builder("of the API")
+    let scope = InstrumentationScope::builder("of the API")
         .with_version("3")
         .with_schema_url("https://example.com/schema")
         .with_attributes([KeyValue::new("edition", "blue")]);
@@ -370,8 +376,7 @@ fn the_cardinality_limit_can_be_set_for_all_instruments_and_for_one() {
     let memory = isolated(
         |builder| builder.cardinality_limit(3).view(view),
         |telemetry| {
-            let meter =
-                opentelemetry::metrics::MeterProvider::meter(telemetry.meter_provider().unwrap(), "m");
+            let meter = telemetry.meter_provider().unwrap().meter("m");
             for name in ["wide", "narrow"] {
                 let counter = meter.u64_counter(name).build();
                 (0..10).for_each(|visitor| counter.add(1, &[KeyValue::new("visitor", visitor)]));
@@ -419,8 +424,8 @@ fn instruments_that_conflict_cause_one_warning() {
         |telemetry| {
             let provider = telemetry.meter_provider().unwrap();
             tracing::subscriber::with_default(tracing_subscriber::registry().with(own), || {
-                let meter = opentelemetry::metrics::MeterProvider::meter(provider, "m");
-                let other = opentelemetry::metrics::MeterProvider::meter(provider, "other");
+                let meter = provider.meter("m");
+                let other = provider.meter("other");
                 for _ in 0..2 {
                     meter
                         .u64_counter("orders")
@@ -486,6 +491,7 @@ impl SpanProcessor for Names {
     fn on_start(&self, _: &mut opentelemetry_sdk::trace::Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
+        assert_eq!(span.instrumentation_scope.name(), module_path!());
         self.0.lock().unwrap().push(span.name.into_owned());
     }
 
@@ -543,6 +549,213 @@ fn a_span_that_is_recorded_but_not_sampled_reaches_processors_only() {
     );
     assert_eq!(*names.0.lock().unwrap(), ["unsampled"]);
     assert_eq!(memory.spans(), []);
+}
+
+#[test]
+fn a_view_changes_the_stream_or_drops_it() {
+    let view = |instrument: &Instrument| {
+        let stream = Stream::builder();
+        let stream = match (instrument.name(), instrument.kind()) {
+            ("sizes", InstrumentKind::Histogram) => {
+                let boundaries = vec![2.5];
+                let buckets = Aggregation::ExplicitBucketHistogram {
+                    boundaries,
+                    record_min_max: false,
+                };
+                let named = stream
+                    .with_name("own.sizes")
+                    .with_description("Own.")
+                    .with_unit("By");
+                named.with_aggregation(buckets)
+            }
+            ("secret", _) => stream.with_aggregation(Aggregation::Drop),
+            ("orders", _) => stream.with_allowed_attribute_keys([Key::new("kept")]),
+            _ => return None,
+        };
+        Some(stream.build().unwrap())
+    };
+    let everything = |instrument: &Instrument| {
+        let copied = Stream::builder().with_name("copy");
+        (instrument.name() == "orders").then(|| copied.build().unwrap())
+    };
+    let memory = isolated(
+        |builder| builder.view(view).view(everything),
+        |telemetry| {
+            let meter = telemetry.meter_provider().unwrap().meter("m");
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "views apply to histograms of the SDK too"
+            )]
+            let sizes = meter
+                .f64_histogram("sizes")
+                .with_boundaries(vec![1.0, 2.0])
+                .build();
+            [1.0, 2.0, 3.0].iter().for_each(|size| sizes.record(*size, &[]));
+            meter.u64_counter("secret").build().add(1, &[]);
+            let orders = meter.u64_counter("orders").build();
+            for dropped in [1, 2] {
+                orders.add(
+                    1,
+                    &[KeyValue::new("kept", true), KeyValue::new("dropped", dropped)],
+                );
+            }
+            meter.u64_counter("plain").build().add(1, &[]);
+        },
+    );
+    let metrics = memory.metrics();
+    let named = |name: &str| metrics.iter().find(|metric| metric.name == name);
+    let sizes = named("own.sizes").unwrap();
+    assert_eq!((&*sizes.description, &*sizes.unit), ("Own.", "By"));
+    let Some(Data::Histogram(histogram)) = &sizes.data else {
+        panic!("{sizes:?}");
+    };
+    assert_eq!(histogram.data_points[0].bucket_counts, [2, 1]);
+    for name in ["secret", "sizes"] {
+        assert!(named(name).is_none(), "{name}");
+    }
+    let orders = points(&memory, "orders");
+    assert_eq!(
+        (orders.len(), number(&orders[0]), orders[0].attributes.len()),
+        (1, 2.0, 1)
+    );
+    assert_eq!(points(&memory, "copy").len(), 2);
+    assert_eq!(points(&memory, "plain").len(), 1);
+}
+
+#[test]
+fn metrics_have_the_scope_and_the_resource_of_their_meter() {
+    let memory = isolated(
+        |builder| builder.resource([KeyValue::new("team", "blue")]),
+        |telemetry| {
+            let provider = telemetry.meter_provider().unwrap();
+            let scope = InstrumentationScope::builder("lib")
+                .with_version("2")
+                .with_schema_url("https://example.com/schema")
+                .with_attributes([KeyValue::new("edition", "red")]);
+            let meters = [
+                provider.meter_with_scope(scope.build()),
+                provider.meter(""),
+                provider.meter("other"),
+            ];
+            for meter in meters {
+                let counter = meter
+                    .u64_counter("same")
+                    .with_unit("{x}")
+                    .with_description("Same.");
+                counter.build().add(1, &[]);
+            }
+        },
+    );
+    let request = memory.requests(Signal::Metrics).pop().unwrap();
+    let request = ExportMetricsServiceRequest::decode(request.protobuf().clone()).unwrap();
+    let [group] = &request.resource_metrics[..] else {
+        panic!("{request:?}");
+    };
+    let resource = group.resource.as_ref().unwrap();
+    assert_eq!(text(&resource.attributes, "team"), "blue");
+    let mut scopes: Vec<_> = group
+        .scope_metrics
+        .iter()
+        .map(|group| {
+            let scope = group.scope.clone().unwrap_or_default();
+            let [metric] = &group.metrics[..] else {
+                panic!("{group:?}");
+            };
+            assert_eq!(
+                (&*metric.name, &*metric.unit, &*metric.description),
+                ("same", "{x}", "Same.")
+            );
+            (
+                scope.name,
+                scope.version,
+                &*group.schema_url,
+                scope.attributes.len(),
+            )
+        })
+        .collect();
+    scopes.sort_unstable();
+    let lib = ("lib".to_owned(), "2".to_owned(), "https://example.com/schema", 1);
+    let named = |name: &str| (name.to_owned(), String::new(), "", 0);
+    assert_eq!(scopes, [named(""), lib, named("other")]);
+}
+
+#[test]
+fn measurements_of_concurrent_threads_are_all_counted() {
+    let memory = isolated(
+        |builder| builder,
+        |telemetry| {
+            let provider = telemetry.meter_provider().unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        let counter = provider.meter("m").u64_counter("orders").build();
+                        let bound = counter.bind(&[KeyValue::new("bound", true)]);
+                        for _ in 0..1_000 {
+                            counter.add(1, &[]);
+                            bound.add(1);
+                        }
+                    });
+                }
+            });
+        },
+    );
+    let mut counts: Vec<f64> = points(&memory, "orders").iter().map(number).collect();
+    counts.sort_by(f64::total_cmp);
+    assert_eq!(counts, [8_000.0, 8_000.0]);
+}
+
+#[test]
+fn records_of_the_logs_api_have_their_event_name_and_scope() {
+    let memory = isolated(
+        |builder| builder,
+        |telemetry| {
+            let scope =
+                InstrumentationScope::builder("lib").with_attributes([KeyValue::new("edition", "red")]);
+            let logger = telemetry
+                .logger_provider()
+                .unwrap()
+                .logger_with_scope(scope.build());
+            assert!(logger.event_enabled(Severity::Info, "lib", Some("order.placed")));
+            let mut record = logger.create_log_record();
+            record.set_event_name("order.placed");
+            record.set_severity_number(Severity::Warn);
+            record.set_body("placed".into());
+            record.add_attribute("order", 7);
+            let parent = SpanContext::new(
+                TraceId::from(7),
+                SpanId::from(9),
+                TraceFlags::SAMPLED,
+                true,
+                TraceState::default(),
+            );
+            let _attached = Context::new().with_remote_span_context(parent).attach();
+            logger.emit(record);
+        },
+    );
+    let request = memory.requests(Signal::Logs).pop().unwrap();
+    let request = ExportLogsServiceRequest::decode(request.protobuf().clone()).unwrap();
+    let group = &request.resource_logs[0].scope_logs[0];
+    let scope = group.scope.as_ref().unwrap();
+    assert_eq!((&*scope.name, scope.attributes.len()), ("lib", 1));
+    let record = &group.log_records[0];
+    assert_eq!(
+        (&*record.event_name, record.severity_number),
+        ("order.placed", 13)
+    );
+    assert_eq!(value(&record.attributes, "order"), Some(Value::IntValue(7)));
+    assert_eq!(record.trace_id, 7_u128.to_be_bytes());
+    assert_eq!(record.span_id, 9_u64.to_be_bytes());
+}
+
+#[test]
+fn values_of_a_context_last_while_it_is_attached() {
+    #[derive(Debug, PartialEq)]
+    struct Tenant(u32);
+    assert_eq!(Context::current().get::<Tenant>(), None);
+    let attached = Context::current().with_value(Tenant(7)).attach();
+    assert_eq!(Context::current().get(), Some(&Tenant(7)));
+    drop(attached);
+    assert_eq!(Context::current().get::<Tenant>(), None);
 }
 
 #[test]
