@@ -12,6 +12,8 @@ use axum::http::{Request, Response};
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
 use opentelemetry::metrics::MeterProvider as _;
+use opentelemetry::propagation::text_map_propagator::FieldIter;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{
     Span as _, SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,
 };
@@ -25,6 +27,7 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind as Kind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogBatch, LogExporter, SimpleLogProcessor};
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream};
@@ -709,8 +712,9 @@ fn records_of_the_logs_api_have_their_event_name_and_scope() {
     let memory = isolated(
         |builder| builder,
         |telemetry| {
-            let scope =
-                InstrumentationScope::builder("lib").with_attributes([KeyValue::new("edition", "red")]);
+            let scope = InstrumentationScope::builder("lib")
+                .with_schema_url("https://example.com/schema")
+                .with_attributes([KeyValue::new("edition", "red")]);
             let logger = telemetry
                 .logger_provider()
                 .unwrap()
@@ -737,6 +741,7 @@ fn records_of_the_logs_api_have_their_event_name_and_scope() {
     let group = &request.resource_logs[0].scope_logs[0];
     let scope = group.scope.as_ref().unwrap();
     assert_eq!((&*scope.name, scope.attributes.len()), ("lib", 1));
+    assert_eq!(group.schema_url, "https://example.com/schema");
     let record = &group.log_records[0];
     assert_eq!(
         (&*record.event_name, record.severity_number),
@@ -745,6 +750,72 @@ fn records_of_the_logs_api_have_their_event_name_and_scope() {
     assert_eq!(value(&record.attributes, "order"), Some(Value::IntValue(7)));
     assert_eq!(record.trace_id, 7_u128.to_be_bytes());
     assert_eq!(record.span_id, 9_u64.to_be_bytes());
+}
+
+#[test]
+fn an_instrument_with_an_invalid_name_records_nothing() {
+    let memory = isolated(
+        |builder| builder,
+        |telemetry| {
+            let meter = telemetry.meter_provider().unwrap().meter("m");
+            for name in ["1st", "", "with space", "valid/name.of-an_instrument"] {
+                meter.u64_counter(name).build().add(1, &[]);
+            }
+        },
+    );
+    let names: Vec<String> = memory.metrics().into_iter().map(|metric| metric.name).collect();
+    assert_eq!(names, ["valid/name.of-an_instrument"]);
+}
+
+#[test]
+fn resources_are_merged_and_read() {
+    let empty = Resource::builder_empty().build();
+    assert!(empty.is_empty());
+    let own = [KeyValue::new("team", "blue"), KeyValue::new("kept", 1)];
+    let builder = Resource::builder_empty().with_attributes(own);
+    let builder = builder.with_attributes([KeyValue::new("team", "red")]);
+    let merged = builder.with_schema_url([], "https://example.com/schema").build();
+    assert_eq!(merged.get(&Key::new("team")), Some("red".into()));
+    assert_eq!(merged.get(&Key::new("kept")), Some(1.into()));
+    assert_eq!(merged.schema_url(), Some("https://example.com/schema"));
+    assert_eq!(merged.len(), 2);
+}
+
+#[test]
+fn a_carrier_lists_its_keys() {
+    #[derive(Debug)]
+    struct Listing(Arc<Mutex<Vec<String>>>);
+    impl TextMapPropagator for Listing {
+        fn inject_context(&self, _: &Context, _: &mut dyn Injector) {}
+
+        fn extract_with_context(&self, cx: &Context, carrier: &dyn Extractor) -> Context {
+            self.0
+                .lock()
+                .unwrap()
+                .extend(carrier.keys().into_iter().map(str::to_owned));
+            cx.clone()
+        }
+
+        fn fields(&self) -> FieldIter<'_> {
+            FieldIter::new(&[])
+        }
+    }
+
+    const CHILD: &str = "LISTING";
+    let test = "a_carrier_lists_its_keys";
+    if std::env::var_os(CHILD).is_none() {
+        // A process of its own, because propagators are global.
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.args([test, "--exact"]).env(CHILD, "1").output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && shown.contains("1 passed"), "{shown}");
+        return;
+    }
+    let listed = Arc::new(Mutex::new(Vec::new()));
+    let builder = Telemetry::builder(Service::new("listing", "0")).propagator(Listing(Arc::clone(&listed)));
+    let _telemetry = builder.exporter(InMemory::default().exporter()).init().unwrap();
+    otel_service::extract_context([("x-own", "1"), ("x-other", "2")]);
+    assert_eq!(*listed.lock().unwrap(), ["x-own", "x-other"]);
 }
 
 #[test]
