@@ -8,6 +8,7 @@ mod body;
 mod client;
 mod exchange;
 mod measures;
+mod routes;
 mod series;
 
 use std::fmt::Display;
@@ -146,10 +147,15 @@ where
         {
             parts.extensions.insert(ClientAddress(address));
         }
-        let route = (self.layer.route)(&parts).map(|template| Arc::<str>::from(template).into());
+        let template = (self.layer.route)(&parts);
+        let known = template.and_then(routes::route);
+        let route = template.map(|template| match known {
+            Some(known) => known.template.clone(),
+            None => Arc::<str>::from(template).into(),
+        });
         let is_untraced = (self.layer.is_untraced)(parts.uri.path());
         let parent = self.layer.propagation.extract(&parts.headers);
-        let mut exchange = Exchange::start(&parts, route, &parent, is_untraced);
+        let mut exchange = Exchange::start(&parts, route, known, &parent, is_untraced);
         if self.layer.has_context_spans {
             exchange.carry_context();
         }

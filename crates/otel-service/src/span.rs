@@ -66,8 +66,8 @@ impl Span {
         }
     }
 
-    /// Adds an attribute that is known before the work starts; use [`crate::set_attribute`] for later
-    /// attributes.
+    /// Adds an attribute that is known before the work starts. Prefer it to [`crate::set_attribute`], which is for
+    /// later attributes: samplers see only the first ones.
     pub fn attribute(mut self, attribute: KeyValue) -> Span {
         if self.attributes.is_empty() {
             self.attributes.reserve(ATTRIBUTE_CAPACITY);
