@@ -194,8 +194,29 @@ impl<S: ComposableSampler> ComposableSampler for ParentThreshold<S> {
 }
 
 /// Uses the sampler of the first rule that matches the span, and drops spans that no rule matches.
-#[derive(Debug)]
-pub struct RuleBased(pub Vec<(fn(&NewSpan<'_>) -> bool, Box<dyn ComposableSampler>)>);
+#[derive(Debug, Default)]
+pub struct RuleBased(Vec<Rule>);
+
+type Rule = (fn(&NewSpan<'_>) -> bool, Box<dyn ComposableSampler>);
+
+impl RuleBased {
+    /// Creates a sampler without rules.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a rule after the others.
+    #[must_use]
+    pub fn rule(
+        mut self,
+        matches: fn(&NewSpan<'_>) -> bool,
+        sampler: impl ComposableSampler + 'static,
+    ) -> Self {
+        self.0.push((matches, Box::new(sampler)));
+        self
+    }
+}
 
 impl ComposableSampler for RuleBased {
     fn intent(&self, span: &NewSpan<'_>) -> SamplingIntent {
@@ -222,13 +243,11 @@ impl<S: ComposableSampler> ComposableSampler for Annotating<S> {
 /// Makes a composed sampler one of the SDK.
 ///
 /// ```
-/// use otel_service::sampling::{CompositeSampler, NewSpan, ParentThreshold, Probability, RuleBased};
+/// use otel_service::sampling::{CompositeSampler, ParentThreshold, Probability, RuleBased};
 ///
-/// let is_login: fn(&NewSpan<'_>) -> bool = |span| span.name == "POST /login";
-/// let rules = RuleBased(vec![
-///     (is_login, Box::new(Probability(1.0))),
-///     (|_| true, Box::new(Probability(0.1))),
-/// ]);
+/// let rules = RuleBased::new()
+///     .rule(|span| span.name == "POST /login", Probability(1.0))
+///     .rule(|_| true, Probability(0.1));
 /// let sampler = CompositeSampler::new(ParentThreshold(rules));
 /// ```
 #[derive(Clone, Debug)]
@@ -390,8 +409,8 @@ mod tests {
         let quarter = CompositeSampler::new(Probability(0.25));
         // The threshold of a quarter is 0xc0000000000000; the first byte of the id does not matter.
         for (id, expected) in [
-            (0xff_bfff_ffff_ffff_ff, (Drop, "")),
-            (0x00_c000_0000_0000_00, (RecordAndSample, "ot=th:c")),
+            (0xffbf_ffff_ffff_ffff, (Drop, "")),
+            (0x00c0_0000_0000_0000, (RecordAndSample, "ot=th:c")),
         ] {
             let (decision, state) = sampled(&quarter, None, id);
             assert_eq!((decision, &*state), expected, "{id:x}");
@@ -431,13 +450,10 @@ mod tests {
     #[test]
     fn the_first_matching_rule_decides_and_attributes_are_added() {
         let rule = |name: &'static str| KeyValue::new("rule", name);
-        let rules = RuleBased(vec![
-            (|span| span.name == "other", Box::new(Probability(0.0))),
-            (
-                |span| *span.kind == SpanKind::Server,
-                Box::new(Annotating(Probability(1.0), vec![rule("server")])),
-            ),
-        ]);
+        let annotated = Annotating(Probability(1.0), vec![rule("server")]);
+        let rules = RuleBased::new()
+            .rule(|span| span.name == "other", Probability(0.0))
+            .rule(|span| *span.kind == SpanKind::Server, annotated);
         let sampler = CompositeSampler::new(rules);
         let sample = |name, kind| sampler.should_sample(None, TraceId::from(1), name, &kind, &[], &[]);
         let login = sample("login", SpanKind::Server);
