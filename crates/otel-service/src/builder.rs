@@ -20,7 +20,7 @@ use crate::baggage::BaggageProcessor;
 use crate::init::{self, InitError, SetUp, Settings, Telemetry};
 use crate::logs;
 use crate::providers::{Configure, Extensions};
-use crate::service::Service;
+use crate::service::{LogFormat, LogOutput, Service};
 
 /// Settings of [`Telemetry`] beyond those of the [`Service`] and of the environment.
 ///
@@ -96,6 +96,18 @@ where
     /// Adds attributes to the resource. `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` override them.
     pub fn resource(mut self, attributes: impl IntoIterator<Item = KeyValue>) -> Self {
         self.settings.resource.extend(attributes);
+        self
+    }
+
+    /// Sets the stream of log lines, which is that of the [`Service`] by default.
+    pub fn log_output(mut self, output: LogOutput) -> Self {
+        self.settings.service.log_output = output;
+        self
+    }
+
+    /// Sets the format of log lines, which is that of the [`Service`] by default.
+    pub fn log_format(mut self, format: LogFormat) -> Self {
+        self.settings.service.log_format = format;
         self
     }
 
