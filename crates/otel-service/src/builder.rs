@@ -16,7 +16,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-use crate::baggage::BaggageProcessor;
+use crate::baggage_attributes::BaggageProcessor;
 use crate::init::{self, InitError, SetUp, Settings, Telemetry};
 use crate::logs;
 use crate::providers::{Configure, Extensions};

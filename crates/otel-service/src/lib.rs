@@ -17,7 +17,7 @@
 //! ```
 
 mod b3;
-mod baggage;
+mod baggage_attributes;
 mod builder;
 mod client;
 mod config;

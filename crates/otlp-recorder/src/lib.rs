@@ -44,4 +44,6 @@ pub use table::Table;
 pub use text::Redact;
 #[cfg(feature = "grpc")]
 pub use transport::RawCodec;
+#[cfg(feature = "json")]
+pub use transport::json_body;
 pub use transport::retry_after;
