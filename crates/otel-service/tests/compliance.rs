@@ -13,9 +13,11 @@ const HEAD: &str = "# Compliance with the OpenTelemetry specification
 
 <!-- Generated from crates/otel-service/tests/compliance/matrix.txt by a test of otel-service. -->
 
-The rows of the [compliance matrix](https://github.com/open-telemetry/opentelemetry-specification/blob/main/spec-compliance-matrix.md)
-of the specification, as of 2026-08-19, and what a user of [otel-service](../crates/otel-service/README.md) gets. The crate adds to the
-SDK for Rust, whose API it offers; a row is about both together.
+The rows of the specification's [compliance matrix][matrix] as of 2026-08-19, and what a user of
+[otel-service](../crates/otel-service/README.md) gets. The crate adds to the SDK for Rust, whose API it offers; a row is
+about both together.
+
+[matrix]: https://github.com/open-telemetry/opentelemetry-specification/blob/main/spec-compliance-matrix.md
 
 Y: supported, with the tests that show it. P: partly supported. N: not supported. A test fails if a named test does not exist.
 ";
