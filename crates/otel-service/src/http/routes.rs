@@ -18,7 +18,7 @@ static ROUTES: LazyLock<Table<String, Route>> = LazyLock::new(|| Table::new(SERI
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) template: StringValue,
-    /// By method, scheme and version.
+    /// Shared properties, keyed by method, scheme and version.
     variants: Table<(&'static str, &'static str, &'static str), Shared>,
 }
 
