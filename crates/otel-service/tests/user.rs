@@ -373,7 +373,7 @@ fn points(memory: &InMemory, name: &str) -> Vec<NumberDataPoint> {
 #[test]
 fn the_cardinality_limit_can_be_set_for_all_instruments_and_for_one() {
     let view = |instrument: &Instrument| {
-        let limited = Stream::builder().with_cardinality_limit(2);
+        let limited = Stream::builder().with_name("narrowed").with_cardinality_limit(2);
         (instrument.name() == "narrow").then(|| limited.build().unwrap())
     };
     let memory = isolated(
@@ -386,7 +386,8 @@ fn the_cardinality_limit_can_be_set_for_all_instruments_and_for_one() {
             }
         },
     );
-    for (name, limit) in [("wide", 3), ("narrow", 2)] {
+    assert!(memory.metrics().iter().all(|metric| metric.name != "narrow"));
+    for (name, limit) in [("wide", 3), ("narrowed", 2)] {
         let points = points(&memory, name);
         assert_eq!(points.len(), limit + 1, "{name}");
         let overflow = points
