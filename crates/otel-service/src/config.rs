@@ -25,7 +25,8 @@ use otlp_recorder::Signal;
 
 use crate::resource::resource;
 use crate::service::{Export, Service};
-use metrics::Measuring;
+pub(crate) use metrics::{HistogramAggregation, View};
+use metrics::{Measuring, Views};
 #[cfg(all(test, feature = "prometheus"))]
 pub(crate) use patterns::Patterns;
 #[cfg(feature = "prometheus")]
@@ -46,7 +47,8 @@ pub fn destination_variable() -> Option<String> {
     destination::destination_variable(&mut Variables::new(&environment))
 }
 
-fn environment(name: &str) -> Option<String> {
+/// Reads a variable of the process.
+pub(crate) fn environment(name: &str) -> Option<String> {
     #[expect(
         clippy::disallowed_methods,
         reason = "only this module reads the telemetry variables"
@@ -92,7 +94,6 @@ impl Config {
         #[cfg(feature = "prometheus")]
         let prometheus = prometheus::prometheus(service.export, &mut variables);
         let measuring = Measuring::read(metric_interval, metrics.as_ref(), &mut variables);
-        let views = metrics::views(metrics.as_ref(), &mut variables);
         Self {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
@@ -113,7 +114,7 @@ impl Config {
             span_batches: limits::batches("OTEL_BSP", span_delay, &mut variables),
             log_batches: limits::batches("OTEL_BLRP", log_delay, &mut variables),
             measuring,
-            views,
+            views: Views::default(),
             log_directives: variables
                 .text("RUST_LOG")
                 .unwrap_or_else(|| service.log_levels.to_owned()),
@@ -123,9 +124,19 @@ impl Config {
             log_attribute_limit: limits::log_attributes(&mut variables),
             log_value_limit: limits::value_length("LOGRECORD", &mut variables),
             http: http::settings(&mut variables),
+            own_level: own_level(&mut variables),
             warnings: variables.warnings,
         }
     }
+}
+
+/// Reads the level of the events about the export itself; without the variable, that of all events applies.
+fn own_level(variables: &mut Variables<'_>) -> Option<&'static str> {
+    let levels = ["none", "error", "warn", "info", "debug", "trace"];
+    let choices = levels.map(|level| (level, Some(if level == "none" { "off" } else { level })));
+    variables.text("OTEL_LOG_LEVEL")?;
+    let choices = [[("info", Some("info"))].as_slice(), &choices].concat();
+    variables.choice("OTEL_LOG_LEVEL", &choices, "not a known level; info is used")
 }
 
 #[cfg(test)]
@@ -367,6 +378,7 @@ mod tests {
             "PROTOCOL",
             "COMPRESSION",
             "FILTER",
+            "LOG_LEVEL",
         ];
         let keywords = keywords.iter().chain(&["PREFERENCE", "AGGREGATION"]);
         for warning in &config.warnings {

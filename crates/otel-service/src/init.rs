@@ -11,7 +11,7 @@ use opentelemetry::{Key, KeyValue, global};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use otlp_recorder::{CustomExporter, Flusher, Pipeline, Recorder, ShutdownError, SpanLayer};
+use otlp_recorder::{CustomExporter, Flusher, LOG_TARGET, Pipeline, Recorder, ShutdownError, SpanLayer};
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
 use tracing_subscriber::filter::{Filtered, Targets};
@@ -63,7 +63,7 @@ pub enum InitError {
     Prometheus(#[from] PrometheusError),
     /// The program has installed a `tracing` subscriber.
     #[error("another tracing subscriber is installed; add the layer of TelemetryBuilder::build to it: {0}")]
-    Subscriber(#[from] tracing_subscriber::util::TryInitError),
+    Subscriber(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
 /// The running telemetry of the process. Keep it until the process ends, then call [`Telemetry::shutdown`].
@@ -102,6 +102,8 @@ pub(crate) struct SetUp<S> {
     pub(crate) layer: Filtered<TelemetryLayer, TelemetryFilter, S>,
     /// Problems to be logged.
     pub(crate) warnings: Vec<String>,
+    /// Level of the events of the `log` crate that are forwarded to the subscriber, once it is installed.
+    pub(crate) log_level: Option<LevelFilter>,
 }
 
 /// Sets up everything except the subscriber.
@@ -180,10 +182,16 @@ where
         let provider = providers.logs.as_ref();
         logger = provider.map(|provider| provider.logger(env!("CARGO_PKG_NAME")));
     }
-    let log_filter = EnvFilter::try_new(&config.log_directives).unwrap_or_else(|error| {
+    let mut log_filter = EnvFilter::try_new(&config.log_directives).unwrap_or_else(|error| {
         warnings.push(format!("RUST_LOG: {error}; info is used"));
         EnvFilter::new("info")
     });
+    for target in [LOG_TARGET, "opentelemetry"] {
+        let level = config.own_level.map(|level| format!("{target}={level}"));
+        if let Some(Ok(directive)) = level.map(|directive| directive.parse()) {
+            log_filter = log_filter.add_directive(directive);
+        }
+    }
     let span_filter = span_filter(&settings.span_levels).unwrap_or_else(|error| {
         warnings.push(format!("the span levels are ignored: {error}"));
         Targets::new().with_default(LevelFilter::INFO)
@@ -199,9 +207,6 @@ where
         (output, format)
     });
     if is_global {
-        if let Err(error) = logs::bridge_log(log_filter.max_level_hint().unwrap_or(LevelFilter::TRACE)) {
-            warnings.push(format!("events of the log crate are not recorded: {error}"));
-        }
         logs::log_panics(flush_global);
     }
     // The signals share most variables, so their warnings repeat.
@@ -217,13 +222,15 @@ where
     if logs.is_used() {
         spans = spans.keep_fields();
     }
+    let log_level = is_global.then(|| log_filter.max_level_hint().unwrap_or(LevelFilter::TRACE));
     let log_filter = Arc::new(log_filter);
     let has_sqlx = running.is_some() && span_filter.would_enable(sqlx::TARGET, &Level::DEBUG);
     let layer = TelemetryLayer {
         spans,
         logs,
         warnings: Vec::new(),
-        warned: Once::new(),
+        log_level: None,
+        first: Once::new(),
         sqlx_system: has_sqlx.then_some(settings.sqlx_system),
         log_filter: Arc::clone(&log_filter),
     };
@@ -242,6 +249,7 @@ where
         telemetry,
         layer: layer.with_filter(filter),
         warnings,
+        log_level,
     })
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn is_exporting() -> bool {
     RECORDER.get().is_some_and(Recorder::is_exporting)
 }
 
-/// An instrumentation scope: the name and version of a library. Each library that creates spans or
+/// An instrumentation scope: the name, version and schema URL of a library. Each library that creates spans or
 /// instruments declares its scope as a static.
 ///
 /// ```
@@ -65,6 +65,7 @@ pub(crate) fn is_exporting() -> bool {
 pub struct Instrumentation {
     name: &'static str,
     version: &'static str,
+    schema_url: Option<&'static str>,
     tracer: OnceLock<Tracer>,
 }
 
@@ -75,8 +76,17 @@ impl Instrumentation {
         Self {
             name,
             version,
+            schema_url: None,
             tracer: OnceLock::new(),
         }
+    }
+
+    /// Sets the URL of the schema that the names of the library follow, such as
+    /// `https://opentelemetry.io/schemas/1.44.0`.
+    #[must_use]
+    pub const fn with_schema_url(mut self, url: &'static str) -> Self {
+        self.schema_url = Some(url);
+        self
     }
 
     /// Starts a child of the span in `parent` and returns its context.
@@ -105,8 +115,10 @@ impl Instrumentation {
     }
 
     fn scope(&self) -> InstrumentationScope {
-        InstrumentationScope::builder(self.name)
-            .with_version(self.version)
-            .build()
+        let scope = InstrumentationScope::builder(self.name).with_version(self.version);
+        match self.schema_url {
+            Some(url) => scope.with_schema_url(url).build(),
+            None => scope.build(),
+        }
     }
 }

@@ -8,6 +8,8 @@ mod encode;
 mod exemplar;
 mod export;
 mod histogram;
+#[cfg(feature = "json")]
+mod json_lines;
 mod log_target;
 mod memory;
 mod merge;

@@ -215,6 +215,7 @@ fn configuration(
         log_attribute_limit: log_limits.count.unwrap_or(DEFAULT_COUNT) as usize,
         log_value_limit: log_limits.length,
         http: HttpSettings::default(),
+        own_level: None,
         warnings: variables.warnings,
     }
 }

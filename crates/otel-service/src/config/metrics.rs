@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::fmt;
 use std::sync::Arc;
 
-use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream, Temporality};
+use opentelemetry_sdk::metrics::{Instrument, Stream, Temporality};
 use otlp_recorder::{Destination, ExemplarFilter};
 
 use super::variables::Variables;
@@ -19,6 +19,8 @@ pub(crate) struct Measuring {
     /// Time limit of one export.
     pub(crate) timeout: Duration,
     pub(crate) temporality: Temporality,
+    /// Default aggregation of histograms that no view selects.
+    pub(crate) histograms: HistogramAggregation,
     pub(crate) exemplars: ExemplarFilter,
 }
 
@@ -28,12 +30,14 @@ impl Default for Measuring {
             interval: Duration::from_secs(60),
             timeout: Duration::from_secs(30),
             temporality: Temporality::Cumulative,
+            histograms: HistogramAggregation::ExplicitBucket,
             exemplars: ExemplarFilter::TraceBased,
         }
     }
 }
 
-type View = Arc<dyn Fn(&Instrument) -> Option<Stream> + Send + Sync>;
+/// A view of the meter provider.
+pub(crate) type View = Arc<dyn Fn(&Instrument) -> Option<Stream> + Send + Sync>;
 
 /// Views of the meter provider.
 #[derive(Clone, Default)]
@@ -60,7 +64,8 @@ pub(crate) enum HistogramAggregation {
 }
 
 impl Measuring {
-    /// Reads the variables; `interval` is the default in milliseconds. The temporality is that of OTLP exporters.
+    /// Reads the variables; `interval` is the default in milliseconds. The temporality and the aggregation are those of OTLP
+    /// exporters.
     pub(super) fn read(
         interval: u64,
         destination: Option<&Destination>,
@@ -75,12 +80,27 @@ impl Measuring {
             ],
             "not cumulative, delta or lowmemory; cumulative is used",
         );
+        let histograms = variables.choice(
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+            &[
+                ("explicit_bucket_histogram", HistogramAggregation::ExplicitBucket),
+                (
+                    "base2_exponential_bucket_histogram",
+                    HistogramAggregation::Base2Exponential,
+                ),
+            ],
+            "not a known aggregation; explicit_bucket_histogram is used",
+        );
         Self {
             interval: variables.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", interval),
             timeout: variables.timeout("OTEL_METRIC_EXPORT_TIMEOUT", 30_000),
             temporality: match destination {
                 Some(Destination::Collector(_)) => temporality,
                 _ => Temporality::Cumulative,
+            },
+            histograms: match destination {
+                Some(_) => histograms,
+                None => HistogramAggregation::ExplicitBucket,
             },
             exemplars: variables.choice(
                 "OTEL_METRICS_EXEMPLAR_FILTER",
@@ -93,42 +113,4 @@ impl Measuring {
             ),
         }
     }
-}
-
-impl HistogramAggregation {
-    /// Returns the aggregation of `instrument` if it differs from the default of the SDK. Size and scale are the
-    /// defaults of the specification.
-    pub(super) fn aggregation(self, instrument: &Instrument) -> Option<Aggregation> {
-        if self == Self::ExplicitBucket || instrument.kind() != InstrumentKind::Histogram {
-            return None;
-        }
-        Some(Aggregation::Base2ExponentialHistogram {
-            max_size: 160,
-            max_scale: 20,
-            record_min_max: true,
-        })
-    }
-}
-
-/// Reads the default aggregation of histograms, which OTLP exporters have.
-pub(super) fn views(destination: Option<&Destination>, variables: &mut Variables<'_>) -> Views {
-    let histograms = variables.choice(
-        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
-        &[
-            ("explicit_bucket_histogram", HistogramAggregation::ExplicitBucket),
-            (
-                "base2_exponential_bucket_histogram",
-                HistogramAggregation::Base2Exponential,
-            ),
-        ],
-        "not a known aggregation; explicit_bucket_histogram is used",
-    );
-    let mut views = Views::default();
-    if destination.is_some() {
-        views.add(move |instrument| {
-            let aggregation = histograms.aggregation(instrument)?;
-            Stream::builder().with_aggregation(aggregation).build().ok()
-        });
-    }
-    views
 }

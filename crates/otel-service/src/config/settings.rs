@@ -72,6 +72,8 @@ pub(crate) struct Config {
     /// Maximum length of a string attribute of a log record, in characters.
     pub(crate) log_value_limit: Option<usize>,
     pub(crate) http: HttpSettings,
+    /// Level of the events about the export itself, from `OTEL_LOG_LEVEL`.
+    pub(crate) own_level: Option<&'static str>,
     /// Messages about invalid variables.
     pub(crate) warnings: Vec<String>,
 }
