@@ -1,6 +1,7 @@
 //! Builder of [`Telemetry`], for programs that customise the set-up.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
@@ -14,11 +15,12 @@ use tracing::Subscriber;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
-use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::baggage_attributes::BaggageProcessor;
 use crate::init::{self, InitError, SetUp, Settings, Telemetry};
+use crate::logs;
 use crate::providers::{Configure, Extensions};
-use crate::service::Service;
+use crate::service::{LogFormat, LogOutput, Service};
 
 /// Builder of [`Telemetry`], with settings beyond those of [`Service`] and the environment.
 ///
@@ -95,6 +97,18 @@ where
     /// Adds attributes to the resource. `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` override them.
     pub fn resource(mut self, attributes: impl IntoIterator<Item = KeyValue>) -> Self {
         self.settings.resource.extend(attributes);
+        self
+    }
+
+    /// Sets the stream of log lines, which is that of the [`Service`] by default.
+    pub fn log_output(mut self, output: LogOutput) -> Self {
+        self.settings.service.log_output = output;
+        self
+    }
+
+    /// Sets the format of log lines, which is that of the [`Service`] by default.
+    pub fn log_format(mut self, format: LogFormat) -> Self {
+        self.settings.service.log_format = format;
         self
     }
 
@@ -175,13 +189,25 @@ where
         self
     }
 
-    /// Adds a metric view.
+    /// Adds a metric view. It replaces the settings of this builder for the instruments that it matches.
     pub fn view(mut self, view: impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static) -> Self {
-        self.settings
-            .extensions
-            .views
-            .push(Box::new(|builder| builder.with_view(view)));
+        self.settings.extensions.views.push(Arc::new(view));
         self
+    }
+
+    /// Sets the maximum number of attribute sets of an instrument, 2,000 by default; further measurements are
+    /// aggregated as `otel.metric.overflow`. A view can set the limit of a single instrument.
+    pub fn cardinality_limit(mut self, limit: usize) -> Self {
+        self.settings.extensions.cardinality_limit = Some(limit);
+        self
+    }
+
+    /// Copies the baggage entries whose key `is_copied` accepts to the attributes of spans and log records.
+    ///
+    /// As with [`TelemetryBuilder::span_processor`], all spans are then spans of the SDK.
+    pub fn baggage_attributes(self, is_copied: fn(&str) -> bool) -> Self {
+        let processor = BaggageProcessor(is_copied);
+        self.span_processor(processor).log_processor(processor)
     }
 
     /// Adds a metric reader, which collects metrics independently of the export.
@@ -244,12 +270,17 @@ where
         let SetUp {
             telemetry,
             layer,
-            warnings,
+            mut warnings,
+            log_level,
         } = init::set_up(self.settings)?;
-        if let Err(error) = self.subscriber.with(layer).try_init() {
+        // Not `try_init`, which also sets the logger of `log` if any crate enables a feature of tracing-subscriber.
+        if let Err(error) = tracing::subscriber::set_global_default(self.subscriber.with(layer)) {
             // Nothing has been recorded yet, so nothing can be lost.
             telemetry.shutdown(Duration::ZERO).ok();
             return Err(error.into());
+        }
+        if let Some(Err(error)) = log_level.map(logs::bridge_log) {
+            warnings.push(format!("events of the log crate are not recorded: {error}"));
         }
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(telemetry)
@@ -279,7 +310,9 @@ where
         T: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     {
         let mut set_up = init::set_up(self.settings)?;
-        set_up.layer.inner_mut().warnings = set_up.warnings;
+        let layer = set_up.layer.inner_mut();
+        layer.warnings = set_up.warnings;
+        layer.log_level = set_up.log_level;
         Ok((set_up.telemetry, set_up.layer))
     }
 }

@@ -1,6 +1,7 @@
 //! The current OpenTelemetry context: running work in a context, reading its trace id, and propagating it
 //! through headers. A context is attached only during polls ([`within`]), never across an await.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -103,15 +104,12 @@ impl Drop for Served {
 
 /// Returns a `tracing` span that is not recorded, but carries the current context.
 ///
-/// Use it to instrument spawned tasks, which otherwise have no context:
+/// Enter it on threads, or instrument tasks with it, that have no context otherwise. For tasks and blocking threads
+/// of tokio, see [`spawn`](crate::spawn()) and [`spawn_blocking`](crate::spawn_blocking).
 ///
 /// ```
-/// use otel_service::context_span;
-/// use otel_service::tracing::Instrument as _;
-///
-/// # async fn example() {
-/// tokio::spawn(async { /* ... */ }.instrument(context_span()));
-/// # }
+/// let context = otel_service::context_span();
+/// std::thread::spawn(move || context.in_scope(|| { /* ... */ }));
 /// ```
 #[must_use]
 pub fn context_span() -> tracing::Span {
@@ -149,6 +147,11 @@ pub fn extract_context<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>
 /// Sets an attribute on the current span.
 pub fn set_attribute(attribute: KeyValue) {
     Context::map_current(|cx| cx.span().set_attribute(attribute));
+}
+
+/// Changes the name of the current span.
+pub fn rename_span(name: impl Into<Cow<'static, str>>) {
+    Context::map_current(|cx| cx.span().update_name(name));
 }
 
 /// Sets an attribute, such as `user.id`, on the server span of the current request.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::fmt::Display;
 
 use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
@@ -60,6 +61,27 @@ pub fn record_exception(cx: &Context, error_type: Cow<'static, str>, message: St
         ],
     );
     span.set_status(Status::error(message));
+}
+
+/// Marks the current span as failed with `error`, of any type.
+///
+/// `error.type` is the name of the Rust type; the message is `{error:#}`, which includes the causes of an
+/// `anyhow::Error`, and must not contain secrets. Does nothing outside of a recorded span.
+///
+/// ```
+/// fn parse(text: &str) -> Option<u32> {
+///     text.parse().inspect_err(otel_service::record_error).ok()
+/// }
+/// ```
+pub fn record_error<E: Display + ?Sized>(error: &E) {
+    Context::map_current(|cx| record_error_of(cx, error));
+}
+
+/// Marks the span of `cx` as failed with `error`.
+pub(crate) fn record_error_of<E: Display + ?Sized>(cx: &Context, error: &E) {
+    if cx.span().is_recording() {
+        record_exception(cx, std::any::type_name::<E>().into(), format!("{error:#}"));
+    }
 }
 
 /// Records `failure` on the span of `cx` unless it is an expected error; returns its `error.type`.

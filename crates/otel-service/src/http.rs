@@ -8,10 +8,12 @@ mod body;
 mod client;
 mod exchange;
 mod measures;
+mod routes;
 mod series;
 
 use std::fmt::Display;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -56,6 +58,7 @@ pub struct HttpLayer {
     is_untraced: fn(&str) -> bool,
     propagation: Propagation,
     has_context_spans: bool,
+    client_address: Option<fn(&Parts) -> Option<SocketAddr>>,
 }
 
 impl HttpLayer {
@@ -68,6 +71,7 @@ impl HttpLayer {
             is_untraced: |_| false,
             propagation: Propagation::TRACE_CONTEXT,
             has_context_spans: false,
+            client_address: None,
         }
     }
 
@@ -83,6 +87,23 @@ impl HttpLayer {
     /// `tracing::Span::current()` to their threads and tasks, such as sqlx for SQLite, stay in the trace.
     pub fn context_spans(mut self) -> Self {
         self.has_context_spans = true;
+        self
+    }
+
+    /// Obtains the `client.address` of requests without a [`ClientAddress`](crate::ClientAddress) from `address`.
+    ///
+    /// With axum, add the feature `tokio` and serve `router.into_make_service_with_connect_info::<SocketAddr>()`:
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use axum::extract::{ConnectInfo, MatchedPath};
+    /// use otel_service::HttpLayer;
+    ///
+    /// let layer = HttpLayer::new(|parts| parts.extensions.get().map(MatchedPath::as_str))
+    ///     .client_address(|parts| parts.extensions.get().map(|ConnectInfo(address)| *address));
+    /// ```
+    pub fn client_address(mut self, address: fn(&Parts) -> Option<SocketAddr>) -> Self {
+        self.client_address = Some(address);
         self
     }
 
@@ -123,12 +144,23 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (parts, body) = request.into_parts();
-        let route = (self.layer.route)(&parts).map(|template| Arc::<str>::from(template).into());
+        let (mut parts, body) = request.into_parts();
+        if let Some(address) = self.layer.client_address
+            && parts.extensions.get::<ClientAddress>().is_none()
+            && let Some(address) = address(&parts)
+        {
+            parts.extensions.insert(ClientAddress(address));
+        }
+        let template = (self.layer.route)(&parts);
+        let known = template.and_then(routes::route);
+        let route = template.map(|template| match known {
+            Some(known) => known.template.clone(),
+            None => Arc::<str>::from(template).into(),
+        });
         let path = parts.uri.path();
         let is_untraced = (self.layer.is_untraced)(path) || settings().excludes(path);
         let parent = self.layer.propagation.extract(&parts.headers);
-        let mut exchange = Exchange::start(&parts, route, &parent, is_untraced);
+        let mut exchange = Exchange::start(&parts, route, known, &parent, is_untraced);
         if self.layer.has_context_spans {
             exchange.carry_context();
         }

@@ -9,10 +9,10 @@ use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::{InstrumentationScope, Key, KeyValue, global};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use otlp_recorder::{
-    CustomExporter, ExemplarMeterProvider, Flusher, Pipeline, Recorder, ShutdownError, SpanLayer,
+    CustomExporter, ExemplarMeterProvider, Flusher, LOG_TARGET, Pipeline, Recorder, ShutdownError, SpanLayer,
 };
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
@@ -22,7 +22,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::b3::B3Propagator;
 use crate::baggage::BaggagePropagator;
-use crate::config::{Config, Propagator};
+use crate::config::{Config, ConfigFileError, Propagator};
 use crate::http_settings;
 use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
@@ -31,6 +31,8 @@ use crate::metrics;
 use crate::names::SCHEMA_URL;
 use crate::output::{STDERR, STDOUT, flush_output};
 use crate::process;
+#[cfg(feature = "prometheus")]
+use crate::prometheus::{Listener, PrometheusError, Server};
 use crate::propagation;
 use crate::providers::{Extensions, Providers, start_pipeline};
 use crate::recorder::{self, OWN};
@@ -48,16 +50,23 @@ const END_DEADLINE: Duration = Duration::from_secs(2);
 /// Flusher of the global instance.
 static FLUSHER: OnceLock<Flusher> = OnceLock::new();
 
-/// Reason the set-up failed. Invalid variables cause warnings, not errors.
+/// Reason the set-up failed. Invalid variables cause warnings, not errors; an invalid configuration file causes an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
     /// Telemetry was set up earlier in this process.
     #[error("telemetry is already set up in this process; call init only once")]
     AlreadyInitialised,
+    /// The file of `OTEL_CONFIG_FILE` cannot be used.
+    #[error(transparent)]
+    ConfigFile(#[from] ConfigFileError),
+    /// The metrics cannot be served for Prometheus.
+    #[cfg(feature = "prometheus")]
+    #[error(transparent)]
+    Prometheus(#[from] PrometheusError),
     /// The program has installed a `tracing` subscriber.
     #[error("another tracing subscriber is installed; add the layer of TelemetryBuilder::build to it: {0}")]
-    Subscriber(#[from] tracing_subscriber::util::TryInitError),
+    Subscriber(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
 /// The running telemetry of the process. Keep it until the process ends, then call [`Telemetry::shutdown`].
@@ -70,6 +79,9 @@ pub struct Telemetry {
     service_name: String,
     /// `None` with `OTEL_SDK_DISABLED`.
     running: Option<(Providers, Pipeline)>,
+    /// The server of metrics.
+    #[cfg(feature = "prometheus")]
+    server: Option<Server>,
 }
 
 /// Settings that do not concern the subscriber.
@@ -94,6 +106,8 @@ pub(crate) struct SetUp<S> {
     pub(crate) layer: Filtered<TelemetryLayer, TelemetryFilter, S>,
     /// Problems to be logged.
     pub(crate) warnings: Vec<String>,
+    /// Level of the events of the `log` crate that are forwarded to the subscriber, once it is installed.
+    pub(crate) log_level: Option<LevelFilter>,
 }
 
 /// Sets up everything except the subscriber.
@@ -107,11 +121,20 @@ where
         return Err(InitError::AlreadyInitialised);
     }
     let service = settings.service;
-    let mut config = Config::from_env(service, settings.resource);
+    let mut config = Config::from_env(service, settings.resource).inspect_err(|_| {
+        if is_global {
+            CALLED.store(false, Ordering::Release);
+        }
+    })?;
     let mut warnings = std::mem::take(&mut config.warnings);
     if let Some(exporter) = settings.exporter {
         for destination in [&mut config.traces, &mut config.metrics, &mut config.logs] {
             *destination = Some(exporter.clone().into());
+        }
+        config.measuring.temporality = Temporality::Cumulative;
+        #[cfg(feature = "prometheus")]
+        {
+            config.prometheus = None;
         }
     }
     let service_name = config
@@ -123,10 +146,28 @@ where
         recorder::install_service(service.name, service.version);
         metrics::set_python_names(settings.python_names);
     }
+    #[cfg(feature = "prometheus")]
+    let mut server = None;
+    #[cfg(feature = "prometheus")]
+    let listener = listener(&mut config).inspect_err(|_| {
+        if is_global {
+            CALLED.store(false, Ordering::Release);
+        }
+    })?;
     let running = (!config.disabled).then(|| {
         let pipeline = start_pipeline(&config);
         warnings.extend_from_slice(pipeline.warnings());
-        let (providers, recorder) = Providers::new(&config, &pipeline, settings.extensions);
+        #[cfg(feature = "prometheus")]
+        let scraped = listener.map(|listener| (listener, pipeline.pull_reader()));
+        let extensions = settings.extensions;
+        #[cfg(feature = "prometheus")]
+        let extensions = extensions.with_reader(scraped.as_ref().map(|(_, reader)| reader));
+        let (providers, recorder) = Providers::new(&config, &pipeline, extensions);
+        #[cfg(feature = "prometheus")]
+        if let Some((listener, reader)) = scraped {
+            let served = listener.serve(reader);
+            server = served.inspect_err(|error| warnings.push(error.to_string())).ok();
+        }
         (providers, recorder, pipeline)
     });
 
@@ -150,10 +191,16 @@ where
             provider.logger_with_scope(scope.with_schema_url(SCHEMA_URL).build())
         });
     }
-    let log_filter = EnvFilter::try_new(&config.log_directives).unwrap_or_else(|error| {
+    let mut log_filter = EnvFilter::try_new(&config.log_directives).unwrap_or_else(|error| {
         warnings.push(format!("RUST_LOG: {error}; info is used"));
         EnvFilter::new("info")
     });
+    for target in [LOG_TARGET, "opentelemetry"] {
+        let level = config.own_level.map(|level| format!("{target}={level}"));
+        if let Some(Ok(directive)) = level.map(|directive| directive.parse()) {
+            log_filter = log_filter.add_directive(directive);
+        }
+    }
     let span_filter = span_filter(&settings.span_levels).unwrap_or_else(|error| {
         warnings.push(format!("the span levels are ignored: {error}"));
         Targets::new().with_default(LevelFilter::INFO)
@@ -169,9 +216,6 @@ where
         (output, format)
     });
     if is_global {
-        if let Err(error) = logs::bridge_log(log_filter.max_level_hint().unwrap_or(LevelFilter::TRACE)) {
-            warnings.push(format!("events of the log crate are not recorded: {error}"));
-        }
         let environment = Key::from_static_str("deployment.environment.name");
         let environment = config.resource.get(&environment);
         logs::show_panic_messages(environment.is_some_and(|name| name.as_str() == "development"));
@@ -191,13 +235,15 @@ where
     if logs.is_used() {
         spans = spans.keep_fields();
     }
+    let log_level = is_global.then(|| log_filter.max_level_hint().unwrap_or(LevelFilter::TRACE));
     let log_filter = Arc::new(log_filter);
     let has_sqlx = running.is_some() && span_filter.would_enable(sqlx::TARGET, &Level::DEBUG);
     let layer = TelemetryLayer {
         spans,
         logs,
         warnings: Vec::new(),
-        warned: Once::new(),
+        log_level: None,
+        first: Once::new(),
         sqlx_system: has_sqlx.then_some(settings.sqlx_system),
         log_filter: Arc::clone(&log_filter),
     };
@@ -209,12 +255,22 @@ where
     let telemetry = Telemetry {
         service_name,
         running: running.map(|(providers, _, pipeline)| (providers, pipeline)),
+        #[cfg(feature = "prometheus")]
+        server,
     };
     Ok(SetUp {
         telemetry,
         layer: layer.with_filter(filter),
         warnings,
+        log_level,
     })
+}
+
+/// Opens the socket for Prometheus, unless the program or the configuration disables it.
+#[cfg(feature = "prometheus")]
+fn listener(config: &mut Config) -> Result<Option<Listener>, PrometheusError> {
+    let settings = config.prometheus.take().filter(|_| !config.disabled);
+    settings.map(Listener::bind).transpose()
 }
 
 /// Makes the instance the global one.
@@ -312,6 +368,8 @@ impl Telemetry {
     }
 
     fn finish(&mut self, deadline: Duration) -> Result<(), ShutdownError> {
+        #[cfg(feature = "prometheus")]
+        drop(self.server.take());
         let result = match self.running.take() {
             Some((providers, pipeline)) => {
                 let result = pipeline.shutdown(deadline);

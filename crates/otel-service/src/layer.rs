@@ -13,7 +13,7 @@ use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::logs::LogEvents;
+use crate::logs::{self, LogEvents};
 use crate::sqlx;
 
 /// Prefixes of targets whose spans describe the internals of a transport or a runtime.
@@ -59,10 +59,26 @@ pub(crate) struct TelemetryLayer {
     pub(crate) logs: LogEvents,
     /// Warnings to be logged before the first event.
     pub(crate) warnings: Vec<String>,
-    pub(crate) warned: Once,
+    /// Level of the events of the `log` crate to forward from the first span or event on; a program that installs
+    /// the subscriber with the feature `tracing-log` of tracing-subscriber forwards them itself.
+    pub(crate) log_level: Option<LevelFilter>,
+    pub(crate) first: Once,
     /// `db.system.name` of the statements of sqlx; `None` if they have no spans.
     pub(crate) sqlx_system: Option<&'static str>,
     pub(crate) log_filter: Arc<EnvFilter>,
+}
+
+impl TelemetryLayer {
+    /// Completes the set-up of [`TelemetryBuilder::build`](crate::TelemetryBuilder::build), once the subscriber is in use.
+    fn begin(&self) {
+        self.first.call_once(|| {
+            if let Some(level) = self.log_level {
+                // Fails if the program forwards the events, or has another use for them.
+                let _ = logs::bridge_log(level);
+            }
+            self.warnings.iter().for_each(|warning| self.logs.warn(warning));
+        });
+    }
 }
 
 impl<S> Layer<S> for TelemetryLayer
@@ -70,6 +86,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_new_span(&self, new: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
+        self.begin();
         self.spans.on_new_span(new, id, cx);
     }
 
@@ -82,8 +99,7 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
-        self.warned
-            .call_once(|| self.warnings.iter().for_each(|warning| self.logs.warn(warning)));
+        self.begin();
         if let Some(system) = self.sqlx_system
             && sqlx::is_statement(event.metadata())
         {

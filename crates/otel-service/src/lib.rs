@@ -18,18 +18,21 @@
 
 mod b3;
 mod baggage;
+mod baggage_attributes;
 mod builder;
 mod client;
 mod config;
 mod console;
 mod context;
 mod db;
+mod environment;
 mod failure;
 mod gauges;
 mod http;
 mod http_settings;
 mod init;
 pub mod instrumentation;
+mod instruments;
 mod layer;
 mod logs;
 mod mask;
@@ -38,6 +41,8 @@ pub mod names;
 mod output;
 mod platform;
 mod process;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod propagation;
 mod providers;
 mod query;
@@ -46,13 +51,16 @@ mod redis;
 mod resource;
 mod runtime;
 mod sampler;
+pub mod sampling;
 mod service;
 mod span;
 mod sqlx;
 mod stopwatch;
+mod task;
 pub mod testing;
 mod trace_context;
 mod untraced;
+mod views;
 
 pub use self::http::{ClientAddress, ClientUrl, HttpLayer, HttpService, ResponseBody, ResponseFuture};
 pub use builder::{TelemetryBuilder, init};
@@ -60,29 +68,38 @@ pub use client::{
     GrpcClientBody, GrpcClientFuture, GrpcClientLayer, GrpcClientService, HttpClientFuture, HttpClientLayer,
     HttpClientService,
 };
-pub use config::destination_variable;
+pub use config::{ConfigFileError, destination_variable};
 pub use context::{
-    context_span, current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute,
-    set_server_attribute, without_spans,
+    context_span, current_trace_id, extract_context, inject_context, on_behalf_of, rename_span,
+    set_attribute, set_server_attribute, without_spans,
 };
 pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement, statement_retried};
-pub use failure::{Failure, ServerError};
-pub use gauges::observe_gauge;
+pub use environment::{context_variables, environment_context};
+pub use failure::{Failure, ServerError, record_error};
+pub use gauges::{observe_counter, observe_gauge, observe_up_down_counter};
 pub use init::{InitError, Telemetry, exit};
+pub use instruments::{
+    FloatCounter, Static, UpDown, ValueGauge, ValueHistogram, float_counter, gauge, up_down_counter,
+    value_histogram,
+};
 #[doc(hidden)]
 pub use logs::function;
 pub use logs::panic_message;
 pub use mask::mask;
 pub use metrics::{Counter, Histogram, counter, histogram, meter};
 pub use opentelemetry;
+pub use opentelemetry::trace::SpanKind;
 pub use opentelemetry::{Context, KeyValue};
 pub use otlp_recorder::{CustomExporter, ShutdownError};
 pub use output::{flush_output, print, print_error};
+#[cfg(feature = "prometheus")]
+pub use prometheus::PrometheusError;
 pub use propagation::Propagation;
 pub use redis::{Redis, RedisCommand, RedisServer};
 pub use runtime::observe_runtime;
 pub use service::{Export, LogFormat, LogOutput, Service};
 pub use span::Span;
+pub use task::{spawn, spawn_blocking};
 #[doc(hidden)]
 pub use tracing;
 

@@ -116,7 +116,19 @@ impl InstrumentFactory<'_> {
         description: &'static str,
         bounds: &'static [f64],
     ) -> DurationHistogram {
-        DurationHistogram::new(&self.meter, self.exemplars, name, description, bounds)
+        self.values(name, "s", description, bounds)
+    }
+
+    /// Creates a histogram of `unit` with exemplars; `bounds` are the upper bounds of its buckets.
+    #[must_use]
+    pub fn values(
+        &self,
+        name: &'static str,
+        unit: &'static str,
+        description: &'static str,
+        bounds: &'static [f64],
+    ) -> DurationHistogram {
+        DurationHistogram::with_unit(&self.meter, self.exemplars, name, unit, description, bounds)
     }
 }
 

@@ -22,38 +22,52 @@ const KUBERNETES: [(&str, &str); 6] = [
 /// File in a pod with the name of its namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// Returns the attributes of the process and its platform; `lookup` reads a variable.
-pub(crate) fn detect(lookup: &dyn Fn(&str) -> Option<String>) -> Vec<KeyValue> {
+/// Returns the attributes of the process.
+pub(crate) fn process() -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("process.pid", i64::from(std::process::id())),
         KeyValue::new("process.creation.time", timestamp(process_start())),
         KeyValue::new("process.runtime.name", "rust"),
+    ];
+    attributes.extend(known("process.executable.name", executable_name()));
+    attributes
+}
+
+/// Returns the attributes of the host and its operating system.
+pub(crate) fn host() -> Vec<KeyValue> {
+    let mut attributes = vec![
         KeyValue::new("os.type", os_type(std::env::consts::OS)),
         KeyValue::new("host.arch", host_arch()),
     ];
-    let mut add = |name, value: Option<String>| {
-        let value = value.filter(|value| !value.is_empty());
-        attributes.extend(value.map(|value| KeyValue::new(name, value)));
-    };
-    let host = host_name();
-    add("host.name", host.clone());
-    add("process.executable.name", executable_name());
-    let container = read("/proc/self/mountinfo").as_deref().and_then(container_id);
-    add(
-        "container.id",
-        container.or_else(|| container_id(&read("/proc/self/cgroup")?)),
-    );
+    attributes.extend(known("host.name", host_name()));
+    attributes
+}
+
+/// Returns the id of the container, if the process runs in one that shows it.
+pub(crate) fn container() -> Option<KeyValue> {
+    let read = |path| read(path).unwrap_or_default();
+    let id = container_id(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
+    known("container.id", id)
+}
+
+/// Returns the attributes of the pod; `lookup` reads a variable.
+pub(crate) fn kubernetes(lookup: &dyn Fn(&str) -> Option<String>) -> Vec<KeyValue> {
     let namespace = read(NAMESPACE_FILE);
-    for (name, variable) in KUBERNETES {
+    let attributes = KUBERNETES.into_iter().filter_map(|(name, variable)| {
         let value = lookup(variable).or_else(|| match name {
             "k8s.namespace.name" => namespace.clone(),
             // The default of `spec.hostname`.
-            "k8s.pod.name" => host.clone().filter(|_| namespace.is_some()),
+            "k8s.pod.name" if namespace.is_some() => host_name(),
             _ => None,
         });
-        add(name, value);
-    }
-    attributes
+        known(name, value)
+    });
+    attributes.collect()
+}
+
+fn known(name: &'static str, value: Option<String>) -> Option<KeyValue> {
+    let value = value.filter(|value| !value.is_empty())?;
+    Some(KeyValue::new(name, value))
 }
 
 fn read(path: &str) -> Option<String> {
@@ -93,22 +107,14 @@ fn host_arch() -> &'static str {
     }
 }
 
-/// Returns the container id, 64 hexadecimal digits, from `/proc/self/mountinfo` (cgroup v2: the files that the runtime
-/// mounts into the container) or from `/proc/self/cgroup` (v1).
-fn container_id(text: &str) -> Option<String> {
-    let of_container = |line: &&str| {
-        // Other mounts, such as the layers of the root file system, have hashes in their paths too.
-        !line.contains(" - ")
-            || ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]
-                .iter()
-                .any(|file| line.contains(file))
-    };
-    let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-    text.lines()
-        .filter(of_container)
-        .flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric()))
-        .find(is_id)
-        .map(str::to_owned)
+/// Returns the id of the container from the control groups of the process (version 1) or from its mounts.
+fn container_id(control_groups: &str, mounts: &str) -> Option<String> {
+    let mounts = mounts.lines().filter(|line| line.contains("/containers/"));
+    control_groups.lines().chain(mounts).find_map(|line| {
+        let mut words = line.split(|character: char| !character.is_ascii_alphanumeric());
+        let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|digit| digit.is_ascii_hexdigit());
+        words.find(is_id).map(str::to_owned)
+    })
 }
 
 /// Returns the start of the process, or the current time on systems without `/proc`.
@@ -163,25 +169,24 @@ fn timestamp(time: SystemTime) -> String {
 mod tests {
     use super::*;
 
-    const ID: &str = "3f4e1b0c9a8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f";
-
     #[test]
-    fn the_container_id_is_found_in_the_files_of_both_cgroup_versions() {
-        let layer = "e".repeat(64);
-        let mounts = format!(
-            "611 600 0:52 / / rw - overlay overlay rw,lowerdir=/var/lib/docker/overlay2/{layer}/diff\n\
-             627 611 254:1 /docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/vda1 rw\n"
-        );
-        assert_eq!(container_id(&mounts).as_deref(), Some(ID));
-        for cgroup in [
-            format!("12:cpu:/docker/{ID}"),
-            format!("1:name=systemd:/kubepods.slice/kubepods-pod12.slice/cri-containerd-{ID}.scope"),
+    fn the_id_of_a_container_is_found() {
+        let id = "0123456789abcdef".repeat(4);
+        for (control_groups, mounts) in [
+            (format!("0::/\n12:memory:/docker/{id}"), String::new()),
+            (
+                format!("1:cpu:/kubepods.slice/cri-containerd-{id}.scope"),
+                String::new(),
+            ),
+            (
+                "0::/".to_owned(),
+                format!("1 2 8:1 /lib/containers/{id}/hostname /etc/hostname rw"),
+            ),
         ] {
-            assert_eq!(container_id(&cgroup).as_deref(), Some(ID));
+            assert_eq!(container_id(&control_groups, &mounts).as_ref(), Some(&id));
         }
-        for none in ["0::/", "", "12:cpu:/user.slice/abc"] {
-            assert_eq!(container_id(none), None);
-        }
+        let layer = format!("1 2 0:1 / / rw overlay lowerdir=/var/lib/overlay2/{id}/diff");
+        assert_eq!(container_id("0::/", &layer), None);
     }
 
     #[test]
@@ -197,10 +202,8 @@ mod tests {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        let mut attributes = detect(&lookup);
-        attributes.retain(|attribute| attribute.key.as_str().starts_with("k8s."));
         assert_eq!(
-            attributes,
+            kubernetes(&lookup),
             [
                 KeyValue::new("k8s.namespace.name", "press"),
                 KeyValue::new("k8s.node.name", "n1"),

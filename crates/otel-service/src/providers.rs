@@ -1,14 +1,19 @@
 //! Creation of the pipeline and the SDK's providers from the configuration.
 
-use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
-use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider, Temporality};
-use opentelemetry_sdk::trace::{SdkTracerProvider, ShouldSample, TracerProviderBuilder};
-use otlp_recorder::{Destination, Pipeline, Recorder};
+use std::sync::Arc;
 
-use crate::config::Config;
+use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
+use opentelemetry_sdk::metrics::{Instrument, MeterProviderBuilder, SdkMeterProvider};
+use opentelemetry_sdk::trace::{SdkTracerProvider, ShouldSample, TracerProviderBuilder};
+#[cfg(feature = "prometheus")]
+use otlp_recorder::PullReader;
+use otlp_recorder::{Pipeline, Recorder};
+
+use crate::config::{Config, View};
 use crate::gauges;
 use crate::mask::mask;
 use crate::sampler::UntracedSampler;
+use crate::views::DefaultView;
 
 /// A change to the builder of a provider.
 pub(crate) type Configure<B> = Box<dyn FnOnce(B) -> B>;
@@ -21,8 +26,22 @@ pub(crate) struct Extensions {
     /// Whether the program has an id generator, whose trace ids may not be random.
     pub(crate) has_id_generator: bool,
     pub(crate) logs: Vec<Configure<LoggerProviderBuilder>>,
-    pub(crate) views: Vec<Configure<MeterProviderBuilder>>,
+    pub(crate) views: Vec<View>,
+    /// Maximum number of attribute sets of an instrument.
+    pub(crate) cardinality_limit: Option<usize>,
     pub(crate) readers: Vec<Configure<MeterProviderBuilder>>,
+}
+
+#[cfg(feature = "prometheus")]
+impl Extensions {
+    /// Adds the reader of a scraped server.
+    pub(crate) fn with_reader(mut self, reader: Option<&PullReader>) -> Self {
+        let configure = |reader: PullReader| -> Configure<MeterProviderBuilder> {
+            Box::new(|builder| builder.with_reader(reader))
+        };
+        self.readers.extend(reader.cloned().map(configure));
+        self
+    }
 }
 
 /// The providers of the SDK for the recorded signals.
@@ -36,8 +55,8 @@ pub(crate) struct Providers {
 impl Providers {
     /// Returns providers that record into `pipeline`, and the recorder of spans.
     pub(crate) fn new(config: &Config, pipeline: &Pipeline, extensions: Extensions) -> (Self, Recorder) {
-        let needs_sdk = !extensions.traces.is_empty() || extensions.sampler.is_some();
-        let sampler = extensions.sampler;
+        let sampler = extensions.sampler.or_else(|| config.custom_sampler.clone());
+        let needs_sdk = !extensions.traces.is_empty() || sampler.is_some();
         let mut traces = SdkTracerProvider::builder()
             .with_resource(config.resource.clone())
             .with_span_limits(config.span_limits)
@@ -67,12 +86,17 @@ impl Providers {
             builder.build()
         });
 
+        let views = all_views(extensions.views, &config.views.0);
         let histograms = config.measuring.histograms;
+        let default_view = DefaultView::new(views.clone(), histograms, extensions.cardinality_limit);
         let reader = pipeline.metric_reader();
         let metrics = (reader.is_some() || !extensions.readers.is_empty()).then(|| {
             let builder = SdkMeterProvider::builder().with_resource(config.resource.clone());
-            let mut builder = apply(extensions.readers, apply(extensions.views, builder));
-            builder = builder.with_view(move |instrument: &_| histograms.stream(instrument));
+            let mut builder = apply(extensions.readers, builder);
+            for view in views {
+                builder = builder.with_view(move |instrument: &_| view(instrument));
+            }
+            builder = builder.with_view(move |instrument: &_| default_view.stream(instrument));
             if let Some(reader) = reader {
                 builder = builder.with_reader(reader);
             }
@@ -99,6 +123,21 @@ impl Providers {
     }
 }
 
+/// Returns the views of the program, and those of the configuration for the instruments that no view of the program
+/// selects.
+fn all_views(program: Vec<View>, configured: &[View]) -> Vec<View> {
+    let others = configured.iter().map(|view| {
+        let (view, program) = (view.clone(), program.clone());
+        let others: View = Arc::new(move |instrument: &Instrument| {
+            let is_selected = program.iter().any(|view| view(instrument).is_some());
+            if is_selected { None } else { view(instrument) }
+        });
+        others
+    });
+    let others: Vec<_> = others.collect();
+    [program, others].concat()
+}
+
 fn apply<B>(changes: Vec<Configure<B>>, builder: B) -> B {
     changes
         .into_iter()
@@ -118,10 +157,7 @@ pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
         .log_attribute_limit(config.log_attribute_limit)
         .metric_interval(measuring.interval)
         .metric_timeout(measuring.timeout)
-        .temporality(match &config.metrics {
-            Some(Destination::Collector(_)) => measuring.temporality,
-            _ => Temporality::Cumulative,
-        })
+        .temporality(measuring.temporality)
         .exemplars(measuring.exemplars)
         .before_collection(gauges::read_all);
     if config.masking {

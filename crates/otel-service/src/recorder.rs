@@ -17,7 +17,7 @@ static SERVICE: OnceLock<Instrumentation> = OnceLock::new();
 
 /// Scope of this crate.
 pub(crate) static OWN: Instrumentation =
-    Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")).with_schema_url(SCHEMA_URL);
 
 /// Installs the recorder of the process. Later calls have no effect.
 pub(crate) fn install(recorder: Recorder) {
@@ -26,7 +26,7 @@ pub(crate) fn install(recorder: Recorder) {
 
 /// Sets the scope of the service. Later calls have no effect.
 pub(crate) fn install_service(name: &'static str, version: &'static str) {
-    SERVICE.get_or_init(|| Instrumentation::new(name, version));
+    SERVICE.get_or_init(|| Instrumentation::new(name, version).with_schema_url(SCHEMA_URL));
 }
 
 /// Returns the scope of the service, or the scope of this crate before [`crate::init`].
@@ -44,7 +44,7 @@ pub(crate) fn is_exporting() -> bool {
     RECORDER.get().is_some_and(Recorder::is_exporting)
 }
 
-/// An instrumentation scope: the name and version of a library. Each library that creates spans or
+/// An instrumentation scope: the name, version and schema URL of a library. Each library that creates spans or
 /// instruments declares its scope as a static.
 ///
 /// ```
@@ -66,6 +66,7 @@ pub(crate) fn is_exporting() -> bool {
 pub struct Instrumentation {
     name: &'static str,
     version: &'static str,
+    schema_url: Option<&'static str>,
     tracer: OnceLock<Tracer>,
 }
 
@@ -76,8 +77,17 @@ impl Instrumentation {
         Self {
             name,
             version,
+            schema_url: None,
             tracer: OnceLock::new(),
         }
+    }
+
+    /// Sets the URL of the schema that the names of the library follow, such as
+    /// `https://opentelemetry.io/schemas/1.44.0`.
+    #[must_use]
+    pub const fn with_schema_url(mut self, url: &'static str) -> Self {
+        self.schema_url = Some(url);
+        self
     }
 
     /// Starts a child of the span in `parent` and returns its context.
@@ -106,9 +116,10 @@ impl Instrumentation {
     }
 
     fn scope(&self) -> InstrumentationScope {
-        InstrumentationScope::builder(self.name)
-            .with_version(self.version)
-            .with_schema_url(SCHEMA_URL)
-            .build()
+        let scope = InstrumentationScope::builder(self.name).with_version(self.version);
+        match self.schema_url {
+            Some(url) => scope.with_schema_url(url).build(),
+            None => scope.build(),
+        }
     }
 }

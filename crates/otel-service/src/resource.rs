@@ -5,54 +5,83 @@ use std::borrow::Cow;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::resource::TelemetryResourceDetector;
+use opentelemetry_sdk::resource::{ResourceBuilder, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
 use crate::names::SCHEMA_URL;
+use crate::platform;
 use crate::service::Service;
 
-/// Builds the resource from the defaults of the service, those of the `platform`, `added` attributes and the values of the two
-/// variables.
+/// Builds the resource from the defaults of the service, the attributes of the platform and of `kubernetes`, `added`
+/// attributes and the values of the two variables.
 ///
 /// Adds a warning to `warnings` if the attributes are malformed.
 pub(crate) fn resource(
     service: Service,
-    platform: Vec<KeyValue>,
+    kubernetes: Vec<KeyValue>,
     added: Vec<KeyValue>,
     service_name: Option<String>,
     attributes: Option<&str>,
     warnings: &mut Vec<String>,
 ) -> Resource {
-    let mut builder = Resource::builder_empty()
-        .with_detector(Box::new(TelemetryResourceDetector))
-        .with_attributes([
-            KeyValue::new("service.name", service.name),
-            KeyValue::new("service.version", service.version),
-            KeyValue::new("service.instance.id", instance_id()),
-            KeyValue::new("telemetry.distro.name", env!("CARGO_PKG_NAME")),
-            KeyValue::new("telemetry.distro.version", env!("CARGO_PKG_VERSION")),
-        ])
-        .with_schema_url(platform, SCHEMA_URL)
+    let attributes = parse(attributes.unwrap_or_default()).unwrap_or_else(|| {
+        warnings.push(
+            "OTEL_RESOURCE_ATTRIBUTES is ignored: it has an entry that is not key=value with valid escapes"
+                .to_owned(),
+        );
+        Vec::new()
+    });
+    let mut builder = base(service)
+        .with_attributes(detected(Detector::Instance))
+        .with_attributes(detected(Detector::Process))
+        .with_attributes(detected(Detector::Host))
+        .with_attributes(detected(Detector::Container))
+        .with_schema_url(kubernetes, SCHEMA_URL)
         .with_attributes(added)
-        .with_attributes(parse(attributes.unwrap_or_default(), warnings));
+        .with_attributes(attributes);
     if let Some(name) = service_name {
         builder = builder.with_service_name(name);
     }
     builder.build()
 }
 
-/// Parses comma-separated, percent-encoded `key=value` pairs. The resource specification requires that the
-/// whole variable is ignored if any pair is malformed.
-fn parse(text: &str, warnings: &mut Vec<String>) -> Vec<KeyValue> {
+/// Returns a builder with the attributes of the service and of the SDK.
+pub(crate) fn base(service: Service) -> ResourceBuilder {
+    Resource::builder_empty()
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_attributes([
+            KeyValue::new("service.name", service.name),
+            KeyValue::new("service.version", service.version),
+            KeyValue::new("telemetry.distro.name", env!("CARGO_PKG_NAME")),
+            KeyValue::new("telemetry.distro.version", env!("CARGO_PKG_VERSION")),
+        ])
+}
+
+/// A source of detected attributes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Detector {
+    /// The instance of the service.
+    Instance,
+    Process,
+    Host,
+    Container,
+}
+
+/// Returns the attributes that the platform provides.
+pub(crate) fn detected(detector: Detector) -> Vec<KeyValue> {
+    match detector {
+        Detector::Instance => vec![KeyValue::new("service.instance.id", instance_id())],
+        Detector::Process => platform::process(),
+        Detector::Host => platform::host(),
+        Detector::Container => platform::container().into_iter().collect(),
+    }
+}
+
+/// Parses comma-separated, percent-encoded `key=value` pairs. Returns `None` if any pair is malformed: the resource
+/// specification requires that all are ignored then.
+pub(crate) fn parse(text: &str) -> Option<Vec<KeyValue>> {
     let entries = text.split(',').filter(|entry| !entry.trim().is_empty());
-    let parsed: Option<Vec<KeyValue>> = entries.map(attribute).collect();
-    parsed.unwrap_or_else(|| {
-        warnings.push(
-            "OTEL_RESOURCE_ATTRIBUTES is ignored: it has an entry that is not key=value with valid escapes"
-                .to_owned(),
-        );
-        Vec::new()
-    })
+    entries.map(attribute).collect()
 }
 
 fn attribute(entry: &str) -> Option<KeyValue> {

@@ -257,7 +257,7 @@ mod tests {
     use opentelemetry_sdk::metrics::reader::MetricReader;
 
     use super::*;
-    use crate::exemplar::ExemplarFilter;
+    use crate::exemplar::{ExemplarFilter, ExemplarReader};
     use crate::export::QueueMetricReader;
     use crate::points::{metrics_of, visit_points};
 
@@ -302,7 +302,7 @@ mod tests {
             let mut collected = ResourceMetrics::default();
             reader.collect(&mut collected).unwrap();
             let mut request = ExportMetricsServiceRequest::from(&collected);
-            exemplars.attach(&mut request);
+            exemplars.attach(&mut request, ExemplarReader::Push);
             let mut found = Vec::new();
             for metric in metrics_of(&mut request) {
                 let name = metric.name.clone();

@@ -1,5 +1,5 @@
-//! Histograms of durations with exemplars: a duration is recorded with the SDK and offered to the reservoir
-//! of its attributes.
+//! Histograms with exemplars: a measurement, mostly a duration, is recorded with the SDK and offered to the
+//! reservoir of its attributes.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use opentelemetry::trace::SpanContext;
 use crate::exemplar::{Exemplars, MAX_RESERVOIRS, Reservoir, Reservoirs};
 use crate::table::Table;
 
-/// A histogram of seconds that keeps exemplars.
+/// A histogram, of seconds unless it has another unit, that keeps exemplars.
 #[derive(Debug)]
 pub struct DurationHistogram {
     histogram: Histogram<f64>,
@@ -28,6 +28,19 @@ impl DurationHistogram {
         description: &'static str,
         bounds: &'static [f64],
     ) -> Self {
+        Self::with_unit(meter, exemplars, name, "s", description, bounds)
+    }
+
+    /// Creates a histogram of another unit, in which the bounds and the recorded values are.
+    #[must_use]
+    pub fn with_unit(
+        meter: &Meter,
+        exemplars: &Exemplars,
+        name: &'static str,
+        unit: &'static str,
+        description: &'static str,
+        bounds: &'static [f64],
+    ) -> Self {
         // Before the histogram is created, so that the meter adds no exemplars of its own.
         let reservoirs = exemplars.reservoirs(name, bounds, false);
         reservoirs.set_explicit();
@@ -38,7 +51,7 @@ impl DurationHistogram {
         let histogram = meter.f64_histogram(name);
         Self {
             histogram: histogram
-                .with_unit("s")
+                .with_unit(unit)
                 .with_description(description)
                 .with_boundaries(bounds.to_vec())
                 .build(),

@@ -9,6 +9,8 @@ mod exemplar;
 mod exemplar_meter;
 mod export;
 mod histogram;
+#[cfg(feature = "json")]
+mod json_lines;
 mod log_target;
 mod memory;
 mod merge;
@@ -30,10 +32,11 @@ pub use destination::{CustomExporter, Destination, Request};
 pub use encode::{Attributes, PrewrittenAttributes};
 pub use exemplar::{ExemplarFilter, Exemplars};
 pub use exemplar_meter::ExemplarMeterProvider;
-pub use export::{QueueMetricReader, is_export_thread};
+pub use export::{PullReader, QueueMetricReader, is_export_thread};
 pub use histogram::{DurationHistogram, DurationSeries};
 pub use log_target::LOG_TARGET;
 pub use memory::InMemory;
+pub use merge::{deduplicate_keys, merge_points};
 pub use pipeline::{Flusher, Pipeline, PipelineBuilder, ShutdownError};
 pub use processors::{QueueLogProcessor, QueueSpanProcessor};
 pub use recorder::{RANDOM_TRACE_ID, RecordedSpan, Recorder, SpanStart, Tracer};
@@ -44,4 +47,6 @@ pub use table::Table;
 pub use text::Redact;
 #[cfg(feature = "grpc")]
 pub use transport::RawCodec;
+#[cfg(feature = "json")]
+pub use transport::json_body;
 pub use transport::retry_after;

@@ -11,7 +11,7 @@ use telemetry::instrumentation::{
     DurationHistogram, DurationSeries, InstrumentFactory, Instrumentation, Instruments, PrewrittenAttributes,
     SECONDS, Table, python_names,
 };
-use telemetry::names::attribute as shared;
+use telemetry::names::{SCHEMA_URL, attribute as shared};
 use telemetry::opentelemetry::metrics::{BoundCounter, Counter};
 use telemetry::opentelemetry::trace::SpanContext;
 
@@ -20,7 +20,7 @@ use crate::{observer::TaskInfo, task::TaskOutcome};
 
 /// Instrumentation scope of the spans and metrics of this crate.
 pub(super) static CELERIAC: Instrumentation =
-    Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")).with_schema_url(SCHEMA_URL);
 
 /// Value of `messaging.system`.
 pub(super) const SYSTEM: &str = "celery";

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 /// Names without the prefix `OTEL_`, except those in [`OTLP`].
-const NAMES: [&str; 37] = [
+const NAMES: [&str; 38] = [
     "ATTRIBUTE_COUNT_LIMIT",
     "ATTRIBUTE_VALUE_LENGTH_LIMIT",
     "BLRP_EXPORT_TIMEOUT",
@@ -27,6 +27,7 @@ const NAMES: [&str; 37] = [
     "LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
     "LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
     "LOGS_EXPORTER",
+    "LOG_LEVEL",
     "METRICS_EXEMPLAR_FILTER",
     "METRICS_EXPORTER",
     "METRIC_EXPORT_INTERVAL",
@@ -60,6 +61,10 @@ const OTLP: [&str; 9] = [
 fn is_understood(name: &str) -> bool {
     // Only some samplers read `OTEL_TRACES_SAMPLER_ARG`.
     if NAMES.contains(&name) || name == "TRACES_SAMPLER_ARG" {
+        return true;
+    }
+    if cfg!(feature = "prometheus") && matches!(name, "EXPORTER_PROMETHEUS_HOST" | "EXPORTER_PROMETHEUS_PORT")
+    {
         return true;
     }
     let Some(name) = name.strip_prefix("EXPORTER_OTLP_") else {
@@ -104,7 +109,7 @@ mod tests {
             "OTEL_CONFIG_FILE",
             "OTEL_ENTITIES",
             "OTEL_EXPORTER_OTLP_SPAN_INSECURE",
-            "OTEL_LOG_LEVEL",
+            "OTEL_EXPORTER_ZIPKIN_ENDPOINT",
         ] {
             let [warning] = &environment(&[(name, "s3cret")])[..] else {
                 panic!("not one warning for {name}");
@@ -117,6 +122,7 @@ mod tests {
         }
         let understood = [
             ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "a=b"),
+            ("OTEL_LOG_LEVEL", "debug"),
             ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
             ("OTHER", "x"),
         ];

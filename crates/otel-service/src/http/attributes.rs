@@ -69,18 +69,22 @@ pub(super) fn span_name(request_method: &Method, route: Option<&str>) -> Cow<'st
     }
 }
 
-/// Writes the attributes that are known when the request arrives.
-pub(super) fn describe(parts: &Parts, route: Option<&str>, into: &mut Attributes) {
-    let name = method(&parts.method);
-    into.literal("http.request.method", name);
-    if name == OTHER_METHOD {
-        into.text("http.request.method_original", parts.method.as_str());
-    }
+/// Writes the attributes that requests of a route with the same method, scheme and version share.
+pub(super) fn describe_route(parts: &Parts, route: Option<&str>, into: &mut Attributes) {
+    into.literal("http.request.method", method(&parts.method));
     if let Some(route) = route {
         into.text("http.route", route);
     }
-    into.text("url.path", parts.uri.path());
     into.literal("url.scheme", scheme(parts));
+    into.literal("network.protocol.version", version(parts.version));
+}
+
+/// Writes the other attributes that are known when the request arrives.
+pub(super) fn describe(parts: &Parts, into: &mut Attributes) {
+    if method(&parts.method) == OTHER_METHOD {
+        into.text("http.request.method_original", parts.method.as_str());
+    }
+    into.text("url.path", parts.uri.path());
     if let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) {
         // Masked in parts, because a name and a value may together look like an address.
         into.text_of("url.query", redacted_parts(query));
@@ -99,7 +103,6 @@ pub(super) fn describe(parts: &Parts, route: Option<&str>, into: &mut Attributes
     {
         into.text("user_agent.original", agent);
     }
-    into.literal("network.protocol.version", version(parts.version));
     let captured = settings().server.of_request(&parts.headers);
     captured.for_each(|header| into.set(&header));
 }

@@ -1,16 +1,18 @@
 //! One request and its response, from the arrival of the request until the response is sent, fails, or is
 //! dropped. [`Exchange`] is a drop guard: in each case the span ends once and the metrics are recorded once.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ::http::request::Parts;
 use ::http::{HeaderName, HeaderValue, Response};
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
-use otlp_recorder::SpanStart;
+use otlp_recorder::{Attributes, SpanStart};
 
 use super::attributes;
 use super::measures::Measured;
+use super::routes::Route;
 use crate::context;
 use crate::failure::{self, CANCELLED, PANIC, ServerError};
 use crate::http_settings::settings;
@@ -34,6 +36,7 @@ impl Exchange {
     pub(super) fn start(
         parts: &Parts,
         route: Option<StringValue>,
+        known: Option<&'static Route>,
         parent: &Context,
         is_untraced: bool,
     ) -> Self {
@@ -42,7 +45,7 @@ impl Exchange {
         } else if is_untraced {
             untraced_context(parent)
         } else {
-            server_span(parts, route.as_ref().map(StringValue::as_str), parent)
+            server_span(parts, route.as_ref().map(StringValue::as_str), known, parent)
         };
         Self {
             measured: Some(Measured::start(parts, route, cx.span().span_context())),
@@ -148,11 +151,25 @@ impl Drop for Exchange {
 }
 
 /// Starts the server span.
-fn server_span(parts: &Parts, route: Option<&str>, parent: &Context) -> Context {
-    let name = attributes::span_name(&parts.method, route);
+fn server_span(
+    parts: &Parts,
+    route: Option<&str>,
+    known: Option<&'static Route>,
+    parent: &Context,
+) -> Context {
+    let shared = known.and_then(|known| known.shared(parts));
+    let name = match shared {
+        Some(shared) => Cow::Borrowed(&*shared.name),
+        None => attributes::span_name(&parts.method, route),
+    };
     let start = SpanStart::new(name, SpanKind::Server);
     let cx = OWN.start(parent, start, |into| {
-        attributes::describe(parts, route, into);
+        let describe = |into: &mut Attributes| attributes::describe_route(parts, route, into);
+        match shared {
+            Some(shared) => shared.attributes.write(into, describe),
+            None => describe(into),
+        }
+        attributes::describe(parts, into);
     });
     if cx.span().span_context().is_valid() {
         cx

@@ -304,3 +304,32 @@ fn a_silent_connection_is_replaced() {
         assert_eq!(received.span_names(), ["after"], "{protocol}");
     }
 }
+
+#[test]
+fn records_beyond_the_limit_of_the_receiver_all_arrive() {
+    const RECORDS: usize = 1_024;
+    let name = "delivery::records_beyond_the_limit_of_the_receiver_all_arrive";
+    // The receiver refuses requests beyond the default limit of gRPC, 4 MiB; two batches of 512 records exceed it twice.
+    let prepare = || {
+        let collector = GrpcCollector::start();
+        let environment = [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned()),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value));
+        (collector, environment.to_vec())
+    };
+    let run = run_prepared(name, prepare, || {
+        let service = otel_service::Service {
+            log_output: otel_service::LogOutput::Off,
+            ..support::SERVICE
+        };
+        let telemetry = otel_service::init(service).unwrap();
+        let stack_trace = "x".repeat(9_000);
+        (0..RECORDS).for_each(|_| tracing::info!("{stack_trace}"));
+        telemetry.shutdown(LONG).unwrap();
+    });
+    if let Some((collector, _)) = run {
+        assert_eq!(collector.take().logs.len(), RECORDS);
+    }
+}

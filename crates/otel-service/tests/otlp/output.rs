@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use otel_service::{LogFormat, LogOutput, Service};
+use otel_service::{LogFormat, LogOutput, Service, Telemetry};
 use serde_json::Value;
 
 use crate::support::{self, child, is_child, json_lines, wait_at};
@@ -100,7 +100,11 @@ fn shutdown_does_not_wait_for_a_reader_that_stalls() {
 /// Returns the streams of a service that logs one line and panics in a thread.
 fn streams(test: &str, service: Service, variables: &[(&str, &str)]) -> Option<(String, String)> {
     if is_child() {
-        let telemetry = otel_service::init(service).unwrap();
+        let telemetry = Telemetry::builder(support::SERVICE)
+            .log_output(service.log_output)
+            .log_format(service.log_format)
+            .init()
+            .unwrap();
         otel_service::info!("a line");
         std::thread::spawn(|| panic!("constant")).join().unwrap_err();
         telemetry.shutdown(Duration::from_secs(1)).unwrap();

@@ -100,6 +100,8 @@ fn spans_of_libraries_are_exported_and_their_fields_are_on_log_records() {
         .unwrap();
     assert_eq!(line["fields"]["scenario.tenant"], "blue");
     assert_eq!(line["fields"]["scenario.mail"], "al***@example.com");
+    // Nor a warning that the `log` crate has a logger, which the features of tracing-subscriber also set.
+    assert!(lines.iter().all(|line| line["level"] != "WARN"), "{}", run.stdout);
 }
 
 #[test]
@@ -371,6 +373,7 @@ fn the_layer_works_in_a_subscriber_of_the_program() {
             .with(layer)
             .init();
         info_span!("joined").in_scope(|| tracing::info!("hello"));
+        tracing_log::log::warn!("from the log crate");
         tracing::trace!("for the program's layer");
         telemetry.shutdown(DEADLINE).unwrap();
         assert_eq!(own.seen.lock().unwrap()["trace event"], "true");
@@ -378,6 +381,7 @@ fn the_layer_works_in_a_subscriber_of_the_program() {
         return;
     };
     let span = run.received.span("joined");
+    run.received.log("from the log crate");
     assert_eq!(run.received.log("hello").span_id, span.span_id);
     let mut bodies = run.received.logs.iter().filter_map(support::body_of);
     assert!(

@@ -125,3 +125,26 @@ fn histograms_have_explicit_buckets_by_default() {
         assert_eq!((bounds.len(), bounds[0], bounds[13]), (14, 0.005, 10.0));
     }
 }
+
+#[test]
+fn the_level_of_messages_about_the_export_is_configurable() {
+    let name = "variables::preferences::the_level_of_messages_about_the_export_is_configurable";
+    for (level, rust_log, is_logged) in [
+        (None, "info", true),
+        (Some("none"), "info", false),
+        (Some("warn"), "off", true),
+        (Some("loud"), "info", true),
+    ] {
+        let mut environment = vec![("RUST_LOG", rust_log)];
+        environment.extend(level.map(|level| ("OTEL_LOG_LEVEL", level)));
+        let run = support::run(name, Behaviour::Down, &environment, || {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            super::one_of_each();
+            telemetry.shutdown(Duration::from_secs(5)).unwrap_err();
+        });
+        let Some(run) = run else { return };
+        let own = run.stdout.matches("\"otlp_recorder").count();
+        assert_eq!(own > 0, is_logged, "{level:?}: {}", run.stdout);
+        assert_eq!(run.stdout.contains("OTEL_LOG_LEVEL"), level == Some("loud"));
+    }
+}
