@@ -26,7 +26,7 @@ pub(crate) fn install(recorder: Recorder) {
 
 /// Sets the scope of the service. Later calls have no effect.
 pub(crate) fn install_service(name: &'static str, version: &'static str) {
-    SERVICE.get_or_init(|| Instrumentation::new(name, version).with_schema_url(SCHEMA_URL));
+    SERVICE.get_or_init(|| Instrumentation::new(name, version));
 }
 
 /// Returns the scope of the service, or the scope of this crate before [`crate::init`].

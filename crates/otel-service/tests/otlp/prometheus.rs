@@ -89,11 +89,13 @@ fn metrics_are_served_with_exemplars_and_masked_beside_the_export() {
                 "{head}"
             );
             let exemplar = format!("trace_id=\"{trace_id}\"");
-            let bucket = body.lines().find(|line| line.contains(&exemplar)).unwrap();
-            assert!(bucket.starts_with("scenario_waiting_seconds_bucket{"), "{bucket}");
+            let of = |start| move |line: &&str| line.starts_with(start);
+            let bucket = body.lines().filter(|line| line.contains(&exemplar));
+            let mut bucket = bucket.filter(of("scenario_waiting_seconds_bucket{"));
+            let bucket = bucket.next().unwrap();
             assert!(bucket.contains("le=\"0.01\"} 1 # {span_id=\""), "{bucket}");
             assert!(
-                body.contains("scenario_mail=\"al***@example.com\"} 5\n"),
+                body.contains("scenario_mail=\"al***@example.com\"} 5 # {span_id=\""),
                 "{body}"
             );
             assert!(
