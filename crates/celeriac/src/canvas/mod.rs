@@ -13,7 +13,7 @@ mod send;
 mod tests;
 
 pub use self::{
-    compose::{Canvas, chain, chord, group},
+    compose::{Canvas, chain, chord, chunks, group},
     node::CanvasError,
 };
 pub(crate) use self::{
@@ -22,3 +22,7 @@ pub(crate) use self::{
     replace::{ACCUMULATE, replacement},
     send::Sender,
 };
+
+/// Names of the tasks that call another task once for each item.
+pub(crate) const MAP: &str = "celery.map";
+pub(crate) const STARMAP: &str = "celery.starmap";

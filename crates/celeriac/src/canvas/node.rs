@@ -69,6 +69,15 @@ impl Node {
         }
     }
 
+    /// Returns a call of `task` once for each item of `items` by one of Celery's built-in tasks.
+    pub(crate) fn over_items(by: &str, task: Value, items: Vec<Value>) -> Self {
+        let mut node = Self::new(by, Kind::Task);
+        node.kwargs.insert("task".to_owned(), task);
+        node.kwargs.insert("it".to_owned(), Value::Array(items));
+        node.immutable = true;
+        node
+    }
+
     pub(crate) fn chain(tasks: Vec<Self>) -> Self {
         Self::new("celery.chain", Kind::Chain(tasks))
     }
@@ -111,6 +120,16 @@ impl Node {
                     .for_each(|task| task.set_default(option, value));
                 chord.body.set_default(option, value);
             }
+        }
+    }
+
+    /// Adds arguments before those of the tasks that can run immediately.
+    pub(super) fn prepend(&mut self, args: &[Value]) {
+        match &mut self.kind {
+            Kind::Task => self.args = self.args_after(args),
+            Kind::Chain(tasks) => tasks.iter_mut().take(1).for_each(|task| task.prepend(args)),
+            Kind::Group(tasks) => tasks.iter_mut().for_each(|task| task.prepend(args)),
+            Kind::Chord(chord) => chord.header.iter_mut().for_each(|task| task.prepend(args)),
         }
     }
 

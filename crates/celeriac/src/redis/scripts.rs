@@ -93,11 +93,13 @@ return {sources, messages, added, redis.call('HINCRBY', KEYS[4], ARGV[5], 1)}
     /// delivery, the score by which the worker was judged to be dead is unchanged.
     ///
     /// KEYS: unacked_index, unacked, list; for another worker's delivery also the sorted set with the score.
-    /// ARGV: tag, message; for another worker's delivery also an empty string, the member and its score.
+    /// ARGV: tag, message; for another worker's delivery also the seconds until the list expires or an empty string,
+    /// the member and its score.
     RESTORE = &[UNLESS_RENEWED, r"
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
 redis.call('RPUSH', KEYS[3], ARGV[2])
+if (ARGV[3] or '') ~= '' then redis.call('EXPIRE', KEYS[3], ARGV[3]) end
 return 1
 "].concat();
 
