@@ -354,34 +354,53 @@ async fn messages_of_a_fan_out_exchange_do_not_outlive_their_worker_for_long() {
     let client = Client::new(Arc::new(broker()));
     let queue = "bcast.celery@dead";
     let mut ttl = |name: &str| -> i64 { redis::cmd("TTL").arg(name).query(connection).unwrap() };
-    for name in [queue, "celery"] {
-        client.send(Signature::new("add").queue(name)).await.unwrap();
-        let raw = observer.heads(name).await.unwrap().remove(0);
-        observer.purge(name).await.unwrap();
-        if name == queue {
-            dead.enqueue_broadcast(name, &raw).await.unwrap();
-        } else {
-            client.send(Signature::new("add")).await.unwrap();
+    let mut expires = |name: &str| match ttl(name) {
+        -1 => false,
+        seconds => {
+            assert!(
+                (86_000..=86_400).contains(&seconds),
+                "{name} has {seconds} seconds left"
+            );
+            true
         }
-        assert_eq!(dead.receive(&[name.to_owned()], 1).await.unwrap().len(), 1);
-    }
+    };
+    let broadcast = async |countdown| {
+        let signature = Signature::new("add").id("broadcast").queue("elsewhere");
+        client.send(signature.countdown(countdown)).await.unwrap();
+        let raw = observer.heads("elsewhere").await.unwrap().remove(0);
+        observer.purge("elsewhere").await.unwrap();
+        dead.enqueue_broadcast(queue, &raw).await.unwrap();
+        dead.receive(&[queue.to_owned()], 1).await.unwrap().remove(0)
+    };
+    broadcast(Duration::ZERO).await;
+    client.send(Signature::new("add")).await.unwrap();
+    assert_eq!(dead.receive(&["celery".to_owned()], 1).await.unwrap().len(), 1);
     let mut restored = 0;
     eventually("both messages are restored", async || {
         restored += observer.restore_expired().await.unwrap();
         (restored == 2).then_some(())
     })
     .await;
-    assert_eq!(ttl("celery"), -1, "the list does not expire");
-    assert!((86_000..=86_400).contains(&ttl(queue)), "{}", ttl(queue));
+    assert!(expires(queue) && !expires("celery"));
+    observer.purge(queue).await.unwrap();
+    let held = broadcast(Duration::ZERO).await;
+    assert_eq!(dead.restore_batch(&[held]).await.unwrap(), 1);
+    assert!(expires(queue));
+    observer.purge(queue).await.unwrap();
+    let later = broadcast(Duration::from_secs(60)).await;
+    let message = later.message().unwrap();
+    assert_eq!(dead.postpone(&[(&later, &message)]).await.unwrap(), [true]);
+    observer.recall(&["broadcast".to_owned()]).await.unwrap();
+    assert!(expires(queue));
 
     // A retry adds its message to the queue of a worker that is alive.
     observer.purge(queue).await.unwrap();
     client.send(Signature::new("add").queue(queue)).await.unwrap();
-    assert_eq!(ttl(queue), -1);
+    assert!(!expires(queue));
     dead.bind_queue(queue, &Exchange::fanout("bcast"), "")
         .await
         .unwrap();
-    assert!((86_000..=86_400).contains(&ttl(queue)), "{}", ttl(queue));
+    assert!(expires(queue));
 }
 
 #[tokio::test(flavor = "multi_thread")]

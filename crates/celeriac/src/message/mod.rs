@@ -178,11 +178,6 @@ pub(crate) fn mark_broadcast(raw: &[u8]) -> Option<String> {
     rewrite(raw, |_| {}, mark)
 }
 
-/// Returns whether a list element is marked as a worker's copy of a message of a fan-out exchange.
-pub(crate) fn is_broadcast(raw: &[u8]) -> bool {
-    Message::decode(raw).is_ok_and(|message| message.properties.delivery_info.extra.contains_key(BROADCAST))
-}
-
 /// Returns the priority of a list element; 0 if it has none.
 pub(crate) fn priority(raw: &[u8]) -> u8 {
     let message: Value = serde_json::from_slice(raw).unwrap_or_default();

@@ -30,7 +30,7 @@ const BINDING_TTL: Duration = Duration::from_secs(3600);
 /// Time after the last reply at which a reply queue expires.
 const REPLIES_TTL: Duration = Duration::from_secs(60);
 /// Time after which the queue of a worker that has died, for messages of a fan-out exchange, expires.
-pub(super) const BROADCAST_TTL: Duration = Duration::from_secs(86_400);
+const BROADCAST_TTL: Duration = Duration::from_secs(86_400);
 /// Time for which revoked ids are stored, and their maximum number, as in a worker's memory.
 const REVOKED_TTL: Duration = Duration::from_secs(3 * 3600);
 const MAX_REVOKED: isize = 50_000;

@@ -15,9 +15,7 @@ use serde_json::{Value, value::RawValue};
 use tokio::time::Instant;
 
 use super::{
-    RedisBroker,
-    bus::BROADCAST_TTL,
-    commands,
+    RedisBroker, commands,
     judge::Observation,
     names,
     script::{Invocation, scripts},
@@ -290,9 +288,7 @@ impl RedisBroker {
                 script
                     .key(self.names().list(queue, message::priority(raw)))
                     .arg(marked);
-                // Nobody deletes the queue that a dead worker had for a fan-out exchange.
-                let expiry = message::is_broadcast(raw).then(|| BROADCAST_TTL.as_secs().to_string());
-                delivery.judged.add_to(script.arg(expiry.unwrap_or_default()));
+                delivery.judged.add_to(script.arg(""));
                 return Ok(self.commands.script::<i64>(&script).await? == 1);
             }
             Some((raw, queue, _, times)) => {

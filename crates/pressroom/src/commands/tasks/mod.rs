@@ -38,6 +38,7 @@ pub enum Tasks {
         target: Target,
     },
     /// Send a task and print its id
+    #[command(visible_alias = "send")]
     Call(Call),
     /// Print the state and the result of a task as JSON
     Result {
