@@ -6,10 +6,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 
 use super::{
-    node::{CanvasError, Kind, Node},
+    node::{CanvasError, Kind, Node, STARMAP},
     replace::link,
 };
-use crate::{message::seconds, signature::Signature};
+use crate::message::seconds;
 
 /// One or more tasks that are not sent yet.
 ///
@@ -58,12 +58,11 @@ pub fn chunks<I: Into<Value>>(
     items: impl IntoIterator<Item = I>,
     size: usize,
 ) -> Canvas {
-    let (task, items) = (
-        task.into(),
-        items.into_iter().map(Into::into).collect::<Vec<Value>>(),
-    );
+    let task = Node::new(task, Kind::Task).encode();
+    let items: Vec<Value> = items.into_iter().map(Into::into).collect();
     let parts = items.chunks(size);
-    group(parts.map(|part| Signature::starmap(task.clone(), part.iter().cloned())))
+    let parts = parts.map(|part| Node::over_items(STARMAP, task.clone(), part.to_vec()));
+    Canvas(Node::group(parts.collect()))
 }
 
 fn nodes<T: Into<Canvas>>(tasks: impl IntoIterator<Item = T>) -> Vec<Node> {

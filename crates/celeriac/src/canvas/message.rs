@@ -6,9 +6,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{
-    MAP, STARMAP,
     freeze::new_id,
-    node::{CanvasError, list},
+    node::{CanvasError, MAP, STARMAP, list},
     options::{Options, take, take_text},
 };
 use crate::{

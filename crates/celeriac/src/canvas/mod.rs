@@ -18,11 +18,7 @@ pub use self::{
 };
 pub(crate) use self::{
     message::SendContext,
-    node::{Kind, Node, list},
+    node::{Kind, MAP, Node, STARMAP, list},
     replace::{ACCUMULATE, replacement},
     send::Sender,
 };
-
-/// Names of the tasks that call another task once for each item.
-pub(crate) const MAP: &str = "celery.map";
-pub(crate) const STARMAP: &str = "celery.starmap";

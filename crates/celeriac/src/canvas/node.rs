@@ -4,6 +4,10 @@
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+/// Names of the tasks that call another task once for each item.
+pub(crate) const MAP: &str = "celery.map";
+pub(crate) const STARMAP: &str = "celery.starmap";
+
 /// A signature with its options under Celery's names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {

@@ -11,7 +11,7 @@ use celeriac::{Broker, Client, Control, ExactNumber, ResultMeta, Signature, Wait
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::seconds;
+use super::workers::seconds;
 use crate::commands::text::{escaped, escaped_json};
 
 /// Options of `pressroom tasks call`.

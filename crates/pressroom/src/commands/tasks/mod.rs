@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use celeriac::{Broker, BrokerError, RedisBroker};
 use clap::Subcommand;
 
+use self::workers::seconds;
 pub use self::{
     client::Call,
     dead::DeadCommand,
@@ -59,14 +60,6 @@ pub enum Tasks {
         #[arg(value_name = "QUEUE", required = true)]
         queues: Vec<String>,
     },
-}
-
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    let seconds: Option<f64> = text.parse().ok();
-    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    duration
-        .filter(|duration| !duration.is_zero() && *duration <= Duration::from_hours(1))
-        .ok_or("must be a number above 0 and up to 3600")
 }
 
 /// Runs `pressroom tasks` on the configured Redis server.

@@ -13,7 +13,6 @@ use celeriac::{Broker, Control, Reply};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::seconds;
 use crate::config::expand_host;
 
 /// Workers to address, and the time to wait for their replies.
@@ -26,6 +25,14 @@ pub struct Target {
     /// Worker to address (celery@host; %h stands for this host); may be repeated [default: all workers]
     #[arg(long, global = true, value_name = "WORKER")]
     destination: Vec<String>,
+}
+
+pub(super) fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let seconds: Option<f64> = text.parse().ok();
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration
+        .filter(|duration| !duration.is_zero() && *duration <= Duration::from_hours(1))
+        .ok_or("must be a number above 0 and up to 3600")
 }
 
 /// Query of `pressroom tasks inspect`.
