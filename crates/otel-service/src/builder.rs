@@ -135,8 +135,10 @@ where
 
     /// Sets the generator of trace and span ids.
     ///
-    /// As with [`TelemetryBuilder::span_processor`], all spans are then SDK spans.
-    pub fn id_generator(self, generator: impl IdGenerator + 'static) -> Self {
+    /// As with [`TelemetryBuilder::span_processor`], all spans are then SDK spans. New traces do not have the random flag
+    /// of W3C Trace Context.
+    pub fn id_generator(mut self, generator: impl IdGenerator + 'static) -> Self {
+        self.settings.extensions.has_id_generator = true;
         self.with_traces(|builder| builder.with_id_generator(generator))
     }
 

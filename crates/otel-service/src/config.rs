@@ -4,23 +4,36 @@
 
 mod destination;
 mod endpoint;
+#[cfg(feature = "config-file")]
+mod file;
 mod headers;
+mod http;
 mod limits;
 mod metrics;
 mod otlp;
+#[cfg(any(feature = "config-file", feature = "prometheus"))]
+mod patterns;
+#[cfg(feature = "prometheus")]
+mod prometheus;
+mod settings;
 mod traces;
 mod understood;
 mod variables;
 
 use opentelemetry::KeyValue;
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SpanLimits};
-
-use otlp_recorder::{BatchSettings, Destination, Signal};
+use otlp_recorder::Signal;
 
 use crate::resource::resource;
 use crate::service::{Export, Service};
 use metrics::Measuring;
+#[cfg(all(test, feature = "prometheus"))]
+pub(crate) use patterns::Patterns;
+#[cfg(feature = "prometheus")]
+pub(crate) use prometheus::Prometheus;
+#[cfg(feature = "config-file")]
+use settings::CONFIG_FILE;
+pub(crate) use settings::Config;
+pub use settings::ConfigFileError;
 pub(crate) use traces::Propagator;
 use variables::Variables;
 
@@ -41,44 +54,25 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Settings of [`crate::init`].
-#[derive(Debug)]
-pub(crate) struct Config {
-    /// `OTEL_SDK_DISABLED`.
-    pub(crate) disabled: bool,
-    pub(crate) resource: Resource,
-    pub(crate) sampler: Sampler,
-    pub(crate) propagators: Vec<Propagator>,
-    pub(crate) traces: Option<Destination>,
-    pub(crate) metrics: Option<Destination>,
-    pub(crate) logs: Option<Destination>,
-    pub(crate) span_batches: BatchSettings,
-    pub(crate) log_batches: BatchSettings,
-    pub(crate) measuring: Measuring,
-    /// Unparsed value of `RUST_LOG`.
-    pub(crate) log_directives: String,
-    /// Whether e-mail addresses are masked.
-    pub(crate) masking: bool,
-    /// Maximum numbers of attributes, events and links of a span.
-    pub(crate) span_limits: SpanLimits,
-    /// Maximum length of a string attribute of a span, in characters.
-    pub(crate) span_value_limit: Option<usize>,
-    /// Maximum number of attributes of a log record.
-    pub(crate) log_attribute_limit: usize,
-    /// Maximum length of a string attribute of a log record, in characters.
-    pub(crate) log_value_limit: Option<usize>,
-    /// Messages about invalid variables.
-    pub(crate) warnings: Vec<String>,
-}
-
 impl Config {
     /// Reads the environment of the process.
     ///
     /// `attributes` are added to the resource.
-    pub(crate) fn from_env(service: Service, attributes: Vec<KeyValue>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Fails if the configuration file cannot be used.
+    pub(crate) fn from_env(service: Service, attributes: Vec<KeyValue>) -> Result<Self, ConfigFileError> {
+        #[cfg(feature = "config-file")]
+        {
+            let variables = Variables::new(&environment);
+            if let Some(path) = variables.text(CONFIG_FILE) {
+                return file::read(&path, service, attributes, variables, std::env::vars_os());
+            }
+        }
         let mut config = Self::read(service, attributes, &environment);
         config.warnings.extend(understood::warnings(std::env::vars_os()));
-        config
+        Ok(config)
     }
 
     fn read(service: Service, attributes: Vec<KeyValue>, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
@@ -95,6 +89,10 @@ impl Config {
             Export::LocalReceiver(_) => (500, 500, 5_000),
             Export::Always | Export::WhenConfigured | Export::Never => (5_000, 1_000, 60_000),
         };
+        #[cfg(feature = "prometheus")]
+        let prometheus = prometheus::prometheus(service.export, &mut variables);
+        let measuring = Measuring::read(metric_interval, metrics.as_ref(), &mut variables);
+        let views = metrics::views(metrics.as_ref(), &mut variables);
         Self {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
@@ -105,13 +103,17 @@ impl Config {
                 &mut variables.warnings,
             ),
             sampler: traces::sampler(&mut variables),
+            custom_sampler: None,
             propagators: traces::propagators(&mut variables),
             traces,
             metrics,
+            #[cfg(feature = "prometheus")]
+            prometheus,
             logs,
             span_batches: limits::batches("OTEL_BSP", span_delay, &mut variables),
             log_batches: limits::batches("OTEL_BLRP", log_delay, &mut variables),
-            measuring: Measuring::read(metric_interval, &mut variables),
+            measuring,
+            views,
             log_directives: variables
                 .text("RUST_LOG")
                 .unwrap_or_else(|| service.log_levels.to_owned()),
@@ -120,6 +122,7 @@ impl Config {
             span_value_limit: limits::value_length("SPAN", &mut variables),
             log_attribute_limit: limits::log_attributes(&mut variables),
             log_value_limit: limits::value_length("LOGRECORD", &mut variables),
+            http: http::settings(&mut variables),
             warnings: variables.warnings,
         }
     }
@@ -127,6 +130,9 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_sdk::trace::Sampler;
+    use otlp_recorder::{BatchSettings, Destination};
+
     use super::*;
     use std::cell::RefCell;
     use std::collections::{BTreeMap, BTreeSet};
@@ -227,6 +233,10 @@ mod tests {
             ("OTEL_METRIC_EXPORT_TIMEOUT", "-1"),
             ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "few"),
             ("OTEL_RESOURCE_ATTRIBUTES", "a=1,b"),
+            ("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "B REW"),
+            ("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST", "x y"),
+            ("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_RESPONSE", "ä"),
+            ("OTEL_INSTRUMENTATION_HTTP_EXCLUDED_URLS", "http://a/b"),
         ]);
         assert_eq!(otlp(config.traces).endpoint, "http://localhost:4318/v1/traces");
         assert_eq!(otlp(config.logs).timeout, Duration::from_secs(10));
@@ -263,6 +273,10 @@ mod tests {
             "OTEL_METRIC_EXPORT_TIMEOUT",
             "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
             "OTEL_RESOURCE_ATTRIBUTES",
+            "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS",
+            "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST",
+            "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_RESPONSE",
+            "OTEL_INSTRUMENTATION_HTTP_EXCLUDED_URLS",
         ] {
             assert!(
                 config.warnings.iter().any(|warning| warning.contains(name)),
@@ -328,7 +342,9 @@ mod tests {
         for (name, value) in [
             ("OTEL_TRACES_SAMPLER", "sometimes"),
             ("OTEL_PROPAGATORS", "jaeger"),
+            #[cfg(not(feature = "prometheus"))]
             ("OTEL_METRICS_EXPORTER", "prometheus"),
+            ("OTEL_METRICS_EXPORTER", "zipkin"),
             ("OTEL_LOGS_EXPORTER", "otlp/stdout"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/xml"),
         ] {

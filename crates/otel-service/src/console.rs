@@ -119,7 +119,8 @@ fn attributes(attributes: &[KeyValue]) -> Map<String, Value> {
         .collect()
 }
 
-fn value(any: Option<&AnyValue>) -> Value {
+/// Returns an attribute value as JSON.
+pub(crate) fn value(any: Option<&AnyValue>) -> Value {
     match any.and_then(|any| any.value.as_ref()) {
         Some(Attribute::StringValue(text)) => json!(text),
         Some(Attribute::BoolValue(truth)) => json!(truth),

@@ -135,7 +135,7 @@ pub fn inject_context_of(cx: &Context) -> Vec<(String, String)> {
 }
 
 /// Returns a context with the remote parent in `headers`, or an empty context. Header names are
-/// case-insensitive.
+/// case-insensitive; the lines of a list such as `tracestate` and `baggage` are combined.
 pub fn extract_context<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Context {
     let carrier = Carrier(headers.into_iter().collect());
     global::get_text_map_propagator(|propagator| propagator.extract_with_context(&Context::new(), &carrier))
@@ -170,12 +170,22 @@ impl Injector for Headers {
 
 struct Carrier<'a>(Vec<(&'a str, &'a str)>);
 
+impl<'a> Carrier<'a> {
+    fn lines(&self, key: &str) -> impl Iterator<Item = &'a str> {
+        let lines = self.0.iter();
+        let lines = lines.filter(move |(name, _)| name.eq_ignore_ascii_case(key));
+        lines.map(|(_, value)| *value)
+    }
+}
+
 impl Extractor for Carrier<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        let mut headers = self.0.iter().rev();
-        headers
-            .find(|(name, _)| name.eq_ignore_ascii_case(key))
-            .map(|(_, value)| *value)
+        self.lines(key).next()
+    }
+
+    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
+        let lines: Vec<_> = self.lines(key).collect();
+        (!lines.is_empty()).then_some(lines)
     }
 
     fn keys(&self) -> Vec<&str> {

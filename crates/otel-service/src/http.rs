@@ -23,10 +23,11 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::http_settings::settings;
 use crate::propagation::Propagation;
 pub(crate) use attributes::{OTHER_METHOD, method, version};
 pub use body::ResponseBody;
-pub use client::ClientAddress;
+pub use client::{ClientAddress, ClientUrl};
 use exchange::Exchange;
 
 /// A [`Layer`] that gives every request a server span, metrics and a `traceresponse` header.
@@ -37,6 +38,9 @@ use exchange::Exchange;
 /// ends once, its duration is recorded once, and `http.server.active_requests` is decremented. When the
 /// client disconnects early, the span has the `error.type` `cancelled` and no error status. A 5xx response
 /// carries its cause in a [`ServerError`](crate::ServerError) extension.
+///
+/// Behind a proxy, the server adds a [`ClientAddress`] and a [`ClientUrl`] to the request.
+/// `OTEL_INSTRUMENTATION_HTTP_*` selects known methods, recorded headers and paths without spans.
 ///
 /// ```
 /// use axum::extract::MatchedPath;
@@ -121,7 +125,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
         let route = (self.layer.route)(&parts).map(|template| Arc::<str>::from(template).into());
-        let is_untraced = (self.layer.is_untraced)(parts.uri.path());
+        let path = parts.uri.path();
+        let is_untraced = (self.layer.is_untraced)(path) || settings().excludes(path);
         let parent = self.layer.propagation.extract(&parts.headers);
         let mut exchange = Exchange::start(&parts, route, &parent, is_untraced);
         if self.layer.has_context_spans {

@@ -9,8 +9,7 @@ use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::{Key, KeyValue, global};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
-use opentelemetry_sdk::metrics::SdkMeterProvider;
-use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
+use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use otlp_recorder::{CustomExporter, Flusher, Pipeline, Recorder, ShutdownError, SpanLayer};
 use tracing::level_filters::LevelFilter;
@@ -20,18 +19,23 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::b3::B3Propagator;
-use crate::config::{Config, Propagator};
+use crate::baggage::BaggagePropagator;
+use crate::config::{Config, ConfigFileError, Propagator};
+use crate::http_settings;
 use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
 use crate::mask::mask;
 use crate::metrics;
 use crate::output::{STDERR, STDOUT, flush_output};
 use crate::process;
+#[cfg(feature = "prometheus")]
+use crate::prometheus::{Listener, PrometheusError, Server};
 use crate::propagation;
 use crate::providers::{Extensions, Providers, start_pipeline};
 use crate::recorder::{self, OWN};
 use crate::service::{LogOutput, Service};
 use crate::sqlx;
+use crate::trace_context::TraceContextPropagator;
 use crate::untraced::is_untraced;
 
 /// Maximum time to wait for the reader of each stream at shutdown.
@@ -43,13 +47,20 @@ const END_DEADLINE: Duration = Duration::from_secs(2);
 /// Flusher of the global instance.
 static FLUSHER: OnceLock<Flusher> = OnceLock::new();
 
-/// Reason the set-up failed. Invalid variables cause warnings, not errors.
+/// Reason the set-up failed. Invalid variables cause warnings, not errors; an invalid configuration file causes an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
     /// Telemetry was set up earlier in this process.
     #[error("telemetry is already set up in this process; call init only once")]
     AlreadyInitialised,
+    /// The file of `OTEL_CONFIG_FILE` cannot be used.
+    #[error(transparent)]
+    ConfigFile(#[from] ConfigFileError),
+    /// The metrics cannot be served for Prometheus.
+    #[cfg(feature = "prometheus")]
+    #[error(transparent)]
+    Prometheus(#[from] PrometheusError),
     /// The program has installed a `tracing` subscriber.
     #[error("another tracing subscriber is installed; add the layer of TelemetryBuilder::build to it: {0}")]
     Subscriber(#[from] tracing_subscriber::util::TryInitError),
@@ -65,6 +76,9 @@ pub struct Telemetry {
     service_name: String,
     /// `None` with `OTEL_SDK_DISABLED`.
     running: Option<(Providers, Pipeline)>,
+    /// The server of metrics.
+    #[cfg(feature = "prometheus")]
+    server: Option<Server>,
 }
 
 /// Settings that do not concern the subscriber.
@@ -101,11 +115,20 @@ where
         return Err(InitError::AlreadyInitialised);
     }
     let service = settings.service;
-    let mut config = Config::from_env(service, settings.resource);
+    let mut config = Config::from_env(service, settings.resource).inspect_err(|_| {
+        if is_global {
+            CALLED.store(false, Ordering::Release);
+        }
+    })?;
     let mut warnings = std::mem::take(&mut config.warnings);
     if let Some(exporter) = settings.exporter {
         for destination in [&mut config.traces, &mut config.metrics, &mut config.logs] {
             *destination = Some(exporter.clone().into());
+        }
+        config.measuring.temporality = Temporality::Cumulative;
+        #[cfg(feature = "prometheus")]
+        {
+            config.prometheus = None;
         }
     }
     let service_name = config
@@ -116,16 +139,35 @@ where
     if is_global {
         recorder::install_service(service.name, service.version);
     }
+    #[cfg(feature = "prometheus")]
+    let mut server = None;
+    #[cfg(feature = "prometheus")]
+    let listener = listener(&mut config).inspect_err(|_| {
+        if is_global {
+            CALLED.store(false, Ordering::Release);
+        }
+    })?;
     let running = (!config.disabled).then(|| {
         let pipeline = start_pipeline(&config);
         warnings.extend_from_slice(pipeline.warnings());
-        let (providers, recorder) = Providers::new(&config, &pipeline, settings.extensions);
+        #[cfg(feature = "prometheus")]
+        let scraped = listener.map(|listener| (listener, pipeline.pull_reader()));
+        let extensions = settings.extensions;
+        #[cfg(feature = "prometheus")]
+        let extensions = extensions.with_reader(scraped.as_ref().map(|(_, reader)| reader));
+        let (providers, recorder) = Providers::new(&config, &pipeline, extensions);
+        #[cfg(feature = "prometheus")]
+        if let Some((listener, reader)) = scraped {
+            let served = listener.serve(reader);
+            server = served.inspect_err(|error| warnings.push(error.to_string())).ok();
+        }
         (providers, recorder, pipeline)
     });
 
     if is_global {
         let propagator = propagator(&config.propagators, settings.propagators);
         propagation::install(&propagator);
+        http_settings::install(std::mem::take(&mut config.http));
         global::set_text_map_propagator(propagator);
     }
     let mut logger = None;
@@ -193,12 +235,21 @@ where
     let telemetry = Telemetry {
         service_name,
         running: running.map(|(providers, _, pipeline)| (providers, pipeline)),
+        #[cfg(feature = "prometheus")]
+        server,
     };
     Ok(SetUp {
         telemetry,
         layer: layer.with_filter(filter),
         warnings,
     })
+}
+
+/// Opens the socket for Prometheus, unless the program or the configuration disables it.
+#[cfg(feature = "prometheus")]
+fn listener(config: &mut Config) -> Result<Option<Listener>, PrometheusError> {
+    let settings = config.prometheus.take().filter(|_| !config.disabled);
+    settings.map(Listener::bind).transpose()
 }
 
 /// Makes the instance the global one.
@@ -295,6 +346,8 @@ impl Telemetry {
     }
 
     fn finish(&mut self, deadline: Duration) -> Result<(), ShutdownError> {
+        #[cfg(feature = "prometheus")]
+        drop(self.server.take());
         let result = match self.running.take() {
             Some((providers, pipeline)) => {
                 let result = pipeline.shutdown(deadline);

@@ -17,6 +17,7 @@
 //! ```
 
 mod b3;
+mod baggage;
 mod builder;
 mod client;
 mod config;
@@ -26,6 +27,7 @@ mod db;
 mod failure;
 mod gauges;
 mod http;
+mod http_settings;
 mod init;
 pub mod instrumentation;
 mod layer;
@@ -35,6 +37,8 @@ mod metrics;
 pub mod names;
 mod output;
 mod process;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod propagation;
 mod providers;
 mod query;
@@ -48,15 +52,16 @@ mod span;
 mod sqlx;
 mod stopwatch;
 pub mod testing;
+mod trace_context;
 mod untraced;
 
-pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
+pub use self::http::{ClientAddress, ClientUrl, HttpLayer, HttpService, ResponseBody, ResponseFuture};
 pub use builder::{TelemetryBuilder, init};
 pub use client::{
     GrpcClientBody, GrpcClientFuture, GrpcClientLayer, GrpcClientService, HttpClientFuture, HttpClientLayer,
     HttpClientService,
 };
-pub use config::destination_variable;
+pub use config::{ConfigFileError, destination_variable};
 pub use context::{
     context_span, current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute,
     set_server_attribute, without_spans,
@@ -74,6 +79,8 @@ pub use opentelemetry;
 pub use opentelemetry::{Context, KeyValue};
 pub use otlp_recorder::{CustomExporter, ShutdownError};
 pub use output::{flush_output, print, print_error};
+#[cfg(feature = "prometheus")]
+pub use prometheus::PrometheusError;
 pub use propagation::Propagation;
 pub use redis::{Redis, RedisCommand, RedisServer};
 pub use runtime::observe_runtime;

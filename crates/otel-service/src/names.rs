@@ -2,7 +2,7 @@
 
 /// Attributes.
 pub mod attribute {
-    /// Request method; `_OTHER` for a method that the conventions do not list. Type: string.
+    /// Request method; `_OTHER` for a method that is not known. Type: string.
     pub const METHOD: &str = "method";
 
     /// Set on the data point that aggregates all measurements beyond the cardinality limit of an instrument

@@ -4,9 +4,9 @@ use std::sync::OnceLock;
 
 use http::{HeaderMap, HeaderName};
 use opentelemetry::baggage::{BaggageExt, BaggageMetadata, KeyValueMetadata};
-use opentelemetry::propagation::{Injector, TextMapPropagator};
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::{Context, Key, StringValue, global};
-use opentelemetry_http::{HeaderExtractor, HeaderInjector};
+use opentelemetry_http::HeaderInjector;
 
 use crate::context;
 
@@ -88,7 +88,7 @@ impl Propagation {
             return current;
         }
         let extracted = global::get_text_map_propagator(|propagator| {
-            propagator.extract_with_context(&current, &HeaderExtractor(headers))
+            propagator.extract_with_context(&current, &Headers(headers))
         });
         if self.trace_context {
             return self.with_allowed_baggage(extracted);
@@ -133,6 +133,26 @@ impl Propagation {
 impl Default for Propagation {
     fn default() -> Self {
         Self::TRACE_CONTEXT
+    }
+}
+
+/// The headers of a request. A line that is not ASCII is replaced by text that no format accepts, because it makes
+/// the list of which it is a part invalid.
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+
+    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
+        let lines = self.0.get_all(key).iter();
+        let lines: Vec<_> = lines.map(|line| line.to_str().unwrap_or("?")).collect();
+        (!lines.is_empty()).then_some(lines)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Creation of the pipeline and the SDK's providers from the configuration.
 
 use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
-use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider, Temporality};
+use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
 use opentelemetry_sdk::trace::{SdkTracerProvider, ShouldSample, TracerProviderBuilder};
-use otlp_recorder::{Destination, Pipeline, Recorder};
+#[cfg(feature = "prometheus")]
+use otlp_recorder::PullReader;
+use otlp_recorder::{Pipeline, Recorder};
 
 use crate::config::Config;
 use crate::gauges;
@@ -18,9 +20,23 @@ pub(crate) type Configure<B> = Box<dyn FnOnce(B) -> B>;
 pub(crate) struct Extensions {
     pub(crate) traces: Vec<Configure<TracerProviderBuilder>>,
     pub(crate) sampler: Option<Box<dyn ShouldSample>>,
+    /// Whether the program has an id generator, whose trace ids may not be random.
+    pub(crate) has_id_generator: bool,
     pub(crate) logs: Vec<Configure<LoggerProviderBuilder>>,
     pub(crate) views: Vec<Configure<MeterProviderBuilder>>,
     pub(crate) readers: Vec<Configure<MeterProviderBuilder>>,
+}
+
+#[cfg(feature = "prometheus")]
+impl Extensions {
+    /// Adds the reader of a scraped server.
+    pub(crate) fn with_reader(mut self, reader: Option<&PullReader>) -> Self {
+        let configure = |reader: PullReader| -> Configure<MeterProviderBuilder> {
+            Box::new(|builder| builder.with_reader(reader))
+        };
+        self.readers.extend(reader.cloned().map(configure));
+        self
+    }
 }
 
 /// The providers of the SDK for the recorded signals.
@@ -34,8 +50,8 @@ pub(crate) struct Providers {
 impl Providers {
     /// Returns providers that record into `pipeline`, and the recorder of spans.
     pub(crate) fn new(config: &Config, pipeline: &Pipeline, extensions: Extensions) -> (Self, Recorder) {
-        let needs_sdk = !extensions.traces.is_empty() || extensions.sampler.is_some();
-        let sampler = extensions.sampler;
+        let sampler = extensions.sampler.or_else(|| config.custom_sampler.clone());
+        let needs_sdk = !extensions.traces.is_empty() || sampler.is_some();
         let mut traces = SdkTracerProvider::builder()
             .with_resource(config.resource.clone())
             .with_span_limits(config.span_limits)
@@ -51,6 +67,9 @@ impl Providers {
         if needs_sdk {
             recorder = recorder.with_provider(traces.clone());
         }
+        if extensions.has_id_generator {
+            recorder = recorder.without_random_ids();
+        }
 
         let processor = pipeline.log_processor();
         let logs = (processor.is_some() || !extensions.logs.is_empty()).then(|| {
@@ -62,12 +81,13 @@ impl Providers {
             builder.build()
         });
 
-        let histograms = config.measuring.histograms;
         let reader = pipeline.metric_reader();
         let metrics = (reader.is_some() || !extensions.readers.is_empty()).then(|| {
             let builder = SdkMeterProvider::builder().with_resource(config.resource.clone());
             let mut builder = apply(extensions.readers, apply(extensions.views, builder));
-            builder = builder.with_view(move |instrument: &_| histograms.stream(instrument));
+            for view in config.views.0.clone() {
+                builder = builder.with_view(move |instrument: &_| view(instrument));
+            }
             if let Some(reader) = reader {
                 builder = builder.with_reader(reader);
             }
@@ -113,10 +133,7 @@ pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
         .log_attribute_limit(config.log_attribute_limit)
         .metric_interval(measuring.interval)
         .metric_timeout(measuring.timeout)
-        .temporality(match &config.metrics {
-            Some(Destination::Collector(_)) => measuring.temporality,
-            _ => Temporality::Cumulative,
-        })
+        .temporality(measuring.temporality)
         .exemplars(measuring.exemplars)
         .before_collection(gauges::read_all);
     if config.masking {

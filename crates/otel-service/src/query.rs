@@ -19,7 +19,7 @@ const SECRET_PARTS: [&str; 10] = [
 ];
 
 /// Parameter names that mark a secret.
-const SECRET_NAMES: [&str; 8] = ["pwd", "pass", "key", "sig", "code", "auth", "jwt", "sid"];
+const SECRET_NAMES: [&str; 9] = ["pwd", "pass", "key", "sig", "code", "auth", "jwt", "sid", "otp"];
 
 /// Returns the parts of `query`: names, values and separators. `REDACTED` replaces the values of secrets, as
 /// the semantic conventions require for `url.query`.
@@ -36,7 +36,8 @@ pub(crate) fn redacted_parts(query: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether the name of a parameter or of a header marks a secret.
+pub(crate) fn is_secret(name: &str) -> bool {
     let name: String = percent_decode(name)
         .chars()
         .filter(|c| c.is_ascii_alphanumeric())

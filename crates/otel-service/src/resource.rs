@@ -6,7 +6,7 @@ use std::fs;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::resource::TelemetryResourceDetector;
+use opentelemetry_sdk::resource::{ResourceBuilder, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
 use crate::service::Service;
@@ -22,39 +22,94 @@ pub(crate) fn resource(
     attributes: Option<&str>,
     warnings: &mut Vec<String>,
 ) -> Resource {
-    let mut builder = Resource::builder_empty()
-        .with_detector(Box::new(TelemetryResourceDetector))
-        .with_attributes([
-            KeyValue::new("service.name", service.name),
-            KeyValue::new("service.version", service.version),
-            KeyValue::new("service.instance.id", instance_id()),
-            KeyValue::new("process.pid", i64::from(std::process::id())),
-            KeyValue::new("process.runtime.name", "rust"),
-            KeyValue::new("os.type", std::env::consts::OS),
-            KeyValue::new("host.arch", host_arch()),
-        ])
-        .with_attributes(host_name().map(|name| KeyValue::new("host.name", name)))
-        .with_attributes(executable_name().map(|name| KeyValue::new("process.executable.name", name)))
+    let attributes = parse(attributes.unwrap_or_default()).unwrap_or_else(|| {
+        warnings.push(
+            "OTEL_RESOURCE_ATTRIBUTES is ignored: it has an entry that is not key=value with valid escapes"
+                .to_owned(),
+        );
+        Vec::new()
+    });
+    let mut builder = base(service)
+        .with_attributes(detected(Detector::Instance))
+        .with_attributes(detected(Detector::Process))
+        .with_attributes(detected(Detector::Host))
         .with_attributes(added)
-        .with_attributes(parse(attributes.unwrap_or_default(), warnings));
+        .with_attributes(attributes);
     if let Some(name) = service_name {
         builder = builder.with_service_name(name);
     }
     builder.build()
 }
 
-/// Parses comma-separated, percent-encoded `key=value` pairs. The resource specification requires that the
-/// whole variable is ignored if any pair is malformed.
-fn parse(text: &str, warnings: &mut Vec<String>) -> Vec<KeyValue> {
-    let entries = text.split(',').filter(|entry| !entry.trim().is_empty());
-    let parsed: Option<Vec<KeyValue>> = entries.map(attribute).collect();
-    parsed.unwrap_or_else(|| {
-        warnings.push(
-            "OTEL_RESOURCE_ATTRIBUTES is ignored: it has an entry that is not key=value with valid escapes"
-                .to_owned(),
-        );
-        Vec::new()
+/// Returns a builder with the attributes of the service and of the SDK.
+pub(crate) fn base(service: Service) -> ResourceBuilder {
+    Resource::builder_empty()
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_attributes([
+            KeyValue::new("service.name", service.name),
+            KeyValue::new("service.version", service.version),
+        ])
+}
+
+/// A source of detected attributes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Detector {
+    /// The instance of the service.
+    Instance,
+    Process,
+    Host,
+    #[cfg(feature = "config-file")]
+    Container,
+}
+
+/// Returns the attributes that the platform provides.
+pub(crate) fn detected(detector: Detector) -> Vec<KeyValue> {
+    let known = |key: &'static str, value: Option<String>| value.map(|value| KeyValue::new(key, value));
+    match detector {
+        Detector::Instance => vec![KeyValue::new("service.instance.id", instance_id())],
+        Detector::Process => {
+            let mut attributes = vec![
+                KeyValue::new("process.pid", i64::from(std::process::id())),
+                KeyValue::new("process.runtime.name", "rust"),
+            ];
+            attributes.extend(known("process.executable.name", executable_name()));
+            attributes
+        }
+        Detector::Host => {
+            let mut attributes = vec![
+                KeyValue::new("os.type", std::env::consts::OS),
+                KeyValue::new("host.arch", host_arch()),
+            ];
+            attributes.extend(known("host.name", host_name()));
+            attributes
+        }
+        #[cfg(feature = "config-file")]
+        Detector::Container => {
+            let read = |path| fs::read_to_string(path).unwrap_or_default();
+            let mounts = read("/proc/self/mountinfo");
+            known("container.id", container_id(&read("/proc/self/cgroup"), &mounts))
+                .into_iter()
+                .collect()
+        }
+    }
+}
+
+/// Returns the id of the container from the control groups of the process (version 1) or from its mounts.
+#[cfg(feature = "config-file")]
+fn container_id(control_groups: &str, mounts: &str) -> Option<String> {
+    let mounts = mounts.lines().filter(|line| line.contains("/containers/"));
+    control_groups.lines().chain(mounts).find_map(|line| {
+        let mut words = line.split(|character: char| !character.is_ascii_alphanumeric());
+        let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|digit| digit.is_ascii_hexdigit());
+        words.find(is_id).map(str::to_owned)
     })
+}
+
+/// Parses comma-separated, percent-encoded `key=value` pairs. Returns `None` if any pair is malformed: the resource
+/// specification requires that all are ignored then.
+pub(crate) fn parse(text: &str) -> Option<Vec<KeyValue>> {
+    let entries = text.split(',').filter(|entry| !entry.trim().is_empty());
+    entries.map(attribute).collect()
 }
 
 fn attribute(entry: &str) -> Option<KeyValue> {
@@ -140,6 +195,27 @@ mod tests {
         assert_eq!(get(&resource, "service.version"), Some("1.2.3".into()));
         assert_eq!(get(&resource, "telemetry.sdk.language"), Some("rust".into()));
         assert_eq!(warnings, Vec::<String>::new());
+    }
+
+    #[cfg(feature = "config-file")]
+    #[test]
+    fn the_id_of_a_container_is_found() {
+        let id = "0123456789abcdef".repeat(4);
+        for (control_groups, mounts) in [
+            (format!("0::/\n12:memory:/docker/{id}"), String::new()),
+            (
+                format!("1:cpu:/kubepods.slice/cri-containerd-{id}.scope"),
+                String::new(),
+            ),
+            (
+                "0::/".to_owned(),
+                format!("1 2 8:1 /lib/containers/{id}/hostname /etc/hostname rw"),
+            ),
+        ] {
+            assert_eq!(container_id(&control_groups, &mounts).as_ref(), Some(&id));
+        }
+        let layer = format!("1 2 0:1 / / rw overlay lowerdir=/var/lib/overlay2/{id}/diff");
+        assert_eq!(container_id("0::/", &layer), None);
     }
 
     #[test]

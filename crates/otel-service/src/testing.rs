@@ -31,6 +31,7 @@ use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 pub use otlp_recorder::InMemory;
+use otlp_recorder::RANDOM_TRACE_ID;
 
 use crate::context::within;
 use crate::init::Telemetry;
@@ -80,7 +81,7 @@ impl TestTelemetry {
     pub async fn in_trace<T>(&self, work: impl Future<Output = T>) -> String {
         let ids = RandomIdGenerator::default();
         let trace_id = ids.new_trace_id();
-        let (flags, state) = (TraceFlags::SAMPLED, TraceState::default());
+        let (flags, state) = (TraceFlags::SAMPLED | RANDOM_TRACE_ID, TraceState::default());
         let remote = SpanContext::new(trace_id, ids.new_span_id(), flags, true, state);
         within(&Context::new().with_remote_span_context(remote), pin!(work)).await;
         trace_id.to_string()

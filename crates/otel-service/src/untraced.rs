@@ -1,8 +1,9 @@
 //! Contexts in which no spans are recorded, for health endpoints, polling and housekeeping.
 
 use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceId, TraceState};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
+use otlp_recorder::RANDOM_TRACE_ID;
 
 /// Marker of an untraced context.
 struct Untraced;
@@ -23,7 +24,7 @@ pub(crate) fn untraced_context(parent: &Context) -> Context {
         SpanContext::new(
             ids.new_trace_id(),
             ids.new_span_id(),
-            TraceFlags::default(),
+            RANDOM_TRACE_ID,
             false,
             TraceState::default(),
         )

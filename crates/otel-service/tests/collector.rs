@@ -44,7 +44,7 @@ fn names(value: &Value) -> BTreeSet<String> {
 
 fn pipelines(config: &Value) -> Vec<(&String, &Value)> {
     let pipelines = config["service"]["pipelines"].as_object().unwrap();
-    assert_eq!(pipelines.len(), 6);
+    assert_eq!(pipelines.len(), 9);
     pipelines.iter().collect()
 }
 
@@ -59,12 +59,17 @@ fn texts(list: &Value) -> Vec<&str> {
 #[test]
 fn pipelines_use_all_declared_components_and_no_others() {
     let config = parsed(TEXT);
+    let connectors = names(&config["connectors"]);
     for kind in ["receivers", "processors", "exporters"] {
         let used: BTreeSet<String> = pipelines(&config)
             .iter()
             .flat_map(|(_, pipeline)| names(&pipeline[kind]))
             .collect();
-        assert_eq!(used, names(&config[kind]), "{kind}");
+        let mut declared = names(&config[kind]);
+        if kind != "processors" {
+            declared.extend(connectors.clone());
+        }
+        assert_eq!(used, declared, "{kind}");
     }
     let enabled = names(&config["service"]["extensions"]);
     assert_eq!(enabled, names(&config["extensions"]));
@@ -72,25 +77,44 @@ fn pipelines_use_all_declared_components_and_no_others() {
     assert!(enabled.contains(authenticator.as_str().unwrap()));
 }
 
+/// Pipelines that receive telemetry mask it, and the pipelines of the exporters only receive masked telemetry.
 #[test]
-fn each_pipeline_starts_with_the_memory_limiter_masks_and_ends_with_batching() {
+fn telemetry_is_masked_once_before_it_reaches_any_exporter() {
     let config = parsed(TEXT);
     for (name, pipeline) in pipelines(&config) {
         let processors = texts(&pipeline["processors"]);
-        assert_eq!(processors.first(), Some(&"memory_limiter"), "{name}");
-        assert_eq!(processors.last(), Some(&"batch"), "{name}");
-        for needed in ["resource/environment", "transform/pii"] {
-            assert!(processors.contains(&needed), "{name} lacks {needed}");
-        }
-        assert_eq!(
-            processors.contains(&"filter/health"),
-            name.starts_with("traces"),
-            "{name}"
-        );
-        let to_scout = name.ends_with("/scout");
-        assert_eq!(processors.contains(&"filter/scout"), to_scout, "{name}");
-        let exporter = if to_scout { "otlp_http/scout" } else { "debug" };
-        assert_eq!(texts(&pipeline["exporters"]), [exporter], "{name}");
+        let (exporters, receivers) = (texts(&pipeline["exporters"]), texts(&pipeline["receivers"]));
+        let expected: &[&str] = match name.as_str() {
+            "traces" => &[
+                "memory_limiter",
+                "filter/health",
+                "resource/environment",
+                "transform/pii",
+                "redaction/pii",
+            ],
+            "metrics" => &[
+                "memory_limiter",
+                "resource/environment",
+                "transform/pii",
+                "redaction/pii",
+                "transform/merge",
+            ],
+            "logs" => &[
+                "memory_limiter",
+                "resource/environment",
+                "transform/pii",
+                "redaction/pii",
+            ],
+            name if name.ends_with("/scout") => &["filter/scout", "batch"],
+            _ => &["batch"],
+        };
+        assert_eq!(processors, expected, "{name}");
+        let (from, to) = match name.split_once('/') {
+            None => ("otlp", "forward"),
+            Some((_, "scout")) => ("forward", "otlp_http/scout"),
+            Some(_) => ("forward", "debug"),
+        };
+        assert_eq!((receivers, exporters), (vec![from], vec![to]), "{name}");
     }
 }
 
@@ -113,7 +137,7 @@ fn endpoints_and_tls_are_configured() {
 
 #[test]
 fn every_variable_has_a_default_that_lets_the_collector_start() {
-    let any = Regex::new(r"\$\{([^}]*)\}").unwrap();
+    let any = Regex::new(r"(?:^|[^$])\$\{([^}]*)\}").unwrap();
     let mut seen = BTreeSet::new();
     for found in any.captures_iter(TEXT) {
         let (name, _default) = found[1]
@@ -194,85 +218,91 @@ fn unescaped(text: &str) -> String {
     escape.replace_all(text, "$1").replace("$$", "$")
 }
 
-/// The masking rules for one target, in order.
-type Rules = Vec<(Regex, String)>;
-
-fn masking() -> BTreeMap<String, Rules> {
+/// Returns the pattern and the replacement of each masking statement, by its target.
+fn masking() -> BTreeMap<String, (String, String)> {
     let statement = Regex::new(
-        r#"^(replace_pattern|replace_all_patterns)\(([a-z_.]+), ("value", )?"((?:[^"\\]|\\.)*)", "([^"\\]*)"\)( where (IsString|IsMap)\(log\.body\))?$"#,
+        r#"^(replace_pattern|replace_all_patterns)\(([a-z_.]+), (?:"(value|key)", )?"((?:[^"\\]|\\.)*)", "([^"\\]*)"\)( where Is(?:String|Map)\(log\.body\))?$"#,
     )
     .unwrap();
     let config = parsed(TEXT);
     let pii = &config["processors"]["transform/pii"];
     // Telemetry that cannot be masked must not be exported.
     assert_eq!(pii["error_mode"], "propagate");
-    let mut rules: BTreeMap<String, Rules> = BTreeMap::new();
+    let mut rules = BTreeMap::new();
     for signal in ["trace_statements", "log_statements", "metric_statements"] {
         for group in pii[signal].as_array().unwrap() {
             for text in texts(&group["statements"]) {
                 let found = statement.captures(text).unwrap_or_else(|| panic!("{text}"));
                 let is_map = &found[1] == "replace_all_patterns";
                 assert_eq!(is_map, found.get(3).is_some(), "{text}");
-                let target = format!(
-                    "{}{}",
-                    &found[2],
-                    found
-                        .get(7)
-                        .map_or("", |kind| if kind.as_str() == "IsMap" { " map" } else { "" })
-                );
                 let context = group["context"].as_str().unwrap();
-                assert!(target.starts_with(&format!("{context}.")), "{text}");
-                rules
-                    .entry(target)
-                    .or_default()
-                    .push((Regex::new(&unescaped(&found[4])).unwrap(), unescaped(&found[5])));
+                assert!(found[2].starts_with(&format!("{context}.")), "{text}");
+                let target = match found.get(3) {
+                    Some(mode) => format!("{} {}", &found[2], mode.as_str()),
+                    None => found[2].to_owned(),
+                };
+                rules.insert(target, (unescaped(&found[4]), unescaped(&found[5])));
             }
         }
     }
     rules
 }
 
-#[test]
-fn all_signals_are_masked_by_the_same_rules() {
-    let masking = masking();
-    let targets: Vec<&str> = masking.keys().map(String::as_str).collect();
-    assert_eq!(
-        targets,
-        [
-            "datapoint.attributes",
-            "log.attributes",
-            "log.body",
-            "log.body map",
-            "span.attributes",
-            "span.name",
-            "span.status.message",
-            "spanevent.attributes",
-        ]
-    );
-    let shown = |rules: &Rules| -> Vec<(String, String)> {
-        let rules = rules.iter();
-        rules
-            .map(|(pattern, replacement)| (pattern.to_string(), replacement.clone()))
-            .collect()
+/// Returns the rule of all targets: those of `transform/pii` and the pattern of `redaction/pii`.
+fn rule() -> (Regex, String) {
+    let config = parsed(TEXT);
+    let patterns = texts(&config["processors"]["redaction/pii"]["blocked_values"]);
+    let [pattern] = &patterns[..] else {
+        panic!("more than one pattern")
     };
-    let first = shown(&masking["log.body"]);
-    assert_eq!(first.len(), 2);
-    for (target, rules) in &masking {
-        assert_eq!(shown(rules), first, "{target}");
+    let pattern = pattern.replace("$$", "$");
+    let mut masking = masking();
+    // The = before the value of a member is not part of an address.
+    let (of_state, _) = masking.get_mut("span.trace_state").unwrap();
+    *of_state = of_state.replace("*+./?", "*+./=?").replace("'+./?", "'+./=?");
+    let (_, replacement) = masking["log.body"].clone();
+    for (target, rule) in masking {
+        assert_eq!(rule, (pattern.clone(), replacement.clone()), "{target}");
     }
+    (Regex::new(&pattern).unwrap(), replacement)
 }
 
-fn masked_by_collector(rules: &Rules, text: &str) -> String {
-    let mut masked = text.to_owned();
-    for (pattern, replacement) in rules {
-        masked = pattern.replace_all(&masked, replacement.as_str()).into_owned();
+#[test]
+fn every_text_that_the_collector_reaches_is_masked_by_the_same_rule() {
+    rule();
+    let targets: Vec<String> = masking().into_keys().collect();
+    let mut expected = [
+        "span.name",
+        "span.status.message",
+        "span.trace_state",
+        "spanevent.name",
+        "scope.name",
+        "scope.version",
+        "log.body",
+        "log.event_name",
+        "log.severity_text",
+        "metric.name",
+        "metric.description",
+        "metric.unit",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let maps = ["resource", "scope", "span", "spanevent", "log", "datapoint"]
+        .map(|place| format!("{place}.attributes"));
+    for map in maps
+        .iter()
+        .map(String::as_str)
+        .chain(["log.body", "exemplar.filtered_attributes"])
+    {
+        expected.extend(["key", "value"].map(|mode| format!("{map} {mode}")));
     }
-    masked
+    expected.sort();
+    assert_eq!(targets, expected);
 }
 
 #[test]
 fn the_collector_masks_like_the_process() {
-    let rules = &masking()["log.body"];
+    let (pattern, replacement) = rule();
     for text in [
         "alice@example.com",
         "ab@example.com",
@@ -286,10 +316,7 @@ fn the_collector_masks_like_the_process() {
         "carla{secret}@x.example, carla/secret@x.example, o'brien$&!#*=?^`|~@x.example",
         "al***@example.com ***@example.com",
     ] {
-        assert_eq!(
-            masked_by_collector(rules, text),
-            otel_service::mask(text),
-            "{text:?}"
-        );
+        let masked = pattern.replace_all(text, replacement.as_str());
+        assert_eq!(masked, otel_service::mask(text), "{text:?}");
     }
 }

@@ -28,6 +28,8 @@ pub struct Config {
     pub pages: SocketAddr,
     /// Maximum memory for telemetry, in bytes. Default: 256 MiB.
     pub memory: usize,
+    /// Whether telemetry is masked before it is stored and shown. What is forwarded is always masked. Default: true.
+    pub mask: bool,
     /// Backend to forward to. Default: none.
     #[cfg(feature = "forward")]
     pub forward: Option<Forwarding>,
@@ -42,6 +44,7 @@ impl Default for Config {
             health: Some(loopback(13133)),
             pages: loopback(4319),
             memory: 256 << 20,
+            mask: true,
             #[cfg(feature = "forward")]
             forward: None,
         }
@@ -76,6 +79,12 @@ impl Config {
     /// Sets the maximum memory for telemetry, in bytes.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
+        self
+    }
+
+    /// Sets whether telemetry is masked before it is stored and shown. What is forwarded is always masked.
+    pub fn mask(mut self, mask: bool) -> Self {
+        self.mask = mask;
         self
     }
 

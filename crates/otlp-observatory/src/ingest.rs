@@ -39,12 +39,13 @@ pub(crate) struct IngestThread {
 }
 
 impl Ingest {
-    /// Starts the thread.
+    /// Starts the thread. With `mask`, stored exports are masked; forwarded exports always are.
     ///
     /// # Errors
     /// Fails if the system cannot start another thread.
     pub(crate) fn start(
         store: Arc<Store>,
+        mask: bool,
         forwarder: Option<Forwarder>,
         received: Arc<Received>,
     ) -> io::Result<(Self, IngestThread)> {
@@ -56,7 +57,7 @@ impl Ingest {
             .spawn(move || {
                 let _running = running;
                 exports.consume(|export| {
-                    catch_panic(export, |export| process(export, &store, forwarder.as_ref()));
+                    catch_panic(export, |export| process(export, &store, mask, forwarder.as_ref()));
                 });
             })?;
         let ingest = Self {
@@ -103,13 +104,14 @@ impl Drop for IngestThread {
     }
 }
 
-fn process(mut export: Export, store: &Store, forwarder: Option<&Forwarder>) {
+fn process(mut export: Export, store: &Store, mask: bool, forwarder: Option<&Forwarder>) {
+    let unmasked = (!mask).then(|| export.clone());
     // Masking comes first: if it panics, the export is neither forwarded nor stored.
     mask::mask(&mut export);
     if let Some(forwarder) = forwarder {
         forwarder.accept(&export);
     }
-    store.insert(export);
+    store.insert(unmasked.unwrap_or(export));
 }
 
 /// Calls `process` and logs a panic, which loses this export but does not end the thread.

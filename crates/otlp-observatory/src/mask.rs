@@ -1,5 +1,6 @@
-//! Masks e-mail addresses in received telemetry, like `transform/pii` in the collector's configuration, but in every
-//! string, including keys, at any depth.
+//! Masks e-mail addresses and tokens in received telemetry: in every string, including keys, at any depth.
+//! Points that have the same attributes afterwards become one point. `docs/masking.md` compares the result with
+//! the collector's.
 //!
 //! The decoders limit the nesting of values, and therefore the recursion: `prost` to 100 messages, `serde_json` to 128
 //! brackets.
@@ -56,8 +57,9 @@ fn mask_resource(resource: &mut Option<Resource>, schema_url: &mut String) {
         for entity in &mut resource.entity_refs {
             mask_text(&mut entity.schema_url);
             mask_text(&mut entity.r#type);
-            entity.id_keys.iter_mut().for_each(mask_text);
-            entity.description_keys.iter_mut().for_each(mask_text);
+            for key in entity.id_keys.iter_mut().chain(&mut entity.description_keys) {
+                mask_text(key);
+            }
         }
     }
 }
@@ -73,14 +75,14 @@ fn mask_scope(scope: &mut Option<InstrumentationScope>, schema_url: &mut String)
 
 fn mask_span(span: &mut Span) {
     mask_text(&mut span.name);
-    mask_text(&mut span.trace_state);
+    mask_trace_state(&mut span.trace_state);
     mask_attributes(&mut span.attributes);
     for event in &mut span.events {
         mask_text(&mut event.name);
         mask_attributes(&mut event.attributes);
     }
     for link in &mut span.links {
-        mask_text(&mut link.trace_state);
+        mask_trace_state(&mut link.trace_state);
         mask_attributes(&mut link.attributes);
     }
     if let Some(status) = &mut span.status {
@@ -102,49 +104,72 @@ fn mask_metric(metric: &mut Metric) {
     mask_text(&mut metric.description);
     mask_text(&mut metric.unit);
     mask_attributes(&mut metric.metadata);
+    let mut changed = false;
     for_each_point(metric, |attributes, exemplars| {
-        mask_attributes(attributes);
+        changed |= mask_attributes(attributes);
         for exemplar in exemplars {
             mask_attributes(&mut exemplar.filtered_attributes);
         }
     });
-}
-
-fn mask_attributes(attributes: &mut [KeyValue]) {
-    for attribute in attributes {
-        mask_text(&mut attribute.key);
-        if let Some(value) = &mut attribute.value {
-            mask_value(value);
-        }
+    if changed {
+        otlp_recorder::merge_points(metric);
     }
 }
 
-fn mask_value(value: &mut AnyValue) {
+/// Masks keys and values, and keeps the last of the attributes whose keys are then equal. Returns whether any has
+/// changed.
+fn mask_attributes(attributes: &mut Vec<KeyValue>) -> bool {
+    let (mut keys, mut values) = (false, false);
+    for attribute in &mut *attributes {
+        keys |= mask_text(&mut attribute.key);
+        values |= attribute.value.as_mut().is_some_and(mask_value);
+    }
+    if keys {
+        otlp_recorder::deduplicate_keys(attributes);
+    }
+    keys | values
+}
+
+fn mask_value(value: &mut AnyValue) -> bool {
     match &mut value.value {
         Some(Value::StringValue(text)) => mask_text(text),
         Some(Value::BytesValue(bytes)) => mask_bytes(bytes),
-        Some(Value::ArrayValue(array)) => array.values.iter_mut().for_each(mask_value),
+        Some(Value::ArrayValue(array)) => {
+            let masked = array.values.iter_mut().map(mask_value);
+            masked.fold(false, |changed, more| changed | more)
+        }
         Some(Value::KvlistValue(list)) => mask_attributes(&mut list.values),
         Some(
             Value::BoolValue(_) | Value::IntValue(_) | Value::DoubleValue(_) | Value::StringValueStrindex(_),
         )
-        | None => {}
+        | None => false,
     }
 }
 
-fn mask_text(text: &mut String) {
-    if let Cow::Owned(masked) = telemetry::mask(text) {
-        *text = masked;
+/// Masks the members by parts, because a key and a value may look like an address together.
+fn mask_trace_state(state: &mut String) {
+    if let Cow::Owned(_) = telemetry::mask(state) {
+        let parts = state.split_inclusive([',', '=']).map(telemetry::mask);
+        *state = parts.collect();
     }
+}
+
+fn mask_text(text: &mut String) -> bool {
+    let Cow::Owned(masked) = telemetry::mask(text) else {
+        return false;
+    };
+    *text = masked;
+    true
 }
 
 /// Masks bytes that are UTF-8.
-fn mask_bytes(bytes: &mut Vec<u8>) {
-    if let Ok(text) = str::from_utf8(bytes)
-        && let Cow::Owned(masked) = telemetry::mask(text)
-    {
-        *bytes = masked.into_bytes();
-    }
+fn mask_bytes(bytes: &mut Vec<u8>) -> bool {
+    let masked = str::from_utf8(bytes).map(telemetry::mask);
+    let Ok(Cow::Owned(masked)) = masked else {
+        return false;
+    };
+    *bytes = masked.into_bytes();
+    true
 }
 
 #[cfg(test)]

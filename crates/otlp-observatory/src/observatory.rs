@@ -53,6 +53,7 @@ pub struct Observatory {
     health: Option<Socket>,
     pages: Socket,
     memory: usize,
+    mask: bool,
     forward: Option<Forwarding>,
 }
 
@@ -85,6 +86,7 @@ impl Observatory {
             health,
             pages,
             memory: config.memory,
+            mask: config.mask,
             #[cfg(feature = "forward")]
             forward: config.forward,
             #[cfg(not(feature = "forward"))]
@@ -114,7 +116,8 @@ impl Observatory {
         let received = Arc::new(Received::default());
         let forwarder = self.forward.as_ref().map(Forwarder::start).transpose();
         let forwarder = forwarder.map_err(io::Error::other)?;
-        let (ingest, ingest_thread) = Ingest::start(store.clone(), forwarder.clone(), received.clone())?;
+        let (ingest, ingest_thread) =
+            Ingest::start(store.clone(), self.mask, forwarder.clone(), received.clone())?;
         let pages = pages::router(Explorer {
             store,
             addresses,

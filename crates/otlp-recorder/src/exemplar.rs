@@ -6,7 +6,7 @@
 //! [metrics SDK specification]: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#exemplar
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -52,6 +52,17 @@ pub struct Exemplars {
     filter: ExemplarFilter,
     /// Reservoirs by the name of the histogram.
     histograms: Arc<Mutex<BTreeMap<&'static str, Arc<Reservoirs>>>>,
+    /// Whether each reader exists.
+    readers: Arc<[AtomicBool; 2]>,
+}
+
+/// A user of the exemplars. What one takes out of the reservoirs is kept for the other.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ExemplarReader {
+    /// The export, which gets each exemplar once.
+    Push,
+    /// A scraped server, which gets the last exemplar of each bucket every time.
+    Pull,
 }
 
 impl Exemplars {
@@ -59,7 +70,13 @@ impl Exemplars {
         Self {
             filter,
             histograms: Arc::default(),
+            readers: Arc::default(),
         }
+    }
+
+    /// Keeps the exemplars for `reader`, too.
+    pub(crate) fn add_reader(&self, reader: ExemplarReader) {
+        self.readers[reader as usize].store(true, Ordering::Relaxed);
     }
 
     /// Returns the reservoirs of the histogram `name`.
@@ -70,6 +87,7 @@ impl Exemplars {
                 filter: self.filter,
                 bounds,
                 opened: Mutex::default(),
+                kept: Mutex::default(),
             })
         });
         Arc::clone(reservoirs)
@@ -78,13 +96,14 @@ impl Exemplars {
     /// Writes the exemplars kept since the last call into the histogram points of `request` that have the
     /// same name and attributes, and empties the reservoirs. Must be called before the attributes of the
     /// points are changed.
-    pub(crate) fn attach(&self, request: &mut ExportMetricsServiceRequest) {
+    pub(crate) fn attach(&self, request: &mut ExportMetricsServiceRequest, reader: ExemplarReader) {
+        let is_shared = self.readers.iter().all(|reader| reader.load(Ordering::Relaxed));
         let histograms = lock(&self.histograms).clone();
         for metric in metrics_of(request) {
             let Some(reservoirs) = histograms.get(metric.name.as_str()) else {
                 continue;
             };
-            let mut taken = reservoirs.take();
+            let mut taken = reservoirs.take_for(reader, is_shared);
             visit_points(metric, |attributes, exemplars| {
                 *exemplars = taken.remove(&identity(attributes)).unwrap_or_default();
             });
@@ -98,7 +117,12 @@ pub(crate) struct Reservoirs {
     filter: ExemplarFilter,
     bounds: &'static [f64],
     opened: Mutex<Vec<Arc<Reservoir>>>,
+    /// Exemplars for each reader that are no longer in the reservoirs.
+    kept: Mutex<[Taken; 2]>,
 }
+
+/// Exemplars by the attributes of their point.
+type Taken = HashMap<Vec<u8>, Vec<Exemplar>>;
 
 impl Reservoirs {
     /// Returns the reservoir for measurements with `attributes`, or `None` if the limit is reached.
@@ -118,8 +142,44 @@ impl Reservoirs {
         Some(reservoir)
     }
 
+    /// Returns the exemplars for `reader`, and keeps those out of the reservoirs for the other one if both exist.
+    fn take_for(&self, reader: ExemplarReader, is_shared: bool) -> Taken {
+        let taken = self.take();
+        if !is_shared && reader == ExemplarReader::Push {
+            return taken;
+        }
+        let mut kept = lock(&self.kept);
+        self.keep(&mut kept[reader as usize], &taken);
+        if is_shared {
+            self.keep(&mut kept[1 - reader as usize], &taken);
+        }
+        match reader {
+            ExemplarReader::Push => std::mem::take(&mut kept[0]),
+            ExemplarReader::Pull => kept[1].clone(),
+        }
+    }
+
+    /// Adds the exemplars to `kept`, one per bucket.
+    fn keep(&self, kept: &mut Taken, taken: &Taken) {
+        let bucket = |exemplar: &Exemplar| {
+            let value = match exemplar.value {
+                Some(Value::AsDouble(value)) => value,
+                Some(Value::AsInt(value)) => value as f64,
+                None => f64::NAN,
+            };
+            self.bounds.partition_point(|bound| *bound < value)
+        };
+        for (attributes, exemplars) in taken {
+            let kept = kept.entry(attributes.clone()).or_default();
+            for exemplar in exemplars {
+                kept.retain(|old| bucket(old) != bucket(exemplar));
+                kept.push(exemplar.clone());
+            }
+        }
+    }
+
     /// Removes and returns the exemplars, by attributes.
-    fn take(&self) -> HashMap<Vec<u8>, Vec<Exemplar>> {
+    fn take(&self) -> Taken {
         let opened = lock(&self.opened);
         let kept = opened.iter().filter_map(|reservoir| {
             let exemplars = reservoir.take();
@@ -291,7 +351,7 @@ mod tests {
             let mut collected = ResourceMetrics::default();
             self.reader.collect(&mut collected).unwrap();
             let mut request = ExportMetricsServiceRequest::from(&collected);
-            self.exemplars.attach(&mut request);
+            self.exemplars.attach(&mut request, ExemplarReader::Push);
             let metrics = request
                 .resource_metrics
                 .into_iter()
@@ -459,6 +519,31 @@ mod tests {
         for count in kept {
             assert!((850..1_150).contains(&count), "{kept:?}");
         }
+    }
+
+    #[test]
+    fn both_readers_get_the_exemplars() {
+        let reservoirs = Exemplars::new(ExemplarFilter::AlwaysOn).reservoirs("shared", &[1.0]);
+        let reservoir = reservoirs.open(&[]).unwrap();
+        let values = |reader| -> Vec<f64> {
+            let taken = reservoirs.take_for(reader, true);
+            let values = taken
+                .into_values()
+                .flatten()
+                .map(|exemplar| match exemplar.value {
+                    Some(Value::AsDouble(value)) => value,
+                    other => panic!("{other:?}"),
+                });
+            values.collect()
+        };
+        reservoir.sample(0.5, &sampled(1));
+        reservoir.sample(2.0, &sampled(2));
+        assert_eq!(values(ExemplarReader::Pull), [0.5, 2.0]);
+        reservoir.sample(0.6, &sampled(3));
+        assert_eq!(values(ExemplarReader::Push), [2.0, 0.6]);
+        assert_eq!(values(ExemplarReader::Push), [0.0; 0]);
+        assert_eq!(values(ExemplarReader::Pull), [2.0, 0.6]);
+        assert_eq!(values(ExemplarReader::Pull), [2.0, 0.6]);
     }
 
     #[test]

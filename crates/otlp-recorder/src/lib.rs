@@ -28,13 +28,14 @@ pub use collector::{ClientFiles, Collector, Compression, PemFile, Protocol};
 pub use destination::{CustomExporter, Destination, Request};
 pub use encode::{Attributes, PrewrittenAttributes};
 pub use exemplar::{ExemplarFilter, Exemplars};
-pub use export::{QueueMetricReader, is_export_thread};
+pub use export::{PullReader, QueueMetricReader, is_export_thread};
 pub use histogram::{DurationHistogram, DurationSeries};
 pub use log_target::LOG_TARGET;
 pub use memory::InMemory;
+pub use merge::{deduplicate_keys, merge_points};
 pub use pipeline::{Flusher, Pipeline, PipelineBuilder, ShutdownError};
 pub use processors::{QueueLogProcessor, QueueSpanProcessor};
-pub use recorder::{RecordedSpan, Recorder, SpanStart, Tracer};
+pub use recorder::{RANDOM_TRACE_ID, RecordedSpan, Recorder, SpanStart, Tracer};
 pub use signal::Signal;
 #[cfg(feature = "tracing")]
 pub use span_layer::{CONTEXT_TARGET, SpanLayer, within_crates};
@@ -42,4 +43,6 @@ pub use table::Table;
 pub use text::Redact;
 #[cfg(feature = "grpc")]
 pub use transport::RawCodec;
+#[cfg(feature = "json")]
+pub use transport::json_body;
 pub use transport::retry_after;

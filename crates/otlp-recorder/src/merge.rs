@@ -9,7 +9,8 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::{
-    ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint, metric::Data,
+    ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint, SummaryDataPoint,
+    metric::Data,
 };
 
 use crate::points::identity;
@@ -17,8 +18,10 @@ use crate::points::identity;
 /// Maximum number of buckets of each sign in a merged exponential histogram, the default of the specification.
 const MAX_BUCKETS: i64 = 160;
 
-/// Merges the points of `metric` that have the same attributes.
-pub(crate) fn merge_points(metric: &mut Metric) {
+/// Merges the points of `metric` that have the same attributes, as they may have after [redaction](crate::Redact): counts,
+/// sums and buckets are added, and of gauges the value measured last remains. Quantiles of summaries cannot be
+/// combined and are dropped.
+pub fn merge_points(metric: &mut Metric) {
     match &mut metric.data {
         Some(Data::Gauge(gauge)) => merge(&mut gauge.data_points, latest),
         Some(Data::Sum(sum)) => merge(&mut sum.data_points, total),
@@ -26,7 +29,8 @@ pub(crate) fn merge_points(metric: &mut Metric) {
         Some(Data::ExponentialHistogram(histogram)) => {
             merge(&mut histogram.data_points, exponential_histograms);
         }
-        Some(Data::Summary(_)) | None => {}
+        Some(Data::Summary(summary)) => merge(&mut summary.data_points, summaries),
+        None => {}
     }
 }
 
@@ -44,13 +48,18 @@ macro_rules! impl_point {
     )+};
 }
 
-impl_point!(NumberDataPoint, HistogramDataPoint, ExponentialHistogramDataPoint);
+impl_point!(
+    NumberDataPoint,
+    HistogramDataPoint,
+    ExponentialHistogramDataPoint,
+    SummaryDataPoint
+);
 
 fn merge<P: Point>(points: &mut Vec<P>, add: fn(&mut P, P)) {
     let mut known: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut merged: Vec<P> = Vec::with_capacity(points.len());
     for mut point in mem::take(points) {
-        deduplicate(point.attributes());
+        deduplicate_keys(point.attributes());
         match known.entry(identity(point.attributes())) {
             Entry::Occupied(entry) => add(&mut merged[*entry.get()], point),
             Entry::Vacant(entry) => {
@@ -63,7 +72,7 @@ fn merge<P: Point>(points: &mut Vec<P>, add: fn(&mut P, P)) {
 }
 
 /// Keeps the last value of each key.
-pub(crate) fn deduplicate(attributes: &mut Vec<KeyValue>) {
+pub fn deduplicate_keys(attributes: &mut Vec<KeyValue>) {
     let mut index = 0;
     while index < attributes.len() {
         let (key, later) = (&attributes[index].key, &attributes[index + 1..]);
@@ -119,6 +128,14 @@ fn histograms(into: &mut HistogramDataPoint, mut other: HistogramDataPoint) {
     into.start_time_unix_nano = into.start_time_unix_nano.min(other.start_time_unix_nano);
     into.time_unix_nano = into.time_unix_nano.max(other.time_unix_nano);
     into.exemplars.append(&mut other.exemplars);
+}
+
+fn summaries(into: &mut SummaryDataPoint, other: SummaryDataPoint) {
+    into.quantile_values.clear();
+    into.count += other.count;
+    into.sum += other.sum;
+    into.start_time_unix_nano = into.start_time_unix_nano.min(other.start_time_unix_nano);
+    into.time_unix_nano = into.time_unix_nano.max(other.time_unix_nano);
 }
 
 /// Combines two values; the result is unknown unless both are known.
@@ -216,7 +233,9 @@ fn sum(one: &Buckets, two: &Buckets) -> Buckets {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::metrics::v1::{ExponentialHistogram, Gauge, Histogram, Sum};
+    use opentelemetry_proto::tonic::metrics::v1::{
+        ExponentialHistogram, Gauge, Histogram, Sum, Summary, summary_data_point,
+    };
 
     use super::*;
 
@@ -304,6 +323,31 @@ mod tests {
             unreachable!()
         };
         assert_eq!(histogram.data_points, [point([1, 3, 3], 10.5, 0.5, 4.0)]);
+    }
+
+    #[test]
+    fn counts_and_sums_of_summaries_are_added() {
+        let point = |count, quantile_values| SummaryDataPoint {
+            count,
+            sum: 0.5,
+            quantile_values,
+            ..SummaryDataPoint::default()
+        };
+        let median = summary_data_point::ValueAtQuantile {
+            quantile: 0.5,
+            value: 0.2,
+        };
+        let summary = Summary {
+            data_points: vec![point(2, vec![median]), point(3, vec![median])],
+        };
+        let Data::Summary(summary) = merged(Data::Summary(summary)) else {
+            unreachable!()
+        };
+        let expected = SummaryDataPoint {
+            sum: 1.0,
+            ..point(5, Vec::new())
+        };
+        assert_eq!(summary.data_points, [expected]);
     }
 
     #[test]

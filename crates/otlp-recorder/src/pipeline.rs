@@ -12,15 +12,15 @@ use crate::batch_settings::BatchSettings;
 use crate::collector::Collector;
 use crate::destination::Destination;
 use crate::encode::{LogEncoder, RequestEncoder, Scopes};
-use crate::exemplar::{ExemplarFilter, Exemplars};
+use crate::exemplar::{ExemplarFilter, ExemplarReader, Exemplars};
 use crate::export::is_export_thread;
 use crate::export::{
-    ExportTarget, ExportThread, Flushes, MetricExport, QueueMetricReader, QueuedExport, SignalExports, flush,
-    observe_queue,
+    ExportTarget, ExportThread, Flushes, MetricExport, PullReader, QueueMetricReader, QueuedExport,
+    SignalExports, flush, observe_queue,
 };
 use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
 use crate::queue::Queue;
-use crate::recorder::{Recorder, Shared};
+use crate::recorder::{RANDOM_TRACE_ID, Recorder, Shared};
 use crate::signal::Signal;
 use crate::text::{Redact, TextRules};
 
@@ -237,6 +237,9 @@ impl PipelineBuilder {
         exports.traces.take_if(|_| !running.contains(&Signal::Traces));
         exports.logs.take_if(|_| !running.contains(&Signal::Logs));
         exports.metrics.take_if(|_| !running.contains(&Signal::Metrics));
+        if exports.metrics.is_some() {
+            exemplars.add_reader(ExemplarReader::Push);
+        }
         let recorder = Recorder(Arc::new(Shared {
             queue: exports.traces.as_ref().map(|traces| Arc::clone(&traces.queue)),
             rules: span_rules,
@@ -244,6 +247,7 @@ impl PipelineBuilder {
             sampler: self.sampler,
             scopes,
             provider: None,
+            root_flags: RANDOM_TRACE_ID,
         }));
         Pipeline {
             recorder,
@@ -253,6 +257,7 @@ impl PipelineBuilder {
                 rules,
             },
             exemplars,
+            before_collection: self.before_collection,
             exports,
             thread,
             warnings,
@@ -268,6 +273,7 @@ pub struct Pipeline {
     span_rules: TextRules,
     log_encoder: LogEncoder,
     exemplars: Exemplars,
+    before_collection: fn(),
     exports: SignalExports,
     thread: Option<ExportThread>,
     warnings: Vec<String>,
@@ -311,6 +317,19 @@ impl Pipeline {
     pub fn metric_reader(&self) -> Option<QueueMetricReader> {
         let metrics = self.exports.metrics.as_ref()?;
         Some(metrics.reader.clone())
+    }
+
+    /// Returns a reader for the SDK's meter provider whose user collects the metrics, whether or not they are
+    /// exported, too. Add it to one provider only.
+    #[must_use]
+    pub fn pull_reader(&self) -> PullReader {
+        self.exemplars.add_reader(ExemplarReader::Pull);
+        PullReader {
+            reader: QueueMetricReader::new(Temporality::Cumulative),
+            rules: self.log_encoder.rules,
+            exemplars: self.exemplars.clone(),
+            before: self.before_collection,
+        }
     }
 
     /// Returns the exemplars, for histograms made with

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use opentelemetry::trace::{
-    Event, Link, Span, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceId, Tracer as _,
-    TracerProvider as _,
+    Event, Link, Span, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
+    Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{
@@ -20,6 +20,9 @@ use opentelemetry_sdk::trace::{
 use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent, size};
 use crate::queue::Queue;
 use crate::text::TextRules;
+
+/// Trace flag of W3C Trace Context, level 2: the trace id is random.
+pub const RANDOM_TRACE_ID: TraceFlags = TraceFlags::new(0x02);
 
 /// Maximum number of ended spans whose memory a thread keeps for later spans.
 const MAX_SPARE_SPANS: usize = 32;
@@ -43,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) scopes: Arc<Scopes>,
     /// SDK provider that creates the spans instead of the recorder.
     pub(crate) provider: Option<SdkTracerProvider>,
+    /// Flags of a new trace.
+    pub(crate) root_flags: TraceFlags,
 }
 
 impl Recorder {
@@ -70,6 +75,15 @@ impl Recorder {
     pub fn with_provider(&self, provider: SdkTracerProvider) -> Self {
         Self(Arc::new(Shared {
             provider: Some(provider),
+            ..self.0.as_ref().clone()
+        }))
+    }
+
+    /// Returns a recorder whose trace ids are not random, because the provider has an id generator of its own.
+    #[must_use]
+    pub fn without_random_ids(&self) -> Self {
+        Self(Arc::new(Shared {
+            root_flags: TraceFlags::NOT_SAMPLED,
             ..self.0.as_ref().clone()
         }))
     }
@@ -157,11 +171,12 @@ impl Tracer {
         } else {
             (ids.new_trace_id(), SpanId::INVALID)
         };
+        let flags = self.flags(parent_context);
         let is_sampled = is_sampled(&self.shared.sampler, parent, trace_id, &start);
         let context = SpanContext::new(
             trace_id,
             ids.new_span_id(),
-            parent_context.trace_flags().with_sampled(is_sampled),
+            flags.with_sampled(is_sampled),
             false,
             parent_context.trace_state().clone(),
         );
@@ -186,6 +201,14 @@ impl Tracer {
         }
     }
 
+    /// Returns the flags of the parent, or those of a new trace.
+    fn flags(&self, parent: &SpanContext) -> TraceFlags {
+        match parent.is_valid() {
+            true => parent.trace_flags(),
+            false => self.shared.root_flags,
+        }
+    }
+
     /// Starts an SDK span. The SDK's sampler needs the attributes, so they are always set.
     fn start_sdk(
         &self,
@@ -203,8 +226,17 @@ impl Tracer {
             .with_links(start.links.to_vec());
         builder.start_time = start.time;
         let span = builder.start_with_context(sdk, parent);
+        let context = span.span_context();
+        // The SDK clears the other flags of a span that is not sampled, and does not set them for a root span.
+        let flags = self.flags(parent.span().span_context());
         RecordedSpan {
-            context: span.span_context().clone(),
+            context: SpanContext::new(
+                context.trace_id(),
+                context.span_id(),
+                flags.with_sampled(context.is_sampled()),
+                false,
+                context.trace_state().clone(),
+            ),
             open: None,
             sdk: Some(Box::new(span)),
         }
@@ -388,7 +420,7 @@ impl Drop for RecordedSpan {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::trace::{TraceFlags, TraceState};
+    use opentelemetry::trace::TraceState;
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_proto::tonic::trace::v1;
     use opentelemetry_sdk::Resource;
@@ -405,6 +437,7 @@ mod tests {
             sampler: Sampler::AlwaysOn,
             scopes: Arc::default(),
             provider: None,
+            root_flags: RANDOM_TRACE_ID,
         };
         Recorder(Arc::new(shared)).tracer(InstrumentationScope::builder("test").build())
     }
@@ -512,5 +545,30 @@ mod tests {
         // AlwaysOn samples all five contexts. Each parent-based sampler samples the two contexts with a
         // sampled span; with the root sampler AlwaysOn, it also samples the context without a span.
         assert_eq!(sampled, 5 + 3 * 2 + 1);
+    }
+
+    #[test]
+    fn a_span_has_the_flags_of_its_parent_and_a_root_span_the_random_flag() {
+        let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
+        let mut shared = tracer().shared.as_ref().clone();
+        shared.sampler = sampler.clone();
+        let own = Recorder(Arc::new(shared));
+        let provider = SdkTracerProvider::builder().with_sampler(sampler).build();
+        let sdk = own.with_provider(provider);
+        for (recorder, root) in [
+            (own.clone(), 0x03),
+            (sdk.clone(), 0x03),
+            (sdk.without_random_ids(), 0x01),
+        ] {
+            let tracer = recorder.tracer(InstrumentationScope::builder("test").build());
+            let flags = |parent: &Context| {
+                let span = tracer.start(parent, SpanStart::new("a", SpanKind::Internal), |_| ());
+                span.span_context().trace_flags().to_u8()
+            };
+            assert_eq!(flags(&Context::new()), root);
+            for of_parent in 0..4 {
+                assert_eq!(flags(&parent(TraceFlags::new(of_parent), true)), of_parent);
+            }
+        }
     }
 }

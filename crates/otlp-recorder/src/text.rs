@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-use crate::merge::{deduplicate, merge_points};
+use crate::merge::{deduplicate_keys, merge_points};
 use crate::points::{metrics_of, visit_points};
 
 /// A function that removes confidential parts, such as e-mail addresses, from a string.
@@ -64,7 +64,7 @@ impl TextRules {
         if let Some(redact) = self.redact
             && redact_attributes(redact, &mut resource.attributes)
         {
-            deduplicate(&mut resource.attributes);
+            deduplicate_keys(&mut resource.attributes);
         }
     }
 
@@ -73,7 +73,7 @@ impl TextRules {
             redact_text(redact, &mut scope.name);
             redact_text(redact, &mut scope.version);
             if redact_attributes(redact, &mut scope.attributes) {
-                deduplicate(&mut scope.attributes);
+                deduplicate_keys(&mut scope.attributes);
             }
         }
     }

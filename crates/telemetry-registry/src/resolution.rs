@@ -236,7 +236,8 @@ impl<'a> Resolution<'a> {
 
     fn used(&mut self, group: &Group, attribute: &Attribute) -> Option<Use> {
         let name = attribute.id.as_ref().or(attribute.reference.as_ref())?;
-        let Some(declared) = self.registry.value_type(name) else {
+        let template = self.registry.upstream.template(name);
+        let Some(declared) = self.registry.value_type(name).or(template) else {
             if attribute.reference.is_some() {
                 self.problem(format!("{}: {name} is not declared", group.id));
             }

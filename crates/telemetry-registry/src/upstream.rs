@@ -66,6 +66,12 @@ impl Upstream {
         Ok(upstream)
     }
 
+    /// Returns the type of the attributes of a template.
+    pub(crate) fn template(&self, name: &str) -> Option<&'static str> {
+        let attribute = self.attributes.get(name)?;
+        attribute.template.then_some(attribute.value_type)
+    }
+
     /// Returns the attribute with this name, or the template that covers it.
     pub(crate) fn attribute(&self, name: &str) -> Option<&UpstreamAttribute> {
         if let Some(attribute) = self.attributes.get(name) {

@@ -8,6 +8,7 @@ use std::task::{Context as Task, Poll, ready};
 
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use opentelemetry::KeyValue;
+use opentelemetry::trace::TraceContextExt;
 use otlp_recorder::DurationHistogram;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -16,6 +17,7 @@ use tower_service::Service;
 use super::call::Call;
 use super::error::describe_error;
 use crate::http::{OTHER_METHOD, method, version};
+use crate::http_settings::settings;
 use crate::metrics::{Instruments, SECONDS};
 use crate::propagation::Propagation;
 use crate::query::redacted_parts;
@@ -83,6 +85,8 @@ impl HttpClientLayer {
             if name == OTHER_METHOD {
                 into.text("http.request.method_original", method_of.as_str());
             }
+            let captured = settings().client.of_request(headers);
+            captured.for_each(|header| into.set(&header));
         });
         self.propagation.inject(&call.cx, headers);
         call
@@ -90,9 +94,15 @@ impl HttpClientLayer {
 }
 
 /// Records the head of a response and ends the request.
-fn responded(mut call: Call, status: StatusCode, http_version: Version) {
+fn responded(mut call: Call, response: &impl ResponseHead) {
+    let status = response.status();
     call.label("http.response.status_code", i64::from(status.as_u16()));
-    call.label("network.protocol.version", version(http_version));
+    call.label("network.protocol.version", version(response.version()));
+    let span = call.cx.span();
+    if span.is_recording() {
+        let captured = settings().client.of_response(response.headers());
+        captured.for_each(|header| span.set_attribute(header));
+    }
     if status.is_client_error() || status.is_server_error() {
         // No description: the status code is already an attribute.
         call.refused(status.as_str().to_owned().into(), String::new());
@@ -233,7 +243,7 @@ where
         let result = ready!(call.poll(|| this.inner.poll(task)));
         if let Some(mut call) = this.call.take() {
             match &result {
-                Ok(response) => responded(call, response.status(), response.version()),
+                Ok(response) => responded(call, response),
                 Err(error) => {
                     let (error_type, message) = describe_error(error);
                     call.failed(error_type, message);
@@ -251,6 +261,9 @@ pub trait ResponseHead {
 
     /// Returns the HTTP version.
     fn version(&self) -> Version;
+
+    /// Returns the headers.
+    fn headers(&self) -> &HeaderMap;
 }
 
 impl<B> ResponseHead for Response<B> {
@@ -260,6 +273,10 @@ impl<B> ResponseHead for Response<B> {
 
     fn version(&self) -> Version {
         self.version()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
     }
 }
 

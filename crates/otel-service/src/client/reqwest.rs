@@ -2,7 +2,7 @@
 
 use std::task::{Context as Task, Poll};
 
-use ::http::{StatusCode, Version};
+use ::http::{HeaderMap, StatusCode, Version};
 use ::reqwest::{Error, Request, RequestBuilder, Response};
 use tower_service::Service;
 
@@ -76,5 +76,9 @@ impl ResponseHead for Response {
 
     fn version(&self) -> Version {
         self.version()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
     }
 }

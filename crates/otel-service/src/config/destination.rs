@@ -3,6 +3,7 @@
 use otlp_recorder::{CustomExporter, Destination, Signal};
 
 use super::otlp;
+use super::settings::CONFIG_FILE;
 use super::variables::{Variables, in_variables, shown};
 use crate::console;
 use crate::service::Export;
@@ -18,7 +19,8 @@ pub(super) fn destination(
     }
     let exporter = exporter_of(signal);
     let configured = otlp::endpoint_variable(signal, variables).is_some();
-    match variables.keyword(&exporter).as_deref() {
+    let selected = variables.keyword(&exporter).map(|names| pushed(signal, names));
+    match selected.as_deref() {
         None if default == Export::WhenConfigured && !configured => return None,
         None | Some("otlp") => {}
         Some("none") => return None,
@@ -39,6 +41,20 @@ pub(super) fn destination(
     Some(collector.into())
 }
 
+/// Removes the exporter that is scraped from a list of exporters; returns `none` if there is no other.
+fn pushed(signal: Signal, names: String) -> String {
+    if !cfg!(feature = "prometheus") || signal != Signal::Metrics || !names.contains("prometheus") {
+        return names;
+    }
+    let mut others = names
+        .split(',')
+        .map(str::trim)
+        .filter(|name| *name != "prometheus");
+    others.next().map_or("none".to_owned(), |first| {
+        others.fold(first.to_owned(), |list, name| list + "," + name)
+    })
+}
+
 /// Returns the variable that selects the exporter of a signal.
 fn exporter_of(signal: Signal) -> String {
     format!("OTEL_{}_EXPORTER", in_variables(signal))
@@ -48,13 +64,16 @@ fn exporter_of(signal: Signal) -> String {
 /// collector.
 pub(super) fn destination_variable(variables: &mut Variables<'_>) -> Option<String> {
     const DISABLED: &str = "OTEL_SDK_DISABLED";
+    if cfg!(feature = "config-file") && variables.text(CONFIG_FILE).is_some() {
+        return Some(CONFIG_FILE.to_owned());
+    }
     if variables.is_true(DISABLED) {
         return Some(DISABLED.to_owned());
     }
     let mut exporter = None;
     let mut not_otlp = 0;
     for signal in Signal::ALL {
-        if let Some("none" | "console") = variables.keyword(&exporter_of(signal)).as_deref() {
+        if let Some("none" | "console" | "prometheus") = variables.keyword(&exporter_of(signal)).as_deref() {
             exporter.get_or_insert(exporter_of(signal));
             not_otlp += 1;
         } else if let Some(endpoint) = otlp::endpoint_variable(signal, variables) {

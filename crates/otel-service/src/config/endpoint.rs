@@ -54,7 +54,7 @@ fn bare_scheme(signal: Signal, protocol: Protocol, variables: &mut Variables<'_>
 }
 
 /// Parses an http or https URL with a host.
-fn parse(text: &str, bare_scheme: Option<&str>) -> Option<Uri> {
+pub(super) fn parse(text: &str, bare_scheme: Option<&str>) -> Option<Uri> {
     let text = text.trim();
     let url: Uri = match bare_scheme {
         Some(scheme) if !text.contains("://") => format!("{scheme}://{text}").parse().ok()?,
@@ -70,7 +70,7 @@ fn scheme(url: &Uri) -> String {
 
 /// Returns the URL for the transport, and the user info. The path of the URL is `path`, except for gRPC, whose
 /// transport adds its own.
-fn target(url: &Uri, protocol: Protocol, path: &str) -> (String, Option<String>) {
+pub(super) fn target(url: &Uri, protocol: Protocol, path: &str) -> (String, Option<String>) {
     let authority = url.authority().map_or("", Authority::as_str);
     let (user_info, host) = match authority.rsplit_once('@') {
         Some((user_info, host)) => (Some(user_info.to_owned()), host),

@@ -22,17 +22,7 @@ const TRANSPORT_HEADERS: [&str; 8] = [
 
 /// Reads the headers in `variable`, ignoring invalid entries with a warning.
 pub(super) fn headers(variable: &str, variables: &mut Variables<'_>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    let text = variables.text(variable).unwrap_or_default();
-    let mut invalid = 0;
-    for entry in text.split(',').filter(|entry| !entry.trim().is_empty()) {
-        match header(entry) {
-            Some((name, value)) => {
-                headers.insert(name, value);
-            }
-            None => invalid += 1,
-        }
-    }
+    let (headers, invalid) = header_list(&variables.text(variable).unwrap_or_default());
     if invalid > 0 {
         variables.warn(format!(
             "{variable} has entries that are not valid name=value headers ({invalid}); they are ignored"
@@ -41,10 +31,28 @@ pub(super) fn headers(variable: &str, variables: &mut Variables<'_>) -> HeaderMa
     headers
 }
 
-fn header(entry: &str) -> Option<(HeaderName, HeaderValue)> {
-    let (name, value) = entry.split_once('=')?;
-    let name: HeaderName = percent_decode(name.trim()).parse().ok()?;
-    let value = sensitive(&percent_decode(value.trim()))?;
+/// Parses a list of percent-encoded `name=value` pairs. Also returns the number of invalid ones, which are left out.
+pub(super) fn header_list(list: &str) -> (HeaderMap, usize) {
+    let mut headers = HeaderMap::new();
+    let mut invalid = 0;
+    for entry in list.split(',').filter(|entry| !entry.trim().is_empty()) {
+        let pair = entry.split_once('=');
+        match pair
+            .and_then(|(name, value)| header(&percent_decode(name.trim()), &percent_decode(value.trim())))
+        {
+            Some((name, value)) => {
+                headers.insert(name, value);
+            }
+            None => invalid += 1,
+        }
+    }
+    (headers, invalid)
+}
+
+/// Returns a header, or `None` if it is invalid or set by the transport.
+pub(super) fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+    let name: HeaderName = name.parse().ok()?;
+    let value = sensitive(value)?;
     (!TRANSPORT_HEADERS.contains(&name.as_str())).then_some((name, value))
 }
 

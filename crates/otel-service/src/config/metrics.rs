@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
+use std::fmt;
+use std::sync::Arc;
+
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream, Temporality};
-use otlp_recorder::ExemplarFilter;
+use otlp_recorder::{Destination, ExemplarFilter};
 
 use super::variables::Variables;
 
@@ -16,43 +19,69 @@ pub(crate) struct Measuring {
     /// Time limit of one export.
     pub(crate) timeout: Duration,
     pub(crate) temporality: Temporality,
-    pub(crate) histograms: HistogramAggregation,
     pub(crate) exemplars: ExemplarFilter,
 }
 
+impl Default for Measuring {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(60),
+            timeout: Duration::from_secs(30),
+            temporality: Temporality::Cumulative,
+            exemplars: ExemplarFilter::TraceBased,
+        }
+    }
+}
+
+type View = Arc<dyn Fn(&Instrument) -> Option<Stream> + Send + Sync>;
+
+/// Views of the meter provider.
+#[derive(Clone, Default)]
+pub(crate) struct Views(pub(crate) Vec<View>);
+
+impl Views {
+    pub(super) fn add(&mut self, view: impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static) {
+        self.0.push(Arc::new(view));
+    }
+}
+
+impl fmt::Debug for Views {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Views").field(&self.0.len()).finish()
+    }
+}
+
 /// Default aggregation of histograms.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum HistogramAggregation {
+    #[default]
     ExplicitBucket,
     Base2Exponential,
 }
 
 impl Measuring {
-    /// Reads the variables; `interval` is the default in milliseconds.
-    pub(super) fn read(interval: u64, variables: &mut Variables<'_>) -> Self {
+    /// Reads the variables; `interval` is the default in milliseconds. The temporality is that of OTLP exporters.
+    pub(super) fn read(
+        interval: u64,
+        destination: Option<&Destination>,
+        variables: &mut Variables<'_>,
+    ) -> Self {
+        let temporality = variables.choice(
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+            &[
+                ("cumulative", Temporality::Cumulative),
+                ("delta", Temporality::Delta),
+                ("lowmemory", Temporality::LowMemory),
+            ],
+            "not cumulative, delta or lowmemory; cumulative is used",
+        );
         Self {
             interval: variables.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", interval),
             timeout: variables.timeout("OTEL_METRIC_EXPORT_TIMEOUT", 30_000),
-            temporality: variables.choice(
-                "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
-                &[
-                    ("cumulative", Temporality::Cumulative),
-                    ("delta", Temporality::Delta),
-                    ("lowmemory", Temporality::LowMemory),
-                ],
-                "not cumulative, delta or lowmemory; cumulative is used",
-            ),
-            histograms: variables.choice(
-                "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
-                &[
-                    ("explicit_bucket_histogram", HistogramAggregation::ExplicitBucket),
-                    (
-                        "base2_exponential_bucket_histogram",
-                        HistogramAggregation::Base2Exponential,
-                    ),
-                ],
-                "not a known aggregation; explicit_bucket_histogram is used",
-            ),
+            temporality: match destination {
+                Some(Destination::Collector(_)) => temporality,
+                _ => Temporality::Cumulative,
+            },
             exemplars: variables.choice(
                 "OTEL_METRICS_EXEMPLAR_FILTER",
                 &[
@@ -67,17 +96,39 @@ impl Measuring {
 }
 
 impl HistogramAggregation {
-    /// Returns the stream of `instrument` if it differs from the default of the SDK. Size and scale are the
+    /// Returns the aggregation of `instrument` if it differs from the default of the SDK. Size and scale are the
     /// defaults of the specification.
-    pub(crate) fn stream(self, instrument: &Instrument) -> Option<Stream> {
+    pub(super) fn aggregation(self, instrument: &Instrument) -> Option<Aggregation> {
         if self == Self::ExplicitBucket || instrument.kind() != InstrumentKind::Histogram {
             return None;
         }
-        let aggregation = Aggregation::Base2ExponentialHistogram {
+        Some(Aggregation::Base2ExponentialHistogram {
             max_size: 160,
             max_scale: 20,
             record_min_max: true,
-        };
-        Stream::builder().with_aggregation(aggregation).build().ok()
+        })
     }
+}
+
+/// Reads the default aggregation of histograms, which OTLP exporters have.
+pub(super) fn views(destination: Option<&Destination>, variables: &mut Variables<'_>) -> Views {
+    let histograms = variables.choice(
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+        &[
+            ("explicit_bucket_histogram", HistogramAggregation::ExplicitBucket),
+            (
+                "base2_exponential_bucket_histogram",
+                HistogramAggregation::Base2Exponential,
+            ),
+        ],
+        "not a known aggregation; explicit_bucket_histogram is used",
+    );
+    let mut views = Views::default();
+    if destination.is_some() {
+        views.add(move |instrument| {
+            let aggregation = histograms.aggregation(instrument)?;
+            Stream::builder().with_aggregation(aggregation).build().ok()
+        });
+    }
+    views
 }

@@ -51,6 +51,17 @@ fn ratio(variables: &mut Variables<'_>) -> f64 {
     }
 }
 
+/// Returns the propagator with the name `name`.
+pub(super) fn propagator(name: &str) -> Option<Propagator> {
+    match name {
+        "tracecontext" => Some(Propagator::TraceContext),
+        "baggage" => Some(Propagator::Baggage),
+        "b3" => Some(Propagator::B3(Encoding::Single)),
+        "b3multi" => Some(Propagator::B3(Encoding::Multiple)),
+        _ => None,
+    }
+}
+
 /// Reads the propagators. Unknown ones are ignored; if all of them are unknown, the default is used.
 pub(super) fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
     const DEFAULT: [Propagator; 2] = [Propagator::TraceContext, Propagator::Baggage];
@@ -59,20 +70,17 @@ pub(super) fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
     };
     let mut propagators = Vec::new();
     for name in list.split(',').map(str::trim) {
-        let propagator = match name {
-            "tracecontext" => Propagator::TraceContext,
-            "baggage" => Propagator::Baggage,
-            "b3" => Propagator::B3(Encoding::Single),
-            "b3multi" => Propagator::B3(Encoding::Multiple),
-            "none" => return Vec::new(),
-            "" => continue,
-            _ => {
+        if name == "none" {
+            return Vec::new();
+        }
+        let Some(propagator) = propagator(name) else {
+            if !name.is_empty() {
                 variables.warn(format!(
                     "OTEL_PROPAGATORS has {}, which is not a known propagator and is ignored",
                     shown(name)
                 ));
-                continue;
             }
+            continue;
         };
         if !propagators.contains(&propagator) {
             propagators.push(propagator);

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 /// Names without the prefix `OTEL_`, except those in [`OTLP`].
-const NAMES: [&str; 31] = [
+const NAMES: [&str; 37] = [
     "ATTRIBUTE_COUNT_LIMIT",
     "ATTRIBUTE_VALUE_LENGTH_LIMIT",
     "BLRP_EXPORT_TIMEOUT",
@@ -17,6 +17,12 @@ const NAMES: [&str; 31] = [
     "EVENT_ATTRIBUTE_COUNT_LIMIT",
     "EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
     "EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+    "INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_REQUEST",
+    "INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_RESPONSE",
+    "INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST",
+    "INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE",
+    "INSTRUMENTATION_HTTP_EXCLUDED_URLS",
+    "INSTRUMENTATION_HTTP_KNOWN_METHODS",
     "LINK_ATTRIBUTE_COUNT_LIMIT",
     "LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
     "LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
@@ -54,6 +60,10 @@ const OTLP: [&str; 9] = [
 fn is_understood(name: &str) -> bool {
     // Only some samplers read `OTEL_TRACES_SAMPLER_ARG`.
     if NAMES.contains(&name) || name == "TRACES_SAMPLER_ARG" {
+        return true;
+    }
+    if cfg!(feature = "prometheus") && matches!(name, "EXPORTER_PROMETHEUS_HOST" | "EXPORTER_PROMETHEUS_PORT")
+    {
         return true;
     }
     let Some(name) = name.strip_prefix("EXPORTER_OTLP_") else {

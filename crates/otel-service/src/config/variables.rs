@@ -26,6 +26,12 @@ impl<'a> Variables<'a> {
         self.warnings.push(warning.into());
     }
 
+    /// Returns the value as it is.
+    #[cfg(feature = "config-file")]
+    pub(super) fn raw(&self, name: &str) -> Option<String> {
+        (self.lookup)(name)
+    }
+
     /// Returns the value; an empty value counts as unset.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         (self.lookup)(name).filter(|value| !value.trim().is_empty())

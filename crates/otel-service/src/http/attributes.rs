@@ -4,30 +4,34 @@ use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::client::ClientAddress;
+use super::client::{ClientAddress, ClientUrl};
+use crate::http_settings::settings;
 use crate::query::redacted_parts;
 use ::http::header::{HOST, USER_AGENT};
 use ::http::request::Parts;
+use ::http::uri::Scheme;
 use ::http::{Method, Version};
 use otlp_recorder::Attributes;
 
-/// Value of `http.request.method` for a method that the conventions do not list.
+/// Value of `http.request.method` for a method that is not known.
 pub(crate) const OTHER_METHOD: &str = "_OTHER";
+
+/// The methods of the conventions, the most frequent ones first.
+const KNOWN_METHODS: [&str; 10] = [
+    "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "QUERY", "CONNECT", "TRACE",
+];
+
+/// Maximum length of a host name.
+const MAX_HOST: usize = 255;
 
 /// Returns the name of a known method, or `_OTHER`, which bounds the number of values a client can produce.
 pub(crate) fn method(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::PATCH => "PATCH",
-        Method::HEAD => "HEAD",
-        Method::OPTIONS => "OPTIONS",
-        Method::CONNECT => "CONNECT",
-        Method::TRACE => "TRACE",
-        _ => OTHER_METHOD,
-    }
+    let name = method.as_str();
+    let known = match &settings().known_methods {
+        Some(methods) => methods.iter().map(String::as_str).find(|known| *known == name),
+        None => KNOWN_METHODS.into_iter().find(|known| *known == name),
+    };
+    known.unwrap_or(OTHER_METHOD)
 }
 
 /// Returns the value of `network.protocol.version`.
@@ -43,9 +47,13 @@ pub(crate) fn version(version: Version) -> &'static str {
 
 /// Returns the value of `url.scheme`.
 pub(super) fn scheme(parts: &Parts) -> &'static str {
-    match parts.uri.scheme_str() {
-        Some("https") => "https",
-        _ => "http",
+    let is_https = |scheme: &Scheme| *scheme == Scheme::HTTPS;
+    let client = parts.extensions.get::<ClientUrl>();
+    let client = client.and_then(|url| url.scheme.as_ref());
+    let client = client.filter(|scheme| is_https(scheme) || **scheme == Scheme::HTTP);
+    match client.or(parts.uri.scheme()).is_some_and(is_https) {
+        true => "https",
+        false => "http",
     }
 }
 
@@ -92,6 +100,8 @@ pub(super) fn describe(parts: &Parts, route: Option<&str>, into: &mut Attributes
         into.text("user_agent.original", agent);
     }
     into.literal("network.protocol.version", version(parts.version));
+    let captured = settings().server.of_request(&parts.headers);
+    captured.for_each(|header| into.set(&header));
 }
 
 /// Length of the longest IPv6 address.
@@ -109,9 +119,17 @@ fn write_address(address: IpAddr, write: impl FnOnce(&str)) {
 
 /// Returns the requested host and port, by default the port of the scheme.
 fn server(parts: &Parts) -> Option<(&str, u16)> {
-    let (host, port) = match parts.uri.authority() {
-        Some(authority) => (authority.host(), authority.port_u16()),
-        None => host_and_port(parts.headers.get(HOST)?.to_str().ok()?)?,
+    let client = parts.extensions.get::<ClientUrl>();
+    let port = client.and_then(|url| url.port);
+    let (host, port) = match client.and_then(|url| host_and_port(url.host.as_deref()?)) {
+        Some((host, own)) => (host, own.or(port)),
+        None => {
+            let (host, own) = match parts.uri.authority() {
+                Some(authority) => (authority.host(), authority.port_u16()),
+                None => host_and_port(parts.headers.get(HOST)?.to_str().ok()?)?,
+            };
+            (host, port.or(own))
+        }
     };
     let default_port = if scheme(parts) == "https" { 443 } else { 80 };
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -132,11 +150,13 @@ fn host_and_port(value: &str) -> Option<(&str, Option<u16>)> {
             .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
         None => host.bytes().all(is_valid),
     };
-    if host.is_empty() || !is_name {
+    if host.is_empty() || host.len() > MAX_HOST || !is_name {
         return None;
     }
     match port {
         None | Some("") => Some((host, None)),
+        // `parse` would accept a sign.
+        Some(port) if port.starts_with('+') => None,
         Some(port) => Some((host, Some(port.parse().ok()?))),
     }
 }
@@ -157,6 +177,8 @@ mod tests {
             ("", None),
             (":80", None),
             ("blog.test:99999", None),
+            ("blog.test:+80", None),
+            ("blog.test:80:90", None),
             ("user:secret@blog.test", None),
             ("2001:db8::1", None),
             ("[nobody]", None),

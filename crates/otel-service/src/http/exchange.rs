@@ -13,6 +13,7 @@ use super::attributes;
 use super::measures::Measured;
 use crate::context;
 use crate::failure::{self, CANCELLED, PANIC, ServerError};
+use crate::http_settings::settings;
 use crate::panic_message;
 use crate::recorder::{self, OWN};
 use crate::untraced::{disabled_context, untraced_context};
@@ -98,6 +99,10 @@ impl Exchange {
             && let Some(value) = traceresponse(&self.cx)
         {
             response.headers_mut().insert(TRACERESPONSE.clone(), value);
+        }
+        if span.is_recording() {
+            let captured = settings().server.of_response(response.headers());
+            captured.for_each(|header| span.set_attribute(header));
         }
         is_bodiless
     }

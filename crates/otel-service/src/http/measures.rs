@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use ::http::StatusCode;
 use ::http::request::Parts;
+use ::http::{Method, StatusCode};
 use opentelemetry::StringValue;
 use opentelemetry::trace::SpanContext;
 
@@ -17,6 +17,7 @@ use crate::failure::ServerError;
 pub(super) struct Measured {
     instruments: Option<(&'static Http, Active)>,
     started: Instant,
+    method: Method,
     labels: Labels,
     /// Span that exemplars refer to. The span may have ended before the metrics are recorded.
     span: SpanContext,
@@ -35,6 +36,7 @@ impl Measured {
         Self {
             instruments: instruments().map(|http| (http, http.begin(labels.method, labels.scheme))),
             started: Instant::now(),
+            method: parts.method.clone(),
             labels,
             span: span.clone(),
         }
@@ -50,8 +52,8 @@ impl Measured {
         });
         status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            || self.labels.method == "HEAD"
-            || self.labels.method == "CONNECT" && status.is_success()
+            || self.method == Method::HEAD
+            || self.method == Method::CONNECT && status.is_success()
     }
 
     /// Sets the error type of the request; returns false if an earlier failure has set one.

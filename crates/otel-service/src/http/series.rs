@@ -20,7 +20,7 @@ const UNMATCHED: &str = "unmatched";
 /// Status that nginx logs when the client closed the connection; no standard status fits.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Maximum number of series of `http.server.active_requests`, more than the known methods times two schemes.
+/// Maximum number of series of `http.server.active_requests`, more than the default methods times two schemes.
 const ACTIVE_LIMIT: usize = 32;
 
 static INSTRUMENTS: Instruments<Http> = Instruments::new();

@@ -3,6 +3,7 @@
 //! The grammar is wider than that of registration forms: everything that may be an address is masked, even if text
 //! before it is lost that only looks like part of the local part.
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
@@ -43,11 +44,21 @@ const KEPT: usize = 2;
 /// Maximum length of an address in characters (RFC 5321, rounded).
 const MAX_ADDRESS: usize = 256;
 
+/// Separators of an IP address, as they are and percent-encoded, and their plain forms.
+const SEPARATORS: [(&str, &str); 6] = [
+    (".", "."),
+    (":", ":"),
+    ("%2E", "."),
+    ("%2e", "."),
+    ("%3A", ":"),
+    ("%3a", ":"),
+];
+
 /// Maximum number of backslashes before an encoded at sign.
 const MAX_ESCAPES: usize = 8;
 
-/// Maximum number of bytes before an at sign that are searched for the start of a quoted local part, or for the dot
-/// or plus sign after which a name without a dot is a domain.
+/// Maximum number of bytes before an at sign that are searched for the start of a quoted local part, or for the name of
+/// a worker.
 const MAX_LOCAL: usize = 1_024;
 
 /// Masks the addresses in `text`; returns `None` if there are none.
@@ -73,7 +84,9 @@ pub(super) fn mask(text: &str) -> Option<String> {
         {
             continue;
         }
-        let named = || name(domain).filter(|_| local().is_of_person());
+        // The value of a parameter may start with 40.
+        let is_ambiguous = text[sign.clone()].starts_with('=');
+        let named = || name(domain).filter(|_| !is_ambiguous && local().is_of_user());
         let Some(length) = host(domain).or_else(named) else {
             continue;
         };
@@ -161,15 +174,34 @@ fn sign_length(text: &str) -> Option<usize> {
 }
 
 /// Whether an encoded at sign is part of a local part, in which `%40` and `=40` have no special meaning: the local
-/// part continues up to another at sign.
+/// part continues up to another at sign that is encoded less often, or to any after `=40`, because a query may contain
+/// `email=40a%40example.com`.
 fn is_within_local(sign: &str, rest: &str) -> bool {
     if !sign.starts_with(['%', '=']) {
         return false;
     }
-    let end = rest.char_indices().take(MAX_ADDRESS).find(|(_, c)| !is_local(*c));
-    // Symbols directly before the at sign are masked with the local part.
-    let domain = end.and_then(|(end, _)| rest[end..].trim_start_matches(is_symbol).strip_prefix('@'));
-    domain.is_some_and(|domain| host(domain).is_some())
+    let rest = rest
+        .char_indices()
+        .nth(MAX_ADDRESS)
+        .map_or(rest, |(end, _)| &rest[..end]);
+    let mut searched = 0;
+    while let Some(next) = next_sign(rest, searched) {
+        // Symbols directly before the at sign are masked with the local part.
+        let gap = rest[searched..next.start].trim_end_matches(is_symbol);
+        if !gap.chars().all(is_local) {
+            return false;
+        }
+        let is_outer = sign.starts_with('=') || next.len() < sign.len();
+        if is_outer && host(&rest[next.end..]).is_some() {
+            return true;
+        }
+        // A local part that has symbols at its end has no others, and only an encoded at sign is part of one.
+        if gap.len() < next.start - searched || !rest[next.clone()].starts_with(['%', '=']) {
+            return false;
+        }
+        searched = next.end;
+    }
+    false
 }
 
 /// Whether an at sign is within a quoted local part; `quote` is the next quote.
@@ -257,19 +289,18 @@ impl<'a> Local<'a> {
         Some(self.from + at - level)
     }
 
-    /// Whether the last word before the at sign has a dot or a plus sign, as users' names often do and services'
-    /// names do not. A word that is already masked may have had one.
-    fn is_of_person(self) -> bool {
+    /// Whether a word precedes the at sign that is not the name of a Celery worker, such as `celery` or `worker-1`.
+    fn is_of_user(self) -> bool {
         let near = self.text.len().saturating_sub(MAX_LOCAL).max(self.from);
         let near = (near..)
             .find(|at| self.text.is_char_boundary(*at))
             .unwrap_or_default();
         let near = &self.text[near..];
-        let mut word = near
-            .chars()
-            .rev()
-            .take_while(|c| c.is_alphanumeric() || is_invisible(*c) || "._+-".contains(*c));
-        near.ends_with(STARS) || word.any(|c| matches!(c, '.' | '+'))
+        let is_word = |c: char| c.is_alphanumeric() || is_invisible(c) || "._+-*".contains(c);
+        let word = &near[near.trim_end_matches(is_word).len()..];
+        let name = word.trim_end_matches(|c: char| c.is_ascii_digit() || "-_".contains(c));
+        let is_word = word.ends_with(STARS) || word.contains(char::is_alphanumeric);
+        is_word && !["celery", "worker"].contains(&name)
     }
 
     fn free(self) -> &'a str {
@@ -339,12 +370,34 @@ fn dotted(domain: &str) -> Option<usize> {
 
 /// Returns the length of an IP address without brackets.
 fn bare_ip_address(domain: &str) -> Option<usize> {
-    let is_part = |c: char| c.is_ascii_hexdigit() || matches!(c, '.' | ':');
-    let part = &domain[..domain.find(|c| !is_part(c)).unwrap_or(domain.len())];
-    // A longer text is not an address.
-    let part = part.get(..part.len().min(48))?.trim_end_matches(['.', ':']);
-    let is_address = part.parse::<Ipv4Addr>().is_ok() || part.parse::<Ipv6Addr>().is_ok();
+    let mut part = &domain[..address_length(domain, |c| c.is_ascii_hexdigit())];
+    while let Some(shorter) = SEPARATORS.iter().find_map(|(text, _)| part.strip_suffix(text)) {
+        part = shorter;
+    }
+    let mut decoded = Cow::Borrowed(part);
+    for (encoded, plain) in SEPARATORS {
+        if encoded != plain && decoded.contains(encoded) {
+            decoded = Cow::Owned(decoded.replace(encoded, plain));
+        }
+    }
+    let is_address = decoded.parse::<Ipv4Addr>().is_ok() || decoded.parse::<Ipv6Addr>().is_ok();
     is_address.then_some(part.len())
+}
+
+/// Returns the length of the start of `text` that consists of characters and [`SEPARATORS`], up to a limit.
+fn address_length(text: &str, is_part: fn(char) -> bool) -> usize {
+    let mut end = 0;
+    while end < MAX_ADDRESS {
+        let separator = SEPARATORS
+            .iter()
+            .find(|(separator, _)| text[end..].starts_with(separator));
+        end += match separator {
+            Some((separator, _)) => separator.len(),
+            None if text[end..].starts_with(is_part) => 1,
+            None => break,
+        };
+    }
+    end
 }
 
 /// Returns the length of two units of a name that starts with a letter.
@@ -361,7 +414,7 @@ fn literal(domain: &str) -> Option<usize> {
     let inner = ["[", "%5B", "%5b"]
         .iter()
         .find_map(|open| domain.strip_prefix(open))?;
-    let end = inner.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == ':'))?;
+    let end = address_length(inner, |c| c.is_ascii_alphanumeric());
     let close = ["]", "%5D", "%5d"]
         .iter()
         .find(|close| inner[end..].starts_with(**close))?;

@@ -6,6 +6,10 @@ const REDACTED: &str = "REDACTED";
 /// Minimum number of characters after `eyJ`, the start of a JSON object in base64.
 const MIN_WEB_TOKEN: usize = 8;
 
+/// Minimum length of a random part of a key that is in lower case, and of a number in a key.
+const MIN_RANDOM: usize = 20;
+const MIN_NUMBER: usize = 10;
+
 /// Prefixes of keys, each with the minimum number of characters that follow.
 const PREFIXES: [(&str, usize); 27] = [
     ("sk_", 6),
@@ -96,8 +100,22 @@ fn key(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || is_web_token && byte == b'.'
     });
     let enough = end - start >= *min;
+    // Slugs consist of lower-case words between hyphens.
+    if prefix.ends_with('-') && bytes[start..end].split(|byte| *byte == b'-').all(is_slug_word) {
+        return None;
+    }
     // The prefix is kept because it identifies the kind of key; that of a web token does not.
     enough.then_some((if is_web_token { at } else { start }, end))
+}
+
+/// Whether a part of a text between hyphens may be a word of a slug: not as long as the random part of a key or the
+/// number in one, nor with characters that slugs lack.
+fn is_slug_word(word: &[u8]) -> bool {
+    let is_number = word.iter().all(u8::is_ascii_digit);
+    word.len() < if is_number { MIN_NUMBER } else { MIN_RANDOM }
+        && word
+            .iter()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
 /// Returns the range of the credentials after `Bearer` at `at`.

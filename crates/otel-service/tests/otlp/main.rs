@@ -4,6 +4,8 @@
 
 mod batching;
 mod clients;
+#[cfg(feature = "config-file")]
+mod declarative;
 mod declared;
 mod delivery;
 mod endings;
@@ -15,6 +17,8 @@ mod outages;
 mod outgoing;
 mod output;
 mod pipeline;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod requests;
 mod scripted;
 mod server;

@@ -86,17 +86,19 @@ pub fn run(
     environment: &[(&str, &str)],
     scenario: impl FnOnce(),
 ) -> Option<Run> {
-    let prepare = || {
-        let collector = Collector::start(behaviour);
-        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.url());
-        let others = environment
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        (collector, [endpoint].into_iter().chain(others).collect())
-    };
-    let (collector, stdout) = run_prepared(test, prepare, scenario)?;
+    let (collector, stdout) = run_prepared(test, || collecting(behaviour, environment), scenario)?;
     let received = collector.take();
     Some(Run { received, stdout })
+}
+
+/// Starts a collector; returns it, and `environment` with its endpoint.
+pub fn collecting(behaviour: Behaviour, environment: &[(&str, &str)]) -> (Collector, Vec<(String, String)>) {
+    let collector = Collector::start(behaviour);
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.url());
+    let others = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    (collector, [endpoint].into_iter().chain(others).collect())
 }
 
 impl Received {

@@ -91,8 +91,13 @@ async fn a_full_queue_is_reported_over_grpc_with_retry_info() {
 
 #[tokio::test]
 async fn a_closed_queue_is_reported_as_503() {
-    let (ingest, ingest_thread) =
-        Ingest::start(Arc::new(crate::store::Store::new(1 << 20)), None, Arc::default()).unwrap();
+    let (ingest, ingest_thread) = Ingest::start(
+        Arc::new(crate::store::Store::new(1 << 20)),
+        true,
+        None,
+        Arc::default(),
+    )
+    .unwrap();
     ingest_thread.finish().await;
     assert!(ingest.accept(Export::Traces(traces())).is_err());
     let response = post(

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::exporter::{ExportTarget, Exporter};
 use crate::destination::Request;
-use crate::exemplar::Exemplars;
+use crate::exemplar::{ExemplarReader, Exemplars};
 use crate::points::{metrics_of, visit_points};
 use crate::text::TextRules;
 use crate::transport::Transport;
@@ -143,7 +143,7 @@ impl<T: Transport> MetricLoop<T> {
         match self.collect(deadline).await {
             Ok(metrics) => {
                 let mut message = ExportMetricsServiceRequest::from(&metrics);
-                self.settings.exemplars.attach(&mut message);
+                self.settings.exemplars.attach(&mut message, ExemplarReader::Push);
                 self.kept = metrics;
                 self.settings.rules.apply_to_metrics(&mut message);
                 let mut points = 0;

@@ -87,7 +87,7 @@ impl Http {
     pub(super) fn body(&self, request: &Request) -> Bytes {
         let plain = match self.protocol {
             #[cfg(feature = "json")]
-            Protocol::HttpJson => json::body(request).into(),
+            Protocol::HttpJson => json::json_body(request).into(),
             _ => request.protobuf().clone(),
         };
         match self.compression {

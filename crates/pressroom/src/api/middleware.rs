@@ -160,7 +160,7 @@ async fn handle(limits: &Limits, request: Request, next: Next) -> Response {
 }
 
 /// The router, preceded by the steps that routing and telemetry depend on: the service normalises the request
-/// target and determines the client address.
+/// target and determines the client and the URL that it used.
 #[derive(Debug, Clone)]
 pub struct ApiService {
     router: Router,
@@ -193,8 +193,10 @@ where
             *request.uri_mut() = uri;
         }
         if let Some(&PeerAddress(peer)) = request.extensions().get() {
-            let client = self.clients.address(peer, request.headers());
-            request.extensions_mut().insert(ClientAddress(client));
+            let (client, url) = self.clients.describe(peer, request.headers());
+            let extensions = request.extensions_mut();
+            extensions.insert(ClientAddress(client));
+            url.and_then(|url| extensions.insert(url));
         }
         self.router.call(request)
     }

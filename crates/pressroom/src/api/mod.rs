@@ -15,6 +15,7 @@ mod cors;
 mod docs;
 mod entity_tag;
 mod error;
+mod forwarded;
 mod health;
 mod idempotency_key;
 mod json;

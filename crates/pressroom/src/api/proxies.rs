@@ -1,24 +1,27 @@
-//! The client address of a request: the peer of the connection or, behind a trusted proxy, the address
-//! in `X-Forwarded-For`.
+//! The client of a request and the URL as the client used it: those of the connection or, behind a trusted proxy,
+//! those in `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`, or else in `Forwarded` (RFC 7239).
 //!
 //! Each proxy appends the address of its own peer to the list; entries further left come from the previous hop
-//! and may be forged. Therefore the client is the rightmost address that is not a trusted proxy. `Forwarded`
-//! (RFC 7239) is not read.
+//! and may be forged. Therefore the client is the rightmost address that is not a trusted proxy.
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
     str::FromStr,
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, uri::Scheme};
+use telemetry::ClientUrl;
+
+use super::forwarded;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// Maximum number of list entries to read, more than any realistic chain of proxies.
 const MAX_HOPS: usize = 32;
 
-/// Networks of the proxies whose `X-Forwarded-For` is trusted.
+/// Networks of the proxies whose `X-Forwarded-*` and `Forwarded` are trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<Network>);
 
@@ -29,11 +32,11 @@ struct Network {
     bits: u8,
 }
 
-/// Determines client addresses.
+/// Determines the clients of requests.
 #[derive(Debug)]
 pub(super) struct Clients {
     proxies: TrustedProxies,
-    /// Whether the warning about an ignored `X-Forwarded-For` has been logged.
+    /// Whether the warning about an ignored header has been logged.
     warned: AtomicBool,
 }
 
@@ -45,24 +48,26 @@ impl Clients {
         }
     }
 
-    /// Returns the client address of a request whose connection comes from `peer`.
+    /// Returns the client address of a request whose connection comes from `peer`, and the URL if a trusted proxy
+    /// forwards parts of it.
     ///
-    /// Logs a warning, once per process, if an untrusted peer sends `X-Forwarded-For`: the peer may be a proxy
+    /// Logs a warning, once per process, if an untrusted peer sends the header of a proxy: the peer may be a proxy
     /// that is missing from the configuration, and the rate limits would treat all of its clients as one.
-    pub(super) fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
+    pub(super) fn describe(&self, peer: SocketAddr, headers: &HeaderMap) -> (SocketAddr, Option<ClientUrl>) {
         if self.proxies.contains(peer.ip()) {
-            return self.proxies.client(peer, headers);
+            return self.proxies.describe(peer, headers);
         }
         if !self.warned.load(Ordering::Relaxed)
-            && headers.contains_key(FORWARDED_FOR)
+            && let Some(name) = ["X-Forwarded-For", "Forwarded"]
+                .into_iter()
+                .find(|name| headers.contains_key(*name))
             && !self.warned.swap(true, Ordering::Relaxed)
         {
             telemetry::warn!(
-                "X-Forwarded-For from an untrusted peer is ignored; if the peer is a proxy, \
-                 add it to TRUSTED_PROXIES"
+                "{name} from an untrusted peer is ignored; if the peer is a proxy, add it to TRUSTED_PROXIES"
             );
         }
-        peer
+        (peer, None)
     }
 }
 
@@ -72,24 +77,51 @@ impl Clients {
 pub struct InvalidNetwork(String);
 
 impl TrustedProxies {
-    /// Returns the client address that a trusted proxy at `peer` forwards. Its port is 0, because the proxy does
-    /// not forward the port, unless the address is `peer` itself.
-    fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
-        let values = headers.get_all(FORWARDED_FOR).iter();
-        let values: Vec<&str> = values.map(|value| value.to_str().unwrap_or_default()).collect();
-        let entries = values.iter().rev().flat_map(|value| value.rsplit(','));
+    /// Returns what a trusted proxy at `peer` forwards.
+    fn describe(&self, peer: SocketAddr, headers: &HeaderMap) -> (SocketAddr, Option<ClientUrl>) {
+        let elements = forwarded::elements(headers);
+        let nodes = elements.iter().map(|element| node(element.node.as_deref()?));
+        let (mut client, mut elements_trusted) = self.follow(peer, nodes);
+        let mut entries_trusted = elements_trusted;
+        if headers.contains_key(FORWARDED_FOR) {
+            let named = client;
+            (client, entries_trusted) = self.follow(peer, list(headers, FORWARDED_FOR).map(address));
+            // A proxy that adds X-Forwarded-For may pass on the client's own Forwarded.
+            if named != peer && named != client {
+                elements_trusted = 0;
+            }
+        }
+        // The furthest entry that a trusted proxy added, which the other hops may not have overwritten.
+        let entry = |name| list(headers, name).take(entries_trusted.max(1)).last();
+        let trusted = || elements[..elements_trusted].iter().rev();
+        let proto = trusted().find_map(|element| element.proto.as_deref());
+        let host = trusted().find_map(|element| element.host.as_deref());
+        let url = ClientUrl {
+            scheme: entry("x-forwarded-proto").or(proto).and_then(scheme),
+            host: entry("x-forwarded-host").or(host).map(str::to_owned),
+            port: entry("x-forwarded-port")
+                .and_then(|port| port.parse().ok())
+                .map(NonZeroU16::get),
+        };
+        (client, (url != ClientUrl::default()).then_some(url))
+    }
+
+    /// Follows `hops` from the server outwards. Returns the client and the number of hops that trusted proxies added.
+    ///
+    /// The port of the client is 0, because proxies do not forward the port, unless the client is `peer` itself.
+    fn follow(&self, peer: SocketAddr, hops: impl Iterator<Item = Option<IpAddr>>) -> (SocketAddr, usize) {
         let mut client = peer;
-        for entry in entries.take(MAX_HOPS) {
+        let mut trusted = 0;
+        for hop in hops.take(MAX_HOPS) {
+            trusted += 1;
             // Without the address of the proxy's peer, entries further left cannot be verified.
-            let Some(address) = address(entry.trim()) else {
-                break;
-            };
+            let Some(address) = hop else { break };
             client = SocketAddr::new(address, 0);
             if !self.contains(address) {
                 break;
             }
         }
-        client
+        (client, trusted)
     }
 
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
@@ -148,6 +180,26 @@ impl Network {
     }
 }
 
+/// Returns the entries of a list, from right to left, across all lines.
+fn list<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter().rev();
+    let lines = lines.map(|line| line.to_str().unwrap_or_default());
+    lines.flat_map(|line| line.rsplit(',').map(str::trim))
+}
+
+fn scheme(text: &str) -> Option<Scheme> {
+    match text.to_ascii_lowercase().as_str() {
+        "https" => Some(Scheme::HTTPS),
+        "http" => Some(Scheme::HTTP),
+        _ => None,
+    }
+}
+
+/// Parses the address of a node of `Forwarded`, whose port may be an identifier, as in `192.0.2.1:_http`.
+fn node(text: &str) -> Option<IpAddr> {
+    address(text.split_once(":_").map_or(text, |(node, _)| node))
+}
+
 /// Parses an address in the forms that proxies use: bare, with a port, or in brackets.
 fn address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -171,7 +223,7 @@ mod tests {
         }
         let peer = SocketAddr::new(peer.parse().unwrap(), 40_000);
         let clients = Clients::behind(trusted.parse().unwrap());
-        clients.address(peer, &headers).ip().to_string()
+        clients.describe(peer, &headers).0.ip().to_string()
     }
 
     #[test]
@@ -272,6 +324,140 @@ mod tests {
                 list.parse::<TrustedProxies>(),
                 Err(InvalidNetwork(wrong.to_owned())),
                 "{wrong}"
+            );
+        }
+    }
+
+    /// Returns the address of the client at a trusted proxy, and the scheme, host and port that it forwards.
+    fn forwarded(fields: &[(&str, &str)]) -> (String, String) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name: axum::http::HeaderName = name.parse().unwrap();
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        let clients = Clients::behind("10.0.0.0/8".parse().unwrap());
+        let (client, url) = clients.describe(([10, 0, 0, 1], 40_000).into(), &headers);
+        let url = url.unwrap_or_default();
+        let scheme = url.scheme.as_ref().map_or("-", Scheme::as_str);
+        let port = url.port.map_or_else(|| "-".to_owned(), |port| port.to_string());
+        let shown = format!("{scheme} {} {port}", url.host.as_deref().unwrap_or("-"));
+        (client.ip().to_string(), shown)
+    }
+
+    #[test]
+    fn a_trusted_proxy_forwards_scheme_host_and_port() {
+        let everything = "for=203.0.113.9;proto=https;host=blog.example";
+        for (fields, client, url) in [
+            (&[][..], "10.0.0.1", "- - -"),
+            (
+                &[("forwarded", everything)],
+                "203.0.113.9",
+                "https blog.example -",
+            ),
+            (
+                &[
+                    ("x-forwarded-proto", "HTTPS"),
+                    ("x-forwarded-host", "blog.example:8443"),
+                ],
+                "10.0.0.1",
+                "https blog.example:8443 -",
+            ),
+            (
+                &[("x-forwarded-for", "203.0.113.9"), ("x-forwarded-port", "8443")],
+                "203.0.113.9",
+                "- - 8443",
+            ),
+            // The proxy passes on the client's Forwarded.
+            (
+                &[
+                    ("x-forwarded-for", "203.0.113.9"),
+                    ("x-forwarded-proto", "http"),
+                    ("forwarded", "for=192.0.2.1;proto=https;host=evil.example"),
+                ],
+                "203.0.113.9",
+                "http - -",
+            ),
+            (
+                &[("x-forwarded-for", "203.0.113.9"), ("forwarded", everything)],
+                "203.0.113.9",
+                "https blog.example -",
+            ),
+            (
+                &[(
+                    "forwarded",
+                    "for=\"[2001:db8::7]:_x\";host=\"[2001:db8::1]:5000\"",
+                )],
+                "2001:db8::7",
+                "- [2001:db8::1]:5000 -",
+            ),
+            (
+                &[("forwarded", "for=unknown;proto=https")],
+                "10.0.0.1",
+                "https - -",
+            ),
+            (
+                &[("forwarded", "for=\"192.0.2.1;proto=https")],
+                "10.0.0.1",
+                "- - -",
+            ),
+            (
+                &[("x-forwarded-proto", "gopher"), ("x-forwarded-port", "0")],
+                "10.0.0.1",
+                "- - -",
+            ),
+        ] {
+            assert_eq!(
+                forwarded(fields),
+                (client.to_owned(), url.to_owned()),
+                "{fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn entries_of_the_client_itself_are_ignored() {
+        for (fields, client, url) in [
+            // One proxy, which appends to the lists of the client.
+            (
+                &[
+                    ("x-forwarded-for", "1.1.1.1, 203.0.113.9"),
+                    ("x-forwarded-proto", "https, http"),
+                    ("x-forwarded-host", "evil.example"),
+                    ("x-forwarded-host", "blog.example"),
+                ][..],
+                "203.0.113.9",
+                "http blog.example -",
+            ),
+            (
+                &[(
+                    "forwarded",
+                    "for=1.1.1.1;proto=https;host=evil.example,for=203.0.113.9;proto=http",
+                )],
+                "203.0.113.9",
+                "http - -",
+            ),
+            // Two proxies: the outer one saw the client.
+            (
+                &[
+                    ("x-forwarded-for", "1.1.1.1, 203.0.113.9, 10.0.0.2"),
+                    ("x-forwarded-proto", "gopher, https, http"),
+                ],
+                "203.0.113.9",
+                "https - -",
+            ),
+            (
+                &[
+                    ("forwarded", "for=203.0.113.9;proto=https;host=blog.example"),
+                    ("forwarded", "for=10.0.0.2;proto=http;host=internal:8000"),
+                ],
+                "203.0.113.9",
+                "https blog.example -",
+            ),
+        ] {
+            assert_eq!(
+                forwarded(fields),
+                (client.to_owned(), url.to_owned()),
+                "{fields:?}"
             );
         }
     }

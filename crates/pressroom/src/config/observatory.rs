@@ -29,6 +29,8 @@ settings! { OWN:
         "Port of the health check; the default is the OpenTelemetry Collector's";
     OBSERVATORY_MEMORY, "observatory-memory", "SIZE", Fixed("256MiB"),
         "Memory for telemetry, for example 64MiB or 1GiB";
+    OBSERVATORY_MASK, "observatory-mask", "on|off", Fixed("on"),
+        "Whether the pages mask e-mail addresses and tokens; forwarded telemetry is always masked";
     OBSERVATORY_FORWARD_ENDPOINT, "observatory-forward-endpoint", "URL", Fallback::None,
         "OTLP/HTTP endpoint that received telemetry is forwarded to";
     OBSERVATORY_FORWARD_HEADERS, "observatory-forward-headers", "NAME=VALUE,...", Fallback::None,
@@ -107,7 +109,8 @@ fn read(reader: &mut Reader, memory: Setting) -> Result<Config> {
         .http(port(OBSERVATORY_OTLP_HTTP_PORT)?)
         .grpc(port(OBSERVATORY_OTLP_GRPC_PORT)?)
         .health(port(OBSERVATORY_HEALTH_PORT)?)
-        .memory(usize::try_from(size(reader, memory, MIN_MEMORY)?).unwrap_or(usize::MAX));
+        .memory(usize::try_from(size(reader, memory, MIN_MEMORY)?).unwrap_or(usize::MAX))
+        .mask(reader.switch(OBSERVATORY_MASK)?);
     Ok(config.forward(forwarding(reader)?))
 }
 

@@ -73,7 +73,7 @@ settings! {
     RATE_LIMIT_NOTIFY_AUTHOR, "rate-limit-notify-author", "NUMBER", Fixed("100"),
         "New or edited articles by one author per hour that readers are notified of, or off";
     TRUSTED_PROXIES, "trusted-proxies", "NETWORKS", None,
-        "Comma-separated addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-For is trusted";
+        "Comma-separated addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-* and Forwarded are trusted";
     CORS_ALLOWED_ORIGINS, "cors-allowed-origins", "ORIGINS", None,
         "Comma-separated origins (https://app.example.com) whose pages may read responses, or *";
     BODY_LIMIT, "body-limit", "BYTES", Fixed("1048576"), "Maximum size of a request body, in bytes";

@@ -226,6 +226,34 @@ mod tests {
     }
 
     #[test]
+    fn telemetry_masks_every_address_that_is_accepted_in_a_query_and_in_json() {
+        for address in generated() {
+            let local = address.rsplit_once('@').unwrap().0;
+            let encode = |text: &str| {
+                let bytes = text.bytes().map(|byte| match byte {
+                    byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+                    byte => format!("%{byte:02X}"),
+                });
+                bytes.collect::<String>()
+            };
+            let json = |text: &str| serde_json::to_string(text).unwrap().trim_matches('"').to_owned();
+            for (text, local, sign) in [
+                (
+                    format!("/login?email={}&page=2", encode(&address)),
+                    encode(local),
+                    "%40",
+                ),
+                (serde_json::json!({"to": address}).to_string(), json(local), "@"),
+            ] {
+                let masked = telemetry::mask(&text);
+                let leaks = local.chars().count() > 2
+                    && masked.replace("***", " ").contains(&format!("{local}{sign}"));
+                assert!(masked.contains("***") && !leaks, "{text:?}: {masked:?}");
+            }
+        }
+    }
+
+    #[test]
     fn debug_output_hides_the_address() {
         let email = Email::parse("alice@example.com").unwrap();
         assert_eq!(format!("{email:?}"), "Email(***)");

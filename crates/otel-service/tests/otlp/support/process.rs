@@ -60,7 +60,13 @@ pub fn is_child() -> bool {
 pub fn child(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .args([
+            test,
+            "--exact",
+            "--include-ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env_clear()
         .env(CHILD, "1")
         .stdin(Stdio::null());

@@ -67,6 +67,28 @@ async fn accepted_telemetry_is_masked_and_forwarded_at_shutdown() {
 }
 
 #[tokio::test]
+async fn without_masking_the_pages_show_what_was_received_and_forwarded_telemetry_is_masked() {
+    let backend = Running::start_with(config().mask(false)).await;
+    let folder = Folder::new("unmasked");
+    let observatory = Running::start_with(forwarding_to(&backend.http(""), &folder).mask(false)).await;
+    let name = "mail to alice@example.com";
+    accept(
+        &observatory,
+        Span {
+            name: name.to_owned(),
+            ..span(1)
+        },
+    )
+    .await;
+    let shown = observatory.json_when(TRACE, has_spans(1)).await;
+    assert_eq!(shown["spans"][0]["name"], name);
+    observatory.stop().await.unwrap();
+    let forwarded = backend.json_when(TRACE, has_spans(1)).await;
+    assert_eq!(forwarded["spans"][0]["name"], "mail to al***@example.com");
+    backend.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn undelivered_telemetry_is_forwarded_after_a_restart() {
     let folder = Folder::new("restart");
     let backend = Running::start().await;

@@ -286,7 +286,7 @@ fn metrics() -> ExportMetricsServiceRequest {
 }
 
 fn text(request: &Request) -> String {
-    String::from_utf8(body(request)).unwrap()
+    String::from_utf8(json_body(request)).unwrap()
 }
 
 /// Reads the JSON with `opentelemetry-proto`, which shares no code with the writer.
@@ -311,7 +311,7 @@ fn written_json_is_read_back_unchanged() {
 
 #[test]
 fn the_mapping_follows_the_specification() {
-    let value: Value = serde_json::from_slice(&body(&Request::new(
+    let value: Value = serde_json::from_slice(&json_body(&Request::new(
         Signal::Traces,
         traces().encode_to_vec().into(),
     )))
@@ -335,7 +335,7 @@ fn the_mapping_follows_the_specification() {
     assert_eq!(span["attributes"][7]["value"], json!({"bytesValue": "AP8+"}));
     assert_eq!(group["scopeSpans"][0]["spans"][1], json!({}));
 
-    let value: Value = serde_json::from_slice(&body(&Request::new(
+    let value: Value = serde_json::from_slice(&json_body(&Request::new(
         Signal::Metrics,
         metrics().encode_to_vec().into(),
     )))

@@ -56,6 +56,7 @@ fn given_settings_take_effect() {
         ("OBSERVATORY_OTLP_GRPC_PORT", "3"),
         ("OBSERVATORY_HEALTH_PORT", "4"),
         ("OBSERVATORY_MEMORY", "1GiB"),
+        ("OBSERVATORY_MASK", "off"),
     ]]);
     let address = |port| SocketAddr::new("::1".parse().unwrap(), port);
     assert_eq!(settings.pages, address(1));
@@ -63,6 +64,7 @@ fn given_settings_take_effect() {
     assert_eq!(settings.grpc, Some(address(3)));
     assert_eq!(settings.health, Some(address(4)));
     assert_eq!(settings.memory, 1 << 30);
+    assert!(!settings.mask);
 }
 
 #[test]

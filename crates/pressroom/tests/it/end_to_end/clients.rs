@@ -1,12 +1,16 @@
-//! Rate limits and client addresses, with processes that share a Redis.
+//! Rate limits, client addresses and the URLs that clients use, with processes that share a Redis.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::{metrics::v1::metric, trace::v1::span::SpanKind};
 use serde_json::json;
 
 use super::installation::Installation;
-use crate::support::{eventually, otlp::text, raw};
+use crate::support::{
+    eventually,
+    otlp::{integer, text},
+    raw,
+};
 
 async fn login(address: SocketAddr, email: &str) -> u16 {
     let body = json!({"email": email, "password": "a wrong password"});
@@ -80,5 +84,96 @@ async fn the_span_of_a_request_names_the_client_behind_the_proxy() {
             "{}",
             serve.output()
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_span_and_the_metrics_of_a_request_have_the_url_that_the_client_used() {
+    let installation = Installation::new().await;
+    let (_behind, trusting) = installation
+        .serve_with(&[
+            ("TRUSTED_PROXIES", "127.0.0.0/8"),
+            ("OTEL_SERVICE_NAME", "trusting"),
+        ])
+        .await;
+    let (_serve, plain) = installation.serve_with(&[("OTEL_SERVICE_NAME", "plain")]).await;
+    let forwarded = "for=203.0.113.9;proto=https;host=blog.example";
+    let quoted = "FOR=\"[2001:db8::7]:4711\";Proto=HTTPS;host=\"[2001:db8::1]:8443\"";
+    let own = ("127.0.0.1", "http", "internal", 8000);
+    for (index, (address, fields, expected)) in [
+        (
+            trusting,
+            &[
+                ("X-Forwarded-Proto", "https"),
+                ("X-Forwarded-Host", "blog.example"),
+                ("Forwarded", forwarded),
+            ][..],
+            ("203.0.113.9", "https", "blog.example", 443),
+        ),
+        (
+            trusting,
+            &[("Forwarded", quoted)],
+            ("2001:db8::7", "https", "2001:db8::1", 8443),
+        ),
+        (
+            trusting,
+            &[
+                ("X-Forwarded-For", "1.1.1.1, 203.0.113.9"),
+                ("X-Forwarded-Proto", "http, https"),
+                ("X-Forwarded-Port", "444"),
+            ],
+            ("203.0.113.9", "https", "internal", 444),
+        ),
+        (trusting, &[("Forwarded", "host=\"unclosed, for=1.1.1.1")], own),
+        (trusting, &[], own),
+        (
+            plain,
+            &[("X-Forwarded-Proto", "https"), ("Forwarded", forwarded)],
+            own,
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let trace = format!("{:032x}", index + 1);
+        let mut request =
+            "GET /api/articles/ HTTP/1.1\r\nHost: internal:8000\r\nConnection: close\r\n".to_owned();
+        request.push_str(&format!("traceparent: 00-{trace}-b7ad6b7169203331-01\r\n"));
+        for (name, value) in fields {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        assert_eq!(raw::send(address, request.as_bytes()).await.status, 200);
+        let (_, span) = eventually("the server span", async || {
+            let spans = installation.otlp.trace(&trace);
+            spans
+                .into_iter()
+                .find(|(_, span)| span.kind() == SpanKind::Server)
+        })
+        .await;
+        let text = |key| text(&span.attributes, key).unwrap();
+        let (client, scheme, host, port) = expected;
+        assert_eq!(
+            (text("client.address"), text("url.scheme"), text("server.address")),
+            (client.to_owned(), scheme.to_owned(), host.to_owned()),
+            "{fields:?}"
+        );
+        assert_eq!(integer(&span.attributes, "server.port"), Some(port), "{fields:?}");
+    }
+    for (service, expected) in [("trusting", &["http", "https"][..]), ("plain", &["http"])] {
+        eventually("the schemes in the metrics", async || {
+            let metric = installation
+                .otlp
+                .metric(service, "http.server.request.duration")?;
+            let Some(metric::Data::Histogram(histogram)) = metric.data else {
+                return None;
+            };
+            let points = histogram.data_points.iter();
+            let schemes: BTreeSet<_> = points
+                .map(|point| text(&point.attributes, "url.scheme").unwrap())
+                .collect();
+            schemes.iter().eq(expected).then_some(())
+        })
+        .await;
     }
 }

@@ -161,14 +161,22 @@ async fn every_response_carries_its_trace_id() {
     // Without telemetry, no response has a trace.
     telemetry::testing::telemetry();
     let running = start(|_| ()).await;
-    for target in [
-        "/api/health",
-        "/api/docs",
-        "/api/openapi.json",
-        "/api/articles",
-        "/nowhere",
+    let too_long = json!({"title": "x".repeat(2 << 20)});
+    for (method, target, body, status) in [
+        ("GET", "/api/health", None, 200),
+        ("GET", "/api/docs", None, 200),
+        ("GET", "/api/openapi.json", None, 200),
+        ("GET", "/api/articles", None, 308),
+        ("GET", "/nowhere", None, 404),
+        ("PATCH", "/api/user", None, 405),
+        ("QUERY", "/api/articles/", None, 405),
+        ("OPTIONS", "/api/user", None, 200),
+        ("POST", "/api/login", Some(&json!("no object")), 400),
+        ("POST", "/api/login", Some(&too_long), 413),
+        ("GET", "/<", None, 400),
     ] {
-        let response = raw::request(running.api.address, "GET", target, None, None).await;
+        let response = raw::request(running.api.address, method, target, None, body).await;
+        assert_eq!(response.status, status, "{method} {target}");
         assert_eq!(
             response.header("traceresponse").map(str::len),
             Some(55),
