@@ -35,7 +35,7 @@ single! {
 pub(super) const PUBLISH_TOGETHER: Command =
     Command::new("MULTI", "MULTI; SETEX ? ? ?; SADD ? ?; LPUSH ? ?; EXEC");
 pub(super) const BINDINGS: Command = Command::new("PIPELINE", "SMEMBERS ?");
-pub(super) const BIND_QUEUE: Command = Command::new("PIPELINE", "SADD ? ?");
+pub(super) const BIND_QUEUE: Command = Command::new("PIPELINE", "SADD ? ?; EXPIRE ? ?");
 pub(super) const DELETE_QUEUE: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
 pub(super) const ENQUEUE: Command = Command::new("PIPELINE", "LPUSH ? ?; EXPIRE ? ?");
 pub(super) const STORED_REVOKED: Command = Command::new("ZRANGE", "ZRANGE ? ? ? BYSCORE");
@@ -49,6 +49,7 @@ pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");
 pub(super) const HEADS: Command = Command::new("PIPELINE", "LINDEX ? ?");
 pub(super) const KEPT: Command = Command::new("PIPELINE", "ZSCORE ? ?; HGET ? ?");
 pub(super) const IS_HELD: Command = Command::new("PIPELINE", "HEXISTS ? ?; EXISTS ?");
+pub(super) const PURGE: Command = Command::new("MULTI", "MULTI; LLEN ?; DEL ?; EXEC");
 pub(super) const LAST_TICKS: Command = Command::new("PIPELINE", "TIME; HMGET ? ?");
 pub(super) const LEASES: Command = Command::new("PIPELINE", "TIME; ZRANGE ? ? ? REV WITHSCORES");
 pub(super) const POSTPONED: Command = Command::new("PIPELINE", "ZRANGE ? ? ? WITHSCORES");
