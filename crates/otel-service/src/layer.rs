@@ -118,6 +118,10 @@ pub(crate) struct TelemetryFilter {
     pub(crate) has_sqlx: bool,
 }
 
+/// Prefix of the names of the SDK's warnings about malformed baggage. Any client can send such baggage with every request,
+/// and the warnings quote all of it.
+const BAGGAGE_WARNINGS: &str = "BaggagePropagator.Extract.";
+
 impl TelemetryFilter {
     fn is_statement(&self, metadata: &Metadata<'_>) -> bool {
         self.has_sqlx && sqlx::is_statement(metadata)
@@ -131,6 +135,8 @@ where
     fn enabled(&self, metadata: &Metadata<'_>, cx: &Context<'_, S>) -> bool {
         if metadata.is_span() {
             Filter::<S>::enabled(&self.spans, metadata, cx)
+        } else if metadata.name().starts_with(BAGGAGE_WARNINGS) {
+            false
         } else {
             self.is_statement(metadata) || Filter::<S>::enabled(&*self.logs, metadata, cx)
         }
@@ -141,6 +147,8 @@ where
         let of_logs = Filter::<S>::callsite_enabled(&*self.logs, metadata);
         if metadata.is_span() {
             Filter::<S>::callsite_enabled(&self.spans, metadata)
+        } else if metadata.name().starts_with(BAGGAGE_WARNINGS) {
+            Interest::never()
         } else if self.is_statement(metadata) {
             Interest::always()
         } else {
