@@ -104,6 +104,8 @@ struct State {
     large: u64,
     free_kib: Arc<Semaphore>,
     waiting: Semaphore,
+    /// Held by the body that gets memory next.
+    turn: tokio::sync::Mutex<()>,
     /// Bodies that are being received, oldest first.
     receiving: Mutex<VecDeque<Arc<Receiving>>>,
     /// Whether the exhaustion of the memory has been logged.
@@ -118,6 +120,7 @@ impl Memory {
             large,
             free_kib: Arc::new(Semaphore::new(total_kib as usize)),
             waiting: Semaphore::new(max_waiting),
+            turn: tokio::sync::Mutex::default(),
             receiving: Mutex::default(),
             logged: AtomicBool::new(false),
         }))
@@ -147,8 +150,13 @@ impl Memory {
         }
         // Waiting bodies occupy memory, too.
         let _waiting = state.waiting.try_acquire().ok()?;
-        self.evict(kib);
-        timeout(MAX_WAIT, free().acquire_many_owned(kib)).await.ok()?.ok()
+        let next = async {
+            // One after the other, so that a body that has just got its memory can be evicted for the next one.
+            let _turn = state.turn.lock().await;
+            self.evict(kib);
+            free().acquire_many_owned(kib).await
+        };
+        timeout(MAX_WAIT, next).await.ok()?.ok()
     }
 
     /// Registers a body with reserved memory that has not been received yet.
@@ -318,6 +326,23 @@ mod tests {
         for (body, _) in &bodies {
             assert!(timeout(MAX_WAIT, body.evicted()).await.is_err());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_never_arrive_do_not_delay_others_until_they_time_out() {
+        let memory = BodyMemory::default().requests;
+        let unfinished = (0..MAX_WAITING_REQUESTS).map(|_| {
+            let memory = memory.clone();
+            tokio::spawn(async move {
+                let reserved = memory.reserve(1 << 20).await.unwrap();
+                memory.receive(&reserved).evicted().await;
+            })
+        });
+        let _unfinished: Vec<_> = unfinished.collect();
+        tokio::task::yield_now().await;
+        let started = tokio::time::Instant::now();
+        assert!(memory.reserve(1 << 20).await.is_some());
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test]
