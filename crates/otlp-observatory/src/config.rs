@@ -18,9 +18,10 @@ use crate::forward::Forwarding;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Address for OTLP over HTTP. Default: 127.0.0.1:4318.
+    /// Address for OTLP over HTTP and gRPC. Default: 127.0.0.1:4318.
     pub http: SocketAddr,
-    /// Address for OTLP over gRPC. Default: 127.0.0.1:4317. Ignored without the feature `grpc`.
+    /// Second address for OTLP over HTTP and gRPC, the usual port of gRPC. Default: 127.0.0.1:4317. Ignored without the
+    /// feature `grpc`.
     pub grpc: Option<SocketAddr>,
     /// Address for health checks, compatible with the collector's `health_check` extension. Default: 127.0.0.1:13133.
     pub health: Option<SocketAddr>,
@@ -28,6 +29,13 @@ pub struct Config {
     pub pages: SocketAddr,
     /// Maximum memory for telemetry, in bytes. Default: 256 MiB.
     pub memory: usize,
+    /// Host names, each with or without a port, under which the pages and receivers can be reached besides `localhost`,
+    /// loopback addresses and names without a dot. Requests for other hosts are rejected. Default: none. Without any,
+    /// servers that listen on an address that is not loopback accept every host.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages, such as `https://shop.example`, that may send telemetry from a browser besides those of this
+    /// machine. `*` stands for all origins. Default: none.
+    pub allowed_origins: Vec<String>,
     /// Backend to forward to. Default: none.
     #[cfg(feature = "forward")]
     pub forward: Option<Forwarding>,
@@ -42,6 +50,8 @@ impl Default for Config {
             health: Some(loopback(13133)),
             pages: loopback(4319),
             memory: 256 << 20,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
             #[cfg(feature = "forward")]
             forward: None,
         }
@@ -76,6 +86,18 @@ impl Config {
     /// Sets the maximum memory for telemetry, in bytes.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
+        self
+    }
+
+    /// Sets the host names under which the servers can be reached besides those of this machine.
+    pub fn allowed_hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.allowed_hosts = hosts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the origins of web pages that may send telemetry besides those of this machine.
+    pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.allowed_origins = origins.into_iter().map(Into::into).collect();
         self
     }
 

@@ -15,6 +15,7 @@
 //! - `forward`: forwarding to a backend (`Config::forward`).
 //! - `grpc`: receiving OTLP over gRPC.
 
+mod access;
 mod config;
 mod export;
 #[cfg(feature = "forward")]

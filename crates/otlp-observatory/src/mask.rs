@@ -132,7 +132,7 @@ fn mask_value(value: &mut AnyValue) {
     }
 }
 
-fn mask_text(text: &mut String) {
+pub(crate) fn mask_text(text: &mut String) {
     if let Cow::Owned(masked) = telemetry::mask(text) {
         *text = masked;
     }

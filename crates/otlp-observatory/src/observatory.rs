@@ -11,11 +11,12 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::Access,
     config::{Addresses, Config},
     forward::{Forwarder, Forwarding},
     ingest::{Ingest, IngestThread, Received},
     pages::{self, Explorer},
-    receive::{health, http},
+    receive::{Receiver, health},
     store::Store,
 };
 
@@ -53,6 +54,8 @@ pub struct Observatory {
     health: Option<Socket>,
     pages: Socket,
     memory: usize,
+    allowed_hosts: Vec<String>,
+    allowed_origins: Vec<String>,
     forward: Option<Forwarding>,
 }
 
@@ -85,6 +88,8 @@ impl Observatory {
             health,
             pages,
             memory: config.memory,
+            allowed_hosts: config.allowed_hosts,
+            allowed_origins: config.allowed_origins,
             #[cfg(feature = "forward")]
             forward: config.forward,
             #[cfg(not(feature = "forward"))]
@@ -115,19 +120,25 @@ impl Observatory {
         let forwarder = self.forward.as_ref().map(Forwarder::start).transpose();
         let forwarder = forwarder.map_err(io::Error::other)?;
         let (ingest, ingest_thread) = Ingest::start(store.clone(), forwarder.clone(), received.clone())?;
-        let pages = pages::router(Explorer {
+        let explorer = Explorer {
             store,
             addresses,
             received,
             forwarder: forwarder.clone(),
-        });
+        };
+        let access =
+            |socket: &Socket| Access::new(socket.address.ip(), &self.allowed_hosts, &self.allowed_origins);
 
         let mut servers = Servers::new(shutdown.child_token());
-        servers.start(self.http, Server::new(), http::router(ingest.clone()));
-        #[cfg(feature = "grpc")]
-        if let Some(socket) = self.grpc {
-            servers.start(socket, Server::http2(), crate::receive::grpc::router(ingest));
+        let receiver = Receiver::new(ingest);
+        for socket in [Some(self.http), self.grpc].into_iter().flatten() {
+            let router = receiver.router(access(&socket));
+            let server = Server::new().pass_invalid_requests(true);
+            #[cfg(feature = "grpc")]
+            let server = server.accept_http2(true);
+            servers.start(socket, server, router);
         }
+        let pages = pages::router(explorer, access(&self.pages));
         servers.start(self.pages, Server::new(), pages);
         // The health server reports the shutdown until the other servers have ended.
         let mut health_server = Servers::new(CancellationToken::new());
