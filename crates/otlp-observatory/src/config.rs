@@ -36,6 +36,8 @@ pub struct Config {
     /// Origins of web pages, such as `https://shop.example`, that may send telemetry from a browser besides those of this
     /// machine. `*` stands for all origins. Default: none.
     pub allowed_origins: Vec<String>,
+    /// Commands that the page shows while it waits for the first request, besides those for SDKs. Default: none.
+    pub first_steps: Vec<FirstStep>,
     /// Backend to forward to. Default: none.
     #[cfg(feature = "forward")]
     pub forward: Option<Forwarding>,
@@ -52,6 +54,7 @@ impl Default for Config {
             memory: 256 << 20,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            first_steps: Vec::new(),
             #[cfg(feature = "forward")]
             forward: None,
         }
@@ -101,11 +104,37 @@ impl Config {
         self
     }
 
+    /// Sets the commands that the page shows while it waits for the first request, in a panel of their own.
+    pub fn first_steps(mut self, steps: impl IntoIterator<Item = FirstStep>) -> Self {
+        self.first_steps = steps.into_iter().collect();
+        self
+    }
+
     /// Sets the backend to forward to; `None` turns forwarding off.
     #[cfg(feature = "forward")]
     pub fn forward(mut self, forwarding: impl Into<Option<Forwarding>>) -> Self {
         self.forward = forwarding.into();
         self
+    }
+}
+
+/// A command for the first visit to the pages.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct FirstStep {
+    /// Purpose of the command, such as `Register:`.
+    pub text: String,
+    /// Command for a shell.
+    pub command: String,
+}
+
+impl FirstStep {
+    /// Creates a step from its text and its command.
+    pub fn new(text: impl Into<String>, command: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            command: command.into(),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::Access,
-    config::{Addresses, Config},
+    config::{Addresses, Config, FirstStep},
     forward::{Forwarder, Forwarding},
     ingest::{Ingest, IngestThread, Received},
     pages::{self, Explorer},
@@ -56,6 +56,7 @@ pub struct Observatory {
     memory: usize,
     allowed_hosts: Vec<String>,
     allowed_origins: Vec<String>,
+    first_steps: Vec<FirstStep>,
     forward: Option<Forwarding>,
 }
 
@@ -90,6 +91,7 @@ impl Observatory {
             memory: config.memory,
             allowed_hosts: config.allowed_hosts,
             allowed_origins: config.allowed_origins,
+            first_steps: config.first_steps,
             #[cfg(feature = "forward")]
             forward: config.forward,
             #[cfg(not(feature = "forward"))]
@@ -125,6 +127,7 @@ impl Observatory {
             addresses,
             received,
             forwarder: forwarder.clone(),
+            first_steps: self.first_steps,
         };
         let access =
             |socket: &Socket| Access::new(socket.address.ip(), &self.allowed_hosts, &self.allowed_origins);

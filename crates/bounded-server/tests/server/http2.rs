@@ -57,7 +57,8 @@ async fn http1_is_served_beside_http2() {
     }
     let (head, _) = exchange(&mut stream, b"\r\n").await;
     assert!(head.starts_with("http/1.1 405"), "{head}");
-    let post = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 24\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let post =
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 24\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let (_, body) = exchange(&mut stream, post).await;
     assert_eq!(body.as_bytes(), PREFACE);
     assert_eq!(running.stop().await, Ok(()));
@@ -77,7 +78,10 @@ async fn an_incomplete_preface_is_closed_in_time() {
 #[tokio::test]
 async fn bytes_that_are_not_http_are_refused() {
     let running = Running::start(either(), Router::new()).await;
-    for bytes in [&b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..], b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"] {
+    for bytes in [
+        &b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..],
+        b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+    ] {
         let mut stream = running.send(bytes).await;
         let answer = closed(&mut stream).await;
         assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", answer.escape_ascii());

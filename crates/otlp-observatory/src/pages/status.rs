@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{error::PageError, explorer::Explorer, parameters::Parameters};
 use crate::{
+    config::FirstStep,
     export::Counts,
     forward::{self, Forwarder},
     ingest,
@@ -25,6 +26,7 @@ pub(super) struct Status {
     refused: Rejected,
     services: Vec<Arc<str>>,
     forwarding: Option<forward::Status>,
+    first_steps: Vec<FirstStep>,
 }
 
 #[derive(Serialize)]
@@ -74,6 +76,7 @@ pub(super) fn status(explorer: &Explorer, parameters: &mut Parameters) -> Result
         },
         services: usage.services,
         forwarding: explorer.forwarder.as_ref().map(Forwarder::status),
+        first_steps: explorer.first_steps.clone(),
     })
 }
 

@@ -59,6 +59,7 @@ fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
         },
         received,
         forwarder: None,
+        first_steps: Vec::new(),
     };
     router(explorer, access)
 }
