@@ -21,7 +21,7 @@ pub(super) enum Rejection {
     #[cfg(not(feature = "grpc"))]
     #[error("gRPC is not supported; set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf")]
     Grpc,
-    #[error("malformed request ({0}); this port serves HTTP and gRPC without TLS")]
+    #[error("cannot be read ({0}); this port serves HTTP and gRPC without TLS")]
     NotHttp(InvalidRequest),
     #[error(
         "host {host} is not allowed; use localhost or a loopback address, or name the host in the settings"

@@ -81,7 +81,7 @@ async fn the_status_tells_what_could_not_be_read() {
         "{texts:?}"
     );
     assert!(texts[1].starts_with("unknown path /api/v2/spans"), "{texts:?}");
-    assert!(texts[2].contains("malformed request"), "{texts:?}");
+    assert!(texts[2].contains("malformed request head"), "{texts:?}");
     assert!(
         senders[0].contains(texts[1]) && senders[1].contains(texts[0]),
         "{senders:?}"
