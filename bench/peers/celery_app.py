@@ -1,5 +1,5 @@
-"""Celery: tasks are acknowledged after they have run, and run again 10 seconds after their delivery if they were not (by default
-an hour)."""
+"""Celery: tasks are acknowledged after they have run. Unacknowledged tasks run again 10 seconds after their delivery (by
+default, after an hour)."""
 
 import os
 

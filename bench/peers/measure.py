@@ -42,9 +42,9 @@ class Peer:
     worker: list[str]
     # Returns the number of tasks that wait or are not acknowledged.
     left: Callable[[], int]
-    # Tasks of one measurement of the throughput, about three seconds' worth. apalis cannot read a queue of 8,000 or more.
+    # Tasks per measurement of the throughput, about three seconds' worth. apalis cannot read a queue of 8,000 or more.
     tasks: int
-    # Seconds without a missing task after which the others count as lost.
+    # Seconds after the last arrival of a missing task until the others count as lost.
     quiet: float = 30
     figures: dict[str, list[float]] = field(default_factory=dict)
 
@@ -66,7 +66,7 @@ def rusty_celery_left():
 def apalis_left():
     workers = broker.zrange("bench:workers", 0, -1)
     inflight = sum(broker.scard(b"bench:inflight:" + worker) for worker in workers)
-    # Every task is scheduled first, also one that is due at once.
+    # Every task is scheduled first, even if it is due immediately.
     return broker.zcard("bench:scheduled") + broker.llen("bench:active") + inflight
 
 
@@ -128,7 +128,7 @@ class Sender:
         self.next = 0
 
     def request(self, count, rate=0.0, takes=0, recorded=True):
-        """Starts to send tasks."""
+        """Starts sending tasks."""
         first = self.next if recorded else -1
         self.next += count if recorded else 0
         self.process.stdin.write(f"{first} {count} {rate} {takes}\n")
@@ -136,7 +136,7 @@ class Sender:
 
     def wait(self):
         if not self.process.stdout.readline():
-            sys.exit("the client ended")
+            sys.exit("the client exited")
 
     def send(self, *arguments, **options):
         self.request(*arguments, **options)
@@ -158,7 +158,7 @@ def members(process):
 
 
 def kill(process):
-    """Kills all processes of a session, as the end of a container does."""
+    """Kills all processes of a session, as stopping a container does."""
     for path in members(process):
         try:
             os.kill(int(path.name), signal.SIGKILL)
@@ -169,7 +169,7 @@ def kill(process):
 
 
 def memory(process):
-    """Returns the MiB of all processes of a session. Shared pages count once."""
+    """Returns the memory of all processes of a session in MiB. Shared pages count once."""
     total = 0
     for path in members(process):
         try:
@@ -223,14 +223,14 @@ def load(peer):
     kill(worker)
     kill(sender.process)
     print(
-        f"{peer.title}: {rate:.0f} tasks per second; at a tenth of it p50 {percentiles[49]:.2f} ms, "
+        f"{peer.title}: {rate:.0f} tasks per second; at a tenth of that, p50 {percentiles[49]:.2f} ms, "
         f"p99 {percentiles[98]:.2f} ms",
         flush=True,
     )
 
 
 def losses(peer):
-    """Kills the worker again and again, a second after its first task, while the queue is never empty."""
+    """Kills the worker repeatedly, a second after its first task, while the queue is never empty."""
     broker.flushall()
     sender = Sender(peer)
     worker = start_worker(peer)
@@ -254,7 +254,7 @@ def losses(peer):
             time.sleep(0.02)
         kill(worker)
 
-    # Some workers look for lost tasks only when there are new ones, so a task per second follows.
+    # Some workers look for lost tasks only when there are new ones, so one task per second is sent.
     worker = start_worker(peer)
     sent = sender.next
     missing = set(range(sent))

@@ -63,7 +63,7 @@ class Watch:
         self.figures = collections.defaultdict(Figures)
         self.violations = collections.Counter()
         self.examples = {}
-        # Number of responses by status, except 2xx.
+        # Number of responses other than 2xx, by status.
         self.failed = collections.Counter()
 
     def violation(self, kind, fault, detail=""):

@@ -15,7 +15,7 @@ fn config() -> Config {
         .batch_size(100)
         .heartbeat_interval(Duration::from_secs(2))
         .missed_heartbeats(5)
-        // A lock is for tasks longer than a heartbeat. It costs a scan of the queue per task.
+        // Locks are for tasks that run longer than a heartbeat interval. They cost a scan of the queue per task.
         .lock_tasks(false)
 }
 
@@ -40,7 +40,7 @@ impl crate::Send for Sender {
 }
 
 pub async fn work(url: &str) -> anyhow::Result<()> {
-    // A worker cannot register again with the name of a killed worker before that has missed its heartbeats.
+    // The name of a killed worker cannot be reused before that worker has missed its heartbeats.
     WorkerBuilder::new(format!("worker-{}", std::process::id()))
         .backend(storage(url).await?.poll_with_interval(Duration::from_millis(10)))
         .concurrency(CONCURRENCY)

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A request is a line `<first id> <count> <tasks per second> <milliseconds>`: the ids count up from the first, or are all -1
-//! if the first is -1; a rate of 0 means as fast as possible. A line `sent` on standard output answers it.
+//! if the first is -1; a rate of 0 means as fast as possible. The reply is a line `sent` on standard output.
 
 mod apalis;
 mod celeriac;
@@ -33,7 +33,7 @@ pub struct Job {
     id: i64,
     /// Time of sending in microseconds since 1970.
     sent: u64,
-    /// Milliseconds that the task takes.
+    /// Duration of the task in milliseconds.
     takes: u64,
 }
 
@@ -88,7 +88,7 @@ async fn requests(mut sender: impl Send) -> anyhow::Result<()> {
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let mut words = line.split_whitespace();
-        let mut word = || words.next().with_context(|| format!("{line:?} is no request"));
+        let mut word = || words.next().with_context(|| format!("{line:?} is not a request"));
         let (first, count, rate, takes) =
             (word()?.parse::<i64>()?, word()?.parse::<u64>()?, word()?.parse::<f64>()?, word()?.parse()?);
         let batch = if rate > 0.0 { 1 } else { BATCH };
@@ -96,7 +96,7 @@ async fn requests(mut sender: impl Send) -> anyhow::Result<()> {
         let mut sent = 0;
         while sent < count {
             if rate > 0.0 {
-                // The timer of tokio counts in milliseconds.
+                // tokio's timer has a resolution of only a millisecond.
                 thread::sleep((begin + Duration::from_secs_f64(sent as f64 / rate)).duration_since(Instant::now()));
             }
             let end = count.min(sent + batch);

@@ -152,7 +152,7 @@ fn is_complete(span: &Span) -> bool {
         _ => return false,
     };
     let has_parent = span.parent_span_id.iter().any(|byte| *byte != 0);
-    // The layer of otlp-recorder adds the source location.
+    // otlp-recorder's `SpanLayer` adds the source location.
     let is_described = |attribute: &&KeyValue| !attribute.key.starts_with("code.");
     span.attributes.iter().filter(is_described).count() == attributes && has_parent == is_child
 }

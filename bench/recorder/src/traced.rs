@@ -1,6 +1,6 @@
-//! Spans of `tracing`, exported by tracing-opentelemetry through the SDK and opentelemetry-otlp, or by the layer
-//! of otlp-recorder. Attributes that tracing-opentelemetry would add (source location, thread, target, busy
-//! time) are turned off; otlp-recorder's source location is not, and its layer keeps the fields for log records.
+//! Spans of `tracing`, exported by tracing-opentelemetry through the SDK and opentelemetry-otlp, or by
+//! otlp-recorder's `SpanLayer`. Attributes that tracing-opentelemetry would add (source location, thread, target,
+//! busy time) are turned off. `SpanLayer` records the source location, and keeps the fields for log records.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl Layered {
     pub fn start(endpoint: &str) -> Result<Self> {
         let pipeline = recorder::pipeline(endpoint);
         let layer = SpanLayer::new(pipeline.recorder()).keep_fields();
-        // As in otel-service, the layer has a filter of its own.
+        // As in otel-service, the layer has its own filter.
         let layer = layer.with_filter(
             Targets::new()
                 .with_default(LevelFilter::DEBUG)

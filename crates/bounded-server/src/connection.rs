@@ -101,8 +101,8 @@ impl Connection {
                 }
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 let mut response = service.call(Request::from_parts(parts, body)).await?;
-                // In 304, it would be the length of the content of 200 (RFC 9110, section 8.6). axum adds that of the
-                // empty body if the method is HEAD.
+                // In a 304 response, Content-Length would have to be that of the 200 response (RFC 9110, section 8.6).
+                // For HEAD, axum adds the length of the empty body.
                 if response.status() == StatusCode::NOT_MODIFIED {
                     response.headers_mut().remove(CONTENT_LENGTH);
                 }

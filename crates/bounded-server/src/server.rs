@@ -267,7 +267,7 @@ impl Server {
         // Whether the first held connection must be decided about before another is accepted.
         let mut is_full = false;
         loop {
-            // A connection that was replaced has a file descriptor until its task has ended.
+            // A replaced connection keeps its file descriptor until its task has ended.
             let is_closing = connections.len() > self.connections.all;
             let (stream, peer) = tokio::select! {
                 () = &mut shutdown => break,

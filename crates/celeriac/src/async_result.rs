@@ -98,8 +98,8 @@ impl AsyncResult {
     }
 
     /// Stores the structure of the result, from which [`Client::saved_result`](crate::Client::saved_result) and
-    /// Celery's `GroupResult.restore` create it in another process. For groups, whose ids alone do not tell their
-    /// members.
+    /// Celery's `GroupResult.restore` recreate it in another process. Needed for groups, because the id of a group
+    /// does not identify its members.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm.

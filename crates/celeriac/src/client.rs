@@ -270,7 +270,7 @@ impl Client {
     }
 
     /// Returns a handle to the results of a group that was stored with [`AsyncResult::save`] or Celery's
-    /// `GroupResult.save`; `None` if there is none.
+    /// `GroupResult.save`, or `None` if none was stored.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached.

@@ -88,7 +88,7 @@ impl Compression {
         }
     }
 
-    /// Returns kombu's name.
+    /// Returns kombu's name for the method.
     fn name(self) -> &'static str {
         match self {
             Self::Zlib => "zlib",
@@ -163,8 +163,8 @@ pub(crate) fn is_compressed(start: &[u8]) -> bool {
     start.starts_with(RESULT_MAGIC)
 }
 
-/// Returns a result of a task that has succeeded with Celery's compression. It names the method by kombu's name instead
-/// of the content type, by which the scripts that store results recognise a success.
+/// Compresses the result of a successful task in Celery's format. The method is stored as kombu's name instead of its
+/// content type; the scripts that store results recognise a success by this name.
 pub(crate) fn compressed_result(text: &[u8], method: Compression) -> Vec<u8> {
     let mut compressed = RESULT_MAGIC.to_vec();
     compressed.extend_from_slice(method.name().as_bytes());

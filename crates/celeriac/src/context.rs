@@ -179,7 +179,7 @@ impl TaskContext {
         self.request.message()
     }
 
-    /// Returns the value of this type that the tasks of the worker share, such as a pool of connections; see
+    /// Returns the value of type `T` that the tasks of the worker share, such as a connection pool; see
     /// [`WorkerBuilder::data`](crate::WorkerBuilder::data).
     ///
     /// # Panics

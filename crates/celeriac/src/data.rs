@@ -15,13 +15,15 @@ impl Data {
         self.0.insert(TypeId::of::<T>(), Arc::new(value));
     }
 
+    /// Returns the value of type `T`.
+    ///
     /// # Panics
-    /// Panics if there is no value of this type.
+    /// Panics if there is no such value.
     pub(crate) fn get<T: 'static>(&self) -> &T {
         let value = self.0.get(&TypeId::of::<T>());
         value
             .and_then(|value| value.downcast_ref())
-            .unwrap_or_else(|| panic!("the worker has no data of the type {}", type_name::<T>()))
+            .unwrap_or_else(|| panic!("the worker has no data of type {}", type_name::<T>()))
     }
 }
 

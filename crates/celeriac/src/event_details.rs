@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{event::Event, task_id::TaskId};
 
-/// Fields of an [`Event`], by its type. Fields that a sender leaves out are `None`.
+/// Fields of an [`Event`], by event type. Fields that the sender omits are `None`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "type")]
 #[non_exhaustive]
@@ -38,7 +38,7 @@ pub enum EventDetails {
     TaskSucceeded {
         /// Id of the task.
         uuid: TaskId,
-        /// Return value as Python shows it, shortened.
+        /// Return value in Python notation, shortened.
         result: Option<String>,
         /// Run time in seconds.
         runtime: Option<f64>,
@@ -92,15 +92,15 @@ pub struct WorkerStatus {
     pub processed: Option<u64>,
     /// Load of the machine in the last 1, 5 and 15 minutes.
     pub loadavg: Option<[f64; 3]>,
-    /// Software of the worker.
+    /// Name of the worker's software.
     pub sw_ident: Option<String>,
-    /// Version of the software.
+    /// Version of the worker's software.
     pub sw_ver: Option<String>,
     /// Operating system.
     pub sw_sys: Option<String>,
 }
 
-/// Call of a task, with arguments as Python shows them, shortened.
+/// Call of a task; the arguments are in Python notation, shortened.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[non_exhaustive]
 pub struct TaskDescription {
@@ -122,11 +122,11 @@ pub struct TaskDescription {
     pub eta: Option<String>,
     /// Expiry time, in ISO 8601.
     pub expires: Option<String>,
-    /// Queue, for a task that was sent.
+    /// Queue; only in [`EventDetails::TaskSent`].
     pub queue: Option<String>,
-    /// Exchange, for a task that was sent.
+    /// Exchange; only in [`EventDetails::TaskSent`].
     pub exchange: Option<String>,
-    /// Routing key, for a task that was sent.
+    /// Routing key; only in [`EventDetails::TaskSent`].
     pub routing_key: Option<String>,
 }
 
@@ -136,14 +136,14 @@ pub struct TaskDescription {
 pub struct TaskFailure {
     /// Id of the task.
     pub uuid: TaskId,
-    /// Exception as Python shows it.
+    /// Exception in Python notation.
     pub exception: Option<String>,
     /// Traceback as text.
     pub traceback: Option<String>,
 }
 
 impl Event {
-    /// Returns the fields by the type of the event.
+    /// Returns the fields of the event, by its type.
     #[must_use]
     pub fn details(&self) -> EventDetails {
         serde_json::from_value(self.body()).unwrap_or(EventDetails::Other)

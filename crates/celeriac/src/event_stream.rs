@@ -1,4 +1,4 @@
-//! Stream of the events of all workers. A task of its own reads them from the broker, because an unread
+//! Stream of the events of all workers. A separate task reads them from the broker, because an unread
 //! subscription would grow without limit; a reader that is too slow misses the oldest events.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -15,7 +15,7 @@ use crate::{
     failure_log::FailureLog,
 };
 
-/// Number of events that wait for their reader.
+/// Maximum number of events that wait for the reader.
 const CAPACITY: usize = 8192;
 /// Routing keys of all events.
 const ALL: &str = "*";
@@ -36,7 +36,7 @@ impl fmt::Debug for EventStream {
 }
 
 impl EventStream {
-    /// Waits for the next event. Can be cancelled without losing one.
+    /// Waits for the next event. This method is cancel safe.
     pub async fn next(&mut self) -> Event {
         loop {
             match self.events.recv().await {
@@ -57,8 +57,8 @@ impl EventStream {
 }
 
 impl Control {
-    /// Returns a stream of the events of all workers, which begins with this call and continues after an outage
-    /// of the broker. Workers send the events of tasks only if [events are
+    /// Returns a stream of the events of all workers, which starts with this call and continues after an outage
+    /// of the broker. Workers send task events only if [events are
     /// enabled](crate::WorkerBuilder::events); see [`Event::details`] for their fields.
     ///
     /// ```no_run

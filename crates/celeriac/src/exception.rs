@@ -101,7 +101,7 @@ impl Exception {
         }
     }
 
-    /// Reads an exception as results store it.
+    /// Reads an exception from a stored result.
     pub(crate) fn from_result(result: &Value) -> Self {
         let text = |name: &str| result[name].as_str().unwrap_or_default().to_owned();
         let exception = Self::new(text("exc_type"), "").module(text("exc_module"));

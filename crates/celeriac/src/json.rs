@@ -81,14 +81,14 @@ pub(crate) fn exact(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(tagged)
 }
 
-/// Returns false if the text has no number that [`Value`] cannot hold. Most texts have none, and this reads
-/// only a part of them.
+/// Returns whether the text may contain a number that [`Value`] cannot hold. Reads only part of the text; most
+/// texts contain no such number.
 fn may_be_inexact(text: &[u8]) -> bool {
     let has = |word| memchr::memmem::find(text, word).is_some();
     has(b"NaN") || has(b"Infinity") || has_long_integer(text)
 }
 
-/// Returns whether the text has [`LONG`] digits in a row. One of them is at a multiple of that length.
+/// Returns whether the text has [`LONG`] digits in a row. One of them must be at a multiple of `LONG`.
 fn has_long_integer(text: &[u8]) -> bool {
     (0..text.len()).step_by(LONG).any(|at| {
         let (before, after) = text.split_at(at);

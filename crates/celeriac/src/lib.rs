@@ -125,7 +125,7 @@ pub use self::{
     worker::{Worker, WorkerBuilder, WorkerError},
 };
 
-/// Time zones and dates of the public API.
+/// Time zones and dates in the public API.
 pub use jiff;
 /// Types of other crates that appear in this crate's public API.
 pub use {

@@ -306,7 +306,7 @@ impl ResultMeta {
         json::to_string(self)
     }
 
-    /// Returns the result as it is stored, which is compressed if that makes it shorter.
+    /// Returns the stored form of the result, compressed if that makes it shorter.
     pub(crate) fn encode_stored(&self) -> Vec<u8> {
         let text = self.encode().into_bytes();
         let method = self.compression.filter(|_| self.status == Status::Success);

@@ -66,10 +66,10 @@ impl Signature {
     }
 
     /// Sends the task to the queues that are bound to a named exchange with this routing key, instead of one queue.
-    /// Sending fails if there are none, except with a fan-out exchange.
+    /// Sending fails if no queue is bound, except with a fan-out exchange.
     ///
     /// Celery's workers bind their `Broadcast` queues with the routing key `celery` by default. A Python worker that
-    /// sends a later task of a canvas takes every exchange for a direct one.
+    /// sends a later task of a canvas treats every exchange as a direct exchange.
     pub fn exchange(self, exchange: Exchange, routing_key: impl Into<String>) -> Self {
         self.option("exchange", exchange.name())
             .option("exchange_type", exchange.kind())

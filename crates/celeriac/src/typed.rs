@@ -1,4 +1,4 @@
-//! Python's types that JSON lacks, which kombu writes as `{"__type__": ..., "__value__": ...}`.
+//! Python types that JSON lacks, which kombu writes as `{"__type__": ..., "__value__": ...}`.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use jiff::{
@@ -11,17 +11,17 @@ use uuid::Uuid;
 
 use crate::time;
 
-/// Value of a Python type that JSON lacks, in arguments and results.
+/// Value of a Python type that JSON lacks, for arguments and results.
 ///
 /// | `T` | Python |
 /// | --- | --- |
-/// | [`Timestamp`] | `datetime`; without a time zone, it is UTC |
+/// | [`Timestamp`] | `datetime`; UTC if it has no time zone |
 /// | `jiff::civil::Date`, `jiff::civil::Time` | `date`, `time` |
 /// | [`Uuid`] | `UUID` |
 /// | [`Decimal`] | `Decimal` |
 /// | `Vec<u8>` | `bytes` |
 ///
-/// A plain string is accepted too, except for `bytes`, because Rust clients may send one.
+/// Plain strings, which Rust clients may send, are accepted too, except for `bytes`.
 ///
 /// ```
 /// use celeriac::{Signature, TaskContext, TaskError, Timestamp, Typed, Uuid};
@@ -36,7 +36,7 @@ use crate::time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Typed<T>(pub T);
 
-/// Text of Python's `Decimal`, such as `1.10`.
+/// Python's `Decimal` as text, such as `1.10`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Decimal(pub String);
 
@@ -46,11 +46,11 @@ pub trait PythonType: Sized + sealed::Sealed {
     #[doc(hidden)]
     const NAME: &'static str;
 
-    /// Returns kombu's name of the type, and the value.
+    /// Returns kombu's name for the type, and the value.
     #[doc(hidden)]
     fn write(&self) -> (&'static str, Value);
 
-    /// Reads a value of kombu's type, which is `None` for a plain value.
+    /// Reads a value of kombu's type `kind`; `None` stands for a plain value.
     #[doc(hidden)]
     fn read(kind: Option<&str>, value: &Value) -> Option<Self>;
 }
@@ -145,7 +145,7 @@ impl<'de, T: PythonType> Deserialize<'de> for Typed<T> {
             _ => T::read(None, &value),
         };
         read.map(Self)
-            .ok_or_else(|| D::Error::custom(format_args!("expected kombu's {}", T::NAME)))
+            .ok_or_else(|| D::Error::custom(format_args!("expected a value of kombu's type `{}`", T::NAME)))
     }
 }
 
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(plain.0, Uuid::nil());
         let wrong = json!({"__type__": "date", "__value__": "2026-11-22"});
         let error = serde_json::from_value::<Typed<Timestamp>>(wrong).unwrap_err();
-        assert_eq!(error.to_string(), "expected kombu's datetime");
+        assert_eq!(error.to_string(), "expected a value of kombu's type `datetime`");
         assert!(serde_json::from_value::<Typed<Vec<u8>>>(json!("abc")).is_err());
     }
 }

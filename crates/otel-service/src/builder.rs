@@ -1,4 +1,4 @@
-//! The builder of [`Telemetry`], for programs that add their own parts to the set-up.
+//! Builder of [`Telemetry`], for programs that customise the set-up.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::init::{self, InitError, SetUp, Settings, Telemetry};
 use crate::providers::{Configure, Extensions};
 use crate::service::Service;
 
-/// Settings of [`Telemetry`] beyond those of the [`Service`] and of the environment.
+/// Builder of [`Telemetry`], with settings beyond those of [`Service`] and the environment.
 ///
 /// ```no_run
 /// use otel_service::{KeyValue, Service, Telemetry};
@@ -57,7 +57,7 @@ impl<S> fmt::Debug for TelemetryBuilder<S> {
 ///
 /// # Errors
 ///
-/// Fails when called twice, and when the program has installed a subscriber.
+/// Returns an error if telemetry is already set up, or if the program has installed a subscriber.
 pub fn init(service: Service) -> Result<Telemetry, InitError> {
     Telemetry::builder(service).init()
 }
@@ -99,7 +99,7 @@ where
 
     /// Adds a layer to the subscriber that [`TelemetryBuilder::init`] installs.
     ///
-    /// `RUST_LOG` does not apply to the layer; without a filter of its own it receives all spans and events,
+    /// `RUST_LOG` does not apply to the layer; unless it has its own filter, it receives all spans and events,
     /// including those of transports at the level TRACE.
     pub fn layer<L: Layer<S>>(self, layer: L) -> TelemetryBuilder<Layered<L, S>> {
         TelemetryBuilder {
@@ -108,7 +108,7 @@ where
         }
     }
 
-    /// Sets levels of the `tracing` spans that are recorded, by target, such as `info,my_crate=trace,h2=debug`.
+    /// Sets the levels of the recorded `tracing` spans by target, such as `info,my_crate=trace,h2=debug`.
     ///
     /// By default, spans are recorded down to the level DEBUG, except for spans of transports and runtimes
     /// (h2, hyper, tonic, tower, tokio and others).
@@ -119,30 +119,30 @@ where
 
     /// Sets the `db.system.name` of statements of sqlx, such as `postgresql` or `sqlite`; `other_sql` by default.
     ///
-    /// Statements have spans if sqlx logs them, whatever `RUST_LOG` says, unless
-    /// [`TelemetryBuilder::span_levels`] has `sqlx=off`. sqlx does not tell whether a statement failed.
+    /// Statements have spans if sqlx logs them, regardless of `RUST_LOG`, unless
+    /// [`TelemetryBuilder::span_levels`] contains `sqlx=off`. sqlx does not report whether a statement failed.
     pub fn sqlx_system(mut self, system: &'static str) -> Self {
         self.settings.sqlx_system = system;
         self
     }
 
-    /// Adds a processor of spans, which is called before the export.
+    /// Adds a span processor, which is called before the export.
     ///
-    /// Spans of this crate and of `tracing` are then spans of the SDK, which cost about twice as much.
+    /// Spans of this crate and of `tracing` are then SDK spans, which cost about twice as much.
     pub fn span_processor(self, processor: impl SpanProcessor + 'static) -> Self {
         self.with_traces(|builder| builder.with_span_processor(processor))
     }
 
     /// Sets the generator of trace and span ids.
     ///
-    /// As with [`TelemetryBuilder::span_processor`], all spans are then spans of the SDK.
+    /// As with [`TelemetryBuilder::span_processor`], all spans are then SDK spans.
     pub fn id_generator(self, generator: impl IdGenerator + 'static) -> Self {
         self.with_traces(|builder| builder.with_id_generator(generator))
     }
 
-    /// Sets the sampler; `OTEL_TRACES_SAMPLER` is then not used.
+    /// Sets the sampler. Overrides `OTEL_TRACES_SAMPLER`.
     ///
-    /// As with [`TelemetryBuilder::span_processor`], all spans are then spans of the SDK.
+    /// As with [`TelemetryBuilder::span_processor`], all spans are then SDK spans.
     pub fn sampler(mut self, sampler: impl ShouldSample + 'static) -> Self {
         self.settings.extensions.sampler = Some(Box::new(sampler));
         self
@@ -156,7 +156,7 @@ where
         self
     }
 
-    /// Adds a processor of log records, which is called before the export and can change the records.
+    /// Adds a log processor, which is called before the export and can change the records.
     pub fn log_processor(mut self, processor: impl LogProcessor + 'static) -> Self {
         let configure: Configure<LoggerProviderBuilder> =
             Box::new(|builder| builder.with_log_processor(processor));
@@ -164,7 +164,7 @@ where
         self
     }
 
-    /// Adds a view of metrics.
+    /// Adds a metric view.
     pub fn view(mut self, view: impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static) -> Self {
         self.settings
             .extensions
@@ -173,7 +173,7 @@ where
         self
     }
 
-    /// Adds a reader of metrics, which collects them independently of the export.
+    /// Adds a metric reader, which collects metrics independently of the export.
     pub fn metric_reader(mut self, reader: impl MetricReader) -> Self {
         self.settings
             .extensions
@@ -188,17 +188,18 @@ where
         self
     }
 
-    /// Exports all signals to `exporter`, whatever exporters the environment selects.
+    /// Exports all signals to `exporter`, instead of the exporters that the environment selects.
     pub fn exporter(mut self, exporter: CustomExporter) -> Self {
         self.settings.exporter = Some(exporter);
         self
     }
 
-    /// Makes an instance that leaves everything that a process has once (global providers, propagators, panic hook,
-    /// `log`) to another one, so that a process can have several.
+    /// Leaves everything process-wide (global providers, propagators, panic hook, `log`) to another instance, so that
+    /// a process can have several instances.
     ///
-    /// It records the spans and events of `tracing` through the layer of [`TelemetryBuilder::build`], and what is
-    /// recorded with the providers of [`Telemetry`]. The instruments of this crate use the global instance.
+    /// An isolated instance records the `tracing` spans and events that reach the layer of
+    /// [`TelemetryBuilder::build`], and everything recorded with the providers of its [`Telemetry`]. The instruments of
+    /// this crate use the global instance.
     ///
     /// ```
     /// use std::time::Duration;
@@ -227,7 +228,7 @@ where
     ///
     /// # Errors
     ///
-    /// Fails when telemetry is already set up, and when the program has installed a subscriber.
+    /// Returns an error if telemetry is already set up, or if the program has installed a subscriber.
     pub fn init(self) -> Result<Telemetry, InitError> {
         let SetUp {
             telemetry,
@@ -243,10 +244,10 @@ where
         Ok(telemetry)
     }
 
-    /// Sets up the telemetry without a subscriber, and returns the layer for the subscriber of the program.
+    /// Sets up the telemetry without a subscriber, and returns a layer for the program's subscriber.
     ///
-    /// Spans and events of `tracing` are recorded while that subscriber is in use. The layers that
-    /// [`TelemetryBuilder::layer`] added are ignored.
+    /// Spans and events of `tracing` are recorded while that subscriber is in use. Layers added with
+    /// [`TelemetryBuilder::layer`] are ignored.
     ///
     /// ```no_run
     /// use otel_service::{Service, Telemetry};
@@ -261,7 +262,7 @@ where
     ///
     /// # Errors
     ///
-    /// Fails when telemetry is already set up.
+    /// Returns an error if telemetry is already set up.
     pub fn build<T>(self) -> Result<(Telemetry, impl Layer<T> + Send + Sync), InitError>
     where
         T: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,

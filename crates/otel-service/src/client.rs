@@ -1,5 +1,5 @@
-//! Outgoing calls: client spans, durations, propagation. The layers are for tower clients; the feature
-//! `reqwest` adds reqwest.
+//! Outgoing calls: client spans, durations, propagation. The layers work with tower clients; the feature
+//! `reqwest` adds support for reqwest.
 
 mod call;
 mod error;

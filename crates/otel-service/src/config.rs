@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_about_a_keyword_says_the_value() {
+    fn a_warning_about_a_keyword_contains_the_value() {
         for (name, value) in [
             ("OTEL_TRACES_SAMPLER", "sometimes"),
             ("OTEL_PROPAGATORS", "jaeger"),

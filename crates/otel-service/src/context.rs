@@ -98,7 +98,7 @@ impl Drop for Served {
 
 /// Returns a `tracing` span that is not recorded, but carries the current context.
 ///
-/// Instrument spawned tasks with it, which otherwise have no context:
+/// Use it to instrument spawned tasks, which otherwise have no context:
 ///
 /// ```
 /// use otel_service::context_span;
@@ -110,12 +110,12 @@ impl Drop for Served {
 /// ```
 #[must_use]
 pub fn context_span() -> tracing::Span {
-    // The least probable level to be filtered out.
+    // The level that is least likely to be filtered out.
     tracing::error_span!(target: CONTEXT_TARGET, "context")
 }
 
 /// Returns the current trace id, sampled or not, as 32 lower-case hexadecimal digits. While telemetry is
-/// disabled, a request without a context has an id of its own, which is not propagated.
+/// disabled, a request without a context has its own id, which is not propagated.
 pub fn current_trace_id() -> Option<String> {
     Context::map_current(|cx| Some(shown_trace_id(cx)?.to_string()))
 }

@@ -75,14 +75,14 @@ impl HttpLayer {
         self
     }
 
-    /// Runs each request in a [`context_span`](crate::context_span), so that libraries which hand
+    /// Runs each request in a [`context_span`](crate::context_span), so that libraries that pass
     /// `tracing::Span::current()` to their threads and tasks, such as sqlx for SQLite, stay in the trace.
     pub fn context_spans(mut self) -> Self {
         self.has_context_spans = true;
         self
     }
 
-    /// Sets what is accepted from callers: by default, their trace context, but no baggage.
+    /// Sets the parts of the context that are accepted from callers: by default, the trace context, but no baggage.
     pub fn propagation(mut self, propagation: Propagation) -> Self {
         self.propagation = propagation;
         self

@@ -37,10 +37,10 @@ use crate::untraced::is_untraced;
 /// Maximum time to wait for the reader of each stream at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Maximum time to export what is left when [`Telemetry`] is dropped or the process exits.
+/// Maximum time to export the remaining telemetry when [`Telemetry`] is dropped or the process exits.
 const END_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Flushes the instance of the process.
+/// Flusher of the global instance.
 static FLUSHER: OnceLock<Flusher> = OnceLock::new();
 
 /// Reason the set-up failed. Invalid variables cause warnings, not errors.
@@ -57,10 +57,10 @@ pub enum InitError {
 
 /// The running telemetry of the process. Keep it until the process ends, then call [`Telemetry::shutdown`].
 ///
-/// Dropping it, as a panic in `main` does, shuts it down within two seconds. [`exit`] does so before it ends the
+/// Dropping it, as a panic in `main` does, shuts it down within two seconds. [`exit`] flushes it before it ends the
 /// process.
 #[derive(Debug)]
-#[must_use = "dropping the telemetry ends it"]
+#[must_use = "dropping the telemetry shuts it down"]
 pub struct Telemetry {
     service_name: String,
     /// `None` with `OTEL_SDK_DISABLED`.
@@ -75,9 +75,9 @@ pub(crate) struct Settings {
     pub(crate) sqlx_system: &'static str,
     pub(crate) extensions: Extensions,
     pub(crate) propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>>,
-    /// Destination of all signals, instead of those of the environment.
+    /// Destination of all signals, instead of those that the environment selects.
     pub(crate) exporter: Option<CustomExporter>,
-    /// Whether the instance leaves everything that a process has once to another one.
+    /// Whether the instance leaves everything process-wide to another one.
     pub(crate) is_isolated: bool,
 }
 
@@ -90,7 +90,7 @@ pub(crate) struct SetUp<S> {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Sets up everything but the subscriber.
+/// Sets up everything except the subscriber.
 pub(crate) fn set_up<S>(settings: Settings) -> Result<SetUp<S>, InitError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -143,7 +143,7 @@ where
         EnvFilter::new("info")
     });
     let span_filter = span_filter(&settings.span_levels).unwrap_or_else(|error| {
-        warnings.push(format!("the levels of spans are ignored: {error}"));
+        warnings.push(format!("the span levels are ignored: {error}"));
         Targets::new().with_default(LevelFilter::INFO)
     });
     let output = match service.log_output {
@@ -201,7 +201,7 @@ where
     })
 }
 
-/// Makes the instance that of the process.
+/// Makes the instance the global one.
 fn install(providers: &Providers, recorder: &Recorder, pipeline: &Pipeline) {
     global::set_tracer_provider(providers.traces.clone());
     recorder::install(recorder.clone());
@@ -217,14 +217,14 @@ fn install(providers: &Providers, recorder: &Recorder, pipeline: &Pipeline) {
 /// Exports everything that the process has recorded so far.
 fn flush_global(deadline: Duration) {
     if let Some(flusher) = FLUSHER.get() {
-        // Nothing can receive the error; the export thread has logged its reason.
+        // There is no caller to return the error to; the export thread has logged the reason.
         let _ = flusher.flush(deadline);
     }
 }
 
 /// Exports everything recorded so far, for up to two seconds, flushes the log output, and ends the process.
 ///
-/// [`std::process::exit`] runs no destructors, so telemetry that waits for its export would be lost.
+/// [`std::process::exit`] runs no destructors, so telemetry that has not been exported yet would be lost.
 pub fn exit(code: i32) -> ! {
     flush_global(END_DEADLINE);
     flush_output(FLUSH_TIMEOUT);
@@ -261,7 +261,7 @@ impl Telemetry {
         self.finish(deadline)
     }
 
-    /// Exports everything recorded so far, and continues.
+    /// Exports everything recorded so far, without shutting down.
     ///
     /// Returns when all signals are delivered, or at the deadline at the latest. Blocks the calling thread, as
     /// [`Telemetry::shutdown`] does.
@@ -311,7 +311,7 @@ impl Telemetry {
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if self.running.is_some() {
-            // Nothing can receive the error; the export thread has logged its reason.
+            // There is no caller to return the error to; the export thread has logged the reason.
             let _ = self.finish(END_DEADLINE);
         }
     }

@@ -1,5 +1,5 @@
 //! The layer of this crate for a `tracing` subscriber: spans go to the recorder, events to the log output and
-//! the logger. Its filter applies `RUST_LOG` to events only, and a list of quiet transports to spans.
+//! the logger. Its filter applies `RUST_LOG` to events only, and turns off the spans of transports.
 
 use std::sync::{Arc, Once};
 
@@ -16,7 +16,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::logs::LogEvents;
 use crate::sqlx;
 
-/// Targets, including those that begin with them, whose spans describe the inside of a transport or a runtime.
+/// Prefixes of targets whose spans describe the internals of a transport or a runtime.
 const QUIET_TARGETS: [&str; 12] = [
     "h2::",
     "hyper",
@@ -32,7 +32,7 @@ const QUIET_TARGETS: [&str; 12] = [
     "want",
 ];
 
-/// Least important level of the spans that are recorded. Spans of tower-http and others have this level.
+/// Most verbose level of the spans that are recorded. Spans of tower-http and others have this level.
 const DEFAULT_SPAN_LEVEL: LevelFilter = LevelFilter::DEBUG;
 
 /// Returns the filter of spans: the defaults, overridden by `directives`, such as `info,my_crate=trace,h2=debug`.
@@ -46,7 +46,7 @@ pub(crate) fn span_filter(directives: &str) -> Result<Targets, ParseError> {
     };
     let default_level = own.default_level().unwrap_or(DEFAULT_SPAN_LEVEL);
     let mut filter = Targets::new().with_targets(quiet).with_default(default_level);
-    // `h2=debug` must win over the longer and thus more specific `h2::=off`.
+    // `h2=debug` must override the longer and thus more specific `h2::=off`.
     filter.extend(own.iter().map(|(target, level)| (format!("{target}::"), level)));
     filter.extend(own);
     Ok(filter)
@@ -88,7 +88,7 @@ where
             && sqlx::is_statement(event.metadata())
         {
             sqlx::record(event, system);
-            // The filter admits these events for their spans.
+            // The filter lets these events through for the sake of their spans, even if they are not logged.
             if !Filter::<S>::enabled(&*self.log_filter, event.metadata(), &cx) {
                 return;
             }

@@ -2,7 +2,7 @@
 //! metrics and logs over OTLP. The crate also provides instruments for HTTP, databases, Redis and
 //! business operations.
 //!
-//! Spans of the OpenTelemetry API and of `tracing` nest in each other; events of `tracing` are log records.
+//! Spans of the OpenTelemetry API and of `tracing` nest within each other; `tracing` events become log records.
 //! Telemetry never blocks a request: a separate thread exports it, and telemetry beyond the capacity of its
 //! queue is dropped, counted and logged once.
 //!

@@ -83,7 +83,7 @@ impl LogEvents {
         self.logger.is_some() || self.output.is_some()
     }
 
-    /// Writes and exports `event`, with the fields of the enclosing spans that it does not have itself.
+    /// Writes and exports `event`, with those fields of the enclosing spans that it does not have itself.
     pub(crate) fn add<S>(&self, event: &Event<'_>, cx: &layer::Context<'_, S>)
     where
         S: Subscriber + for<'a> LookupSpan<'a>,

@@ -1,5 +1,5 @@
-//! Masking by form: e-mail addresses and tokens in any text that leaves the process. Text without either
-//! costs one pass over its bytes. The configuration of the collector (`config/otel-config.yaml`) contains
+//! Masking of e-mail addresses and tokens, recognised by their form, in any text that leaves the process. Text
+//! without either costs one pass over its bytes. The configuration of the collector (`config/otel-config.yaml`) contains
 //! rules for the common forms of addresses; a test compares them with this module.
 
 mod address;
@@ -10,12 +10,13 @@ use std::borrow::Cow;
 
 /// Masks every e-mail address and every token in `text`. Text without either is returned unchanged.
 ///
-/// Of an address (`alice@example.com`), the first two characters of the local part and the domain remain; of
-/// a local part of at most two characters or in quotes, nothing remains. A local part is what RFC 5321 and
-/// RFC 6531 allow, so an address directly after other symbols that it may contain (`to=alice@example.com`)
-/// starts with these. A domain has a dot, or is an IP address or `localhost`; a name without a dot counts after a
-/// local part with a dot or a plus (`alice.jones@mailhost`). The at sign may be a full-width one, or encoded for
-/// URLs, HTML, string literals or quoted-printable text. Other encodings, such as base64, are not recognised.
+/// An address (`alice@example.com`) keeps its domain and the first two characters of its local part; a local part
+/// that is quoted or has at most two characters is masked completely. A local part may contain everything that
+/// RFC 5321 and RFC 6531 allow, so text directly before an address can count as part of it
+/// (`to=alice@example.com`). A domain has a dot, or is an IP address or `localhost`; a name without a dot is a domain
+/// only after a local part with a dot or a plus sign (`alice.jones@mailhost`). The at sign may be full-width, or
+/// encoded for URLs, HTML, string literals or quoted-printable text. Other encodings, such as base64, are not
+/// recognised.
 ///
 /// Tokens are JSON web tokens, the credentials after `Bearer`, and keys with a prefix that their issuer
 /// documents (`sk_`, `whsec_`, `ghp_`, `AKIA` and others). `REDACTED` replaces them; prefixes remain.

@@ -24,15 +24,15 @@ fn may_carry_context(headers: &HeaderMap) -> bool {
     names.is_none_or(|names| names.iter().any(|name| headers.contains_key(name)))
 }
 
-/// The parts of a context that are accepted from callers, or sent to a server.
+/// The parts of a context that are accepted from callers or sent to servers.
 ///
-/// The default is the trace context without baggage, because baggage from outside can contain anything, and
-/// baggage of the service can contain confidential values. `OTEL_PROPAGATORS` selects the formats.
+/// The default is the trace context without baggage, because baggage from outside can contain anything, and the
+/// service's own baggage can contain confidential values. `OTEL_PROPAGATORS` selects the formats.
 ///
 /// ```
 /// use otel_service::Propagation;
 ///
-/// // Towards a third party that should learn nothing.
+/// // For a third party that should learn nothing.
 /// let nothing = Propagation::NOTHING;
 /// // Between services of the same operator.
 /// let inside = Propagation::ALL;

@@ -21,7 +21,7 @@ const SECRET_PARTS: [&str; 10] = [
 /// Parameter names that mark a secret.
 const SECRET_NAMES: [&str; 8] = ["pwd", "pass", "key", "sig", "code", "auth", "jwt", "sid"];
 
-/// Returns the parts of `query`: names, values and what separates them. `REDACTED` replaces the values of secrets, as
+/// Returns the parts of `query`: names, values and separators. `REDACTED` replaces the values of secrets, as
 /// the semantic conventions require for `url.query`.
 pub(crate) fn redacted_parts(query: &str) -> impl Iterator<Item = &str> {
     query.split('&').enumerate().flat_map(|(index, pair)| {

@@ -1,5 +1,5 @@
-//! The sampler of SDK tracers: applies `OTEL_TRACES_SAMPLER` or the program's sampler, except in an untraced context, where no span is
-//! sampled.
+//! The sampler of SDK tracers: applies `OTEL_TRACES_SAMPLER` or the program's sampler, except in an untraced context,
+//! where no span is sampled.
 
 use opentelemetry::trace::{Link, SpanKind, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};

@@ -46,8 +46,8 @@ impl Span {
         Self::new(name, SpanKind::Internal)
     }
 
-    /// Creates a span of kind client, for a call to another service. [`HttpClientLayer`](crate::HttpClientLayer)
-    /// and [`Database`](crate::Database) create the spans of their calls themselves.
+    /// Creates a client span, for a call to another service. [`HttpClientLayer`](crate::HttpClientLayer) and
+    /// [`Database`](crate::Database) create the spans of their calls themselves.
     pub fn client(name: &'static str) -> Span {
         Self::new(name, SpanKind::Client)
     }

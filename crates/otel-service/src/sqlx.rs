@@ -1,6 +1,6 @@
-//! Statements of sqlx. It offers no hook, but logs each statement with its duration when the statement ends, in the
-//! span that executed it; from this event a client span and a measurement are made, whatever `RUST_LOG` says.
-//! The event does not tell whether the statement failed.
+//! Statements of sqlx. sqlx offers no hooks, but logs each statement with its duration when the statement ends, in the
+//! span that executed it. This event becomes a client span and a measurement, regardless of `RUST_LOG`. It does not
+//! tell whether the statement failed.
 
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime};
@@ -59,7 +59,7 @@ pub(crate) fn record(event: &Event<'_>, system: &'static str) {
 
 #[derive(Debug, Default)]
 struct Statement {
-    /// The first words.
+    /// First words of the statement.
     summary: String,
     /// The whole text; empty if it is as long as the summary.
     text: String,

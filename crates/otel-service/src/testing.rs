@@ -1,4 +1,4 @@
-//! Support for tests of the telemetry that a program records: everything is kept in memory.
+//! Telemetry in memory, for tests of the telemetry that a program records.
 //!
 //! ```
 //! use otel_service::{Counter, KeyValue, Span, counter, testing};
@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+use std::panic;
 use std::pin::pin;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -35,7 +36,7 @@ use crate::context::within;
 use crate::init::Telemetry;
 use crate::service::{LogOutput, Service};
 
-/// Time limit of an export into memory, which a working program does not reach.
+/// Time limit of an export to memory; a working program never reaches it.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The telemetry of a test process.
@@ -45,10 +46,11 @@ pub struct TestTelemetry {
     memory: InMemory,
 }
 
-/// Sets up the telemetry of this process on the first call, and returns it. All signals are kept in memory, whatever
-/// exporters the environment selects, and nothing is written to standard output.
+/// Sets up the telemetry of this process on the first call, and returns it. All signals are kept in memory, instead of
+/// going to the exporters that the environment selects, and nothing is written to standard output. Panics are
+/// recorded and also printed as before, because a test fails with one.
 ///
-/// The tests of a process share it; [`TestTelemetry::in_trace`] separates what they record.
+/// The tests of a process share the telemetry; [`TestTelemetry::in_trace`] keeps their spans and log records apart.
 ///
 /// # Panics
 ///
@@ -61,16 +63,20 @@ pub fn telemetry() -> &'static TestTelemetry {
             log_output: LogOutput::Off,
             ..Service::new("test", "0")
         };
+        let print = panic::take_hook();
         let telemetry = Telemetry::builder(service).exporter(memory.exporter()).init();
-        TestTelemetry {
-            telemetry: telemetry.expect("nothing else sets up telemetry in this process"),
-            memory,
-        }
+        let telemetry = telemetry.expect("nothing else sets up telemetry in this process");
+        let record = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            print(panic);
+            record(panic);
+        }));
+        TestTelemetry { telemetry, memory }
     })
 }
 
 impl TestTelemetry {
-    /// Runs `work` in a new sampled trace; returns its id as 32 hexadecimal digits.
+    /// Runs `work` in a new sampled trace, and returns the trace id as 32 hexadecimal digits.
     pub async fn in_trace<T>(&self, work: impl Future<Output = T>) -> String {
         let ids = RandomIdGenerator::default();
         let trace_id = ids.new_trace_id();
@@ -96,7 +102,7 @@ impl TestTelemetry {
         records
     }
 
-    /// Returns the metrics of the process as they are now.
+    /// Returns the current metrics of the process.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {
         self.flushed().metrics()
@@ -110,7 +116,7 @@ impl TestTelemetry {
     pub fn flushed(&self) -> &InMemory {
         self.telemetry
             .flush(DEADLINE)
-            .expect("an export into memory succeeds");
+            .expect("an export to memory succeeds");
         &self.memory
     }
 }

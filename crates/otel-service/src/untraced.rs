@@ -12,8 +12,8 @@ pub(crate) fn is_untraced(cx: &Context) -> bool {
     cx.get::<Untraced>().is_some()
 }
 
-/// Returns an untraced child of the context `parent`, which passes on the span context of `parent`. Without
-/// one, it has a new trace id for logs and response headers.
+/// Returns an untraced child of the context `parent`, which passes on the span context of `parent`. If there is
+/// none, the child has a new trace id for logs and response headers.
 pub(crate) fn untraced_context(parent: &Context) -> Context {
     let parent_span = parent.span().span_context().clone();
     let passed_on = if parent_span.is_valid() {
@@ -55,7 +55,7 @@ pub(crate) fn disabled_context(parent: &Context) -> Context {
     }
 }
 
-/// Returns the trace id to show to clients: of the current span or of the request.
+/// Returns the trace id to show to clients: that of the current span or that of the request.
 pub(crate) fn shown_trace_id(cx: &Context) -> Option<TraceId> {
     let span = cx.span();
     let span_context = span.span_context();

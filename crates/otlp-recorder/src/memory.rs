@@ -14,7 +14,7 @@ use prost::Message;
 use crate::destination::{CustomExporter, Request};
 use crate::signal::Signal;
 
-/// Everything that an exporter has received, in memory and without a limit; cheap to clone.
+/// Exported telemetry, kept in memory without a limit; cheap to clone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,7 +33,7 @@ use crate::signal::Signal;
 pub struct InMemory(Arc<Mutex<Vec<Request>>>);
 
 impl InMemory {
-    /// Returns an exporter for any signal that adds to this memory.
+    /// Returns an exporter that stores requests of any signal in this memory.
     #[must_use]
     pub fn exporter(&self) -> CustomExporter {
         let memory = self.clone();
@@ -43,7 +43,7 @@ impl InMemory {
         })
     }
 
-    /// Removes everything.
+    /// Removes all requests.
     pub fn clear(&self) {
         self.lock().clear();
     }
@@ -95,7 +95,7 @@ impl InMemory {
 
     fn decoded<M: Message + Default>(&self, signal: Signal) -> impl Iterator<Item = M> {
         let requests = self.requests(signal).into_iter();
-        // The pipeline encodes the requests itself.
+        // Decoding does not fail, because the pipeline has encoded the requests.
         requests.filter_map(|request| M::decode(request.protobuf().clone()).ok())
     }
 

@@ -1,5 +1,5 @@
-//! Points of a metric that have the same attributes after redaction become one point, because a point is
-//! identified by its attributes: receivers reject or overwrite a second one.
+//! Merges points of a metric that have the same attributes after redaction. Attributes identify a point, so
+//! receivers would reject or overwrite a second one.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 
 use crate::points::identity;
 
-/// Maximum number of buckets of each sign that a merged exponential histogram has, the default of the specification.
+/// Maximum number of buckets of each sign in a merged exponential histogram, the default of the specification.
 const MAX_BUCKETS: i64 = 160;
 
 /// Merges the points of `metric` that have the same attributes.
@@ -177,7 +177,7 @@ fn coarser(buckets: &Buckets, shift: i32) -> Buckets {
     }
 }
 
-/// Returns the range of two lists of buckets, as the first bucket and the one after the last.
+/// Returns the range that two lists of buckets cover: the first bucket, and the one after the last.
 fn range(one: &Buckets, two: &Buckets) -> (i64, i64) {
     let filled = [one, two]
         .into_iter()

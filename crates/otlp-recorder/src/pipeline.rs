@@ -92,8 +92,8 @@ impl PipelineBuilder {
     }
 
     /// Sets the function that redacts text of all signals: names, descriptions, trace state, the bodies of log
-    /// records, and keys and values of attributes. Data points whose attributes are the same afterwards become
-    /// one point.
+    /// records, and keys and values of attributes. Data points whose attributes are the same afterwards are
+    /// merged.
     pub fn redact(mut self, redact: Redact) -> Self {
         self.redact = Some(redact);
         self
@@ -379,12 +379,12 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        // Nothing can receive the error; the export thread has logged its reason.
+        // There is no caller to return the error to; the export thread has logged the reason.
         let _ = self.finish(DROP_DEADLINE);
     }
 }
 
-/// Flushes a [`Pipeline`] from anywhere, such as a panic hook; cheap to clone.
+/// Handle that flushes a [`Pipeline`] from anywhere, such as a panic hook; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Flusher(Vec<(Signal, Flushes)>);
 
@@ -392,7 +392,7 @@ impl Flusher {
     /// Exports everything recorded so far.
     ///
     /// Returns when all signals are delivered, or at the deadline at the latest. Blocks the calling thread. Has no effect
-    /// after the shutdown of the pipeline, and on the export thread.
+    /// after the shutdown of the pipeline or on the export thread.
     ///
     /// # Errors
     ///

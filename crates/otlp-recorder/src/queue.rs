@@ -19,7 +19,7 @@ pub(crate) trait Entries: Default {
     fn clear(&mut self);
 }
 
-/// Maximum size of a batch in bytes. With the resource and the scopes, a request remains below the limit of receivers.
+/// Maximum size of a batch in bytes. With the resource and the scopes, a request stays below the limit of receivers.
 const MAX_BATCH_BYTES: usize = 3_500_000;
 
 /// Maximum size of the queued entries in bytes.
@@ -109,7 +109,7 @@ impl<B: Entries> Queue<B> {
             return;
         }
         batches.room -= 1;
-        // A batch without this entry is full.
+        // The batch is full without this entry.
         let is_split = batches.open.bytes() + size > MAX_BATCH_BYTES && batches.open.count() > 0;
         if is_split {
             batches.close_open();

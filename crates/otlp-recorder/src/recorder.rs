@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) limits: SpanLimits,
     pub(crate) sampler: Sampler,
     pub(crate) scopes: Arc<Scopes>,
-    /// Provider that creates the spans instead.
+    /// SDK provider that creates the spans instead of the recorder.
     pub(crate) provider: Option<SdkTracerProvider>,
 }
 
@@ -60,7 +60,7 @@ impl Recorder {
         }
     }
 
-    /// Returns a recorder whose spans are spans of `provider`.
+    /// Returns a recorder whose spans are created by `provider`.
     ///
     /// The sampler, the id generator, the limits and the processors of the provider then apply to all spans,
     /// which cost about twice as much. To export the spans, add [`Pipeline::span_processor`] to the provider.
@@ -186,7 +186,7 @@ impl Tracer {
         }
     }
 
-    /// Starts a span of the SDK. Its sampler needs the attributes, so they are always set.
+    /// Starts an SDK span. The SDK's sampler needs the attributes, so they are always set.
     fn start_sdk(
         &self,
         sdk: &SdkTracer,
@@ -235,7 +235,7 @@ pub struct RecordedSpan {
     context: SpanContext,
     /// `None` when the span has ended or is not sampled.
     open: Option<Box<OpenSpan>>,
-    /// The span, if it is one of the SDK.
+    /// The span, if it is an SDK span.
     sdk: Option<Box<opentelemetry_sdk::trace::Span>>,
 }
 

@@ -1,5 +1,5 @@
 //! Spans of `tracing`: [`SpanLayer`] records the spans of a subscriber with the recorder. While a span is
-//! entered, its context is the current OpenTelemetry context, so spans of both APIs nest in each other.
+//! entered, its context is the current OpenTelemetry context, so spans of both APIs nest within each other.
 
 mod fields;
 
@@ -31,12 +31,12 @@ thread_local! {
 }
 
 /// Target of `tracing` spans that are not recorded, but carry the OpenTelemetry context in which they were created.
-/// They take the trace to threads and tasks that a library starts with `tracing::Span::current()`.
+/// They carry the trace into threads and tasks that a library starts with `tracing::Span::current()`.
 pub const CONTEXT_TARGET: &str = "otel_context";
 
-/// A `tracing` layer that records spans, in the scope of their target.
+/// A `tracing` layer that records spans, with their target as the instrumentation scope.
 ///
-/// The parent of a span is its explicit parent, or the current OpenTelemetry context, whose span comes from
+/// The parent of a span is its explicit parent, or the current OpenTelemetry context, whose span may come from
 /// either API. The fields of a span become attributes, except for the fields `otel.name`, `otel.kind`,
 /// `otel.status_code` and `otel.status_message`, which set the respective property as in
 /// tracing-opentelemetry. An event with the level ERROR sets the status of its span to Error. Events are not

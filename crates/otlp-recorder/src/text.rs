@@ -26,7 +26,7 @@ pub(crate) struct TextRules {
 }
 
 impl TextRules {
-    /// Redacts all text of a request for metrics, and merges the points of a metric that are the same afterwards.
+    /// Redacts all text of a request for metrics, and merges the points of a metric whose attributes become equal.
     /// The length limit does not apply, because the attributes of a metric identify a series.
     pub(crate) fn apply_to_metrics(self, request: &mut ExportMetricsServiceRequest) {
         let Some(redact) = self.redact else { return };

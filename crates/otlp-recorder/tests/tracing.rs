@@ -1,5 +1,6 @@
 //! Spans of `tracing` beside spans of the OpenTelemetry API: parents, attributes, status.
-#![cfg(all(test, feature = "tracing"))]
+#![cfg(test)]
+#![cfg(feature = "tracing")]
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -77,7 +78,7 @@ impl Spans {
     }
 }
 
-/// Runs `work` with a subscriber that has the layer as `configure` returns it, and returns the exported spans.
+/// Runs `work` with a subscriber that has the layer returned by `configure`, and returns the exported spans.
 async fn spans_with(configure: impl FnOnce(SpanLayer) -> SpanLayer, work: impl AsyncFnOnce(Tracer)) -> Spans {
     let requests = Arc::new(Mutex::new(Vec::<Request>::new()));
     let kept = Arc::clone(&requests);
@@ -149,7 +150,7 @@ async fn library_call(item: u64, who: &str) -> Result<(), std::io::Error> {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn spans_of_both_apis_are_each_others_parents_across_awaits_and_tasks() {
+async fn spans_of_both_apis_nest_across_awaits_and_tasks() {
     let spans = spans(async |tracer| {
         let inner = async {
             library_call(7, "alice").await.unwrap();
@@ -226,7 +227,7 @@ async fn a_context_span_carries_the_context_to_another_thread() {
         let work = move || {
             tracing::dispatcher::with_default(&dispatch, || {
                 carried.in_scope(|| {
-                    error!("not an error of the span that is carried");
+                    error!("not an error of the carried span");
                     info_span!("in a thread").in_scope(|| ());
                 });
             });

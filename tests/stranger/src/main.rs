@@ -1,5 +1,5 @@
 //! A shop: takes orders, asks the warehouse (itself) for the stock, and stores the orders in SQLite.
-//! `tests/telemetry.rs` counts the lines that concern telemetry.
+//! `tests/telemetry.rs` limits the number of lines that concern telemetry.
 
 use std::error::Error;
 use std::time::Duration;
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(Alarm)
         .sqlx_system("sqlite")
         .init()?;
-    // One connection, because each has a database of its own in memory.
+    // One connection, because each has its own in-memory database.
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
         .connect("sqlite::memory:")

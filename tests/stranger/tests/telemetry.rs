@@ -165,7 +165,7 @@ fn all_spans_of_an_order_arrive_in_one_trace_with_logs_and_metrics() {
             ("save", "INSERT orders"),
         ]
     );
-    // Nothing of the transports and of the runtime; sqlx connected and the table was created outside of the request.
+    // sqlx connected and the table was created outside of the request. Transports and the runtime have no spans.
     let others: Vec<&str> = received
         .spans
         .iter()

@@ -30,9 +30,9 @@ async fn a_response_before_the_end_of_the_request_reaches_the_client() {
     closed(&mut stream).await;
 }
 
-/// In 304, it would be the length of the content of 200, which the server does not know.
+/// In a 304 response, Content-Length would have to be that of the 200 response, which the server does not know.
 #[tokio::test]
-async fn a_response_that_the_content_is_unmodified_has_no_length() {
+async fn a_not_modified_response_has_no_content_length() {
     let router = Router::new().route("/", get(|| async { StatusCode::NOT_MODIFIED }));
     let running = Running::start(Server::new(), router).await;
     let mut stream = running.connect().await;

@@ -98,7 +98,7 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
         routing_key: &str,
     ) -> Result<(), BrokerError>;
 
-    /// Removes a binding that was made with [`bind_queue`](Self::bind_queue), and deletes the queue.
+    /// Removes a binding that was created with [`bind_queue`](Self::bind_queue), and deletes the queue.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm. Repeating the call is harmless.
@@ -115,8 +115,8 @@ pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns an error if the broker does not confirm. Repeating the call may add the message twice.
     async fn enqueue_broadcast(&self, queue: &str, raw: &[u8]) -> Result<(), BrokerError>;
 
-    /// Stores ids of revoked tasks for workers that start later. Celery's `--statedb`. Ids are dropped after three
-    /// hours, and the oldest beyond 50,000.
+    /// Stores ids of revoked tasks for workers that start later, like Celery's `--statedb`. Ids are dropped after
+    /// three hours; of more than 50,000, the oldest are dropped earlier.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm.

@@ -49,7 +49,7 @@ impl Delivery {
         Message::decode(&self.raw)
     }
 
-    /// Splits off a batch of at most `max` deliveries, which is complete after `bytes`.
+    /// Splits off a batch of at most `max` deliveries, which ends with the delivery that reaches `bytes`.
     pub(crate) fn split_batch(deliveries: &[Self], max: usize, bytes: usize) -> (&[Self], &[Self]) {
         let mut size = 0;
         let fits = |delivery: &&Self| {
@@ -93,6 +93,6 @@ pub struct Recovery {
 pub struct Depth {
     /// Messages waiting in the queue, in all priorities.
     pub waiting: u64,
-    /// Messages reserved by workers, and postponed messages, of all queues.
+    /// Messages of all queues that are postponed or reserved by workers.
     pub unacked: u64,
 }

@@ -40,8 +40,8 @@ impl Exchange {
         Self::new(name, Kind::Topic)
     }
 
-    /// Creates an exchange that sends each message to every worker that is bound to it at the time. Messages are
-    /// not stored until a worker has received them. Celery's `Broadcast`.
+    /// Creates an exchange that sends each message to every worker that is bound to it at the time, like Celery's
+    /// `Broadcast`. A message is not stored until a worker has received it.
     pub fn fanout(name: impl Into<String>) -> Self {
         Self::new(name, Kind::Fanout)
     }
@@ -57,7 +57,7 @@ impl Exchange {
         &self.name
     }
 
-    /// Returns kombu's name of the exchange's type.
+    /// Returns kombu's name for the type of the exchange.
     pub(crate) fn kind(&self) -> &'static str {
         match self.kind {
             Kind::Direct => "direct",
@@ -70,7 +70,7 @@ impl Exchange {
         self.kind == Kind::Fanout
     }
 
-    /// Returns the binding of a queue to this exchange, which has kombu's regular expression for a topic.
+    /// Returns the binding of a queue to this exchange; for a topic, it has the same regular expression as in kombu.
     pub(crate) fn binding(&self, routing_key: &str, queue: &str) -> Binding {
         let word = |word: &str| match word {
             "*" => r"[^\.]+".to_owned(),
@@ -124,7 +124,7 @@ impl Binding {
 /// Returns the queues to which an exchange with these bindings sends a message.
 ///
 /// # Errors
-/// Returns an error if there are none.
+/// Returns an error if no binding matches the routing key.
 pub(crate) fn queues<'a>(bindings: &'a [Binding], info: &DeliveryInfo) -> Result<Vec<&'a str>, BrokerError> {
     let bound = bindings
         .iter()
@@ -146,7 +146,7 @@ pub(crate) fn queues<'a>(bindings: &'a [Binding], info: &DeliveryInfo) -> Result
 /// Logs that a follow-up task was dropped because it cannot be sent.
 pub(crate) fn log_dropped(message: &Message, error: &BrokerError) {
     let Headers { id, task, .. } = &message.headers;
-    error!(task_id = %id, task, %error, "dropped a task that follows from another task");
+    error!(task_id = %id, task, %error, "dropped a follow-up task that cannot be sent");
 }
 
 #[cfg(test)]

@@ -143,16 +143,15 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns an error if the broker did not confirm.
     async fn restore_batch(&self, deliveries: &[Delivery]) -> Result<usize, BrokerError>;
 
-    /// Lets the broker keep deliveries until the `eta` of their messages. Then [`receive`](Self::receive)
-    /// returns them, with new tags, to any worker. Returns whether each is postponed; other workers have taken
-    /// over the others.
+    /// Hands deliveries back to the broker until the `eta` of their messages, when [`receive`](Self::receive)
+    /// returns them, with new tags, to any worker. Returns for each delivery whether it was postponed; if not,
+    /// another worker has taken it over.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
     async fn postpone(&self, deliveries: &[(&Delivery, &Message)]) -> Result<Vec<bool>, BrokerError>;
 
-    /// Returns up to `max` postponed deliveries from the queues, those that are due next first. The number is
-    /// also limited by the size of the messages.
+    /// Returns up to `max` postponed deliveries from the queues, earliest first; fewer if the messages are large.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached.

@@ -88,7 +88,8 @@ impl Canvas {
         self
     }
 
-    /// Sets the priority of all its tasks that do not have one; see [`Signature::priority`](crate::Signature::priority).
+    /// Sets the priority of all tasks in the canvas that do not have one; see
+    /// [`Signature::priority`](crate::Signature::priority).
     pub fn priority(mut self, priority: u8) -> Self {
         self.0.set_default("priority", &priority.min(9).into());
         self
@@ -117,8 +118,8 @@ impl Canvas {
         self
     }
 
-    /// Adds a stamp to all its tasks, callbacks and errbacks, like Celery's `stamp`. Workers can revoke tasks by
-    /// their stamps. A stamp of the same name is replaced.
+    /// Adds a stamp to all tasks, callbacks and errbacks in the canvas, like Celery's `stamp`. Workers can revoke
+    /// tasks by their stamps. A stamp with the same name is replaced.
     pub fn stamp(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.0.stamp(&name.into(), &value.into());
         self

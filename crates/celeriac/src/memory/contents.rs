@@ -27,7 +27,7 @@ pub(super) struct Contents {
     /// the front.
     pub queues: HashMap<String, [VecDeque<QueuedMessage>; 4]>,
     pub reserved: HashMap<DeliveryTag, Reserved>,
-    /// Postponed messages by the times at which their tasks are due, and by number.
+    /// Postponed messages by due time and number.
     pub later: BTreeMap<(Timestamp, u64), (TaskId, QueuedMessage)>,
     /// Deliveries acknowledged before their tasks started.
     pub acked_early: HashMap<DeliveryTag, Reserved>,
@@ -135,7 +135,7 @@ impl Contents {
         true
     }
 
-    /// Returns postponed messages to the heads of their queues, if they satisfy `wanted`. Returns their number.
+    /// Returns the postponed messages that satisfy `wanted` to the heads of their queues. Returns their number.
     pub(super) fn recall(&mut self, wanted: impl Fn(Timestamp, &TaskId) -> bool) -> usize {
         let recalled = self.later.extract_if(.., |(due, _), (id, _)| wanted(*due, id));
         let recalled: Vec<_> = recalled.map(|(_, (_, message))| message).collect();

@@ -343,7 +343,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn return_postponed(&self, _: bool, returned: &mut usize) -> Result<(), BrokerError> {
-        // Another worker may be alive, and postpones them again.
+        // If another worker is alive, it postpones them again.
         *returned += self.contents.lock().recall(|_, _| true);
         Ok(())
     }

@@ -29,7 +29,7 @@ use crate::{
 const BINDING_TTL: Duration = Duration::from_secs(3600);
 /// Time after the last reply at which a reply queue expires.
 const REPLIES_TTL: Duration = Duration::from_secs(60);
-/// Time after the last broadcast at which the queue of a worker that has died expires.
+/// Time after the last broadcast at which the queue of a dead worker expires.
 const BROADCAST_TTL: Duration = Duration::from_secs(86_400);
 /// Time for which revoked ids are stored, and their maximum number, as in a worker's memory.
 const REVOKED_TTL: Duration = Duration::from_secs(3 * 3600);

@@ -115,7 +115,7 @@ impl RedisConfig {
     /// The worker's messages then return to their queues without waiting for the visibility timeout. Another
     /// worker must have seen the lease unchanged for this time, so by default the messages return within 8
     /// seconds. A worker whose own lease is not confirmed starts no tasks. Leases are renewed by a separate
-    /// thread, which tasks cannot block; the lease must be longer than pauses of the whole process.
+    /// thread, which tasks cannot block; the lease must be longer than any pause of the whole process.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -138,7 +138,7 @@ impl RedisConfig {
     /// MiB and an hour by default. 0 bytes disable it.
     ///
     /// If the server returns with older data, after a restart from a snapshot or a fail-over to a replica
-    /// that lagged, the worker writes again what the server has lost: results, retries, follow-up tasks, parts of
+    /// that lagged, the worker rewrites what the server has lost: results, retries, follow-up tasks, parts of
     /// chords and postponed tasks. The oldest entries are dropped first.
     pub fn rewrite(mut self, bytes: usize, time: Duration) -> Self {
         self.rewrite = Bounds { bytes, time };
@@ -184,8 +184,8 @@ impl RedisConfig {
         self
     }
 
-    /// Sets a prefix of all keys and channels except those of results; none by default. The `global_keyprefix` in
-    /// Celery's `broker_transport_options`.
+    /// Sets the prefix of all keys and channels except those of results; empty by default. Corresponds to
+    /// `global_keyprefix` in Celery's `broker_transport_options`.
     ///
     /// This and the following settings must be the same in all applications that share queues.
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -193,22 +193,23 @@ impl RedisConfig {
         self
     }
 
-    /// Sets a prefix of the keys and channels of results; none by default. The `global_keyprefix` in Celery's
-    /// `result_backend_transport_options`. As in Celery, `_` is added to a prefix that ends with none of `:_-.`.
+    /// Sets the prefix of the keys and channels of results; empty by default. Corresponds to `global_keyprefix` in
+    /// Celery's `result_backend_transport_options`. As in Celery, `_` is appended unless the prefix ends with `:`,
+    /// `_`, `-` or `.`.
     pub fn result_key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.result_key_prefix = prefix.into();
         self
     }
 
-    /// Sets the lowest priority of each list of a queue, ascending; 0, 3, 6 and 9 by default. The
+    /// Sets the lowest priority of each list of a queue, ascending; 0, 3, 6 and 9 by default. Corresponds to
     /// `priority_steps` in Celery's `broker_transport_options`.
     pub fn priority_steps(mut self, steps: impl Into<Vec<u8>>) -> Self {
         self.priority_steps = steps.into();
         self
     }
 
-    /// Sets the separator between a queue's name and its priority, the characters 6 and 22 by default. The `sep` in
-    /// Celery's `broker_transport_options`.
+    /// Sets the separator between a queue's name and its priority, the characters 6 and 22 by default. Corresponds
+    /// to `sep` in Celery's `broker_transport_options`.
     pub fn separator(mut self, separator: impl Into<String>) -> Self {
         self.separator = separator.into();
         self

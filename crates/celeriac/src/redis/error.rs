@@ -25,7 +25,7 @@ pub enum ConfigError {
     #[error("the priority steps must be at least one number, in ascending order")]
     PrioritySteps,
     /// The separator is empty.
-    #[error("the separator of a queue's name and its priority must not be empty")]
+    #[error("the separator between a queue's name and its priority must not be empty")]
     Separator,
     /// A certificate or key file cannot be read, or is not PEM.
     #[error(

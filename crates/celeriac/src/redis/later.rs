@@ -1,11 +1,11 @@
-//! Postponed deliveries: tasks with a later `eta` wait in Redis, so they cost workers neither memory nor time.
+//! Postponed deliveries: tasks with a future `eta` wait in Redis, so they cost workers neither memory nor time.
 //!
-//! A postponed message is reserved in `unacked` under a tag of its own, which no worker renews, and one sorted
-//! set for each list contains these tags with the times at which their tasks are due. Receiving takes what is
-//! due by the worker's clock. The score in `unacked_index` is chosen so that any Python worker, or Celeriac
-//! worker of other queues, restores the message at most 10.5 seconds after its time if nobody has taken it.
+//! A postponed message is reserved in `unacked` under a separate tag, which no worker renews. One sorted set for
+//! each list contains these tags with the times at which their tasks are due. Workers receive the messages that are
+//! due by their own clocks. The score in `unacked_index` is chosen so that any Python worker, or a Celeriac worker
+//! of other queues, restores the message at most 10.5 seconds after its `eta` if no worker has received it.
 //!
-//! Postponing is remembered like a settlement that sends the message to its queue, so the message survives if
+//! A postponement is remembered like a settlement that sends the message to its queue, so the message survives if
 //! the server returns with older data.
 
 use std::sync::atomic::Ordering;
@@ -28,11 +28,11 @@ use crate::{
 /// Maximum number of messages that one script moves, and number of bytes after which it moves no more.
 const MAX_MOVED: usize = 1000;
 const MAX_MOVED_BYTES: usize = 8 << 20;
-/// Number of bytes after which a query shows no more messages.
+/// Number of bytes after which a query returns no more messages.
 const MAX_SHOWN_BYTES: usize = 1 << 20;
 
 impl RedisBroker {
-    /// Postpones deliveries. Returns whether each was held.
+    /// Postpones deliveries. Returns for each delivery whether it was postponed.
     pub(super) async fn postpone_all(
         &self,
         deliveries: &[(&Delivery, &Message)],
@@ -75,7 +75,7 @@ impl RedisBroker {
             .zip(&postponed)
             .filter(|(_, postponed)| **postponed);
         let writes = kept.filter_map(|((delivery, message), _)| {
-            // Without the id of the message, which is not settled.
+            // No message id, because the message is not settled.
             let mut settling = Settling::new(delivery.tag.clone(), None, self.result_seconds());
             let raw = String::from_utf8(delivery.raw.clone()).ok()?;
             let destination = Destination::Queue {
@@ -89,7 +89,7 @@ impl RedisBroker {
         Ok(postponed)
     }
 
-    /// Returns up to `max` postponed deliveries from the queues, the next one first.
+    /// Returns up to `max` postponed deliveries from the queues, earliest first.
     pub(super) async fn next_postponed(
         &self,
         queues: &[String],
@@ -163,7 +163,7 @@ impl RedisBroker {
     }
 
     /// Returns all postponed messages to the heads of their queues, unless another worker is alive, and adds
-    /// their number to `returned`. A worker that leaves ends its lease first.
+    /// their number to `returned`. With `is_leaving`, ends the lease first.
     pub(super) async fn return_all_postponed(
         &self,
         is_leaving: bool,
@@ -206,8 +206,8 @@ impl RedisBroker {
     }
 }
 
-/// Function that moves postponed messages to the head of their list, in order, until their sizes exceed a number
-/// of bytes. Returns the number of tags processed. The tail is that of the list's reservations.
+/// Lua function that moves postponed messages to the head of their list, in order, until their sizes exceed
+/// `bytes`; `tail` is the end of the list's reservations. Returns the number of tags processed.
 const MOVE: &str = r#"
 local function move(tags, later, list, tail, bytes)
     local moved, messages = {}, {}
@@ -234,8 +234,8 @@ scripts! {
     ///
     /// KEYS: unacked_index, unacked, writes, lists, then for each delivery the postponed tags of its list. ARGV:
     /// identity of the server, visibility timeout, then for each delivery its tag, its tag when postponed, the
-    /// time at which it is due, its list and its queue. Returns whether each was held and is postponed, and the number of the
-    /// write.
+    /// time at which it is due, its list and its queue. Returns for each delivery whether it was held and is now
+    /// postponed, and the number of the write.
     POSTPONE = r"
 local postponed, tags, reservations = {}, {}, {}
 for i = 1, #KEYS - 4 do
@@ -283,8 +283,8 @@ for i = 1, lists do
 end
 "].concat();
 
-    /// Returns postponed messages to their list, unless another worker is alive. The last ones first, because
-    /// the first one must end up at the head.
+    /// Returns postponed messages to their list, unless another worker is alive. Starts with the last messages,
+    /// because the first must end up at the head.
     ///
     /// KEYS: unacked_index, unacked, postponed tags, list, leases, lists. ARGV: bytes after which no more
     /// messages are returned, tail of the list's reservations, instance, maximum number of messages, list. Returns

@@ -92,7 +92,7 @@ pub struct RedisBroker {
     /// Locked while a receive is in progress: the next free tag is known only after the reply to the previous
     /// script.
     tags: Mutex<Tags>,
-    /// Number of messages of the last receive that were postponed.
+    /// Number of messages from the last receive that were postponed.
     postponed: AtomicUsize,
     /// Rotates the order of the queues, because a full queue would starve the others.
     rotation: AtomicUsize,
@@ -385,8 +385,8 @@ impl Broker for RedisBroker {
         let mut script = Invocation::new(&scripts::RESTORE_BATCH);
         script.key(&self.names().unacked_index).key(&self.names().unacked);
         for Delivery { tag, queue, raw } in deliveries {
-            // No delivery has an empty tag; a message that is not a JSON object is moved to the dead-letter list
-            // below.
+            // No delivery has an empty tag, so a message that is not a JSON object is left for the loop below, which
+            // moves it to the dead-letter list.
             let message = mark_redelivered(raw);
             script
                 .key(self.names().list(queue, message::priority(raw)))

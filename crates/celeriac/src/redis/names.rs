@@ -1,6 +1,6 @@
 //! Names of all keys and channels in Redis: Celery's, kombu's, and the few that this crate adds.
 //!
-//! As in kombu, the prefix of messages applies to keys and channels; results have their own prefix.
+//! As in kombu, prefixes apply to keys and channels, and results have a separate prefix.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) fn lease_of(instance: &str) -> Option<Duration> {
     milliseconds.parse().ok().map(Duration::from_millis)
 }
 
-/// Start of the tags of postponed deliveries.
+/// Prefix of the tags of postponed deliveries.
 pub(super) const LATER: &str = "celeriac.later.";
 
 /// Returns the tag of a postponed delivery.
@@ -43,10 +43,10 @@ pub(super) fn reservation_tail(queue: &str) -> String {
 #[derive(Debug)]
 pub(super) struct Names {
     prefix: String,
-    /// Start of the keys that store results, and of those that store groups.
+    /// Prefix of the keys that store results, and prefix of those that store groups.
     results: String,
     groups: String,
-    /// Separator of kombu between a queue's name and its priority, and between the parts of a binding.
+    /// kombu's separator between a queue's name and its priority, and between the parts of a binding.
     separator: String,
     /// Lowest priority of each list of a queue, ascending.
     pub steps: Vec<u8>,
@@ -121,7 +121,7 @@ impl Names {
     pub(super) fn list(&self, queue: &str, priority: u8) -> String {
         let priority = priority.min(MAX_PRIORITY);
         let reached = self.steps.partition_point(|step| *step <= priority);
-        // As in kombu, a priority below all steps is that of the last step.
+        // As in kombu, a priority below all steps uses the last step.
         let step = reached
             .checked_sub(1)
             .map_or_else(|| self.steps.last(), |index| self.steps.get(index));
@@ -136,8 +136,8 @@ impl Names {
         self.steps.iter().map(move |step| self.list(queue, *step))
     }
 
-    /// Returns the sorted set of this crate of the postponed deliveries of a list, whose scores are the times (Unix, in
-    /// seconds) at which their tasks are due.
+    /// Returns the sorted set of a list's postponed deliveries; the scores are the times (Unix, in seconds) at which
+    /// their tasks are due. Only this crate uses it.
     pub(super) fn later(&self, list: &str) -> String {
         self.key(&format!("{LATER}{list}"))
     }
@@ -147,7 +147,7 @@ impl Names {
         self.key(&format!("_kombu.binding.{exchange}"))
     }
 
-    /// Returns the set of kombu 5.7 of an exchange's bindings that do not expire.
+    /// Returns kombu 5.7's set of those bindings of an exchange that do not expire.
     pub(super) fn permanent_binding_key(&self, exchange: &str) -> String {
         self.key(&format!("_kombu.binding_permanent.{exchange}"))
     }

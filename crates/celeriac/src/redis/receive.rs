@@ -9,8 +9,8 @@
 //! If the reply is lost because the connection broke or the caller was dropped, the messages are reserved
 //! under tags that only this receiver knows. The next calls claim them.
 //!
-//! Requests are limited in bytes, because large messages may take long to transfer. After a request without a
-//! reply, the next ones are smaller and may take longer.
+//! Requests are limited in bytes, because large messages may take a long time to transfer. After a request without
+//! a reply, the next ones are smaller and get more time.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -30,7 +30,7 @@ use crate::{
 /// Maximum number of messages taken in one step: Redis limits the number of values that a script passes to a
 /// command.
 const MAX_MESSAGES: usize = 1000;
-/// Time until its `eta` from which a message certainly is postponed.
+/// Minimum time until the `eta` of a message that is certain to be postponed.
 const UNCERTAIN: Duration = Duration::from_secs(5);
 /// Duration of one wait, which is also the latency of messages in the lists that the wait does not cover.
 const WAIT: Duration = Duration::from_millis(100);
@@ -89,7 +89,7 @@ impl RedisBroker {
 
     async fn take(&self, tags: &mut Tags, queues: &[&str], max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let counter = self.writer.counter_on(&self.receiving).await?;
-        // Messages that will be postponed need no room. They are recognised only if there are many of them.
+        // Messages that will be postponed do not count towards `max`. They are looked for only if there are many.
         let many_later = tags.received > 0 && self.postponed.swap(0, Ordering::Relaxed) * 2 >= tags.received;
         let skipped_from = many_later.then(|| time::format(time::later(system::now(), UNCERTAIN)));
         let skipped_from = skipped_from.unwrap_or_default();

@@ -32,10 +32,10 @@ use crate::{
 const REWRITES: usize = 64;
 /// Maximum number of deliveries that one script reserves.
 const RESERVE_BATCH: usize = 200;
-/// Number of bytes after which a script reserves no more deliveries, and a request reads no more of them.
+/// Number of bytes after which a script reserves, or a request reads, no more deliveries.
 const BATCH_BYTES: usize = 1 << 20;
-/// Maximum number of deliveries searched for that a worker has settled, and bounds of the times of their last
-/// renewals: age, and seconds in the future, in case the clock was changed.
+/// Maximum number of settled deliveries that a search finds, and bounds of the times of their last renewals: age, and
+/// seconds in the future, in case the clock was changed.
 const MAX_SETTLED: usize = 1_000_000;
 const MAX_AGE: Duration = Duration::from_secs(86_400);
 const MAX_AHEAD: f64 = 600.0;

@@ -39,8 +39,8 @@ const MAX_ALL_LEASES: usize = 10_000;
 const FULL_PASS: u64 = 16;
 /// Number of bytes after which a request reads no more reservations.
 const READ_BYTES: usize = 1 << 20;
-/// Time before the last renewal of a dead worker's lease in which its deliveries were reserved or renewed, besides
-/// several leases; and the time after it, in case the clock was changed.
+/// Time around the last renewal of a dead worker's lease in which its deliveries are searched for: before it, in
+/// addition to several leases; after it, in case the clock was changed.
 const SEARCHED_SECONDS: f64 = 600.0;
 const MAX_SEARCHED_LEASE: Duration = Duration::from_secs(3600);
 /// Maximum number of consecutive passes; the remaining deliveries wait for the next call.
@@ -159,7 +159,7 @@ impl RedisBroker {
 
     /// Returns deliveries that were not renewed within the visibility timeout. Those of Celeriac workers must
     /// also have been seen unchanged by this handle, in case the server's clock was changed. Includes postponed
-    /// deliveries that are due and that no worker has taken.
+    /// deliveries that are due and that no worker has received.
     async fn overdue(&self, now: f64) -> Result<Vec<Candidate>, BrokerError> {
         let cutoff = now - self.config.visibility_timeout.as_secs_f64();
         let overdue = (

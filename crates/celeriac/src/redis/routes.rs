@@ -1,4 +1,4 @@
-//! Destinations of messages: a queue, or what is bound to a named exchange.
+//! Destinations of messages: a queue, or the queues or workers that are bound to a named exchange.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,12 @@ use crate::{
     message::Message,
 };
 
-/// Bindings of the exchanges of some messages.
+/// Bindings of the exchanges to which messages are sent.
 #[derive(Default)]
 pub(super) struct Routes(HashMap<String, Vec<Binding>>);
 
 impl RedisBroker {
-    /// Reads the bindings of the exchanges of these messages.
+    /// Reads the bindings of the exchanges to which these messages are sent.
     pub(super) async fn routes(&self, messages: &[Message]) -> Result<Routes, BrokerError> {
         let infos = messages.iter().map(|message| &message.properties.delivery_info);
         let infos = infos.filter(|info| !info.exchange.is_empty() && !info.is_fanout);

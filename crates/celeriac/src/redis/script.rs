@@ -51,9 +51,9 @@ impl<'a> Invocation<'a> {
         self
     }
 
-    /// Adds the keys and arguments of a message to publish, for the function of [`SEND`](super::scripts::SEND):
-    /// its queue's binding and its list; the binding's member and the message. For a fan-out exchange, both keys are
-    /// its binding, and the channel replaces the member.
+    /// Adds the keys and arguments with which the function in [`SEND`](super::scripts::SEND) sends a message. Keys:
+    /// the queue's binding and the list; arguments: the binding's member and the message. For a fan-out exchange, both
+    /// keys are the exchange's binding, and the channel replaces the member.
     pub(super) fn message(
         &mut self,
         names: &Names,

@@ -12,9 +12,9 @@ scripts! {
     /// ARGV: maximum number of messages, instance, first tag number, lease seconds, identity of the server,
     /// bytes after which no more messages are taken, the time, the number of messages to pop at once, the maximum
     /// number including messages whose `eta` is at least the next argument (a time in Celery's format, or an empty
-    /// string), then for each list the tail of its reservations. Returns the index of each message's list (from 1; negative for
-    /// a postponed message, which is returned as its reservation), the messages, whether the lease was added,
-    /// and the number of the write. A message that is clearly not JSON is reserved as a JSON string: a Python
+    /// string), then for each list the tail of its reservations. Returns the index of each message's list (from 1;
+    /// negative for a postponed message, which is returned as its reservation), the messages, whether the lease was
+    /// added, and the number of the write. A message that is clearly not JSON is reserved as a JSON string: a Python
     /// worker that restores it must be able to parse the reservation.
     RECEIVE = r#"
 local limit, bytes, chunk = tonumber(ARGV[1]), tonumber(ARGV[6]), tonumber(ARGV[8])
@@ -186,7 +186,7 @@ return store_unless_final(KEYS[1], ARGV[2], ARGV[1])
 "].concat();
 }
 
-/// Function of scripts that adds a message to a list and the binding of its queue, or publishes it on a channel.
+/// Lua function that adds a message to a list and binds its queue, or publishes the message on a channel.
 pub(super) const SEND: &str = r"
 local function send(binding, list, member, message)
     if list == binding then

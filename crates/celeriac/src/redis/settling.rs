@@ -120,7 +120,7 @@ impl Settling {
     }
 
     pub(super) fn add_stored(&mut self, result: StoredResult) {
-        // Usually the only step of a settlement that is remembered for long.
+        // Usually the only step. Settlements are kept for a long time, so spare capacity would waste memory.
         self.steps.reserve_exact(1);
         self.steps.push(Step::Result {
             result,

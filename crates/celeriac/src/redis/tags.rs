@@ -11,9 +11,9 @@ pub(super) struct Tags {
     pub unanswered: u64,
     /// Number of bytes after which the next request takes no more messages.
     pub bytes: usize,
-    /// Number of the messages last received.
+    /// Number of messages received last.
     pub received: usize,
-    /// Average size of the messages last received.
+    /// Average size of the messages received last.
     average: usize,
 }
 
@@ -30,12 +30,12 @@ impl Default for Tags {
 }
 
 impl Tags {
-    /// Halves the next requests, after one that failed.
+    /// Halves the limit of the next requests, after a failed one.
     pub(super) fn request_less(&mut self) {
         self.bytes = (self.bytes / 2).max(MIN_BYTES);
     }
 
-    /// Records the sizes of received messages, and doubles the next request up to the maximum.
+    /// Records the sizes of received messages, and doubles the limit of the next requests, up to the maximum.
     pub(super) fn received(&mut self, sizes: impl ExactSizeIterator<Item = usize>) {
         self.received = sizes.len();
         if let Some(average) = sizes.sum::<usize>().checked_div(self.received) {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{chord_scripts::PartRecord, config::Bounds, settling::Settling};
 
-/// Approximate size of a settlement or part besides its texts, with the overhead of about seven allocations.
+/// Approximate size of a settlement or part without its texts, including the overhead of about seven allocations.
 const ENTRY_BYTES: usize = 400;
 
 /// Recent writes, oldest first.

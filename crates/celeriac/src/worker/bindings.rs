@@ -1,8 +1,8 @@
 //! Declares the bindings of the worker's queues to named exchanges, from which clients learn where to send messages.
-//! Bindings are declared again and again, in case the server has lost them.
+//! They are declared repeatedly, in case the server loses them.
 //!
-//! The messages of a fan-out exchange are published on a channel and not stored. The worker moves them to a queue of
-//! its own, from which it receives them like any other message, and which is deleted when the worker stops.
+//! The messages of a fan-out exchange are published on a channel and not stored. The worker moves them to its own
+//! queue, from which it receives them like any other message, and deletes this queue when it stops.
 
 use std::{sync::Arc, time::Duration};
 
@@ -57,7 +57,7 @@ pub(super) async fn receive_broadcasts(shared: Arc<Shared>) {
 async fn receive(shared: &Shared, binding: &QueueBinding) {
     let mut back_off = BackOff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut failures = FailureLog::new("receiving from a fan-out exchange");
-    // In a fan-out exchange, kombu takes the pattern of a topic for a pattern of Redis.
+    // kombu treats the topic pattern of a fan-out exchange as a pattern of Redis.
     let pattern = binding.routing_key.replace('#', "*");
     loop {
         match shared.broker.listen(binding.exchange.name(), &pattern).await {

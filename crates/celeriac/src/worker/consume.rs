@@ -1,4 +1,4 @@
-//! Receives messages while there is room for them, and spawns a task for each. Messages with a later `eta` are
+//! Receives messages while there is room for them, and spawns a task for each. Messages with a future `eta` are
 //! postponed: the broker keeps them until they are due. While the broker is unavailable, receiving is retried
 //! without limit, with a capped back-off.
 
@@ -27,7 +27,7 @@ use crate::{
 /// was changed.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
-/// Time until its `eta` for which a task waits in the worker; a later task is postponed.
+/// Maximum time until the `eta` for which a task waits in the worker; other tasks are postponed.
 const MAX_HELD: Duration = Duration::from_secs(1);
 
 /// Receives messages until the worker stops. Returns the tasks still in progress.
@@ -85,7 +85,7 @@ fn room(shared: &Shared) -> usize {
 /// A delivery and its message.
 type Held = (Arc<Entry>, Box<Message>);
 
-/// Accepts a delivery that was received by a request sent at `requested`. Returns it if it is to be postponed.
+/// Accepts a delivery that was received by a request sent at `requested`. Returns it if it must be postponed.
 async fn accept(
     shared: &Arc<Shared>,
     tasks: &mut JoinSet<()>,
@@ -135,7 +135,7 @@ async fn hold(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, entry: Arc<Entry>, 
     tasks.spawn(async move { run(&shared, &entry, slot, message).await });
 }
 
-/// Postpones deliveries. If the broker is unavailable, the worker holds them.
+/// Postpones deliveries, or keeps them in the worker if the broker is unavailable.
 async fn postpone(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, later: Vec<Held>) {
     let (later, lost): (Vec<Held>, Vec<Held>) =
         later.into_iter().partition(|(entry, _)| entry.begin_postponing());

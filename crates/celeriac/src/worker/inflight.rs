@@ -89,8 +89,8 @@ impl Entry {
         self.change(WAITING, SETTLING)
     }
 
-    /// Marks a delivery as waiting again, after the broker has not confirmed that it is postponed. Only a renewal
-    /// from now on shows whether this worker still holds it.
+    /// Marks a delivery as waiting again, because the broker did not confirm that it is postponed. Only a later
+    /// renewal shows whether this worker still holds it.
     pub(super) fn cancel_postponing(&self) {
         self.uncertain.store(true, Ordering::Release);
         self.renewed.store(false, Ordering::Release);
@@ -102,7 +102,7 @@ impl Entry {
         self.renewed.load(Ordering::Acquire)
     }
 
-    /// Returns whether the delivery was requested recently enough, as `is_recent` tells, to be certainly held.
+    /// Returns whether the delivery was requested so recently, according to `is_recent`, that it is certainly held.
     pub(super) fn is_recent(&self, is_recent: impl Fn(Instant) -> bool) -> bool {
         !self.uncertain.load(Ordering::Acquire) && is_recent(self.requested)
     }

@@ -70,7 +70,7 @@ use crate::{
 
 /// Maximum time to wait for the exchange with the other workers before tasks are received.
 const MINGLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time-out for returning postponed messages at the end.
+/// Time-out for returning postponed messages at shutdown.
 const POSTPONED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time-out for sending the last events.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -128,7 +128,7 @@ impl Worker {
     ///
     /// The worker then stops receiving, returns messages whose tasks have not started to their queues, and
     /// waits up to `grace` for running tasks. Tasks that are still running after that are aborted, and their
-    /// messages are returned too. The last worker also returns the messages of tasks with a later `eta`.
+    /// messages are returned too. The last worker to stop also returns the messages of tasks with a future `eta`.
     ///
     /// While the broker is unavailable, the worker retries without limit.
     ///
@@ -175,7 +175,7 @@ impl Worker {
         best_effort("announce that the worker is offline", EVENT_TIMEOUT, offline).await;
         best_effort("remove the mailbox", MAILBOX_TIMEOUT, mailbox::close(&shared)).await;
         let close = bindings::close(&shared);
-        best_effort("delete the queues of broadcasts", MAILBOX_TIMEOUT, close).await;
+        best_effort("delete the queues of fan-out exchanges", MAILBOX_TIMEOUT, close).await;
         info!(hostname = shared.hostname, "worker stopped");
         result
     }
@@ -208,11 +208,11 @@ impl WorkerBuilder {
         self
     }
 
-    /// Binds a queue to a named exchange, and receives from the queue. Clients that send to the exchange rely on a
-    /// worker to declare this binding.
+    /// Binds a queue to a named exchange, and receives from the queue. Clients that send to the exchange rely on
+    /// workers to declare this binding.
     ///
-    /// For a fan-out exchange, which is Celery's `Broadcast`, every worker has a queue of its own: `queue` with the
-    /// name of the worker. Celery sends to such exchanges with the routing key `celery` by default.
+    /// For a fan-out exchange (Celery's `Broadcast`), every worker has its own queue: `queue` followed by the worker's
+    /// name. Celery sends to such exchanges with the routing key `celery` by default.
     pub fn bind(
         mut self,
         queue: impl Into<String>,
@@ -249,7 +249,7 @@ impl WorkerBuilder {
     }
 
     /// Sets the number of messages held for each concurrent task, at least 1. Tasks that wait for their rate limit
-    /// are held; tasks with a later `eta` are not, because the broker keeps them.
+    /// are held; tasks with a future `eta` are not, because the broker keeps them.
     pub fn prefetch_multiplier(mut self, multiplier: usize) -> Self {
         self.shared.prefetch_multiplier = multiplier.max(1);
         self
@@ -277,14 +277,14 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the compression of the results of tasks that succeed, if it makes them shorter; none by default. Celery
-    /// reads compressed results since version 5.7, whose `result_compression` this is.
+    /// Sets the compression of the results of successful tasks, used if it makes them shorter; none by default. Like
+    /// `result_compression` in Celery 5.7, the first version that reads compressed results.
     pub fn result_compression(mut self, compression: Compression) -> Self {
         self.shared.result_compression = Some(compression);
         self
     }
 
-    /// Adds a value that tasks share by its type, such as a pool of connections.
+    /// Adds a value that all tasks share, such as a connection pool. Tasks look it up by its type.
     ///
     /// ```
     /// # use std::sync::{Arc, atomic::{AtomicU64, Ordering}};

@@ -45,7 +45,7 @@ pub(super) struct Shared {
     pub(super) skip_finished: bool,
     /// Values that tasks share.
     pub(super) data: Arc<Data>,
-    /// Compression of the results of tasks that succeed.
+    /// Compression of the results of successful tasks.
     pub(super) result_compression: Option<Compression>,
     /// Whether results contain the call of their task.
     pub(super) result_extended: bool,

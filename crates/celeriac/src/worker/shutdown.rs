@@ -1,6 +1,6 @@
 //! Warm shutdown: messages of waiting tasks return to their queues immediately, running tasks may finish
-//! within the grace period, and the messages of the remaining tasks return too. The last worker also returns the
-//! postponed messages, which no worker holds.
+//! within the grace period, and the messages of the remaining tasks return too. The last worker to stop also returns
+//! the postponed messages, which no worker holds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -77,8 +77,8 @@ pub(super) async fn shutdown(
     }
 }
 
-/// Returns the postponed messages to their queues if no other worker is alive. A worker that leaves holds nothing
-/// and ends its lease, so that of several workers that stop at the same time the last one returns the messages.
+/// Returns the postponed messages to their queues if no other worker is alive. With `is_leaving`, the worker, which must
+/// hold nothing, ends its lease first, so that the last of several workers that stop together returns the messages.
 pub(super) async fn return_postponed(shared: &Shared, is_leaving: bool, limit: Duration) {
     let mut messages = 0;
     let returned = timeout(limit, shared.broker.return_postponed(is_leaving, &mut messages)).await;

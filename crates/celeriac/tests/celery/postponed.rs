@@ -1,4 +1,4 @@
-//! Tasks for later that a Rust worker has postponed, without any Rust worker left.
+//! Tasks that a Rust worker has postponed, with and without a running Rust worker.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 
 with_every_celery! {
     postponed_tasks_of_killed_rust_workers_run_in_python
-    tasks_for_later_sent_by_python_are_postponed_and_run_on_time
+    tasks_with_a_countdown_from_python_are_postponed_and_run_on_time
 }
 
 async fn until_postponed(server: &Server, list: &str) {
@@ -47,7 +47,7 @@ async fn postponed_tasks_of_killed_rust_workers_run_in_python(python: Python) {
     client.send(work.countdown(Duration::from_secs(2))).await.unwrap();
     until_postponed(&server, "celery\u{6}\u{16}9").await;
     rust.kill();
-    // Restored at most 10.5 s after its time.
+    // Restored at most 10.5 s after its `eta`.
     let connection = &mut server.connection();
     eventually("the task is overdue", async || {
         let (now, _): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
@@ -74,7 +74,7 @@ async fn postponed_tasks_of_killed_rust_workers_run_in_python(python: Python) {
     })
     .await;
     worker.stop().await;
-    // The entry that Python workers do not know is harmless.
+    // The entry in the sorted set, which Python workers do not know, is harmless.
     let queues = ["celery".to_owned()];
     assert!(broker.receive(&queues, 10).await.unwrap().is_empty());
     let left: usize = redis::cmd("EXISTS")
@@ -84,7 +84,7 @@ async fn postponed_tasks_of_killed_rust_workers_run_in_python(python: Python) {
     assert_eq!(left, 0);
 }
 
-async fn tasks_for_later_sent_by_python_are_postponed_and_run_on_time(python: Python) {
+async fn tasks_with_a_countdown_from_python_are_postponed_and_run_on_time(python: Python) {
     let server = Server::start();
     let journal = Journal::new(&format!("on-time-{}", python.celery));
     let mut rust = WorkerProcess::start(&server.url(), "rust", &journal);

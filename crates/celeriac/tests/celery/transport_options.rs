@@ -20,8 +20,8 @@ use crate::{
 };
 
 with_every_celery! {
-    tasks_results_and_chords_cross_both_ways
-    control_and_events_cross_both_ways
+    tasks_results_and_chords_work_in_both_directions
+    control_and_events_work_in_both_directions
     a_dead_workers_tasks_run_on_the_other_side
     results_in_another_database_have_their_prefix
 }
@@ -111,7 +111,7 @@ fn config(server: &Server) -> RedisConfig {
         .response_timeout(Duration::from_secs(60))
 }
 
-async fn tasks_results_and_chords_cross_both_ways(python: Python) {
+async fn tasks_results_and_chords_work_in_both_directions(python: Python) {
     let fixture = Fixture::new(python);
     let mut client = fixture.python_client();
     let notes = "
@@ -174,7 +174,7 @@ for line, priority in [('last', 9), ('third', 5), ('second', 4), ('first', 0)]:
     rust.stop().await.unwrap();
 }
 
-async fn control_and_events_cross_both_ways(python: Python) {
+async fn control_and_events_work_in_both_directions(python: Python) {
     let fixture = Fixture::new(python);
     let rust = fixture.rust_worker();
     let worker = fixture.python_worker(&["--queues", "python", "-E"]).await;

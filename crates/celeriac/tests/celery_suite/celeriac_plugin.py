@@ -16,7 +16,7 @@ from celery.utils.nodenames import anon_nodename
 
 SHARE, SHARES = map(int, os.environ["SUITE_SHARE"].split("/"))
 
-# Tests that wait for more than two minutes. Each is a share of its own.
+# Tests that wait for more than two minutes. Each of them is a separate share.
 SLOW = {
     "test_disabling_flag_allow_error_cb_on_chord_header",
     "test_enabling_flag_allow_error_cb_on_chord_header",
@@ -63,7 +63,7 @@ def pytest_runtest_logfinish():
 
 
 def pytest_runtest_logreport(report):
-    # Each test has a report of its setup, its call and its teardown, and one of each subtest.
+    # Each test has a report for its setup, its call, its teardown and each subtest.
     outcome = {
         "test": report.nodeid,
         "outcome": report.outcome,

@@ -1,4 +1,4 @@
-//! Celery's own integration suite, from its source distribution, against a worker of this crate. The suite is
+//! Runs Celery's own integration suite, from its source distribution, against a worker of this crate. The suite is
 //! unchanged except that its fixtures start the program in `worker`, through the plugin `celeriac_plugin.py`.
 //!
 //! `passing.txt` lists the tests that pass with Celery's own worker. All of them must pass here, except those in
@@ -123,9 +123,9 @@ replaced.get(timeout=20)
 replaced = json.loads(store.get('celery-task-meta-' + replaced.id))
 {'stamps': [meta.get('stamp') for meta in metas], 'replaced': replaced.get('StampOnReplace')}";
 
-/// Chords whose header ends in a group lost their bodies when the members of that group ended at the same time.
+/// Such chords once lost their bodies when the members of the group ended at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chords_complete_whose_header_ends_in_a_group() {
+async fn chords_whose_header_ends_in_a_group_complete() {
     let (_server, _worker, mut client) = client().await;
     let mut remaining = setting("TEST_CHORDS").map_or(50, |number| number.parse().unwrap());
     while remaining > 0 {
@@ -224,7 +224,7 @@ fn suite() -> PathBuf {
         .into()
 }
 
-/// Returns the program in `worker`, which Cargo puts next to the folder of the tests.
+/// Returns the path of the program in `worker`, which Cargo puts next to the folder of the tests.
 fn worker() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let program = tests

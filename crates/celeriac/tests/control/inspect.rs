@@ -159,7 +159,7 @@ async fn celery_shows_the_settings_of_the_worker(python: Python) {
         json!(names)
     );
     let unknown = python.output(&fixture.server.url(), &["-c", &unknown]).await;
-    // This one is in Celery's reply, but not a setting.
+    // Celery's reply has this entry, although it is not a setting.
     assert_eq!(unknown.trim(), r#"["deprecated_settings"]"#);
     assert_eq!(conf["worker_prefetch_multiplier"], 4);
     assert_eq!(conf["task_queues"], json!(["celery"]));

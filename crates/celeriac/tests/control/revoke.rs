@@ -160,7 +160,7 @@ async fn a_revocation_outlives_all_workers_for_three_hours() {
         broker,
     } = fixture;
     running.stop().await.unwrap();
-    // Revocation has stored results, which would keep the tasks from running.
+    // The revocation has stored results, which would keep the tasks from running.
     for id in ids {
         client.result_of(id).forget().await.unwrap();
     }

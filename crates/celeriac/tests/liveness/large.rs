@@ -98,7 +98,7 @@ async fn large_messages_on_a_slow_network_arrive_without_time_outs() {
 
 /// A single message that needs longer than the response time-out.
 #[tokio::test]
-async fn a_message_that_takes_longer_than_the_time_out_arrives_in_the_end() {
+async fn a_message_that_takes_longer_than_the_time_out_arrives_eventually() {
     let server = Server::start();
     send_all(&server, 3, 1_000_000).await;
     let proxy = Proxy::start(server.port);

@@ -1,4 +1,4 @@
-//! Tasks for later: they wait in Redis and cost workers nothing, whatever happens to workers and servers.
+//! Postponed tasks wait in Redis, cost workers nothing, and survive failures of workers and servers.
 
 use std::{
     sync::Arc,
@@ -77,7 +77,7 @@ async fn a_worker_is_free_and_small_while_70000_tasks_wait() {
 
 /// One worker is killed while the tasks wait, and one is stopped.
 #[tokio::test(flavor = "multi_thread")]
-async fn due_tasks_run_once_at_their_time_on_whichever_workers_are_left() {
+async fn due_tasks_run_once_and_on_time_on_the_remaining_workers() {
     const TASKS: usize = 200;
     let server = Server::start();
     let journal = Journal::new("due");
@@ -112,7 +112,7 @@ async fn due_tasks_run_once_at_their_time_on_whichever_workers_are_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_of_several_stopping_workers_returns_tasks_in_the_order_of_their_times() {
+async fn the_last_worker_to_stop_returns_postponed_tasks_in_the_order_of_their_etas() {
     let server = Server::start();
     let (journal, gate) = (support::Journal::default(), CancellationToken::new());
     let start = || Running::start(worker(broker(server.url()), &journal, &gate).build(), PATIENCE);
@@ -144,7 +144,7 @@ async fn the_last_of_several_stopping_workers_returns_tasks_in_the_order_of_thei
         .unwrap();
     let labels = messages.iter().map(|raw| {
         let message = celeriac::Message::decode(raw.as_bytes()).unwrap();
-        assert!(!message.redelivered(), "no worker had begun it");
+        assert!(!message.redelivered(), "no worker had started it");
         message.args[0].clone()
     });
     assert_eq!(
@@ -156,7 +156,7 @@ async fn the_last_of_several_stopping_workers_returns_tasks_in_the_order_of_thei
 }
 
 #[tokio::test]
-async fn a_task_whose_queue_has_no_worker_left_returns_to_its_queue_when_it_is_due() {
+async fn a_due_task_returns_to_its_queue_if_no_worker_of_the_queue_is_left() {
     let server = Server::start();
     let (gone, other) = (broker(server.url()), broker(server.url()));
     let client = Client::new(gone.clone());
@@ -185,7 +185,7 @@ async fn a_task_whose_queue_has_no_worker_left_returns_to_its_queue_when_it_is_d
     assert_eq!(
         other.restore_expired().await.unwrap(),
         0,
-        "no worker has died with it"
+        "no dead worker held it"
     );
     let depth = other.depth("celery").await.unwrap();
     assert_eq!((depth.waiting, depth.unacked), (2, 0));
@@ -219,7 +219,7 @@ async fn postponed_tasks_are_received_when_they_are_due_and_not_before() {
     assert_eq!(one.postpone(&later).await.unwrap(), [true, true]);
     assert!(!one.ack(&received[0], None).await.unwrap(), "no longer held");
     let shown = other.postponed(&queues, 10).await.unwrap();
-    assert_eq!(shown[0].raw, received[1].raw, "the next one first");
+    assert_eq!(shown[0].raw, received[1].raw, "the earliest first");
     assert_eq!(shown.len(), 2);
     let eta = messages[1].headers.eta.unwrap();
     let due = eventually("a task is due", async || {
@@ -234,7 +234,7 @@ async fn postponed_tasks_are_received_when_they_are_due_and_not_before() {
     assert_eq!(one.receive(&queues, 10).await.unwrap()[0].raw, received[0].raw);
 }
 
-/// Each task waits in memory for its time, or is postponed, and loses its server's data.
+/// The server loses all data while the tasks are postponed.
 #[tokio::test]
 async fn postponed_tasks_survive_a_server_that_returns_empty() {
     let server = Server::start();

@@ -17,7 +17,7 @@ pub struct Proxy {
     pub port: u16,
     target: Arc<AtomicU16>,
     cut: Arc<(Mutex<bool>, Condvar)>,
-    /// Time that the forwarding of a byte takes, for all connections together.
+    /// Time to forward a byte, for all connections together.
     per_byte: Arc<Mutex<Duration>>,
 }
 

@@ -11,7 +11,7 @@ pub(super) fn describe_error<E: Display + 'static>(error: &E) -> (&'static str, 
     (std::any::type_name::<E>(), error.to_string())
 }
 
-/// Returns the description of an error of reqwest, without the URL, which may contain secrets.
+/// Returns the description of a reqwest error, without the URL, which may contain secrets.
 #[cfg(feature = "reqwest")]
 fn describe_reqwest_error(error: &reqwest::Error) -> (&'static str, String) {
     use std::error::Error as _;

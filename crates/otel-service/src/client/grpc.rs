@@ -1,5 +1,5 @@
 //! gRPC calls to other services, following the RPC conventions (OpenTelemetry semantic conventions 1.44, release
-//! candidate). Works with tonic's `Channel` and every other client for `http` requests.
+//! candidate). Works with tonic's `Channel` and any other client that takes `http` requests.
 
 use std::fmt::Display;
 use std::future::Future;
@@ -20,7 +20,7 @@ use crate::metrics::{Instruments, SECONDS};
 use crate::propagation::Propagation;
 use crate::recorder::OWN;
 
-/// Names of the status codes of gRPC, by number.
+/// Names of the gRPC status codes, by number.
 const STATUS_CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -41,10 +41,10 @@ const STATUS_CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// A [`Layer`] for gRPC clients, such as a `Channel` of tonic: each call gets a client span, is measured in
+/// A [`Layer`] for gRPC clients, such as tonic's `Channel`: each call gets a client span, is measured in
 /// `rpc.client.call.duration`, and carries the trace context in its metadata.
 ///
-/// A call ends with its trailers. All status codes but `OK` set the status Error.
+/// A call ends when its trailers arrive. All status codes except `OK` set the span status to Error.
 ///
 /// ```
 /// use otel_service::GrpcClientLayer;
@@ -70,7 +70,7 @@ impl GrpcClientLayer {
         Self::default()
     }
 
-    /// Sets what is sent to the server.
+    /// Sets the parts of the context that are sent to the server.
     #[must_use]
     pub fn propagation(mut self, propagation: Propagation) -> Self {
         self.propagation = propagation;

@@ -24,8 +24,8 @@ use crate::recorder::OWN;
 /// A [`Layer`] for HTTP clients: each request gets a client span, is measured in
 /// `http.client.request.duration`, and carries the trace context in its headers.
 ///
-/// A request ends when the head of its response arrives. Responses with 4xx and 5xx set the status Error. The
-/// URL is recorded without credentials and without the values of secret parameters.
+/// A request ends when the head of its response arrives. 4xx and 5xx responses set the span status to
+/// Error. The URL is recorded without credentials and without the values of secret parameters.
 ///
 /// ```
 /// use otel_service::HttpClientLayer;
@@ -53,7 +53,7 @@ impl HttpClientLayer {
         }
     }
 
-    /// Sets what is sent to the server.
+    /// Sets the parts of the context that are sent to the server.
     #[must_use]
     pub const fn propagation(mut self, propagation: Propagation) -> Self {
         self.propagation = propagation;
@@ -244,12 +244,12 @@ where
     }
 }
 
-/// The head of a response, of any client.
+/// The head of a response from any client.
 pub trait ResponseHead {
     /// Returns the status.
     fn status(&self) -> StatusCode;
 
-    /// Returns the version of HTTP.
+    /// Returns the HTTP version.
     fn version(&self) -> Version;
 }
 

@@ -1,4 +1,4 @@
-//! Requests of reqwest.
+//! Support for reqwest.
 
 use std::task::{Context as Task, Poll};
 
@@ -10,7 +10,7 @@ use super::call::Call;
 use super::http::{HttpClientFuture, HttpClientLayer, HttpClientService, ResponseHead, Url};
 
 impl HttpClientLayer {
-    /// Sends a request of reqwest.
+    /// Sends a reqwest request.
     ///
     /// One span covers the redirects that reqwest follows; `url.full` is the URL of the first request.
     ///

@@ -51,7 +51,7 @@ fn ratio(variables: &mut Variables<'_>) -> f64 {
     }
 }
 
-/// Reads the propagators. Unknown ones are ignored; if there is no other, the default is used.
+/// Reads the propagators. Unknown ones are ignored; if all of them are unknown, the default is used.
 pub(super) fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
     const DEFAULT: [Propagator; 2] = [Propagator::TraceContext, Propagator::Baggage];
     let Some(list) = variables.keyword("OTEL_PROPAGATORS") else {
@@ -68,7 +68,7 @@ pub(super) fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
             "" => continue,
             _ => {
                 variables.warn(format!(
-                    "OTEL_PROPAGATORS has {}, not a known propagator, which is ignored",
+                    "OTEL_PROPAGATORS has {}, which is not a known propagator and is ignored",
                     shown(name)
                 ));
                 continue;

@@ -1,9 +1,8 @@
-//! The variables that this crate understands. Another `OTEL_*` variable that is set has no effect, which a warning
-//! says.
+//! The `OTEL_*` variables that this crate supports. Any other that is set has no effect and causes a warning.
 
 use std::ffi::{OsStr, OsString};
 
-/// Names without `OTEL_`, except for those of [`OTLP`].
+/// Names without the prefix `OTEL_`, except those in [`OTLP`].
 const NAMES: [&str; 31] = [
     "ATTRIBUTE_COUNT_LIMIT",
     "ATTRIBUTE_VALUE_LENGTH_LIMIT",
@@ -38,7 +37,7 @@ const NAMES: [&str; 31] = [
     "TRACES_SAMPLER",
 ];
 
-/// Names after `OTEL_EXPORTER_OTLP_` and after the name of a signal.
+/// Names that follow `OTEL_EXPORTER_OTLP_`, alone or with the name of a signal.
 const OTLP: [&str; 9] = [
     "CERTIFICATE",
     "CLIENT_CERTIFICATE",
@@ -53,7 +52,7 @@ const OTLP: [&str; 9] = [
 
 /// Whether the variable `OTEL_{name}` has an effect.
 fn is_understood(name: &str) -> bool {
-    // Only some samplers read it.
+    // Only some samplers read `OTEL_TRACES_SAMPLER_ARG`.
     if NAMES.contains(&name) || name == "TRACES_SAMPLER_ARG" {
         return true;
     }

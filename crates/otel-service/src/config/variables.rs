@@ -125,7 +125,7 @@ impl<'a> Variables<'a> {
     }
 }
 
-/// Returns a keyword for a warning, in quotes and at a reasonable length.
+/// Returns a keyword for a warning, quoted and shortened.
 pub(super) fn shown(keyword: &str) -> String {
     const MAX_LENGTH: usize = 40;
     format!("{:?}", keyword.chars().take(MAX_LENGTH).collect::<String>())

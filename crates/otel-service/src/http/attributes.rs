@@ -74,7 +74,7 @@ pub(super) fn describe(parts: &Parts, route: Option<&str>, into: &mut Attributes
     into.text("url.path", parts.uri.path());
     into.literal("url.scheme", scheme(parts));
     if let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) {
-        // By parts, because a name and a value may look like an address together.
+        // Masked in parts, because a name and a value may together look like an address.
         into.text_of("url.query", redacted_parts(query));
     }
     if let Some((address, port)) = server(parts) {

@@ -25,7 +25,7 @@ pub(super) struct Exchange {
     cx: Context,
     /// `None` once the exchange has ended.
     measured: Option<Measured>,
-    /// Carries the context; disabled by default.
+    /// Span that carries the context; disabled by default.
     context_span: tracing::Span,
 }
 
@@ -50,7 +50,7 @@ impl Exchange {
         }
     }
 
-    /// Makes a `tracing` span carry the context.
+    /// Enables the `tracing` span that carries the context.
     pub(super) fn carry_context(&mut self) {
         self.context_span = context::serving(&self.cx, context::context_span);
     }

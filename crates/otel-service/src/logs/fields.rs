@@ -40,7 +40,7 @@ impl Fields {
         }
     }
 
-    /// Adds the fields whose names are not in use.
+    /// Adds the fields whose names are not in use yet.
     pub(super) fn add_missing(&mut self, fields: Vec<(&'static str, AnyValue)>) {
         for (name, value) in fields {
             if self.others.iter().all(|(other, _)| *other != name) {

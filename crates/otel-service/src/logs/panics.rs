@@ -23,9 +23,9 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// If `RUST_BACKTRACE` is set, the event includes the backtrace. If errors are not logged (`RUST_LOG=off`),
 /// the hook prints one line to standard error.
 ///
-/// `flush` exports everything: before the process aborts, and once when the main thread panics. If that panic ends the
-/// process, what unwinding adds is exported when [`Telemetry`](crate::Telemetry) is dropped; if the panic is caught,
-/// later ones on that thread, which may run an event loop, do not wait.
+/// `flush` exports everything: before the process aborts, and on the first panic of the main thread. If that panic ends
+/// the process, telemetry recorded during unwinding is exported when [`Telemetry`](crate::Telemetry) is dropped. If it
+/// is caught, later panics of the main thread, which may run an event loop, do not wait for an export.
 pub(crate) fn log_panics(flush: fn(Duration)) {
     static FLUSHED: Once = Once::new();
     panic::set_hook(Box::new(move |panic| {

@@ -1,7 +1,7 @@
 //! Masking of e-mail addresses.
 //!
-//! The grammar contains that of registration forms: whatever may be an address is masked, although text before it
-//! may be lost that looks like part of its local part.
+//! The grammar is wider than that of registration forms: everything that may be an address is masked, even if text
+//! before it is lost that only looks like part of the local part.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -46,15 +46,15 @@ const MAX_ADDRESS: usize = 256;
 /// Maximum number of backslashes before an encoded at sign.
 const MAX_ESCAPES: usize = 8;
 
-/// Maximum number of bytes that are searched before an at sign for the start of a quoted local part, and for the
-/// dot that makes a name without a dot a domain.
+/// Maximum number of bytes before an at sign that are searched for the start of a quoted local part, or for the dot
+/// or plus sign after which a name without a dot is a domain.
 const MAX_LOCAL: usize = 1_024;
 
 /// Masks the addresses in `text`; returns `None` if there are none.
 pub(super) fn mask(text: &str) -> Option<String> {
     let mut out: Option<String> = None;
     let mut copied = 0;
-    // End of the previous address, which the next one does not include.
+    // End of the previous address; the next one starts after it.
     let mut from = 0;
     let mut searched = 0;
     let mut quote = memchr(b'"', text.as_bytes());
@@ -134,12 +134,12 @@ fn sign_length(text: &str) -> Option<usize> {
         digits = digits.trim_start_matches("25");
         return digits.strip_prefix("40").map(length_before);
     }
-    // A number is more frequent than quoted-printable text, so a letter must follow.
+    // `=40` is more often a number than quoted-printable text, so a letter must follow.
     if let Some(rest) = text.strip_prefix("=40") {
         return rest.starts_with(char::is_alphabetic).then_some(3);
     }
     if text.starts_with('\\') {
-        // A literal may be within a literal.
+        // String literals may be nested.
         let depth = text
             .bytes()
             .take(MAX_ESCAPES)
@@ -160,8 +160,8 @@ fn sign_length(text: &str) -> Option<usize> {
     after?.strip_prefix(';').map(length_before)
 }
 
-/// Whether an at sign is part of a local part, in which `%40` and `=40` have no special meaning: an address follows
-/// that continues to the left of the sign.
+/// Whether an encoded at sign is part of a local part, in which `%40` and `=40` have no special meaning: the local
+/// part continues up to another at sign.
 fn is_within_local(sign: &str, rest: &str) -> bool {
     if !sign.starts_with(['%', '=']) {
         return false;
@@ -236,8 +236,8 @@ impl<'a> Local<'a> {
         (start < self.text.len()).then_some((start, kept))
     }
 
-    /// Returns the start of a quoted local part (`"john doe"`). Quotes within it are escaped; in an escaped
-    /// text, they are escaped more often than the outer ones.
+    /// Returns the start of a quoted local part (`"john doe"`). Quotes within it are escaped; in escaped text,
+    /// they have more backslashes than the outer quotes.
     fn quoted(self) -> Option<usize> {
         let searched = self.free();
         let inner = searched.strip_suffix('"')?;
@@ -257,8 +257,8 @@ impl<'a> Local<'a> {
         Some(self.from + at - level)
     }
 
-    /// Whether the last word before the at sign has a dot or a plus, as the names of persons have and those of
-    /// services have not. After an earlier masking, it may have had one.
+    /// Whether the last word before the at sign has a dot or a plus sign, as users' names often do and services'
+    /// names do not. A word that is already masked may have had one.
     fn is_of_person(self) -> bool {
         let near = self.text.len().saturating_sub(MAX_LOCAL).max(self.from);
         let near = (near..)

@@ -1,6 +1,6 @@
-//! The check that most text passes: whether it contains any byte or pair of bytes that addresses and tokens
-//! must have. The comparisons of a block have no branches, so the compiler uses vector instructions. Most text is
-//! repeated (keys, names, hosts, user agents), so each thread remembers some of what it has checked.
+//! A fast check that rules out most text: addresses and tokens contain at least one of a few bytes or sequences of
+//! bytes. The comparisons of a block have no branches, so the compiler uses vector instructions. Most text is
+//! repeated (keys, names, hosts, user agents), so each thread remembers some of the text that it has checked.
 
 use std::cell::RefCell;
 
@@ -31,7 +31,7 @@ thread_local! {
     };
 }
 
-/// Whether `text` may contain an address or a token. Nearly all other text returns false.
+/// Whether `text` may contain an address or a token; false for nearly all other text.
 pub(super) fn may_need_masking(text: &[u8]) -> bool {
     if text.len() < SHORTEST {
         return false;

@@ -1,4 +1,4 @@
-//! Tokens by their form: JSON web tokens, credentials after `Bearer`, and keys with a documented prefix.
+//! Masking of tokens by their form: JSON web tokens, credentials after `Bearer`, and keys with a documented prefix.
 
 /// Replacement of a secret, as in the semantic conventions.
 const REDACTED: &str = "REDACTED";
@@ -96,7 +96,7 @@ fn key(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || is_web_token && byte == b'.'
     });
     let enough = end - start >= *min;
-    // A prefix is kept, to say what was found, but that of a web token says nothing.
+    // The prefix is kept because it identifies the kind of key; that of a web token does not.
     enough.then_some((if is_web_token { at } else { start }, end))
 }
 
@@ -129,7 +129,7 @@ fn credentials(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     (!is_prose && !is_masked).then_some((start, end))
 }
 
-/// Returns the end of the bytes that satisfy `is_part`; a percent-encoded byte is judged by its value.
+/// Returns the end of the bytes that satisfy `is_part`; percent-encoded bytes are decoded first.
 fn end_of(bytes: &[u8], start: usize, is_part: impl Fn(u8) -> bool) -> usize {
     let mut at = start;
     while let Some(&byte) = bytes.get(at) {

@@ -86,7 +86,7 @@ fn addresses_in_all_strings_of_spans_and_metrics_are_masked() {
     }
 }
 
-/// Texts that contain `SECRET`, which must not leave the process in any place.
+/// Texts that contain `SECRET`, which must never leave the process.
 const FORMS: [&str; 8] = [
     "carla.SECRET@mail-house.example",
     "carla.SECRET%40mail-house.example",
@@ -169,8 +169,8 @@ fn run_undeclared(
 }
 
 #[test]
-fn addresses_and_tokens_leave_in_no_place() {
-    let name = "masked::addresses_and_tokens_leave_in_no_place";
+fn no_address_or_token_leaves_the_process() {
+    let name = "masked::no_address_or_token_leaves_the_process";
     let environment = [(
         "OTEL_RESOURCE_ATTRIBUTES",
         "owner=carla.SECRET%40mail-house.example,carla.SECRET%40mail-house.example=1",
@@ -189,8 +189,8 @@ fn addresses_and_tokens_leave_in_no_place() {
 }
 
 #[test]
-fn points_that_differ_only_in_masked_text_are_one_point() {
-    let name = "masked::points_that_differ_only_in_masked_text_are_one_point";
+fn points_that_differ_only_in_masked_text_are_merged() {
+    let name = "masked::points_that_differ_only_in_masked_text_are_merged";
     let scenario = || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
         let meter = otel_service::meter();

@@ -1,4 +1,4 @@
-//! Calls to other services: HTTP and gRPC clients, and what crosses a trust boundary.
+//! Calls to other services: HTTP and gRPC clients, and propagation across trust boundaries.
 
 use std::convert::Infallible;
 use std::sync::mpsc;
@@ -105,7 +105,7 @@ fn an_http_request_has_a_client_span_that_the_server_continues() {
         "server.port=443",
     ];
     assert_eq!(labels, [&common[..], &["url.scheme=\"https\""]].concat());
-    // Masking takes the user info for an e-mail address.
+    // Masking mistakes the user info for an e-mail address.
     let url = "url.full=\"https://REDACTED:RE***@shop.test/a?token=REDACTED\"";
     assert_eq!(
         shown(&span.attributes),
@@ -217,9 +217,9 @@ fn baggage_and_trace_context_cross_a_boundary_only_by_choice() {
 }
 
 #[test]
-fn a_server_accepts_what_it_chooses_to() {
+fn a_server_accepts_only_the_chosen_parts_of_the_context() {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
-    let test = "outgoing::a_server_accepts_what_it_chooses_to";
+    let test = "outgoing::a_server_accepts_only_the_chosen_parts_of_the_context";
     support::run(test, Behaviour::Accepts, &[], || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
         for (propagation, same_trace, tenant, session) in [
@@ -340,8 +340,8 @@ fn a_grpc_error_without_messages_is_a_failure() {
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn requests_of_reqwest_are_traced() {
-    let test = "outgoing::requests_of_reqwest_are_traced";
+fn reqwest_requests_are_traced() {
+    let test = "outgoing::reqwest_requests_are_traced";
     let Some(run) = support::run(test, Behaviour::Accepts, &[], || {
         with_telemetry(async || {
             // Only needed if another crate of the build enables reqwest's `rustls-no-provider`.

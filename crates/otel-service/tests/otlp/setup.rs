@@ -1,4 +1,4 @@
-//! The builder: parts that the program adds, subscribers of the program, spans of `tracing` and their fields.
+//! The builder: parts and subscribers of the program, spans of `tracing` and their fields.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -135,7 +135,7 @@ fn log_lines_have_the_fields_of_spans_while_the_sdk_is_disabled() {
     assert!(line.get("trace_id").is_none(), "{line}");
 }
 
-/// Every part that a program can add.
+/// Implementation of every part that a program can add.
 #[derive(Clone, Debug, Default)]
 struct Part {
     ids: Arc<AtomicU64>,
@@ -278,7 +278,7 @@ fn extended_scenario() {
         info_span!("dropped", noisy = true).in_scope(|| ());
         tracing::info!(target: "quiet", "logged");
         info_span!(target: "quiet", "off").in_scope(|| ());
-        tracing::trace!("seen by the own layer only");
+        tracing::trace!("seen only by the program's layer");
     });
     support::block_on(async {
         let api =
@@ -360,8 +360,8 @@ fn parts_that_the_program_adds_take_effect() {
 }
 
 #[test]
-fn the_layer_joins_a_subscriber_of_the_program() {
-    let test = "setup::the_layer_joins_a_subscriber_of_the_program";
+fn the_layer_works_in_a_subscriber_of_the_program() {
+    let test = "setup::the_layer_works_in_a_subscriber_of_the_program";
     let invalid = [("OTEL_TRACES_SAMPLER", "sometimes")];
     let Some(run) = support::run(test, Behaviour::Accepts, &invalid, || {
         let (telemetry, layer) = Telemetry::builder(support::SERVICE).build().unwrap();
@@ -371,7 +371,7 @@ fn the_layer_joins_a_subscriber_of_the_program() {
             .with(layer)
             .init();
         info_span!("joined").in_scope(|| tracing::info!("hello"));
-        tracing::trace!("for the own layer");
+        tracing::trace!("for the program's layer");
         telemetry.shutdown(DEADLINE).unwrap();
         assert_eq!(own.seen.lock().unwrap()["trace event"], "true");
     }) else {
@@ -388,8 +388,8 @@ fn the_layer_joins_a_subscriber_of_the_program() {
 }
 
 #[test]
-fn a_foreign_subscriber_makes_init_fail_with_the_way_out() {
-    let test = "setup::a_foreign_subscriber_makes_init_fail_with_the_way_out";
+fn init_fails_with_advice_if_another_subscriber_is_installed() {
+    let test = "setup::init_fails_with_advice_if_another_subscriber_is_installed";
     support::run(test, Behaviour::Accepts, &[], || {
         tracing_subscriber::registry().init();
         let error = otel_service::init(support::SERVICE).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! The end of a process: shutdown with a collector that misbehaves, flushes, and ends without a shutdown.
+//! The end of a process: shutdown with a misbehaving collector, flushes, and exits without a shutdown.
 
 use std::time::{Duration, Instant};
 
@@ -177,7 +177,7 @@ fn a_flush_delivers_everything_and_the_export_continues() {
         telemetry.flush(Duration::from_secs(20)).unwrap();
         tracing::info!("flushed");
         telemetry.flush(Duration::from_secs(20)).unwrap();
-        // Neither a shutdown nor a drop is needed for what was flushed.
+        // Flushed telemetry needs neither a shutdown nor a drop.
         std::mem::forget(telemetry);
     });
     if let Some(run) = run {

@@ -102,7 +102,7 @@ fn a_disabled_sdk_passes_on_the_context_of_the_caller_unchanged() {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
         let sent = |received: &[(&'static str, &'static str)]| {
             let service = tower::service_fn(|_: Request<()>| async {
-                // Neither spans nor their absence change what is passed on.
+                // The context is passed on unchanged, with or without spans.
                 let inner = otel_service::without_spans(
                     Span::internal("inner").run(async { Ok::<_, Problem>(otel_service::inject_context()) }),
                 );

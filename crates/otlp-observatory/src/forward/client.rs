@@ -74,8 +74,8 @@ pub(super) fn client(
 
 /// Sends a request and records its duration.
 ///
-/// There is no span, because a process that forwards its own spans would never stop, and the server, a third party,
-/// receives no trace context.
+/// Creates no span, because a process that forwards its own spans would never stop. The server, a third party, receives
+/// no trace context.
 pub(super) async fn send(request: RequestBuilder) -> reqwest::Result<Response> {
     const OUTGOING: HttpClientLayer = HttpClientLayer::new().propagation(Propagation::NOTHING);
     without_spans(OUTGOING.send(request)).await

@@ -74,7 +74,7 @@ impl Attributes {
         }
     }
 
-    /// Returns attributes of a span that belong to no span yet.
+    /// Returns an empty set of attributes that belongs to no span yet.
     pub(crate) fn detached(text_rules: TextRules) -> Self {
         Self::new(super::fields::span::ATTRIBUTES, text_rules, u32::MAX)
     }
@@ -111,7 +111,7 @@ impl Attributes {
         }
     }
 
-    /// Sets a string that consists of `parts`, each of which is redacted on its own.
+    /// Sets a string that consists of `parts`, each of which is redacted separately.
     pub fn text_of<'a>(&mut self, key: &str, parts: impl IntoIterator<Item = &'a str>) {
         if self.admits(key) {
             let mut text = String::new();
@@ -130,7 +130,7 @@ impl Attributes {
         }
     }
 
-    /// Sets an attribute of any type. Its key is redacted, too; in other methods it is a constant.
+    /// Sets an attribute of any type. Also redacts the key, which in the other methods is a constant.
     pub fn set(&mut self, attribute: &KeyValue) {
         let key = &*self.text_rules.redacted(attribute.key.as_str());
         match &attribute.value {
@@ -231,7 +231,7 @@ fn decoded(value: proto::any_value::Value) -> Option<Value> {
     })
 }
 
-/// Returns an array, whose elements have the same type.
+/// Decodes an array whose elements have the same type.
 fn decoded_array(array: proto::ArrayValue) -> Option<Value> {
     let values = array.values.into_iter().filter_map(|value| decoded(value.value?));
     let values: Vec<Value> = values.collect();

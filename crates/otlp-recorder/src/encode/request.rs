@@ -92,7 +92,7 @@ impl Batch {
     }
 }
 
-/// Returns the number of bytes of an entry in `pieces`.
+/// Returns the size in bytes of an entry that consists of `pieces`.
 pub(crate) fn size(pieces: &[&[u8]]) -> usize {
     pieces.iter().map(|piece| piece.len()).sum()
 }

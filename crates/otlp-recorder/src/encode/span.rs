@@ -211,7 +211,7 @@ fn write_trace_state(rules: TextRules, writer: &mut Writer, field: u32, context:
     let header = state.header();
     match rules.redacted(&header) {
         Cow::Borrowed(same) => writer.string(field, same),
-        // By parts, because a key and a value may look like an address together.
+        // Redacted in parts, because a key and a value may together look like an address.
         Cow::Owned(_) => {
             let parts = header.split_inclusive([',', '=']);
             writer.string(field, &parts.map(|part| rules.redacted(part)).collect::<String>());

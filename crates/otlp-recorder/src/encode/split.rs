@@ -1,5 +1,5 @@
-//! Splitting of an encoded request into two, for a receiver that refuses its size. The requests of all signals have
-//! the same structure: groups by resource, in them groups by scope, and in these the entries.
+//! Splits an encoded request in two when a receiver rejects its size. The requests of all signals have the same
+//! structure: groups by resource contain groups by scope, which contain the entries.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::signal::Signal;
 /// An encoded request and the number of its spans, data points or log records.
 pub(crate) type Part = (Bytes, u64);
 
-/// Splits a request with `items` entries into two of about the same number of entries; returns `None` for a single
+/// Splits a request with `items` items into two with about the same number of entries; returns `None` for a single
 /// entry and for a malformed request.
 pub(crate) fn halves(signal: Signal, request: &[u8], items: u64) -> Option<[Part; 2]> {
     let entries = count_entries(request)?;
@@ -73,11 +73,11 @@ fn with_entries(request: &[u8], kept: Range<usize>) -> Option<Vec<u8>> {
     })?
 }
 
-/// The content of a message, `None` if nothing is left of it, or `None` on the outside if it is malformed.
+/// Content of a message. The outer `None` stands for a malformed message, the inner one for an empty result.
 type Filtered = Option<Option<Vec<u8>>>;
 
-/// Replaces the content of each field `number` by the result of `each` and keeps other fields. Nothing is left of a
-/// message without any field `number`.
+/// Replaces the content of each field `number` with the result of `each`, and keeps other fields. The result is empty
+/// if no field `number` is left.
 fn filtered(message: &[u8], number: u32, each: &mut dyn FnMut(&[u8]) -> Filtered) -> Filtered {
     let mut writer = Writer::default();
     let mut is_empty = true;

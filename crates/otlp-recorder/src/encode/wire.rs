@@ -262,13 +262,13 @@ pub(super) fn content_at(bytes: &[u8], start: usize, field: u32) -> Option<Range
 #[derive(Debug)]
 pub(super) struct FieldRange {
     pub(super) number: u32,
-    /// Position with the tag.
+    /// Range including the tag.
     pub(super) whole: Range<usize>,
-    /// Position without the tag and, for a length-delimited field, without the length.
+    /// Range without the tag and, for a length-delimited field, without the length.
     pub(super) content: Range<usize>,
 }
 
-/// Iterates over the fields of a message; ends with `None` as an item if the message is malformed.
+/// Iterates over the fields of a message; the last item is `None` if the message is malformed.
 pub(super) fn fields_of(message: &[u8]) -> impl Iterator<Item = Option<FieldRange>> {
     let mut start = 0;
     std::iter::from_fn(move || {

@@ -57,7 +57,7 @@ where
         self.finish().await
     }
 
-    /// Exports the entries that are queued now, for each pending request.
+    /// Handles the pending flush requests by exporting the entries that are queued now.
     async fn flush(&mut self) {
         for request in self.exporter.flushes.take() {
             self.exporter.flush_deadline = Some(request.deadline);
@@ -273,7 +273,7 @@ mod tests {
     /// The size of a request and the names of its spans.
     type Names = (usize, Vec<String>);
 
-    /// A transport that refuses requests above a size and keeps the accepted ones.
+    /// A transport that rejects requests above a size and stores the accepted ones.
     #[derive(Clone, Debug)]
     struct Limited {
         limit: usize,
@@ -304,7 +304,7 @@ mod tests {
     }
 
     /// Exports spans with names of these lengths to a receiver with a size limit; returns the accepted requests, the
-    /// number of refused ones, and the log.
+    /// number of rejected ones, and the log.
     async fn export_limited(limit: usize, lengths: &[usize]) -> (Vec<Names>, usize, LogEvents) {
         let log = LogEvents::new();
         let queue = Arc::new(Queue::<Batch>::new(100_000, 100_000));

@@ -18,10 +18,10 @@ use crate::transport::{Accepted, Retry, SendError, Transport};
 /// Maximum retry delay accepted from a collector. A longer delay is probably a configuration mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Maximum size of a request in bytes: the limit of gRPC receivers is 4 MiB by default, with the framing.
+/// Maximum size of a request in bytes. gRPC receivers accept up to 4 MiB by default, including the framing.
 pub(crate) const MAX_REQUEST: usize = 4 * 1024 * 1024 - 64 * 1024;
 
-/// Minimum of the maximum size that is learned from refusals. Smaller requests would cost too much.
+/// Lower bound of the maximum size when the collector rejects requests. Smaller requests would cost too much.
 const MIN_MAX_REQUEST: usize = 16 * 1024;
 
 /// Destination of one signal, with the time limit and the counts of its exports.
@@ -61,7 +61,7 @@ pub(super) struct Exporter<T> {
     pub(super) flush_deadline: Option<Instant>,
     /// End of the retry delay that the collector requested.
     paused_until: Option<Instant>,
-    /// Maximum size of a request in bytes, lowered when the collector refuses a larger one.
+    /// Maximum size of a request in bytes, lowered when the collector rejects a larger one.
     max_request: usize,
 }
 
@@ -126,8 +126,8 @@ impl<T: Transport> Exporter<T> {
         limits.into_iter().flatten().fold(deadline, Instant::min)
     }
 
-    /// Sends `request` with its `items` entries and records the result. A request that is too large is sent in parts,
-    /// of which the first must end before `deadline`.
+    /// Sends `request` with its `items` entries and records the result. A request that is too large is sent in parts;
+    /// `deadline` applies to the first one.
     pub(super) async fn send(&mut self, request: Request, items: u64, deadline: Instant) {
         let mut deadline = deadline;
         let mut parts = vec![(request, items)];
@@ -157,8 +157,10 @@ impl<T: Transport> Exporter<T> {
             self.counts.record(&result, items, started.elapsed());
             if !parts.is_empty() && !self.open().await {
                 let items = parts.drain(..).map(|(_, items)| items).sum();
-                self.delivery
-                    .failed(items, "the collector asked to wait longer than the shutdown");
+                self.delivery.failed(
+                    items,
+                    "the collector's retry delay ends after the deadline of the shutdown or flush",
+                );
             }
         }
     }

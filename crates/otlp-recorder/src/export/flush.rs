@@ -1,4 +1,4 @@
-//! Requests to export everything recorded so far, without a shutdown.
+//! Flush requests, which export everything recorded so far without a shutdown.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +29,6 @@ struct Requests {
     pending: Vec<FlushRequest>,
 }
 
-/// One request.
 #[derive(Debug)]
 pub(super) struct FlushRequest {
     pub(super) deadline: Instant,
@@ -55,7 +54,7 @@ impl Flushes {
         std::mem::take(&mut self.lock().pending)
     }
 
-    /// Drops all requests, also later ones: there is nothing left to export.
+    /// Drops all requests, including later ones, because nothing is left to export.
     pub(super) fn close(&self) {
         let mut requests = self.lock();
         requests.closed = true;

@@ -124,7 +124,7 @@ impl<T: Transport> MetricLoop<T> {
         !self.exporter.delivery.is_failing()
     }
 
-    /// Collects and sends once for each pending request.
+    /// Collects and sends the metrics once for each pending flush request.
     async fn flush(&mut self) {
         for request in self.exporter.flushes.take() {
             self.exporter.flush_deadline = Some(request.deadline);

@@ -76,7 +76,7 @@ pub(crate) struct QueuedExport {
 pub(crate) struct ExportThread {
     thread: JoinHandle<()>,
     shutdown: watch::Sender<Option<ShutdownLimit>>,
-    /// In a mutex only to be `Sync`.
+    /// In a mutex only to make the struct `Sync`.
     results: Mutex<mpsc::Receiver<(Signal, bool)>>,
     /// The signals that are exported.
     pub(crate) running: Vec<Signal>,

@@ -34,7 +34,7 @@ thread_local! {
 pub(super) struct FieldSet(u64);
 
 impl FieldSet {
-    /// Returns the fields that set properties of the span instead of attributes. They are found once per callsite,
+    /// Returns the fields that set properties of the span instead of attributes. Computed once per callsite,
     /// because comparing names costs more than encoding values.
     pub(super) fn special(metadata: &Metadata<'_>) -> Self {
         let special = metadata.fields().iter().filter(|field| is_special(field.name()));
@@ -49,7 +49,7 @@ impl FieldSet {
         self.0 & Self::bit(field) != 0
     }
 
-    /// Returns no bit for the fields beyond the 64th, which are attributes.
+    /// Returns the bit of a field, or no bit beyond the 64th field; such fields are always attributes.
     fn bit(field: &Field) -> u64 {
         u32::try_from(field.index())
             .ok()
@@ -66,7 +66,7 @@ fn is_special(name: &str) -> bool {
     )
 }
 
-/// Formats `value` into memory that the thread reuses.
+/// Formats `value` into a buffer that the thread reuses, and passes the text to `then`.
 fn with_text(value: &dyn Debug, then: impl FnOnce(&str)) {
     let mut text = TEXT.try_with(Cell::take).unwrap_or_default();
     text.clear();
@@ -155,7 +155,7 @@ impl Visit for FieldWriter<'_> {
     }
 }
 
-/// The status that fields set.
+/// The status set by fields.
 #[derive(Debug, Default)]
 pub(super) struct StatusFields {
     code: Option<String>,
@@ -182,7 +182,7 @@ impl StatusFields {
     }
 }
 
-/// The properties that fields set at the start of a span.
+/// The properties that fields set when a span starts.
 #[derive(Debug)]
 pub(super) struct SpecialFields {
     special: FieldSet,
@@ -305,7 +305,7 @@ impl Visit for RecordedFields {
     }
 }
 
-/// Returns the text of the field `error` of an event, which `#[instrument(err)]` sets; empty without one.
+/// Returns the text of the field `error` of an event, which `#[instrument(err)]` sets; empty if there is none.
 pub(super) fn error_text(event: &Event<'_>) -> String {
     struct ErrorField(String);
 

@@ -1,8 +1,8 @@
 //! Connections of the HTTP transport, through the proxies of `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and
 //! `NO_PROXY`.
 //!
-//! TLS uses a configuration of its own: the transport installs no `rustls` provider for the process and
-//! enables no feature of another HTTP client that the program may use.
+//! TLS is configured separately: the transport installs no process-wide `rustls` provider, and enables no
+//! features of other HTTP clients that the program may use.
 
 use std::error::Error;
 use std::io;
@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-/// Interval of the probes that detect a peer that is gone without closing the connection.
+/// Interval of the probes that detect a peer that has disappeared without closing the connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Opens TCP connections, directly or through a proxy.

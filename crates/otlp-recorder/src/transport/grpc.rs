@@ -22,7 +22,7 @@ use crate::collector::{Collector, Compression};
 use crate::destination::Request;
 use crate::signal::Signal;
 
-/// Minimum size in bytes of a request that is split because the collector is out of resources, without saying which.
+/// Minimum size in bytes of a request that is split when the collector reports exhausted resources without naming them.
 /// Smaller requests are unlikely to be too large.
 const MIN_SPLIT: usize = 64 * 1024;
 
@@ -136,7 +136,7 @@ fn rejected(status: &Status) -> SendError {
     }
 }
 
-/// Whether the status refuses the size of a message, in the words of the implementations of gRPC.
+/// Whether the status rejects the size of a message, in the words that gRPC implementations use.
 fn is_about_size(status: &Status) -> bool {
     let message = status.message();
     ["larger than", "too large", "maximum size"]
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn resource_exhausted_is_retried_after_a_requested_delay_or_with_less() {
+    fn resource_exhausted_is_retried_after_a_requested_delay_or_with_a_smaller_request() {
         let rejected = |status: &Status| rejected(status).retry;
         let exhausted = Code::ResourceExhausted;
         assert_eq!(rejected(&Status::new(exhausted, "")), Retry::Smaller(MIN_SPLIT));

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn four_statuses_are_retried_and_one_with_less() {
+    fn five_statuses_are_retried_one_of_them_with_a_smaller_request() {
         let retried: Vec<u16> = (300..600)
             .filter(|status| failure(*status, &[]).retry != Retry::Never)
             .collect();

@@ -38,7 +38,7 @@ pub(crate) enum Retry {
     AfterBackoff,
     /// Retry no earlier than after the delay that the collector requests.
     After(Duration),
-    /// Retry with smaller requests, unless the request has fewer bytes than this.
+    /// Retry with smaller requests if the request has more than this number of bytes.
     Smaller(usize),
 }
 

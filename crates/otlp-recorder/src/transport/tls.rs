@@ -49,7 +49,7 @@ impl Tls {
         Ok(Self { roots, client })
     }
 
-    /// Returns a configuration that does not depend on the `rustls` provider of the process.
+    /// Returns a configuration that does not depend on the process-wide `rustls` provider.
     pub(super) fn client_config(self) -> Result<rustls::ClientConfig, rustls::Error> {
         use rustls::client::ClientConfig;
         use rustls_platform_verifier::BuilderVerifierExt;

@@ -1,7 +1,7 @@
 //! Threads that compute password hashes, with a bounded queue.
 //!
 //! The threads are few and live as long as the queue. Each reuses one block of memory for argon2. Hashes that need more,
-//! such as those of scrypt, allocate their memory and free it, and the block of the thread before. Only half of the
+//! such as those of scrypt, free the thread's block first, and their own memory at the end. Only half of the
 //! threads compute such hashes at the same time. Together, this limits the memory of a login storm.
 
 use std::{
@@ -27,8 +27,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const KEPT_BLOCKS: usize = 12 * 1024;
 
 /// Minimum capacity of a thread's memory, in argon2 blocks. glibc returns blocks of more than 32 MiB to the system when
-/// they are freed, but keeps smaller ones, and then all others of the same size, in its heap. Unused capacity occupies no
-/// memory.
+/// they are freed, but keeps smaller ones, and from then on all blocks of the same size, in its heap. Unused capacity
+/// occupies no memory.
 const MIN_CAPACITY: usize = 33 * 1024;
 
 /// Error if too many requests wait for hashes; a later retry may succeed.

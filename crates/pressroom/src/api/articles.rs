@@ -173,7 +173,6 @@ pub async fn list(
     Ok(revalidated(&conditions, tag, json_response(body)))
 }
 
-/// Returns a response with an article.
 fn article_response(article: Article) -> Result<Response, ApiError> {
     let text_bytes = article.text_bytes();
     to_json(&ArticleView::from(article), text_bytes).map(json_response)

@@ -50,11 +50,11 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// Serialises the body of a response with texts of `text_bytes` bytes in all.
+/// Serialises the body of a response that contains `text_bytes` bytes of text.
 ///
-/// The buffer is allocated for this size, because a large one that grew by doubling would occupy several times as much.
+/// The buffer is allocated for this size, because a large buffer that grows by doubling occupies several times as much.
 pub(super) fn to_json(body: &impl Serialize, text_bytes: usize) -> Result<Vec<u8>, ApiError> {
-    // A part for escapes, and one for names and other values.
+    // With room for escapes, names and other values.
     let mut json = Vec::with_capacity(text_bytes + text_bytes / 16 + 512);
     serde_json::to_writer(&mut json, body).map_err(|error| {
         telemetry::error!(%error, "cannot serialise a response");
@@ -93,7 +93,7 @@ impl FromRequest<Arc<App>> for JsonBody {
     }
 }
 
-/// Extension of a request for its body, which the middleware drops when the handler has finished.
+/// Request extension for the state of the body; the middleware drops it when the handler has finished.
 #[derive(Debug, Clone, Default)]
 pub(super) struct BodyProgress(Arc<Progress>);
 

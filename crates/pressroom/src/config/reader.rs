@@ -139,7 +139,7 @@ impl Reader {
         self.duration(setting, 1.0, limits, "a number of seconds from 1 to 3600")
     }
 
-    /// Reads a switch.
+    /// Reads a setting that is `on` or `off`.
     pub(super) fn switch(&mut self, setting: Setting) -> Result<bool> {
         self.choice(setting, &[("on", true), ("off", false)])
     }

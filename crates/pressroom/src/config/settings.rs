@@ -109,7 +109,7 @@ settings! {
         arguments and results";
     CELERY_LEASE, "celery-lease", "SECONDS", Fixed("6"),
         "Time after which other workers run the tasks of a worker that has died, in seconds; must be longer than \
-        pauses of the whole process";
+        any pause of the whole process";
     CELERY_VISIBILITY_TIMEOUT, "celery-visibility-timeout", "SECONDS", Fixed("3600"),
         "Time after which an unacknowledged task is redelivered, in seconds; must equal that of Celery \
         workers on the same Redis";

@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(folded("Straße@example.com"), "straße@example.com");
     }
 
-    /// Returns addresses of every kind that the grammar has, from a pseudo-random sequence.
+    /// Returns pseudo-random addresses of every kind that the grammar allows.
     fn generated() -> Vec<String> {
         const ATOM: &[&str] = &[
             "a", "Z", "7", "_", "-", "!", "#", "$", "%", "&", "'", "*", "+", "/", "=", "?", "^", "`", "{",

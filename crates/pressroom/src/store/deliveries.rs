@@ -45,8 +45,8 @@ pub trait DeliveryStore: Debug + Send + Sync + 'static {
     /// Records a delivery as completed, even if its claim no longer exists.
     async fn complete_delivery(&self, key: &DeliveryKey, now: Timestamp) -> Result<()>;
 
-    /// Releases the claim whose lease ends at `until` on a delivery that failed. Keeps the claim of another run, which may
-    /// have claimed the delivery after that time.
+    /// Releases the claim on a failed delivery if the lease of the claim ends at `until`. Keeps the claim of another run,
+    /// which may have claimed the delivery after that time.
     async fn release_delivery(&self, key: &DeliveryKey, until: Timestamp) -> Result<()>;
 
     /// Deletes up to `limit` deliveries completed before `before`, and up to `limit` events recorded before then.

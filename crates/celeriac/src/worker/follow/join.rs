@@ -12,7 +12,7 @@ use crate::{exception::Exception, repr, result_tree::ResultTree, task_id::TaskId
 pub(in crate::worker) struct Unjoined {
     /// `ChordError` with which the body fails.
     pub error: Exception,
-    /// Exception of the part that failed, with which the members of a body that is a group fail.
+    /// Exception of the part that failed. If the body is a group, its members fail with this exception.
     pub cause: Option<Box<Exception>>,
 }
 

@@ -1,4 +1,4 @@
-//! Queries about the worker and the tasks it holds, or that wait for it. Messages are decoded only when a query arrives, so
+//! Queries about the worker and its held and postponed tasks. Messages are decoded only when a query arrives, so
 //! queries cost running tasks nothing.
 
 use std::{collections::BTreeSet, process, sync::Arc};
@@ -16,7 +16,7 @@ use crate::{
 
 /// Message size, in bytes, above which arguments are reported as shortened text instead of JSON.
 const MAX_JSON_SIZE: usize = 4096;
-/// Maximum number of postponed tasks that a query shows.
+/// Maximum number of postponed tasks that a query returns.
 const MAX_POSTPONED: usize = 1000;
 
 pub(super) fn active(shared: &Shared) -> Value {
@@ -32,8 +32,8 @@ pub(super) fn reserved(shared: &Shared) -> Value {
         .collect()
 }
 
-/// Returns the tasks that wait for their `eta`: those that the worker holds, and the next ones that are postponed
-/// on its queues.
+/// Returns the tasks that wait for their `eta`: those that the worker holds, and the earliest postponed tasks of its
+/// queues.
 pub(super) async fn scheduled(shared: &Shared) -> MethodResult {
     let held: Vec<_> = tasks(shared, |entry| entry.started_at().is_none()).collect();
     let postponed = shared.broker.postponed(&shared.queues(), MAX_POSTPONED).await;
@@ -42,7 +42,7 @@ pub(super) async fn scheduled(shared: &Shared) -> MethodResult {
         .into_iter()
         .filter_map(|delivery| Some((delivery.message().ok()?, delivery)))
         .collect();
-    // A task that is being postponed is both.
+    // A task that is just being postponed is in both lists.
     let ids: BTreeSet<&TaskId> = postponed.iter().map(|(message, _)| &message.headers.id).collect();
     let held = held.iter().filter(|(entry, _)| !ids.contains(&entry.id));
     let held = held.map(|(entry, message)| (message, info(shared, entry, message)));

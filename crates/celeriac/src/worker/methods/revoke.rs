@@ -106,7 +106,7 @@ pub(super) async fn revoke(shared: &Shared, order: Revoke) -> MethodResult {
     }
     let postponed: Vec<String> = elsewhere.iter().cloned().collect();
     store_revoked(shared, elsewhere).await;
-    // The worker that receives a postponed task settles it, before the revocation is forgotten.
+    // A postponed task may be due after the revocation has expired, so a worker has to receive and settle it now.
     if let Err(error) = shared.broker.recall(&postponed).await {
         warn!(tasks = postponed.len(), %error, "failed to recall postponed tasks; they are revoked when they are due");
     }

@@ -125,7 +125,7 @@ async fn add_replaced(_: TaskContext, (x, y): (Value, Value)) -> Returned {
     Err(TaskError::replace(signature("add").arg(x).arg(y)))
 }
 
-/// Returns `redis_echo`, immutable with the message in the task's keyword argument `link_msg`, if there is one.
+/// Returns `redis_echo`; immutable and with the message in the task's keyword argument `link_msg`, if there is one.
 fn echo(context: &TaskContext) -> Signature {
     match context.message().kwargs.get("link_msg") {
         None | Some(Value::Null) => signature("redis_echo"),

@@ -50,7 +50,7 @@ pub(crate) fn register(worker: WorkerBuilder) -> WorkerBuilder {
         )
 }
 
-/// Fails, or returns `return_value` at the fourth attempt, which all calls count together, as in Celery.
+/// Retries, or returns `return_value` at the fourth attempt. As in the suite, all calls share one count of attempts.
 async fn retry(attempts: Arc<AtomicU32>, return_value: Value) -> Returned {
     if is_true(&return_value) {
         if attempts.load(Ordering::Relaxed) >= 3 {

@@ -1,4 +1,4 @@
-//! When messages are delivered, to whom, and how often.
+//! Delivery of messages: order, delays, acknowledgement, shutdown, dead workers and dead letters.
 
 use std::time::Duration;
 

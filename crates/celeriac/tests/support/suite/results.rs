@@ -1,4 +1,4 @@
-//! Tasks that run, and what their callers find.
+//! Runs of tasks, and the results that their callers find.
 
 use std::time::Duration;
 

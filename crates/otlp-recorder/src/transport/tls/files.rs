@@ -47,7 +47,7 @@ pub(super) fn roots(file: &PemFile) -> Result<Vec<u8>, String> {
     Ok(pem)
 }
 
-/// Returns the certificates in `pem` as a store of trusted ones.
+/// Returns a store that trusts the certificates in `pem`.
 pub(super) fn store(pem: &[u8]) -> Result<RootCertStore, rustls::Error> {
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem).filter_map(Result::ok) {

@@ -163,7 +163,7 @@ fn print(replies: Vec<Reply>) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout(), "{replies}")?)
 }
 
-/// Returns the replies by worker, and the names that several workers have. The second worker of a name is shown as
+/// Returns the replies by worker, and the names that several workers share. The second worker with a name is shown as
 /// `name (2)`.
 fn by_worker(replies: impl Iterator<Item = (String, Value)>) -> (BTreeMap<String, Value>, BTreeSet<String>) {
     let (mut by_worker, mut repeated) = (BTreeMap::new(), BTreeSet::new());

@@ -51,7 +51,7 @@ impl SmtpConfig {
         let invalid = "is not an smtp:// or smtps:// URL";
         let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(url).map_err(|_| invalid)?;
         let url = Url::parse(url).map_err(|_| invalid)?;
-        // The ports that lettre uses.
+        // lettre's default ports.
         let default_port = match url.scheme() {
             "smtps" => SUBMISSIONS_PORT,
             _ if url.query_pairs().any(|(key, _)| key == "tls") => SUBMISSION_PORT,

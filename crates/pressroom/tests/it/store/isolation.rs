@@ -375,10 +375,10 @@ async fn abandoned_searches_are_cancelled_and_do_not_add_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_check_takes_no_longer_because_requests_use_all_processors() {
+async fn a_check_is_not_delayed_by_requests_that_use_all_processors() {
     let setting = Setting::new().await;
     setting.store.state().await.unwrap();
-    // The tasks take turns: each waits for a second until the others have worked.
+    // The tasks take turns, so each waits about a second for the others.
     let mut busy = JoinSet::new();
     for _ in 0..400 {
         busy.spawn(async {

@@ -163,7 +163,7 @@ async fn an_undeclared_pooler_is_reported_with_the_missing_setting() {
     let pooler = PgBouncer::without_prepared_statements(&database.url);
     let store = connect(&pooler.url_without_settings(&database.url));
     let hint = eventually("a failed call", async || {
-        // Statements of several connections, so that the pooler runs some on a connection that has not prepared them.
+        // Statements on several connections, so that the pooler runs some on a connection that has not prepared them.
         let calls = (0..50).map(async |_| {
             let token = TokenKey("key".to_owned());
             let (session, state) = join(store.find_session(UserId(1), &token), store.state()).await;

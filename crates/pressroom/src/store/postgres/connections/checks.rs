@@ -1,5 +1,5 @@
-//! A thread and a connection for health checks. Among the requests of an overloaded process, a check would take longer
-//! than its limit although the database responds.
+//! A thread and a connection for health checks. On the threads of an overloaded process, a check would exceed its time
+//! limit even though the database responds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ const SETTINGS: Settings = Settings {
 
 pub(super) struct Checks {
     connection: Pipeline,
-    /// `None` once it shuts down.
+    /// `None` during shutdown.
     thread: Option<Runtime>,
 }
 

@@ -2,8 +2,8 @@
 //! duration. Anything else that could run SQL is private to this module, and Clippy rejects it elsewhere.
 //!
 //! The connections are divided into shares, so that a slow statement or one that waits for a lock delays only
-//! statements of its own kind. Reads by key use a [`pipeline`] of connections, and health checks a connection on a
-//! thread of its own; each other share is a [`pool`]:
+//! statements of its own kind. Reads by key use a [`pipeline`] of connections, and health checks use a connection on a
+//! separate thread; each other share is a [`pool`]:
 //!
 //! - `writes`: statements and transactions of requests, which wait only briefly for a lock
 //! - `contended`: writes that met a lock, which wait longer for it
@@ -303,7 +303,7 @@ impl Primary {
         })
     }
 
-    /// Runs a health check, on a thread of its own if the system allows one.
+    /// Runs a health check, on a separate thread if the system allows one.
     pub(super) async fn check<T: Send + 'static>(
         &self,
         check: impl Future<Output = Result<T>> + Send + 'static,
