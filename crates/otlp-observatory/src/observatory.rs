@@ -16,7 +16,7 @@ use crate::{
     forward::{Forwarder, Forwarding},
     ingest::{Ingest, IngestThread, Received},
     pages::{self, Explorer},
-    receive::{Receiver, health},
+    receive::{self, Receiver, health},
     store::Store,
 };
 
@@ -135,7 +135,7 @@ impl Observatory {
         let mut servers = Servers::new(shutdown.child_token());
         let receiver = Receiver::new(ingest);
         for socket in [Some(self.http), self.grpc].into_iter().flatten() {
-            let router = receiver.router(access(&socket));
+            let router = receive::router(&receiver, access(&socket));
             let server = Server::new().pass_invalid_requests(true);
             #[cfg(feature = "grpc")]
             let server = server.accept_http2(true);

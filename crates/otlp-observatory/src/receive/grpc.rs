@@ -23,7 +23,7 @@ use tonic::{
     server::{Grpc, UnaryService},
 };
 
-use super::{Receiver, body::Compression, encoding::Encoding, ids, rejection::Rejection};
+use super::{body::Compression, encoding::Encoding, ids, receiver::Receiver, rejection::Rejection};
 use crate::{export::Signal, ingest::Ingest};
 
 /// Maximum size of a gRPC message in bytes, before and after decompression. This is the default of gRPC.

@@ -9,7 +9,7 @@ use axum::{
 };
 use bounded_server::InvalidRequest;
 
-use super::{reject, rejection::Rejection};
+use super::{reject::reject, rejection::Rejection};
 use crate::{access::Access, ingest::Ingest};
 
 /// Time for which browsers may store the answer to a preflight request, in seconds.

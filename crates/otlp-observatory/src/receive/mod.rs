@@ -17,62 +17,33 @@ mod http;
 mod ids;
 mod json;
 mod limits;
+mod receiver;
+mod reject;
 mod rejection;
 mod status;
 
-use axum::{Router, extract::Request, middleware, response::Response};
+use axum::{Router, extract::Request, middleware};
 
-use self::{body_memory::BodyMemory, decoding::Decoder, rejection::Rejection};
-use crate::{access::Access, ingest::Ingest};
+pub(crate) use self::receiver::Receiver;
+use self::rejection::Rejection;
+use crate::access::Access;
 
-/// The receivers of all ports, which share the memory for request bodies.
-#[derive(Clone, Debug)]
-pub(crate) struct Receiver {
-    ingest: Ingest,
-    memory: BodyMemory,
-    decoder: Decoder,
-}
-
-impl Receiver {
-    pub(crate) fn new(ingest: Ingest) -> Self {
-        Self {
-            ingest,
-            memory: BodyMemory::new(),
-            decoder: Decoder::new(),
-        }
-    }
-
-    /// Returns the routes of a port, which accepts OTLP over HTTP and gRPC alike.
-    pub(crate) fn router(&self, access: Access) -> Router {
-        let router = http::router(self);
-        #[cfg(feature = "grpc")]
-        let router = router.merge(grpc::router(self));
-        let ingest = self.ingest.clone();
-        let state = guard::State {
-            ingest: self.ingest.clone(),
-            access,
-        };
-        router
-            .fallback(async move |request: Request| {
-                let path = request.uri().path().chars().take(100).collect();
-                reject(&ingest, &request, Rejection::UnknownPath { path })
-            })
-            .layer(middleware::from_fn_with_state(state, guard::guard))
-    }
-}
-
-/// Counts a rejected request, and returns the response in the protocol of the request.
-fn reject(ingest: &Ingest, request: &Request, rejection: Rejection) -> Response {
+/// Returns the routes of a port, which accepts OTLP over HTTP and gRPC alike.
+pub(crate) fn router(receiver: &Receiver, access: Access) -> Router {
+    let router = http::router(receiver);
     #[cfg(feature = "grpc")]
-    if grpc::is_grpc(request.headers()) {
-        return grpc::reject(ingest, rejection);
-    }
-    #[cfg(not(feature = "grpc"))]
-    let rejection = match rejection {
-        Rejection::UnknownPath { path } if path.starts_with("/opentelemetry.proto.") => Rejection::Grpc,
-        rejection => rejection,
+    let router = router.merge(grpc::router(receiver));
+    let ingest = receiver.ingest.clone();
+    let state = guard::State {
+        ingest: ingest.clone(),
+        access,
     };
-    http::reject(ingest, request.headers(), &rejection)
+    router
+        .fallback(async move |request: Request| {
+            let path = request.uri().path().chars().take(100).collect();
+            reject::reject(&ingest, &request, Rejection::UnknownPath { path })
+        })
+        .layer(middleware::from_fn_with_state(state, guard::guard))
 }
 
 #[cfg(test)]

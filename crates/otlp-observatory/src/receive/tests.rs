@@ -21,7 +21,7 @@ use crate::{
 /// Returns the routes of a receiver for all hosts.
 fn router(ingest: Ingest) -> Router {
     let any_host = std::net::Ipv4Addr::UNSPECIFIED.into();
-    Receiver::new(ingest).router(Access::new(any_host, &[], &[]))
+    super::router(&Receiver::new(ingest), Access::new(any_host, &[], &[]))
 }
 
 async fn post(mut router: Router, content_type: &str, body: Vec<u8>) -> Response {
