@@ -71,6 +71,8 @@ LABEL org.opencontainers.image.title="Pressroom" \
 COPY --from=build /image/ /
 # Prevents embedded mode, which would write into the container.
 ENV APP_ENV=production
+# Returns the memory of large bodies to the system at once. By default, glibc keeps it for later ones.
+ENV MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=262144 MALLOC_TRIM_THRESHOLD_=262144
 WORKDIR /
 USER 65532:65532
 EXPOSE 8000

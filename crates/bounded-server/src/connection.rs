@@ -19,7 +19,7 @@ use http::{
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
-    service::{HttpService, service_fn},
+    service::{Service as HyperService, service_fn},
 };
 use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
@@ -60,12 +60,17 @@ impl Connection {
     pub(crate) fn service<S, B>(
         self,
         service: S,
-    ) -> impl HttpService<Incoming, ResBody = ResponseBody<B>, Error = S::Error, Future: Send> + Send
+    ) -> impl HyperService<
+        Request<Incoming>,
+        Response = Response<ResponseBody<B>>,
+        Error = S::Error,
+        Future: Send + 'static,
+    > + Send
     where
         S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
+        S::Future: Send + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: Body + Send,
+        B: Body + Send + 'static,
     {
         let requests = AtomicU64::new(0);
         service_fn(move |mut request: Request<Incoming>| {

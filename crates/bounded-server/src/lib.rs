@@ -33,7 +33,7 @@
 //! [`ReservedConnection`].
 //!
 //! # Features
-//! `http2` (off by default) adds `Server::http2`, which serves HTTP/2 without TLS by prior knowledge.
+//! `http2` (off by default) adds `Server::accept_http2`, which serves HTTP/2 without TLS beside HTTP/1.
 //!
 //! # Logs
 //! The crate logs events with [`tracing`]: the first of successive accept errors at level `ERROR` and the recovery at

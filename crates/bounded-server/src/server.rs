@@ -13,6 +13,8 @@ use std::{
 use http::{Request, Response};
 use http_body::Body;
 use hyper::server::conn::http1;
+#[cfg(feature = "http2")]
+use hyper_util::{rt::TokioExecutor, server::conn::auto};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulConnection, GracefulShutdown},
@@ -57,14 +59,6 @@ const MAX_STREAMS: u32 = 32;
 #[cfg(feature = "http2")]
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// HTTP version of all connections of a server.
-#[derive(Debug, Clone)]
-enum Protocol {
-    Http1,
-    #[cfg(feature = "http2")]
-    Http2,
-}
-
 /// Limits and deadlines of an HTTP server, and the accept loop that applies them.
 ///
 /// Each setter returns the changed server. [`Server::new`] documents the defaults.
@@ -86,7 +80,7 @@ enum Protocol {
 #[derive(Clone)]
 #[must_use = "a server does nothing until `serve` is called"]
 pub struct Server {
-    protocol: Protocol,
+    accepts_http2: bool,
     connections: ConnectionLimits,
     is_proxy: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
     streams: StreamLimits,
@@ -98,7 +92,7 @@ pub struct Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("protocol", &self.protocol)
+            .field("accepts_http2", &self.accepts_http2)
             .field("connections", &self.connections)
             .finish_non_exhaustive()
     }
@@ -116,7 +110,7 @@ impl Server {
     /// 30 seconds.
     pub fn new() -> Self {
         Self {
-            protocol: Protocol::Http1,
+            accepts_http2: false,
             connections: ConnectionLimits {
                 all: 10_000,
                 reserved: 0,
@@ -136,17 +130,15 @@ impl Server {
         }
     }
 
-    /// Returns a server for HTTP/2 without TLS, by prior knowledge, as gRPC clients use it.
+    /// Sets whether the server also accepts HTTP/2 without TLS from clients that know that it does, as gRPC clients
+    /// do (RFC 9113, section 3.3). The first bytes of a connection tell its version.
     ///
-    /// A connection may have 32 requests in progress. After 30 seconds without traffic, the server sends a
-    /// ping, and closes the connection unless a reply arrives within another 30 seconds. The other limits
-    /// are the same as in [`Server::new`].
+    /// An HTTP/2 connection may have 32 requests in progress. After 30 seconds without traffic, the server sends a
+    /// ping, and closes the connection unless a reply arrives within another 30 seconds.
     #[cfg(feature = "http2")]
-    pub fn http2() -> Self {
-        Self {
-            protocol: Protocol::Http2,
-            ..Self::new()
-        }
+    pub fn accept_http2(mut self, accept: bool) -> Self {
+        self.accepts_http2 = accept;
+        self
     }
 
     /// Sets the maximum number of open connections, at least 1.
@@ -319,25 +311,19 @@ impl Server {
             let state = connection.state.clone();
             let io = self.stream(stream, &state);
             let service = connection.service(service.clone());
-            let task = match self.protocol {
-                Protocol::Http1 => {
+            let task = match self.accepts_http2 {
+                #[cfg(feature = "http2")]
+                true => {
+                    let builder = self.either_version();
+                    connections.spawn(run(&graceful, builder.serve_connection(io, service).into_owned()))
+                }
+                _ => {
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
                         // The stream applies this time-out. hyper's would include the time between requests.
                         .header_read_timeout(None)
                         .max_buf_size(self.streams.max_head_bytes + BUFFER_MARGIN)
                         .serve_connection(io, service);
-                    connections.spawn(run(&graceful, connection))
-                }
-                #[cfg(feature = "http2")]
-                Protocol::Http2 => {
-                    let connection =
-                        hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
-                            .timer(TokioTimer::new())
-                            .max_concurrent_streams(MAX_STREAMS)
-                            .keep_alive_interval(KEEP_ALIVE)
-                            .keep_alive_timeout(KEEP_ALIVE)
-                            .serve_connection(io, service);
                     connections.spawn(run(&graceful, connection))
                 }
             };
@@ -361,20 +347,37 @@ impl Server {
         if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(MAX_UNSENT) {
             tracing::debug!(%error, "cannot set TCP_NOTSENT_LOWAT");
         }
-        let is_http1 = matches!(self.protocol, Protocol::Http1);
         TokioIo::new(CheckedStream::new(
             stream,
             state.clone(),
             self.streams.clone(),
-            is_http1,
+            self.accepts_http2,
         ))
+    }
+
+    /// Returns the settings of connections that may be HTTP/1 or HTTP/2.
+    #[cfg(feature = "http2")]
+    fn either_version(&self) -> auto::Builder<TokioExecutor> {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_buf_size(self.streams.max_head_bytes + BUFFER_MARGIN);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
+        builder
     }
 }
 
 /// Returns a future that runs `connection` to its end, or until `graceful` shuts it down.
 fn run<C>(graceful: &GracefulShutdown, connection: C) -> impl Future<Output = ()> + use<C>
 where
-    C: GracefulConnection<Error = hyper::Error>,
+    C: GracefulConnection<Error: fmt::Display>,
 {
     let connection = graceful.watch(connection);
     async move {

@@ -39,6 +39,9 @@ const WRITE_CHECK: Duration = Duration::from_secs(1);
 /// reset the connection, and the client might lose the response.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// First bytes of a client of HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// Condition under which slow readers are disconnected early.
 pub(crate) type Pressure = Arc<dyn Fn() -> bool + Send + Sync>;
 
@@ -61,8 +64,10 @@ impl fmt::Debug for StreamLimits {
 /// Position in the bytes that the client sends.
 #[derive(Debug)]
 enum Reading {
-    /// Requests are not checked (HTTP/2).
-    Unchecked,
+    /// The first bytes, which tell the version of HTTP.
+    Version,
+    /// HTTP/2, whose requests are not checked.
+    Http2,
     /// Position before or within a head.
     Head,
     Body(BodyFraming),
@@ -103,21 +108,21 @@ struct Writing {
 }
 
 impl CheckedStream {
-    /// Creates a stream that checks request heads if `is_http1`.
+    /// Creates a stream that checks request heads of HTTP/1. HTTP/2 is passed on if `accepts_http2`.
     pub(crate) fn new(
         stream: TcpStream,
         state: Arc<ConnectionState>,
         limits: StreamLimits,
-        is_http1: bool,
+        accepts_http2: bool,
     ) -> Self {
         Self {
             stream,
             state,
             limits,
-            reading: if is_http1 {
-                Reading::Head
+            reading: if accepts_http2 {
+                Reading::Version
             } else {
-                Reading::Unchecked
+                Reading::Head
             },
             buffer: Vec::new(),
             cleared: 0,
@@ -137,6 +142,20 @@ impl CheckedStream {
         while position < bytes.len() {
             let rest = &bytes[position..];
             match &mut self.reading {
+                Reading::Version if rest.starts_with(PREFACE) => {
+                    self.head_started = None;
+                    self.reading = Reading::Http2;
+                    return bytes.len();
+                }
+                Reading::Version if PREFACE.starts_with(rest) => {
+                    self.searched = rest.len();
+                    self.head_started.get_or_insert_with(Instant::now);
+                    break;
+                }
+                Reading::Version => {
+                    self.searched = 0;
+                    self.reading = Reading::Head;
+                }
                 Reading::Head => match self.parse(rest) {
                     Parsed::Partial => break,
                     Parsed::Valid(length, body) => {
@@ -160,7 +179,7 @@ impl CheckedStream {
                         return bytes.len();
                     }
                 },
-                Reading::Unchecked | Reading::Refused(_) | Reading::Ended => break,
+                Reading::Http2 | Reading::Refused(_) | Reading::Ended => break,
             }
             if let Reading::Body(body) = &self.reading
                 && body.is_at_end()
@@ -262,8 +281,8 @@ impl CheckedStream {
     /// Whether everything that the client sent has been handed over.
     fn is_read_to_the_end(&self) -> bool {
         match &self.reading {
-            Reading::Unchecked => true,
-            Reading::Head => self.buffer.is_empty(),
+            Reading::Http2 => true,
+            Reading::Version | Reading::Head => self.buffer.is_empty(),
             Reading::Body(_) | Reading::Refused(_) | Reading::Ended => false,
         }
     }
@@ -296,7 +315,7 @@ impl AsyncRead for CheckedStream {
                 return Poll::Ready(Ok(()));
             }
             match &mut this.reading {
-                Reading::Unchecked => {
+                Reading::Http2 => {
                     let read = Pin::new(&mut this.stream).poll_read(cx, into);
                     if read.is_pending() {
                         this.state.wait();
@@ -310,7 +329,7 @@ impl AsyncRead for CheckedStream {
                 }
                 Reading::Refused(_) => return this.poll_discard(cx),
                 Reading::Ended => return Poll::Ready(Ok(())),
-                Reading::Head | Reading::Body(_) => {}
+                Reading::Version | Reading::Head | Reading::Body(_) => {}
             }
             if this.buffer.len() > this.searched {
                 let buffer = std::mem::take(&mut this.buffer);
@@ -320,7 +339,7 @@ impl AsyncRead for CheckedStream {
             }
             let before = into.filled().len();
             match Pin::new(&mut this.stream).poll_read(cx, into) {
-                Poll::Pending if matches!(this.reading, Reading::Head) => {
+                Poll::Pending if matches!(this.reading, Reading::Version | Reading::Head) => {
                     this.state.wait();
                     ready!(this.poll_head_timeout(cx));
                     tracing::debug!("closed a connection that sent no request in time");

@@ -10,14 +10,14 @@ use thiserror::Error;
 
 use crate::{
     async_result::{AsyncResult, WaitError},
-    broker::{Broker, BrokerError, LogReply, LoggedSendError, Publication, PublicationLog},
+    broker::{Broker, BrokerError, Exchange, LogReply, LoggedSendError, Publication, PublicationLog},
     canvas::{Canvas, CanvasError, SendContext, Sender},
     compression::Compression,
     control::clock::Clock,
     event::{self, Event},
     lock::Lock,
     log::debug,
-    message::Message,
+    message::{DeliveryInfo, Message},
     observer::{NoopObserver, Observer, SendSpan, SpanHandle, observed},
     result::{ResultMeta, Status},
     result_tree::ResultTree,
@@ -45,7 +45,7 @@ struct Settings {
     origin: String,
     reply_to: String,
     default_queue: String,
-    routes: Vec<(String, String)>,
+    routes: Vec<(String, DeliveryInfo)>,
     compression: Option<Compression>,
     /// Clock for events, if they are sent.
     events: Option<Arc<Clock>>,
@@ -139,9 +139,29 @@ impl Client {
 
     /// Sends tasks whose names match `pattern`, in which `*` stands for any text, to `queue`, unless their
     /// signatures name one. The first matching route applies. Equivalent to an entry of Celery's `task_routes`.
-    pub fn route(mut self, pattern: impl Into<String>, queue: impl Into<String>) -> Self {
+    pub fn route(self, pattern: impl Into<String>, queue: impl Into<String>) -> Self {
+        self.add_route(pattern.into(), DeliveryInfo::queue(queue))
+    }
+
+    /// Sends tasks whose names match `pattern` to the queues that are bound to an exchange, like
+    /// [`route`](Self::route); see [`Signature::exchange`].
+    pub fn route_to_exchange(
+        self,
+        pattern: impl Into<String>,
+        exchange: &Exchange,
+        routing_key: impl Into<String>,
+    ) -> Self {
+        let destination = DeliveryInfo {
+            exchange: exchange.name().to_owned(),
+            is_fanout: exchange.is_fanout(),
+            ..DeliveryInfo::queue(routing_key)
+        };
+        self.add_route(pattern.into(), destination)
+    }
+
+    fn add_route(mut self, pattern: String, destination: DeliveryInfo) -> Self {
         let settings = Arc::make_mut(&mut self.settings);
-        settings.routes.push((pattern.into(), queue.into()));
+        settings.routes.push((pattern, destination));
         self
     }
 

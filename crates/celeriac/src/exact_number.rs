@@ -30,6 +30,29 @@ pub struct ExactNumber(String);
 pub struct NotExact;
 
 impl ExactNumber {
+    /// Parses a JSON text of Python, in which integers may have any size; see [`ExactNumber`].
+    ///
+    /// # Errors
+    /// Returns an error if the text is not JSON.
+    pub fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
+        serde_json::from_slice(&json::exact(text.as_bytes()))
+    }
+
+    /// Returns the JSON text of a value as Python writes it, in ASCII on one line. The inverse of
+    /// [`parse_json`](Self::parse_json).
+    ///
+    /// ```
+    /// use celeriac::ExactNumber;
+    ///
+    /// let value = ExactNumber::parse_json("[1180591620717411303424, NaN]")?;
+    /// assert_eq!(ExactNumber::to_json(&value), "[1180591620717411303424, NaN]");
+    /// # Ok::<(), celeriac::serde_json::Error>(())
+    /// ```
+    #[must_use]
+    pub fn to_json<T: Serialize>(value: &T) -> String {
+        json::to_string(value)
+    }
+
     /// Returns the number as Python writes it in JSON.
     #[must_use]
     pub fn as_str(&self) -> &str {

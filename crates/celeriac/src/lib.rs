@@ -83,6 +83,7 @@ mod system;
 mod task;
 mod task_error;
 mod task_id;
+mod task_type;
 mod time;
 mod typed;
 mod worker;
@@ -95,7 +96,7 @@ pub use self::{
         Recovery, Renewal, ReplyTo, RequeueError, RequeueReport, RequeuedMessage, ResultBackend, ServerInfo,
         Settlement, SettlementStatus, Timetable,
     },
-    canvas::{Canvas, CanvasError, chain, chord, group},
+    canvas::{Canvas, CanvasError, chain, chord, chunks, group},
     client::{ApplyError, Client, SendError},
     compression::Compression,
     context::TaskContext,
@@ -121,16 +122,16 @@ pub use self::{
     task::{TaskOptions, TaskOutcome},
     task_error::TaskError,
     task_id::TaskId,
+    task_type::{TaskType, TypedResult, TypedSignature},
     typed::{Decimal, PythonType, Typed},
     worker::{Worker, WorkerBuilder, WorkerError},
 };
 
-/// Time zones and dates in the public API.
-pub use jiff;
-/// Types of other crates that appear in this crate's public API.
+/// Crates whose types appear in this crate's public API, and the most frequent of these types.
 pub use {
-    jiff::Timestamp,
-    serde_json::{Map, Value},
+    futures_util::stream::BoxStream,
+    jiff::{self, Timestamp},
+    serde_json::{self, Map, Value},
     tokio_util::sync::CancellationToken,
     uuid::Uuid,
 };

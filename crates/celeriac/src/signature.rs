@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     broker::Exchange,
-    canvas::{Canvas, Kind, Node, SendContext},
+    canvas::{Canvas, Kind, MAP, Node, STARMAP, SendContext},
     compression::Compression,
     message::{COMPRESSION, MAX_RETRIES, Message, seconds},
     task_id::TaskId,
@@ -35,6 +35,28 @@ impl Signature {
     /// process that sends it: a client, or a worker for the later tasks of a canvas.
     pub fn new(task: impl Into<String>) -> Self {
         Self(Node::new(task, Kind::Task))
+    }
+
+    /// Creates a call of `celery.map`, which calls `task` once for each item, one after another in one worker, and
+    /// returns the list of the return values.
+    ///
+    /// ```
+    /// let doubled = celeriac::Signature::map("math.double", [1, 2, 3]).queue("numbers");
+    /// ```
+    pub fn map<I: Into<Value>>(task: impl Into<String>, items: impl IntoIterator<Item = I>) -> Self {
+        Self::over_items(MAP, task.into(), items)
+    }
+
+    /// Creates a call of `celery.starmap`, like [`map`](Self::map) for items that are lists of positional arguments.
+    /// [`chunks`](crate::chunks) distributes many items.
+    pub fn starmap<I: Into<Value>>(task: impl Into<String>, items: impl IntoIterator<Item = I>) -> Self {
+        Self::over_items(STARMAP, task.into(), items)
+    }
+
+    fn over_items<I: Into<Value>>(by: &str, task: String, items: impl IntoIterator<Item = I>) -> Self {
+        let task = Node::new(task, Kind::Task).encode();
+        let items = items.into_iter().map(Into::into).collect();
+        Self(Node::over_items(by, task, items))
     }
 
     /// Sets the id of the task, which is random by default.

@@ -13,8 +13,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use celeriac::{
-    Broker, BrokerError, Client, Message, RedisBroker, RedisConfig, Signature, Status, TaskContext,
-    TaskError, TaskOptions, WaitError, Worker,
+    Broker, BrokerError, Bus, Client, Exchange, Message, RedisBroker, RedisConfig, Signature, Status,
+    TaskContext, TaskError, TaskOptions, WaitError, Worker,
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -343,6 +343,64 @@ async fn a_dead_workers_message_is_found_among_many_others() {
         (observer.restore_expired().await.unwrap() == 1).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_a_fan_out_exchange_do_not_outlive_their_worker_for_long() {
+    let server = Server::start();
+    let connection = &mut server.connection();
+    let broker = || RedisBroker::new(server.config().lease(Duration::from_secs(1))).unwrap();
+    let (dead, observer) = (broker(), broker());
+    let client = Client::new(Arc::new(broker()));
+    let queue = "bcast.celery@dead";
+    let mut ttl = |name: &str| -> i64 { redis::cmd("TTL").arg(name).query(connection).unwrap() };
+    let mut expires = |name: &str| match ttl(name) {
+        -1 => false,
+        seconds => {
+            assert!(
+                (86_000..=86_400).contains(&seconds),
+                "{name} has {seconds} seconds left"
+            );
+            true
+        }
+    };
+    let broadcast = async |countdown| {
+        let signature = Signature::new("add").id("broadcast").queue("elsewhere");
+        client.send(signature.countdown(countdown)).await.unwrap();
+        let raw = observer.heads("elsewhere").await.unwrap().remove(0);
+        observer.purge("elsewhere").await.unwrap();
+        dead.enqueue_broadcast(queue, &raw).await.unwrap();
+        dead.receive(&[queue.to_owned()], 1).await.unwrap().remove(0)
+    };
+    broadcast(Duration::ZERO).await;
+    client.send(Signature::new("add")).await.unwrap();
+    assert_eq!(dead.receive(&["celery".to_owned()], 1).await.unwrap().len(), 1);
+    let mut restored = 0;
+    eventually("both messages are restored", async || {
+        restored += observer.restore_expired().await.unwrap();
+        (restored == 2).then_some(())
+    })
+    .await;
+    assert!(expires(queue) && !expires("celery"));
+    observer.purge(queue).await.unwrap();
+    let held = broadcast(Duration::ZERO).await;
+    assert_eq!(dead.restore_batch(&[held]).await.unwrap(), 1);
+    assert!(expires(queue));
+    observer.purge(queue).await.unwrap();
+    let later = broadcast(Duration::from_secs(60)).await;
+    let message = later.message().unwrap();
+    assert_eq!(dead.postpone(&[(&later, &message)]).await.unwrap(), [true]);
+    observer.recall(&["broadcast".to_owned()]).await.unwrap();
+    assert!(expires(queue));
+
+    // A retry adds its message to the queue of a worker that is alive.
+    observer.purge(queue).await.unwrap();
+    client.send(Signature::new("add").queue(queue)).await.unwrap();
+    assert!(!expires(queue));
+    dead.bind_queue(queue, &Exchange::fanout("bcast"), "")
+        .await
+        .unwrap();
+    assert!(expires(queue));
 }
 
 #[tokio::test(flavor = "multi_thread")]

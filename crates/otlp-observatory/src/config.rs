@@ -18,9 +18,10 @@ use crate::forward::Forwarding;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Address for OTLP over HTTP. Default: 127.0.0.1:4318.
+    /// Address for OTLP over HTTP and gRPC. Default: 127.0.0.1:4318.
     pub http: SocketAddr,
-    /// Address for OTLP over gRPC. Default: 127.0.0.1:4317. Ignored without the feature `grpc`.
+    /// Second address for OTLP over HTTP and gRPC, the usual port of gRPC. Default: 127.0.0.1:4317. Ignored without the
+    /// feature `grpc`.
     pub grpc: Option<SocketAddr>,
     /// Address for health checks, compatible with the collector's `health_check` extension. Default: 127.0.0.1:13133.
     pub health: Option<SocketAddr>,
@@ -30,6 +31,15 @@ pub struct Config {
     pub memory: usize,
     /// Whether telemetry is masked before it is stored and shown. What is forwarded is always masked. Default: true.
     pub mask: bool,
+    /// Host names, each with or without a port, under which the pages and receivers can be reached besides `localhost`,
+    /// loopback addresses and names without a dot. Requests for other hosts are rejected. Default: none. Without any,
+    /// servers that listen on an address that is not loopback accept every host.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages, such as `https://shop.example`, that may send telemetry from a browser besides those of this
+    /// machine. `*` stands for all origins. Default: none.
+    pub allowed_origins: Vec<String>,
+    /// Commands that the page shows while it waits for the first request, besides those for SDKs. Default: none.
+    pub first_steps: Vec<FirstStep>,
     /// Backend to forward to. Default: none.
     #[cfg(feature = "forward")]
     pub forward: Option<Forwarding>,
@@ -45,6 +55,9 @@ impl Default for Config {
             pages: loopback(4319),
             memory: 256 << 20,
             mask: true,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            first_steps: Vec::new(),
             #[cfg(feature = "forward")]
             forward: None,
         }
@@ -88,11 +101,49 @@ impl Config {
         self
     }
 
+    /// Sets the host names under which the servers can be reached besides those of this machine.
+    pub fn allowed_hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.allowed_hosts = hosts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the origins of web pages that may send telemetry besides those of this machine.
+    pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.allowed_origins = origins.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the commands that the page shows while it waits for the first request, in a panel of their own.
+    pub fn first_steps(mut self, steps: impl IntoIterator<Item = FirstStep>) -> Self {
+        self.first_steps = steps.into_iter().collect();
+        self
+    }
+
     /// Sets the backend to forward to; `None` turns forwarding off.
     #[cfg(feature = "forward")]
     pub fn forward(mut self, forwarding: impl Into<Option<Forwarding>>) -> Self {
         self.forward = forwarding.into();
         self
+    }
+}
+
+/// A command for the first visit to the pages.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct FirstStep {
+    /// Purpose of the command, such as `Register:`.
+    pub text: String,
+    /// Command for a shell.
+    pub command: String,
+}
+
+impl FirstStep {
+    /// Creates a step from its text and its command.
+    pub fn new(text: impl Into<String>, command: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            command: command.into(),
+        }
     }
 }
 

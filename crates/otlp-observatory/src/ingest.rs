@@ -18,7 +18,10 @@ use std::{
 use tokio::sync::oneshot;
 
 use self::export_queue::ExportQueue;
-pub(crate) use self::{export_queue::Rejected, received::Received};
+pub(crate) use self::{
+    export_queue::Rejected,
+    received::{Reason, Received},
+};
 use crate::{export::Export, forward::Forwarder, mask, store::Store};
 
 /// Maximum size of the queue, in encoded bytes.
@@ -83,9 +86,9 @@ impl Ingest {
         Ok(())
     }
 
-    /// Counts a rejected request, whatever the reason.
-    pub(crate) fn count_rejected(&self) {
-        self.received.count_rejected();
+    /// Counts a rejected request.
+    pub(crate) fn count_rejected(&self, reason: &str) {
+        self.received.count_rejected(reason);
     }
 }
 

@@ -15,6 +15,7 @@
 //! - `forward`: forwarding to a backend (`Config::forward`).
 //! - `grpc`: receiving OTLP over gRPC.
 
+mod access;
 mod config;
 mod export;
 #[cfg(feature = "forward")]
@@ -31,7 +32,7 @@ mod receive;
 mod samples;
 mod store;
 
-pub use config::{Addresses, Config};
+pub use config::{Addresses, Config, FirstStep};
 #[cfg(feature = "forward")]
 pub use forward::{Credentials, FolderError, Forwarding, Secret, StartError};
 pub use observatory::{BindError, Observatory};

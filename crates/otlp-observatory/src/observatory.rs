@@ -11,11 +11,12 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Addresses, Config},
+    access::Access,
+    config::{Addresses, Config, FirstStep},
     forward::{Forwarder, Forwarding},
     ingest::{Ingest, IngestThread, Received},
     pages::{self, Explorer},
-    receive::{health, http},
+    receive::{self, Receiver, health},
     store::Store,
 };
 
@@ -54,6 +55,9 @@ pub struct Observatory {
     pages: Socket,
     memory: usize,
     mask: bool,
+    allowed_hosts: Vec<String>,
+    allowed_origins: Vec<String>,
+    first_steps: Vec<FirstStep>,
     forward: Option<Forwarding>,
 }
 
@@ -87,6 +91,9 @@ impl Observatory {
             pages,
             memory: config.memory,
             mask: config.mask,
+            allowed_hosts: config.allowed_hosts,
+            allowed_origins: config.allowed_origins,
+            first_steps: config.first_steps,
             #[cfg(feature = "forward")]
             forward: config.forward,
             #[cfg(not(feature = "forward"))]
@@ -118,19 +125,26 @@ impl Observatory {
         let forwarder = forwarder.map_err(io::Error::other)?;
         let (ingest, ingest_thread) =
             Ingest::start(store.clone(), self.mask, forwarder.clone(), received.clone())?;
-        let pages = pages::router(Explorer {
+        let explorer = Explorer {
             store,
             addresses,
             received,
             forwarder: forwarder.clone(),
-        });
+            first_steps: self.first_steps,
+        };
+        let access =
+            |socket: &Socket| Access::new(socket.address.ip(), &self.allowed_hosts, &self.allowed_origins);
 
         let mut servers = Servers::new(shutdown.child_token());
-        servers.start(self.http, Server::new(), http::router(ingest.clone()));
-        #[cfg(feature = "grpc")]
-        if let Some(socket) = self.grpc {
-            servers.start(socket, Server::http2(), crate::receive::grpc::router(ingest));
+        let receiver = Receiver::new(ingest);
+        for socket in [Some(self.http), self.grpc].into_iter().flatten() {
+            let router = receive::router(&receiver, access(&socket));
+            let server = Server::new().pass_invalid_requests(true);
+            #[cfg(feature = "grpc")]
+            let server = server.accept_http2(true);
+            servers.start(socket, server, router);
         }
+        let pages = pages::router(explorer, access(&self.pages));
         servers.start(self.pages, Server::new(), pages);
         // The health server reports the shutdown until the other servers have ended.
         let mut health_server = Servers::new(CancellationToken::new());

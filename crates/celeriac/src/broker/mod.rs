@@ -244,6 +244,13 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns an error if the broker cannot be reached.
     async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError>;
 
+    /// Deletes the messages that wait in a queue and returns their number. Messages that workers hold, and postponed
+    /// ones, are not deleted. Celery's `purge`.
+    ///
+    /// # Errors
+    /// Returns an error if the broker did not confirm.
+    async fn purge(&self, queue: &str) -> Result<u64, BrokerError>;
+
     /// Checks that the broker responds.
     ///
     /// # Errors

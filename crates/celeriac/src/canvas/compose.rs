@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 
 use super::{
-    node::{CanvasError, Kind, Node},
+    node::{CanvasError, Kind, Node, STARMAP},
     replace::link,
 };
 use crate::message::seconds;
@@ -39,6 +39,30 @@ pub fn group<T: Into<Canvas>>(tasks: impl IntoIterator<Item = T>) -> Canvas {
 /// return values, in order. If one of them fails, the body fails with `ChordError` and does not run.
 pub fn chord<T: Into<Canvas>>(header: impl IntoIterator<Item = T>, body: impl Into<Canvas>) -> Canvas {
     Canvas(Node::chord(nodes(header), body.into().0))
+}
+
+/// Creates a group of tasks, each of which calls `task` once for up to `size` items of `items`, whose elements are the
+/// lists of positional arguments. Celery's `chunks`; the group returns a list of lists.
+///
+/// ```
+/// use celeriac::chunks;
+///
+/// // Two messages instead of three: [[2, 4], [6]]
+/// let canvas = chunks("math.add", [(1, 1), (2, 2), (3, 3)].map(|(a, b)| vec![a, b]), 2);
+/// ```
+///
+/// # Panics
+/// Panics if `size` is 0.
+pub fn chunks<I: Into<Value>>(
+    task: impl Into<String>,
+    items: impl IntoIterator<Item = I>,
+    size: usize,
+) -> Canvas {
+    let task = Node::new(task, Kind::Task).encode();
+    let items: Vec<Value> = items.into_iter().map(Into::into).collect();
+    let parts = items.chunks(size);
+    let parts = parts.map(|part| Node::over_items(STARMAP, task.clone(), part.to_vec()));
+    Canvas(Node::group(parts.collect()))
 }
 
 fn nodes<T: Into<Canvas>>(tasks: impl IntoIterator<Item = T>) -> Vec<Node> {
@@ -99,6 +123,14 @@ impl Canvas {
     /// chain, all tasks of a group, and the header of a chord, as in Celery.
     pub fn countdown(mut self, countdown: Duration) -> Self {
         self.0.set("countdown", seconds(countdown));
+        self
+    }
+
+    /// Adds positional arguments of the tasks that can run immediately, before their own, like the `args` of Celery's
+    /// `apply_async`: the first task of a chain, all tasks of a group, and the header of a chord. Immutable
+    /// signatures ignore them.
+    pub fn args(mut self, args: impl IntoIterator<Item = Value>) -> Self {
+        self.0.prepend(&args.into_iter().collect::<Vec<_>>());
         self
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     freeze::new_id,
-    node::{CanvasError, list},
+    node::{CanvasError, MAP, STARMAP, list},
     options::{Options, take, take_text},
 };
 use crate::{
@@ -26,8 +26,8 @@ pub(crate) struct SendContext<'a> {
     pub reply_to: &'a str,
     /// Queue for signatures that do not name one.
     pub queue: &'a str,
-    /// Patterns of task names with the queues of such tasks, if their signatures do not name one.
-    pub routes: &'a [(String, String)],
+    /// Patterns of task names with the destinations of such tasks, if their signatures name none.
+    pub routes: &'a [(String, DeliveryInfo)],
     /// Compression of messages whose signatures do not set it.
     pub compression: Option<Compression>,
     /// Root id and id of the running task.
@@ -48,11 +48,20 @@ impl<'a> SendContext<'a> {
         }
     }
 
-    /// Returns the queue of a task whose signature does not name one.
-    fn route(&self, task: &str) -> &str {
+    /// Returns the destination of a task whose signature names none. As in Celery, the parts of `map`, `starmap`
+    /// and `chunks` are routed by the name of the task that they call.
+    fn route(&self, task: &str, kwargs: &Map<String, Value>) -> DeliveryInfo {
+        let called = match task {
+            MAP | STARMAP => kwargs.get("task").and_then(|called| called["task"].as_str()),
+            _ => None,
+        };
+        let name = called.unwrap_or(task);
         let mut routes = self.routes.iter();
-        let route = routes.find(|(pattern, _)| matches(pattern, task));
-        route.map_or(self.queue, |(_, queue)| queue)
+        let route = routes.find(|(pattern, _)| matches(pattern, name));
+        route.map_or_else(
+            || DeliveryInfo::queue(self.queue),
+            |(_, destination)| destination.clone(),
+        )
     }
 
     pub(crate) fn message(
@@ -122,24 +131,7 @@ impl<'a> SendContext<'a> {
             chord: take(options, "chord").unwrap_or_default(),
             extra: Map::new(),
         };
-        let exchange = take_text(options, "exchange").unwrap_or_default();
-        let is_fanout = take_text(options, "exchange_type").is_some_and(|kind| kind == "fanout");
-        let (queue, routing_key) = (take_text(options, "queue"), take_text(options, "routing_key"));
-        // As in Celery, an exchange without a routing key is the default exchange, unless it is a fan-out exchange.
-        let delivery_info = if exchange.is_empty() || routing_key.is_none() && !is_fanout {
-            let queue = queue.or(routing_key);
-            DeliveryInfo {
-                routing_key: queue.unwrap_or_else(|| self.route(&headers.task).to_owned()),
-                ..DeliveryInfo::default()
-            }
-        } else {
-            DeliveryInfo {
-                exchange,
-                routing_key: routing_key.unwrap_or_default(),
-                is_fanout,
-                ..DeliveryInfo::default()
-            }
-        };
+        let delivery_info = destination(options).unwrap_or_else(|| self.route(&headers.task, &kwargs));
         let properties = Properties {
             correlation_id: Some(id),
             reply_to: Some(take_text(options, "reply_to").unwrap_or_else(|| self.reply_to.to_owned())),
@@ -162,6 +154,23 @@ impl<'a> SendContext<'a> {
             embed,
         })
     }
+}
+
+/// Removes the options that name a destination, and returns it.
+fn destination(options: &mut Options) -> Option<DeliveryInfo> {
+    let exchange = take_text(options, "exchange").unwrap_or_default();
+    let is_fanout = take_text(options, "exchange_type").is_some_and(|kind| kind == "fanout");
+    let (queue, routing_key) = (take_text(options, "queue"), take_text(options, "routing_key"));
+    // As in Celery, an exchange without a routing key is the default exchange, unless it is a fan-out exchange.
+    if exchange.is_empty() || routing_key.is_none() && !is_fanout {
+        return queue.or(routing_key).map(DeliveryInfo::queue);
+    }
+    Some(DeliveryInfo {
+        exchange,
+        routing_key: routing_key.unwrap_or_default(),
+        is_fanout,
+        ..DeliveryInfo::default()
+    })
 }
 
 /// Returns whether a name matches a pattern, in which `*` stands for any text.

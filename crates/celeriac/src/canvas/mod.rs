@@ -13,12 +13,12 @@ mod send;
 mod tests;
 
 pub use self::{
-    compose::{Canvas, chain, chord, group},
+    compose::{Canvas, chain, chord, chunks, group},
     node::CanvasError,
 };
 pub(crate) use self::{
     message::SendContext,
-    node::{Kind, Node, list},
+    node::{Kind, MAP, Node, STARMAP, list},
     replace::{ACCUMULATE, replacement},
     send::Sender,
 };

@@ -4,6 +4,10 @@
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+/// Names of the tasks that call another task once for each item.
+pub(crate) const MAP: &str = "celery.map";
+pub(crate) const STARMAP: &str = "celery.starmap";
+
 /// A signature with its options under Celery's names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
@@ -69,6 +73,15 @@ impl Node {
         }
     }
 
+    /// Returns a call of `task` once for each item of `items` by one of Celery's built-in tasks.
+    pub(crate) fn over_items(by: &str, task: Value, items: Vec<Value>) -> Self {
+        let mut node = Self::new(by, Kind::Task);
+        node.kwargs.insert("task".to_owned(), task);
+        node.kwargs.insert("it".to_owned(), Value::Array(items));
+        node.immutable = true;
+        node
+    }
+
     pub(crate) fn chain(tasks: Vec<Self>) -> Self {
         Self::new("celery.chain", Kind::Chain(tasks))
     }
@@ -111,6 +124,16 @@ impl Node {
                     .for_each(|task| task.set_default(option, value));
                 chord.body.set_default(option, value);
             }
+        }
+    }
+
+    /// Adds arguments before those of the tasks that can run immediately.
+    pub(super) fn prepend(&mut self, args: &[Value]) {
+        match &mut self.kind {
+            Kind::Task => self.args = self.args_after(args),
+            Kind::Chain(tasks) => tasks.iter_mut().take(1).for_each(|task| task.prepend(args)),
+            Kind::Group(tasks) => tasks.iter_mut().for_each(|task| task.prepend(args)),
+            Kind::Chord(chord) => chord.header.iter_mut().for_each(|task| task.prepend(args)),
         }
     }
 

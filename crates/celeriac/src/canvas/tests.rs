@@ -1,14 +1,14 @@
 //! Compares the messages of canvases with those of Celery 5.7.0 (`tests/vectors/canvas.json`). Random ids are
 //! compared by the order of their occurrence.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{Canvas, Kind, Node, SendContext, Sender, chain, chord, group};
-use crate::{Message, Publication, Signature};
+use crate::{Client, Exchange, MemoryBroker, Message, Publication, Signature};
 
 fn context(origin: &str) -> SendContext<'_> {
     SendContext::new(
@@ -259,4 +259,58 @@ fn a_canvas_sets_the_queue_of_tasks_that_name_none_and_links_its_last_task() {
     assert_eq!(steps[1].text("queue"), Some("q"));
     assert_eq!(chord.body.options["priority"], 5);
     assert_eq!(steps[1].options["link"][0]["args"], json!([4]));
+}
+
+#[test]
+fn arguments_of_a_canvas_precede_those_of_the_tasks_that_run_first() {
+    let args = |task: &Value| task["args"].clone();
+    let encoded = |canvas: Canvas| canvas.args([json!(0)]).0.encode()["kwargs"].clone();
+    let chain = encoded(add(&[1]).then(add(&[2])));
+    assert_eq!(
+        [args(&chain["tasks"][0]), args(&chain["tasks"][1])],
+        [json!([0, 1]), json!([2])]
+    );
+    let nested = encoded(group([
+        chord([add(&[1]), add(&[2]).immutable()], total()),
+        add(&[3]).into(),
+    ]));
+    let header = &nested["tasks"][0]["kwargs"]["header"];
+    assert_eq!([args(&header[0]), args(&header[1])], [json!([0, 1]), json!([2])]);
+    assert_eq!(args(&nested["tasks"][0]["kwargs"]["body"]), json!([]));
+    assert_eq!(args(&nested["tasks"][1]), json!([0, 3]));
+}
+
+#[test]
+fn a_route_applies_to_signatures_without_a_destination_and_may_lead_to_an_exchange() {
+    let broker = Arc::new(MemoryBroker::new(1));
+    let client = Client::new(broker)
+        .route("reports.*", "reports")
+        .route_to_exchange("news.*", &Exchange::topic("topics"), "a.b")
+        .route_to_exchange("all.*", &Exchange::fanout("fan-out"), "")
+        .default_queue("rest");
+    let sent = |signature: Signature| {
+        let info = client.message(signature).properties.delivery_info;
+        (info.exchange, info.routing_key, info.is_fanout)
+    };
+    let to = |exchange: &str, routing_key: &str, is_fanout| {
+        (exchange.to_owned(), routing_key.to_owned(), is_fanout)
+    };
+    assert_eq!(sent(Signature::new("reports.daily")), to("", "reports", false));
+    assert_eq!(sent(Signature::new("news.daily")), to("topics", "a.b", false));
+    assert_eq!(
+        sent(Signature::new("news.daily").queue("own")),
+        to("", "own", false)
+    );
+    let direct = Signature::new("news.daily").exchange(Exchange::direct("direct"), "key");
+    assert_eq!(sent(direct), to("direct", "key", false));
+    assert_eq!(sent(Signature::new("all.news")), to("fan-out", "", true));
+    assert_eq!(sent(Signature::new("other")), to("", "rest", false));
+    assert_eq!(
+        sent(Signature::map("news.daily", [1])),
+        to("topics", "a.b", false)
+    );
+    assert_eq!(
+        sent(Signature::starmap("reports.daily", [json!([1, 2])])),
+        to("", "reports", false)
+    );
 }

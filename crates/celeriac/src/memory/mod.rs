@@ -436,6 +436,14 @@ impl Broker for MemoryBroker {
         Ok(heads.map(|message| message.raw.clone()).collect())
     }
 
+    async fn purge(&self, queue: &str) -> Result<u64, BrokerError> {
+        let purged = self.contents.lock().queues.remove(queue);
+        let purged: Vec<_> = purged.into_iter().flatten().flatten().collect();
+        let count = purged.len() as u64;
+        purged.into_iter().for_each(|message| message.complete());
+        Ok(count)
+    }
+
     async fn ping(&self) -> Result<(), BrokerError> {
         Ok(())
     }

@@ -138,6 +138,9 @@ pub(crate) const COMPRESSION: &str = "compression";
 /// Name of the header and of the member of `delivery_info` that mark a redelivered message.
 const REDELIVERED: &str = "redelivered";
 
+/// Member of `delivery_info` that marks a worker's copy of a message of a fan-out exchange.
+const BROADCAST: &str = "celeriac_broadcast";
+
 /// Header that counts the workers that died while holding the message. Celery does not know it.
 const ABANDONED: &str = "celeriac_deliveries";
 
@@ -164,6 +167,15 @@ pub(crate) fn mark_abandoned(raw: &[u8]) -> Option<(String, u64)> {
 /// Returns the list element without the marks of earlier deliveries, or `None` if it is not a JSON object.
 pub(crate) fn as_never_delivered(raw: &[u8]) -> Option<String> {
     rewrite(raw, unmark, unmark)
+}
+
+/// Returns the list element marked as the copy that one worker has of a message of a fan-out exchange, or `None` if it
+/// is not a JSON object.
+pub(crate) fn mark_broadcast(raw: &[u8]) -> Option<String> {
+    let mark = |info: &mut Map<String, Value>| {
+        info.insert(BROADCAST.to_owned(), Value::Bool(true));
+    };
+    rewrite(raw, |_| {}, mark)
 }
 
 /// Returns the priority of a list element; 0 if it has none.

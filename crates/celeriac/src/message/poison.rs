@@ -39,7 +39,7 @@ pub enum PoisonReason {
     #[error("{0} is missing or has the wrong type")]
     Missing(&'static str),
     /// The content type is not JSON. Other serialisations are never decoded; pickle, for example, runs code.
-    #[error("content type {0:?} is not accepted")]
+    #[error("content type {0:?} is not accepted; send the task with the serializer json")]
     ContentType(String),
     /// The character set is not UTF-8.
     #[error("content encoding {0:?} is not accepted")]

@@ -93,6 +93,14 @@ impl Properties {
 }
 
 impl DeliveryInfo {
+    /// Returns the destination that is a queue.
+    pub(crate) fn queue(name: impl Into<String>) -> Self {
+        Self {
+            routing_key: name.into(),
+            ..Self::default()
+        }
+    }
+
     fn read(mut map: Map<String, Value>) -> Self {
         let mut take = |name| string(map.shift_remove(name)?);
         Self {

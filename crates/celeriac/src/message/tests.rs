@@ -161,7 +161,7 @@ fn every_kind_of_poison_has_its_reason() {
         (with_body("{not json"), "the body is not JSON"),
         (
             with(|message| message["content-type"] = json!("application/x-python-serialize")),
-            "content type \"application/x-python-serialize\" is not accepted",
+            "content type \"application/x-python-serialize\" is not accepted; send the task with the serializer json",
         ),
         (
             with(|message| message["content-type"] = json!("application/unknown")),

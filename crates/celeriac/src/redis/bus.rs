@@ -29,7 +29,7 @@ use crate::{
 const BINDING_TTL: Duration = Duration::from_secs(3600);
 /// Time after the last reply at which a reply queue expires.
 const REPLIES_TTL: Duration = Duration::from_secs(60);
-/// Time after the last broadcast at which the queue of a dead worker expires.
+/// Time after which the queue of a worker that has died, for messages of a fan-out exchange, expires.
 const BROADCAST_TTL: Duration = Duration::from_secs(86_400);
 /// Time for which revoked ids are stored, and their maximum number, as in a worker's memory.
 const REVOKED_TTL: Duration = Duration::from_secs(3 * 3600);
@@ -101,6 +101,12 @@ impl Bus for RedisBroker {
         pipeline
             .sadd(names.permanent_binding_key(exchange.name()), &member)
             .ignore();
+        if exchange.is_fanout() {
+            // Retries and returned messages wait in the queue too.
+            for list in names.lists(queue) {
+                pipeline.expire(list, BROADCAST_TTL.as_secs() as i64).ignore();
+            }
+        }
         self.commands.pipeline(commands::BIND_QUEUE, &pipeline).await
     }
 
@@ -130,7 +136,10 @@ impl Bus for RedisBroker {
     async fn enqueue_broadcast(&self, queue: &str, raw: &[u8]) -> Result<(), BrokerError> {
         let list = self.names().list(queue, message::priority(raw));
         let mut pipeline = pipe();
-        pipeline.lpush(&list, raw).ignore();
+        match message::mark_broadcast(raw) {
+            Some(marked) => pipeline.lpush(&list, marked).ignore(),
+            None => pipeline.lpush(&list, raw).ignore(),
+        };
         pipeline
             .cmd("EXPIRE")
             .arg(&list)

@@ -35,7 +35,7 @@ single! {
 pub(super) const PUBLISH_TOGETHER: Command<'_> =
     Command::new("MULTI", "MULTI; SETEX ? ? ?; SADD ? ?; LPUSH ? ?; EXEC");
 pub(super) const BINDINGS: Command<'_> = Command::new("PIPELINE", "SMEMBERS ?");
-pub(super) const BIND_QUEUE: Command<'_> = Command::new("PIPELINE", "SADD ? ?");
+pub(super) const BIND_QUEUE: Command<'_> = Command::new("PIPELINE", "SADD ? ?; EXPIRE ? ?");
 pub(super) const DELETE_QUEUE: Command<'_> = Command::new("PIPELINE", "SREM ? ?; DEL ?");
 pub(super) const ENQUEUE: Command<'_> = Command::new("PIPELINE", "LPUSH ? ?; EXPIRE ? ?");
 pub(super) const STORED_REVOKED: Command<'_> = Command::new("ZRANGE", "ZRANGE ? ? ? BYSCORE");
@@ -49,6 +49,7 @@ pub(super) const DEPTH: Command<'_> = Command::new("PIPELINE", "LLEN ?; HLEN ?")
 pub(super) const HEADS: Command<'_> = Command::new("PIPELINE", "LINDEX ? ?");
 pub(super) const KEPT: Command<'_> = Command::new("PIPELINE", "ZSCORE ? ?; HGET ? ?");
 pub(super) const IS_HELD: Command<'_> = Command::new("PIPELINE", "HEXISTS ? ?; EXISTS ?");
+pub(super) const PURGE: Command<'_> = Command::new("MULTI", "MULTI; LLEN ?; DEL ?; EXEC");
 pub(super) const LAST_TICKS: Command<'_> = Command::new("PIPELINE", "TIME; HMGET ? ?");
 pub(super) const LEASES: Command<'_> = Command::new("PIPELINE", "TIME; ZRANGE ? ? ? REV WITHSCORES");
 pub(super) const POSTPONED: Command<'_> = Command::new("PIPELINE", "ZRANGE ? ? ? WITHSCORES");

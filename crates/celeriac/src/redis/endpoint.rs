@@ -92,7 +92,6 @@ impl Endpoint {
         self.server.get_connection_info().redis_settings().db()
     }
 
-    /// Returns the server's address for display; with sentinels, the address of one of them.
     /// Returns the error that the server sends before any request, as Redis does in protected mode; it then closes
     /// the connection, so that requests only fail with a broken pipe.
     async fn greeting(&self) -> Option<String> {
@@ -111,6 +110,7 @@ impl Endpoint {
         timeout(GREETING_TIMEOUT, attempt).await.ok()?
     }
 
+    /// Returns the server's address for display; with sentinels, the address of one of them.
     pub(super) fn server_info(&self) -> ServerInfo {
         let info = self.server.get_connection_info();
         let (hostname, port) = host_and_port(info).unzip();

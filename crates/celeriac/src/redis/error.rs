@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// Invalid setting of a [`RedisConfig`](super::RedisConfig).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The URL has none of the accepted forms.
@@ -12,6 +12,15 @@ pub enum ConfigError {
          nor sentinel://[user:password@]host[:port],...[/database]?master=<name> (or sentinels://)"
     )]
     Url,
+    /// The URL is that of another kind of broker or result backend.
+    #[error(
+        "{0} is not supported: messages and results can only be in Redis (redis://, rediss://, unix://, sentinel:// or \
+         sentinels://)"
+    )]
+    Unsupported(&'static str),
+    /// The [result backend](super::RedisConfig::result_backend) is invalid.
+    #[error("result_backend: {0}")]
+    ResultBackend(Box<Self>),
     /// The URL lists sentinels but does not name the server that they monitor.
     #[error("the URL of sentinels must name the server they watch: ?master=<name>")]
     Master,
@@ -19,13 +28,13 @@ pub enum ConfigError {
     #[error("the server's certificate is always verified: set ssl_cert_reqs to required, or remove it")]
     Unverified,
     /// The lease is shorter than 60 milliseconds, or shorter than three renewal intervals.
-    #[error("the lease must last at least 60 ms and at least three times the interval between its renewals")]
+    #[error("lease must be at least 60 ms and at least three times renewal_interval")]
     Lease,
     /// The list of priority steps is empty or not ascending.
-    #[error("the priority steps must be at least one number, in ascending order")]
+    #[error("priority_steps must be at least one number, in ascending order")]
     PrioritySteps,
     /// The separator is empty.
-    #[error("the separator between a queue's name and its priority must not be empty")]
+    #[error("separator must not be empty")]
     Separator,
     /// A certificate or key file cannot be read, or is not PEM.
     #[error(

@@ -17,6 +17,7 @@ use super::{
     destination::Destination,
     names, restore,
     script::{Invocation, scripts},
+    scripts::PUT_BACK,
     settling::Settling,
     written::Write,
 };
@@ -224,7 +225,7 @@ local function move(tags, later, list, tail, bytes)
     redis.call('HDEL', KEYS[2], unpack(moved))
     redis.call('ZREM', KEYS[1], unpack(moved))
     redis.call('ZREM', later, unpack(moved))
-    if #messages > 0 then redis.call('RPUSH', list, unpack(messages)) end
+    if #messages > 0 then put_back(list, unpack(messages)) end
     return #moved
 end
 "#;
@@ -272,7 +273,7 @@ return {postponed, redis.call('HINCRBY', KEYS[3], ARGV[1], 1)}
     ///
     /// KEYS: unacked_index, unacked, then for each list its postponed tags and the list. ARGV: bytes after which
     /// no more messages of a list are returned, for each list the tail of its reservations, then the tags.
-    RECALL = &[MOVE, r"
+    RECALL = &[PUT_BACK, MOVE, r"
 local lists = (#KEYS - 2) / 2
 for i = 1, lists do
     local later, tags = KEYS[i * 2 + 1], {}
@@ -289,7 +290,7 @@ end
     /// KEYS: unacked_index, unacked, postponed tags, list, leases, lists. ARGV: bytes after which no more
     /// messages are returned, tail of the list's reservations, instance, maximum number of messages, list. Returns
     /// the number of messages, and whether there are no more to return.
-    RETURN_POSTPONED = &[MOVE, r"
+    RETURN_POSTPONED = &[PUT_BACK, MOVE, r"
 local now = redis.call('TIME')[1]
 local alive = redis.call('ZCOUNT', KEYS[5], now, '+inf')
 local own = redis.call('ZSCORE', KEYS[5], ARGV[3])

@@ -121,12 +121,16 @@ impl RedisBroker {
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
         config.check()?;
         let results = match &config.result_backend {
-            Some(url) => Some(Arc::new(Self::new(RedisConfig {
-                url: url.clone(),
-                result_backend: None,
-                key_prefix: config.result_prefix(),
-                ..config.clone()
-            })?)),
+            Some(url) => {
+                let results = Self::new(RedisConfig {
+                    url: url.clone(),
+                    result_backend: None,
+                    key_prefix: config.result_prefix(),
+                    ..config.clone()
+                });
+                let invalid = |error| ConfigError::ResultBackend(Box::new(error));
+                Some(Arc::new(results.map_err(invalid)?))
+            }
             None => None,
         };
         let endpoint = Endpoint::new(&config)?;
@@ -514,6 +518,17 @@ impl Broker for RedisBroker {
         }
         let heads: Vec<Option<Vec<u8>>> = self.commands.pipeline(commands::HEADS, &pipeline).await?;
         Ok(heads.into_iter().flatten().collect())
+    }
+
+    async fn purge(&self, queue: &str) -> Result<u64, BrokerError> {
+        let mut pipeline = pipe();
+        pipeline.atomic();
+        for list in self.names().lists(queue) {
+            pipeline.cmd("LLEN").arg(&list);
+            pipeline.del(list).ignore();
+        }
+        let lengths: Vec<u64> = self.commands.pipeline(commands::PURGE, &pipeline).await?;
+        Ok(lengths.iter().sum())
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {

@@ -94,10 +94,10 @@ return {sources, messages, added, redis.call('HINCRBY', KEYS[4], ARGV[5], 1)}
     ///
     /// KEYS: unacked_index, unacked, list; for another worker's delivery also the sorted set with the score.
     /// ARGV: tag, message; for another worker's delivery also an empty string, the member and its score.
-    RESTORE = &[UNLESS_RENEWED, r"
+    RESTORE = &[UNLESS_RENEWED, PUT_BACK, r"
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
-redis.call('RPUSH', KEYS[3], ARGV[2])
+put_back(KEYS[3], ARGV[2])
 return 1
 "].concat();
 
@@ -105,16 +105,16 @@ return 1
     ///
     /// KEYS: unacked_index, unacked, then for each delivery its list. ARGV: for each delivery its tag and its
     /// message. Returns whether each was held.
-    RESTORE_BATCH = r"
+    RESTORE_BATCH = &[PUT_BACK, r"
 local held = {}
 for i = 3, #KEYS do
     local tag = ARGV[i * 2 - 5]
     redis.call('ZREM', KEYS[1], tag)
     held[i - 2] = redis.call('HDEL', KEYS[2], tag)
-    if held[i - 2] == 1 then redis.call('RPUSH', KEYS[i], ARGV[i * 2 - 4]) end
+    if held[i - 2] == 1 then put_back(KEYS[i], ARGV[i * 2 - 4]) end
 end
 return held
-";
+"].concat();
 
     /// Moves a message to the dead-letter list, under the conditions of [`RESTORE`].
     ///
@@ -227,6 +227,18 @@ local function store_unless_final(key, seconds, text)
     local status = stored_status(key)
     if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then return 0 end
     return write(key, seconds, text)
+end
+"#;
+
+/// Function of scripts that returns messages to the head of their list.
+///
+/// The list of a worker for messages of a fan-out exchange expires a day later, because nobody deletes it if the worker
+/// has died. These messages have a [mark](crate::message::mark_broadcast), whose text occurs nowhere else in JSON,
+/// because quotes in strings are escaped.
+pub(super) const PUT_BACK: &str = r#"
+local function put_back(list, ...)
+    redis.call('RPUSH', list, ...)
+    if string.find((...), '"celeriac_broadcast": true', 1, true) then redis.call('EXPIRE', list, 86400) end
 end
 "#;
 

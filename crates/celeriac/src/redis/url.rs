@@ -27,7 +27,10 @@ impl Location {
             "sentinel" => each_host(scheme, "redis", rest)?,
             "sentinels" => each_host(scheme, "rediss", rest)?,
             "redis+socket" => vec![socket(rest)?],
-            _ => vec![Url::parse(url).map_err(|_| ConfigError::Url)?],
+            other => match unsupported(other) {
+                Some(name) => return Err(ConfigError::Unsupported(name)),
+                None => vec![Url::parse(url).map_err(|_| ConfigError::Url)?],
+            },
         };
         let parameters: HashMap<String, String> = urls
             .iter()
@@ -65,6 +68,38 @@ impl Location {
     pub(super) fn file(&self, name: &str) -> Option<PathBuf> {
         self.parameter(name).map(PathBuf::from)
     }
+}
+
+/// Schemes of Celery's other brokers and result backends.
+const OTHER_SCHEMES: [&str; 22] = [
+    "amqp",
+    "amqps",
+    "azureblockblob",
+    "azureservicebus",
+    "cache",
+    "cassandra",
+    "confluentkafka",
+    "consul",
+    "cosmosdbsql",
+    "couchbase",
+    "couchdb",
+    "db",
+    "dynamodb",
+    "elasticsearch",
+    "filesystem",
+    "gcpubsub",
+    "gs",
+    "memory",
+    "mongodb",
+    "pyamqp",
+    "rpc",
+    "sqs",
+];
+
+/// Returns the name of a broker or result backend of Celery that is not Redis.
+fn unsupported(scheme: &str) -> Option<&'static str> {
+    let name = scheme.split('+').next();
+    OTHER_SCHEMES.into_iter().find(|known| Some(*known) == name)
 }
 
 /// Returns the host and port of an address, unless it is a Unix socket.
@@ -117,6 +152,7 @@ fn socket(rest: &str) -> Result<Url, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redis::{RedisBroker, RedisConfig};
 
     fn addresses(url: &str) -> Vec<String> {
         let location = Location::parse(url).unwrap();
@@ -186,6 +222,29 @@ mod tests {
             "",
         ] {
             assert_eq!(error(url), Some(ConfigError::Url), "{url}");
+        }
+    }
+
+    #[test]
+    fn brokers_and_result_backends_other_than_redis_are_named() {
+        for (url, scheme) in [
+            ("rpc://", "rpc"),
+            ("amqp://guest:guest@localhost//", "amqp"),
+            ("db+postgresql://user:password@host/base", "db"),
+            ("cache+memcached://127.0.0.1:11211/", "cache"),
+            ("mongodb://127.0.0.1", "mongodb"),
+        ] {
+            assert_eq!(
+                Location::parse(url).err(),
+                Some(ConfigError::Unsupported(scheme)),
+                "{url}"
+            );
+            let config = RedisConfig::new("redis://one").result_backend(url);
+            let error = RedisBroker::new(config).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("result_backend: {scheme} is not supported")),
+                "{error}"
+            );
         }
     }
 

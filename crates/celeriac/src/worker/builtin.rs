@@ -10,7 +10,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    canvas::{Canvas, Kind, Node},
+    canvas::{Canvas, Node, STARMAP},
     context::TaskContext,
     exception::Exception,
     result_tree::ResultTree,
@@ -130,13 +130,8 @@ impl Call<'_> {
             .and_then(|size| usize::try_from(size).ok())
             .unwrap_or(1)
             .max(1);
-        let parts = items.chunks(size).map(|part| {
-            let mut node = Node::new("celery.starmap", Kind::Task);
-            node.kwargs.insert("task".to_owned(), task.clone());
-            node.kwargs.insert("it".to_owned(), Value::Array(part.to_vec()));
-            node.immutable = true;
-            node
-        });
+        let parts = items.chunks(size);
+        let parts = parts.map(|part| Node::over_items(STARMAP, task.clone(), part.to_vec()));
         self.send(Node::group(parts.collect())).await
     }
 

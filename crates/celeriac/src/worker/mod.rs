@@ -66,6 +66,7 @@ use crate::{
     system,
     task::TaskOptions,
     task_error::TaskError,
+    task_type::TaskType,
 };
 
 /// Maximum time to wait for the exchange with the other workers before tasks are received.
@@ -233,6 +234,20 @@ impl WorkerBuilder {
         self
     }
 
+    /// Sends tasks of tasks that name no queue to an exchange by their names; see [`Client::route_to_exchange`].
+    pub fn route_to_exchange(
+        mut self,
+        pattern: impl Into<String>,
+        exchange: &Exchange,
+        routing_key: impl Into<String>,
+    ) -> Self {
+        self.shared.client = self
+            .shared
+            .client
+            .route_to_exchange(pattern, exchange, routing_key);
+        self
+    }
+
     /// Sets the queue of tasks that follow from tasks and name no queue; `celery` by default. Equivalent to
     /// Celery's `task_default_queue`.
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
@@ -344,6 +359,18 @@ impl WorkerBuilder {
         };
         self.shared.registry.add(name.into(), options, Box::new(handler));
         self
+    }
+
+    /// Registers a task like [`task`](Self::task), with the name and the types of `task`.
+    pub fn typed_task<A, R, E, F, W>(self, task: TaskType<A, R>, options: TaskOptions, run: F) -> Self
+    where
+        A: DeserializeOwned,
+        R: Serialize,
+        F: Fn(TaskContext, A) -> W + Send + Sync + 'static,
+        E: Into<TaskError>,
+        W: Future<Output = Result<R, E>> + Send + 'static,
+    {
+        self.task(task.name(), options, run)
     }
 
     /// Builds the worker.

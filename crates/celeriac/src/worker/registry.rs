@@ -9,8 +9,13 @@ use serde_json::{Map, Value};
 
 use super::limits::Limits;
 use crate::{
-    canvas::ACCUMULATE, context::TaskContext, exception::Exception, json, message::seconds,
-    task::TaskOptions, task_error::TaskError,
+    canvas::{ACCUMULATE, MAP, STARMAP},
+    context::TaskContext,
+    exception::Exception,
+    json,
+    message::seconds,
+    task::TaskOptions,
+    task_error::TaskError,
 };
 
 /// Code of a task; returns `None` if the arguments do not have the types that the task declares.
@@ -53,8 +58,8 @@ const BUILTINS: [(&str, Builtin); 9] = [
     ("celery.chord_unlock", Builtin::ChordUnlock),
     ("celery.chunks", Builtin::Chunks),
     ("celery.group", Builtin::Group),
-    ("celery.map", Builtin::Map),
-    ("celery.starmap", Builtin::Starmap),
+    (MAP, Builtin::Map),
+    (STARMAP, Builtin::Starmap),
 ];
 
 /// Registered tasks by name. A task of the user replaces a built-in task of the same name.

@@ -39,6 +39,11 @@ async fn rust_sends_to_exchanges_of_python_workers(python: Python) {
         let id = client.send(signature).await.unwrap();
         assert_eq!(client.wait(id, PATIENCE).await.unwrap(), 5);
     }
+    let routed = client
+        .clone()
+        .route_to_exchange("a*", &Exchange::topic("topics"), "a.b");
+    let id = routed.send(Signature::new("add").arg(4).arg(3)).await.unwrap();
+    assert_eq!(client.wait(id, PATIENCE).await.unwrap(), 7);
     let result = client.apply(topic.then(direct)).await.unwrap();
     assert_eq!(result.wait(PATIENCE).await.unwrap(), 5);
     let unbound = client

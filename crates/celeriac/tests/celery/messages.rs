@@ -146,7 +146,9 @@ async fn no_message_stops_the_worker_and_the_next_message_runs() {
         ),
         (
             "pickle content-type",
-            Expected::Dead("content type \"application/x-python-serialize\" is not accepted"),
+            Expected::Dead(
+                "content type \"application/x-python-serialize\" is not accepted; send the task with the serializer json",
+            ),
         ),
         (
             "retries string",
@@ -155,7 +157,9 @@ async fn no_message_stops_the_worker_and_the_next_message_runs() {
         ("timelimit null", Expected::Runs),
         (
             "unknown content-type",
-            Expected::Dead("content type \"application/unknown\" is not accepted"),
+            Expected::Dead(
+                "content type \"application/unknown\" is not accepted; send the task with the serializer json",
+            ),
         ),
     ];
     let server = Server::start();

@@ -129,8 +129,8 @@ def result(serializer):
         return str(error)
 [result('pickle'), result('yaml')]";
     let expected = json!([
-        "content type \"application/x-python-serialize\" is not accepted",
-        "content type \"application/x-yaml\" is not accepted",
+        "content type \"application/x-python-serialize\" is not accepted; send the task with the serializer json",
+        "content type \"application/x-yaml\" is not accepted; send the task with the serializer json",
     ]);
     if fixture
         .client

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Client, Compression, ExactNumber, ResultMeta, Signature, Status};
+use celeriac::{Canvas, Client, Compression, ExactNumber, ResultMeta, Signature, Status, chunks};
 use serde_json::json;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
 
 with_every_celery! {
     a_task_runs_and_its_result_is_found
+    a_task_runs_once_for_each_item
     arguments_arrive_as_they_were_sent
     a_failure_names_the_exception_raised
     a_task_is_retried_until_it_succeeds_or_fails_with_the_cause
@@ -59,6 +60,33 @@ impl Fixture {
             .query(&mut self.server.connection())
             .unwrap()
     }
+}
+
+async fn a_task_runs_once_for_each_item(python: Python) {
+    let fixture = Fixture::new(&python);
+    let _worker = fixture.worker(&python).await;
+    let pairs = || [[1, 1], [2, 2], [3, 3]].map(|pair| json!(pair));
+    let canvases: [(Canvas, _); 4] = [
+        (Signature::map("total", pairs()).into(), json!([2, 4, 6])),
+        (Signature::starmap("add", pairs()).into(), json!([2, 4, 6])),
+        (chunks("add", pairs(), 2), json!([[2, 4], [6]])),
+        (
+            chunks("add", pairs(), 2).then(Signature::map("total", pairs())),
+            json!([2, 4, 6]),
+        ),
+    ];
+    for (canvas, expected) in canvases {
+        let result = fixture.client.apply(canvas).await.unwrap();
+        assert_eq!(
+            result.wait(PATIENCE).await,
+            Ok(expected),
+            "Celery {}",
+            fixture.celery
+        );
+    }
+    let chained = Signature::new("add").arg(1).then(Signature::new("add").arg(10));
+    let result = fixture.client.apply(chained.args([json!(100)])).await.unwrap();
+    assert_eq!(result.wait(PATIENCE).await, Ok(json!(111)));
 }
 
 async fn a_task_runs_and_its_result_is_found(python: Python) {

@@ -44,6 +44,7 @@ pub(crate) type View = Arc<dyn Fn(&Instrument) -> Option<Stream> + Send + Sync>;
 pub(crate) struct Views(pub(crate) Vec<View>);
 
 impl Views {
+    #[cfg(feature = "config-file")]
     pub(super) fn add(&mut self, view: impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static) {
         self.0.push(Arc::new(view));
     }

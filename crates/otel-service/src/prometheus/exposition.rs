@@ -635,6 +635,27 @@ load_ratio{{{scope}}} -1
     }
 
     #[test]
+    fn an_up_down_counter_is_a_gauge() {
+        let Data::Sum(sum) = counter(vec![number(-3, Vec::new())]) else {
+            panic!("a counter is a sum");
+        };
+        let open = Data::Sum(Sum {
+            is_monotonic: false,
+            ..sum
+        });
+        let (text, warnings) = exposed(
+            vec![scope("lib", vec![metric("open", "", open)])],
+            &bare(),
+            Format::Text,
+        );
+        assert!(
+            text.starts_with("# TYPE open gauge\n") && text.ends_with("\nopen -3\n"),
+            "{text}"
+        );
+        assert_eq!(warnings, Vec::<String>::new());
+    }
+
+    #[test]
     fn labels_with_the_same_name_are_joined_in_the_order_of_their_keys() {
         let attributes = vec![
             attribute("a_b", "second"),

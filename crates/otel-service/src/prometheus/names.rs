@@ -190,4 +190,13 @@ mod tests {
         assert_eq!(label_name("1x"), "_1x");
         assert_eq!(label_name("é"), "_");
     }
+
+    #[test]
+    fn names_have_no_suffixes_if_they_are_off() {
+        let found = metric_name("http.requests", "s", true, false);
+        assert_eq!(
+            (&*found.family, &*found.sample),
+            ("http_requests", "http_requests")
+        );
+    }
 }

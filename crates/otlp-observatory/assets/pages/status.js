@@ -34,6 +34,24 @@ function Forwarding({ forwarding }) {
     />`;
 }
 
+/** The latest reasons for which the receivers rejected requests. @param {{reasons: any[]}} props */
+function Rejections({ reasons }) {
+  if (reasons.length === 0) return null;
+  return html`<${Panel} title="Rejected requests" testid="rejections">
+    <div class="scroll-x" tabindex="0"><table class="table">
+      <thead><tr><th scope="col">Reason</th><th scope="col" class="num">Requests</th><th scope="col">Last</th></tr></thead>
+      <tbody>
+        ${reasons.map(
+          (one) => html`<tr>
+            <th scope="row"><${Text} value=${one.reason} limit=${200} /></th>
+            <td class="num">${count(one.requests)}</td><td>${dateTime(one.last_unix_nano)}</td>
+          </tr>`,
+        )}
+      </tbody>
+    </table></div>
+  <//>`;
+}
+
 export function Page() {
   const { body, error } = useLive('/status');
   if (!body) return error ? html`<${ErrorMessage} error=${error} />` : html`<${Loading} />`;
@@ -73,14 +91,14 @@ export function Page() {
         ]}
       />
     <//>
+    <${Rejections} reasons=${body.refused.reasons} />
     <${Panel} title="Forwarding" testid="forwarding"><${Forwarding} forwarding=${body.forwarding} /><//>
     <${Panel} title="Observatory">
       <${Facts}
         facts=${[
           ['version', html`<${Text} value=${body.version} limit=${40} />`],
           ['started', dateTime(body.started_unix_nano)],
-          ['OTLP/HTTP', html`<code>${body.endpoints.http}</code>`],
-          ['OTLP/gRPC', html`<code>${body.endpoints.grpc ?? 'off'}</code>`],
+          ['OTLP (HTTP and gRPC)', html`<code>${body.endpoints.http}</code>${body.endpoints.grpc && html`, <code>${body.endpoints.grpc}</code>`}`],
         ]}
       />
     <//>

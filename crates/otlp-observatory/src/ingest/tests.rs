@@ -73,7 +73,7 @@ async fn exports_are_counted_before_the_shutdown_and_rejected_afterwards() {
     }
     ingest_thread.finish().await;
     assert_eq!(ingest.accept(export()), Err(Rejected::Closed));
-    ingest.count_rejected();
+    ingest.count_rejected("too large");
     assert_eq!(
         received.counts(),
         crate::export::Counts {

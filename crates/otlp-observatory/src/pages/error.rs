@@ -17,7 +17,7 @@ pub(super) enum PageError {
     #[error("only GET and HEAD are supported; the pages are read-only")]
     Method,
     #[error(
-        "this host name is rejected because the pages are bound to loopback; use localhost, 127.0.0.1 or [::1]"
+        "this host name is not allowed; use localhost, 127.0.0.1 or [::1], or name the host in the settings"
     )]
     Host,
     #[error("too many concurrent requests; try again")]

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::{config::Addresses, forward::Forwarder, ingest::Received, store::Store};
+use crate::{
+    config::{Addresses, FirstStep},
+    forward::Forwarder,
+    ingest::Received,
+    store::Store,
+};
 
 /// Data and addresses that the pages show.
 pub(crate) struct Explorer {
@@ -11,4 +16,5 @@ pub(crate) struct Explorer {
     pub(crate) received: Arc<Received>,
     /// `None` if forwarding is disabled.
     pub(crate) forwarder: Option<Forwarder>,
+    pub(crate) first_steps: Vec<FirstStep>,
 }

@@ -1,16 +1,15 @@
-//! Middleware for the pages. If the pages listen on a loopback address, requests for other host names are rejected,
-//! which prevents DNS rebinding attacks. Security headers restrict browsers to resources of this server.
-
-use std::net::IpAddr;
+//! Middleware for the pages. It rejects requests for hosts that are not allowed. Security headers restrict browsers to
+//! resources of this server.
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, header, uri::Authority},
+    http::{HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 
 use super::error::PageError;
+use crate::access::Access;
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
@@ -27,12 +26,12 @@ const HEADERS: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// Rejects requests for other hosts if `loopback_only`, and adds [`HEADERS`] to the response.
-pub(super) async fn guard(State(loopback_only): State<bool>, request: Request, next: Next) -> Response {
-    let mut response = if loopback_only && !is_for_this_machine(request.headers()) {
-        PageError::Host.into_response()
-    } else {
+/// Rejects requests for other hosts, and adds [`HEADERS`] to the response.
+pub(super) async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
+    let mut response = if access.allows_host(request.uri(), request.headers()) {
         next.run(request).await
+    } else {
+        PageError::Host.into_response()
     };
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
@@ -44,56 +43,4 @@ pub(super) async fn guard(State(loopback_only): State<bool>, request: Request, n
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
-}
-
-fn is_for_this_machine(headers: &HeaderMap) -> bool {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().is_ok_and(is_this_machine),
-        _ => false,
-    }
-}
-
-/// Whether `host` is `localhost` or a loopback address, which no DNS server can redirect.
-fn is_this_machine(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else {
-        return false;
-    };
-    if authority.as_str().contains('@') {
-        return false;
-    }
-    let host = authority.host();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address: IpAddr| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_names_of_this_machine_are_allowed() {
-        for host in [
-            "localhost",
-            "LOCALHOST:4319",
-            "127.0.0.1",
-            "127.0.0.1:4319",
-            "[::1]:4319",
-            "[::1]",
-        ] {
-            assert!(is_this_machine(host), "{host}");
-        }
-        for host in [
-            "",
-            "evil.example",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example:4319",
-            "localhost@evil.example",
-            "evil.example@localhost",
-            "10.0.0.1:4319",
-            "0.0.0.0",
-        ] {
-            assert!(!is_this_machine(host), "{host}");
-        }
-    }
 }

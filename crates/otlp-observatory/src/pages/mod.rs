@@ -31,10 +31,10 @@ use self::{
     parameters::Parameters,
     response::{Content, Shared},
 };
+use crate::access::Access;
 
 /// Returns the routes of the pages.
-pub(crate) fn router(explorer: Explorer) -> Router {
-    let loopback_only = explorer.addresses.pages.ip().is_loopback();
+pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
     Router::new()
         .route("/", time_dependent_page(overview::overview))
         .route("/map", time_dependent_page(overview::map))
@@ -48,7 +48,7 @@ pub(crate) fn router(explorer: Explorer) -> Router {
         .merge(assets::routes())
         .fallback(async || PageError::NoPage)
         .method_not_allowed_fallback(async || PageError::Method)
-        .layer(middleware::from_fn_with_state(loopback_only, guard::guard))
+        .layer(middleware::from_fn_with_state(access, guard::guard))
 }
 
 /// Returns a page that changes only when telemetry arrives, unless its parameters depend on the time.

@@ -1,14 +1,16 @@
 //! `/status`: memory use, counts of received, evicted and rejected telemetry, forwarding, and the addresses of
 //! the receivers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::UNIX_EPOCH};
 
 use serde::Serialize;
 
 use super::{error::PageError, explorer::Explorer, parameters::Parameters};
 use crate::{
+    config::FirstStep,
     export::Counts,
     forward::{self, Forwarder},
+    ingest,
     store::{Kept, Memory, UnixNano},
 };
 
@@ -24,6 +26,7 @@ pub(super) struct Status {
     refused: Rejected,
     services: Vec<Arc<str>>,
     forwarding: Option<forward::Status>,
+    first_steps: Vec<FirstStep>,
 }
 
 #[derive(Serialize)]
@@ -37,6 +40,14 @@ struct Rejected {
     requests: u64,
     #[serde(flatten)]
     entries: Counts,
+    reasons: Vec<Reason>,
+}
+
+#[derive(Serialize)]
+struct Reason {
+    reason: String,
+    requests: u64,
+    last_unix_nano: UnixNano,
 }
 
 pub(super) fn status(explorer: &Explorer, parameters: &mut Parameters) -> Result<Status, PageError> {
@@ -56,8 +67,26 @@ pub(super) fn status(explorer: &Explorer, parameters: &mut Parameters) -> Result
         refused: Rejected {
             requests: explorer.received.rejected_requests(),
             entries: usage.refused,
+            reasons: explorer
+                .received
+                .reasons()
+                .into_iter()
+                .map(Reason::from)
+                .collect(),
         },
         services: usage.services,
         forwarding: explorer.forwarder.as_ref().map(Forwarder::status),
+        first_steps: explorer.first_steps.clone(),
     })
+}
+
+impl From<ingest::Reason> for Reason {
+    fn from(reason: ingest::Reason) -> Self {
+        let last = reason.last.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            reason: reason.text,
+            requests: reason.requests,
+            last_unix_nano: UnixNano(u64::try_from(last.as_nanos()).unwrap_or(u64::MAX)),
+        }
+    }
 }

@@ -46,9 +46,10 @@ fn store() -> Arc<Store> {
 fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
     let received = Arc::new(Received::default());
     for _ in 0..3 {
-        received.count_rejected();
+        received.count_rejected("unsupported content type");
     }
-    router(Explorer {
+    let access = Access::new(pages.into(), &[], &[]);
+    let explorer = Explorer {
         store,
         addresses: Addresses {
             http: SocketAddr::from(([127, 0, 0, 1], 4318)),
@@ -58,7 +59,9 @@ fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
         },
         received,
         forwarder: None,
-    })
+        first_steps: Vec::new(),
+    };
+    router(explorer, access)
 }
 
 async fn send(router: Router, request: Request<Body>) -> (StatusCode, HeaderMap, String) {

@@ -1,22 +1,12 @@
-//! Reads and decompresses HTTP request bodies with limits on size and time.
+//! Decompresses HTTP request bodies with a limit on their size.
 
 use std::io::Read as _;
 
-use axum::{
-    body::Body,
-    http::{HeaderMap, HeaderValue, header::CONTENT_ENCODING},
-};
+use axum::http::{HeaderMap, HeaderValue, header::CONTENT_ENCODING};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
-use http_body::Body as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::{
-    limits::{MAX_HTTP_BODY, READ_TIMEOUT},
-    rejection::Rejection,
-};
-
-const TOO_LARGE: Rejection = Rejection::TooLarge { limit: MAX_HTTP_BODY };
+use super::{limits::MAX_HTTP_BODY, rejection::Rejection};
 
 /// Compression of a body, as declared by `Content-Encoding`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,30 +28,6 @@ impl Compression {
             // Several values mean that the body is compressed several times.
             _ => Err(Rejection::UnsupportedEncoding),
         }
-    }
-}
-
-/// Returns the declared length of `body`, or the maximum if the length is unknown.
-///
-/// # Errors
-/// Fails if the declared length exceeds [`MAX_HTTP_BODY`].
-pub(super) fn declared_length(body: &Body) -> Result<u32, Rejection> {
-    let length = body.size_hint().exact().unwrap_or(MAX_HTTP_BODY as u64);
-    let length = u32::try_from(length).map_err(|_| TOO_LARGE)?;
-    if length as usize > MAX_HTTP_BODY {
-        return Err(TOO_LARGE);
-    }
-    Ok(length)
-}
-
-/// Reads the body without decompressing it.
-pub(super) async fn read(body: Body) -> Result<Bytes, Rejection> {
-    let body = Limited::new(body, MAX_HTTP_BODY);
-    match tokio::time::timeout(READ_TIMEOUT, body.collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(TOO_LARGE),
-        Ok(Err(_)) => Err(Rejection::Truncated),
-        Err(_) => Err(Rejection::TooSlow),
     }
 }
 

@@ -10,7 +10,7 @@ use axum::{
     Router,
     body::Body,
     extract::Request,
-    http::HeaderValue,
+    http::{HeaderMap, HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
     routing::any,
 };
@@ -23,24 +23,40 @@ use tonic::{
     server::{Grpc, UnaryService},
 };
 
-use super::{
-    body::Compression, decoding::Decoder, encoding::Encoding, ids, limits::READ_TIMEOUT, rejection::Rejection,
-};
+use super::{body::Compression, encoding::Encoding, ids, receiver::Receiver, rejection::Rejection};
 use crate::{export::Signal, ingest::Ingest};
 
 /// Maximum size of a gRPC message in bytes, before and after decompression. This is the default of gRPC.
 const MAX_GRPC_MESSAGE: usize = 4 << 20;
 
+/// Length of the prefix of a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
+
+/// Whether the headers are those of a gRPC request.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+/// Counts a rejected request, and returns the response.
+pub(super) fn reject(ingest: &Ingest, rejection: Rejection) -> Response {
+    ingest.count_rejected(&rejection.to_string());
+    failed(match rejection {
+        // Without `RetryInfo`, it is permanent.
+        Rejection::TooLarge { .. } => Status::resource_exhausted(rejection.to_string()),
+        Rejection::UnknownPath { .. } => Status::unimplemented(rejection.to_string()),
+        rejection => rejection.into(),
+    })
+}
+
 /// Returns the routes of the three services.
-pub(crate) fn router(ingest: Ingest) -> Router {
-    let decoder = Decoder::new();
+pub(super) fn router(receiver: &Receiver) -> Router {
     let route = |signal| {
-        let receiver = Receiver {
-            ingest: ingest.clone(),
-            decoder: decoder.clone(),
+        let export = ExportMethod {
+            receiver: receiver.clone(),
             signal,
         };
-        any(async move |request| receiver.respond(request).await)
+        any(async move |request| export.respond(request).await)
     };
     let service =
         |signal: &str, name: &str| format!("/opentelemetry.proto.collector.{signal}.v1.{name}/Export");
@@ -48,36 +64,37 @@ pub(crate) fn router(ingest: Ingest) -> Router {
         .route(&service("trace", "TraceService"), route(Signal::Traces))
         .route(&service("metrics", "MetricsService"), route(Signal::Metrics))
         .route(&service("logs", "LogsService"), route(Signal::Logs))
-        .fallback(async move || {
-            ingest.count_rejected();
-            failed(Status::unimplemented(
-                "unknown service; this server has the OTLP services for traces, metrics and logs",
-            ))
-        })
 }
 
 /// Method `Export` of the service for one signal.
 #[derive(Clone, Debug)]
-struct Receiver {
-    ingest: Ingest,
-    decoder: Decoder,
+struct ExportMethod {
+    receiver: Receiver,
     signal: Signal,
 }
 
-impl Receiver {
+impl ExportMethod {
     async fn respond(&self, request: Request) -> Response {
+        let (head, body) = request.into_parts();
+        // Only errors have their status in the headers; successful responses have it in the trailers.
+        let (_held, body) = match self.receiver.memory.read(body, PREFIX + MAX_GRPC_MESSAGE).await {
+            Ok(mut held) => {
+                let body = Body::from(std::mem::take(&mut held.bytes));
+                (held, body)
+            }
+            Err(rejection) => return reject(&self.receiver.ingest, rejection),
+        };
         let mut grpc = Grpc::new(RawCodec)
             .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(MAX_GRPC_MESSAGE);
-        let mut response = match tokio::time::timeout(READ_TIMEOUT, grpc.unary(self.clone(), request)).await {
-            Ok(response) => response.map(Body::new),
-            Err(_) => failed(Rejection::TooSlow.into()),
-        };
-        // Only errors have their status in the headers; successful responses have it in the trailers.
+        let mut response = grpc
+            .unary(self.clone(), Request::from_parts(head, body))
+            .await
+            .map(Body::new);
         let headers = response.headers_mut();
-        if let Some(status) = headers.get(Status::GRPC_STATUS) {
-            self.ingest.count_rejected();
-            if Code::from_bytes(status.as_bytes()) == Code::OutOfRange {
+        if let Some(status) = Status::from_header_map(headers) {
+            self.receiver.ingest.count_rejected(status.message());
+            if status.code() == Code::OutOfRange {
                 // `tonic` reports oversized messages as `OUT_OF_RANGE`, which OTLP senders would retry.
                 let too_large = HeaderValue::from(Code::ResourceExhausted as i32);
                 headers.insert(Status::GRPC_STATUS, too_large);
@@ -91,21 +108,16 @@ fn failed(status: Status) -> Response {
     status.into_http::<Body>().into_response()
 }
 
-impl UnaryService<Bytes> for Receiver {
+impl UnaryService<Bytes> for ExportMethod {
     type Response = Bytes;
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        let receiver = self.clone();
+        let Self { receiver, signal } = self.clone();
         let message = request.into_inner();
         Box::pin(async move {
             let decoder = &receiver.decoder;
-            let decoded = decoder.decode(
-                receiver.signal,
-                Encoding::Protobuf,
-                Compression::Identity,
-                message,
-            );
+            let decoded = decoder.decode(signal, Encoding::Protobuf, Compression::Identity, message);
             let (export, rejected) = decoded.await?;
             receiver.ingest.accept(export).map_err(Rejection::from)?;
             // Without rejected spans, the responses of all signals are empty.

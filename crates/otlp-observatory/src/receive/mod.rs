@@ -1,22 +1,50 @@
-//! The OTLP receivers for HTTP (protobuf and JSON) and gRPC, and the health endpoint.
+//! The OTLP receivers, each for HTTP (protobuf and JSON) and gRPC, and the health endpoint.
 //!
 //! The receivers follow OTLP 1.9 (<https://opentelemetry.io/docs/specs/otlp/>). Requests are limited in size
 //! and time, decoded into an [`Export`](crate::export::Export) with valid ids, and passed to
 //! [`Ingest`](crate::ingest::Ingest).
 
 mod body;
+mod body_memory;
 mod decoded_size;
 mod decoding;
 mod encoding;
 #[cfg(feature = "grpc")]
-pub(crate) mod grpc;
+mod grpc;
+mod guard;
 pub(crate) mod health;
-pub(crate) mod http;
+mod http;
 mod ids;
 mod json;
 mod limits;
+mod receiver;
+mod reject;
 mod rejection;
 mod status;
+
+use axum::{Router, extract::Request, middleware};
+
+pub(crate) use self::receiver::Receiver;
+use self::rejection::Rejection;
+use crate::access::Access;
+
+/// Returns the routes of a port, which accepts OTLP over HTTP and gRPC alike.
+pub(crate) fn router(receiver: &Receiver, access: Access) -> Router {
+    let router = http::router(receiver);
+    #[cfg(feature = "grpc")]
+    let router = router.merge(grpc::router(receiver));
+    let ingest = receiver.ingest.clone();
+    let state = guard::State {
+        ingest: ingest.clone(),
+        access,
+    };
+    router
+        .fallback(async move |request: Request| {
+            let path = request.uri().path().chars().take(100).collect();
+            reject::reject(&ingest, &request, Rejection::UnknownPath { path })
+        })
+        .layer(middleware::from_fn_with_state(state, guard::guard))
+}
 
 #[cfg(test)]
 mod tests;

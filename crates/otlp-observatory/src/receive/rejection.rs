@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use bounded_server::InvalidRequest;
 use prost::Message as _;
 use tonic::Code;
 
@@ -15,8 +16,19 @@ use crate::ingest::Rejected;
 /// Reason a request was rejected. The sender receives the message.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Rejection {
-    #[error("unknown path; send OTLP to /v1/traces, /v1/metrics or /v1/logs")]
-    UnknownAddress,
+    #[error("unknown path {path}; send OTLP to /v1/traces, /v1/metrics or /v1/logs, or over gRPC")]
+    UnknownPath { path: String },
+    #[cfg(not(feature = "grpc"))]
+    #[error("gRPC is not supported; set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf")]
+    Grpc,
+    #[error("cannot be read ({0}); this port serves HTTP and gRPC without TLS")]
+    NotHttp(InvalidRequest),
+    #[error(
+        "host {host} is not allowed; use localhost or a loopback address, or name the host in the settings"
+    )]
+    Host { host: String },
+    #[error("origin {origin} is not allowed; use localhost, or name the origin in the settings")]
+    Origin { origin: String },
     #[error("only POST is supported")]
     NotPost,
     #[error("unsupported content type; use application/x-protobuf or application/json")]
@@ -62,7 +74,11 @@ impl Rejection {
     /// Returns the HTTP and gRPC statuses. OTLP/HTTP senders retry after 429, 502, 503 and 504 only.
     fn statuses(&self) -> (StatusCode, Code) {
         match self {
-            Self::UnknownAddress => (StatusCode::NOT_FOUND, Code::NotFound),
+            Self::UnknownPath { .. } => (StatusCode::NOT_FOUND, Code::NotFound),
+            #[cfg(not(feature = "grpc"))]
+            Self::Grpc => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unimplemented),
+            Self::NotHttp(invalid) => (invalid.status(), Code::InvalidArgument),
+            Self::Host { .. } | Self::Origin { .. } => (StatusCode::FORBIDDEN, Code::PermissionDenied),
             Self::NotPost => (StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),
             Self::UnsupportedType | Self::UnsupportedEncoding => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument)

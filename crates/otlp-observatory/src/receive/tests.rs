@@ -9,13 +9,20 @@ use prost::Message as _;
 use tower_service::Service as _;
 
 #[cfg(feature = "grpc")]
-use super::{grpc, status::RetryInfo};
-use super::{http, status::Status};
+use super::status::RetryInfo;
+use super::{Receiver, status::Status};
 use crate::{
+    access::Access,
     export::Export,
     ingest::{Ingest, Received},
     samples,
 };
+
+/// Returns the routes of a receiver for all hosts.
+fn router(ingest: Ingest) -> Router {
+    let any_host = std::net::Ipv4Addr::UNSPECIFIED.into();
+    super::router(&Receiver::new(ingest), Access::new(any_host, &[], &[]))
+}
 
 async fn post(mut router: Router, content_type: &str, body: Vec<u8>) -> Response {
     let request = Request::post("/v1/traces")
@@ -36,7 +43,7 @@ fn traces() -> ExportTraceServiceRequest {
 #[tokio::test]
 async fn a_full_queue_is_reported_as_429_with_a_retry_delay() {
     let received = Arc::new(Received::default());
-    let router = http::router(Ingest::that_is_full(received.clone()));
+    let router = router(Ingest::that_is_full(received.clone()));
     let response = post(router, "application/x-protobuf", traces().encode_to_vec()).await;
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers()["retry-after"], "1");
@@ -48,7 +55,7 @@ async fn a_full_queue_is_reported_as_429_with_a_retry_delay() {
 
 #[tokio::test]
 async fn a_full_queue_is_reported_in_json_to_json_requests() {
-    let router = http::router(Ingest::that_is_full(Arc::default()));
+    let router = router(Ingest::that_is_full(Arc::default()));
     let body = serde_json::to_vec(&traces()).unwrap();
     let response = post(router, "application/json", body).await;
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -62,7 +69,7 @@ async fn a_full_queue_is_reported_in_json_to_json_requests() {
 #[tokio::test]
 async fn a_full_queue_is_reported_over_grpc_with_retry_info() {
     let received = Arc::new(Received::default());
-    let mut router = grpc::router(Ingest::that_is_full(received.clone()));
+    let mut router = router(Ingest::that_is_full(received.clone()));
     let message = traces().encode_to_vec();
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let body = [&[0][..], &length, &message].concat();
@@ -100,12 +107,7 @@ async fn a_closed_queue_is_reported_as_503() {
     .unwrap();
     ingest_thread.finish().await;
     assert!(ingest.accept(Export::Traces(traces())).is_err());
-    let response = post(
-        http::router(ingest),
-        "application/x-protobuf",
-        traces().encode_to_vec(),
-    )
-    .await;
+    let response = post(router(ingest), "application/x-protobuf", traces().encode_to_vec()).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "1");
 }

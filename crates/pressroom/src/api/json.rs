@@ -30,7 +30,7 @@ use serde::{
 use super::{
     app::App,
     error::{ApiError, FieldErrors, json_response},
-    memory::{LARGE_RESPONSE, Reserved},
+    memory::{LARGE_RESPONSE, Reception, Reserved},
 };
 use crate::{
     accounts::Password,
@@ -114,8 +114,21 @@ impl BodyProgress {
 /// Receives a body within the size limit. Reserves memory for a large body before receiving the rest of it.
 async fn receive(mut body: Body, app: &App, reserved: &OnceLock<Reserved>) -> Result<Vec<u8>, ApiError> {
     let expected = body.size_hint().exact().unwrap_or(app.limits.body as u64);
+    let unavailable = || ApiError::service_unavailable().caused_by("overloaded", "too many large requests");
+    let mut reception: Option<Reception> = None;
     let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = match &reception {
+            None => body.frame().await,
+            Some(reception) => tokio::select! {
+                biased;
+                frame = body.frame() => frame,
+                () = reception.evicted() => return Err(unavailable()),
+            },
+        };
+        let Some(frame) = frame else {
+            return Ok(bytes);
+        };
         let frame = frame.map_err(|_| ApiError::bad_request())?;
         let Some(data) = frame.data_ref() else {
             continue;
@@ -126,16 +139,14 @@ async fn receive(mut body: Body, app: &App, reserved: &OnceLock<Reserved>) -> Re
         }
         let memory = &app.memory.requests;
         if reserved.get().is_none() && memory.is_large(length as u64) {
-            let memory = memory.reserve(expected).await;
-            let unavailable =
-                || ApiError::service_unavailable().caused_by("overloaded", "too many large requests");
-            let _unset = reserved.set(memory.ok_or_else(unavailable)?);
+            let permit = memory.reserve(expected).await.ok_or_else(unavailable)?;
+            reception = Some(memory.receive(&permit));
+            let _unset = reserved.set(permit);
             let expected = usize::try_from(expected).unwrap_or_default();
             bytes.reserve_exact(expected.saturating_sub(bytes.len()));
         }
         bytes.extend_from_slice(data);
     }
-    Ok(bytes)
 }
 
 impl JsonBody {

@@ -1,9 +1,10 @@
 //! Limits the memory of large requests and responses whose clients send or read slowly, or not at all.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -16,7 +17,7 @@ use axum::{
 };
 use bytes::Bytes;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
@@ -25,11 +26,11 @@ use super::error::ApiError;
 const KIB: u64 = 1024;
 
 /// Maximum memory for large responses that clients have not received yet, in KiB.
-const RESPONSES_KIB: u32 = 12 * 1024;
+const RESPONSES_KIB: u32 = 8 * 1024;
 
 /// Maximum size of the large bodies of all requests in progress, in KiB. Parsed bodies, parameters of statements and
 /// results need several times as much memory.
-const REQUESTS_KIB: u32 = 8 * 1024;
+const REQUESTS_KIB: u32 = 4 * 1024;
 
 /// Size above which a response counts as large, in bytes. The system buffers smaller ones.
 pub(super) const LARGE_RESPONSE: u64 = 64 * KIB;
@@ -37,8 +38,11 @@ pub(super) const LARGE_RESPONSE: u64 = 64 * KIB;
 /// Size above which a request body counts as large, in bytes.
 const LARGE_REQUEST: u64 = 16 * KIB;
 
-/// Maximum number of large bodies that wait for memory.
-const MAX_WAITING: usize = 4;
+/// Maximum number of large responses that wait for memory.
+const MAX_WAITING_RESPONSES: usize = 4;
+
+/// Maximum number of large request bodies that wait for memory. Only the first part of each has been received.
+const MAX_WAITING_REQUESTS: usize = 16;
 
 /// Maximum time to wait for memory. Longer than the time after which the server disconnects slow readers while memory
 /// is scarce.
@@ -54,8 +58,8 @@ pub struct BodyMemory {
 impl Default for BodyMemory {
     fn default() -> Self {
         Self {
-            requests: Memory::new("requests", REQUESTS_KIB, LARGE_REQUEST),
-            responses: Memory::new("responses", RESPONSES_KIB, LARGE_RESPONSE),
+            requests: Memory::new("requests", REQUESTS_KIB, LARGE_REQUEST, MAX_WAITING_REQUESTS),
+            responses: Memory::new("responses", RESPONSES_KIB, LARGE_RESPONSE, MAX_WAITING_RESPONSES),
         }
     }
 }
@@ -100,18 +104,24 @@ struct State {
     large: u64,
     free_kib: Arc<Semaphore>,
     waiting: Semaphore,
+    /// Held by the body that gets memory next.
+    turn: tokio::sync::Mutex<()>,
+    /// Bodies that are being received, oldest first.
+    receiving: Mutex<VecDeque<Arc<Receiving>>>,
     /// Whether the exhaustion of the memory has been logged.
     logged: AtomicBool,
 }
 
 impl Memory {
-    fn new(purpose: &'static str, total_kib: u32, large: u64) -> Self {
+    fn new(purpose: &'static str, total_kib: u32, large: u64, max_waiting: usize) -> Self {
         Self(Arc::new(State {
             purpose,
             total_kib,
             large,
             free_kib: Arc::new(Semaphore::new(total_kib as usize)),
-            waiting: Semaphore::new(MAX_WAITING),
+            waiting: Semaphore::new(max_waiting),
+            turn: tokio::sync::Mutex::default(),
+            receiving: Mutex::default(),
             logged: AtomicBool::new(false),
         }))
     }
@@ -140,7 +150,71 @@ impl Memory {
         }
         // Waiting bodies occupy memory, too.
         let _waiting = state.waiting.try_acquire().ok()?;
-        timeout(MAX_WAIT, free().acquire_many_owned(kib)).await.ok()?.ok()
+        let next = async {
+            // One after the other, so that a body that has just got its memory can be evicted for the next one.
+            let _turn = state.turn.lock().await;
+            self.evict(kib);
+            free().acquire_many_owned(kib).await
+        };
+        timeout(MAX_WAIT, next).await.ok()?.ok()
+    }
+
+    /// Registers a body with reserved memory that has not been received yet.
+    ///
+    /// While memory is scarce, the oldest such bodies are evicted in favour of others. Otherwise a few clients that
+    /// never finish their bodies would keep out everyone else, whereas most other bodies arrive at once.
+    pub(super) fn receive(&self, reserved: &Reserved) -> Reception {
+        let body = Arc::new(Receiving {
+            kib: u32::try_from(reserved.num_permits()).unwrap_or(u32::MAX),
+            evicted: Notify::new(),
+        });
+        self.receiving().push_back(Arc::clone(&body));
+        let memory = self.clone();
+        Reception { memory, body }
+    }
+
+    /// Evicts the oldest bodies that are being received, until they have `kib` KiB together.
+    fn evict(&self, kib: u32) {
+        let mut freed = 0;
+        while freed < kib
+            && let Some(oldest) = self.receiving().pop_front()
+        {
+            freed += oldest.kib;
+            oldest.evicted.notify_one();
+        }
+    }
+
+    fn receiving(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<Receiving>>> {
+        let Self(state) = self;
+        state.receiving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body that is being received, and how much memory it has reserved.
+#[derive(Debug)]
+struct Receiving {
+    kib: u32,
+    evicted: Notify,
+}
+
+/// Place of a body among those that are being received, given up when dropped.
+#[derive(Debug)]
+pub(super) struct Reception {
+    memory: Memory,
+    body: Arc<Receiving>,
+}
+
+impl Reception {
+    /// Completes when the body has to make room for another one.
+    pub(super) async fn evicted(&self) {
+        self.body.evicted.notified().await;
+    }
+}
+
+impl Drop for Reception {
+    fn drop(&mut self) {
+        let mut receiving = self.memory.receiving();
+        receiving.retain(|body| !Arc::ptr_eq(body, &self.body));
     }
 }
 
@@ -211,7 +285,7 @@ mod tests {
     async fn a_large_response_counts_until_its_data_is_dropped() {
         let memory = BodyMemory::default();
         let mut sent = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..2 {
             sent.push(data(memory.admit(response(4)).await).await);
         }
         assert!(memory.is_scarce());
@@ -232,15 +306,54 @@ mod tests {
         assert_eq!(memory.admit(response(1)).await.status(), 200);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_bodies_make_room_for_another_one() {
+        let memory = BodyMemory::default().requests;
+        let mut bodies = Vec::new();
+        for _ in 0..4 {
+            let reserved = memory.reserve(1 << 20).await.unwrap();
+            bodies.push((memory.receive(&reserved), reserved));
+        }
+        let received = bodies.remove(0);
+        drop(received.0);
+        let evicted = async {
+            let (oldest, reserved) = bodies.remove(0);
+            oldest.evicted().await;
+            drop((oldest, reserved));
+        };
+        let (another, ()) = tokio::join!(memory.reserve(1 << 20), evicted);
+        assert!(another.is_some());
+        for (body, _) in &bodies {
+            assert!(timeout(MAX_WAIT, body.evicted()).await.is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_never_arrive_do_not_delay_others_until_they_time_out() {
+        let memory = BodyMemory::default().requests;
+        let unfinished = (0..MAX_WAITING_REQUESTS).map(|_| {
+            let memory = memory.clone();
+            tokio::spawn(async move {
+                let reserved = memory.reserve(1 << 20).await.unwrap();
+                memory.receive(&reserved).evicted().await;
+            })
+        });
+        let _unfinished: Vec<_> = unfinished.collect();
+        tokio::task::yield_now().await;
+        let started = tokio::time::Instant::now();
+        assert!(memory.reserve(1 << 20).await.is_some());
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
     #[tokio::test]
     async fn a_waiting_response_is_sent_when_memory_is_free() {
         let memory = BodyMemory::default();
-        let sent = data(memory.admit(response(12)).await).await;
+        let sent = data(memory.admit(response(8)).await).await;
         let waiting = tokio::spawn({
             let memory = memory.clone();
             async move { memory.admit(response(1)).await.status() }
         });
-        while memory.responses.0.waiting.available_permits() == MAX_WAITING {
+        while memory.responses.0.waiting.available_permits() == MAX_WAITING_RESPONSES {
             tokio::task::yield_now().await;
         }
         drop(sent);

@@ -28,7 +28,7 @@ const QUEUE_CAPACITY: usize = 1000;
 /// Returns an error if the process cannot start or a component fails.
 #[cfg(feature = "observatory")]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
-    let observatory = super::observatory::Embedded::start(config.observatory.0.clone())?;
+    let observatory = super::observatory::Embedded::start(config.observatory.0.clone(), config.listen.port)?;
     let result = with_telemetry(
         NAME,
         Some(config.environment),

@@ -75,13 +75,17 @@ fn url(address: SocketAddr) -> String {
 
 /// Prints the addresses and how to send telemetry.
 fn welcome(addresses: Addresses, destination: Option<url::Url>) {
-    let optional = |address: Option<SocketAddr>| address.map_or("off".to_owned(), url);
+    let receivers: Vec<_> = [Some(addresses.http), addresses.grpc]
+        .into_iter()
+        .flatten()
+        .map(url)
+        .collect();
     telemetry::print(format!(
         r"
 The observatory is running.
 
   Pages      {pages}
-  OTLP       {http} (HTTP), {grpc} (gRPC)
+  OTLP       {receivers}, over HTTP and gRPC
   Health     {health}
   Forwarded  {destination}
 
@@ -93,9 +97,9 @@ Stop with Ctrl-C.
 
 ",
         pages = url(addresses.pages),
+        receivers = receivers.join(" and "),
         http = url(addresses.http),
-        grpc = optional(addresses.grpc),
-        health = optional(addresses.health),
+        health = addresses.health.map_or("off".to_owned(), url),
         destination = destination.map_or("off".to_owned(), |url| format!("to {}", masked_url(&url))),
     ));
 }

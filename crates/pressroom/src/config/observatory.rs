@@ -22,11 +22,15 @@ use super::{
 
 settings! { OWN:
     OBSERVATORY_OTLP_HTTP_PORT, "observatory-otlp-http-port", "PORT", Fixed("4318"),
-        "Port that receives OTLP over HTTP";
+        "Port that receives OTLP over HTTP and gRPC";
     OBSERVATORY_OTLP_GRPC_PORT, "observatory-otlp-grpc-port", "PORT", Fixed("4317"),
-        "Port that receives OTLP over gRPC";
+        "Second port that receives OTLP over HTTP and gRPC, the usual one of gRPC";
     OBSERVATORY_HEALTH_PORT, "observatory-health-port", "PORT", Fixed("13133"),
         "Port of the health check; the default is the OpenTelemetry Collector's";
+    OBSERVATORY_ALLOWED_HOSTS, "observatory-allowed-hosts", "HOST,...", Fallback::None,
+        "Host names of the observatory besides localhost and names without a dot";
+    OBSERVATORY_ALLOWED_ORIGINS, "observatory-allowed-origins", "ORIGIN,...", Fallback::None,
+        "Origins of web pages that may send telemetry besides those of this machine; * for all";
     OBSERVATORY_MEMORY, "observatory-memory", "SIZE", Fixed("256MiB"),
         "Memory for telemetry, for example 64MiB or 1GiB";
     OBSERVATORY_MASK, "observatory-mask", "on|off", Fixed("on"),
@@ -110,8 +114,17 @@ fn read(reader: &mut Reader, memory: Setting) -> Result<Config> {
         .grpc(port(OBSERVATORY_OTLP_GRPC_PORT)?)
         .health(port(OBSERVATORY_HEALTH_PORT)?)
         .memory(usize::try_from(size(reader, memory, MIN_MEMORY)?).unwrap_or(usize::MAX))
-        .mask(reader.switch(OBSERVATORY_MASK)?);
+        .mask(reader.switch(OBSERVATORY_MASK)?)
+        .allowed_hosts(list(reader, OBSERVATORY_ALLOWED_HOSTS))
+        .allowed_origins(list(reader, OBSERVATORY_ALLOWED_ORIGINS));
     Ok(config.forward(forwarding(reader)?))
+}
+
+/// Reads a list of names separated by commas.
+fn list(reader: &mut Reader, setting: Setting) -> Vec<String> {
+    let text = reader.text(setting).unwrap_or_default();
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }
 
 fn forwarding(reader: &mut Reader) -> Result<Option<Forwarding>> {

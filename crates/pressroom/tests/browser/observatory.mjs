@@ -111,6 +111,15 @@ async function openOverview(page) {
   await page.goto(`${pages}/`);
   await page.getByRole('navigation', { name: 'Pages' }).waitFor();
   await shoot(page, 'first-visit');
+  const steps = page.getByTestId('language-steps');
+  const { endpoints } = await (await fetch(`${pages}/status`)).json();
+  for (const language of ['Node.js', 'Java', 'Go', '.NET', 'Rust', 'Ruby', 'PHP', 'curl', 'Python']) {
+    const button = page.getByRole('button', { name: language, exact: true });
+    await button.press('Enter');
+    assert.equal(await button.getAttribute('aria-pressed'), 'true', language);
+    const port = new URL(endpoints.http).port;
+    assert.ok((await steps.textContent()).includes(`http://localhost:${port}`), language);
+  }
 }
 
 async function readArticleTrace(page) {

@@ -352,3 +352,28 @@ pub async fn running_workers_reply_to_a_ping(harness: impl Harness) {
     two.stop().await.unwrap();
     expect_nodes(&[]).await;
 }
+
+pub async fn a_purge_deletes_what_waits_and_nothing_else(harness: impl Harness) {
+    let (broker, other) = (harness.broker(), harness.other_broker());
+    let client = Client::new(broker.clone());
+    let signature = |number: u8| Signature::new("pass").arg(number).priority(number);
+    send_in_order(
+        broker.as_ref(),
+        &client,
+        vec![signature(0), signature(9), signature(4)],
+    )
+    .await;
+    let held = broker.receive(&["celery".to_owned()], 1).await.unwrap();
+    assert_eq!(held.len(), 1);
+    send(&client, Signature::new("pass").arg(1).queue("other"));
+    eventually("the message is in its queue", async || {
+        (broker.depth("other").await.unwrap().waiting == 1).then_some(())
+    })
+    .await;
+    assert_eq!(other.purge("celery").await.unwrap(), 2);
+    assert_eq!(other.purge("celery").await.unwrap(), 0);
+    let depth = broker.depth("celery").await.unwrap();
+    assert_eq!((depth.waiting, depth.unacked), (0, 1));
+    assert_eq!(broker.depth("other").await.unwrap().waiting, 1);
+    assert!(broker.ack(&held[0], None).await.unwrap());
+}

@@ -27,8 +27,10 @@ pub async fn an_exchange_sends_to_the_queues_that_are_bound_to_it(harness: impl 
     let broker = harness.broker();
     let client = Client::new(broker.clone());
     let journals = [Journal::default(), Journal::default()];
+    let gate = CancellationToken::new();
+    gate.cancel();
     let running = [0, 1].map(|index| {
-        let worker = worker(broker.clone(), &journals[index], &CancellationToken::new())
+        let worker = worker(broker.clone(), &journals[index], &gate)
             .hostname(format!("celery@{index}"))
             .bind(format!("q{index}"), Exchange::topic("topics"), "a.*")
             .bind(format!("q{index}"), Exchange::direct("direct"), index.to_string())
@@ -67,8 +69,23 @@ pub async fn an_exchange_sends_to_the_queues_that_are_bound_to_it(harness: impl 
     assert_eq!(client.wait(&id, PATIENCE).await, Ok(json!(2)));
     assert_eq!(journals[0].until(2).await, ["a.b", "all"]);
     assert_eq!(journals[1].until(3).await, ["1", "a.b", "all"]);
+
+    // A retry goes only to the queue in which its worker found the task, also if it was acknowledged early.
+    let early = Signature::new("early").arg("early").arg(1);
+    send(&client, early.exchange(Exchange::topic("topics"), "a.b"));
+    journals[0].until(4).await;
+    journals[1].until(5).await;
+    for queue in ["q0", "q1"] {
+        eventually("nothing is waiting or reserved", async || {
+            let depth = broker.depth(queue).await.unwrap();
+            (depth.waiting == 0 && depth.unacked == 0).then_some(())
+        })
+        .await;
+    }
     for running in running {
         running.stop().await.unwrap();
     }
+    assert_eq!(journals[0].lines(), ["a.b", "all", "early", "early"]);
+    assert_eq!(journals[1].lines(), ["1", "a.b", "all", "early", "early"]);
     empty(broker.as_ref()).await;
 }

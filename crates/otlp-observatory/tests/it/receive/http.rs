@@ -20,7 +20,7 @@ struct Status {
     message: String,
 }
 
-async fn post(
+pub(super) async fn post(
     observatory: &Running,
     path: &str,
     headers: &[(&str, &str)],
@@ -147,42 +147,6 @@ async fn undecodable_bodies_get_400_with_a_status_in_the_same_encoding() {
     }
 }
 
-/// Browsers send these types to other sites without a preflight request ("CORS-safelisted request-header" in
-/// the Fetch standard).
-#[tokio::test]
-async fn pages_of_other_sites_cannot_send() {
-    let observatory = Running::start().await;
-    let body = serde_json::to_vec(&traces(1)).unwrap();
-    for simple in [
-        "text/plain",
-        "text/plain;application/json",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data; boundary=x",
-    ] {
-        let headers = [("content-type", simple), ("origin", "http://elsewhere.example")];
-        let response = post(&observatory, ADDRESSES[0], &headers, body.clone()).await;
-        assert_eq!(response.status(), 415, "{simple}");
-    }
-    let headers = [("origin", "http://elsewhere.example")];
-    let response = post(&observatory, ADDRESSES[0], &headers, body).await;
-    assert_eq!(response.status(), 415, "no content type");
-
-    // Other types require a preflight request, which gets no permission.
-    let response = within(
-        client()
-            .request(Method::OPTIONS, observatory.http(ADDRESSES[0]))
-            .header("origin", "http://elsewhere.example")
-            .header("access-control-request-method", "POST")
-            .header("access-control-request-headers", "content-type")
-            .send(),
-    )
-    .await
-    .unwrap();
-    assert_eq!(response.status(), 405);
-    let allows = |(name, _): (&reqwest::header::HeaderName, _)| name.as_str().starts_with("access-control-");
-    assert!(!response.headers().iter().any(allows));
-}
-
 #[tokio::test]
 async fn a_content_type_may_have_parameters() {
     let observatory = Running::start().await;
@@ -277,7 +241,7 @@ async fn a_body_that_expands_in_memory_gets_413() {
 }
 
 /// Sends `bytes` and returns the response, at least up to the end of its head.
-async fn raw(observatory: &Running, bytes: &[u8]) -> String {
+pub(super) async fn raw(observatory: &Running, bytes: &[u8]) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     let mut stream = tokio::net::TcpStream::connect(observatory.addresses.http)
@@ -329,7 +293,7 @@ async fn errors_are_json_without_a_content_type() {
         json_of(response).await,
         json!({
             "code": 5,
-            "message": "unknown path; send OTLP to /v1/traces, /v1/metrics or /v1/logs",
+            "message": "unknown path /elsewhere; send OTLP to /v1/traces, /v1/metrics or /v1/logs, or over gRPC",
         })
     );
 }

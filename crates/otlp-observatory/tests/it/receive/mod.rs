@@ -1,6 +1,7 @@
 //! Tests of the receivers from the sender's side.
 
 mod binding;
+mod browsers;
 #[cfg(feature = "forward")]
 mod forwarding;
 mod fuzzed;
@@ -8,4 +9,6 @@ mod fuzzed;
 mod grpc;
 mod health;
 mod http;
+mod ports;
 mod requests;
+mod stalled;

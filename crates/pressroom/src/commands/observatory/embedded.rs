@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use observatory::{Addresses, BindError, Observatory};
+use observatory::{Addresses, BindError, FirstStep, Observatory};
 use telemetry::Export;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,32 @@ use crate::{
     commands::{current_thread, install_cryptography, reachable},
     config::masked_url,
 };
+
+/// Commands with which a newcomer creates the first telemetry, with `API` in place of the service's URL.
+const FIRST_STEPS: [(&str, &str); 3] = [
+    (
+        "Register:",
+        r#"curl -s -X POST API/register \
+  -H 'Content-Type: application/json' \
+  -d '{"email": "alice@example.com", "name": "Alice",
+       "password": "password123"}'"#,
+    ),
+    (
+        "Log in and store the token in a shell variable:",
+        r#"TOKEN=$(curl -s -X POST API/login \
+  -H 'Content-Type: application/json' \
+  -d '{"email": "alice@example.com", "password": "password123"}' |
+  sed 's/.*"access_token":"\([^"]*\)".*/\1/')"#,
+    ),
+    (
+        "Create an article; a worker sends the notifications:",
+        r#"curl -s -X POST API/articles/ \
+  -H "Authorization: Bearer $TOKEN" \
+  -H 'Content-Type: application/json' \
+  -d '{"title": "My Article", "description": "A brief description",
+       "body": "Article content here"}'"#,
+    ),
+];
 
 /// Destination of the telemetry of the service in this process.
 pub(in crate::commands) enum Embedded {
@@ -40,11 +66,15 @@ pub(in crate::commands) struct Running {
 }
 
 impl Embedded {
-    /// Starts the observatory, unless telemetry is exported elsewhere.
+    /// Starts the observatory, unless telemetry is exported elsewhere. Its first page shows how to call the API on
+    /// `api_port`.
     ///
     /// # Errors
     /// Returns an error if an address cannot be bound, unless it is already in use.
-    pub(in crate::commands) fn start(settings: observatory::Config) -> anyhow::Result<Self> {
+    pub(in crate::commands) fn start(settings: observatory::Config, api_port: u16) -> anyhow::Result<Self> {
+        let api = format!("http://localhost:{api_port}/api");
+        let steps = FIRST_STEPS.map(|(text, command)| FirstStep::new(text, command.replace("API", &api)));
+        let settings = settings.first_steps(steps);
         if let Some(variable) = telemetry::destination_variable() {
             return Ok(Self::Configured(variable));
         }

@@ -1,14 +1,17 @@
-//! `pressroom tasks`: inspects and controls the workers and the dead letters on Redis.
+//! `pressroom tasks`: sends tasks, shows results and events, and manages workers, queues and dead letters on Redis.
 
+mod client;
 mod dead;
 mod workers;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use celeriac::{Broker, BrokerError, RedisBroker};
 use clap::Subcommand;
 
+use self::workers::seconds;
 pub use self::{
+    client::Call,
     dead::DeadCommand,
     workers::{ControlCommand, Inspect, Target},
 };
@@ -35,6 +38,28 @@ pub enum Tasks {
         #[command(flatten)]
         target: Target,
     },
+    /// Send a task and print its id
+    #[command(visible_alias = "send")]
+    Call(Call),
+    /// Print the state and the result of a task as JSON
+    Result {
+        #[arg(value_name = "TASK ID")]
+        id: String,
+        /// Wait until the task has ended, at most this long, in seconds
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        wait: Option<Duration>,
+    },
+    /// Print the events of workers and tasks, one JSON object per line, until interrupted
+    Events {
+        /// Type of events to print, for example task-failed; may be repeated [default: all]
+        #[arg(long = "type", value_name = "TYPE")]
+        types: Vec<String>,
+    },
+    /// Delete the messages that wait in queues
+    Purge {
+        #[arg(value_name = "QUEUE", required = true)]
+        queues: Vec<String>,
+    },
 }
 
 /// Runs `pressroom tasks` on the configured Redis server.
@@ -52,6 +77,10 @@ pub fn tasks(config: TasksConfig, command: &Tasks) -> anyhow::Result<()> {
             Tasks::Dead(command) => dead::run(broker.as_ref(), command).await,
             Tasks::Inspect { query, target } => workers::inspect(&target.control(broker), query).await,
             Tasks::Control { command, target } => workers::control(&target.control(broker), command).await,
+            Tasks::Call(call) => client::call(broker, call).await,
+            Tasks::Result { id, wait } => client::result(broker, id, *wait).await,
+            Tasks::Events { types } => client::events(broker, types).await,
+            Tasks::Purge { queues } => client::purge(broker.as_ref(), queues).await,
         };
         result.map_err(|error| match error.is::<BrokerError>() {
             true => error.context(server),

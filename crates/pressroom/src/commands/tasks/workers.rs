@@ -27,7 +27,7 @@ pub struct Target {
     destination: Vec<String>,
 }
 
-fn seconds(text: &str) -> Result<Duration, &'static str> {
+pub(super) fn seconds(text: &str) -> Result<Duration, &'static str> {
     let seconds: Option<f64> = text.parse().ok();
     let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     duration
@@ -96,6 +96,25 @@ pub enum ControlCommand {
         /// Maximum rate: 10/s, 100/m or 3/h; 0 for no limit
         rate: String,
     },
+    /// Set the time limits of tasks of a name
+    TimeLimit {
+        /// Name of the task
+        task: String,
+        /// Seconds after which a task is asked to end; 0 for no limit
+        soft: f64,
+        /// Seconds after which a task is stopped [default: no limit]
+        hard: Option<f64>,
+    },
+    /// Receive from another queue
+    AddConsumer {
+        /// Name of the queue
+        queue: String,
+    },
+    /// Stop receiving from a queue
+    CancelConsumer {
+        /// Name of the queue
+        queue: String,
+    },
     /// Enable task events, which include arguments and results
     EnableEvents,
     /// Disable task events
@@ -115,6 +134,10 @@ pub(super) async fn inspect(workers: &Control, query: &Inspect) -> anyhow::Resul
 }
 
 pub(super) async fn control(workers: &Control, command: &ControlCommand) -> anyhow::Result<()> {
+    let call = |method: &'static str, arguments: Value| async move {
+        let arguments = arguments.as_object().cloned().unwrap_or_default();
+        workers.inspect(method, arguments).await
+    };
     let replies = match command {
         ControlCommand::Shutdown => {
             // Workers do not reply to this command; Redis returns the number of receivers.
@@ -125,8 +148,14 @@ pub(super) async fn control(workers: &Control, command: &ControlCommand) -> anyh
         }
         ControlCommand::Revoke { ids, terminate } => workers.revoke(ids, *terminate).await?,
         ControlCommand::RateLimit { task, rate } => workers.rate_limit(task, rate).await?,
-        ControlCommand::EnableEvents => workers.inspect("enable_events", Map::new()).await?,
-        ControlCommand::DisableEvents => workers.inspect("disable_events", Map::new()).await?,
+        ControlCommand::TimeLimit { task, soft, hard } => {
+            let limits = json!({"task_name": task, "soft": soft, "hard": hard});
+            call("time_limit", limits).await?
+        }
+        ControlCommand::AddConsumer { queue } => call("add_consumer", json!({"queue": queue})).await?,
+        ControlCommand::CancelConsumer { queue } => call("cancel_consumer", json!({"queue": queue})).await?,
+        ControlCommand::EnableEvents => call("enable_events", json!({})).await?,
+        ControlCommand::DisableEvents => call("disable_events", json!({})).await?,
     };
     let rejected = replies.iter().filter(|reply| reply.error().is_some()).count();
     let printed = print(replies);

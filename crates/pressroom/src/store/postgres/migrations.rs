@@ -1,4 +1,5 @@
-//! Migrates the schema, and reads its version.
+//! Migrates the schema, and reads its version. Requests continue meanwhile: indexes of existing tables are built
+//! concurrently, and the other statements of a migration need each lock only for a moment.
 
 use std::{error::Error as _, time::Duration};
 
@@ -8,13 +9,14 @@ use refinery_core::{
     traits::r#async::{AsyncQuery, AsyncTransaction},
 };
 use telemetry::Statement;
-use tokio::time::timeout;
-use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::{Client, error::SqlState};
 
 use super::{
     config::{PostgresConfig, Role},
     connections::{Connections, Connector, Settings},
     error::StatementError,
+    indexes,
 };
 use crate::store::{Access, DatabaseState, Migrated, SchemaVersion, StoreError, sql::NEWEST_MIGRATION};
 
@@ -24,21 +26,30 @@ mod embedded {
 
 /// Maximum duration of one migration, which may build an index on a large table.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// Maximum wait for a table. Short, because a migration that waits for a table behind a long transaction blocks
-/// all later statements on that table.
-const TABLE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum wait for a table in one attempt. Short, because a migration that waits for a table behind a long transaction
+/// blocks all later statements on that table.
+const TABLE_LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+/// Pause between two attempts, in which the blocked statements can proceed.
+const ATTEMPT_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum duration of all attempts.
+const ATTEMPTS_TIMEOUT: Duration = Duration::from_secs(20);
 /// Maximum wait for another process that is migrating.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+/// Interval at which another process that is migrating is checked for. A statement that waits for its lock would delay the
+/// concurrent build of an index until the statement ends, and therefore forever.
+const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 /// Maximum duration of the wait and all migrations together.
 const TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+const TRY_LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended('pressroom migrations', 0))";
 
 /// Creates the schema, adopts the reference implementation's schema, or upgrades an earlier one.
 ///
 /// Leaves a schema that is newer than this release unchanged. If several processes start together, one migrates
-/// and the others wait. While an index is built on a table in use, reads of the table continue and writes wait.
+/// and the others wait. Requests to a table in use wait for at most 0.2 s at a time.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] if the database is unreachable or a table remains locked for five seconds;
+/// [`StoreError::Unavailable`] if the database is unreachable or other transactions keep a table locked for 20 s;
 /// [`StoreError::Failed`] if the database rejects a migration. Earlier migrations remain applied.
 #[expect(
     clippy::disallowed_methods,
@@ -47,7 +58,8 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 pub async fn migrate(config: &PostgresConfig) -> Result<Migrated, StoreError> {
     let settings = Settings {
         statement_timeout: STATEMENT_TIMEOUT,
-        lock_timeout: TABLE_LOCK_TIMEOUT,
+        // For concurrent builds of indexes, which block nothing while they wait.
+        lock_timeout: STATEMENT_TIMEOUT,
         scans: true,
     };
     let connector = Connector::new(config, Role::Primary, settings)
@@ -57,16 +69,21 @@ pub async fn migrate(config: &PostgresConfig) -> Result<Migrated, StoreError> {
     let (client, driver) = open().await?;
     let work = async {
         // The lock belongs to an open transaction, so it is released when the connection closes, even behind
-        // a pooler.
-        let wait = format!(
-            "BEGIN;
-            SET LOCAL lock_timeout TO '{timeout}s';
-            SET LOCAL statement_timeout TO '{timeout}s';
-            SET LOCAL idle_in_transaction_session_timeout TO 0;
-            SELECT pg_advisory_xact_lock(hashtextextended('pressroom migrations', 0))",
-            timeout = LOCK_TIMEOUT.as_secs()
-        );
-        lock.batch_execute(&wait).await?;
+        // a pooler. At this isolation level, the transaction has no snapshot between statements, so that the
+        // build of an index does not wait for it.
+        lock.batch_execute(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout TO 0",
+        )
+        .await?;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        while indexes::first(&lock, TRY_LOCK).await?.as_deref() != Some("t") {
+            if Instant::now() >= deadline {
+                return Err(StoreError::Unavailable(
+                    "another process has been migrating the schema for 20 minutes".to_owned(),
+                ));
+            }
+            sleep(LOCK_INTERVAL).await;
+        }
         let newer = applied_version(&client).await?;
         let newer = newer.filter(|applied| *applied > newest());
         if newer.is_some() {
@@ -95,49 +112,61 @@ pub async fn migrate(config: &PostgresConfig) -> Result<Migrated, StoreError> {
 }
 
 /// Returns the version of the newest applied migration, or `None` without a schema.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "no request waits for a migration, and the statement is a constant"
-)]
 async fn applied_version(client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
-    let messages = match client.simple_query(NEWEST_MIGRATION.text).await {
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => return Ok(None),
-        messages => messages?,
-    };
-    Ok(messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-        _ => None,
-    }))
+    match indexes::first(client, NEWEST_MIGRATION.text).await {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
+        newest => Ok(newest?.and_then(|newest| newest.parse().ok())),
+    }
 }
 
-/// Connection for the migrations, each of which runs in a transaction with its own settings.
+/// Connection for the migrations.
+///
+/// The indexes of a migration are built first. The rest runs in one transaction, which is repeated if it cannot lock a
+/// table.
 struct Target(Client);
 
 impl AsyncTransaction for Target {
     type Error = tokio_postgres::Error;
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "no request waits for a migration, and the statements come from the migration files"
-    )]
     async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(
         &'a mut self,
         statements: T,
     ) -> Result<usize, Self::Error> {
+        let mut scripts = Vec::new();
+        for script in statements {
+            scripts.push(indexes::execute_index_statements(&self.0, script).await?);
+        }
+        let deadline = Instant::now() + ATTEMPTS_TIMEOUT;
+        loop {
+            match self.transact(&scripts).await {
+                Err(error)
+                    if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) && Instant::now() < deadline =>
+                {
+                    sleep(ATTEMPT_INTERVAL).await;
+                }
+                result => return result.map(|()| scripts.len()),
+            }
+        }
+    }
+}
+
+impl Target {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "no request waits for a migration, and the statements come from the migration files"
+    )]
+    async fn transact(&mut self, scripts: &[String]) -> Result<(), tokio_postgres::Error> {
         let settings = format!(
-            "SET LOCAL statement_timeout TO '{}s'; SET LOCAL lock_timeout TO '{}s'",
+            "SET LOCAL statement_timeout TO '{}s'; SET LOCAL lock_timeout TO '{}ms'",
             STATEMENT_TIMEOUT.as_secs(),
-            TABLE_LOCK_TIMEOUT.as_secs()
+            TABLE_LOCK_TIMEOUT.as_millis()
         );
         let transaction = self.0.transaction().await?;
         transaction.batch_execute(&settings).await?;
-        let mut count = 0;
-        for statement in statements {
-            transaction.batch_execute(statement).await?;
-            count += 1;
+        for script in scripts {
+            transaction.batch_execute(script).await?;
         }
-        transaction.commit().await?;
-        Ok(count)
+        transaction.commit().await
     }
 }
 

@@ -12,6 +12,7 @@ mod connections;
 mod deliveries;
 mod error;
 mod health;
+mod indexes;
 mod list;
 mod migrations;
 mod outbox;

@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use super::{
     config::{PostgresConfig, Role},
     connections::{Connector, Driver, Settings},
+    indexes,
 };
 use crate::store::StoreError;
 
@@ -23,21 +24,14 @@ const TIMEOUT: Duration = Duration::from_secs(40 * 60);
 /// connection closes, even behind a pooler. Other processes do not wait for the lock, because the build would
 /// wait for their transactions.
 const LOCK: &str = "
-    BEGIN;
+    BEGIN ISOLATION LEVEL READ COMMITTED;
     SET LOCAL idle_in_transaction_session_timeout TO 0;
     SELECT pg_try_advisory_xact_lock(hashtextextended('pressroom title index', 0))";
 
-/// Finds the schema of the extension, quoted, and whether the index is valid, if they exist.
-const FIND: &str = "
-    SELECT
-        (SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pg_trgm') AS extension,
-        (
-            SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_articles_title_trigrams')
-        ) AS valid";
+/// Finds the schema of the extension, quoted, if it exists.
+const FIND: &str = "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pg_trgm'";
 
 const CREATE_EXTENSION: &str = "CREATE EXTENSION IF NOT EXISTS pg_trgm";
-
-const DROP: &str = "DROP INDEX CONCURRENTLY IF EXISTS ix_articles_title_trigrams";
 
 /// State of the trigram index of titles after [`index_titles`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,26 +87,15 @@ impl Drop for Aborted {
     reason = "no request waits for the index, and the statements are constants"
 )]
 async fn build(lock: &Client, client: &Client) -> Result<TitleIndex, StoreError> {
-    let locked = lock.simple_query(LOCK).await?;
-    let locked = locked.iter().find_map(|message| match message {
-        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
-    });
-    if locked != Some("t") {
+    if indexes::first(lock, LOCK).await?.as_deref() != Some("t") {
         return Ok(TitleIndex::InProgress);
     }
-    let (mut extension, valid) = find(client).await?;
-    if valid == Some(true) {
-        return Ok(TitleIndex::Present);
-    }
-    if valid == Some(false) {
-        client.batch_execute(DROP).await?;
-    }
+    let mut extension = indexes::first(client, FIND).await?;
     if extension.is_none() {
         if let Err(error) = client.batch_execute(CREATE_EXTENSION).await {
             return unavailable(error);
         }
-        extension = find(client).await?.0;
+        extension = indexes::first(client, FIND).await?;
     }
     let schema = extension.ok_or_else(StoreError::no_row)?;
     // The operator class may be in a schema outside the search path. A short list of pending entries keeps
@@ -121,29 +104,11 @@ async fn build(lock: &Client, client: &Client) -> Result<TitleIndex, StoreError>
         "CREATE INDEX CONCURRENTLY ix_articles_title_trigrams ON articles
         USING gin (title {schema}.gin_trgm_ops) WITH (gin_pending_list_limit = 256)"
     );
-    if let Err(error) = client.batch_execute(&create).await {
-        // Otherwise writers would maintain an index that no search uses. If this fails, the next call drops it.
-        let _dropped = client.batch_execute(DROP).await;
-        return unavailable(error);
+    match indexes::build(client, "ix_articles_title_trigrams", &create).await {
+        Ok(true) => Ok(TitleIndex::Built),
+        Ok(false) => Ok(TitleIndex::Present),
+        Err(error) => unavailable(error),
     }
-    Ok(TitleIndex::Built)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "no request waits for the index, and the statement is a constant"
-)]
-async fn find(client: &Client) -> Result<(Option<String>, Option<bool>), StoreError> {
-    let found = client.simple_query(FIND).await?;
-    let row = found.iter().find_map(|message| match message {
-        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let row = row.ok_or_else(StoreError::no_row)?;
-    Ok((
-        row.get("extension").map(str::to_owned),
-        row.get("valid").map(|valid| valid == "t"),
-    ))
 }
 
 /// Returns the server's reason, or the error if the connection was lost.

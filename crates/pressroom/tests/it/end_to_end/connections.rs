@@ -223,6 +223,20 @@ async fn half_sent_bodies_do_not_fill_the_log() {
     assert!(!output.contains("request timed out"), "{output}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_baggage_does_not_fill_the_log() {
+    let folder = process::Folder::new();
+    let (process, api) = process::start_api(&[], &[], folder.path()).await;
+    for baggage in ["a=%ff", "secret", "=", "secret=%80;p,,x", &"a=b,".repeat(300)] {
+        let request = format!(
+            "GET /api/nowhere HTTP/1.1\r\nHost: x\r\nBaggage: {baggage}\r\nConnection: close\r\n\r\n"
+        );
+        assert_eq!(raw::send(api, request.as_bytes()).await.status, 404);
+    }
+    let output = process.output();
+    assert!(!output.contains("BaggagePropagator"), "{output}");
+}
+
 async fn listens_on(host: &str, addresses: &[&str]) {
     let folder = process::Folder::new();
     let port = free_port();

@@ -1,7 +1,8 @@
 //! `pressroom tasks inspect` and `pressroom tasks control` with a worker in another process.
 
-use std::process::Output;
+use std::{process::Output, sync::Arc, time::Duration};
 
+use celeriac::{CancellationToken, RedisBroker, RedisConfig, TaskContext, TaskError, TaskOptions, Worker};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -102,6 +103,28 @@ async fn workers_are_inspected_and_controlled_from_the_command_line() {
         "{}",
         stderr(&unknown)
     );
+    let task = "app.jobs.tasks.send_article_notification";
+    for (arguments, expected) in [
+        (
+            &["time-limit", task, "10", "20.5"][..],
+            "time limits set successfully",
+        ),
+        (&["add-consumer", "other"], "add consumer other"),
+    ] {
+        let arguments = [&["control"], arguments].concat();
+        assert_eq!(reply(&tasks(&redis, &arguments)), json!({"ok": expected}));
+    }
+    let queues = || {
+        let queues = inspect("active_queues");
+        let queues = queues.as_array().unwrap().iter();
+        queues
+            .map(|queue| queue["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(queues(), ["celery", "other"]);
+    let cancelled = reply(&tasks(&redis, &["control", "cancel-consumer", "celery"]));
+    assert_eq!(cancelled, json!({"ok": "no longer consuming from celery"}));
+    assert_eq!(queues(), ["other"]);
     let events = reply(&tasks(&redis, &["control", "enable-events"]));
     assert_eq!(events, json!({"ok": "task events enabled"}));
 
@@ -112,6 +135,101 @@ async fn workers_are_inspected_and_controlled_from_the_command_line() {
         stderr(&tasks(&redis, &["control", "shutdown"])),
         "pressroom: no worker is listening\n"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_sent_and_observed_from_the_command_line() {
+    let (redis, folder) = (RedisServer::start(), Folder::new());
+    let succeeds = |arguments: &[&str]| {
+        let output = tasks(&redis, arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let large = "1180591620717411303424";
+
+    let call = [
+        "call",
+        "test.echo",
+        &format!("[1, {large}]"),
+        "--id",
+        "first",
+        "--priority",
+        "9",
+    ];
+    assert_eq!(succeeds(&call), "first");
+    let none = tasks(&redis, &["result", "first"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(stderr(&none).contains("first: no result"), "{}", stderr(&none));
+    assert_eq!(
+        succeeds(&["send", "test.echo", "--queue", "other", "--id", "second"]),
+        "second"
+    );
+    assert_eq!(succeeds(&["purge", "celery", "other"]), "Purged: 2");
+    assert_eq!(succeeds(&["purge", "celery"]), "Purged: 0");
+
+    let broker = Arc::new(RedisBroker::new(RedisConfig::new(redis.url())).unwrap());
+    let worker = Worker::builder(broker)
+        .hostname("celery@test")
+        .events(true)
+        .task(
+            "test.echo",
+            TaskOptions::new().extra_kwargs(true),
+            async |context: TaskContext, _: Vec<Value>| {
+                let message = context.message();
+                Ok::<_, TaskError>(json!([message.args, message.kwargs]))
+            },
+        )
+        .build();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(worker.run(shutdown.clone(), Duration::from_secs(10)));
+    let arguments = ["tasks", "events", "--type", "task-succeeded"];
+    let events = process::start(
+        "events",
+        &arguments,
+        &[("REDIS_URL", &redis.url())],
+        folder.path(),
+    );
+    let args = format!("[1, {large}, NaN]");
+    let call = [
+        "call",
+        "test.echo",
+        &args,
+        "--kwargs",
+        r#"{"key": "\u001b"}"#,
+        "--wait",
+        "30",
+        "--countdown",
+        "0.1",
+    ];
+    let result = succeeds(&call);
+    assert!(result.contains(r#""status": "SUCCESS""#), "{result}");
+    assert!(
+        result.contains(&format!(r#""result": [{args}, {{"key": "\u001b"}}]"#)),
+        "{result}"
+    );
+    let failed = succeeds(&["call", "none.such", "--id", "failed", "--wait", "30"]);
+    assert_eq!(json(&failed)["status"], "FAILURE");
+    assert_eq!(json(&succeeds(&["result", "failed"])), json(&failed));
+    let shown = eventually("the event to be printed", async || {
+        succeeds(&["call", "test.echo", "--id", "shown", "--wait", "30"]);
+        let printed = events.output();
+        printed.lines().next().map(json)
+    })
+    .await;
+    assert_eq!(shown["type"], "task-succeeded");
+    assert_eq!(shown["hostname"], "celery@test");
+    for invalid in [
+        &["call", "t", "{}"][..],
+        &["call", "t", "--kwargs", "[]"],
+        &["purge"],
+    ] {
+        assert_eq!(tasks(&redis, invalid).status.code(), Some(2), "{invalid:?}");
+    }
+    let late = tasks(&redis, &["call", "t", "--queue", "unserved", "--wait", "0.1"]);
+    assert_eq!(late.status.code(), Some(1));
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
 }
 
 #[test]

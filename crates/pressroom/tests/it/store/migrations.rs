@@ -1,14 +1,20 @@
 //! Migrations on PostgreSQL: creation of the schema, adoption of Flask's schema, and sharing it with Flask.
 
+use std::time::{Duration, Instant};
+
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use pressroom::{
     domain::{Email, ListQuery, NewUser, PasswordHash, UserChanges, UserId},
     store::{AccountStore, ArticleStore, Constraint, HealthStore, StoreError, postgres::migrate},
 };
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use crate::support::postgres::{Database, MIGRATIONS};
+use crate::support::{
+    eventually,
+    postgres::{Database, MIGRATIONS},
+};
 
 /// Output of `pg_dump` for the schema of the reference implementation.
 pub const FLASK_SCHEMA: &str = include_str!("../../vectors/flask-schema.sql");
@@ -286,10 +292,107 @@ async fn a_newer_schema_is_current_and_an_older_one_is_not() {
     );
 }
 
+/// Removes what the migrations after V5 have added.
+const BACK_TO_V5: &str = "
+    DROP FUNCTION count_articles CASCADE;
+    DROP TABLE article_count_changes, ended_sessions, notified_events;
+    DROP INDEX ix_users_password_scheme;
+    DELETE FROM refinery_schema_history WHERE version > 5;";
+
+/// Removes what the migrations after V4 have added, from V5.
+const BACK_TO_V4: &str = "
+    CREATE INDEX ix_articles_author_id ON articles (author_id);
+    DROP INDEX ix_articles_author_newest;
+    DELETE FROM refinery_schema_history WHERE version > 4;";
+
+/// Opens a transaction that executes `statement`, migrates meanwhile, and asserts that statements of others proceed while
+/// a statement of the migration that contains `waiting` waits for the transaction.
+async fn assert_a_migration_delays_nobody(database: &Database, statement: &str, waiting: &str) {
+    /// Maximum duration of a statement of others: far above the wait for one attempt to lock a table, and below the
+    /// time-out of the service's statements.
+    const LIMIT: Duration = Duration::from_secs(1);
+    let mut busy = database.client().await;
+    let long = busy.transaction().await.unwrap();
+    long.batch_execute(statement).await.unwrap();
+    let config = database.config();
+    let migration = tokio::spawn(async move { migrate(&config).await });
+    let client = database.client().await;
+    eventually("the migration to wait for the transaction", async || {
+        let found = "SELECT FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND strpos(query, $1) > 0";
+        (!client.query(found, &[&waiting]).await.unwrap().is_empty()).then_some(())
+    })
+    .await;
+    let start = Instant::now();
+    // Longer than the interval between two attempts.
+    while start.elapsed() < Duration::from_secs(3) {
+        for statement in [
+            "SELECT count(*) FROM articles",
+            "INSERT INTO articles (slug, title, description, body, author_id, favorites_count, created_at, updated_at)
+                VALUES (gen_random_uuid(), 'Two', '', 'body', 2, 0, now(), now())",
+            "INSERT INTO favorites (user_id, article_id, created_at) SELECT 2, max(id), now() FROM articles",
+            "UPDATE articles SET title = title WHERE id > 1",
+            "UPDATE users SET name = name WHERE id = 2",
+        ] {
+            timeout(LIMIT, client.batch_execute(statement))
+                .await
+                .unwrap_or_else(|_| panic!("{statement} waits for the migration"))
+                .unwrap();
+        }
+    }
+    assert!(!migration.is_finished(), "{:?}", migration.await);
+    long.commit().await.unwrap();
+    migration.await.unwrap().unwrap();
+    let state = database.store().state().await.unwrap();
+    assert!(state.schema.is_current());
+    let left = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid
+        UNION ALL SELECT indexrelid::regclass::text FROM pg_stat_user_indexes WHERE indexrelname = 'ix_articles_author_id'";
+    assert!(client.query(left, &[]).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_waits_for_a_long_transaction_without_delaying_others() {
+    const WRITE: &str =
+        "UPDATE articles SET title = title WHERE id = 1; UPDATE users SET name = name WHERE id = 1";
+    const CREATE: &str = "CREATE INDEX CONCURRENTLY";
+    let database = flask_database().await;
+    assert_a_migration_delays_nobody(&database, WRITE, CREATE).await;
+    let client = database.client().await;
+    client.batch_execute(BACK_TO_V5).await.unwrap();
+    assert_a_migration_delays_nobody(&database, WRITE, "CREATE TABLE article_count_changes").await;
+    for (statement, waiting) in [
+        ("SELECT FROM articles", "DROP INDEX CONCURRENTLY"),
+        (WRITE, CREATE),
+    ] {
+        client.batch_execute(BACK_TO_V5).await.unwrap();
+        client.batch_execute(BACK_TO_V4).await.unwrap();
+        assert_a_migration_delays_nobody(&database, statement, waiting).await;
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_an_interrupted_migration_left_behind_is_replaced() {
+    let database = flask_database().await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE INDEX ix_articles_newest ON articles (created_at);
+            UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_articles_newest'::regclass",
+        )
+        .await
+        .unwrap();
+    migrate(&database.config()).await.unwrap();
+    let definition = "SELECT pg_get_indexdef(indexrelid) FROM pg_index
+        WHERE indexrelid = 'ix_articles_newest'::regclass AND indisvalid";
+    let definition: String = client.query_one(definition, &[]).await.unwrap().get(0);
+    assert!(definition.ends_with("(created_at DESC, id DESC)"), "{definition}");
+}
+
 #[tokio::test]
 async fn a_migration_fails_as_unavailable_while_a_table_is_locked() {
-    let database = flask_database().await;
+    let database = Database::migrated().await;
     let mut busy = database.client().await;
+    busy.batch_execute(BACK_TO_V5).await.unwrap();
     let long = busy.transaction().await.unwrap();
     long.batch_execute("LOCK TABLE articles IN ROW EXCLUSIVE MODE")
         .await
@@ -300,9 +403,9 @@ async fn a_migration_fails_as_unavailable_while_a_table_is_locked() {
         "{rejected:?}"
     );
     long.commit().await.unwrap();
-    // Checking for an existing index already waits for the table, so no migration was applied.
+    // V6 needs the table, so it and the later ones were not applied.
     assert_eq!(
         migrate(&database.config()).await.unwrap().applied.len(),
-        MIGRATIONS.len()
+        MIGRATIONS.len() - 5
     );
 }
