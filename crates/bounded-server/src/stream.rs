@@ -166,7 +166,7 @@ impl CheckedStream {
                         self.reading = Reading::Body(body);
                     }
                     Parsed::Invalid(problem, replacement) => {
-                        tracing::debug!(%problem, "refused a request");
+                        tracing::debug!(reason = %problem, "refused a request");
                         self.state.refuse(self.heads, problem);
                         self.reading = Reading::Refused(replacement);
                     }

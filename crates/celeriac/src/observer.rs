@@ -48,7 +48,7 @@ pub trait Observer: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Called before a command is sent to the broker's server, whether or not on behalf of a task.
-    fn command(&self, _command: Command) -> Box<dyn CommandSpan> {
+    fn command(&self, _command: Command<'_>) -> Box<dyn CommandSpan> {
         Box::new(NoopObserver)
     }
 
@@ -214,18 +214,27 @@ impl<'a> TaskInfo<'a> {
 /// Command to the broker's server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Command {
+pub struct Command<'a> {
     /// Name, such as `LPUSH`.
     pub name: &'static str,
     /// Text with `?` in place of every argument.
     pub text: &'static str,
+    /// Number of commands in a transaction or pipeline, otherwise 1.
+    pub size: usize,
+    /// SHA-1 digest of the script that the command runs.
+    pub script: Option<&'a str>,
 }
 
-impl Command {
-    /// Describes a command.
+impl Command<'_> {
+    /// Describes a single command that runs no script. The fields can be changed.
     #[must_use]
     pub const fn new(name: &'static str, text: &'static str) -> Self {
-        Self { name, text }
+        Self {
+            name,
+            text,
+            size: 1,
+            script: None,
+        }
     }
 }
 

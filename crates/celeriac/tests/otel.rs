@@ -148,7 +148,12 @@ fn attributes(span: &Value) -> String {
     let attributes = span["attributes"].as_object().unwrap();
     let mut shown: Vec<String> = attributes
         .iter()
-        .filter(|(name, _)| !matches!(name.as_str(), "messaging.message.id" | "server.port"))
+        .filter(|(name, _)| {
+            !matches!(
+                name.as_str(),
+                "messaging.message.id" | "network.peer.port" | "server.port"
+            )
+        })
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     shown.sort();
@@ -200,7 +205,8 @@ fn spans_and_metrics_cover_a_task_from_send_to_settlement() {
         reason = "the environment marks the child process"
     )]
     if std::env::var(CHILD).is_ok() {
-        let telemetry = telemetry::init(telemetry::Service::new("celeriac-test", "0")).unwrap();
+        let telemetry = telemetry::Telemetry::builder(telemetry::Service::new("celeriac-test", "0"));
+        let telemetry = telemetry.python_names().init().unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(scenario());
         telemetry.shutdown(Duration::from_secs(10)).unwrap();
@@ -223,7 +229,7 @@ fn spans_and_metrics_cover_a_task_from_send_to_settlement() {
     assert_eq!(sent["error"], Value::Null);
     assert_eq!(
         attributes(sent),
-        r#"celery.task_name="flaky" messaging.destination.name="celery" messaging.operation.name="send_task" messaging.operation.type="send" messaging.system="celery""#
+        r#"celery.task_name="flaky" messaging.destination.name="celery" messaging.operation.name="send_task" messaging.operation.type="send" messaging.system="celery" server.address="127.0.0.1""#
     );
     let below = |parent: &Value, name: &str| -> Vec<&Value> {
         let child = |span: &&Value| span["parent_span_id"] == parent["span_id"];
@@ -233,7 +239,7 @@ fn spans_and_metrics_cover_a_task_from_send_to_settlement() {
     assert_eq!(push["kind"], "client");
     assert_eq!(
         attributes(push),
-        r#"db.namespace="0" db.operation.name="LPUSH" db.query.summary="LPUSH" db.query.text="LPUSH ? ?" db.system.name="redis" server.address="127.0.0.1""#
+        r#"db.namespace="0" db.operation.batch.size=2 db.operation.name="LPUSH" db.query.summary="LPUSH" db.query.text="LPUSH ? ?" db.system.name="redis" network.peer.address="127.0.0.1" server.address="127.0.0.1""#
     );
 
     let mut runs = below(sent, "celery.run");
@@ -252,7 +258,7 @@ fn spans_and_metrics_cover_a_task_from_send_to_settlement() {
         assert_eq!(
             attributes(run),
             format!(
-                r#"celery.hostname="celery@test" celery.retries={retries} celery.state="{state}" celery.task_name="flaky"{error} messaging.destination.name="celery" messaging.operation.name="run" messaging.operation.type="process" messaging.system="celery""#
+                r#"celery.hostname="celery@test" celery.retries={retries} celery.state="{state}" celery.task_name="flaky"{error} messaging.destination.name="celery" messaging.operation.name="run" messaging.operation.type="process" messaging.system="celery" server.address="127.0.0.1""#
             )
         );
         let (scripts, transactions) = (below(run, "EVALSHA").len(), below(run, "MULTI").len());
@@ -263,6 +269,17 @@ fn spans_and_metrics_cover_a_task_from_send_to_settlement() {
         };
         assert_eq!((scripts, transactions), (2, 0), "{ended}");
     }
+    let creation = sent["span_id"].as_str().unwrap();
+    assert!(runs.iter().all(|run| linked(run) == [creation]));
+    let (of_script, of_batch) = (spans("EVALSHA", "")[0], spans("MULTI", "")[0]);
+    let script = of_script["attributes"]["db.stored_procedure.name"].as_str();
+    assert_eq!(script.unwrap().len(), 40);
+    assert!(
+        of_batch["attributes"]["db.operation.batch.size"]
+            .as_i64()
+            .unwrap()
+            > 1
+    );
     assert_eq!(runs[1]["error"], Value::Null);
     assert_eq!(
         runs[0]["events"][0]["attributes"]["exception.type"],
@@ -352,7 +369,8 @@ fn spans_and_metrics_cover_a_task_from_send_to_settlement() {
         ]
     );
     let of_queue = |queue: &str| format!(r#"messaging.destination.name="{queue}""#);
-    let sends = r#"messaging.operation.name="send_task" messaging.system="celery""#;
+    let sends =
+        r#"messaging.operation.name="send_task" messaging.system="celery" server.address="127.0.0.1""#;
     let mut sent = points(&lines, "messaging.client.sent.messages");
     sent.retain(|point| !point.starts_with(&of_queue("periodic")));
     assert_eq!(
@@ -365,14 +383,16 @@ fn spans_and_metrics_cover_a_task_from_send_to_settlement() {
     assert_eq!(
         points(&lines, "messaging.client.consumed.messages"),
         [format!(
-            r#"{} messaging.operation.name="run" messaging.system="celery": {}"#,
+            r#"{} messaging.operation.name="run" messaging.system="celery" server.address="127.0.0.1": {}"#,
             of_queue("celery"),
             TOGETHER + 6
         )]
     );
     let processed = |error: &str, count: usize| {
         let queue = of_queue("celery");
-        format!(r#"{error}{queue} messaging.operation.name="run" messaging.system="celery": {count}"#)
+        format!(
+            r#"{error}{queue} messaging.operation.name="run" messaging.system="celery" server.address="127.0.0.1": {count}"#
+        )
     };
     assert_eq!(
         points(&lines, "messaging.process.duration"),
@@ -384,14 +404,19 @@ fn spans_and_metrics_cover_a_task_from_send_to_settlement() {
     );
     assert_eq!(
         points(&lines, "celeriac.messages.buried"),
-        [format!("{}: 1", of_queue("celery"))]
+        [format!(r#"{} server.address="127.0.0.1": 1"#, of_queue("celery"))]
     );
-    let unserved = |value: &str| [format!("{}: {value}", of_queue("unserved"))];
+    let unserved = |value: &str| {
+        [format!(
+            r#"{} server.address="127.0.0.1": {value}"#,
+            of_queue("unserved")
+        )]
+    };
     assert_eq!(points(&lines, "celery.queue.waiting"), unserved("1.0"));
     assert_eq!(points(&lines, "celery.queue.unacknowledged"), unserved("0.0"));
     assert_eq!(
         points(&lines, "celery.dead_letters"),
-        [r#"messaging.system="celery": 1.0"#]
+        [r#"messaging.system="celery" server.address="127.0.0.1": 1.0"#]
     );
     let oldest = points(&lines, "celery.queue.oldest_age").remove(0);
     let age: f64 = oldest.rsplit_once(' ').unwrap().1.parse().unwrap();

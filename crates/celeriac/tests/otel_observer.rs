@@ -28,7 +28,8 @@ fn exported(test: &str, scenario: fn(&OtelObserver)) -> Option<Vec<Value>> {
         reason = "the parent process sets this variable for the child"
     )]
     if std::env::var(CHILD).is_ok() {
-        let telemetry = telemetry::init(telemetry::Service::new("celeriac-test", "0")).unwrap();
+        let telemetry = telemetry::Telemetry::builder(telemetry::Service::new("celeriac-test", "0"));
+        let telemetry = telemetry.python_names().init().unwrap();
         scenario(&OtelObserver::new("celery@test"));
         telemetry.shutdown(Duration::from_secs(10)).unwrap();
         return None;

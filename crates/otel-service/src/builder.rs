@@ -79,6 +79,7 @@ impl TelemetryBuilder {
                 resource: Vec::new(),
                 span_levels: String::new(),
                 sqlx_system: "other_sql",
+                python_names: false,
                 extensions: Extensions::default(),
                 propagators: Vec::new(),
                 exporter: None,
@@ -137,6 +138,14 @@ where
     /// [`TelemetryBuilder::span_levels`] contains `sqlx=off`. sqlx does not report whether a statement failed.
     pub fn sqlx_system(mut self, system: &'static str) -> Self {
         self.settings.sqlx_system = system;
+        self
+    }
+
+    /// Adds the names that dashboards of a Flask and Celery service use to those of the conventions: the metrics
+    /// `http_requests_total`, `http_request_duration_seconds`, `celery_tasks_total` and
+    /// `celery_task_duration_seconds`, and the attributes `otelTraceID` and `otelSpanID` of log records.
+    pub fn python_names(mut self) -> Self {
+        self.settings.python_names = true;
         self
     }
 

@@ -23,6 +23,7 @@ mod variables;
 use opentelemetry::KeyValue;
 use otlp_recorder::Signal;
 
+use crate::platform;
 use crate::resource::resource;
 use crate::service::{Export, Service};
 pub(crate) use metrics::{HistogramAggregation, View};
@@ -98,6 +99,7 @@ impl Config {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
                 service,
+                platform::kubernetes(lookup),
                 attributes,
                 variables.text("OTEL_SERVICE_NAME"),
                 variables.text("OTEL_RESOURCE_ATTRIBUTES").as_deref(),

@@ -38,32 +38,37 @@ pub async fn without_spans<T>(work: impl Future<Output = T>) -> T {
     within(&untraced, pin!(work)).await
 }
 
-/// Returns a link to the span of `cx`, if it is sampled.
-pub(crate) fn link(cx: &Context) -> Option<Link> {
+/// Returns a link to the span of `cx`, sampled or not, if there is one.
+pub fn link_to(cx: &Context) -> Option<Link> {
     let span = cx.span();
     let span_context = span.span_context();
     span_context
-        .is_sampled()
+        .is_valid()
         .then(|| Link::new(span_context.clone(), Vec::new(), 0))
 }
 
 /// Returns a context for work on behalf of all `contexts`, or `None` if none of them is sampled.
 ///
-/// Spans started in the returned context are children of the first sampled span. If several spans are
-/// sampled, the spans of database statements and Redis commands also link to them, up to 128.
+/// Spans started in the returned context are children of the first sampled span. If there are several spans, the spans
+/// of database statements and Redis commands also link to them, sampled or not, up to 128.
 pub fn on_behalf_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Option<Context> {
-    let mut sampled = contexts
-        .into_iter()
-        .filter(|cx| cx.span().span_context().is_sampled());
-    let first = sampled.next()?;
-    let Some(second) = sampled.next() else {
+    let contexts = contexts.into_iter();
+    let most = contexts.size_hint().1.unwrap_or(MAX_LINKS).min(MAX_LINKS);
+    let mut first = None;
+    let mut links = Vec::new();
+    for cx in contexts {
+        if first.is_none() && cx.span().span_context().is_sampled() {
+            first = Some(cx);
+        } else if links.len() < MAX_LINKS - 1 {
+            links.reserve(most - links.len());
+            links.extend(link_to(cx));
+        }
+    }
+    let first = first?;
+    if links.is_empty() {
         return Some(first.clone());
-    };
-    let others = [second].into_iter().chain(sampled).filter_map(link);
-    let most = others.size_hint().1.unwrap_or(MAX_LINKS).min(MAX_LINKS);
-    let mut links = Vec::with_capacity(most + 1);
-    links.extend(others.take(MAX_LINKS - 1));
-    links.extend(link(first));
+    }
+    links.extend(link_to(first));
     Some(first.with_value(OnBehalfOf(links)))
 }
 

@@ -17,7 +17,7 @@ use crate::context;
 use crate::failure::Failure;
 use crate::names::event;
 
-pub(crate) use call::{Call, Target, duration};
+pub(crate) use call::{Call, Operation, Target, duration};
 pub use connections::{ConnectionCounts, ConnectionTimes};
 
 /// A database statement, declared as a constant.
@@ -104,15 +104,11 @@ impl Database {
     /// `system` is its `db.system.name` (`postgresql`, `sqlite`), `namespace` the name of the database,
     /// `server` the address and port of the server, if any.
     pub fn new(system: &'static str, namespace: String, server: Option<(String, u16)>) -> Self {
-        let mut fixed = vec![
+        let fixed = vec![
             KeyValue::new("db.system.name", system),
             KeyValue::new("db.namespace", namespace),
         ];
-        if let Some((address, port)) = server {
-            fixed.push(KeyValue::new("server.address", address));
-            fixed.push(KeyValue::new("server.port", i64::from(port)));
-        }
-        Self(Arc::new(Target::new(fixed)))
+        Self(Arc::new(Target::new(fixed, server)))
     }
 
     /// Runs `work`, which executes `statement`, in a client span named after the summary of the statement,

@@ -117,10 +117,11 @@ impl Observed {
     fn read(&self) -> Values {
         catch_unwind(AssertUnwindSafe(&self.read)).unwrap_or_else(|_| {
             if !self.panicked.swap(true, Ordering::AcqRel) {
-                tracing::error!(
+                tracing::event!(
                     target: LOG_TARGET,
-                    signal = "metrics",
-                    gauge = self.name,
+                    tracing::Level::ERROR,
+                    telemetry.signal = "metrics",
+                    telemetry.gauge = self.name,
                     "the callback of a gauge panicked; the gauge is not exported until its callback succeeds"
                 );
             }

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
-use opentelemetry::{Key, KeyValue, global};
+use opentelemetry::{InstrumentationScope, Key, KeyValue, global};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use otlp_recorder::{CustomExporter, Flusher, LOG_TARGET, Pipeline, Recorder, ShutdownError, SpanLayer};
+use otlp_recorder::{
+    CustomExporter, ExemplarMeterProvider, Flusher, LOG_TARGET, Pipeline, Recorder, ShutdownError, SpanLayer,
+};
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
 use tracing_subscriber::filter::{Filtered, Targets};
@@ -26,6 +28,7 @@ use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
 use crate::mask::mask;
 use crate::metrics;
+use crate::names::SCHEMA_URL;
 use crate::output::{STDERR, STDOUT, flush_output};
 use crate::process;
 #[cfg(feature = "prometheus")]
@@ -87,6 +90,7 @@ pub(crate) struct Settings {
     pub(crate) resource: Vec<KeyValue>,
     pub(crate) span_levels: String,
     pub(crate) sqlx_system: &'static str,
+    pub(crate) python_names: bool,
     pub(crate) extensions: Extensions,
     pub(crate) propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>>,
     /// Destination of all signals, instead of those that the environment selects.
@@ -140,6 +144,7 @@ where
         .unwrap_or_default();
     if is_global {
         recorder::install_service(service.name, service.version);
+        metrics::set_python_names(settings.python_names);
     }
     #[cfg(feature = "prometheus")]
     let mut server = None;
@@ -180,7 +185,11 @@ where
             install(providers, recorder, pipeline);
         }
         let provider = providers.logs.as_ref();
-        logger = provider.map(|provider| provider.logger(env!("CARGO_PKG_NAME")));
+        logger = provider.map(|provider| {
+            // Records have the target of their event as the name of their scope.
+            let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"));
+            provider.logger_with_scope(scope.with_schema_url(SCHEMA_URL).build())
+        });
     }
     let mut log_filter = EnvFilter::try_new(&config.log_directives).unwrap_or_else(|error| {
         warnings.push(format!("RUST_LOG: {error}; info is used"));
@@ -207,6 +216,9 @@ where
         (output, format)
     });
     if is_global {
+        let environment = Key::from_static_str("deployment.environment.name");
+        let environment = config.resource.get(&environment);
+        logs::show_panic_messages(environment.is_some_and(|name| name.as_str() == "development"));
         logs::log_panics(flush_global);
     }
     // The signals share most variables, so their warnings repeat.
@@ -216,6 +228,7 @@ where
         logger,
         output,
         masking: config.masking,
+        python_names: settings.python_names,
         value_limit: config.log_value_limit,
     };
     let mut spans = spans.unwrap_or_else(|| fields_only(config.masking));
@@ -266,8 +279,9 @@ fn install(providers: &Providers, recorder: &Recorder, pipeline: &Pipeline) {
     recorder::install(recorder.clone());
     FLUSHER.get_or_init(|| pipeline.flusher());
     if let Some(provider) = &providers.metrics {
-        global::set_meter_provider(provider.clone());
-        metrics::enable(pipeline.exemplars().clone());
+        let exemplars = pipeline.exemplars();
+        global::set_meter_provider(ExemplarMeterProvider::new(provider.clone(), exemplars.clone()));
+        metrics::enable(exemplars.clone());
         pipeline.observe(&OWN.meter());
         process::observe(&OWN.meter());
     }

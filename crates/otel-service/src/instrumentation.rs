@@ -6,8 +6,8 @@ pub use otlp_recorder::{
     Attributes, DurationHistogram, DurationSeries, PrewrittenAttributes, SpanStart, Table,
 };
 
-pub use crate::context::{inject_context_of, within};
+pub use crate::context::{inject_context_of, link_to, within};
 pub use crate::failure::{record_exception, record_failure, record_unfinished};
-pub use crate::metrics::{InstrumentFactory, Instruments, SECONDS};
+pub use crate::metrics::{InstrumentFactory, Instruments, SECONDS, python_names};
 pub use crate::recorder::Instrumentation;
 pub use crate::stopwatch::Stopwatch;

@@ -39,6 +39,7 @@ mod mask;
 mod metrics;
 pub mod names;
 mod output;
+mod platform;
 mod process;
 #[cfg(feature = "prometheus")]
 mod prometheus;

@@ -31,8 +31,8 @@ pub use events::function;
 use fields::Fields;
 pub(crate) use line::Format;
 use location::CodeLocation;
-pub(crate) use panics::log_panics;
 pub use panics::panic_message;
+pub(crate) use panics::{log_panics, show_panic_messages};
 
 /// Dependencies of the exporters. Their events are never exported, because each export would cause further
 /// events.
@@ -73,6 +73,8 @@ pub(crate) struct LogEvents {
     /// Stream of the lines and their format; `None` when no lines are written.
     pub(crate) output: Option<(&'static Output, Format)>,
     pub(crate) masking: bool,
+    /// Whether records have the attributes of Python's instrumentation.
+    pub(crate) python_names: bool,
     /// Maximum length of a string attribute, in characters.
     pub(crate) value_limit: Option<usize>,
 }
@@ -95,6 +97,9 @@ impl LogEvents {
             return;
         }
         let mut fields = Fields::of(event);
+        if normalised.is_some() {
+            fields.remove_metadata();
+        }
         if self.masking {
             fields.mask(mask);
         }
@@ -174,8 +179,10 @@ impl LogEvents {
         record.set_timestamp(SystemTime::now());
         if let Some(span) = span {
             record.set_trace_context(span.trace_id(), span.span_id(), Some(span.trace_flags()));
-            record.add_attribute(attribute::OTEL_TRACE_ID, span.trace_id().to_string());
-            record.add_attribute(attribute::OTEL_SPAN_ID, span.span_id().to_string());
+            if self.python_names {
+                record.add_attribute(attribute::OTEL_TRACE_ID, span.trace_id().to_string());
+                record.add_attribute(attribute::OTEL_SPAN_ID, span.span_id().to_string());
+            }
         }
         if let Some(file) = location.file {
             record.add_attribute(location::FILE, file);
@@ -195,12 +202,24 @@ impl LogEvents {
     }
 
     fn limited(&self, value: AnyValue) -> AnyValue {
-        if let (AnyValue::String(text), Some(limit)) = (&value, self.value_limit)
-            && let Some((end, _)) = text.as_str().char_indices().nth(limit)
-        {
-            return AnyValue::from(text.as_str()[..end].to_owned());
+        let Some(limit) = self.value_limit else {
+            return value;
+        };
+        match value {
+            AnyValue::String(text) => match text.as_str().char_indices().nth(limit) {
+                Some((end, _)) => text.as_str()[..end].to_owned().into(),
+                None => AnyValue::String(text),
+            },
+            AnyValue::ListAny(items) => {
+                let items = items.into_iter().map(|item| self.limited(item));
+                AnyValue::ListAny(Box::new(items.collect()))
+            }
+            AnyValue::Map(entries) => {
+                let entries = entries.into_iter().map(|(key, value)| (key, self.limited(value)));
+                AnyValue::Map(Box::new(entries.collect()))
+            }
+            other => other,
         }
-        value
     }
 }
 

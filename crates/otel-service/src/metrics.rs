@@ -2,6 +2,7 @@
 //! instrument of the global meter that is created before the provider is set would never record anything.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry::metrics::Meter;
@@ -25,6 +26,18 @@ pub(crate) const DATABASE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.
 /// The exemplars of the process, set after the global meter provider.
 static EXEMPLARS: OnceLock<Exemplars> = OnceLock::new();
 
+/// Whether the instruments have the names of Python's instrumentation too.
+static PYTHON_NAMES: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`TelemetryBuilder::python_names`](crate::TelemetryBuilder::python_names) was called.
+pub fn python_names() -> bool {
+    PYTHON_NAMES.load(Ordering::Relaxed)
+}
+
+pub(crate) fn set_python_names(are_used: bool) {
+    PYTHON_NAMES.store(are_used, Ordering::Relaxed);
+}
+
 /// Enables the instruments. The global meter provider must be set.
 pub(crate) fn enable(exemplars: Exemplars) {
     EXEMPLARS.get_or_init(|| exemplars);
@@ -37,8 +50,7 @@ pub(crate) fn is_ready() -> bool {
 
 /// Returns the meter of the service, for instruments that this crate does not provide.
 ///
-/// Before [`crate::init`] it records nothing. Prefer [`histogram`] for durations: histograms of the meter
-/// have no exemplars.
+/// Before [`crate::init`] it records nothing. All synchronous instruments have exemplars.
 pub fn meter() -> Meter {
     recorder::service().meter()
 }

@@ -12,9 +12,7 @@ use opentelemetry::metrics::Meter;
 use crate::metrics::observe_count;
 use crate::names::metric;
 use crate::output::{STDERR, STDOUT};
-
-/// Clock ticks per second in `/proc` (`USER_HZ`), the same on every Linux target of Rust.
-const CLOCK_TICKS: f64 = 100.0;
+use crate::platform::CLOCK_TICKS;
 
 /// Registers the instruments. `process.uptime` counts from the first call.
 pub(crate) fn observe(meter: &Meter) {

@@ -7,6 +7,7 @@ use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, InstrumentationScope, global};
 use otlp_recorder::{Attributes, Recorder, SpanStart, Tracer};
 
+use crate::names::SCHEMA_URL;
 use crate::untraced::{is_untraced, passed_on};
 
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
@@ -16,7 +17,7 @@ static SERVICE: OnceLock<Instrumentation> = OnceLock::new();
 
 /// Scope of this crate.
 pub(crate) static OWN: Instrumentation =
-    Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")).with_schema_url(SCHEMA_URL);
 
 /// Installs the recorder of the process. Later calls have no effect.
 pub(crate) fn install(recorder: Recorder) {
@@ -25,7 +26,7 @@ pub(crate) fn install(recorder: Recorder) {
 
 /// Sets the scope of the service. Later calls have no effect.
 pub(crate) fn install_service(name: &'static str, version: &'static str) {
-    SERVICE.get_or_init(|| Instrumentation::new(name, version));
+    SERVICE.get_or_init(|| Instrumentation::new(name, version).with_schema_url(SCHEMA_URL));
 }
 
 /// Returns the scope of the service, or the scope of this crate before [`crate::init`].

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 
-use crate::db::{Call, Statement, Target};
+use crate::db::{Call, Operation, Statement, Target};
 use crate::failure::Failure;
 
 /// Address of a Redis server, for the attributes of its commands.
@@ -42,31 +42,53 @@ impl Redis {
     /// Creates the instruments of a client whose server address is unknown.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_attributes(vec![KeyValue::new("db.system.name", "redis")])
+        let fixed = vec![KeyValue::new("db.system.name", "redis")];
+        Self(Arc::new(Target::new(fixed, None)))
     }
 
     /// Creates the instruments of a client of `server`.
     #[must_use]
     pub fn for_server(server: RedisServer) -> Self {
-        Self::with_attributes(vec![
+        let fixed = vec![
             KeyValue::new("db.system.name", "redis"),
             KeyValue::new("db.namespace", server.database.to_string()),
-            KeyValue::new("server.address", server.address),
-            KeyValue::new("server.port", i64::from(server.port)),
-        ])
+        ];
+        Self(Arc::new(Target::new(fixed, Some((server.address, server.port)))))
     }
 
-    fn with_attributes(fixed: Vec<KeyValue>) -> Self {
-        Self(Arc::new(Target::new(fixed)))
-    }
-
-    /// Starts a client span for a command or pipeline, and measures its `db.client.operation.duration`.
+    /// Starts a client span for a command, and measures its `db.client.operation.duration`.
     ///
     /// `text` is the command with `?` in place of each argument, such as `BRPOP ? ?`. In a context returned
     /// by [`crate::on_behalf_of`], the span has links to the spans of all its contexts.
     pub fn command(&self, operation: &'static str, text: &'static str) -> RedisCommand {
-        let command = Statement::new(operation, "", operation, text);
-        RedisCommand(Call::start(Arc::clone(&self.0), command))
+        self.start(operation, text, None, 1)
+    }
+
+    /// Like [`Redis::command`], for a transaction or pipeline of `size` commands: `operation` is `MULTI` or
+    /// `PIPELINE`, and `size` is `db.operation.batch.size`.
+    pub fn batch(&self, operation: &'static str, text: &'static str, size: usize) -> RedisCommand {
+        self.start(operation, text, None, size)
+    }
+
+    /// Like [`Redis::command`], for `EVALSHA` or `FCALL`: `procedure`, the SHA-1 digest of the script or the name of the
+    /// function, is `db.stored_procedure.name`. A program must have a small number of them.
+    pub fn procedure(&self, operation: &'static str, text: &'static str, procedure: &str) -> RedisCommand {
+        self.start(operation, text, Some(procedure.to_owned()), 1)
+    }
+
+    fn start(
+        &self,
+        operation: &'static str,
+        text: &'static str,
+        procedure: Option<String>,
+        size: usize,
+    ) -> RedisCommand {
+        let operation = Operation {
+            statement: Statement::new(operation, "", operation, text),
+            procedure,
+            size,
+        };
+        RedisCommand(Call::start(Arc::clone(&self.0), operation))
     }
 }
 

@@ -2,21 +2,23 @@
 //! detected attributes, and `OTEL_SERVICE_NAME` overrides both.
 
 use std::borrow::Cow;
-use std::fs;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::{ResourceBuilder, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
+use crate::names::SCHEMA_URL;
+use crate::platform;
 use crate::service::Service;
 
-/// Builds the resource from the defaults of the service, `added` attributes and the values of the two
-/// variables.
+/// Builds the resource from the defaults of the service, the attributes of the platform and of `kubernetes`, `added`
+/// attributes and the values of the two variables.
 ///
 /// Adds a warning to `warnings` if the attributes are malformed.
 pub(crate) fn resource(
     service: Service,
+    kubernetes: Vec<KeyValue>,
     added: Vec<KeyValue>,
     service_name: Option<String>,
     attributes: Option<&str>,
@@ -33,6 +35,8 @@ pub(crate) fn resource(
         .with_attributes(detected(Detector::Instance))
         .with_attributes(detected(Detector::Process))
         .with_attributes(detected(Detector::Host))
+        .with_attributes(detected(Detector::Container))
+        .with_schema_url(kubernetes, SCHEMA_URL)
         .with_attributes(added)
         .with_attributes(attributes);
     if let Some(name) = service_name {
@@ -48,6 +52,8 @@ pub(crate) fn base(service: Service) -> ResourceBuilder {
         .with_attributes([
             KeyValue::new("service.name", service.name),
             KeyValue::new("service.version", service.version),
+            KeyValue::new("telemetry.distro.name", env!("CARGO_PKG_NAME")),
+            KeyValue::new("telemetry.distro.version", env!("CARGO_PKG_VERSION")),
         ])
 }
 
@@ -58,51 +64,17 @@ pub(crate) enum Detector {
     Instance,
     Process,
     Host,
-    #[cfg(feature = "config-file")]
     Container,
 }
 
 /// Returns the attributes that the platform provides.
 pub(crate) fn detected(detector: Detector) -> Vec<KeyValue> {
-    let known = |key: &'static str, value: Option<String>| value.map(|value| KeyValue::new(key, value));
     match detector {
         Detector::Instance => vec![KeyValue::new("service.instance.id", instance_id())],
-        Detector::Process => {
-            let mut attributes = vec![
-                KeyValue::new("process.pid", i64::from(std::process::id())),
-                KeyValue::new("process.runtime.name", "rust"),
-            ];
-            attributes.extend(known("process.executable.name", executable_name()));
-            attributes
-        }
-        Detector::Host => {
-            let mut attributes = vec![
-                KeyValue::new("os.type", std::env::consts::OS),
-                KeyValue::new("host.arch", host_arch()),
-            ];
-            attributes.extend(known("host.name", host_name()));
-            attributes
-        }
-        #[cfg(feature = "config-file")]
-        Detector::Container => {
-            let read = |path| fs::read_to_string(path).unwrap_or_default();
-            let mounts = read("/proc/self/mountinfo");
-            known("container.id", container_id(&read("/proc/self/cgroup"), &mounts))
-                .into_iter()
-                .collect()
-        }
+        Detector::Process => platform::process(),
+        Detector::Host => platform::host(),
+        Detector::Container => platform::container().into_iter().collect(),
     }
-}
-
-/// Returns the id of the container from the control groups of the process (version 1) or from its mounts.
-#[cfg(feature = "config-file")]
-fn container_id(control_groups: &str, mounts: &str) -> Option<String> {
-    let mounts = mounts.lines().filter(|line| line.contains("/containers/"));
-    control_groups.lines().chain(mounts).find_map(|line| {
-        let mut words = line.split(|character: char| !character.is_ascii_alphanumeric());
-        let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|digit| digit.is_ascii_hexdigit());
-        words.find(is_id).map(str::to_owned)
-    })
 }
 
 /// Parses comma-separated, percent-encoded `key=value` pairs. Returns `None` if any pair is malformed: the resource
@@ -143,30 +115,6 @@ fn instance_id() -> String {
     )
 }
 
-fn host_name() -> Option<String> {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname")
-        .or_else(|_| fs::read_to_string("/etc/hostname"))
-        .ok()?;
-    let name = name.trim();
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-fn executable_name() -> Option<String> {
-    let path = std::env::current_exe().ok()?;
-    Some(path.file_name()?.to_str()?.to_owned())
-}
-
-/// Returns the architecture as the `host.arch` convention names it.
-fn host_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "x86",
-        "arm" => "arm32",
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +131,7 @@ mod tests {
         let mut warnings = Vec::new();
         let resource = resource(
             SERVICE,
+            vec![KeyValue::new("k8s.pod.name", "detected")],
             vec![KeyValue::new("x", "added"), KeyValue::new("added", true)],
             Some("named".to_owned()),
             Some("service.name=other,deployment.environment.name=a%2Cb, , %78 = 1 "),
@@ -194,28 +143,13 @@ mod tests {
         assert_eq!(get(&resource, "added"), Some(true.into()));
         assert_eq!(get(&resource, "service.version"), Some("1.2.3".into()));
         assert_eq!(get(&resource, "telemetry.sdk.language"), Some("rust".into()));
+        assert_eq!(
+            get(&resource, "telemetry.distro.name"),
+            Some("otel-service".into())
+        );
+        assert_eq!(get(&resource, "k8s.pod.name"), Some("detected".into()));
+        assert_eq!(resource.schema_url(), Some(SCHEMA_URL));
         assert_eq!(warnings, Vec::<String>::new());
-    }
-
-    #[cfg(feature = "config-file")]
-    #[test]
-    fn the_id_of_a_container_is_found() {
-        let id = "0123456789abcdef".repeat(4);
-        for (control_groups, mounts) in [
-            (format!("0::/\n12:memory:/docker/{id}"), String::new()),
-            (
-                format!("1:cpu:/kubepods.slice/cri-containerd-{id}.scope"),
-                String::new(),
-            ),
-            (
-                "0::/".to_owned(),
-                format!("1 2 8:1 /lib/containers/{id}/hostname /etc/hostname rw"),
-            ),
-        ] {
-            assert_eq!(container_id(&control_groups, &mounts).as_ref(), Some(&id));
-        }
-        let layer = format!("1 2 0:1 / / rw overlay lowerdir=/var/lib/overlay2/{id}/diff");
-        assert_eq!(container_id("0::/", &layer), None);
     }
 
     #[test]
@@ -228,7 +162,7 @@ mod tests {
             "x=1,broken=%ff",
         ] {
             let mut warnings = Vec::new();
-            let resource = resource(SERVICE, Vec::new(), None, Some(broken), &mut warnings);
+            let resource = resource(SERVICE, Vec::new(), Vec::new(), None, Some(broken), &mut warnings);
             assert_eq!(get(&resource, "x"), None);
             assert_eq!(warnings.len(), 1);
             assert!(!warnings[0].contains("broken"), "{warnings:?}");
@@ -239,6 +173,7 @@ mod tests {
     fn resource_attributes_override_the_default_service_name() {
         let resource = resource(
             SERVICE,
+            Vec::new(),
             Vec::new(),
             None,
             Some("service.name=other"),

@@ -26,7 +26,7 @@ const ATTRIBUTE_CAPACITY: usize = 8;
 /// use otel_service::{KeyValue, Span};
 ///
 /// Span::internal("order.create")
-///     .attribute(KeyValue::new("user.id", 7))
+///     .attribute(KeyValue::new("user.id", "7"))
 ///     .run(async { Ok::<u32, Infallible>(42) })
 ///     .await
 /// # }
@@ -86,7 +86,8 @@ impl Span {
     ///
     /// Contexts that are not sampled are skipped; the span limits apply to the number of links.
     pub fn links<'a>(mut self, contexts: impl IntoIterator<Item = &'a Context>) -> Span {
-        self.links.extend(contexts.into_iter().filter_map(context::link));
+        self.links
+            .extend(contexts.into_iter().filter_map(context::link_to));
         self
     }
 

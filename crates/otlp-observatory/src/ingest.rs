@@ -122,7 +122,7 @@ fn catch_panic(export: Export, process: impl FnOnce(Export)) {
     let signal = export.signal();
     if catch_unwind(AssertUnwindSafe(|| process(export))).is_err() {
         telemetry::error!(
-            ?signal,
+            telemetry.signal = ?signal,
             "a received request was lost because its processing panicked"
         );
     }

@@ -202,7 +202,7 @@ impl Servers {
             match ended {
                 Ok((_, Ok(()))) => {}
                 Ok((purpose, Err(error))) => {
-                    telemetry::warn!(purpose, %error, "closed connections at shutdown");
+                    telemetry::warn!(listener.purpose = purpose, %error, "closed connections at shutdown");
                 }
                 Err(panic) => result = Err(io::Error::other(panic)),
             }

@@ -1,10 +1,11 @@
-//! Exemplars: measurements that link the bucket of a histogram to a trace. The Rust SDK records none, so
-//! durations are offered to a reservoir here, and [`Exemplars::attach`] writes the selected measurements into
+//! Exemplars: measurements that link a data point, or the bucket of a histogram, to a trace. The Rust SDK records none,
+//! so measurements are offered to a reservoir here, and [`Exemplars::attach`] writes the selected measurements into
 //! the metrics before export. Implements the filters and the aligned histogram bucket reservoir of the
 //! section "Exemplar" in the OpenTelemetry [metrics SDK specification] 1.5x.
 //!
 //! [metrics SDK specification]: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#exemplar
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,13 +46,13 @@ impl ExemplarFilter {
     }
 }
 
-/// Exemplars of a pipeline's histograms, passed to
-/// [`DurationHistogram::new`](crate::DurationHistogram::new); cheap to clone.
+/// Exemplars of a pipeline's instruments, passed to [`DurationHistogram::new`](crate::DurationHistogram::new) and to
+/// [`ExemplarMeterProvider::new`](crate::ExemplarMeterProvider::new); cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Exemplars {
     filter: ExemplarFilter,
-    /// Reservoirs by the name of the histogram.
-    histograms: Arc<Mutex<BTreeMap<&'static str, Arc<Reservoirs>>>>,
+    /// Reservoirs by the name of the instrument.
+    instruments: Arc<Mutex<BTreeMap<Cow<'static, str>, Arc<Reservoirs>>>>,
     /// Whether each reader exists.
     readers: Arc<[AtomicBool; 2]>,
 }
@@ -69,7 +70,7 @@ impl Exemplars {
     pub(crate) fn new(filter: ExemplarFilter) -> Self {
         Self {
             filter,
-            histograms: Arc::default(),
+            instruments: Arc::default(),
             readers: Arc::default(),
         }
     }
@@ -79,13 +80,20 @@ impl Exemplars {
         self.readers[reader as usize].store(true, Ordering::Relaxed);
     }
 
-    /// Returns the reservoirs of the histogram `name`.
-    pub(crate) fn reservoirs(&self, name: &'static str, bounds: &'static [f64]) -> Arc<Reservoirs> {
-        let mut histograms = lock(&self.histograms);
-        let reservoirs = histograms.entry(name).or_insert_with(|| {
+    /// Returns the reservoirs of the instrument `name`, with one exemplar for each bucket between `bounds`.
+    pub(crate) fn reservoirs(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        bounds: &[f64],
+        is_integer: bool,
+    ) -> Arc<Reservoirs> {
+        let mut instruments = lock(&self.instruments);
+        let reservoirs = instruments.entry(name.into()).or_insert_with(|| {
             Arc::new(Reservoirs {
                 filter: self.filter,
-                bounds,
+                bounds: bounds.into(),
+                is_integer,
+                is_explicit: AtomicBool::new(false),
                 opened: Mutex::default(),
                 kept: Mutex::default(),
             })
@@ -93,14 +101,21 @@ impl Exemplars {
         Arc::clone(reservoirs)
     }
 
-    /// Writes the exemplars kept since the last call into the histogram points of `request` that have the
+    /// Whether the measurements of the histogram `name` are offered together with their span.
+    pub(crate) fn is_recorded_elsewhere(&self, name: &str) -> bool {
+        let instruments = lock(&self.instruments);
+        let reservoirs = instruments.get(name);
+        reservoirs.is_some_and(|reservoirs| reservoirs.is_explicit.load(Ordering::Relaxed))
+    }
+
+    /// Writes the exemplars kept since the last call into the data points of `request` that have the
     /// same name and attributes, and empties the reservoirs. Must be called before the attributes of the
     /// points are changed.
     pub(crate) fn attach(&self, request: &mut ExportMetricsServiceRequest, reader: ExemplarReader) {
         let is_shared = self.readers.iter().all(|reader| reader.load(Ordering::Relaxed));
-        let histograms = lock(&self.histograms).clone();
+        let instruments = lock(&self.instruments).clone();
         for metric in metrics_of(request) {
-            let Some(reservoirs) = histograms.get(metric.name.as_str()) else {
+            let Some(reservoirs) = instruments.get(metric.name.as_str()) else {
                 continue;
             };
             let mut taken = reservoirs.take_for(reader, is_shared);
@@ -111,11 +126,15 @@ impl Exemplars {
     }
 }
 
-/// The reservoirs of one histogram: one for each set of attributes, up to [`MAX_RESERVOIRS`].
+/// The reservoirs of one instrument: one for each set of attributes, up to [`MAX_RESERVOIRS`].
 #[derive(Debug)]
 pub(crate) struct Reservoirs {
     filter: ExemplarFilter,
-    bounds: &'static [f64],
+    bounds: Arc<[f64]>,
+    /// Whether the instrument measures integers.
+    is_integer: bool,
+    /// Whether measurements come with their span, instead of that of the current context.
+    is_explicit: AtomicBool,
     opened: Mutex<Vec<Arc<Reservoir>>>,
     /// Exemplars for each reader that are no longer in the reservoirs.
     kept: Mutex<[Taken; 2]>,
@@ -125,6 +144,15 @@ pub(crate) struct Reservoirs {
 type Taken = HashMap<Vec<u8>, Vec<Exemplar>>;
 
 impl Reservoirs {
+    /// Declares that measurements come with their span.
+    pub(crate) fn set_explicit(&self) {
+        self.is_explicit.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn admits(&self, span: &SpanContext) -> bool {
+        self.filter.admits(span)
+    }
+
     /// Returns the reservoir for measurements with `attributes`, or `None` if the limit is reached.
     pub(crate) fn open(&self, attributes: &[KeyValue]) -> Option<Arc<Reservoir>> {
         let mut opened = lock(&self.opened);
@@ -135,7 +163,8 @@ impl Reservoirs {
         let reservoir = Arc::new(Reservoir {
             filter: self.filter,
             identity: identity(&attributes),
-            bounds: self.bounds,
+            bounds: Arc::clone(&self.bounds),
+            is_integer: self.is_integer,
             slots: (0..=self.bounds.len()).map(|_| Slot::default()).collect(),
         });
         opened.push(Arc::clone(&reservoir));
@@ -195,7 +224,8 @@ impl Reservoirs {
 pub(crate) struct Reservoir {
     filter: ExemplarFilter,
     identity: Vec<u8>,
-    bounds: &'static [f64],
+    bounds: Arc<[f64]>,
+    is_integer: bool,
     /// Exemplars by bucket; the last bucket is above all bounds.
     slots: Box<[Slot]>,
 }
@@ -246,12 +276,13 @@ impl Reservoir {
             .iter()
             .filter(|slot| slot.offered.swap(0, Ordering::Relaxed) > 0);
         let kept = offered.filter_map(|slot| lock(&slot.kept).take());
-        kept.map(Measurement::into_exemplar).collect()
+        kept.map(|measurement| measurement.into_exemplar(self.is_integer))
+            .collect()
     }
 }
 
 impl Measurement {
-    fn into_exemplar(self) -> Exemplar {
+    fn into_exemplar(self, is_integer: bool) -> Exemplar {
         let since_epoch = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (trace_id, span_id) = if self.trace_id == TraceId::INVALID {
             Default::default()
@@ -267,7 +298,11 @@ impl Measurement {
             time_unix_nano: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),
             span_id,
             trace_id,
-            value: Some(Value::AsDouble(self.value)),
+            value: Some(if is_integer {
+                Value::AsInt(self.value as i64)
+            } else {
+                Value::AsDouble(self.value)
+            }),
         }
     }
 }
@@ -397,7 +432,10 @@ mod tests {
 
     fn reservoir() -> Arc<Reservoir> {
         let exemplars = Exemplars::new(ExemplarFilter::TraceBased);
-        exemplars.reservoirs("exemplar", &BOUNDS).open(&[]).unwrap()
+        exemplars
+            .reservoirs("exemplar", &BOUNDS, false)
+            .open(&[])
+            .unwrap()
     }
 
     fn values(point: &HistogramDataPoint) -> Vec<f64> {
@@ -523,7 +561,7 @@ mod tests {
 
     #[test]
     fn both_readers_get_the_exemplars() {
-        let reservoirs = Exemplars::new(ExemplarFilter::AlwaysOn).reservoirs("shared", &[1.0]);
+        let reservoirs = Exemplars::new(ExemplarFilter::AlwaysOn).reservoirs("shared", &[1.0], false);
         let reservoir = reservoirs.open(&[]).unwrap();
         let values = |reader| -> Vec<f64> {
             let taken = reservoirs.take_for(reader, true);

@@ -41,6 +41,9 @@ impl DurationHistogram {
         description: &'static str,
         bounds: &'static [f64],
     ) -> Self {
+        // Before the histogram is created, so that the meter adds no exemplars of its own.
+        let reservoirs = exemplars.reservoirs(name, bounds, false);
+        reservoirs.set_explicit();
         #[expect(
             clippy::disallowed_methods,
             reason = "the lint directs users of SDK histograms to this type"
@@ -53,7 +56,7 @@ impl DurationHistogram {
                 .with_boundaries(bounds.to_vec())
                 .build(),
             series: Table::new(MAX_RESERVOIRS),
-            reservoirs: exemplars.reservoirs(name, bounds),
+            reservoirs,
         }
     }
 

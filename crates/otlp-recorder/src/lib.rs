@@ -6,6 +6,7 @@ mod collector;
 mod destination;
 mod encode;
 mod exemplar;
+mod exemplar_meter;
 mod export;
 mod histogram;
 #[cfg(feature = "json")]
@@ -30,6 +31,7 @@ pub use collector::{ClientFiles, Collector, Compression, PemFile, Protocol};
 pub use destination::{CustomExporter, Destination, Request};
 pub use encode::{Attributes, PrewrittenAttributes};
 pub use exemplar::{ExemplarFilter, Exemplars};
+pub use exemplar_meter::ExemplarMeterProvider;
 pub use export::{PullReader, QueueMetricReader, is_export_thread};
 pub use histogram::{DurationHistogram, DurationSeries};
 pub use log_target::LOG_TARGET;
@@ -40,7 +42,7 @@ pub use processors::{QueueLogProcessor, QueueSpanProcessor};
 pub use recorder::{RANDOM_TRACE_ID, RecordedSpan, Recorder, SpanStart, Tracer};
 pub use signal::Signal;
 #[cfg(feature = "tracing")]
-pub use span_layer::{CONTEXT_TARGET, SpanLayer, within_crates};
+pub use span_layer::{CONTEXT_TARGET, SpanLayer, field_value, with_sources, within_crates};
 pub use table::Table;
 pub use text::Redact;
 #[cfg(feature = "grpc")]

@@ -1,6 +1,7 @@
 //! Spans of `tracing`: [`SpanLayer`] records the spans of a subscriber with the recorder. While a span is
 //! entered, its context is the current OpenTelemetry context, so spans of both APIs nest within each other.
 
+mod debug_value;
 mod fields;
 
 use std::borrow::Cow;
@@ -20,6 +21,8 @@ use crate::encode::{Attributes, PrewrittenAttributes};
 use crate::export::is_export_thread;
 use crate::recorder::{Recorder, Shared, SpanStart, Tracer};
 use crate::table::Table;
+pub use debug_value::field_value;
+pub use fields::with_sources;
 use fields::{FieldSet, FieldWriter, RecordedFields, SpecialFields, decode, error_text};
 
 /// Maximum number of callsites whose properties are kept; a program has a few hundred.

@@ -132,7 +132,12 @@ impl OutageLog {
                 break (over.failures, (end - over.since).as_secs_f64());
             }
         };
-        telemetry::info!(failures, outage_seconds, "{}", self.ended);
+        telemetry::info!(
+            outage.failures = failures,
+            outage.duration = outage_seconds,
+            "{}",
+            self.ended
+        );
     }
 
     fn outage(&self) -> MutexGuard<'_, Option<Outage>> {

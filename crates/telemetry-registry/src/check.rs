@@ -13,6 +13,7 @@ use opentelemetry_proto::tonic::trace::v1 as trace;
 
 use crate::declaration::RequirementLevel;
 use crate::finding::{Finding, Problem};
+use crate::naming;
 use crate::registry::{Registry, Use};
 use crate::value::{self, text};
 
@@ -158,6 +159,9 @@ impl<'a> Check<'a> {
         let registry = self.registry;
         let Some((declared, attributes)) = registry.metric(&metric.name) else {
             self.differs(&item, UNDECLARED);
+            if !naming::is_well_formed(&metric.name) {
+                self.differs(&item, "the name is malformed");
+            }
             for attribute in points(metric).into_iter().flatten() {
                 self.name_and_type(&item, attribute, &[]);
             }
@@ -203,7 +207,8 @@ impl<'a> Check<'a> {
         let Some(source) = text_of(&record.attributes, "code.file.path")
             .filter(|source| sources.iter().any(|ours| source.starts_with(ours.as_str())))
         else {
-            return;
+            let target = text_of(&record.attributes, "code.file.path").unwrap_or_default();
+            return self.foreign(&format!("log of {target}"), &record.attributes);
         };
         let attributes = Attributes {
             item: &format!("log of {source}"),
@@ -216,6 +221,24 @@ impl<'a> Check<'a> {
         let allowed = self.registry.logs.iter().flat_map(|logs| &logs.attributes);
         let allowed: Vec<Use> = allowed.cloned().collect();
         self.only(&attributes, &allowed);
+    }
+
+    /// Checks attributes whose names other crates choose against the conventions.
+    fn foreign(&mut self, item: &str, attributes: &[KeyValue]) {
+        for attribute in attributes {
+            let name = &attribute.key;
+            if self.registry.declares_attribute(name) {
+                self.name_and_type(item, attribute, &[]);
+            } else {
+                self.violations(item, name);
+            }
+        }
+    }
+
+    fn violations(&mut self, item: &str, name: &str) {
+        for violation in self.registry.naming.violations(name) {
+            self.differs(item, violation);
+        }
     }
 
     /// Checks that the item has the allowed attributes and no others.
@@ -252,11 +275,28 @@ impl<'a> Check<'a> {
             }
             self.name_and_type(attributes.item, attribute, uses);
         }
+        for name in &seen {
+            let begins = |other: &&String| {
+                other
+                    .strip_prefix(name.as_str())
+                    .is_some_and(|rest| rest.starts_with('.'))
+            };
+            if let Some(other) = seen.iter().copied().find(|other| begins(other)) {
+                self.differs(
+                    attributes.item,
+                    format!("the attribute {name} is the namespace of {other}"),
+                );
+            }
+        }
     }
 
     fn name_and_type(&mut self, item: &str, attribute: &KeyValue, uses: &[Use]) {
         let name = &attribute.key;
         let Some(declared) = self.registry.value_type(name) else {
+            self.violations(item, name);
+            if let Some(problem) = self.registry.naming.without_namespace(name) {
+                self.differs(item, problem);
+            }
             return self.differs(item, format!("the attribute {name} is not declared"));
         };
         let upstream = self.registry.upstream.attribute(name);

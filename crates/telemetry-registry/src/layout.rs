@@ -1,5 +1,6 @@
 //! The files of a project's registry, as a YAML file lists them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -19,6 +20,9 @@ pub struct Layout {
     pub(crate) introduction: String,
     /// Prefixes of `code.file.path` whose log events may only have declared fields.
     pub(crate) sources: Vec<String>,
+    /// Names of attributes that a contract fixes: the rules for the format of names do not apply to them.
+    #[serde(default)]
+    pub(crate) contract: BTreeSet<String>,
 }
 
 /// A folder of declarations, and the constants generated from it.

@@ -10,6 +10,7 @@ mod error;
 mod finding;
 mod layout;
 mod load;
+mod naming;
 mod prometheus;
 mod registry;
 mod resolution;

@@ -46,7 +46,8 @@ impl Registry {
         for (name, text) in &files {
             parsed.push((name.as_str(), parse(format!("{name}.yaml"), text)?));
         }
-        let mut registry = resolution::resolve(upstream, &parsed).map_err(RegistryError::Contradictory)?;
+        let mut registry =
+            resolution::resolve(upstream, &layout.contract, &parsed).map_err(RegistryError::Contradictory)?;
         // An area in several folders, such as `logs`, belongs to the first folder.
         for (area, index) in folders {
             registry.folders.entry(area).or_insert(index);

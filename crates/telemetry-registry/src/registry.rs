@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::declaration::{Member, RequirementLevel};
+use crate::naming::Naming;
 use crate::upstream::{MetricDefinition, Upstream};
 
 /// The declarations of this project and of upstream.
@@ -22,6 +23,7 @@ pub struct Registry {
     pub(crate) measures: BTreeMap<String, Vec<Use>>,
     pub(crate) resource: Vec<Use>,
     pub(crate) logs: Vec<Logs>,
+    pub(crate) naming: Naming,
     /// Prefixes of `code.file.path` whose log events may only have declared fields.
     pub(crate) sources: Vec<String>,
     /// Index of the folder of each area, in the order of the layout.

@@ -1,17 +1,28 @@
 //! Resolves declarations into a registry. Reports all problems of the declarations together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::declaration::{Attribute, AttributeType, File, Group, Signal, name};
+use crate::naming::{self, Naming};
 use crate::registry::{Event, Logs, Metric, OwnAttribute, Registry, Span, Use};
 use crate::upstream::{MetricDefinition, Upstream};
 use crate::value::{self, ANY, STRING};
 
 /// Resolves files, each with its name; the error lists their problems.
-pub(crate) fn resolve(upstream: Upstream, files: &[(&str, File)]) -> Result<Registry, Vec<String>> {
+pub(crate) fn resolve(
+    upstream: Upstream,
+    contract: &BTreeSet<String>,
+    files: &[(&str, File)],
+) -> Result<Registry, Vec<String>> {
+    let mut naming = Naming {
+        contract: contract.clone(),
+        ..Naming::default()
+    };
+    upstream.attributes.keys().for_each(|name| naming.add(name));
     let mut resolution = Resolution {
         registry: Registry {
             upstream,
+            naming,
             ..Registry::default()
         },
         groups: BTreeMap::new(),
@@ -49,6 +60,24 @@ impl<'a> Resolution<'a> {
             }
             self.import(file);
         }
+        self.check_names();
+    }
+
+    fn check_names(&mut self) {
+        let Registry {
+            naming,
+            attributes,
+            metrics,
+            ..
+        } = &mut self.registry;
+        attributes.keys().for_each(|name| naming.add(name));
+        let malformed = attributes.keys().flat_map(|name| naming.violations(name));
+        let bare = attributes
+            .keys()
+            .filter_map(|name| naming.without_namespace(name));
+        let metrics = metrics.keys().filter(|name| !naming::is_well_formed(name));
+        let metrics = metrics.map(|name| format!("the name {name} is malformed"));
+        self.problems.extend(malformed.chain(bare).chain(metrics));
     }
 
     fn problem(&mut self, problem: String) {
@@ -259,15 +288,12 @@ impl<'a> Resolution<'a> {
             self.problem(format!("{}: {name} is deprecated", group.id));
         }
         let narrowed = match &attribute.annotations.value_type {
-            Some(text) if declared == ANY || attribute.note.is_some() => value::parse(text),
+            Some(text) if declared == ANY => value::parse(text),
             Some(_) => None,
             None => Some(declared),
         };
         if narrowed.is_none() {
-            self.problem(format!(
-                "{}: {name} has a different type without a note that gives the reason",
-                group.id
-            ));
+            self.problem(format!("{}: {name} has a type other than {declared}", group.id));
         }
         let own_brief = self.registry.attributes.get(name).map(|own| own.brief.clone());
         Some(Use {

@@ -48,6 +48,9 @@ fn resource() -> Resource {
         "telemetry.sdk.name",
         "telemetry.sdk.language",
         "telemetry.sdk.version",
+        "telemetry.distro.name",
+        "telemetry.distro.version",
+        "process.creation.time",
         "process.runtime.name",
         "os.type",
         "host.arch",
@@ -135,7 +138,7 @@ const NONE: [&str; 0] = [];
 
 #[test]
 fn a_span_as_declared_has_no_findings() {
-    let login = vec![text("auth.status", "failed"), int("user.id", 7)];
+    let login = vec![text("auth.status", "failed"), text("user.id", "7")];
     assert_eq!(of_span(span("user.login", SpanKind::Internal, login)), NONE);
 }
 
@@ -165,7 +168,7 @@ fn deviations_of_a_span_are_found() {
     let attributes = vec![
         text("auth.status", "maybe"),
         text("auth.statuss", "failed"),
-        text("user.id", "7"),
+        int("user.id", 7),
         text("http.status_code", "200"),
         text("url.path", "/"),
         text("url.path", "/"),
@@ -188,7 +191,7 @@ fn deviations_of_a_span_are_found() {
             "span user.login: the attribute http.status_code is declared as int but is string",
             "span user.login: the attribute http.status_code is deprecated",
             "span user.login: the attribute url.path appears more than once",
-            "span user.login: the attribute user.id is declared as int but is string",
+            "span user.login: the attribute user.id is declared as string but is int",
             "span user.login: the kind is declared as internal but is server",
         ]
     );
@@ -256,6 +259,7 @@ fn deviations_of_a_metric_are_found() {
         [
             "metric requests: is not declared",
             "metric requests: the attribute who is not declared",
+            "metric requests: the name who has no namespace",
         ]
     );
     assert_eq!(
@@ -274,18 +278,63 @@ fn log_fields_of_the_projects_own_crates_must_be_declared() {
         ])
     };
     let ours = "crates/pressroom/src/main.rs";
-    assert_eq!(record(ours, int("task.attempts", 3)), NONE);
+    assert_eq!(record(ours, int("retry.attempts", 3)), NONE);
     assert_eq!(
-        record(ours, text("task.attempts", "3")),
+        record(ours, text("retry.attempts", "3")),
         [format!(
-            "log of {ours}: the attribute task.attempts is declared as int but is string"
+            "log of {ours}: the attribute retry.attempts is declared as int but is string"
         )]
     );
     assert_eq!(
-        record(ours, int("tries", 3)),
-        [format!("log of {ours}: the attribute tries is not declared")]
+        record(ours, int("retry.tries", 3)),
+        [format!(
+            "log of {ours}: the attribute retry.tries is not declared"
+        )]
     );
     assert_eq!(record("hyper-1.0.0/src/lib.rs", int("tries", 3)), NONE);
+}
+
+#[test]
+fn violations_of_the_conventions_are_found_in_every_crate() {
+    let record = |source: &str, mut fields: Vec<KeyValue>| {
+        fields.push(text("code.file.path", source));
+        fields.push(int("code.line.number", 7));
+        let found = of_log(fields);
+        let start = format!("log of {source}: ");
+        found
+            .iter()
+            .map(|finding| finding.trim_start_matches(&start).to_owned())
+            .filter(|problem| !problem.ends_with("is not declared"))
+            .collect::<Vec<_>>()
+    };
+    for source in ["crates/pressroom/src/main.rs", "hyper-1.0.0/src/lib.rs"] {
+        assert_eq!(record(source, vec![text("otelTraceID", "0a")]), NONE);
+        for (name, problem) in [
+            ("error", "the name error is a namespace too"),
+            ("http.request", "the name http.request is a namespace too"),
+            ("order.itemCount", "the name order.itemCount is malformed"),
+            ("order..items", "the name order..items is malformed"),
+            ("order.item-count", "the name order.item-count is malformed"),
+            ("1st.order", "the name 1st.order is malformed"),
+        ] {
+            let problems = record(source, vec![text(name, "x")]);
+            assert!(problems.contains(&problem.to_owned()), "{name}: {problems:?}");
+        }
+        assert_eq!(
+            record(source, vec![int("user.id", 7)])[..1],
+            ["the attribute user.id is declared as string but is int"]
+        );
+    }
+    let ours = "crates/pressroom/src/main.rs";
+    assert_eq!(
+        record(ours, vec![text("order", "x"), int("order.id", 7)]),
+        [
+            "the attribute order is the namespace of order.id",
+            "the name order has no namespace"
+        ]
+    );
+    let bad_metric = of_metric("requestCount", "1", sum(true, Vec::new()));
+    assert!(bad_metric.contains(&"metric requestCount: the name is malformed".to_owned()));
 }
 
 #[test]

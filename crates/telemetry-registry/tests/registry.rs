@@ -125,21 +125,51 @@ fn an_attribute_needs_a_type_a_brief_and_a_stability_and_a_string_needs_examples
 }
 
 #[test]
-fn a_different_type_needs_a_note() {
-    assert_eq!(
-        problems_with(&group("{ref: url.path, annotations: {type: int}}")),
-        "more: url.path has a different type without a note that gives the reason"
-    );
-    assert_eq!(
-        problems_with(&group(
-            "{ref: url.path, note: Because., annotations: {type: int}}"
-        )),
-        ""
-    );
+fn a_reference_keeps_the_type_of_the_declaration() {
+    for reference in [
+        "{ref: url.path, annotations: {type: int}}",
+        "{ref: url.path, note: Because., annotations: {type: int}}",
+    ] {
+        assert_eq!(
+            problems_with(&group(reference)),
+            "more: url.path has a type other than string"
+        );
+    }
     assert_eq!(
         problems_with(&group("{ref: status, annotations: {type: int}}")),
         ""
     );
+}
+
+#[test]
+fn a_name_has_the_format_of_the_conventions() {
+    let declared = |name: &str| {
+        problems_with(&group(&format!(
+            "{{id: {name}, type: int, brief: Mine., stability: stable}}"
+        )))
+    };
+    assert_eq!(declared("order.item_count"), "");
+    for (name, problem) in [
+        (
+            "error",
+            "the name error is a namespace too\nthe name error has no namespace",
+        ),
+        (
+            "article",
+            "the name article is a namespace too\nthe name article has no namespace",
+        ),
+        (
+            "celery.task_name.kind",
+            "the name celery.task_name is a namespace too",
+        ),
+        ("order.itemCount", "the name order.itemCount is malformed"),
+        ("count", "the name count has no namespace"),
+    ] {
+        assert_eq!(declared(name), problem);
+    }
+    let metric = "groups: [{id: more, type: metric, metric_name: orders.sentTo, brief: Mine., stability: stable, \
+                  instrument: counter, unit: s}]";
+    assert_eq!(problems_with(metric), "the name orders.sentTo is malformed");
 }
 
 #[test]

@@ -17,7 +17,7 @@ static LAYOUT: LazyLock<Layout> = LazyLock::new(|| {
     Layout::read(Path::new(path)).unwrap()
 });
 
-const LEVELS: [&str; 5] = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+const LEVELS: [&str; 6] = ["error!(", "warn!(", "info!(", "debug!(", "trace!(", "event!("];
 /// Suffixes of functions that take the name of an instrument, alone or after the meter.
 const INSTRUMENTS: [&str; 6] = [
     "counter(",
@@ -96,12 +96,17 @@ fn fields(arguments: &[String]) -> Vec<&str> {
     arguments
         .iter()
         .take_while(|argument| !argument.starts_with('"'))
-        .filter(|argument| !argument.starts_with("target:") && !argument.is_empty())
+        .filter(|argument| !argument.starts_with("target:") && !argument.contains("Level::"))
+        .filter(|argument| !argument.is_empty() && !argument.starts_with('$'))
         .map(|argument| {
             let name = argument
                 .split_once(" = ")
                 .map_or(argument.as_str(), |(name, _)| name);
-            name.trim_start_matches(['%', '?'])
+            match name.trim_start_matches(['%', '?']) {
+                // Logged under the name of the conventions.
+                "error" => "exception.message",
+                name => name,
+            }
         })
         .collect()
 }
@@ -154,5 +159,8 @@ fn every_name_in_the_sources_is_declared() {
 fn fields_are_found_in_every_syntax() {
     let found =
         arguments(r#"target: "t", count = f(1, "a,b"), %error, ?list, lone, article.id = 7, "said {}", x)"#);
-    assert_eq!(fields(&found), ["count", "error", "list", "lone", "article.id"]);
+    assert_eq!(
+        fields(&found),
+        ["count", "exception.message", "list", "lone", "article.id"]
+    );
 }

@@ -146,7 +146,12 @@ pub(crate) fn queues<'a>(bindings: &'a [Binding], info: &DeliveryInfo) -> Result
 /// Logs that a follow-up task was dropped because it cannot be sent.
 pub(crate) fn log_dropped(message: &Message, error: &BrokerError) {
     let Headers { id, task, .. } = &message.headers;
-    error!(task_id = %id, task, %error, "dropped a follow-up task that cannot be sent");
+    error!(
+        messaging.message.id = %id,
+        celery.task_name = task,
+        %error,
+        "dropped a follow-up task that cannot be sent"
+    );
 }
 
 #[cfg(test)]

@@ -361,8 +361,9 @@ impl Broker for MemoryBroker {
             if contents.dead.len() > capacity.max(1) {
                 contents.dead.pop_front();
                 warn!(
-                    dropped = 1,
-                    capacity, "the dead-letter list is full; the oldest letter was dropped"
+                    queue.dropped = 1,
+                    queue.capacity = capacity,
+                    "the dead-letter list is full; the oldest letter was dropped"
                 );
             }
         });

@@ -1,14 +1,17 @@
 //! Instruments of a task queue, and the scope of this crate's telemetry. The series of successful tasks and
 //! sent messages are cached up to a limit; the series of failures are looked up each time.
 
-use std::{borrow::Cow, sync::OnceLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
 use telemetry::KeyValue;
 use telemetry::instrumentation::{
     DurationHistogram, DurationSeries, InstrumentFactory, Instrumentation, Instruments, PrewrittenAttributes,
-    SECONDS, Table,
+    SECONDS, Table, python_names,
 };
-use telemetry::names::attribute as shared;
+use telemetry::names::{SCHEMA_URL, attribute as shared};
 use telemetry::opentelemetry::metrics::{BoundCounter, Counter};
 use telemetry::opentelemetry::trace::SpanContext;
 
@@ -17,7 +20,7 @@ use crate::{observer::TaskInfo, task::TaskOutcome};
 
 /// Instrumentation scope of the spans and metrics of this crate.
 pub(super) static CELERIAC: Instrumentation =
-    Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")).with_schema_url(SCHEMA_URL);
 
 /// Value of `messaging.system`.
 pub(super) const SYSTEM: &str = "celery";
@@ -39,14 +42,20 @@ pub(super) fn instruments() -> Option<&'static TaskInstruments> {
 
 #[derive(Debug)]
 pub(super) struct TaskInstruments {
-    total: Counter<u64>,
-    seconds: DurationHistogram,
+    /// `None` without [`python_names`].
+    python: Option<PythonInstruments>,
     sent: Counter<u64>,
+    operation: DurationHistogram,
     consumed: Counter<u64>,
     process: DurationHistogram,
     buried: Counter<u64>,
-    /// Counters of sent messages by queue.
-    sent_to: Table<String, BoundCounter<u64>>,
+}
+
+/// The instruments that dashboards of Celery's Python instrumentation use.
+#[derive(Debug)]
+struct PythonInstruments {
+    total: Counter<u64>,
+    seconds: DurationHistogram,
 }
 
 impl TaskInstruments {
@@ -56,20 +65,27 @@ impl TaskInstruments {
             counter.with_description(description).build()
         };
         Self {
-            total: counter(
-                metric::CELERY_TASKS_TOTAL,
-                "{task}",
-                "Finished tasks by name and status.",
-            ),
-            seconds: factory.durations(
-                metric::CELERY_TASK_DURATION_SECONDS,
-                "Duration of tasks by name.",
-                &SECONDS,
-            ),
+            python: python_names().then(|| PythonInstruments {
+                total: counter(
+                    metric::CELERY_TASKS_TOTAL,
+                    "{task}",
+                    "Finished tasks by name and status.",
+                ),
+                seconds: factory.durations(
+                    metric::CELERY_TASK_DURATION_SECONDS,
+                    "Duration of tasks by name.",
+                    &SECONDS,
+                ),
+            }),
             sent: counter(
                 "messaging.client.sent.messages",
                 "{message}",
                 "Number of messages the producer attempted to send to the broker.",
+            ),
+            operation: factory.durations(
+                "messaging.client.operation.duration",
+                "Duration of messaging operation initiated by a producer or consumer client.",
+                &SECONDS,
             ),
             consumed: counter(
                 "messaging.client.consumed.messages",
@@ -86,30 +102,46 @@ impl TaskInstruments {
                 "{message}",
                 "Messages that went to the dead-letter list.",
             ),
-            sent_to: Table::new(MAX_QUEUES),
         }
     }
 
     /// Counts a message that went to the dead-letter list.
-    pub(super) fn buried(&self, queue: &str) {
+    pub(super) fn buried(&self, queue: &str, server: &[KeyValue]) {
         let queue = KeyValue::new("messaging.destination.name", queue.to_owned());
-        self.buried.add(1, &[queue]);
+        self.buried.add(1, &[&[queue], server].concat());
     }
 
-    /// Counts an attempt to send a message to the broker.
-    pub(super) fn sent(&self, queue: &str, error_type: Option<Cow<'static, str>>) {
-        let attributes = |error_type| message_attributes(queue, SEND, error_type);
-        let bind = || self.sent.bind(&attributes(None));
+    /// Records an attempt to send a message to the broker: its duration in seconds, and its span for exemplars.
+    pub(super) fn sent(
+        &self,
+        node: &Node,
+        queue: &str,
+        error_type: Option<Cow<'static, str>>,
+        seconds: f64,
+        span: &SpanContext,
+    ) {
+        let attributes = |error_type| message_attributes(node, queue, SEND, error_type);
+        let bind = || {
+            let attributes = attributes(None);
+            (self.sent.bind(&attributes), self.operation.series(&attributes))
+        };
         let succeeded = error_type.is_none();
-        match succeeded.then(|| self.sent_to.get(queue, bind)).flatten() {
-            Some(counter) => counter.add(1),
-            None => self.sent.add(1, &attributes(error_type)),
+        match succeeded.then(|| node.cache.sent.get(queue, bind)).flatten() {
+            Some((sent, operation)) => {
+                sent.add(1);
+                operation.record(seconds, span);
+            }
+            None => {
+                let attributes = attributes(error_type);
+                self.sent.add(1, &attributes);
+                self.operation.record(seconds, &attributes, span);
+            }
         }
     }
 
     /// Counts a delivered message; `cached` is the cache entry of its task, if any.
-    pub(super) fn consumed(&self, cached: Option<&CachedTask>, queue: &str) {
-        let attributes = || message_attributes(queue, RUN, None);
+    pub(super) fn consumed(&self, node: &Node, cached: Option<&CachedTask>, queue: &str) {
+        let attributes = || message_attributes(node, queue, RUN, None);
         match cached {
             Some(cached) => {
                 let bind = || self.consumed.bind(&attributes());
@@ -122,55 +154,83 @@ impl TaskInstruments {
     /// Records a processed task: its outcome, its duration in seconds, and its span for exemplars.
     pub(super) fn processed(
         &self,
+        node: &Node,
         cached: Option<&CachedTask>,
         task: &TaskInfo<'_>,
         outcome: &TaskOutcome,
-        error_type: Option<Cow<'static, str>>,
         seconds: f64,
         span: &SpanContext,
     ) {
+        let error_type = outcome
+            .exception()
+            .map(|exception| Cow::Owned(exception.type_name.clone()));
         let is_success = matches!(outcome, TaskOutcome::Success(_)) && error_type.is_none();
         match cached {
             Some(cached) if is_success => {
-                let succeeded = cached.succeeded.get_or_init(|| self.succeeded(task));
-                succeeded.total.add(1);
-                succeeded.seconds.record(seconds, span);
+                let succeeded = cached.succeeded.get_or_init(|| self.succeeded(node, task));
+                if let Some((total, duration)) = &succeeded.python {
+                    total.add(1);
+                    duration.record(seconds, span);
+                }
                 succeeded.process.record(seconds, span);
             }
             _ => {
-                let [name, status] = total_attributes(task.task, status(outcome));
-                self.total.add(1, &[name.clone(), status]);
-                self.seconds.record(seconds, &[name], span);
-                let attributes = message_attributes(task.queue, RUN, error_type);
+                if let Some(python) = &self.python {
+                    let [name, status] = total_attributes(task.task, status(outcome));
+                    python.total.add(1, &[name.clone(), status]);
+                    python.seconds.record(seconds, &[name], span);
+                }
+                let attributes = message_attributes(node, task.queue, RUN, error_type);
                 self.process.record(seconds, &attributes, span);
             }
         }
     }
 
-    fn succeeded(&self, task: &TaskInfo<'_>) -> SuccessSeries {
+    fn succeeded(&self, node: &Node, task: &TaskInfo<'_>) -> SuccessSeries {
         let attributes = total_attributes(task.task, "success");
+        let of_process = message_attributes(node, task.queue, RUN, None);
         SuccessSeries {
-            total: self.total.bind(&attributes),
-            seconds: self.seconds.series(&attributes[..1]),
-            process: self.process.series(&message_attributes(task.queue, RUN, None)),
+            python: self.python.as_ref().map(|python| {
+                let total = python.total.bind(&attributes);
+                (total, python.seconds.series(&attributes[..1]))
+            }),
+            process: self.process.series(&of_process),
         }
     }
 }
 
-/// Cache of the encoded attributes and metric series of tasks, by queue and name.
+/// A worker or client whose messages are recorded.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    /// Name of the worker.
+    pub(super) hostname: Arc<str>,
+    /// Address of the broker's server; empty if unknown.
+    pub(super) server: Arc<[KeyValue]>,
+    pub(super) cache: TaskCache,
+}
+
+/// Cache of the encoded attributes and metric series of the messages of one server.
 #[derive(Debug)]
-pub(super) struct TaskCache(Table<String, Table<String, CachedTask>>);
+pub(super) struct TaskCache {
+    /// Tasks by queue and name.
+    tasks: Table<String, Table<String, CachedTask>>,
+    /// Series of sent messages by queue.
+    sent: Table<String, (BoundCounter<u64>, DurationSeries)>,
+}
 
 impl Default for TaskCache {
     fn default() -> Self {
-        Self(Table::new(MAX_QUEUES))
+        Self {
+            tasks: Table::new(MAX_QUEUES),
+            sent: Table::new(MAX_QUEUES),
+        }
     }
 }
 
 impl TaskCache {
     /// Returns the cache entry of a task, or `None` if a limit is reached.
     pub(super) fn get(&self, task: &TaskInfo<'_>) -> Option<&CachedTask> {
-        let tasks = self.0.get(task.queue, || Table::new(MAX_TASKS))?;
+        let tasks = self.tasks.get(task.queue, || Table::new(MAX_TASKS))?;
         tasks.get(task.task, CachedTask::default)
     }
 }
@@ -187,8 +247,7 @@ pub(super) struct CachedTask {
 /// Series of a successful task.
 #[derive(Debug)]
 struct SuccessSeries {
-    total: BoundCounter<u64>,
-    seconds: DurationSeries,
+    python: Option<(BoundCounter<u64>, DurationSeries)>,
     process: DurationSeries,
 }
 
@@ -215,6 +274,7 @@ fn total_attributes(task: &str, status: &'static str) -> [KeyValue; 2] {
 
 /// Returns the attributes of the `messaging.*` metrics.
 fn message_attributes(
+    node: &Node,
     queue: &str,
     operation: &'static str,
     error_type: Option<Cow<'static, str>>,
@@ -227,5 +287,6 @@ fn message_attributes(
     if let Some(error_type) = error_type {
         attributes.push(KeyValue::new("error.type", error_type));
     }
+    attributes.extend_from_slice(&node.server);
     attributes
 }

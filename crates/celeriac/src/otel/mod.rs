@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use telemetry::{
-    Context, Redis, RedisCommand, RedisServer, instrumentation::inject_context_of,
+    Context, KeyValue, Redis, RedisCommand, RedisServer, instrumentation::inject_context_of,
     opentelemetry::trace::TraceContextExt as _,
 };
 
 pub use self::queues::QueueWatch;
 use self::{
-    instruments::{TaskCache, instruments},
+    instruments::{Node, instruments},
     spans::{Processing, Sending, handle, within},
 };
 use crate::{
@@ -36,32 +36,40 @@ const UNREGISTERED: &str = "unregistered";
 /// Observer that records spans and metrics; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct OtelObserver {
-    hostname: Arc<str>,
     redis: Redis,
-    cache: Arc<TaskCache>,
+    node: Arc<Node>,
 }
 
 impl OtelObserver {
     /// Creates an observer for the worker named `hostname`.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
-            hostname: hostname.into().into(),
             redis: Redis::new(),
-            cache: Arc::default(),
+            node: Arc::new(Node {
+                hostname: hostname.into().into(),
+                ..Node::default()
+            }),
         }
     }
 
-    /// Adds the address of the Redis server to the spans of Redis commands.
+    /// Adds the address of the Redis server to the spans and metrics of messages and Redis commands.
     #[must_use]
     pub fn with_redis(self, config: &RedisConfig) -> Self {
         match config.server() {
             Ok((Some((address, port)), database)) => Self {
+                node: Arc::new(Node {
+                    hostname: Arc::clone(&self.node.hostname),
+                    server: Arc::new([
+                        KeyValue::new("server.address", address.clone()),
+                        KeyValue::new("server.port", i64::from(port)),
+                    ]),
+                    ..Node::default()
+                }),
                 redis: Redis::for_server(RedisServer {
                     address,
                     port,
                     database,
                 }),
-                ..self
             },
             _ => self,
         }
@@ -74,13 +82,13 @@ impl OtelObserver {
     /// the broker is unreachable.
     #[must_use]
     pub fn watch_queues(&self, broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
-        queues::watch(broker, queues)
+        queues::watch(broker, queues, &self.node.server)
     }
 }
 
 impl Observer for OtelObserver {
     fn send(&self, send: &SendInfo<'_>, headers: &mut Map<String, Value>) -> Box<dyn SendSpan> {
-        let sending = Sending::start(send, &carried_context(headers));
+        let sending = Sending::start(send, &self.node, &carried_context(headers));
         headers.extend(as_headers(inject_context_of(&sending.cx)));
         Box::new(sending)
     }
@@ -91,7 +99,7 @@ impl Observer for OtelObserver {
             task.task = UNREGISTERED;
         }
         let parent = carried_context(headers);
-        Box::new(Processing::start(task, &self.hostname, &self.cache, &parent))
+        Box::new(Processing::start(task, &self.node, &parent))
     }
 
     fn context(&self) -> Map<String, Value> {
@@ -117,10 +125,14 @@ impl Observer for OtelObserver {
         }
     }
 
-    fn command(&self, command: Command) -> Box<dyn CommandSpan> {
+    fn command(&self, command: Command<'_>) -> Box<dyn CommandSpan> {
         // Without a current span (polling, leases, recovery), the command would form a separate trace.
         if Context::map_current(|context| context.span().span_context().is_valid()) {
-            Box::new(self.redis.command(command.name, command.text))
+            let Command { name, text, size, .. } = command;
+            Box::new(match command.script {
+                Some(script) => self.redis.procedure(name, text, script),
+                None => self.redis.batch(name, text, size),
+            })
         } else {
             Box::new(NoopObserver)
         }
@@ -128,7 +140,7 @@ impl Observer for OtelObserver {
 
     fn buried(&self, queue: &str) {
         if let Some(instruments) = instruments() {
-            instruments.buried(queue);
+            instruments.buried(queue, &self.node.server);
         }
     }
 }

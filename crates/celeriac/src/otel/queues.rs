@@ -58,10 +58,11 @@ struct Readings {
     dead: Option<u64>,
 }
 
-pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
+pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>, server: &Arc<[KeyValue]>) -> QueueWatch {
     let readings: Arc<Lock<Readings>> = Arc::default();
     observe(
         &readings,
+        server,
         metric::CELERY_QUEUE_WAITING,
         "{message}",
         "Messages waiting in the queue.",
@@ -69,6 +70,7 @@ pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch 
     );
     observe(
         &readings,
+        server,
         metric::CELERY_QUEUE_UNACKNOWLEDGED,
         "{message}",
         "Messages delivered from the queue and not yet acknowledged.",
@@ -76,20 +78,22 @@ pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch 
     );
     observe(
         &readings,
+        server,
         metric::CELERY_QUEUE_OLDEST_AGE,
         "s",
         "Age of the oldest waiting message.",
         |queue| Some(queue.oldest?.as_secs_f64()),
     );
-    let reported = Arc::clone(&readings);
+    let (reported, of_server) = (Arc::clone(&readings), Arc::clone(server));
     CELERIAC.observe_gauge(
         metric::CELERY_DEAD_LETTERS,
         "{message}",
         "Messages in the dead-letter list.",
         move || {
-            let system = vec![KeyValue::new("messaging.system", SYSTEM)];
+            let mut attributes = vec![KeyValue::new("messaging.system", SYSTEM)];
+            attributes.extend_from_slice(&of_server);
             let dead = reported.lock().dead;
-            dead.map(|dead| (dead as f64, system)).into_iter().collect()
+            dead.map(|dead| (dead as f64, attributes)).into_iter().collect()
         },
     );
     QueueWatch(tokio::spawn(async move {
@@ -110,17 +114,19 @@ pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch 
 /// Registers a gauge with a value for each queue.
 fn observe(
     readings: &Arc<Lock<Readings>>,
+    server: &Arc<[KeyValue]>,
     name: &'static str,
     unit: &'static str,
     description: &'static str,
     value: fn(&QueueReading) -> Option<f64>,
 ) {
-    let readings = Arc::clone(readings);
+    let (readings, server) = (Arc::clone(readings), Arc::clone(server));
     CELERIAC.observe_gauge(name, unit, description, move || {
         let readings = readings.lock();
         let values = readings.queues.iter().filter_map(|reading| {
-            let queue = KeyValue::new("messaging.destination.name", reading.queue.clone());
-            Some((value(reading)?, vec![queue]))
+            let mut attributes = vec![KeyValue::new("messaging.destination.name", reading.queue.clone())];
+            attributes.extend_from_slice(&server);
+            Some((value(reading)?, attributes))
         });
         values.collect()
     });

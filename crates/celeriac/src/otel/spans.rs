@@ -2,14 +2,15 @@
 //! before it is finished is recorded as cancelled; a run that is dropped ends its span without metrics.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use telemetry::instrumentation::{
-    Attributes, SpanStart, Stopwatch, record_exception, record_failure, record_unfinished,
+    Attributes, SpanStart, Stopwatch, link_to, record_exception, record_failure, record_unfinished,
 };
 use telemetry::opentelemetry::trace::{SpanKind, TraceContextExt as _};
 use telemetry::{Context, Failure, KeyValue};
 
-use super::instruments::{CELERIAC, CachedTask, SYSTEM, TaskCache, instruments};
+use super::instruments::{CELERIAC, CachedTask, Node, SYSTEM, instruments};
 use super::names::{attribute, span};
 use crate::{
     broker::BrokerError,
@@ -22,16 +23,19 @@ pub(super) struct Sending {
     /// Context of the span. The message carries its headers, and broker commands become children of it.
     pub(super) cx: Context,
     queue: String,
+    node: Arc<Node>,
+    stopwatch: Stopwatch,
     finished: bool,
 }
 
 impl Sending {
     /// Starts a producer span. Its parent is `carried`, or the current span if `carried` has no span.
-    pub(super) fn start(send: &SendInfo<'_>, carried: &Context) -> Self {
+    pub(super) fn start(send: &SendInfo<'_>, node: &Arc<Node>, carried: &Context) -> Self {
+        let stopwatch = Stopwatch::start();
         let start = |parent: &Context| {
-            let start = SpanStart::new(span::CELERY_SEND_TASK, SpanKind::Producer);
+            let start = SpanStart::new(span::CELERY_SEND_TASK, SpanKind::Producer).time(stopwatch.time());
             CELERIAC.start(parent, start, |into| {
-                describe(send.task, send.queue, ("send_task", "send"), into);
+                describe(send.task, send.queue, ("send_task", "send"), node, into);
                 into.text("messaging.message.id", send.id);
             })
         };
@@ -43,15 +47,20 @@ impl Sending {
         Self {
             cx,
             queue: send.queue.to_owned(),
+            node: Arc::clone(node),
+            stopwatch,
             finished: false,
         }
     }
 
     fn end(&mut self, error_type: Option<Cow<'static, str>>) {
         self.finished = true;
-        self.cx.span().end();
+        let elapsed = self.stopwatch.elapsed();
+        self.stopwatch.end(&self.cx, elapsed);
         if let Some(instruments) = instruments() {
-            instruments.sent(&self.queue, error_type);
+            let span = self.cx.span();
+            let seconds = elapsed.as_secs_f64();
+            instruments.sent(&self.node, &self.queue, error_type, seconds, span.span_context());
         }
     }
 }
@@ -84,21 +93,26 @@ impl Drop for Sending {
 pub(super) struct Processing<'a> {
     cx: Context,
     task: TaskInfo<'a>,
+    node: &'a Node,
     cached: Option<&'a CachedTask>,
     stopwatch: Stopwatch,
     finished: bool,
 }
 
 impl<'a> Processing<'a> {
-    /// Starts a consumer span whose parent is `parent`, on the worker `hostname`.
-    pub(super) fn start(task: TaskInfo<'a>, hostname: &str, cache: &'a TaskCache, parent: &Context) -> Self {
+    /// Starts a consumer span whose parent is `parent`, the creation context of the message. The messaging conventions
+    /// also require a link to it.
+    pub(super) fn start(task: TaskInfo<'a>, node: &'a Node, parent: &Context) -> Self {
         let stopwatch = Stopwatch::start();
-        let cached = cache.get(&task);
-        let start = SpanStart::new(span::CELERY_RUN, SpanKind::Consumer).time(stopwatch.time());
+        let cached = node.cache.get(&task);
+        let creation = link_to(parent);
+        let start = SpanStart::new(span::CELERY_RUN, SpanKind::Consumer)
+            .links(creation.as_slice())
+            .time(stopwatch.time());
         let cx = CELERIAC.start(parent, start, |into| {
             let describe = |into: &mut Attributes| {
-                describe(task.task, task.queue, ("run", "process"), into);
-                into.text(attribute::CELERY_HOSTNAME, hostname);
+                describe(task.task, task.queue, ("run", "process"), node, into);
+                into.text(attribute::CELERY_HOSTNAME, &node.hostname);
             };
             match cached {
                 Some(cached) => cached.attributes.write(into, describe),
@@ -108,11 +122,12 @@ impl<'a> Processing<'a> {
             into.number(attribute::CELERY_RETRIES, i64::from(task.retries));
         });
         if let Some(instruments) = instruments() {
-            instruments.consumed(cached, task.queue);
+            instruments.consumed(node, cached, task.queue);
         }
         Self {
             cx,
             task,
+            node,
             cached,
             stopwatch,
             finished: false,
@@ -129,9 +144,7 @@ impl RunSpan for Processing<'_> {
         self.finished = true;
         let span = self.cx.span();
         span.set_attribute(KeyValue::new(attribute::CELERY_STATE, outcome.state()));
-        let exception = outcome.exception();
-        let error_type = exception.map(|exception| Cow::Owned(exception.type_name.clone()));
-        if let Some(exception) = exception {
+        if let Some(exception) = outcome.exception() {
             let type_name = exception.type_name.clone().into();
             record_exception(&self.cx, type_name, exception.message.clone());
         }
@@ -140,10 +153,10 @@ impl RunSpan for Processing<'_> {
         if let Some(instruments) = instruments() {
             let seconds = elapsed.as_secs_f64();
             instruments.processed(
+                self.node,
                 self.cached,
                 &self.task,
                 outcome,
-                error_type,
                 seconds,
                 span.span_context(),
             );
@@ -171,12 +184,19 @@ impl Failure for BrokerError {
 }
 
 /// Sets the attributes that both spans have in common; `operation` is the operation's name and type.
-fn describe(task: &str, queue: &str, operation: (&'static str, &'static str), into: &mut Attributes) {
+fn describe(
+    task: &str,
+    queue: &str,
+    operation: (&'static str, &'static str),
+    node: &Node,
+    into: &mut Attributes,
+) {
     into.literal("messaging.system", SYSTEM);
     into.literal("messaging.operation.name", operation.0);
     into.literal("messaging.operation.type", operation.1);
     into.text("messaging.destination.name", queue);
     into.text(attribute::CELERY_TASK_NAME, task);
+    node.server.iter().for_each(|attribute| into.set(attribute));
 }
 
 /// Runs `work` with `context` as the current context.
@@ -185,9 +205,9 @@ pub(super) fn within(context: &Context, work: &mut dyn FnMut()) {
     work();
 }
 
-/// Returns a handle to the span of `context`, or an empty handle if the span is not sampled.
+/// Returns a handle to the span of `context`, or an empty handle if there is none.
 pub(super) fn handle(context: &Context) -> SpanHandle {
-    if context.span().span_context().is_sampled() {
+    if context.span().span_context().is_valid() {
         SpanHandle::of_context(context.clone())
     } else {
         SpanHandle::default()

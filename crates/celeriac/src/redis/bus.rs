@@ -252,7 +252,7 @@ impl Subscription {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "timed out waiting for the reply to a ping".to_owned(),
             };
-            debug!(cause, "a subscription lost its connection");
+            debug!(exception.message = cause, "a subscription lost its connection");
             return None;
         }
     }

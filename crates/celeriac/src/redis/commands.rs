@@ -8,7 +8,7 @@ pub(super) const NO_ARGS: Option<&str> = None;
 
 macro_rules! single {
     ($($name:ident $text:literal),* $(,)?) => {$(
-        pub(super) const $name: Command = Command::new(stringify!($name), $text);
+        pub(super) const $name: Command<'_> = Command::new(stringify!($name), $text);
     )*};
 }
 
@@ -32,25 +32,25 @@ single! {
     ZREMRANGEBYSCORE "ZREMRANGEBYSCORE ? ? ?",
 }
 
-pub(super) const PUBLISH_TOGETHER: Command =
+pub(super) const PUBLISH_TOGETHER: Command<'_> =
     Command::new("MULTI", "MULTI; SETEX ? ? ?; SADD ? ?; LPUSH ? ?; EXEC");
-pub(super) const BINDINGS: Command = Command::new("PIPELINE", "SMEMBERS ?");
-pub(super) const BIND_QUEUE: Command = Command::new("PIPELINE", "SADD ? ?; EXPIRE ? ?");
-pub(super) const DELETE_QUEUE: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
-pub(super) const ENQUEUE: Command = Command::new("PIPELINE", "LPUSH ? ?; EXPIRE ? ?");
-pub(super) const STORED_REVOKED: Command = Command::new("ZRANGE", "ZRANGE ? ? ? BYSCORE");
-pub(super) const STORE_REVOKED: Command = Command::new(
+pub(super) const BINDINGS: Command<'_> = Command::new("PIPELINE", "SMEMBERS ?");
+pub(super) const BIND_QUEUE: Command<'_> = Command::new("PIPELINE", "SADD ? ?; EXPIRE ? ?");
+pub(super) const DELETE_QUEUE: Command<'_> = Command::new("PIPELINE", "SREM ? ?; DEL ?");
+pub(super) const ENQUEUE: Command<'_> = Command::new("PIPELINE", "LPUSH ? ?; EXPIRE ? ?");
+pub(super) const STORED_REVOKED: Command<'_> = Command::new("ZRANGE", "ZRANGE ? ? ? BYSCORE");
+pub(super) const STORE_REVOKED: Command<'_> = Command::new(
     "PIPELINE",
     "ZADD ? ? ?; ZREMRANGEBYSCORE ? ? ?; ZREMRANGEBYRANK ? ? ?; EXPIRE ? ?",
 );
-pub(super) const BIND: Command = Command::new("PIPELINE", "SADD ? ?; ZADD ? GT ? ?");
-pub(super) const CLOSE_REPLIES: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
-pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");
-pub(super) const HEADS: Command = Command::new("PIPELINE", "LINDEX ? ?");
-pub(super) const KEPT: Command = Command::new("PIPELINE", "ZSCORE ? ?; HGET ? ?");
-pub(super) const IS_HELD: Command = Command::new("PIPELINE", "HEXISTS ? ?; EXISTS ?");
-pub(super) const PURGE: Command = Command::new("MULTI", "MULTI; LLEN ?; DEL ?; EXEC");
-pub(super) const LAST_TICKS: Command = Command::new("PIPELINE", "TIME; HMGET ? ?");
-pub(super) const LEASES: Command = Command::new("PIPELINE", "TIME; ZRANGE ? ? ? REV WITHSCORES");
-pub(super) const POSTPONED: Command = Command::new("PIPELINE", "ZRANGE ? ? ? WITHSCORES");
-pub(super) const STATUSES: Command = Command::new("PIPELINE", "GETRANGE ? ? ?");
+pub(super) const BIND: Command<'_> = Command::new("PIPELINE", "SADD ? ?; ZADD ? GT ? ?");
+pub(super) const CLOSE_REPLIES: Command<'_> = Command::new("PIPELINE", "SREM ? ?; DEL ?");
+pub(super) const DEPTH: Command<'_> = Command::new("PIPELINE", "LLEN ?; HLEN ?");
+pub(super) const HEADS: Command<'_> = Command::new("PIPELINE", "LINDEX ? ?");
+pub(super) const KEPT: Command<'_> = Command::new("PIPELINE", "ZSCORE ? ?; HGET ? ?");
+pub(super) const IS_HELD: Command<'_> = Command::new("PIPELINE", "HEXISTS ? ?; EXISTS ?");
+pub(super) const PURGE: Command<'_> = Command::new("MULTI", "MULTI; LLEN ?; DEL ?; EXEC");
+pub(super) const LAST_TICKS: Command<'_> = Command::new("PIPELINE", "TIME; HMGET ? ?");
+pub(super) const LEASES: Command<'_> = Command::new("PIPELINE", "TIME; ZRANGE ? ? ? REV WITHSCORES");
+pub(super) const POSTPONED: Command<'_> = Command::new("PIPELINE", "ZRANGE ? ? ? WITHSCORES");
+pub(super) const STATUSES: Command<'_> = Command::new("PIPELINE", "GETRANGE ? ? ?");

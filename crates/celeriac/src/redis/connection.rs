@@ -153,7 +153,7 @@ impl Connection {
     /// Runs a command and reports it to the observer as `reported`.
     pub(super) async fn command<T: FromRedisValue>(
         &self,
-        reported: Command,
+        reported: Command<'_>,
         args: impl ToRedisArgs,
     ) -> Result<T, BrokerError> {
         let mut command = cmd(reported.name);
@@ -165,13 +165,17 @@ impl Connection {
     /// Runs several commands in one round trip and reports them to the observer as `reported`.
     pub(super) async fn pipeline<T: FromRedisValue>(
         &self,
-        reported: Command,
+        reported: Command<'_>,
         pipeline: &Pipeline,
     ) -> Result<T, BrokerError> {
         let run = |mut connection| async move { pipeline.query_async(&mut connection).await };
         let kind = || {
             let names: BTreeSet<String> = pipeline.cmd_iter().map(name).collect();
             Vec::from_iter(names).join(" ")
+        };
+        let reported = Command {
+            size: pipeline.cmd_iter().count(),
+            ..reported
         };
         self.request(reported, run, kind).await
     }
@@ -186,7 +190,7 @@ impl Connection {
                     // Scripts may be flushed between loading this one and running it.
                     Err(error) if error.code() == Some("NOSCRIPT") && attempts < MAX_SCRIPT_LOADS => {
                         debug!(
-                            attempts,
+                            retry.attempts = attempts,
                             "Redis has flushed its scripts; loading the script again"
                         );
                         attempts += 1;
@@ -196,15 +200,18 @@ impl Connection {
                 }
             }
         };
-        self.request(commands::EVALSHA, run, || script.hash.to_owned())
-            .await
+        let reported = Command {
+            script: Some(script.hash),
+            ..commands::EVALSHA
+        };
+        self.request(reported, run, || script.hash.to_owned()).await
     }
 
     /// Runs a request on the connection and reports it to the observer. `kind` identifies such requests in
     /// [`Outages`].
     async fn request<T, F: Future<Output = RedisResult<T>>>(
         &self,
-        reported: Command,
+        reported: Command<'_>,
         run: impl FnOnce(MultiplexedConnection) -> F,
         kind: impl FnOnce() -> String,
     ) -> Result<T, BrokerError> {

@@ -34,8 +34,9 @@ impl RedisBroker {
         let dropped: i64 = self.commands.script(&script).await?;
         if dropped > 0 {
             warn!(
-                dropped,
-                capacity, "the dead-letter list is full; the oldest dead letters were dropped"
+                queue.dropped = dropped,
+                queue.capacity = capacity,
+                "the dead-letter list is full; the oldest dead letters were dropped"
             );
         }
         Ok(dropped >= 0)

@@ -50,10 +50,13 @@ impl Outages {
         let mut status = self.status.lock();
         let late = made.is_some_and(|made| status.last_recovery.is_some_and(|recovery| made <= recovery));
         if status.unavailable_since.is_some() || late {
-            debug!(cause, "another connection to Redis broke");
+            debug!(exception.message = cause, "another connection to Redis broke");
         } else {
             status.unavailable_since = Some(Instant::now());
-            warn!(cause, "Redis is unavailable; reconnecting until it is back");
+            warn!(
+                exception.message = cause,
+                "Redis is unavailable; reconnecting until it is back"
+            );
         }
     }
 
@@ -63,7 +66,7 @@ impl Outages {
         if let Some(since) = status.unavailable_since.take() {
             status.last_recovery = Some(Instant::now());
             let outage_seconds = since.elapsed().as_secs_f64();
-            info!(outage_seconds, "Redis is back");
+            info!(outage.duration = outage_seconds, "Redis is back");
         }
     }
 
@@ -71,7 +74,10 @@ impl Outages {
     pub(super) fn report_refusal(&self, request: String, cause: &str) {
         let mut status = self.status.lock();
         let refusal = status.refusal.get_or_insert_with(|| {
-            warn!(cause, "Redis rejects commands; retrying until it accepts them");
+            warn!(
+                exception.message = cause,
+                "Redis rejects commands; retrying until it accepts them"
+            );
             Refusal {
                 since: Instant::now(),
                 requests: BTreeSet::new(),
@@ -93,7 +99,7 @@ impl Outages {
             && refusal.requests.contains(&request())
         {
             let outage_seconds = refusal.since.elapsed().as_secs_f64();
-            info!(outage_seconds, "Redis accepts commands again");
+            info!(outage.duration = outage_seconds, "Redis accepts commands again");
             status.refusal = None;
             self.refusing.store(false, Ordering::Release);
         }

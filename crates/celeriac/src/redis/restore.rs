@@ -301,8 +301,11 @@ impl RedisBroker {
         if self.bury_held(&delivery.tag, queue, raw, &reason, judged).await? {
             let (tag, bytes) = (delivery.tag.as_str(), raw.len());
             error!(
-                tag,
-                queue, reason, bytes, "moved a message to the dead-letter list"
+                celery.delivery_tag = tag,
+                messaging.destination.name = queue,
+                reason,
+                messaging.message.envelope.size = bytes,
+                "moved a message to the dead-letter list"
             );
             if message.is_some() {
                 self.commands.observer.buried(queue);

@@ -142,12 +142,12 @@ impl Scheduler {
         let Some(last_tick) = tick.filter(|tick| tick.duration_since(now) <= MAX_CLOCK_LEAD) else {
             match stored {
                 None => info!(
-                    entry = entry.name,
+                    celery.schedule.entry = entry.name,
                     "new periodic task; it starts from the current time"
                 ),
                 Some(stored) => warn!(
-                    entry = entry.name,
-                    tick = %stored,
+                    celery.schedule.entry = entry.name,
+                    celery.schedule.tick = %stored,
                     "ignored an invalid or future last tick; the periodic task starts from the current time"
                 ),
             }
@@ -163,7 +163,11 @@ impl Scheduler {
             return Ok(entry.schedule.next(last_tick));
         };
         if let Some(missed) = entry.schedule.next(last_tick).filter(|tick| *tick < first.tick) {
-            info!(entry = entry.name, since = %missed, "skipped missed ticks of a periodic task");
+            info!(
+                celery.schedule.entry = entry.name,
+                celery.schedule.since = %missed,
+                "skipped missed ticks of a periodic task"
+            );
         }
         let mut from = last.unwrap_or_default();
         let mut tick = first.tick;
@@ -175,9 +179,18 @@ impl Scheduler {
                 return Ok(Some(now));
             }
             if first.send {
-                info!(entry = entry.name, task_id = %entry.task_id(tick), %tick, "sent a periodic task");
+                info!(
+                    celery.schedule.entry = entry.name,
+                    messaging.message.id = %entry.task_id(tick),
+                    celery.schedule.tick = %tick,
+                    "sent a periodic task"
+                );
             } else {
-                info!(entry = entry.name, %tick, "skipped a late tick of a periodic task");
+                info!(
+                    celery.schedule.entry = entry.name,
+                    celery.schedule.tick = %tick,
+                    "skipped a late tick of a periodic task"
+                );
             }
             let next = entry.schedule.next(tick);
             match next {
@@ -233,7 +246,7 @@ impl EntryBackOff {
     /// Returns the time to wait before the next attempt, and logs the first of a series of failures.
     fn failed(&mut self, entry: &str, error: &BrokerError) -> Duration {
         if self.until.is_none() {
-            warn!(entry, %error, "failed to send a periodic task; retrying");
+            warn!(celery.schedule.entry = entry, %error, "failed to send a periodic task; retrying");
         }
         let delay = self.back_off.next_delay();
         self.until = Some(Instant::now() + delay);
@@ -242,7 +255,10 @@ impl EntryBackOff {
 
     fn worked(&mut self, entry: &str) {
         if self.until.take().is_some() {
-            info!(entry, "sending a periodic task works again");
+            info!(
+                celery.schedule.entry = entry,
+                "sending a periodic task works again"
+            );
             self.back_off.reset();
         }
     }

@@ -26,8 +26,9 @@ where
             }
             Err(BrokerError::Refused { cause }) if rejections + 1 == MAX_REJECTIONS => {
                 error!(
-                    task_id,
-                    cause, "the broker refused to settle the task; its message will be redelivered"
+                    messaging.message.id = task_id,
+                    exception.message = cause,
+                    "the broker refused to settle the task; its message will be redelivered"
                 );
                 return None;
             }

@@ -148,7 +148,7 @@ async fn postpone(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, later: Vec<Held
             let taken = postponed.iter().filter(|postponed| !**postponed).count();
             if taken > 0 {
                 warn!(
-                    taken,
+                    celery.messages.taken = taken,
                     "did not postpone tasks whose messages other workers have taken over"
                 );
             }

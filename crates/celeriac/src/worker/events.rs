@@ -51,7 +51,7 @@ pub(super) async fn broadcast(shared: Arc<Shared>) {
             let dropped = shared.events.take_dropped();
             if dropped > 0 {
                 warn!(
-                    dropped,
+                    queue.dropped = dropped,
                     "dropped task events: they are created faster than they can be sent"
                 );
                 last_log = Some(Instant::now());

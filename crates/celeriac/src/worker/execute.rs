@@ -112,8 +112,9 @@ pub(super) async fn execute(
     if !entry.begin_settling() {
         let (task, task_id) = (&headers.task, headers.id.as_str());
         warn!(
-            task,
-            task_id, "discarded the result of a task that another worker has taken over"
+            celery.task_name = task,
+            messaging.message.id = task_id,
+            "discarded the result of a task that another worker has taken over"
         );
         return;
     }
@@ -334,16 +335,16 @@ impl Attempt<'_> {
         let headers = &self.message.headers;
         // The arguments are omitted, because they may contain personal data.
         error!(
-            task = headers.task,
-            task_id = headers.id.as_str(),
-            queue = self.entry.delivery.queue,
-            retries = headers.retries,
-            eta = ?headers.eta,
-            expires = ?headers.expires,
-            parent_id = headers.parent_id.as_deref(),
-            root_id = headers.root_id.as_deref(),
-            origin = headers.origin,
-            bytes = self.entry.delivery.raw.len(),
+            celery.task_name = headers.task,
+            messaging.message.id = headers.id.as_str(),
+            messaging.destination.name = self.entry.delivery.queue,
+            celery.retries = headers.retries,
+            celery.eta = ?headers.eta,
+            celery.expires = ?headers.expires,
+            celery.parent_id = headers.parent_id.as_deref(),
+            celery.root_id = headers.root_id.as_deref(),
+            celery.origin = headers.origin,
+            messaging.message.envelope.size = self.entry.delivery.raw.len(),
             "received a task that is not registered"
         );
         let exception = Exception::new("NotRegistered", headers.task.clone()).module("celery.exceptions");
@@ -356,25 +357,55 @@ fn log(headers: &Headers, ended: Option<&Ended>) {
     let (task, task_id, retries) = (&headers.task, headers.id.as_str(), headers.retries);
     let Some(ended) = ended else {
         warn!(
-            task,
-            task_id, retries, "cancelled a task that another worker has taken over"
+            celery.task_name = task,
+            messaging.message.id = task_id,
+            celery.retries = retries,
+            "cancelled a task that another worker has taken over"
         );
         return;
     };
     match &ended.outcome {
-        TaskOutcome::Success(_) => debug!(task, task_id, retries, "task succeeded"),
+        TaskOutcome::Success(_) => debug!(
+            celery.task_name = task,
+            messaging.message.id = task_id,
+            celery.retries = retries,
+            "task succeeded"
+        ),
         TaskOutcome::Retry { .. } => {}
         TaskOutcome::Failure(exception) | TaskOutcome::Aborted(exception) => {
             let (error, cause) = (&exception.type_name, &exception.message);
-            error!(task, task_id, retries, error, cause, "task failed");
+            error!(
+                celery.task_name = task,
+                messaging.message.id = task_id,
+                celery.retries = retries,
+                error.type = error,
+                exception.type = error,
+                exception.message = cause,
+                "task failed"
+            );
         }
-        TaskOutcome::Revoked(reason) => warn!(task, task_id, retries, reason, "task was revoked"),
-        TaskOutcome::Ignored => debug!(task, task_id, retries, "task ended without a result"),
+        TaskOutcome::Revoked(reason) => warn!(
+            celery.task_name = task,
+            messaging.message.id = task_id,
+            celery.retries = retries,
+            reason,
+            "task was revoked"
+        ),
+        TaskOutcome::Ignored => debug!(
+            celery.task_name = task,
+            messaging.message.id = task_id,
+            celery.retries = retries,
+            "task ended without a result"
+        ),
         TaskOutcome::Rejected { requeue } => {
             let reason = &ended.reason;
             warn!(
-                task,
-                task_id, retries, requeue, reason, "task rejected its message"
+                celery.task_name = task,
+                messaging.message.id = task_id,
+                celery.retries = retries,
+                celery.requeue = requeue,
+                reason,
+                "task rejected its message"
             );
         }
     }

@@ -79,14 +79,17 @@ pub(super) async fn settle(
             Some(SettlementStatus::Applied) | None => return,
             Some(SettlementStatus::NotHeld) => {
                 let task_id = id.as_str();
-                debug!(task_id, "the task is already settled, or another worker holds it");
+                debug!(
+                    messaging.message.id = task_id,
+                    "the task is already settled, or another worker holds it"
+                );
                 return;
             }
             Some(SettlementStatus::ChordTaken) => back_off.wait().await,
         }
     }
     error!(
-        task_id = id.as_str(),
+        messaging.message.id = id.as_str(),
         "gave up settling a part of a chord that other workers keep taking over; the message will be redelivered"
     );
 }
@@ -167,7 +170,10 @@ async fn settlement(
         let recorded = || shared.broker.chord_part(delivery, &part);
         match until_confirmed(&headers.id, recorded).await? {
             ChordState::NotHeld => {
-                debug!(task_id = headers.id.as_str(), "another worker holds the task");
+                debug!(
+                    messaging.message.id = headers.id.as_str(),
+                    "another worker holds the task"
+                );
                 return None;
             }
             ChordState::Waiting => {}
@@ -263,7 +269,7 @@ impl FollowUp<'_> {
         let task = node.task.clone();
         match self.apply(node, std::slice::from_ref(value), options) {
             Ok(result) => self.children.push(result.trail()),
-            Err(error) => error!(task, %error, "failed to send a follow-up task"),
+            Err(error) => error!(celery.task_name = task, %error, "failed to send a follow-up task"),
         }
     }
 
@@ -291,7 +297,7 @@ impl FollowUp<'_> {
         let options = Map::from_iter([("parent_id".to_owned(), json!(id))]);
         match self.apply(Node::group(errbacks), &[json!(id)], options) {
             Ok(result) => self.errbacks.push(result.trail()),
-            Err(error) => error!(task_id = id, %error, "failed to send errbacks"),
+            Err(error) => error!(messaging.message.id = id, %error, "failed to send errbacks"),
         }
     }
 
@@ -328,7 +334,7 @@ impl FollowUp<'_> {
             let cause = cause.filter(|_| matches!(node.kind, Kind::Group(_)));
             let exception = cause.map_or(error, |cause| *cause);
             warn!(
-                error = exception.type_name,
+                error.type = exception.type_name,
                 "the body of a chord fails because its header failed or the body could not be sent"
             );
             let headers = Headers::new(node.task.clone(), "".into());

@@ -88,7 +88,10 @@ async fn restore(broker: &dyn Broker, renewed: &Notify) {
             Ok(restored) => {
                 failures.worked();
                 if restored > 0 {
-                    info!(restored, "returned messages of dead workers to their queues");
+                    info!(
+                        celery.messages.restored = restored,
+                        "returned messages of dead workers to their queues"
+                    );
                 }
             }
             Err(error) => failures.failed(&error),
@@ -152,8 +155,8 @@ impl Renewals<'_> {
                 let (waiting, running) = inflight.lose(&tags);
                 if waiting + running > 0 {
                     warn!(
-                        waiting,
-                        running,
+                        celery.messages.waiting = waiting,
+                        celery.messages.running = running,
                         "other workers have taken over messages of this worker, because it had not renewed its lease"
                     );
                 }
@@ -164,8 +167,8 @@ impl Renewals<'_> {
                 let (messages, settlements) = (recovery.reserved, recovery.rewritten);
                 if messages + settlements > 0 {
                     warn!(
-                        messages,
-                        settlements,
+                        messaging.batch.message_count = messages,
+                        celery.settlements = settlements,
                         "the broker had lost data; reserved this worker's messages and wrote its settlements again"
                     );
                 }

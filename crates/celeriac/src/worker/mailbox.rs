@@ -79,14 +79,18 @@ async fn process(shared: &Shared, raw: &[u8]) {
     let content = match envelope::decode(raw, envelope::MAX_BROADCAST_SIZE) {
         Ok(content) => content,
         Err(reason) => {
-            warn!(bytes = raw.len(), %reason, "ignored a remote control command that cannot be decoded");
+            warn!(
+                messaging.message.envelope.size = raw.len(),
+                %reason,
+                "ignored a remote control command that cannot be decoded"
+            );
             return;
         }
     };
     shared.clock.adjust(content.headers["clock"].as_u64());
     let Ok(command) = serde_json::from_value::<Command>(content.body) else {
         warn!(
-            bytes = raw.len(),
+            messaging.message.envelope.size = raw.len(),
             "ignored a remote control command without a method or with invalid fields"
         );
         return;
@@ -105,12 +109,12 @@ async fn process(shared: &Shared, raw: &[u8]) {
 
 async fn execute(shared: &Shared, command: Command) {
     let method = command.method;
-    debug!(method, "received a remote control command");
+    debug!(celery.command = method, "received a remote control command");
     let reply = match methods::call(shared, &method, command.arguments.unwrap_or_default()).await {
         Ok(Some(reply)) => reply,
         Ok(None) => return,
         Err(failure) => {
-            warn!(method, %failure, "rejected a remote control command");
+            warn!(celery.command = method, reason = %failure, "rejected a remote control command");
             json!({"error": failure.to_string()})
         }
     };
@@ -119,7 +123,7 @@ async fn execute(shared: &Shared, command: Command) {
     let body = json!({shared.hostname.as_str(): reply});
     let text = envelope::encode(&to.exchange, &to.routing_key, TRANSIENT, &headers, &body);
     if let Err(error) = shared.broker.reply(&to, text).await {
-        warn!(method, %error, "failed to reply to a remote control command");
+        warn!(celery.command = method, %error, "failed to reply to a remote control command");
     }
 }
 

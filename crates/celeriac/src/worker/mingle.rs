@@ -38,7 +38,7 @@ pub(super) async fn mingle(shared: &Shared) {
     // This worker also replies to its own greeting.
     if own.len() > 1 {
         warn!(
-            hostname = shared.hostname,
+            celery.hostname = shared.hostname,
             "another worker has the same name, so remote control and events cannot tell them apart; \
              give each worker its own name"
         );
@@ -49,7 +49,7 @@ pub(super) async fn mingle(shared: &Shared) {
     }
     if !others.is_empty() {
         info!(
-            workers = others.len(),
+            celery.workers = others.len(),
             "exchanged revoked tasks with the other workers"
         );
     }

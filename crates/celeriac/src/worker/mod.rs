@@ -146,10 +146,10 @@ impl Worker {
         });
         let (queues, concurrency, registered) = (shared.queues(), shared.concurrency(), &shared.registry);
         info!(
-            hostname = shared.hostname,
-            ?queues,
-            concurrency,
-            ?registered,
+            celery.hostname = shared.hostname,
+            celery.queues = ?queues,
+            celery.concurrency = concurrency,
+            celery.registered_tasks = ?registered,
             "worker started"
         );
         let mut background = JoinSet::new();
@@ -177,7 +177,7 @@ impl Worker {
         best_effort("remove the mailbox", MAILBOX_TIMEOUT, mailbox::close(&shared)).await;
         let close = bindings::close(&shared);
         best_effort("delete the queues of fan-out exchanges", MAILBOX_TIMEOUT, close).await;
-        info!(hostname = shared.hostname, "worker stopped");
+        info!(celery.hostname = shared.hostname, "worker stopped");
         result
     }
 }

@@ -168,14 +168,22 @@ fn report(headers: &Headers, settled: Option<bool>, retry: Option<Box<PendingRet
             let (error, cause) = (&retry.cause.type_name, &retry.cause.message);
             let seconds = retry.countdown.as_secs_f64();
             warn!(
-                task,
-                task_id, retries, error, cause, seconds, "task will be retried"
+                celery.task_name = task,
+                messaging.message.id = task_id,
+                celery.retries = retries,
+                error.type = error,
+                exception.type = error,
+                exception.message = cause,
+                retry.delay = seconds,
+                "task will be retried"
             );
         }
         // The reply to the first attempt to settle the task may have been lost.
         (Some(false), _) => debug!(
-            task,
-            task_id, retries, "the task is already settled, or another worker has taken it over"
+            celery.task_name = task,
+            messaging.message.id = task_id,
+            celery.retries = retries,
+            "the task is already settled, or another worker has taken it over"
         ),
         (Some(true), None) | (None, _) => {}
     }
@@ -251,8 +259,10 @@ pub(super) async fn skip_finished(shared: &Shared, entry: &Entry, message: &Mess
         return true;
     }
     info!(
-        task,
-        task_id, status, "acknowledging a redelivered task that has already ended"
+        celery.task_name = task,
+        messaging.message.id = task_id,
+        celery.state = status,
+        "acknowledging a redelivered task that has already ended"
     );
     if message.embed.chord.is_null() {
         until_confirmed(&headers.id, || shared.broker.ack(&entry.delivery, None)).await;
@@ -295,11 +305,11 @@ pub(super) async fn ack_early(shared: &Shared, entry: &Entry) -> bool {
 pub(super) async fn bury(shared: &Shared, delivery: &Delivery, poison: &Poison) {
     let reason = poison.to_string();
     error!(
-        queue = delivery.queue,
-        task = poison.task,
-        task_id = poison.task_id.as_deref(),
+        messaging.destination.name = delivery.queue,
+        celery.task_name = poison.task,
+        messaging.message.id = poison.task_id.as_deref(),
         reason,
-        bytes = delivery.raw.len(),
+        messaging.message.envelope.size = delivery.raw.len(),
         "moving a message that cannot be run to the dead-letter list"
     );
     let meta = poison.task_id.clone().map(|id| {

@@ -65,7 +65,7 @@ pub(super) async fn shutdown(
     let lost = held.iter().filter(|entry| !entry.is_lost()).count();
     if lost > 0 {
         warn!(
-            lost,
+            celery.tasks.lost = lost,
             "interrupted tasks that were acknowledged early; they do not run again"
         );
     }
@@ -89,7 +89,7 @@ pub(super) async fn return_postponed(shared: &Shared, is_leaving: bool, limit: D
     }
     if messages > 0 {
         info!(
-            messages,
+            messaging.batch.message_count = messages,
             "returned postponed messages to their queues, because no other worker is alive"
         );
     }
@@ -108,11 +108,14 @@ async fn return_messages(shared: &Shared, deliveries: Vec<Delivery>) -> usize {
         match timeout(RESTORE_TIMEOUT, shared.broker.restore_batch(batch)).await {
             Ok(Ok(restored)) => messages += restored,
             Ok(Err(error)) => {
-                warn!(left, %error, "failed to return messages to their queues");
+                warn!(celery.messages.left = left, %error, "failed to return messages to their queues");
                 break;
             }
             Err(_) => {
-                warn!(left, "timed out returning messages to their queues");
+                warn!(
+                    celery.messages.left = left,
+                    "timed out returning messages to their queues"
+                );
                 break;
             }
         }
@@ -120,12 +123,15 @@ async fn return_messages(shared: &Shared, deliveries: Vec<Delivery>) -> usize {
     }
     let left = rest.len();
     if messages > 0 {
-        info!(messages, "returned messages to their queues");
+        info!(
+            messaging.batch.message_count = messages,
+            "returned messages to their queues"
+        );
     }
     let taken = deliveries.len() - left - messages;
     if taken > 0 {
         warn!(
-            taken,
+            celery.messages.taken = taken,
             "did not return messages that other workers have taken over"
         );
     }

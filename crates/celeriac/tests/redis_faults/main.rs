@@ -75,7 +75,7 @@ async fn an_outage_and_its_end_are_logged_once() {
     );
     let recovery = logs.problems().remove(1);
     let seconds: f64 = recovery
-        .split_once("outage_seconds=")
+        .split_once("outage.duration=")
         .unwrap()
         .1
         .trim_end_matches(']')

@@ -75,7 +75,10 @@ async fn survive(
 
 fn assert_refused(lines: &[String], code: &str) {
     assert!(lines[0].starts_with("WARN Redis rejects commands;"), "{lines:?}");
-    assert!(lines[0].contains(&format!("cause=\"{code}")), "{lines:?}");
+    assert!(
+        lines[0].contains(&format!("exception.message=\"{code}")),
+        "{lines:?}"
+    );
     assert!(
         lines[1].starts_with("INFO Redis accepts commands again"),
         "{lines:?}"

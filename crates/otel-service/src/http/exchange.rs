@@ -66,7 +66,7 @@ impl Exchange {
         })) {
             Ok(done) => done,
             Err(panic) => {
-                self.failed(PANIC, panic_message(panic.as_ref()).to_owned());
+                self.failed(PANIC, panic_message(panic.as_ref()).into_owned());
                 resume_unwind(panic)
             }
         }

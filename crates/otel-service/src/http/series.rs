@@ -10,7 +10,7 @@ use opentelemetry::{KeyValue, StringValue};
 use otlp_recorder::{DurationHistogram, DurationSeries, Table};
 
 use crate::failure::CANCELLED;
-use crate::metrics::{InstrumentFactory, Instruments, SECONDS, SERIES_LIMIT};
+use crate::metrics::{InstrumentFactory, Instruments, SECONDS, SERIES_LIMIT, python_names};
 use crate::names::{attribute, metric};
 use crate::recorder::OWN;
 
@@ -44,8 +44,8 @@ pub(super) fn instruments() -> Option<&'static Http> {
 
 #[derive(Debug)]
 pub(super) struct Http {
-    requests: Counter<u64>,
-    seconds: DurationHistogram,
+    /// `http_requests_total` and `http_request_duration_seconds`; `None` without [`python_names`].
+    plain: Option<(Counter<u64>, DurationHistogram)>,
     duration: DurationHistogram,
     active: UpDownCounter<i64>,
     finished_series: Table<Labels, FinishedSeries>,
@@ -55,25 +55,28 @@ pub(super) struct Http {
 /// The series of finished requests with the same labels.
 #[derive(Debug)]
 struct FinishedSeries {
-    requests: BoundCounter<u64>,
-    seconds: DurationSeries,
+    plain: Option<(BoundCounter<u64>, DurationSeries)>,
     duration: DurationSeries,
 }
 
 impl Http {
     fn new(factory: &InstrumentFactory<'_>) -> Self {
         let meter = factory.meter();
-        Self {
-            requests: meter
+        let plain = || {
+            let requests = meter
                 .u64_counter(metric::HTTP_REQUESTS_TOTAL)
                 .with_unit("{request}")
                 .with_description("HTTP requests by method, route and status.")
-                .build(),
-            seconds: factory.durations(
+                .build();
+            let seconds = factory.durations(
                 metric::HTTP_REQUEST_DURATION_SECONDS,
                 "Duration of HTTP requests by method, route and status.",
                 &SECONDS,
-            ),
+            );
+            (requests, seconds)
+        };
+        Self {
+            plain: python_names().then(plain),
             duration: factory.durations(
                 "http.server.request.duration",
                 "Duration of HTTP server requests.",
@@ -108,18 +111,24 @@ impl Http {
     /// Records a finished request: its duration in seconds, and its span for exemplars.
     pub(super) fn record(&self, labels: &Labels, seconds: f64, span: &SpanContext) {
         let bind = || FinishedSeries {
-            requests: self.requests.bind(&labels.plain()),
-            seconds: self.seconds.series(&labels.plain()),
+            plain: self.plain.as_ref().map(|(requests, seconds)| {
+                let plain = labels.plain();
+                (requests.bind(&plain), seconds.series(&plain))
+            }),
             duration: self.duration.series(&labels.conventional()),
         };
         if let Some(series) = self.finished_series.get(labels, bind) {
-            series.requests.add(1);
-            series.seconds.record(seconds, span);
+            if let Some((requests, plain)) = &series.plain {
+                requests.add(1);
+                plain.record(seconds, span);
+            }
             series.duration.record(seconds, span);
         } else {
-            let plain = labels.plain();
-            self.requests.add(1, &plain);
-            self.seconds.record(seconds, &plain, span);
+            if let Some((requests, plain)) = &self.plain {
+                let attributes = labels.plain();
+                requests.add(1, &attributes);
+                plain.record(seconds, &attributes, span);
+            }
             self.duration.record(seconds, &labels.conventional(), span);
         }
     }

@@ -5,8 +5,17 @@ use std::error::Error;
 use std::fmt::Debug;
 
 use opentelemetry::logs::AnyValue;
+use otlp_recorder::{field_value, with_sources};
 use tracing::Event;
 use tracing::field::{Field, Visit};
+
+const EXCEPTION_MESSAGE: &str = "exception.message";
+
+/// Whether a field is the error of an event under its usual names. The conventions call it `exception.message`, and use
+/// `error` as the namespace of `error.type`.
+fn is_error(field: &Field) -> bool {
+    matches!(field.name(), "error" | "err")
+}
 
 /// A function that masks text.
 type Masker = fn(&str) -> Cow<'_, str>;
@@ -25,6 +34,12 @@ impl Fields {
         fields
     }
 
+    /// Removes the fields in which `tracing-log` stores the metadata of a record of the `log` crate.
+    pub(super) fn remove_metadata(&mut self) {
+        let names = ["log.target", "log.module_path", "log.file", "log.line"];
+        self.others.retain(|(name, _)| !names.contains(name));
+    }
+
     pub(super) fn mask(&mut self, masker: Masker) {
         if let Some(message) = &mut self.message
             && let Cow::Owned(masked) = masker(message)
@@ -32,11 +47,7 @@ impl Fields {
             *message = masked;
         }
         for (_, value) in &mut self.others {
-            if let AnyValue::String(text) = value
-                && let Cow::Owned(masked) = masker(text.as_str())
-            {
-                *text = masked.into();
-            }
+            mask_value(value, masker);
         }
     }
 
@@ -72,17 +83,47 @@ impl Fields {
     }
 
     fn add(&mut self, field: &Field, value: impl Into<AnyValue>) {
-        // `tracing-log` stores the metadata of a `log` record in these fields, which duplicate the normalised
-        // metadata.
-        if !field.name().starts_with("log.") {
-            self.others.push((field.name(), value.into()));
+        let value = value.into();
+        self.others.push(if is_error(field) {
+            let text = match value {
+                AnyValue::String(text) => text,
+                AnyValue::Int(number) => number.to_string().into(),
+                AnyValue::Boolean(truth) => truth.to_string().into(),
+                AnyValue::Double(number) => number.to_string().into(),
+                other => format!("{other:?}").into(),
+            };
+            (EXCEPTION_MESSAGE, AnyValue::String(text))
+        } else {
+            (field.name(), value)
+        });
+    }
+}
+
+fn mask_value(value: &mut AnyValue, masker: Masker) {
+    match value {
+        AnyValue::String(text) => {
+            if let Cow::Owned(masked) = masker(text.as_str()) {
+                *text = masked.into();
+            }
         }
+        AnyValue::ListAny(items) => items.iter_mut().for_each(|item| mask_value(item, masker)),
+        AnyValue::Map(entries) => {
+            for (key, mut value) in std::mem::take(&mut **entries) {
+                mask_value(&mut value, masker);
+                entries.insert(masker(key.as_str()).into_owned().into(), value);
+            }
+        }
+        _ => {}
     }
 }
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.text(field, format!("{value:?}"));
+        if field.name() == "message" || is_error(field) {
+            self.text(field, format!("{value:?}"));
+        } else {
+            self.add(field, field_value(value));
+        }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -90,7 +131,7 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.text(field, value.to_string());
+        self.text(field, with_sources(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {

@@ -54,7 +54,10 @@ impl Format {
     pub(crate) fn dropped(self, count: u64) -> String {
         let fields = Fields {
             message: Some(DROPPED.to_owned()),
-            others: vec![("dropped", AnyValue::Int(i64::try_from(count).unwrap_or(i64::MAX)))],
+            others: vec![(
+                "queue.dropped",
+                AnyValue::Int(i64::try_from(count).unwrap_or(i64::MAX)),
+            )],
         };
         self.line(
             Level::WARN,
@@ -104,19 +107,43 @@ fn json(
             }
             quoted(line, name);
             line.push(':');
-            match value {
-                AnyValue::Int(number) => put(line, format_args!("{number}")),
-                AnyValue::Double(number) if number.is_finite() => {
-                    put(line, format_args!("{number:?}"));
-                }
-                AnyValue::Boolean(truth) => put(line, format_args!("{truth}")),
-                AnyValue::String(text) => quoted(line, text.as_str()),
-                other => quoted(line, &format!("{other:?}")),
-            }
+            json_value(line, value);
         }
         line.push('}');
     }
     line.push('}');
+}
+
+fn json_value(line: &mut String, value: &AnyValue) {
+    match value {
+        AnyValue::Int(number) => put(line, format_args!("{number}")),
+        AnyValue::Double(number) if number.is_finite() => put(line, format_args!("{number:?}")),
+        AnyValue::Boolean(truth) => put(line, format_args!("{truth}")),
+        AnyValue::String(text) => quoted(line, text.as_str()),
+        AnyValue::ListAny(items) => {
+            line.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    line.push(',');
+                }
+                json_value(line, item);
+            }
+            line.push(']');
+        }
+        AnyValue::Map(entries) => {
+            line.push('{');
+            for (index, (key, item)) in entries.iter().enumerate() {
+                if index > 0 {
+                    line.push(',');
+                }
+                quoted(line, key.as_str());
+                line.push(':');
+                json_value(line, item);
+            }
+            line.push('}');
+        }
+        other => quoted(line, &format!("{other:?}")),
+    }
 }
 
 fn text(
@@ -154,7 +181,11 @@ fn text(
             AnyValue::Double(number) => put(line, format_args!("{number}")),
             AnyValue::Boolean(truth) => put(line, format_args!("{truth}")),
             AnyValue::String(text) => plain(line, text.as_str()),
-            other => plain(line, &format!("{other:?}")),
+            other => {
+                let mut json = String::new();
+                json_value(&mut json, other);
+                plain(line, &json);
+            }
         }
     }
     if let Some(span) = span {

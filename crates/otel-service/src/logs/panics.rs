@@ -1,12 +1,14 @@
 //! Panics as log events. The standard library prints the message of a panic to standard error, which can block the
 //! thread, and a formatted message can contain secrets, such as the error of a `Result` or part of a row. The hook
 //! in this module logs one event with the location and the current trace, and includes the message only if it is a
-//! constant.
+//! constant, or in development.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::borrow::Cow;
 use std::panic;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +19,14 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Maximum time to wait for the export when a panic aborts the process or may end it.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether formatted messages of panics are shown.
+static SHOWS_MESSAGES: AtomicBool = AtomicBool::new(false);
+
+/// Sets whether formatted messages of panics are shown, as in development.
+pub(crate) fn show_panic_messages(are_shown: bool) {
+    SHOWS_MESSAGES.store(are_shown, Ordering::Relaxed);
+}
 
 /// Installs a panic hook that logs panics instead of printing them to standard error.
 ///
@@ -46,7 +56,7 @@ pub(crate) fn log_panics(flush: fn(Duration)) {
             code.line.number = location.map(|location| location.line()),
             thread.name = thread,
             exception.type = "panic",
-            exception.message = message,
+            exception.message = &*message,
             exception.stacktrace = (stack.status() == BacktraceStatus::Captured).then(|| stack.to_string()),
             "panicked"
         );
@@ -59,14 +69,19 @@ pub(crate) fn log_panics(flush: fn(Duration)) {
 
 /// Returns the message of a caught panic if it is a constant, otherwise a fixed text.
 ///
-/// Formatted messages are withheld because they can contain secrets.
+/// Formatted messages are withheld because they can contain secrets, unless the resource says
+/// `deployment.environment.name=development`.
 #[must_use]
-pub fn panic_message(payload: &(dyn Any + Send)) -> &'static str {
+pub fn panic_message(payload: &(dyn Any + Send)) -> Cow<'static, str> {
     // The payload is a `&'static str` for a literal message and a `String` for a formatted message.
-    payload
-        .downcast_ref::<&'static str>()
-        .copied()
-        .unwrap_or("message withheld because it may contain sensitive values")
+    if let Some(constant) = payload.downcast_ref::<&'static str>() {
+        return Cow::Borrowed(constant);
+    }
+    let formatted = payload.downcast_ref::<String>();
+    match formatted.filter(|_| SHOWS_MESSAGES.load(Ordering::Relaxed)) {
+        Some(formatted) => Cow::Owned(formatted.clone()),
+        None => Cow::Borrowed("message withheld because it may contain sensitive values"),
+    }
 }
 
 #[cfg(test)]

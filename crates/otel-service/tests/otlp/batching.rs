@@ -145,10 +145,10 @@ fn the_queue_size_variable_limits_queues() {
             json_lines(&run.stdout)
                 .iter()
                 .find(|line| {
-                    line["fields"]["signal"] == signal
+                    line["fields"]["telemetry.signal"] == signal
                         && line["message"].as_str().unwrap().contains("no longer full")
                 })
-                .unwrap_or_else(|| panic!("no log event for {signal}: {}", run.stdout))["fields"]["dropped"]
+                .unwrap_or_else(|| panic!("no log event for {signal}: {}", run.stdout))["fields"]["queue.dropped"]
                 .as_u64()
         };
         assert_eq!((dropped("traces"), dropped("logs")), (Some(60), Some(70)));

@@ -85,7 +85,7 @@ fn an_endless_response_is_not_read_completely() {
 fn logged_error(stdout: &str) -> String {
     let lines = support::json_lines(stdout);
     let line = lines.iter().find(|line| line["target"] == "otlp_recorder");
-    line.unwrap_or_else(|| panic!("no log event: {stdout}"))["fields"]["error"]
+    line.unwrap_or_else(|| panic!("no log event: {stdout}"))["fields"]["exception.message"]
         .as_str()
         .unwrap()
         .to_owned()

@@ -265,7 +265,7 @@ async fn without_server() {
 fn scenario() {
     // The scenario causes thousands of panics; an unexpected one still fails it.
     std::panic::set_hook(Box::new(|_| {}));
-    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    let telemetry = support::init().unwrap();
     support::block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -38,7 +38,7 @@ async fn respond(_: Request<()>) -> Result<Response<Body>, Infallible> {
 }
 
 fn scenario() {
-    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    let telemetry = support::init().unwrap();
     support::block_on(async {
         let layer = HttpLayer::new(|parts| Some(parts.uri.path())).untraced_paths(|path| path == "/health");
         let mut service = layer.layer(tower::service_fn(respond));

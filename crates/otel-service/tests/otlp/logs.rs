@@ -1,5 +1,6 @@
 //! Log events on standard output and at the collector.
 
+use opentelemetry_proto::tonic::common::v1::any_value;
 use opentelemetry_proto::tonic::logs::v1::SeverityNumber;
 use otel_service::Span;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use crate::support::{self, Behaviour, Problem, json_lines, shown, value};
 
 fn scenario() {
-    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    let telemetry = support::init().unwrap();
     let (line, error) = (line!() + 5, std::io::Error::other("bob@example.com is gone"));
     support::block_on(async {
         Span::internal("user.login")
@@ -79,7 +80,7 @@ fn an_event_is_written_once_to_each_output_with_its_trace() {
             "code.function.name=\"otlp::logs::scenario\"".to_owned(),
             format!("code.line.number={expected_line}"),
             "count=3".to_owned(),
-            "error=\"bo***@example.com is gone\"".to_owned(),
+            "exception.message=\"bo***@example.com is gone\"".to_owned(),
             "flag=true".to_owned(),
             "huge=\"18446744073709551615\"".to_owned(),
             "name=\"x\\\"y\"".to_owned(),
@@ -103,7 +104,7 @@ fn an_event_is_written_once_to_each_output_with_its_trace() {
         line["fields"],
         serde_json::json!({
             "count": 3, "ratio": 0.5, "flag": true, "name": "x\"y",
-            "huge": "18446744073709551615", "error": "bo***@example.com is gone",
+            "huge": "18446744073709551615", "exception.message": "bo***@example.com is gone",
         })
     );
     assert!(line_of("outside").get("trace_id").is_none());
@@ -119,7 +120,7 @@ fn rust_log_sets_log_levels_and_does_not_disable_spans() {
         Behaviour::Accepts,
         &[("RUST_LOG", "error"), ("PII_MASKING", "off")],
         || {
-            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let telemetry = support::init().unwrap();
             support::block_on(async {
                 let failed = Span::internal("user.login")
                     .run(async {
@@ -150,7 +151,7 @@ fn events_of_the_log_crate_are_exported() {
         Behaviour::Accepts,
         &[("RUST_LOG", "info,chatty=debug,quiet=off")],
         || {
-            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let telemetry = support::init().unwrap();
             support::block_on(async {
                 let inside = async {
                     tracing_log::log::warn!("for {}", "alice@example.com");
@@ -205,7 +206,7 @@ fn a_panic_is_one_event_with_its_location_and_without_values() {
         Behaviour::Accepts,
         &[],
         || {
-            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let telemetry = support::init().unwrap();
             let secret = std::hint::black_box("hunter2");
             support::block_on(async {
                 let work = Span::internal("user.login").run::<(), Problem>(async move {
@@ -247,7 +248,7 @@ fn events_of_the_exporters_are_logged_but_not_exported() {
     let name = "logs::events_of_the_exporters_are_logged_but_not_exported";
     let environment = [("RUST_LOG", "trace"), ("OTEL_BLRP_SCHEDULE_DELAY", "10")];
     let Some(run) = support::run(name, Behaviour::Accepts, &environment, || {
-        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        let telemetry = support::init().unwrap();
         // Causes several exports, during each of which the client logs.
         for number in 0..5 {
             tracing::info!(number, "mine");
@@ -263,5 +264,91 @@ fn events_of_the_exporters_are_logged_but_not_exported() {
     assert!(
         lines.len() > 5,
         "the exporters logged nothing, so the test has no effect: {lines:?}"
+    );
+}
+
+#[test]
+fn records_keep_what_they_are_given() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer of ann.secret@example.com")]
+    struct Outer(#[source] std::io::Error);
+
+    let Some(run) = support::run(
+        "logs::records_keep_what_they_are_given",
+        Behaviour::Accepts,
+        &[],
+        || {
+            let telemetry = support::init().unwrap();
+            let error = Outer(std::io::Error::other("root"));
+            let error = &error as &(dyn std::error::Error + 'static);
+            tracing::error!(error, "chain");
+            tracing::info!(log.file.name = "audit.log", log.iostream = "stdout", "log fields");
+            let map = std::collections::BTreeMap::from([("depth", 3)]);
+            tracing::info!(queues = ?["a", "bob.secret@example.com"], ?map, text = %"[1]", "collections");
+            tracing::info_span!("library_call", scenario.array = ?[1, 2])
+                .in_scope(|| tracing::info!("in a span"));
+            let result = std::panic::catch_unwind(|| {
+                let index = 7;
+                panic!("index {index}");
+            });
+            assert!(result.is_err());
+            telemetry.shutdown(Duration::from_secs(10)).unwrap();
+        },
+    ) else {
+        return;
+    };
+    let (received, lines) = (&run.received, json_lines(&run.stdout));
+    let line_of = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap();
+    let of = |body: &str, name: &str| value(&received.log(body).attributes, name).unwrap();
+    let message = "outer of an***@example.com: root";
+    assert_eq!(of("chain", "exception.message"), format!("{message:?}"));
+    assert_eq!(line_of("chain")["fields"]["exception.message"], message);
+    assert_eq!(of("log fields", "log.file.name"), "\"audit.log\"");
+    assert_eq!(of("log fields", "log.iostream"), "\"stdout\"");
+    assert_eq!(
+        line_of("collections")["fields"],
+        serde_json::json!({"queues": ["a", "bo***@example.com"], "map": {"depth": 3}, "text": "[1]"})
+    );
+    let exported = |name: &str| {
+        let attributes = &received.log("collections").attributes;
+        let attribute = attributes.iter().find(|attribute| attribute.key == name).unwrap();
+        attribute.value.clone().unwrap().value.unwrap()
+    };
+    assert!(matches!(exported("queues"), any_value::Value::ArrayValue(list) if list.values.len() == 2));
+    assert!(matches!(exported("map"), any_value::Value::KvlistValue(map) if map.values[0].key == "depth"));
+    assert!(matches!(exported("text"), any_value::Value::StringValue(_)));
+    assert_eq!(
+        line_of("in a span")["fields"]["scenario.array"],
+        serde_json::json!([1, 2])
+    );
+    let withheld = &line_of("panicked")["fields"]["exception.message"];
+    assert!(withheld.as_str().unwrap().contains("withheld"), "{withheld}");
+}
+
+#[test]
+fn messages_of_panics_are_logged_in_development() {
+    let Some(run) = support::run(
+        "logs::messages_of_panics_are_logged_in_development",
+        Behaviour::Accepts,
+        &[(
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "deployment.environment.name=development",
+        )],
+        || {
+            let telemetry = support::init().unwrap();
+            let result = std::panic::catch_unwind(|| {
+                let index = 7;
+                panic!("index {index} of ann.secret@example.com");
+            });
+            assert!(result.is_err());
+            telemetry.shutdown(Duration::from_secs(10)).unwrap();
+        },
+    ) else {
+        return;
+    };
+    let attributes = &run.received.log("panicked").attributes;
+    assert_eq!(
+        value(attributes, "exception.message").unwrap(),
+        "\"index 7 of an***@example.com\""
     );
 }

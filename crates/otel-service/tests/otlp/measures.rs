@@ -12,7 +12,7 @@ use tower::{Layer, Service};
 use crate::support::{self, Behaviour, number, value};
 
 fn idle() {
-    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    let telemetry = support::init().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .build()
@@ -118,7 +118,7 @@ fn resident() -> u64 {
 }
 
 fn flood() {
-    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    let telemetry = support::init().unwrap();
     let visit = |visitor: i64| {
         let attributes = [KeyValue::new("visitor.id", visitor)];
         VISITS.add(1, &attributes);
@@ -170,7 +170,7 @@ fn too_many_attribute_sets_overflow_into_one_data_point() {
 const LABEL_VALUES: u64 = 700;
 
 fn many_label_values() {
-    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    let telemetry = support::init().unwrap();
     support::block_on(async {
         let layer = HttpLayer::new(|parts| Some(parts.uri.path()));
         let respond = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) };
@@ -206,4 +206,37 @@ fn series_beyond_the_cache_limits_are_recorded() {
         assert_eq!(counts, vec![2; kinds], "{name}");
     }
     assert_eq!(numbers(&run.received, "http.server.active_requests"), [0.0]);
+}
+
+#[test]
+fn the_names_of_pythons_instrumentation_are_off_by_default() {
+    let Some(run) = support::run(
+        "measures::the_names_of_pythons_instrumentation_are_off_by_default",
+        Behaviour::Accepts,
+        &[],
+        || {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            support::block_on(async {
+                let service = tower::service_fn(async |_: Request<Body>| {
+                    otel_service::info!("served");
+                    Ok::<_, Infallible>(Response::new(Body::empty()))
+                });
+                let response = HttpLayer::new(|_| None)
+                    .layer(service)
+                    .call(Request::new(Body::empty()))
+                    .await;
+                drop(response.unwrap());
+            });
+            telemetry.shutdown(Duration::from_secs(10)).unwrap();
+        },
+    ) else {
+        return;
+    };
+    let received = run.received;
+    received.metric("http.server.request.duration");
+    let plain = |metric: &&opentelemetry_proto::tonic::metrics::v1::Metric| metric.name.starts_with("http_");
+    assert!(!received.metrics.iter().any(|metric| plain(&metric)));
+    let record = received.log("served");
+    assert!(!record.trace_id.is_empty());
+    assert_eq!(value(&record.attributes, "otelTraceID"), None);
 }

@@ -53,7 +53,7 @@ pub fn warned_signals(stdout: &str) -> Vec<String> {
         .filter(|line| line["level"] == "WARN" || line["level"] == "ERROR")
         .map(|line| {
             assert_eq!(line["target"], "otlp_recorder", "{line}");
-            line["fields"]["signal"].as_str().unwrap().to_owned()
+            line["fields"]["telemetry.signal"].as_str().unwrap().to_owned()
         })
         .collect();
     signals.sort_unstable();
@@ -64,7 +64,7 @@ pub fn warned_signals(stdout: &str) -> Vec<String> {
 pub fn log_line(stdout: &str, signal: &str, message: &str) -> serde_json::Value {
     let mut lines = json_lines(stdout)
         .into_iter()
-        .filter(|line| line["fields"]["signal"] == signal)
+        .filter(|line| line["fields"]["telemetry.signal"] == signal)
         .filter(|line| line["message"].as_str().unwrap().contains(message));
     let line = lines.next().unwrap_or_else(|| panic!("no {message}: {stdout}"));
     assert_eq!(lines.next(), None, "logged more than once");
@@ -138,7 +138,7 @@ fn a_retry_delay_beyond_the_time_out_pauses_exports() {
         assert_eq!(seen.spans().len(), 3);
         assert_eq!(warned_signals(&run.stdout), ["traces"]);
         assert_eq!(
-            log_line(&run.stdout, "traces", "delivered again")["fields"]["lost"],
+            log_line(&run.stdout, "traces", "delivered again")["fields"]["outage.lost"],
             1
         );
     }
@@ -178,9 +178,9 @@ fn the_end_of_an_outage_is_reported_with_the_number_of_lost_items() {
         assert_eq!(warned_signals(&run.stdout), ALL);
         for signal in ALL {
             let line = log_line(&run.stdout, signal, "telemetry is delivered again");
-            assert!(line["fields"]["lost"].as_u64().unwrap() >= 1, "{line}");
+            assert!(line["fields"]["outage.lost"].as_u64().unwrap() >= 1, "{line}");
         }
-        let lost = &log_line(&run.stdout, "traces", "delivered again")["fields"]["lost"];
+        let lost = &log_line(&run.stdout, "traces", "delivered again")["fields"]["outage.lost"];
         assert_eq!(run.received.spans.len() as u64, 40 - lost.as_u64().unwrap());
         assert!(!run.received.logs.is_empty());
         run.received.metric("work");
@@ -235,15 +235,15 @@ fn spans_dropped_during_an_outage_are_counted_and_logged_once() {
     });
     if let Some((seen, run)) = run {
         assert_eq!(
-            log_line(&run.stdout, "traces", "queue is full")["fields"]["capacity"],
+            log_line(&run.stdout, "traces", "queue is full")["fields"]["queue.capacity"],
             64
         );
-        let dropped = log_line(&run.stdout, "traces", "no longer full")["fields"]["dropped"]
+        let dropped = log_line(&run.stdout, "traces", "no longer full")["fields"]["queue.dropped"]
             .as_i64()
             .unwrap();
         let processed = "otel.sdk.processor.span.processed";
         assert_eq!(counted(&seen, processed, Some("queue_full")), Some(dropped));
-        let lost = log_line(&run.stdout, "traces", "delivered again")["fields"]["lost"]
+        let lost = log_line(&run.stdout, "traces", "delivered again")["fields"]["outage.lost"]
             .as_i64()
             .unwrap();
         let exported = "otel.sdk.exporter.span.exported";

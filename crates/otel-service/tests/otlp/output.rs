@@ -64,7 +64,7 @@ fn lines_beyond_the_queue_are_dropped_and_reported_in_one_line() {
         assert_ne!(log.read_line(&mut text).unwrap(), 0, "the log ended");
         let line = text[start..].find('{').map(|open| &text[start + open..]);
         let line: Option<Value> = line.map(|line| serde_json::from_str(line).unwrap());
-        dropped = line.and_then(|line| line["fields"]["dropped"].as_u64());
+        dropped = line.and_then(|line| line["fields"]["queue.dropped"].as_u64());
     }
     drop(waiting);
     drop(gate.accept().unwrap());

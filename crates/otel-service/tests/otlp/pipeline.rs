@@ -182,7 +182,12 @@ fn a_blocking_gauge_affects_metrics_only() {
         assert_eq!(seen.spans().len(), 1);
         assert_eq!(warned_signals(&run.stdout), ["metrics"]);
         let line = log_line(&run.stdout, "metrics", "cannot be delivered");
-        assert!(line["fields"]["error"].as_str().unwrap().contains("callback"));
+        assert!(
+            line["fields"]["exception.message"]
+                .as_str()
+                .unwrap()
+                .contains("callback")
+        );
     }
 }
 
@@ -205,6 +210,6 @@ fn a_panicking_gauge_affects_only_itself() {
     if let Some((seen, run)) = run {
         seen.metric("whole");
         let line = log_line(&run.stdout, "metrics", "the callback of a gauge panicked");
-        assert_eq!(line["fields"]["gauge"], "broken");
+        assert_eq!(line["fields"]["telemetry.gauge"], "broken");
     }
 }

@@ -34,7 +34,7 @@ async fn connect(listener: &std::net::SocketAddr, path: &str) -> TcpStream {
 }
 
 fn scenario() {
-    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    let telemetry = support::init().unwrap();
     support::block_on(async {
         let (events, mut received_events) = mpsc::unbounded_channel();
         let slow = get(move || {

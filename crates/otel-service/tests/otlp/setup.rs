@@ -243,7 +243,7 @@ fn extended_scenario() {
     let reader = Arc::new(ManualReader::builder().build());
     let telemetry = Telemetry::builder(support::SERVICE)
         .resource([
-            KeyValue::new("x", "press"),
+            KeyValue::new("scenario.x", "press"),
             KeyValue::new("service.name", "renamed"),
         ])
         .layer(part.clone())
@@ -356,7 +356,7 @@ fn parts_that_the_program_adds_take_effect() {
     assert_eq!(value(&record.attributes, "scenario.item").as_deref(), Some("7"));
     assert_eq!(support::number(&received.numbers("work")[0]), 3.0);
     assert_eq!(
-        value(&received.resources[0].attributes, "x").as_deref(),
+        value(&received.resources[0].attributes, "scenario.x").as_deref(),
         Some("\"press\"")
     );
 }

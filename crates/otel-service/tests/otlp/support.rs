@@ -33,6 +33,11 @@ pub use process::{child, gate, is_child, run_prepared, wait_at};
 
 pub const SERVICE: otel_service::Service = otel_service::Service::new("test-service", "9.8.7");
 
+/// Sets up the telemetry with the names of Python's instrumentation, which the tests of requests and records expect.
+pub fn init() -> Result<otel_service::Telemetry, otel_service::InitError> {
+    otel_service::Telemetry::builder(SERVICE).python_names().init()
+}
+
 /// Behaviour of a collector.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Behaviour {

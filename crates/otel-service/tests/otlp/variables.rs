@@ -48,7 +48,7 @@ fn one_of_each() {
 
 /// Runs the shortest scenario: one item of each signal, all delivered.
 fn record() {
-    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    let telemetry = support::init().unwrap();
     one_of_each();
     telemetry.shutdown(LONG).unwrap();
 }
@@ -80,7 +80,7 @@ fn request(traceparent: Option<&str>) -> (String, String) {
 fn a_disabled_sdk_sends_nothing_and_still_has_trace_ids() {
     let name = "variables::a_disabled_sdk_sends_nothing_and_still_has_trace_ids";
     let run = support::run(name, Behaviour::Accepts, &[("OTEL_SDK_DISABLED", "true")], || {
-        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        let telemetry = support::init().unwrap();
         let (seen, given) = request(None);
         assert_eq!((seen.len(), &*given), (32, ""));
         let (seen, given) = request(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
@@ -101,7 +101,7 @@ fn a_disabled_sdk_passes_on_the_context_of_the_caller_unchanged() {
         ("OTEL_PROPAGATORS", "tracecontext,baggage,b3"),
     ];
     support::run(name, Behaviour::Accepts, &environment, || {
-        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        let telemetry = support::init().unwrap();
         let sent = |received: &[(&'static str, &'static str)]| {
             let service = tower::service_fn(|_: Request<()>| async {
                 // The context is passed on unchanged, with or without spans.
@@ -148,7 +148,7 @@ fn a_disabled_sdk_passes_on_the_context_of_the_caller_unchanged() {
 fn work_without_spans_keeps_the_decision_of_the_caller() {
     let name = "variables::work_without_spans_keeps_the_decision_of_the_caller";
     support::run(name, Behaviour::Accepts, &[], || {
-        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        let telemetry = support::init().unwrap();
         let caller = [
             (
                 "traceparent",
@@ -180,7 +180,7 @@ fn the_exporter_none_disables_a_signal() {
             ("OTEL_SERVICE_NAME", "renamed"),
         ],
         || {
-            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let telemetry = support::init().unwrap();
             request(None);
             telemetry.shutdown(Duration::from_secs(5)).unwrap();
         },
@@ -201,7 +201,7 @@ fn the_configured_sampler_is_used() {
         Behaviour::Accepts,
         &[("OTEL_TRACES_SAMPLER", "parentbased_always_off")],
         || {
-            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let telemetry = support::init().unwrap();
             let (_, given) = request(None);
             // Not sampled; the trace id is random.
             assert!(given.ends_with("-02"), "{given}");
@@ -232,8 +232,8 @@ fn invalid_values_cause_warnings() {
             ("OTEL_METRIC_EXPORT_INTERVAL", "x"),
         ],
         || {
-            let telemetry = otel_service::init(support::SERVICE).unwrap();
-            let again = otel_service::init(support::SERVICE);
+            let telemetry = support::init().unwrap();
+            let again = support::init();
             assert!(matches!(again, Err(InitError::AlreadyInitialised)));
             request(None);
             telemetry.shutdown(Duration::from_secs(5)).unwrap();
@@ -262,7 +262,7 @@ fn bodies_are_compressed_if_configured() {
         Behaviour::Accepts,
         &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")],
         || {
-            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let telemetry = support::init().unwrap();
             request(None);
             telemetry.shutdown(Duration::from_secs(5)).unwrap();
         },
@@ -279,7 +279,7 @@ fn set_up_and_shutdown_work_inside_an_async_runtime() {
     let name = "variables::set_up_and_shutdown_work_inside_an_async_runtime";
     let run = support::run(name, Behaviour::Accepts, &[], || {
         support::block_on(async {
-            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let telemetry = support::init().unwrap();
             tracing::info!("inside");
             let stopped = tokio::task::spawn_blocking(|| telemetry.shutdown(Duration::from_secs(5))).await;
             stopped.unwrap().unwrap();
@@ -294,7 +294,7 @@ fn set_up_and_shutdown_work_inside_an_async_runtime() {
 fn b3_headers_are_propagated_if_configured() {
     let name = "variables::b3_headers_are_propagated_if_configured";
     support::run(name, Behaviour::Accepts, &[("OTEL_PROPAGATORS", "b3")], || {
-        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        let telemetry = support::init().unwrap();
         let header = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1".to_owned();
         let headers = support::block_on(
             Span::internal("inner")
@@ -321,7 +321,7 @@ fn the_console_exporter_prints_spans_and_metrics() {
             ("OTEL_LOGS_EXPORTER", "console"),
         ],
         || {
-            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let telemetry = support::init().unwrap();
             request(None);
             telemetry.shutdown(Duration::from_secs(5)).unwrap();
         },
@@ -356,7 +356,7 @@ fn an_untraced_request_has_no_spans_with_any_sampler() {
         Behaviour::Accepts,
         &[("OTEL_TRACES_SAMPLER", "always_on")],
         || {
-            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let telemetry = support::init().unwrap();
             support::block_on(async {
                 let service = HttpLayer::new(|_| None)
                     .untraced_paths(|path| path == "/health")

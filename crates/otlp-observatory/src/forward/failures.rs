@@ -76,7 +76,12 @@ impl Failures {
         if is_logged {
             tracked.last_logged = Some(now);
             drop(tracked);
-            telemetry::warn!(signal = self.signal.name(), %error, items, "{}", self.failing);
+            telemetry::warn!(
+                telemetry.signal = self.signal.name(),
+                %error,
+                queue.items = items,
+                "{}", self.failing
+            );
         }
     }
 
@@ -85,9 +90,9 @@ impl Failures {
         let outage = self.tracked().outage.take();
         if let Some(outage) = outage.filter(|outage| outage.is_logged) {
             telemetry::info!(
-                signal = self.signal.name(),
-                after_s = outage.began.elapsed().as_secs_f64(),
-                failures = outage.failures,
+                telemetry.signal = self.signal.name(),
+                outage.duration = outage.began.elapsed().as_secs_f64(),
+                outage.failures = outage.failures,
                 "{}",
                 self.working
             );

@@ -153,7 +153,7 @@ impl Forwarder {
         let bytes = self.queued_bytes();
         if bytes > 0 {
             telemetry::info!(
-                bytes,
+                queue.size = bytes,
                 "undelivered telemetry is kept on disk until the next start"
             );
         }

@@ -119,7 +119,11 @@ impl Tokens {
         let authorization = token.authorization.clone();
         let expires_in_s = (token.expires_at - now).as_secs_f64();
         if !std::mem::replace(&mut cache.renewal_failure_logged, true) {
-            telemetry::warn!(%error, expires_in_s, "the access token was not renewed; retrying until it expires");
+            telemetry::warn!(
+                %error,
+                token.expires_in = expires_in_s,
+                "the access token was not renewed; retrying until it expires"
+            );
         }
         Ok(authorization)
     }

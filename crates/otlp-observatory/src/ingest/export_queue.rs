@@ -56,8 +56,8 @@ impl ExportQueue {
             drop(contents);
             if !was_overloaded {
                 telemetry::warn!(
-                    bytes,
-                    limit = self.limit,
+                    queue.size = bytes,
+                    queue.limit = self.limit,
                     "telemetry arrives faster than it is processed; rejecting requests until the queue has room"
                 );
             }

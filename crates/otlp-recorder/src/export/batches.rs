@@ -113,10 +113,11 @@ pub(super) async fn watch_overflow<B: Entries>(
             () = queue.overflow() => {}
             _ = shutdown.requested() => return,
         }
-        tracing::warn!(
+        tracing::event!(
             target: LOG_TARGET,
-            signal = signal.name(),
-            capacity = queue.capacity(),
+            tracing::Level::WARN,
+            telemetry.signal = signal.name(),
+            queue.capacity = queue.capacity(),
             "the telemetry queue is full; entries are dropped until there is room again"
         );
         let mut stopping = false;
@@ -130,7 +131,13 @@ pub(super) async fn watch_overflow<B: Entries>(
                 break dropped;
             }
         };
-        tracing::info!(target: LOG_TARGET, signal = signal.name(), dropped, "the telemetry queue is no longer full");
+        tracing::event!(
+            target: LOG_TARGET,
+            tracing::Level::INFO,
+            telemetry.signal = signal.name(),
+            queue.dropped = dropped,
+            "the telemetry queue is no longer full"
+        );
         if stopping {
             return;
         }

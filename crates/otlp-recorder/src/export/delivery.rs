@@ -56,9 +56,10 @@ impl Delivery {
     pub(super) fn failed(&self, items: u64, reason: &str) {
         self.lost.fetch_add(items, Ordering::AcqRel);
         if !self.failing.swap(true, Ordering::AcqRel) {
-            tracing::warn!(
+            tracing::event!(
                 target: LOG_TARGET,
-                signal = self.signal.name(),
+                tracing::Level::WARN,
+                telemetry.signal = self.signal.name(),
                 error = %self.presentable(reason),
                 "telemetry cannot be delivered and is dropped until the collector responds; check the endpoint"
             );
@@ -68,10 +69,11 @@ impl Delivery {
     fn succeeded(&self) {
         if self.failing.swap(false, Ordering::AcqRel) {
             let lost = self.lost.swap(0, Ordering::AcqRel);
-            tracing::info!(
+            tracing::event!(
                 target: LOG_TARGET,
-                signal = self.signal.name(),
-                lost,
+                tracing::Level::INFO,
+                telemetry.signal = self.signal.name(),
+                outage.lost = lost,
                 "telemetry is delivered again"
             );
         }

@@ -28,6 +28,8 @@ const DURATION_BOUNDS: [f64; 14] = [
 pub(crate) struct ExportCounts {
     signal: Signal,
     attributes: Vec<KeyValue>,
+    /// `None` if the destination is not a collector.
+    protocol: Option<Protocol>,
     instruments: OnceLock<Instruments>,
 }
 
@@ -40,12 +42,15 @@ struct Instruments {
 impl ExportCounts {
     pub(crate) fn new(signal: Signal, destination: &Destination) -> Self {
         let mut attributes = component(exporter_type(signal, destination));
+        let mut protocol = None;
         if let Destination::Collector(collector) = destination {
+            protocol = Some(collector.protocol);
             attributes.extend(server(collector).into_iter().flatten());
         }
         Self {
             signal,
             attributes,
+            protocol,
             instruments: OnceLock::new(),
         }
     }
@@ -56,7 +61,8 @@ impl ExportCounts {
             return;
         };
         let error_type = result.as_ref().err().map(|error| error.error_type.clone());
-        let attributes = with_error(&self.attributes, error_type.clone());
+        let mut attributes = with_error(&self.attributes, error_type.clone());
+        attributes.extend(self.status_code(error_type.as_deref()));
         // No span is active on the export thread.
         let span = &SpanContext::NONE;
         instruments
@@ -70,6 +76,22 @@ impl ExportCounts {
             if count > 0 {
                 let attributes = with_error(&self.attributes, error_type);
                 instruments.items.add(count, &attributes);
+            }
+        }
+    }
+
+    /// Returns the status code of the response: an accepted request has the only one that OTLP allows.
+    fn status_code(&self, error_type: Option<&str>) -> Option<KeyValue> {
+        match self.protocol? {
+            Protocol::Grpc => {
+                let is_status =
+                    |name: &&str| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+                let status = Some(error_type.unwrap_or("OK")).filter(is_status)?;
+                Some(KeyValue::new("rpc.response.status_code", status.to_owned()))
+            }
+            _ => {
+                let status: i64 = error_type.map_or(Some(200), |name| name.parse().ok())?;
+                Some(KeyValue::new("http.response.status_code", status))
             }
         }
     }

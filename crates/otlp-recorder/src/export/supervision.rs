@@ -36,10 +36,11 @@ where
         }
         let delay = backoff.next_delay();
         // The panic message may quote exported data, so it is left to the panic hook of the process.
-        tracing::error!(
+        tracing::event!(
             target: LOG_TARGET,
-            signal = signal.name(),
-            retry_in_s = delay.as_secs_f64(),
+            tracing::Level::ERROR,
+            telemetry.signal = signal.name(),
+            retry.delay = delay.as_secs_f64(),
             "the export loop of a signal panicked and is restarted"
         );
         tokio::select! {
@@ -47,9 +48,10 @@ where
             _ = shutdown.requested() => {}
         }
     }
-    tracing::error!(
+    tracing::event!(
         target: LOG_TARGET,
-        signal = signal.name(),
+        tracing::Level::ERROR,
+        telemetry.signal = signal.name(),
         "the export loop of a signal panicked too often; the signal is no longer exported"
     );
     false

@@ -13,6 +13,7 @@ use prost::Message as _;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata};
 
+use super::debug_value::structure;
 use crate::encode::Attributes;
 
 /// Maximum memory in bytes that a thread keeps for formatting.
@@ -77,15 +78,38 @@ fn with_text(value: &dyn Debug, then: impl FnOnce(&str)) {
     let _ = TEXT.try_with(|kept| kept.set(text));
 }
 
-/// Returns the message of `error` and of its sources.
-fn with_sources(error: &(dyn Error + 'static)) -> String {
+/// Returns the message of `error` and of its sources, except those that it ends with itself.
+#[must_use]
+pub fn with_sources(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        let _ = write!(text, ": {error}");
+        let message = error.to_string();
+        if !text.ends_with(&message) {
+            let _ = write!(text, ": {message}");
+        }
         source = error.source();
     }
     text
+}
+
+/// Returns the array that `value` formats as `text`, if all items have the same type.
+fn array(text: &str, value: &dyn Debug) -> Option<Value> {
+    let AnyValue::ListAny(items) = structure(text, value)? else {
+        return None;
+    };
+    macro_rules! all {
+        ($($variant:ident)|+) => {
+            $(if let Some(items) = items.iter().map(|item| match item {
+                AnyValue::$variant(item) => Some(item.clone()),
+                _ => None,
+            }).collect::<Option<Vec<_>>>() {
+                return Some(Value::Array(items.into()));
+            })+
+        };
+    }
+    all!(String | Int | Double | Boolean);
+    None
 }
 
 /// Encodes fields as attributes.
@@ -116,7 +140,10 @@ impl<'a> FieldWriter<'a> {
 impl Visit for FieldWriter<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if !self.special.contains(field) {
-            with_text(value, |text| self.into.text(field.name(), text));
+            with_text(value, |text| match array(text, value) {
+                Some(array) => self.set(field, array),
+                None => self.into.text(field.name(), text),
+            });
         }
     }
 
@@ -265,7 +292,10 @@ impl RecordedFields {
 
 impl Visit for RecordedFields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        with_text(value, |text| self.record_str(field, text));
+        with_text(value, |text| match array(text, value) {
+            Some(array) => self.set(field, array),
+            None => self.record_str(field, text),
+        });
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -330,6 +360,17 @@ pub(super) fn error_text(event: &Event<'_>) -> String {
     error.0
 }
 
+fn scalar(value: any_value::Value) -> Option<AnyValue> {
+    Some(match value {
+        any_value::Value::StringValue(text) => text.into(),
+        any_value::Value::BoolValue(truth) => truth.into(),
+        any_value::Value::IntValue(number) => number.into(),
+        any_value::Value::DoubleValue(number) => number.into(),
+        // Fields have no other types.
+        _ => return None,
+    })
+}
+
 /// Decodes the fields of a span; the last value of a field replaces earlier ones.
 pub(super) fn decode(encoded: &[u8], metadata: &Metadata<'_>) -> Vec<(&'static str, AnyValue)> {
     let span = v1::Span::decode(encoded).unwrap_or_default();
@@ -341,12 +382,14 @@ pub(super) fn decode(encoded: &[u8], metadata: &Metadata<'_>) -> Vec<(&'static s
             continue;
         };
         let value = match value {
-            any_value::Value::StringValue(text) => AnyValue::from(text),
-            any_value::Value::BoolValue(truth) => AnyValue::from(truth),
-            any_value::Value::IntValue(number) => AnyValue::from(number),
-            any_value::Value::DoubleValue(number) => AnyValue::from(number),
-            // Fields have no other types.
-            _ => continue,
+            any_value::Value::ArrayValue(array) => {
+                let items = array.values.into_iter().filter_map(|item| scalar(item.value?));
+                AnyValue::ListAny(Box::new(items.collect()))
+            }
+            value => match scalar(value) {
+                Some(value) => value,
+                None => continue,
+            },
         };
         match fields.iter_mut().find(|(name, _)| *name == field.name()) {
             Some((_, earlier)) => *earlier = value,

@@ -46,11 +46,12 @@ where
         if delay >= end.saturating_duration_since(Instant::now()) {
             return Err(error);
         }
-        tracing::debug!(
+        tracing::event!(
             target: LOG_TARGET,
-            signal = signal.name(),
-            attempts,
-            retry_in_s = delay.as_secs_f64(),
+            tracing::Level::DEBUG,
+            telemetry.signal = signal.name(),
+            retry.attempts = attempts,
+            retry.delay = delay.as_secs_f64(),
             error = %error.message,
             "retrying an export"
         );

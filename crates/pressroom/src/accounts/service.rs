@@ -139,8 +139,8 @@ impl Accounts {
                     created_at: self.clock.now(),
                 };
                 let user = self.store.insert_user(user).await?;
-                telemetry::set_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
-                telemetry::info!(user.id = user.id.0, "User registered: {}", user.email);
+                telemetry::set_attribute(KeyValue::new("user.id", user.id.0.to_string()));
+                telemetry::info!(user.id = %user.id.0, "User registered: {}", user.email);
                 Ok(self.sign_in(user, SessionGeneration::default()))
             })
             .await
@@ -170,10 +170,14 @@ impl Accounts {
                 let mut attributes = vec![KeyValue::new(STATUS, status)];
                 attributes.extend(reason.map(|reason| KeyValue::new(REASON, reason)));
                 LOGIN_ATTEMPTS.add(1, &attributes);
+                // The store logs its outages. Neither the address nor the account is in the record.
+                if let Some(reason) = reason.filter(|reason| *reason != "unavailable") {
+                    telemetry::warn!(reason, "Login failed");
+                }
 
                 let (user, generation) = result?;
-                telemetry::set_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
-                telemetry::info!(user.id = user.id.0, "User logged in: {}", user.email);
+                telemetry::set_attribute(KeyValue::new("user.id", user.id.0.to_string()));
+                telemetry::info!(user.id = %user.id.0, "User logged in: {}", user.email);
                 Ok(self.sign_in(user, generation))
             })
             .await
@@ -230,7 +234,7 @@ impl Accounts {
             AccountError::UserNotFound
         })?;
         if ends_sessions {
-            telemetry::info!(user.id = user.id.0, "Credentials changed, other sessions ended");
+            telemetry::info!(user.id = %user.id.0, "Credentials changed, other sessions ended");
         }
         Ok(updated)
     }
@@ -241,7 +245,7 @@ impl Accounts {
     /// A failure of the store.
     pub async fn logout(&self, user: &User, claims: &Claims, all: bool) -> Result<(), AccountError> {
         Span::internal(span::USER_LOGOUT)
-            .attribute(KeyValue::new("user.id", i64::from(user.id.0)))
+            .attribute(KeyValue::new("user.id", user.id.0.to_string()))
             .run(async {
                 if all {
                     let now = self.clock.now();
@@ -254,7 +258,7 @@ impl Accounts {
                 } else {
                     self.store.revoke_token(&claims.key, claims.expires_at).await?;
                 }
-                telemetry::info!(user.id = user.id.0, "User logged out");
+                telemetry::info!(user.id = %user.id.0, "User logged out");
                 Ok(())
             })
             .await
@@ -321,7 +325,7 @@ impl Accounts {
             let upgraded = self.store.upgrade_password_hash(user.id, &password_hash, &new);
             // The login succeeds even if the upgrade fails; the next login retries the upgrade.
             if let Err(error) = upgraded.await {
-                telemetry::warn!(user.id = user.id.0, %error, "password hash not upgraded");
+                telemetry::warn!(user.id = %user.id.0, %error, "password hash not upgraded");
             }
         }
         Ok((user, generation))

@@ -66,7 +66,7 @@ async fn authenticated(parts: &Parts, app: &App) -> Result<Option<Caller>, Accou
         return Ok(None);
     };
     let (user, claims) = app.accounts.authenticate(&token).await?;
-    telemetry::set_server_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
+    telemetry::set_server_attribute(KeyValue::new("user.id", user.id.0.to_string()));
     Ok(Some(Caller { user, claims }))
 }
 

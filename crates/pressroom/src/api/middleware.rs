@@ -148,9 +148,12 @@ async fn handle(limits: &Limits, request: Request, next: Next) -> Response {
             let limit_s = limits.request.as_secs_f64();
             // Anyone can send many half bodies, so they are not worth a warning each.
             if body.is_some_and(|body| body.is_awaited()) {
-                telemetry::debug!(limit_s, "the client did not send the request body in time");
+                telemetry::debug!(
+                    request.time_limit = limit_s,
+                    "the client did not send the request body in time"
+                );
             } else {
-                telemetry::warn!(limit_s, "request timed out");
+                telemetry::warn!(request.time_limit = limit_s, "request timed out");
             }
             let message = "the request exceeded its time limit";
             let error = ApiError::request_timeout().caused_by("timeout", message);

@@ -292,7 +292,10 @@ impl Articles {
             }
             match self.insert(author, draft, Some(&once)).await {
                 Err(StoreError::Conflict(Constraint::IdempotencyKey)) => {
-                    telemetry::debug!(attempt, "a concurrent request won the idempotency key");
+                    telemetry::debug!(
+                        retry.attempts = attempt,
+                        "a concurrent request won the idempotency key"
+                    );
                 }
                 inserted => return Ok((inserted?, false)),
             }
@@ -325,7 +328,7 @@ impl Articles {
             match inserted {
                 Err(StoreError::Conflict(Constraint::ArticleSlug)) if attempt < SLUG_ATTEMPTS => {
                     attempt += 1;
-                    telemetry::debug!(attempt, "the slug is taken, trying another");
+                    telemetry::debug!(retry.attempts = attempt, "the slug is taken, trying another");
                     let id = self.ids.next().simple().to_string();
                     suffix = Some(id[..8].to_owned());
                 }
@@ -346,7 +349,7 @@ impl Articles {
 }
 
 fn user_id(id: UserId) -> KeyValue {
-    KeyValue::new("user.id", i64::from(id.0))
+    KeyValue::new("user.id", id.0.to_string())
 }
 
 /// Returns the span of an operation on the article with this slug.

@@ -29,9 +29,13 @@ const QUEUE_CAPACITY: usize = 1000;
 #[cfg(feature = "observatory")]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
     let observatory = super::observatory::Embedded::start(config.observatory.0.clone(), config.listen.port)?;
-    let result = with_telemetry(NAME, observatory.export(), &config.log.clone(), |name| {
-        run(config, name, observatory.introduce())
-    });
+    let result = with_telemetry(
+        NAME,
+        Some(config.environment),
+        observatory.export(),
+        &config.log.clone(),
+        |name| run(config, name, observatory.introduce()),
+    );
     // The last telemetry has been exported.
     observatory.stop();
     result
@@ -48,9 +52,13 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
         None => "off; this build has no observatory, set OTEL_EXPORTER_OTLP_ENDPOINT to export".to_owned(),
     };
     let export = telemetry::Export::WhenConfigured;
-    with_telemetry(NAME, export, &config.log.clone(), |name| {
-        run(config, name, telemetry)
-    })
+    with_telemetry(
+        NAME,
+        Some(config.environment),
+        export,
+        &config.log.clone(),
+        |name| run(config, name, telemetry),
+    )
 }
 
 async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyhow::Result<()> {

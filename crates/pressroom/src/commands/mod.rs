@@ -22,7 +22,7 @@ use std::{
 use anyhow::Context as _;
 use celeriac::Client;
 use futures_util::FutureExt as _;
-use telemetry::{Export, LogOutput};
+use telemetry::{Export, KeyValue, LogOutput, Telemetry};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +74,7 @@ const FOLD_INTERVAL: Duration = Duration::from_secs(5);
 /// even if the command fails. A returned [`Logged`](crate::lifecycle::Logged) error is in the log output already.
 fn with_telemetry<F>(
     name: &'static str,
+    environment: Option<&'static str>,
     export: Export,
     log: &LogConfig,
     command: impl FnOnce(String) -> F,
@@ -82,14 +83,19 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     install_cryptography();
-    let telemetry = telemetry::init(telemetry::Service {
+    let service = telemetry::Service {
         name,
         version: env!("CARGO_PKG_VERSION"),
         export,
         log_output: log.output,
         log_format: log.format,
         log_levels: LOG_LEVELS,
-    })?;
+    };
+    let environment = environment.map(|name| KeyValue::new("deployment.environment.name", name));
+    let telemetry = Telemetry::builder(service)
+        .resource(environment)
+        .python_names()
+        .init()?;
     let writes_errors = log.output != LogOutput::Off && telemetry::error_enabled!();
     let runtime = Runtime::new().context("cannot start the async runtime")?;
     telemetry::observe_runtime(runtime.handle());
@@ -290,19 +296,22 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
     {
         let now = clock.now();
         match telemetry::without_spans(store.purge_revoked_tokens(now)).await {
-            Ok(tokens) => telemetry::debug!(tokens, "deleted expired tokens"),
+            Ok(tokens) => telemetry::debug!(cleanup.tokens = tokens, "deleted expired tokens"),
             Err(error) => telemetry::warn!(%error, "cannot delete expired tokens; retrying in an hour"),
         }
         let before = deliveries_expired_by(now);
         let deliveries = in_batches(|limit| store.purge_deliveries(before, limit));
         match telemetry::without_spans(deliveries).await {
-            Ok(deliveries) => telemetry::debug!(deliveries, "deleted old deliveries"),
+            Ok(deliveries) => telemetry::debug!(cleanup.deliveries = deliveries, "deleted old deliveries"),
             Err(error) => telemetry::warn!(%error, "cannot delete old deliveries; retrying in an hour"),
         }
         let before = keys_expired_by(now);
         let keys = in_batches(|limit| store.purge_idempotency_keys(before, limit));
         match telemetry::without_spans(keys).await {
-            Ok(keys) => telemetry::debug!(keys, "deleted expired idempotency keys"),
+            Ok(keys) => telemetry::debug!(
+                cleanup.idempotency_keys = keys,
+                "deleted expired idempotency keys"
+            ),
             Err(error) => {
                 telemetry::warn!(%error, "cannot delete expired idempotency keys; retrying in an hour");
             }

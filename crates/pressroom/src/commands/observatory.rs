@@ -22,7 +22,7 @@ const NAME: &str = "pressroom-observatory";
 /// # Errors
 /// Returns an error if the observatory cannot listen or a component fails.
 pub fn observatory(config: ObservatoryConfig) -> anyhow::Result<()> {
-    with_telemetry(NAME, Export::Never, &config.log.clone(), |_| run(config))
+    with_telemetry(NAME, None, Export::Never, &config.log.clone(), |_| run(config))
 }
 
 async fn run(config: ObservatoryConfig) -> anyhow::Result<()> {
@@ -44,7 +44,7 @@ async fn run(config: ObservatoryConfig) -> anyhow::Result<()> {
 fn warn_without_login(pages: SocketAddr) {
     if !pages.ip().is_loopback() {
         telemetry::warn!(
-            address = %pages.ip(),
+            listener.address = %pages.ip(),
             "OBSERVATORY_HOST: there is no login; anyone who reaches this address can read and add telemetry"
         );
     }

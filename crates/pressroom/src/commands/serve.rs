@@ -25,9 +25,13 @@ const NAME: &str = "pressroom-app";
 /// # Errors
 /// Returns an error if the process cannot start, a component fails, or shutdown aborts requests.
 pub fn serve(config: ServeConfig) -> anyhow::Result<()> {
-    with_telemetry(NAME, Export::Always, &config.log.clone(), |name| {
-        run(config, name)
-    })
+    with_telemetry(
+        NAME,
+        Some(config.environment),
+        Export::Always,
+        &config.log.clone(),
+        |name| run(config, name),
+    )
 }
 
 async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
@@ -57,7 +61,7 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
     let health = Health::new(service_name, store.clone(), TaskQueue::through(broker));
     let draining = CancellationToken::new();
     for listener in &listeners {
-        telemetry::info!(address = %listener.local_addr()?, "Serving");
+        telemetry::info!(listener.address = %listener.local_addr()?, "Serving");
     }
     let service = Service {
         listeners,

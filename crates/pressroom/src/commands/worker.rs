@@ -23,7 +23,13 @@ const NAME: &str = "pressroom-worker";
 /// # Errors
 /// Returns an error if the worker cannot start or shutdown returns unfinished tasks to the queue.
 pub fn worker(config: WorkerConfig) -> anyhow::Result<()> {
-    with_telemetry(NAME, Export::Always, &config.log.clone(), |_| run(config))
+    with_telemetry(
+        NAME,
+        Some(config.environment),
+        Export::Always,
+        &config.log.clone(),
+        |_| run(config),
+    )
 }
 
 async fn run(config: WorkerConfig) -> anyhow::Result<()> {

@@ -22,7 +22,8 @@ use crate::{accounts::SecretKey, store::postgres::PostgresConfig};
 
 configuration! {
     /// Configuration of `pressroom serve`.
-    ServeConfig after environment[APP_ENV, FLASK_ENV] {
+    ServeConfig {
+        environment: &'static str = environment[APP_ENV, FLASK_ENV];
         listen: ListenAddress = listen[HOST, PORT];
         secret_key: SecretKey = required_secret_key[SECRET_KEY];
         database: PostgresConfig = database[DATABASE_URL];
@@ -42,7 +43,8 @@ configuration! {
 
 configuration! {
     /// Configuration of `pressroom worker`.
-    WorkerConfig after environment[APP_ENV, FLASK_ENV] {
+    WorkerConfig {
+        environment: &'static str = environment[APP_ENV, FLASK_ENV];
         database: PostgresConfig = database[DATABASE_URL];
         redis: RedisConfig = redis[REDIS_URL, CELERY_VISIBILITY_TIMEOUT];
         work: WorkConfig;
@@ -79,7 +81,8 @@ pub(crate) fn expand_host(name: &str) -> String {
 
 configuration! {
     /// Configuration of embedded mode.
-    DevConfig after supported[APP_ENV, FLASK_ENV, DATABASE_READ_URL.hidden(), REDIS_URL.hidden()] {
+    DevConfig {
+        environment: &'static str = supported[APP_ENV, FLASK_ENV, DATABASE_READ_URL.hidden(), REDIS_URL.hidden()];
         listen: ListenAddress = listen[HOST.or("127.0.0.1"), PORT];
         /// `None` for a key that is generated and kept in [`Self::data_dir`].
         secret_key: Option<SecretKey> = secret_key[SECRET_KEY];
@@ -94,22 +97,24 @@ configuration! {
     }
 }
 
-/// Rejects settings that embedded mode does not support.
+/// Reads the environment, and rejects settings that embedded mode does not support.
 fn supported(
     reader: &mut Reader,
     app: Setting,
     flask: Setting,
     replica: Setting,
     redis: Setting,
-) -> Result<()> {
-    if environment(reader, app, flask)? == "production" {
+) -> Result<&'static str> {
+    let environment = environment(reader, app, flask)?;
+    if environment == "production" {
         let problem =
             "embedded mode does not run in production; use `pressroom serve` and `pressroom worker`";
         return Err(ConfigError::new(app.variable, problem));
     }
     let problem = "is not used in embedded mode; run `pressroom serve`, or unset it";
     reader.reject(replica, problem)?;
-    reader.reject(redis, problem)
+    reader.reject(redis, problem)?;
+    Ok(environment)
 }
 
 /// Reads the path of the SQLite database, by default in the data folder.

@@ -197,7 +197,7 @@ fn text<R: Columns>(row: &R, name: &str) -> Result<String, R::Error> {
     if replaced {
         LOGGED.call_once(|| {
             telemetry::warn!(
-                column = name,
+                db.column = name,
                 "the database has text that is not UTF-8; its invalid bytes are shown as U+FFFD"
             );
         });

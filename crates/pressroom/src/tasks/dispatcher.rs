@@ -186,7 +186,7 @@ impl Dispatcher {
             match self.store.release_all_outbox().await {
                 Ok(0) => return,
                 Ok(tasks) => {
-                    telemetry::info!(tasks, "resuming the tasks of an earlier run");
+                    telemetry::info!(outbox.tasks = tasks, "resuming the tasks of an earlier run");
                     return;
                 }
                 Err(error) => {
@@ -240,10 +240,10 @@ impl Dispatcher {
             Err(reason) => {
                 let delay = BACK_OFF.after(attempts.unsigned_abs());
                 telemetry::warn!(
-                    tasks = ids.len(),
-                    task.id = %first,
-                    task.attempts = attempts,
-                    retry_in_s = delay.as_secs_f64(),
+                    outbox.tasks = ids.len(),
+                    messaging.message.id = %first,
+                    retry.attempts = attempts,
+                    retry.delay = delay.as_secs_f64(),
                     reason,
                     "tasks not published"
                 );
@@ -257,8 +257,8 @@ impl Dispatcher {
             // The claims expire, and the tasks are published again under the same ids. The store logs its outages.
             if !matches!(error, StoreError::Unavailable(_)) {
                 telemetry::warn!(
-                    tasks = ids.len(),
-                    task.id = %first,
+                    outbox.tasks = ids.len(),
+                    messaging.message.id = %first,
                     %error,
                     "cannot update the outbox; the tasks will be published again"
                 );

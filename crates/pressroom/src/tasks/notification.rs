@@ -179,7 +179,7 @@ impl NotificationTask {
             };
             if !error.is_logged() {
                 let retry_in_s = delay.as_secs_f64();
-                telemetry::warn!(%error, retry_in_s, "cannot notify all recipients; retrying");
+                telemetry::warn!(%error, retry.delay = retry_in_s, "cannot notify all recipients; retrying");
             }
             tokio::time::sleep(delay).await;
         }
@@ -309,7 +309,7 @@ impl NotificationTask {
                 let until = lease_end(now, DELIVERY_LEASE);
                 self.store.release_delivery(&key, until).await?;
                 telemetry::warn!(
-                    channel = channel.name(),
+                    notification.channel = channel.name(),
                     recipient.id = recipient.id.0,
                     %error,
                     "notification not delivered"
@@ -331,7 +331,7 @@ impl NotificationTask {
                 return Err(error);
             };
             let retry_in_s = delay.as_secs_f64();
-            telemetry::warn!(%error, retry_in_s, "cannot record a delivery; retrying");
+            telemetry::warn!(%error, retry.delay = retry_in_s, "cannot record a delivery; retrying");
             tokio::time::sleep(delay).await;
         }
     }

@@ -168,17 +168,23 @@ impl Reconciler {
         let pass = self.pass().await?;
         *due = Instant::now() + (began.elapsed() * IDLE_RATIO).min(MAX_PAUSE);
         if pass.lost > 0 {
-            telemetry::warn!(tasks = pass.lost, "Redis has lost tasks; sending them again");
+            telemetry::warn!(
+                outbox.tasks = pass.lost,
+                "Redis has lost tasks; sending them again"
+            );
         }
         if pass.abandoned > 0 {
             telemetry::error!(
-                tasks = pass.abandoned,
-                sends = MAX_SENDS,
+                outbox.tasks = pass.abandoned,
+                outbox.sends = MAX_SENDS,
                 "Redis has lost tasks too often; they are not sent again"
             );
         }
         if pass.expired > 0 {
-            telemetry::debug!(tasks = pass.expired, "no longer following tasks without a result");
+            telemetry::debug!(
+                outbox.tasks = pass.expired,
+                "no longer following tasks without a result"
+            );
         }
         *kept = pass.kept;
         Ok(())

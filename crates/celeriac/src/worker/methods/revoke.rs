@@ -89,7 +89,11 @@ pub(super) async fn revoke(shared: &Shared, order: Revoke) -> MethodResult {
     shared.revoked.add(ids.iter().cloned());
     let stored: Vec<&str> = ids.iter().map(String::as_str).collect();
     if let Err(error) = shared.broker.store_revoked(&stored).await {
-        warn!(tasks = ids.len(), %error, "failed to store revoked tasks for workers that start later");
+        warn!(
+            celery.tasks.count = ids.len(),
+            %error,
+            "failed to store revoked tasks for workers that start later"
+        );
     }
     let terminate = order.termination.terminate;
     let mut elsewhere = ids.clone();
@@ -108,9 +112,17 @@ pub(super) async fn revoke(shared: &Shared, order: Revoke) -> MethodResult {
     store_revoked(shared, elsewhere).await;
     // A postponed task may be due after the revocation has expired, so a worker has to receive and settle it now.
     if let Err(error) = shared.broker.recall(&postponed).await {
-        warn!(tasks = postponed.len(), %error, "failed to recall postponed tasks; they are revoked when they are due");
+        warn!(
+            celery.tasks.count = postponed.len(),
+            %error,
+            "failed to recall postponed tasks; they are revoked when they are due"
+        );
     }
-    info!(tasks = ids.len(), terminated = terminated.len(), "revoked tasks");
+    info!(
+        celery.tasks.count = ids.len(),
+        celery.tasks.terminated = terminated.len(),
+        "revoked tasks"
+    );
     if !terminate {
         let ids: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
         ok(format!("tasks {{{}}} flagged as revoked", ids.join(", ")))
@@ -145,7 +157,11 @@ async fn store_revoked(shared: &Shared, ids: impl IntoIterator<Item = String>) {
         .collect::<Vec<_>>()
         .await;
     if let Some(error) = failures.first() {
-        warn!(tasks = failures.len(), %error, "failed to store REVOKED for waiting tasks; their workers will store it when they receive them");
+        warn!(
+            celery.tasks.count = failures.len(),
+            %error,
+            "failed to store REVOKED for waiting tasks; their workers will store it when they receive them"
+        );
     }
 }
 
@@ -206,7 +222,7 @@ pub(super) fn revoke_by_stamps(shared: &Shared, order: RevokeByStamps) -> Method
     }
     let terminate = order.termination.terminate;
     let terminated = if terminate { revoked } else { 0 };
-    info!(terminated, "revoked tasks by stamps");
+    info!(celery.tasks.terminated = terminated, "revoked tasks by stamps");
     match (terminate, terminated) {
         (false, _) => ok(format!(
             "headers {headers} flagged as revoked, but not terminated"

@@ -38,7 +38,11 @@ pub(super) fn rate_limit(shared: &Shared, order: &RateOrder) -> MethodResult {
     let rate = RateLimit::parse(text).map_err(invalid)?;
     let task = &order.task_name;
     let registered = shared.registry.get(task).ok_or(Failure::UnknownTask)?;
-    info!(task, rate = text, "set a rate limit");
+    info!(
+        celery.task_name = task,
+        celery.rate_limit = text,
+        "set a rate limit"
+    );
     registered.limits.set_rate(rate);
     if text != "0" || order.rate_limit.is_string() {
         ok("new rate limit set successfully")
@@ -68,7 +72,12 @@ pub(super) fn time_limit(shared: &Shared, order: &NewTimeLimit) -> MethodResult 
         hard: limit(order.hard)?,
         soft: limit(order.soft)?,
     };
-    info!(task, soft = order.soft, hard = order.hard, "set time limits");
+    info!(
+        celery.task_name = task,
+        celery.time_limit.soft = order.soft,
+        celery.time_limit.hard = order.hard,
+        "set time limits"
+    );
     registered.limits.set_time_limit(limits);
     ok("time limits set successfully")
 }
@@ -90,7 +99,7 @@ pub(super) fn add_consumer(shared: &Shared, order: &Consumer) -> MethodResult {
             let message = format!("the worker already consumes from {MAX_QUEUES} queues, the maximum");
             return Err(Failure::Other(message));
         }
-        info!(queue, "consuming from another queue");
+        info!(messaging.destination.name = queue, "consuming from another queue");
         shared.set_queues(queues.iter().cloned().chain([queue.clone()]).collect());
     }
     ok(format!("add consumer {queue}"))
@@ -98,7 +107,10 @@ pub(super) fn add_consumer(shared: &Shared, order: &Consumer) -> MethodResult {
 
 pub(super) fn cancel_consumer(shared: &Shared, order: &Consumer) -> MethodResult {
     let queue = &order.queue;
-    info!(queue, "no longer consuming from a queue");
+    info!(
+        messaging.destination.name = queue,
+        "no longer consuming from a queue"
+    );
     let queues = shared.queues();
     let left = queues.iter().filter(|known| *known != queue).cloned();
     shared.set_queues(left.collect());
@@ -120,7 +132,7 @@ pub(super) fn pool_grow(shared: &Shared, order: &Pool) -> MethodResult {
     }
     shared.set_concurrency(slots);
     shared.slots.add_permits(more);
-    info!(concurrency = slots, "increased the concurrency");
+    info!(celery.concurrency = slots, "increased the concurrency");
     ok("pool will grow")
 }
 
@@ -133,7 +145,7 @@ pub(super) fn pool_shrink(shared: &Shared, order: &Pool) -> MethodResult {
     shared.set_concurrency(slots - less);
     let taken = shared.slots.forget_permits(less);
     tokio::spawn(remove_slots(Arc::clone(&shared.slots), less - taken));
-    info!(concurrency = slots - less, "reduced the concurrency");
+    info!(celery.concurrency = slots - less, "reduced the concurrency");
     ok("pool will shrink")
 }
 
@@ -150,7 +162,10 @@ async fn remove_slots(slots: Arc<Semaphore>, count: usize) {
 pub(super) fn enable_events(shared: &Shared, enable: bool) -> MethodResult {
     let was = shared.events.enable(enable);
     if was != enable {
-        info!(enable, "remote control enabled or disabled task events");
+        info!(
+            celery.events_enabled = enable,
+            "remote control enabled or disabled task events"
+        );
     }
     let state = if enable { "enabled" } else { "disabled" };
     let already = if was == enable { "already " } else { "" };

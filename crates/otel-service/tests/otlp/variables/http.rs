@@ -22,7 +22,7 @@ fn exchange(
 ) -> Option<(Received, String)> {
     let test = format!("variables::http::{name}");
     let run = support::run(&test, Behaviour::Accepts, environment, || {
-        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        let telemetry = support::init().unwrap();
         for (method, path) in requests {
             let server = HttpLayer::new(|_| Some("/route")).layer(service_fn(|_: Request<()>| async {
                 let response = Response::builder()

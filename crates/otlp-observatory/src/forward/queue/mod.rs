@@ -184,8 +184,8 @@ impl DiskQueue {
     pub(super) fn commit(&self, batch: &Batch) -> io::Result<()> {
         if batch.damaged > 0 {
             telemetry::warn!(
-                signal = self.signal.name(),
-                bytes = batch.damaged,
+                telemetry.signal = self.signal.name(),
+                queue.size = batch.damaged,
                 "skipped a damaged part of the forwarding queue"
             );
         }

@@ -36,8 +36,8 @@ pub(super) fn recover(folder: &Path) -> io::Result<Index> {
         let complete = complete_length(folder, *last, sent(last))?;
         if complete < last.length {
             telemetry::warn!(
-                folder = %folder.display(),
-                bytes = last.length - complete,
+                queue.folder = %folder.display(),
+                queue.size = last.length - complete,
                 "cut off the last record of the forwarding queue, which was incomplete"
             );
             OpenOptions::new()

@@ -27,7 +27,7 @@ use crate::{
 /// `ix_users_email` rejects a second account with the same spelling.
 const LOCK_EMAIL: Statement = Statement::new(
     "SELECT",
-    "users",
+    "",
     "SELECT pg_advisory_xact_lock",
     "SELECT pg_advisory_xact_lock(hashtextextended(lower($1::text), 0))",
 );

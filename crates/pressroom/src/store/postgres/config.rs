@@ -187,7 +187,10 @@ impl PostgresConfig {
     pub(super) fn log_ignored_parameters(&self) {
         if !self.ignored.is_empty() {
             let parameters = self.ignored.join(", ");
-            telemetry::warn!(parameters, "parameters of the database URL have no effect");
+            telemetry::warn!(
+                db.url_parameters = parameters,
+                "parameters of the database URL have no effect"
+            );
         }
     }
 

@@ -27,7 +27,7 @@ use crate::{
 /// committed while it waited for the lock.
 const LOCK_AUTHOR: Statement = Statement::new(
     "SELECT",
-    "notified_events",
+    "",
     "SELECT pg_advisory_xact_lock",
     "SELECT pg_advisory_xact_lock(hashtextextended('pressroom notified events', $1))",
 );

@@ -86,7 +86,7 @@ pub(super) fn final_result<T>(result: Result<T, StatementError>) -> Option<Resul
     match result {
         Err(error) if !error.is(&SqlState::QUERY_CANCELED) => {
             telemetry::debug!(
-                cause = error.message(),
+                exception.message = error.message(),
                 "the replica failed; querying the primary"
             );
             None

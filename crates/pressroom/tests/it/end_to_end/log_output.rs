@@ -65,7 +65,7 @@ async fn read_to_report(log: PipeReader) -> (i64, BufReader<PipeReader>) {
             let mut line = String::new();
             assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log ended");
             let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            if let Some(dropped) = line["fields"]["dropped"].as_i64() {
+            if let Some(dropped) = line["fields"]["queue.dropped"].as_i64() {
                 assert_eq!(line["level"], "WARN");
                 return (dropped, log);
             }
@@ -178,7 +178,10 @@ async fn an_outage_of_the_database_is_logged_once_with_the_number_of_failures() 
     assert_eq!(lines(&whole, "database unavailable").len(), 1, "{whole}");
     let ended = lines(&whole, "database available again");
     assert_eq!(ended.len(), 1, "{whole}");
-    assert!(ended[0]["fields"]["failures"].as_i64().unwrap() >= 50, "{whole}");
+    assert!(
+        ended[0]["fields"]["outage.failures"].as_i64().unwrap() >= 50,
+        "{whole}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

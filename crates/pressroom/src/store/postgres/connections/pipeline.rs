@@ -223,7 +223,11 @@ async fn supervise(
         match connector.open_in_time().await {
             Ok((client, mut driver)) => {
                 if reported {
-                    telemetry::debug!(pool, connection, "the database connection is open again");
+                    telemetry::debug!(
+                        db.client.connection.pool.name = pool,
+                        db.connection.index = connection,
+                        "the database connection is open again"
+                    );
                 }
                 let opened = Instant::now();
                 let opened_connection = Arc::new(Connection::new(client, types.clone()));
@@ -238,8 +242,8 @@ async fn supervise(
                 driver.abort();
                 publish.send_replace(Link::Opening);
                 telemetry::debug!(
-                    pool,
-                    connection,
+                    db.client.connection.pool.name = pool,
+                    db.connection.index = connection,
                     reason,
                     "lost the database connection; reconnecting"
                 );
@@ -252,8 +256,8 @@ async fn supervise(
             Err(reason) => {
                 if !reported {
                     telemetry::debug!(
-                        pool,
-                        connection,
+                        db.client.connection.pool.name = pool,
+                        db.connection.index = connection,
                         reason,
                         "the database cannot be reached; retrying"
                     );

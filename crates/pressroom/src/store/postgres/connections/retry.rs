@@ -28,5 +28,5 @@ where
 /// Records a retry on the statement's span and in the log.
 pub(super) fn record_retry(error: &StatementError) {
     telemetry::statement_retried(error);
-    telemetry::debug!(cause = error.message(), "retrying a statement");
+    telemetry::debug!(exception.message = error.message(), "retrying a statement");
 }

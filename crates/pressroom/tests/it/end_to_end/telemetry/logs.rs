@@ -67,7 +67,7 @@ async fn a_log_record_names_its_trace_span_and_function() {
                 Is::Text("pressroom::accounts::service::Accounts::register"),
             ),
             ("code.line.number", Is::AnyInteger),
-            ("user.id", Is::Integer(3)),
+            ("user.id", Is::Text("3")),
         ],
     );
 
