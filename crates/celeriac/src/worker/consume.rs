@@ -66,6 +66,7 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
                 if !later.is_empty() {
                     postpone(shared, &mut tasks, later).await;
                 }
+                shared.receptions.send_modify(|ended| *ended += 1);
             }
             Err(error) => {
                 failures.failed(&error);

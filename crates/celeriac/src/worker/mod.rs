@@ -38,7 +38,7 @@ use std::{
 use futures_util::FutureExt as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -116,6 +116,7 @@ impl Worker {
                 concurrency: AtomicUsize::new(10),
                 slots: Arc::new(Semaphore::new(10)),
                 stop: CancellationToken::new(),
+                receptions: watch::Sender::new(0),
                 mingled: CancellationToken::new(),
                 clock: Clock::default(),
                 started: Instant::now(),

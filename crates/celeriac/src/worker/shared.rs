@@ -1,11 +1,17 @@
 //! State shared by all parts of a running worker.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,6 +27,9 @@ use crate::{
     lock::Lock,
     observer::Observer,
 };
+
+/// Maximum time that a query waits for messages that were sent before it.
+const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// Binding of one of the worker's queues to an exchange.
 #[derive(Debug)]
@@ -59,6 +68,8 @@ pub(super) struct Shared {
     pub(super) concurrency: AtomicUsize,
     /// Semaphore with one permit for each running task; closed when the worker stops.
     pub(super) slots: Arc<Semaphore>,
+    /// Number of requests for messages that have ended, with their messages held or postponed.
+    pub(super) receptions: watch::Sender<u64>,
     pub(super) stop: CancellationToken,
     /// Cancelled once the exchange with the other workers has ended, or remote control is unavailable.
     pub(super) mingled: CancellationToken,
@@ -86,6 +97,15 @@ impl Shared {
 
     pub(super) fn concurrency(&self) -> usize {
         self.concurrency.load(Ordering::Relaxed)
+    }
+
+    /// Waits until this worker has received the messages that are in its queues now. A worker that has no room for more
+    /// messages, or no connection, lets this wait expire.
+    pub(super) async fn catch_up(&self) {
+        let mut receptions = self.receptions.subscribe();
+        // A request that has begun may miss the latest messages.
+        let after_next = receptions.borrow().saturating_add(2);
+        let _ = timeout(CATCH_UP, receptions.wait_for(|ended| *ended >= after_next)).await;
     }
 
     /// Returns the maximum number of held messages, not counting tasks that wait for their `eta`.

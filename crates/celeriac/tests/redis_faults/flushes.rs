@@ -131,7 +131,11 @@ async fn held_deliveries_are_reserved_again_after_a_flush() {
     running.stop().await.unwrap();
     assert_eq!(journal.lines().len(), 5, "no task ran twice");
     assert_eq!(logs.problems().len(), 1, "{:#?}", logs.lines());
-    assert!(logs.problems()[0].contains("messages=5"), "{:?}", logs.problems());
+    assert!(
+        logs.problems()[0].contains("messaging.batch.message_count=5"),
+        "{:?}",
+        logs.problems()
+    );
 }
 
 #[tokio::test]

@@ -29,6 +29,21 @@ pub(super) async fn call(
 }
 
 async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> MethodResult {
+    // Queries arrive on another connection than messages. A client that sends a task and then asks for it expects it, as
+    // Celery's workers read both from one connection.
+    let is_about_tasks = matches!(
+        name,
+        "active"
+            | "dump_active"
+            | "reserved"
+            | "dump_reserved"
+            | "scheduled"
+            | "dump_schedule"
+            | "query_task"
+    );
+    if is_about_tasks {
+        shared.catch_up().await;
+    }
     match name {
         "ping" => ok("pong"),
         "hello" => Ok(hello(shared, &read(name, arguments)?)),

@@ -149,7 +149,7 @@ async fn requests_left_on_disk_and_a_truncated_record_are_logged() {
     let file = fs::OpenOptions::new().write(true).open(segment).unwrap();
     file.set_len(length - 1).unwrap();
     drop(start(&forwarding_to(&backend, &scratch)));
-    let cut = format!("bytes={}", length / 3 - 1);
+    let cut = format!("queue.size={}", length / 3 - 1);
     assert_eq!(lines.with(&cut), 1, "{:?}", lines.all());
 }
 
