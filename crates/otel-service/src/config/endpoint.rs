@@ -56,12 +56,37 @@ fn bare_scheme(signal: Signal, protocol: Protocol, variables: &mut Variables<'_>
 /// Parses an http or https URL with a host.
 pub(super) fn parse(text: &str, bare_scheme: Option<&str>) -> Option<Uri> {
     let text = text.trim();
+    let text = match bare_scheme {
+        Some(_) => grpc_address(text)?,
+        None => text,
+    };
     let url: Uri = match bare_scheme {
         Some(scheme) if !text.contains("://") => format!("{scheme}://{text}").parse().ok()?,
         _ => text.parse().ok()?,
     };
     let is_http = matches!(scheme(&url).as_str(), "http" | "https");
     (is_http && !url.host()?.is_empty()).then_some(url)
+}
+
+/// Returns the host and port of a gRPC target, such as `dns:///collector:4317`, whose name the transport resolves (gRPC
+/// Name Resolution); `None` for targets that are not looked up like this, such as Unix sockets. Other texts are returned
+/// unchanged.
+fn grpc_address(text: &str) -> Option<&str> {
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return Some(text);
+    };
+    // `dns:4317` is a host with a port.
+    let is_port = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+    match scheme.to_ascii_lowercase().as_str() {
+        _ if is_port => Some(text),
+        "dns" | "ipv4" | "ipv6" | "passthrough" => {
+            let address = rest.strip_prefix("///").unwrap_or(rest);
+            // Between the slashes of `dns://server/host` is a DNS server.
+            (!address.contains('/')).then_some(address)
+        }
+        "unix" | "unix-abstract" | "vsock" | "xds" => None,
+        _ => Some(text),
+    }
 }
 
 fn scheme(url: &Uri) -> String {
@@ -145,6 +170,18 @@ mod tests {
             (vec![(COMMON, "all:4317")], "https://all:4317"),
             (vec![(COMMON, "all:4317"), insecure("false")], "https://all:4317"),
             (vec![(COMMON, "all:4317"), insecure("true")], "http://all:4317"),
+            (
+                vec![(COMMON, "dns:///all:4317"), insecure("true")],
+                "http://all:4317",
+            ),
+            (vec![(OWN, "DNS:all.example")], "https://all.example"),
+            (
+                vec![(OWN, "ipv4:127.0.0.1:4317"), insecure("true")],
+                "http://127.0.0.1:4317",
+            ),
+            (vec![(OWN, "ipv6:[::1]:4317")], "https://[::1]:4317"),
+            (vec![(COMMON, "passthrough:///all:4317")], "https://all:4317"),
+            (vec![(COMMON, "dns:4317"), insecure("true")], "http://dns:4317"),
             // An explicit scheme overrides the variable.
             (vec![(COMMON, "https://all"), insecure("TRUE")], "https://all"),
             (
@@ -173,6 +210,20 @@ mod tests {
             assert_eq!(
                 (endpoint.as_str(), warnings),
                 ("http://localhost:4318/v1/traces", 1),
+                "{value}"
+            );
+        }
+        for value in [
+            "dns://8.8.8.8/all:4317",
+            "unix:/tmp/all",
+            "unix:///tmp/all",
+            "dns:///",
+            "xds:///all",
+        ] {
+            let (endpoint, _, warnings) = read(Protocol::Grpc, &[(COMMON, value)]);
+            assert_eq!(
+                (endpoint.as_str(), warnings),
+                ("http://localhost:4317", 1),
                 "{value}"
             );
         }
