@@ -9,7 +9,7 @@ use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState}
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 
-/// Decides by the parent span, with a sampler of its own for each kind of parent.
+/// Decides by the parent span, with a separate sampler for each kind of parent.
 ///
 /// ```
 /// use otel_service::sampling::ParentBased;
@@ -21,15 +21,20 @@ use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 #[derive(Clone, Debug)]
 pub struct ParentBased {
     root: Box<dyn ShouldSample>,
-    /// Samplers for remote and local parents that are sampled and not sampled; `None` follows the parent.
+    /// Samplers for parents, by whether the parent is remote and then by whether it is sampled; `None` follows the
+    /// parent.
     of_parents: [[Option<Box<dyn ShouldSample>>; 2]; 2],
 }
 
 impl ParentBased {
     /// Creates a sampler that asks `root` about root spans and follows the decision of all parents.
     pub fn new(root: impl ShouldSample + 'static) -> Self {
+        Self::boxed(Box::new(root))
+    }
+
+    pub(crate) fn boxed(root: Box<dyn ShouldSample>) -> Self {
         Self {
-            root: Box::new(root),
+            root,
             of_parents: Default::default(),
         }
     }
@@ -37,29 +42,30 @@ impl ParentBased {
     /// Sets the sampler for spans whose parent is remote and sampled.
     #[must_use]
     pub fn remote_sampled(self, sampler: impl ShouldSample + 'static) -> Self {
-        self.with(true, true, sampler)
+        self.with(true, true, Box::new(sampler))
     }
 
     /// Sets the sampler for spans whose parent is remote and not sampled.
     #[must_use]
     pub fn remote_not_sampled(self, sampler: impl ShouldSample + 'static) -> Self {
-        self.with(true, false, sampler)
+        self.with(true, false, Box::new(sampler))
     }
 
     /// Sets the sampler for spans whose parent is local and sampled.
     #[must_use]
     pub fn local_sampled(self, sampler: impl ShouldSample + 'static) -> Self {
-        self.with(false, true, sampler)
+        self.with(false, true, Box::new(sampler))
     }
 
     /// Sets the sampler for spans whose parent is local and not sampled.
     #[must_use]
     pub fn local_not_sampled(self, sampler: impl ShouldSample + 'static) -> Self {
-        self.with(false, false, sampler)
+        self.with(false, false, Box::new(sampler))
     }
 
-    fn with(mut self, is_remote: bool, is_sampled: bool, sampler: impl ShouldSample + 'static) -> Self {
-        self.of_parents[usize::from(is_remote)][usize::from(is_sampled)] = Some(Box::new(sampler));
+    /// Sets the sampler for spans with this kind of parent.
+    pub(crate) fn with(mut self, is_remote: bool, is_sampled: bool, sampler: Box<dyn ShouldSample>) -> Self {
+        self.of_parents[usize::from(is_remote)][usize::from(is_sampled)] = Some(sampler);
         self
     }
 }

@@ -47,6 +47,4 @@ pub use table::Table;
 pub use text::Redact;
 #[cfg(feature = "grpc")]
 pub use transport::RawCodec;
-#[cfg(feature = "json")]
-pub use transport::json_body;
 pub use transport::retry_after;

@@ -23,7 +23,7 @@ use crate::destination::{CustomExporter, Destination, Request};
 pub use codec::RawCodec;
 pub use http::retry_after;
 #[cfg(feature = "json")]
-pub use json::json_body;
+pub(crate) use json::json_body;
 pub(crate) use outcome::{Accepted, Retry, SendError, TransportError};
 
 /// Sends the requests of a signal.

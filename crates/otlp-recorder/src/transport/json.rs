@@ -14,9 +14,9 @@ use crate::destination::Request;
 use crate::encode::varint_at;
 use crate::signal::Signal;
 
-/// Returns `request` in the JSON encoding of OTLP (feature `json`).
+/// Returns `request` in the JSON encoding of OTLP.
 #[must_use]
-pub fn json_body(request: &Request) -> Vec<u8> {
+pub(crate) fn json_body(request: &Request) -> Vec<u8> {
     let fields = match request.signal() {
         Signal::Traces => &schema::TRACES,
         Signal::Metrics => &schema::METRICS,

@@ -1,15 +1,13 @@
 //! The exporters of a configuration file.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::HeaderMap;
 use otlp_recorder::{
-    ClientFiles, Collector, Compression, CustomExporter, Destination, PemFile, Protocol, Request, Signal,
-    json_body,
+    ClientFiles, Collector, Compression, CustomExporter, Destination, PemFile, Protocol, Signal,
 };
 
 use super::super::endpoint;
@@ -186,10 +184,7 @@ fn pem(value: &Value<'_>) -> Option<PemFile> {
 fn otlp_file(stream: Option<Value<'_>>) -> Option<CustomExporter> {
     let text = stream.as_ref().map_or(Some("stdout".to_owned()), Value::text)?;
     if text == "stdout" {
-        return Some(CustomExporter::new("otlp_file", |request| {
-            STDOUT.write(String::from_utf8_lossy(&line(request)).into_owned());
-            Ok(())
-        }));
+        return Some(CustomExporter::json_lines(StandardOutput));
     }
     let stream = stream?;
     let Some(path) = text.strip_prefix("file://").filter(|path| path.starts_with('/')) else {
@@ -197,17 +192,7 @@ fn otlp_file(stream: Option<Value<'_>>) -> Option<CustomExporter> {
         return None;
     };
     match OpenOptions::new().append(true).create(true).open(path) {
-        Ok(file) => {
-            let file = Mutex::new(file);
-            Some(CustomExporter::new(
-                "otlp_file",
-                move |request| -> io::Result<()> {
-                    file.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .write_all(&line(request))
-                },
-            ))
-        }
+        Ok(file) => Some(CustomExporter::json_lines(file)),
         Err(error) => {
             stream.refuse(&format!("the file cannot be opened: {}", error.kind()));
             None
@@ -215,8 +200,16 @@ fn otlp_file(stream: Option<Value<'_>>) -> Option<CustomExporter> {
     }
 }
 
-fn line(request: &Request) -> Vec<u8> {
-    let mut line = json_body(request);
-    line.push(b'\n');
-    line
+/// Standard output, whose writes do not block.
+struct StandardOutput;
+
+impl io::Write for StandardOutput {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        STDOUT.write(String::from_utf8_lossy(lines).into_owned());
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

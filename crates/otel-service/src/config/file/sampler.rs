@@ -1,10 +1,9 @@
 //! The sampler of a configuration file.
 
-use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId};
-use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::trace::{Sampler, SamplingResult, ShouldSample};
+use opentelemetry_sdk::trace::{Sampler, ShouldSample};
 
 use super::reader::{Section, Value};
+use crate::sampling::ParentBased;
 
 /// A sampler of the SDK, which spans of this crate support at no cost, or another one.
 #[derive(Clone, Debug)]
@@ -47,83 +46,45 @@ pub(super) fn sampler(value: Value<'_>) -> Option<Chosen> {
 }
 
 fn parent_based(mut section: Section<'_>) -> Option<Chosen> {
-    let mut part = |name: &str, default: Sampler| match section.get(name) {
+    let root = match section.get("root") {
         Some(value) => sampler(value),
-        None => Some(Chosen::Sdk(default)),
+        None => Some(Chosen::Sdk(Sampler::AlwaysOn)),
     };
-    let root = part("root", Sampler::AlwaysOn);
-    let parts = [
-        part("remote_parent_sampled", Sampler::AlwaysOn),
-        part("remote_parent_not_sampled", Sampler::AlwaysOff),
-        part("local_parent_sampled", Sampler::AlwaysOn),
-        part("local_parent_not_sampled", Sampler::AlwaysOff),
-    ];
-    let root = root?;
-    let [
-        Some(remote_sampled),
-        Some(remote),
-        Some(local_sampled),
-        Some(local),
-    ] = parts
-    else {
-        return None;
-    };
-    let is = |part: &Chosen, always_on: bool| match part {
-        Chosen::Sdk(Sampler::AlwaysOn) => always_on,
-        Chosen::Sdk(Sampler::AlwaysOff) => !always_on,
-        _ => false,
-    };
-    if is(&remote_sampled, true) && is(&local_sampled, true) && is(&remote, false) && is(&local, false) {
-        return Some(Chosen::Sdk(Sampler::ParentBased(root.boxed())));
+    let mut of_parents = Some(Vec::new());
+    for (name, is_remote, is_sampled) in [
+        ("remote_parent_sampled", true, true),
+        ("remote_parent_not_sampled", true, false),
+        ("local_parent_sampled", false, true),
+        ("local_parent_not_sampled", false, false),
+    ] {
+        let Some(value) = section.get(name) else { continue };
+        match sampler(value) {
+            // The default, which follows the parent.
+            Some(Chosen::Sdk(Sampler::AlwaysOn)) if is_sampled => {}
+            Some(Chosen::Sdk(Sampler::AlwaysOff)) if !is_sampled => {}
+            Some(chosen) => of_parents
+                .iter_mut()
+                .for_each(|all| all.push((is_remote, is_sampled, chosen.clone()))),
+            None => of_parents = None,
+        }
     }
-    Some(Chosen::Own(Box::new(ParentBased {
-        root: root.boxed(),
-        remote: [remote.boxed(), remote_sampled.boxed()],
-        local: [local.boxed(), local_sampled.boxed()],
-    })))
-}
-
-/// A parent-based sampler with a sampler for each kind of parent. The SDK's has only one for root spans.
-#[derive(Clone, Debug)]
-struct ParentBased {
-    root: Box<dyn ShouldSample>,
-    /// Samplers for remote parents: not sampled, sampled.
-    remote: [Box<dyn ShouldSample>; 2],
-    /// Samplers for local parents: not sampled, sampled.
-    local: [Box<dyn ShouldSample>; 2],
-}
-
-impl ShouldSample for ParentBased {
-    fn should_sample(
-        &self,
-        parent: Option<&Context>,
-        trace_id: TraceId,
-        name: &str,
-        kind: &SpanKind,
-        attributes: &[KeyValue],
-        links: &[Link],
-    ) -> SamplingResult {
-        let span = parent
-            .filter(|cx| cx.has_active_span())
-            .map(|cx| cx.span().span_context().clone());
-        let sampler = match span {
-            Some(span) if span.is_valid() => {
-                let samplers = if span.is_remote() {
-                    &self.remote
-                } else {
-                    &self.local
-                };
-                &samplers[usize::from(span.is_sampled())]
-            }
-            _ => &self.root,
-        };
-        sampler.should_sample(parent, trace_id, name, kind, attributes, links)
+    let (root, of_parents) = (root?.boxed(), of_parents?);
+    if of_parents.is_empty() {
+        return Some(Chosen::Sdk(Sampler::ParentBased(root)));
     }
+    let with_part = |sampler: ParentBased, (is_remote, is_sampled, part): (bool, bool, Chosen)| {
+        sampler.with(is_remote, is_sampled, part.boxed())
+    };
+    let sampler = of_parents.into_iter().fold(ParentBased::boxed(root), with_part);
+    Some(Chosen::Own(Box::new(sampler)))
 }
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceState};
+    use opentelemetry::Context;
+    use opentelemetry::trace::{
+        SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId, TraceState,
+    };
     use opentelemetry_sdk::trace::SamplingDecision;
 
     use super::super::tests::value_of;
