@@ -9,7 +9,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use super::{limits::READ_TIMEOUT, rejection::Rejection};
@@ -61,7 +61,8 @@ impl BodyMemory {
         let mut chunks = Vec::new();
         let mut length = 0;
         loop {
-            let frame = match timeout(STALL, body.frame()).await {
+            let patience = deadline.min(Instant::now() + STALL);
+            let frame = match timeout_at(patience, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(_))) => return Err(Rejection::Truncated),
                 Ok(None) => break,
@@ -103,5 +104,44 @@ impl BodyMemory {
             },
             overdraft = self.overdraft.clone().lock_owned() => held.overdraft = Some(overdraft),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        pin::Pin,
+        task::{Context, Poll, ready},
+    };
+
+    use http_body::Frame;
+    use tokio::time::{Interval, interval};
+
+    use super::*;
+
+    /// A body that never ends, of which a byte arrives at each tick.
+    struct Trickle(Interval);
+
+    impl http_body::Body for Trickle {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            ready!(self.0.poll_tick(cx));
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_rejected_at_the_time_out() {
+        let started = Instant::now();
+        let body = Body::new(Trickle(interval(STALL / 5)));
+        let read = BodyMemory::new().read(body, 1 << 20).await;
+        assert!(matches!(read, Err(Rejection::TooSlow)), "{read:?}");
+        assert_eq!(started.elapsed(), READ_TIMEOUT);
     }
 }
