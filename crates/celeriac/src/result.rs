@@ -399,6 +399,22 @@ mod tests {
     }
 
     #[test]
+    fn only_a_success_that_gets_shorter_is_compressed() {
+        let stored = |mut meta: ResultMeta| {
+            meta.compression = Some(Compression::Zlib);
+            (meta.encode_stored(), meta.encode().into_bytes())
+        };
+        let (short, text) = stored(ResultMeta::success(&headers(None), json!(1), now()));
+        assert_eq!(short, text, "compression would make it longer");
+        let (long, text) = stored(ResultMeta::success(&headers(None), json!("x".repeat(10_000)), now()));
+        assert!(long.len() < 500, "{}", long.len());
+        assert_eq!(decompressed_result(&long).unwrap(), text);
+        let failure = Exception::new("ValueError", "x".repeat(10_000));
+        let (failed, text) = stored(ResultMeta::failure(&headers(None), &failure, now()));
+        assert_eq!(failed, text);
+    }
+
+    #[test]
     fn a_custom_state_of_python_is_kept() {
         let meta =
             ResultMeta::decode(br#"{"status": "PROGRESS", "result": {"done": 3}, "task_id": "1"}"#).unwrap();

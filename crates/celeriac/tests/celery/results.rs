@@ -188,10 +188,6 @@ async fn compressed_results_are_read_and_kept(python: Python) {
     let (short, large) = (send("short").await, send(&long).await);
     assert_eq!(client.wait(&short, PATIENCE).await, Ok(json!("short")));
     assert_eq!(client.wait(&large, PATIENCE).await, Ok(json!(long)));
-    assert!(
-        stored(&short).starts_with(b"{"),
-        "compression would make it longer"
-    );
     assert!(stored(&large).len() < 500, "{}", stored(&large).len());
     let message = client.result(&large).await.unwrap().unwrap();
     let revoked = ResultMeta::revoked(
