@@ -26,13 +26,11 @@ use std::borrow::Cow;
 /// assert_eq!(otel_service::mask("Bearer xvy2a83kd8"), "Bearer REDACTED");
 /// ```
 pub fn mask(text: &str) -> Cow<'_, str> {
-    if !candidates::may_need_masking(text.as_bytes()) {
-        return Cow::Borrowed(text);
-    }
-    match token::mask(text) {
-        None => address::mask(text).map_or(Cow::Borrowed(text), Cow::Owned),
-        Some(masked) => Cow::Owned(address::mask(&masked).unwrap_or(masked)),
-    }
+    let masked = candidates::masked(text, |text| match token::mask(text) {
+        None => address::mask(text),
+        Some(masked) => Some(address::mask(&masked).unwrap_or(masked)),
+    });
+    masked.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 #[cfg(test)]
