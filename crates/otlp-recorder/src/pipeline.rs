@@ -1,5 +1,6 @@
 //! The set-up: a [`Pipeline`] connects the recorder, the processors of the SDK and the export thread.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +16,18 @@ use crate::encode::{LogEncoder, RequestEncoder, Scopes};
 use crate::exemplar::{ExemplarFilter, ExemplarReader, Exemplars};
 use crate::export::is_export_thread;
 use crate::export::{
-    ExportTarget, ExportThread, Flushes, MetricExport, PullReader, QueueMetricReader, QueuedExport,
-    SignalExports, flush, observe_queue,
+    CollectionTimes, ExportTarget, ExportThread, Flushes, MetricExport, PullReader, QueueMetricReader,
+    QueuedExport, SignalExports, flush, observe_queue, observe_spans,
 };
 use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
 use crate::queue::Queue;
 use crate::recorder::{RANDOM_TRACE_ID, Recorder, Shared};
 use crate::signal::Signal;
 use crate::text::{Redact, TextRules};
+
+/// Time between two exports of a signal: at least a millisecond, to leave the processor to the program, and at most a
+/// year, because a much longer one would overflow the clock.
+const PAUSES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3_600);
 
 /// Time limit of the shutdown when a pipeline is dropped.
 const DROP_DEADLINE: Duration = Duration::from_secs(2);
@@ -202,6 +207,7 @@ impl PipelineBuilder {
         let mut warnings = Vec::new();
         let scopes = Arc::new(Scopes::default());
         let exemplars = Exemplars::new(self.exemplars);
+        let pause = |pause: Duration| pause.clamp(*PAUSES.start(), *PAUSES.end());
         let rules = TextRules {
             redact: self.redact,
             value_limit: None,
@@ -216,7 +222,7 @@ impl PipelineBuilder {
                 target: ExportTarget::new(signal, destination, settings.timeout),
                 queue: Arc::new(Queue::new(settings.queue_size, settings.batch_size)),
                 encoder: encoder.clone(),
-                delay: settings.delay,
+                delay: pause(settings.delay),
             })
         };
         let mut exports = SignalExports {
@@ -225,10 +231,11 @@ impl PipelineBuilder {
             logs: queued(Signal::Logs, self.logs, self.log_batches),
             metrics: self.metrics.map(|destination| MetricExport {
                 reader: QueueMetricReader::new(self.temporality),
-                interval: self.metric_interval,
+                interval: pause(self.metric_interval),
                 rules,
                 exemplars: exemplars.clone(),
                 before: self.before_collection,
+                times: Arc::new(CollectionTimes::new("periodic_metric_reader")),
                 target: ExportTarget::new(Signal::Metrics, destination, self.metric_timeout),
             }),
         };
@@ -248,6 +255,7 @@ impl PipelineBuilder {
             scopes,
             provider: None,
             root_flags: RANDOM_TRACE_ID,
+            counts: Arc::default(),
         }));
         Pipeline {
             recorder,
@@ -258,6 +266,7 @@ impl PipelineBuilder {
             },
             exemplars,
             before_collection: self.before_collection,
+            pull_times: Arc::new(CollectionTimes::new("prometheus_http_text_metric_exporter")),
             exports,
             thread,
             warnings,
@@ -274,6 +283,8 @@ pub struct Pipeline {
     log_encoder: LogEncoder,
     exemplars: Exemplars,
     before_collection: fn(),
+    /// Durations of the collections of [`Pipeline::pull_reader`].
+    pull_times: Arc<CollectionTimes>,
     exports: SignalExports,
     thread: Option<ExportThread>,
     warnings: Vec<String>,
@@ -298,6 +309,7 @@ impl Pipeline {
         Some(QueueSpanProcessor {
             queue: Arc::clone(&traces.queue),
             rules: self.span_rules,
+            counts: Arc::clone(&self.recorder.0.counts),
         })
     }
 
@@ -329,6 +341,7 @@ impl Pipeline {
             rules: self.log_encoder.rules,
             exemplars: self.exemplars.clone(),
             before: self.before_collection,
+            times: Arc::clone(&self.pull_times),
         }
     }
 
@@ -341,12 +354,15 @@ impl Pipeline {
 
     /// Reports the pipeline's own metrics, `otel.sdk.*`, with `meter`.
     pub fn observe(&self, meter: &Meter) {
+        observe_spans(meter, &self.recorder.0.counts, self.recorder.0.queue.as_ref());
+        self.pull_times.observe(meter, &self.exemplars);
         for export in self.exports.queued() {
             observe_queue(meter, export.target.signal, &export.queue);
             export.target.counts.observe(meter, &self.exemplars);
         }
         if let Some(metrics) = &self.exports.metrics {
             metrics.target.counts.observe(meter, &self.exemplars);
+            metrics.times.observe(meter, &self.exemplars);
         }
     }
 

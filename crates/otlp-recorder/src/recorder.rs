@@ -19,6 +19,7 @@ use opentelemetry_sdk::trace::{
 
 use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent, size};
 use crate::queue::Queue;
+use crate::span_counts::{CountingSampler, SpanCounts};
 use crate::text::TextRules;
 
 /// Trace flag of W3C Trace Context, level 2: the trace id is random.
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) provider: Option<SdkTracerProvider>,
     /// Flags of a new trace.
     pub(crate) root_flags: TraceFlags,
+    pub(crate) counts: Arc<SpanCounts>,
 }
 
 impl Recorder {
@@ -86,6 +88,16 @@ impl Recorder {
             root_flags: TraceFlags::NOT_SAMPLED,
             ..self.0.as_ref().clone()
         }))
+    }
+
+    /// Returns `sampler` as a sampler for the SDK's provider that counts the spans of the provider for
+    /// `otel.sdk.span.started`. A span that the recorder starts with that provider is one of them.
+    #[must_use]
+    pub fn counting(&self, sampler: impl ShouldSample + 'static) -> impl ShouldSample + 'static {
+        CountingSampler {
+            inner: Box::new(sampler),
+            counts: Arc::clone(&self.0.counts),
+        }
     }
 
     /// Whether spans are exported. If not, they only have ids.
@@ -173,6 +185,7 @@ impl Tracer {
         };
         let flags = self.flags(parent_context);
         let is_sampled = is_sampled(&self.shared.sampler, parent, trace_id, &start);
+        self.shared.counts.start(parent_context, is_sampled);
         let context = SpanContext::new(
             trace_id,
             ids.new_span_id(),
@@ -438,6 +451,7 @@ mod tests {
             scopes: Arc::default(),
             provider: None,
             root_flags: RANDOM_TRACE_ID,
+            counts: Arc::default(),
         };
         Recorder(Arc::new(shared)).tracer(InstrumentationScope::builder("test").build())
     }
