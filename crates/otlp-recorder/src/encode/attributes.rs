@@ -12,6 +12,10 @@ use super::fields::{any_value, key_value, list};
 use super::wire::{Writer, content_at};
 use crate::text::TextRules;
 
+/// Memory in bytes for attributes that are added to detached ones.
+#[cfg(feature = "tracing")]
+const DETACHED_ROOM: usize = 64;
+
 /// Attributes of a span, event or link that is being recorded.
 #[derive(Debug)]
 pub struct Attributes {
@@ -77,6 +81,17 @@ impl Attributes {
     /// Returns an empty set of attributes that belongs to no span yet.
     pub(crate) fn detached(text_rules: TextRules) -> Self {
         Self::new(super::fields::span::ATTRIBUTES, text_rules, u32::MAX)
+    }
+
+    /// Returns attributes that belong to no span and begin with `encoded` ones.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn detached_from(text_rules: TextRules, encoded: &[u8]) -> Self {
+        let mut writer = Writer::with_capacity(encoded.len() + DETACHED_ROOM);
+        writer.append(encoded);
+        Self {
+            writer,
+            ..Self::detached(text_rules)
+        }
     }
 
     /// Returns the attributes, encoded as fields of their parent message.

@@ -30,7 +30,7 @@ thread_local! {
     static TEXT: Cell<String> = const { Cell::new(String::new()) };
 }
 
-/// A set of fields of one callsite, by index.
+/// A set of fields of one callsite, by index. Contains no fields beyond the 64th, which are always attributes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldSet(u64);
 
@@ -39,7 +39,8 @@ impl FieldSet {
     /// because comparing names costs more than encoding values.
     pub(super) fn special(metadata: &Metadata<'_>) -> Self {
         let special = metadata.fields().iter().filter(|field| is_special(field.name()));
-        Self(special.fold(0, |set, field| set | Self::bit(&field)))
+        let bits = special.filter_map(|field| 1_u64.checked_shl(field.index().try_into().ok()?));
+        Self(bits.fold(0, |set, bit| set | bit))
     }
 
     pub(super) fn is_empty(self) -> bool {
@@ -47,15 +48,7 @@ impl FieldSet {
     }
 
     fn contains(self, field: &Field) -> bool {
-        self.0 & Self::bit(field) != 0
-    }
-
-    /// Returns the bit of a field, or no bit beyond the 64th field; such fields are always attributes.
-    fn bit(field: &Field) -> u64 {
-        u32::try_from(field.index())
-            .ok()
-            .and_then(|index| 1_u64.checked_shl(index))
-            .unwrap_or(0)
+        field.index() < 64 && self.0 >> field.index() & 1 != 0
     }
 }
 
@@ -228,20 +221,11 @@ impl SpecialFields {
             status: StatusFields::default(),
         }
     }
-}
 
-impl Visit for SpecialFields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if self.special.contains(field) {
-            with_text(value, |text| self.record_str(field, text));
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if !self.special.contains(field) {
-            return;
-        }
-        match field.name() {
+    // Not inlined: most fields are not special.
+    #[inline(never)]
+    fn set(&mut self, name: &str, value: &str) {
+        match name {
             NAME => self.name = Some(value.to_owned()),
             KIND => {
                 self.kind = match value {
@@ -253,6 +237,20 @@ impl Visit for SpecialFields {
                 }
             }
             name => self.status.set(name, value),
+        }
+    }
+}
+
+impl Visit for SpecialFields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if self.special.contains(field) {
+            with_text(value, |text| self.set(field.name(), text));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if self.special.contains(field) {
+            self.set(field.name(), value);
         }
     }
 }
