@@ -23,32 +23,39 @@ thread_local! {
     static CLEAN: RefCell<[Vec<u8>; REMEMBERED]> = const { RefCell::new([const { Vec::new() }; REMEMBERED]) };
 }
 
-/// Masks `text` with `mask` unless it has no candidate or is remembered; returns `None` if there is nothing to mask.
-pub(super) fn masked(text: &str, mask: impl Fn(&str) -> Option<String>) -> Option<String> {
+/// Masks `text` with `mask` unless it is remembered or has no candidate; returns `None` if there is nothing to mask.
+pub(super) fn masked(text: &str, mask: fn(&str) -> Option<String>) -> Option<String> {
     let bytes = text.as_bytes();
-    if bytes.len() < SHORTEST {
+    if bytes.len() < SHORTEST || is_remembered(bytes) {
         return None;
     }
-    let check = || has_candidate(bytes).then(|| mask(text)).flatten();
-    if bytes.len() > MAX_REMEMBERED {
-        return check();
-    }
-    let slot = (bytes.len() ^ usize::from(bytes[bytes.len() / 2]) ^ usize::from(bytes[bytes.len() - 1]) << 2)
-        % REMEMBERED;
-    // The thread-local is not accessible while the thread exits.
-    let checked = CLEAN.try_with(|clean| {
-        let clean = &mut clean.borrow_mut()[slot];
-        if clean == bytes {
-            return None;
-        }
-        let masked = check();
-        if masked.is_none() {
+    search(text, mask)
+}
+
+// Not inlined, which shortens the way of remembered text.
+#[inline(never)]
+fn search(text: &str, mask: fn(&str) -> Option<String>) -> Option<String> {
+    let bytes = text.as_bytes();
+    let masked = has_candidate(bytes).then(|| mask(text)).flatten();
+    if masked.is_none() && bytes.len() <= MAX_REMEMBERED {
+        // The thread-local is not accessible while the thread exits.
+        let _ = CLEAN.try_with(|clean| {
+            let clean = &mut clean.borrow_mut()[slot(bytes)];
             clean.clear();
             clean.extend_from_slice(bytes);
-        }
-        masked
-    });
-    checked.unwrap_or_else(|_| check())
+        });
+    }
+    masked
+}
+
+fn is_remembered(text: &[u8]) -> bool {
+    let is_remembered = |clean: &RefCell<[Vec<u8>; REMEMBERED]>| clean.borrow()[slot(text)] == text;
+    text.len() <= MAX_REMEMBERED && CLEAN.try_with(is_remembered).unwrap_or(false)
+}
+
+/// Returns the index of a text that is not empty.
+fn slot(text: &[u8]) -> usize {
+    (text.len() ^ usize::from(text[text.len() / 2]) ^ usize::from(text[text.len() - 1]) << 2) % REMEMBERED
 }
 
 fn has_candidate(text: &[u8]) -> bool {
