@@ -9,7 +9,7 @@ pub struct BatchSettings {
     pub queue_size: usize,
     /// Number of entries that make a full batch, at most the size of the queue.
     pub batch_size: usize,
-    /// Time between exports of batches that are not full, at least a millisecond.
+    /// Time between exports of batches that are not full.
     pub delay: Duration,
     /// Time limit of one export, at most an hour. The time-out of the collector also applies.
     pub timeout: Duration,

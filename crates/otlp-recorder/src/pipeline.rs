@@ -1,6 +1,5 @@
 //! The set-up: a [`Pipeline`] connects the recorder, the processors of the SDK and the export thread.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +24,8 @@ use crate::recorder::{RANDOM_TRACE_ID, Recorder, Shared};
 use crate::signal::Signal;
 use crate::text::{Redact, TextRules};
 
-/// Time between two exports of a signal: at least a millisecond, to leave the processor to the program, and at most a
-/// year, because a much longer one would overflow the clock.
-const PAUSES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 3_600);
+/// Maximum time between two exports of a signal. A much longer time would overflow the clock.
+const MAX_PAUSE: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Time limit of the shutdown when a pipeline is dropped.
 const DROP_DEADLINE: Duration = Duration::from_secs(2);
@@ -207,7 +205,6 @@ impl PipelineBuilder {
         let mut warnings = Vec::new();
         let scopes = Arc::new(Scopes::default());
         let exemplars = Exemplars::new(self.exemplars);
-        let pause = |pause: Duration| pause.clamp(*PAUSES.start(), *PAUSES.end());
         let rules = TextRules {
             redact: self.redact,
             value_limit: None,
@@ -222,7 +219,7 @@ impl PipelineBuilder {
                 target: ExportTarget::new(signal, destination, settings.timeout),
                 queue: Arc::new(Queue::new(settings.queue_size, settings.batch_size)),
                 encoder: encoder.clone(),
-                delay: pause(settings.delay),
+                delay: settings.delay.min(MAX_PAUSE),
             })
         };
         let mut exports = SignalExports {
@@ -231,7 +228,7 @@ impl PipelineBuilder {
             logs: queued(Signal::Logs, self.logs, self.log_batches),
             metrics: self.metrics.map(|destination| MetricExport {
                 reader: QueueMetricReader::new(self.temporality),
-                interval: pause(self.metric_interval),
+                interval: self.metric_interval.min(MAX_PAUSE),
                 rules,
                 exemplars: exemplars.clone(),
                 before: self.before_collection,

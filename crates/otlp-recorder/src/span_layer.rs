@@ -228,7 +228,7 @@ where
             recorded
                 .attributes
                 .iter()
-                .for_each(|attribute| fields.set(attribute));
+                .for_each(|attribute| fields.value(attribute.key.as_str(), &attribute.value));
         }
         if let Some(cx) = &state.cx {
             recorded.apply(&cx.span());

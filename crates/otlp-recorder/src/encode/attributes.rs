@@ -147,8 +147,13 @@ impl Attributes {
 
     /// Sets an attribute of any type. Also redacts the key, which in the other methods is a constant.
     pub fn set(&mut self, attribute: &KeyValue) {
-        let key = &*self.text_rules.redacted(attribute.key.as_str());
-        match &attribute.value {
+        let key = self.text_rules.redacted(attribute.key.as_str());
+        self.value(&key, &attribute.value);
+    }
+
+    /// Sets an attribute of any type whose key is a constant.
+    pub(crate) fn value(&mut self, key: &str, value: &Value) {
+        match value {
             Value::String(text) => self.text(key, text.as_str()),
             Value::I64(number) => self.number(key, *number),
             other => {

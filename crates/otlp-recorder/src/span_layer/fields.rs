@@ -118,8 +118,7 @@ impl<'a> FieldWriter<'a> {
     }
 
     fn set(&mut self, field: &Field, value: impl Into<Value>) {
-        self.into
-            .set(&KeyValue::new(Key::from_static_str(field.name()), value));
+        self.into.value(field.name(), &value.into());
     }
 
     fn integer(&mut self, field: &Field, value: impl TryInto<i64> + ToString + Copy) {
