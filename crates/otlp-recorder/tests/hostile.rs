@@ -3,8 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -224,6 +224,52 @@ fn no_response_of_a_collector_breaks_the_export() {
     });
 }
 
+#[cfg(feature = "grpc")]
+#[test]
+fn no_response_of_a_grpc_collector_breaks_the_export() {
+    let settings = b"\0\0\0\x04\0\0\0\0\0";
+    let go_away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0b";
+    let too_long = b"\xff\xff\xff\x01\x04\0\0\0\x01";
+    let cases: [Vec<u8>; 6] = [
+        Vec::new(),
+        reply("200 OK", "", b""),
+        vec![0xff; 100_000],
+        settings.to_vec(),
+        [&settings[..], go_away].concat(),
+        [&settings[..], too_long].concat(),
+    ];
+    let check = |bytes: Vec<u8>| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shown = format!("{:?}", &bytes[..bytes.len().min(40)]);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, bytes) = (stream.unwrap(), bytes.clone());
+                thread::spawn(move || {
+                    stream.write_all(&bytes)?;
+                    std::io::copy(&mut stream, &mut std::io::sink())
+                });
+            }
+        });
+        let collector = Collector::new(Protocol::Grpc, url).timeout(Duration::from_secs(1));
+        let pipeline = Pipeline::builder().spans(collector).start();
+        let started = Instant::now();
+        for _ in 0..2 {
+            record(&pipeline);
+            assert!(pipeline.flush(Duration::from_secs(20)).is_err(), "{shown}");
+        }
+        assert!(started.elapsed() < Duration::from_secs(15), "{shown}");
+        record(&pipeline);
+        assert!(pipeline.shutdown(Duration::from_secs(20)).is_err(), "{shown}");
+        assert!(started.elapsed() < Duration::from_secs(20), "{shown}");
+    };
+    thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || check(case));
+        }
+    });
+}
+
 #[test]
 fn settings_out_of_range_are_limited() {
     for (queue_size, batch_size, time) in [
@@ -321,11 +367,10 @@ fn spans_flushes_and_a_shutdown_may_be_concurrent() {
         for _ in 0..2_000 {
             let start = SpanStart::new("a", SpanKind::Internal);
             tracer.start(&Context::new(), start, |_| ()).end();
-            thread::yield_now();
         }
     };
     let flush = || {
-        for _ in 0..50 {
+        for _ in 0..10 {
             // Delivers, or has no effect after the shutdown.
             flusher.flush(Duration::from_secs(20)).unwrap();
         }
