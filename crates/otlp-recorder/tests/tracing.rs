@@ -317,9 +317,11 @@ fn a_thread_that_exits_within_a_span_does_not_abort() {
     pipeline.shutdown(Duration::from_secs(1)).unwrap();
 }
 
+type Fields = Vec<(&'static str, AnyValue)>;
+
 /// Keeps the fields of the current span at each event.
 #[derive(Clone, Default)]
-struct FieldsAtEvents(Arc<Mutex<Vec<Vec<(&'static str, AnyValue)>>>>);
+struct FieldsAtEvents(Arc<Mutex<Vec<Fields>>>);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for FieldsAtEvents {
     fn on_event(&self, _: &Event<'_>, cx: layer::Context<'_, S>) {
