@@ -37,7 +37,7 @@ enum Response {
     Closes(Vec<u8>),
     /// The bytes, and then the same byte every few milliseconds.
     Trickles(Vec<u8>, u8),
-    /// Nothing.
+    /// No bytes, and no end of the connection.
     Silence,
 }
 
