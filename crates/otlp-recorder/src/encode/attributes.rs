@@ -111,10 +111,7 @@ impl Attributes {
 
     /// Sets a string constant, which is not redacted.
     pub fn literal(&mut self, key: &str, text: &'static str) {
-        if self.admits(key) {
-            let text = self.text_rules.limited(text);
-            self.writer.string_attribute(self.field, key, text);
-        }
+        self.unredacted(key, text);
     }
 
     /// Sets a string.
@@ -122,6 +119,14 @@ impl Attributes {
         if self.admits(key) {
             let redacted = self.text_rules.redacted(text);
             let text = self.text_rules.limited(&redacted);
+            self.writer.string_attribute(self.field, key, text);
+        }
+    }
+
+    /// Sets a string that needs no redaction, such as the text of a number or of an IP address.
+    pub fn unredacted(&mut self, key: &str, text: &str) {
+        if self.admits(key) {
+            let text = self.text_rules.limited(text);
             self.writer.string_attribute(self.field, key, text);
         }
     }
