@@ -70,7 +70,7 @@ impl Recorder {
     /// Returns a recorder whose spans are created by `provider`.
     ///
     /// The sampler, the id generator, the limits and the processors of the provider then apply to all spans,
-    /// which cost about twice as much. To export the spans, add [`Pipeline::span_processor`] to the provider.
+    /// which cost more than twice as much. To export the spans, add [`Pipeline::span_processor`] to the provider.
     ///
     /// [`Pipeline::span_processor`]: crate::Pipeline::span_processor
     #[must_use]
