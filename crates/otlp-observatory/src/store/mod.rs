@@ -5,6 +5,7 @@
 //! Timestamps and names from senders are not trusted. Time windows use the time of arrival, unless the
 //! sender's timestamp is close to it. Eviction only uses the order of arrival.
 
+mod aliases;
 mod fair_lock;
 mod filter;
 #[cfg(test)]
@@ -263,9 +264,10 @@ impl Store {
         overview::overview(&self.traces, window, now)
     }
 
-    /// Returns the service map of the `window` nanoseconds before `now`.
-    pub(crate) fn map(&self, window: u64, now: u64) -> Map {
-        map::map(&self.traces, window, now)
+    /// Returns the service map of the `window` nanoseconds before `now`, optionally only the calls from and to
+    /// `service`.
+    pub(crate) fn map(&self, window: u64, now: u64, service: Option<&str>) -> Map {
+        map::map(&self.traces, window, now, service)
     }
 
     pub(crate) fn usage(&self) -> Usage {
