@@ -137,18 +137,26 @@ impl Reader {
     /// Interprets `points`, which must be in order of arrival.
     pub(crate) fn read(self, points: &[Point]) -> Vec<Sample> {
         let mut total = self.evicted;
+        let mut distribution = None;
         let before = std::iter::once(None).chain(points.iter().map(Some));
         let samples = points.iter().zip(before).filter_map(|(point, before)| {
             Some(Sample {
                 time: point.time,
-                value: self.value(before, point, &mut total)?,
+                value: self.value(before, point, &mut total, &mut distribution)?,
             })
         });
         samples.collect()
     }
 
-    /// Interprets `point`, and adds it to the `total` of a delta series.
-    fn value(self, before: Option<&Point>, point: &Point, total: &mut Number) -> Option<SampleValue> {
+    /// Interprets `point`, and adds it to the `total` of a delta series. `distribution` is that of the previous
+    /// point of a histogram, and is replaced by that of `point`.
+    fn value(
+        self,
+        before: Option<&Point>,
+        point: &Point,
+        total: &mut Number,
+        distribution: &mut Option<Distribution>,
+    ) -> Option<SampleValue> {
         match self.instrument_type {
             InstrumentType::Counter | InstrumentType::UpDownCounter | InstrumentType::Gauge => {
                 let value = point.value.as_number()?;
@@ -160,7 +168,10 @@ impl Reader {
                 Some(SampleValue::Counter { rate, value: *total })
             }
             InstrumentType::Summary => Some(SampleValue::Summary(decode(point)?)),
-            InstrumentType::Histogram | InstrumentType::ExponentialHistogram => self.histogram(before, point),
+            InstrumentType::Histogram | InstrumentType::ExponentialHistogram => {
+                let base = std::mem::replace(distribution, self.distribution(point));
+                self.histogram(before, point, base.as_ref(), distribution.clone()?)
+            }
         }
     }
 
@@ -172,9 +183,14 @@ impl Reader {
         Some(change.to_f64() / seconds?)
     }
 
-    fn histogram(self, before: Option<&Point>, point: &Point) -> Option<SampleValue> {
-        let total = self.distribution(point)?;
-        let change_since = |total: &Distribution, base: &Point| total.since(&self.distribution(base)?);
+    fn histogram(
+        self,
+        before: Option<&Point>,
+        point: &Point,
+        base: Option<&Distribution>,
+        total: Distribution,
+    ) -> Option<SampleValue> {
+        let change_since = |total: &Distribution, _: &Point| total.since(base?);
         let (observed, seconds) = self.change(before, point, total, change_since)?;
         Some(SampleValue::Histogram {
             rate: seconds.map(|seconds| observed.count as f64 / seconds),
