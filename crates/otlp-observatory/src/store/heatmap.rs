@@ -18,7 +18,7 @@ const MAX_BUCKETS: usize = 40;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Heatmap {
     step_seconds: f64,
-    /// In ascending order, without the empty buckets at both ends.
+    /// Buckets in ascending order, without the empty ones at both ends.
     buckets: Vec<Bucket>,
     columns: Vec<Column>,
 }
