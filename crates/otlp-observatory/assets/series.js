@@ -157,6 +157,12 @@ export function newestText(points, field, unit) {
   return `${point.above?.includes(field) ? '> ' : ''}${measured(numberOf(point, field), unit)}`;
 }
 
+/** Returns the last bound of a histogram if percentiles were beyond it. @param {any[]} points @param {string} field */
+export function lastBound(points, field) {
+  const point = points.findLast(({ above }) => above?.includes(field));
+  return point ? numberOf(point, field) : null;
+}
+
 /**
  * Returns the least, mean and greatest value of a field.
  *

@@ -35,6 +35,7 @@ const POWERS_OF_TWO = Array.from({ length: 50 }, (_, power) => 2 ** power);
  * @property {string} label
  * @property {string} [color] a CSS colour; by default the next one of the palette
  * @property {boolean} [fill]
+ * @property {number | null} [bound] value that stands for all greater ones
  */
 
 /** @param {string} value */
@@ -90,7 +91,7 @@ function optionsOf(lines, unit, height, legend, exemplars, zoom, hooks) {
         label: 'at',
         value: (/** @type {any} */ it, /** @type {number | null} */ time) => timeOf(time ?? it.data[0].at(-1)),
       },
-      ...lines.map(({ label, color, fill }, index) => {
+      ...lines.map(({ label, color, fill, bound }, index) => {
         const stroke = color ?? `var(--line-${index % COLORS})`;
         return {
           label: plain(label),
@@ -104,7 +105,7 @@ function optionsOf(lines, unit, height, legend, exemplars, zoom, hooks) {
             /** @type {number | null} */ value,
             /** @type {number} */ column,
             /** @type {number | null} */ row,
-          ) => measured(row === null ? newest(it.data[column]) : value, unit),
+          ) => valueText(row === null ? newest(it.data[column]) : value, unit, bound),
         };
       }),
     ],
@@ -120,6 +121,9 @@ function timesOf(ticks) {
   const whole = ticks.every((tick) => tick % 60 === 0);
   return ticks.map((tick) => timeOf(tick).slice(0, whole ? 5 : 8));
 }
+
+/** @param {number | null} value @param {string} unit @param {number | null} [bound] */
+const valueText = (value, unit, bound) => `${value !== null && value === bound ? '> ' : ''}${measured(value, unit)}`;
 
 /** @param {(number | null | undefined)[]} column */
 const newest = (column) => column.findLast((value) => typeof value === 'number') ?? null;
@@ -153,9 +157,10 @@ const unlessAll = (chart, column, all) => (all ? null : isolated(chart.data[colu
  *
  * @param {any} chart
  * @param {HTMLElement} box
+ * @param {Line[]} lines
  * @param {string} unit
  */
-function showValues(chart, box, unit) {
+function showValues(chart, box, lines, unit) {
   const { idx, idxs, left } = chart.cursor;
   const shown = idx !== null && idx !== undefined && left >= 0;
   box.hidden = !shown;
@@ -166,7 +171,7 @@ function showValues(chart, box, unit) {
     const row = document.createElement('div');
     row.append(document.createElement('i'), `${series.label || 'value'} `, document.createElement('b'));
     /** @type {HTMLElement} */ (row.firstElementChild).style.background = series.stroke(chart, index + 1);
-    /** @type {HTMLElement} */ (row.lastElementChild).textContent = measured(value, unit);
+    /** @type {HTMLElement} */ (row.lastElementChild).textContent = valueText(value, unit, lines[index].bound);
     return [row];
   });
   const time = document.createElement('div');
@@ -259,7 +264,7 @@ export function Chart({ lines, data, unit, label, height = 200, legend = true, e
         () => zoom.current,
         {
           draw: [(it) => placeExemplars(it, dots.current, unit)],
-          setCursor: [(it) => showValues(it, box, unit)],
+          setCursor: [(it) => showValues(it, box, lines, unit)],
           setSelect: [
             ({ select, posToVal }) =>
               enlarge([posToVal(select.left, 'x'), posToVal(select.left + select.width, 'x')]),

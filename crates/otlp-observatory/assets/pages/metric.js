@@ -20,6 +20,7 @@ import {
   labelOf,
   labelsOf,
   largest,
+  lastBound,
   newestText,
   numberOf,
   withGroupNames,
@@ -39,6 +40,7 @@ const PERCENTILE_COLORS = /** @type {Record<string, string>} */ ({
  *
  * @param {any} metric
  * @param {any} chosen
+ * @returns {{label: string, field: string, points: any[], color?: string, bound?: number | null}[]}
  */
 function mainLines(metric, chosen) {
   if (isHistogram(metric.type)) {
@@ -48,6 +50,7 @@ function mainLines(metric, chosen) {
       field,
       points: chosen?.points ?? [],
       color: PERCENTILE_COLORS[field],
+      bound: lastBound(chosen?.points ?? [], field),
     }));
   }
   if (metric.type === 'summary') {
@@ -91,7 +94,7 @@ function Charts({ metric, chosen }) {
       actions=${single && metric.series.length > 1 && html`<span class="muted clip"><${Text} value=${labelsOf(metric.series).labels.get(chosen)} /></span>`}
     >
       <${Chart}
-        lines=${main.map(({ label, color }) => ({ label, color, fill: main.length === 1 }))}
+        lines=${main.map(({ label, color, bound }) => ({ label, color, bound, fill: main.length === 1 }))}
         data=${data}
         unit=${metric.type === 'counter' ? '' : metric.unit}
         height=${260}

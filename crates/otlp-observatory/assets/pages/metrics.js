@@ -87,6 +87,7 @@ export function Page({ query }) {
   const list = useRef(null);
   useRowKeys(list);
   const filtered = Object.keys(filters).length > 0;
+  const hidden = body ? Math.max(0, body.instruments.length - MAX_CARDS) + body.left_out : 0;
   return html`
     <h1 class="screen-reader-title">Metrics</h1>
     <${FilterForm}
@@ -114,7 +115,7 @@ export function Page({ query }) {
                   html`<${Card} key=${`${one.service} ${one.name} ${one.type}`} instrument=${one} />`,
               )}
           </ul>
-          ${body.instruments.length > MAX_CARDS && html`<p class="muted more">and ${count(body.instruments.length - MAX_CARDS)} more; use the search</p>`}`
+          ${hidden > 0 && html`<p class="muted more">and ${count(hidden)} more; use the search</p>`}`
     }
   `;
 }

@@ -40,6 +40,8 @@ const MAX_EXEMPLARS: usize = 500;
 #[derive(Serialize)]
 pub(super) struct List {
     instruments: Vec<Instrument>,
+    /// Number of instruments beyond the maximum.
+    left_out: usize,
 }
 
 /// Instrument in the list.
@@ -143,8 +145,10 @@ pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<L
             })
             .add(&series);
     }
-    let instruments = instruments.into_values().take(MAX_INSTRUMENTS).collect();
-    Ok(List { instruments })
+    Ok(List {
+        left_out: instruments.len().saturating_sub(MAX_INSTRUMENTS),
+        instruments: instruments.into_values().take(MAX_INSTRUMENTS).collect(),
+    })
 }
 
 pub(super) fn instrument(explorer: &Explorer, parameters: &mut Parameters) -> Result<Details, PageError> {

@@ -12,6 +12,7 @@ import {
   labelOf,
   labelsOf,
   largest,
+  lastBound,
   latest,
   newestText,
   withGroupNames,
@@ -53,6 +54,8 @@ test('percentiles beyond the last bound are marked', () => {
   assert.equal(newestText(points, 'p95', 's'), '> 2.5 s');
   assert.equal(newestText(points, 'p50', 's'), '1 s');
   assert.equal(newestText([], 'p50', 's'), '–');
+  assert.equal(lastBound(points, 'p95'), 2.5);
+  assert.equal(lastBound(points, 'p50'), null);
 });
 
 test('extremes skip missing values', () => {

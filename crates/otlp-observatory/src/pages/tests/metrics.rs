@@ -636,3 +636,15 @@ async fn the_first_match_or_that_of_the_service_is_described() {
         (&json!("b"), &json!({"value": 1}))
     );
 }
+
+#[tokio::test]
+async fn instruments_beyond_the_maximum_are_counted() {
+    let store = empty();
+    let many = (0..1_003).map(|number| counted(&format!("m{number}"), "/", NOW, 1));
+    store.insert_at(metrics_of("a", many.collect()), NOW);
+    let (_, json) = get_json(explorer(store, [127, 0, 0, 1]), "/metrics").await;
+    assert_eq!(
+        (json["instruments"].as_array().map(Vec::len), &json["left_out"]),
+        (Some(1_000), &json!(3))
+    );
+}
