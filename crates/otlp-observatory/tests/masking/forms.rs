@@ -58,7 +58,11 @@ pub const FORMS: &[Form] = &[
         "foo%40carla.secret%40mail.example",
         "secret",
     ),
-    secret("handle of a social network", "@carla.secret@mail.example", "secret"),
+    secret(
+        "handle of a social network",
+        "@carla.secret@mail.example",
+        "secret",
+    ),
     secret("at sign in brackets", "carla.secret[@]mail.example", "secret"),
     secret("local part in brackets", "(carla.secret)@mail.example", "secret"),
     secret("host in angle brackets", "carla.secret@<mail.example>", "secret"),
