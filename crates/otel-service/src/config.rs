@@ -23,6 +23,7 @@ mod variables;
 use opentelemetry::KeyValue;
 use otlp_recorder::Signal;
 
+use crate::exceptions::ExceptionSignal;
 use crate::platform;
 use crate::resource::resource;
 use crate::service::{Export, Service};
@@ -126,10 +127,22 @@ impl Config {
             log_attribute_limit: limits::log_attributes(&mut variables),
             log_value_limit: limits::value_length("LOGRECORD", &mut variables),
             http: http::settings(&mut variables),
+            exceptions: exceptions(&mut variables),
             own_level: own_level(&mut variables),
             warnings: variables.warnings,
         }
     }
+}
+
+/// Reads the signal of exceptions, as span events by default.
+fn exceptions(variables: &mut Variables<'_>) -> ExceptionSignal {
+    let choices = [
+        ("", ExceptionSignal::Spans),
+        ("logs", ExceptionSignal::Logs),
+        ("logs/dup", ExceptionSignal::Both),
+    ];
+    let invalid = "neither logs nor logs/dup; exceptions are span events";
+    variables.choice("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", &choices, invalid)
 }
 
 /// Reads the level of the events about the export itself; without the variable, that of all events applies.
@@ -250,6 +263,7 @@ mod tests {
             ("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST", "x y"),
             ("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_RESPONSE", "ä"),
             ("OTEL_INSTRUMENTATION_HTTP_EXCLUDED_URLS", "http://a/b"),
+            ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "events"),
         ]);
         assert_eq!(otlp(config.traces).endpoint, "http://localhost:4318/v1/traces");
         assert_eq!(otlp(config.logs).timeout, Duration::from_secs(10));
@@ -290,6 +304,7 @@ mod tests {
             "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST",
             "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_RESPONSE",
             "OTEL_INSTRUMENTATION_HTTP_EXCLUDED_URLS",
+            "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN",
         ] {
             assert!(
                 config.warnings.iter().any(|warning| warning.contains(name)),
@@ -360,6 +375,7 @@ mod tests {
             ("OTEL_METRICS_EXPORTER", "zipkin"),
             ("OTEL_LOGS_EXPORTER", "otlp/stdout"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/xml"),
+            ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "logs,logs/dup"),
         ] {
             let warnings = read(&[(name, value)]).warnings;
             let says = |warning: &String| warning.starts_with(name) && warning.contains(value);

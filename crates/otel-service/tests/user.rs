@@ -260,7 +260,7 @@ fn instruments_of_every_kind_can_be_declared() {
 async fn the_address_of_the_client_comes_from_the_server() {
     let spans = spans_of(async {
         let connected = |parts: &http::request::Parts| parts.extensions.get::<SocketAddr>().copied();
-        let layer = HttpLayer::new(|parts| Some(parts.uri.path())).client_address(connected);
+        let layer = HttpLayer::new(|parts| Some(parts.uri.path())).peer_address(connected);
         let respond =
             tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
         let known = SocketAddr::from(([192, 0, 2, 7], 1234));
