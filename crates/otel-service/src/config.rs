@@ -398,7 +398,7 @@ mod tests {
             "FILTER",
             "LOG_LEVEL",
         ];
-        let keywords = keywords.iter().chain(&["PREFERENCE", "AGGREGATION"]);
+        let keywords = keywords.iter().chain(&["PREFERENCE", "AGGREGATION", "OPT_IN"]);
         for warning in &config.warnings {
             let (name, _) = warning.split_once(' ').unwrap();
             let is_keyword = keywords.clone().any(|end| name.ends_with(end));

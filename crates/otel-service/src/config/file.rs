@@ -587,6 +587,11 @@ meter_provider:
         timeout: 8000
         exporter: {otlp_grpc: {temporality_preference: low_memory}}
   exemplar_filter: always_on
+instrumentation/development:
+  general:
+    http:
+      client: {request_captured_headers: [X-Tenant], known_methods: [BREW]}
+      server: {response_captured_headers: [Content-Language, Vary], known_methods: []}
 "#;
         let set = [
             ("OTEL_SERVICE_NAME", "detected"),
@@ -670,6 +675,11 @@ meter_provider:
         assert_eq!(measuring.timeout, Duration::from_secs(8));
         assert_eq!(measuring.temporality, Temporality::LowMemory);
         assert_eq!(measuring.exemplars, ExemplarFilter::AlwaysOn);
+        let [client, server] = [&config.http.client, &config.http.server];
+        let captured = [client, server].map(|side| (side.request_headers.len(), side.response_headers.len()));
+        assert_eq!(captured, [(1, 0), (0, 2)]);
+        assert_eq!(client.known_methods, Some(vec!["BREW".to_owned()]));
+        assert_eq!(server.known_methods, Some(Vec::new()));
         let mut warnings = config.warnings;
         warnings.sort();
         assert_eq!(
@@ -789,6 +799,22 @@ meter_provider:
                 "propagator.composite_list: is not a supported",
             ),
             ("distribution: {x: {y: 1}}", "distribution: is not supported"),
+            (
+                "instrumentation/development: {general: {http: {client: {request_captured_headers: [a, 's3 cret']}}}}",
+                "general.http.client.request_captured_headers[1]: is not the name of a header",
+            ),
+            (
+                "instrumentation/development: {general: {http: {server: {known_methods: ['s3 cret']}}}}",
+                "general.http.server.known_methods[0]: is not an HTTP method",
+            ),
+            (
+                "instrumentation/development: {general: {http: {server: {request_captured_headers: []}}}}",
+                "general.http.server.request_captured_headers: must not be an empty list",
+            ),
+            (
+                "instrumentation/development: {general: {db: {client: {known_methods: [GET]}}}}",
+                "general.db.client: is not a known property",
+            ),
             ("resource: ${S3:?s3cret}", "invalid substitution reference"),
         ] {
             let found = problems(&format!("file_format: '1.0'\n{yaml}")).join("; ");

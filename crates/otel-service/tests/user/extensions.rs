@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::logs::AnyValue;
-use opentelemetry::trace::{Span as _, TraceContextExt as _};
+use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogBatch, LogExporter, SimpleLogProcessor};
 use opentelemetry_sdk::trace::{Sampler, SimpleSpanProcessor, SpanData, SpanExporter, SpanProcessor};

@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind as Kind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use otel_service::instrumentation::{Instrumentation, SpanStart};
 use otel_service::testing::{self, InMemory};
-use otel_service::{Context, HttpLayer, KeyValue, Span, SpanKind, context_span};
+use otel_service::{ClientAddress, Context, HttpLayer, KeyValue, Span, SpanKind, context_span};
 use otlp_recorder::Signal;
 use prost::Message as _;
 use tower::{Layer as _, ServiceExt as _};
@@ -145,33 +145,45 @@ async fn tasks_and_threads_stay_in_the_trace() {
 }
 
 #[tokio::test]
-async fn the_address_of_the_client_comes_from_the_server() {
+async fn the_addresses_of_client_and_peer_come_from_the_server() {
+    let peer = |address: &str| -> SocketAddr { address.parse().unwrap() };
+    let proxied = ClientAddress(peer("192.0.2.1:0"));
+    let requests = [
+        ("/direct", Some(peer("192.0.2.7:1234")), None),
+        ("/mapped", Some(peer("[::ffff:192.0.2.7]:1234")), None),
+        ("/proxied", Some(peer("[2001:db8::7]:1234")), Some(proxied)),
+        ("/unknown", None, None),
+    ];
     let spans = spans_of(async {
         let connected = |parts: &http::request::Parts| parts.extensions.get::<SocketAddr>().copied();
         let layer = HttpLayer::new(|parts| Some(parts.uri.path())).peer_address(connected);
         let respond =
             tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
-        let known = SocketAddr::from(([192, 0, 2, 7], 1234));
-        for (path, address) in [("/known", Some(known)), ("/unknown", None)] {
+        for (path, peer, client) in requests {
             let mut request = Request::get(path).body(()).unwrap();
-            request.extensions_mut().extend(
-                address
-                    .map(|address| {
-                        let mut extensions = http::Extensions::new();
-                        extensions.insert(address);
-                        extensions
-                    })
-                    .unwrap_or_default(),
-            );
+            let extensions = request.extensions_mut();
+            peer.and_then(|peer| extensions.insert(peer));
+            client.and_then(|client| extensions.insert(client));
             drop(layer.layer(respond).oneshot(request).await.unwrap());
         }
     })
     .await;
-    assert_eq!(
-        text(&spans["GET /known"].attributes, "client.address"),
-        "192.0.2.7"
-    );
-    assert_eq!(value(&spans["GET /unknown"].attributes, "client.address"), None);
+    for (path, client, peer) in [
+        ("/direct", "192.0.2.7", "192.0.2.7"),
+        ("/mapped", "192.0.2.7", "192.0.2.7"),
+        ("/proxied", "192.0.2.1", "2001:db8::7"),
+    ] {
+        let attributes = &spans[&format!("GET {path}")].attributes;
+        assert_eq!(text(attributes, "client.address"), client, "{path}");
+        assert_eq!(text(attributes, "network.peer.address"), peer, "{path}");
+        assert_eq!(
+            value(attributes, "network.peer.port"),
+            Some(Value::IntValue(1234))
+        );
+    }
+    for key in ["client.address", "network.peer.address", "network.peer.port"] {
+        assert_eq!(value(&spans["GET /unknown"].attributes, key), None);
+    }
 }
 
 /// Scopes of the spans named `name`: name, version, schema URL of the group, and attributes.
