@@ -6,7 +6,7 @@ use opentelemetry::{InstrumentationScope, Key};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_sdk::Resource;
-use otel_service::{Context, KeyValue};
+use otel_service::{Context, KeyValue, names};
 use otlp_recorder::Signal;
 use prost::Message as _;
 
@@ -43,6 +43,7 @@ fn records_of_the_logs_api_have_their_event_name_and_scope() {
     );
     let request = memory.requests(Signal::Logs).pop().unwrap();
     let request = ExportLogsServiceRequest::decode(request.protobuf().clone()).unwrap();
+    assert_eq!(request.resource_logs[0].schema_url, names::SCHEMA_URL);
     let group = &request.resource_logs[0].scope_logs[0];
     let scope = group.scope.as_ref().unwrap();
     assert_eq!((&*scope.name, scope.attributes.len()), ("lib", 1));

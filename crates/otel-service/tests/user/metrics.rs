@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, number_data_point};
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream};
 use otel_service::KeyValue;
+use otel_service::names;
 use otel_service::testing::{self, InMemory};
 use otlp_recorder::Signal;
 use prost::Message as _;
@@ -288,6 +289,7 @@ fn metrics_have_the_scope_and_the_resource_of_their_meter() {
     let [group] = &request.resource_metrics[..] else {
         panic!("{request:?}");
     };
+    assert_eq!(group.schema_url, names::SCHEMA_URL);
     let resource = group.resource.as_ref().unwrap();
     assert_eq!(text(&resource.attributes, "team"), "blue");
     let mut scopes: Vec<_> = group

@@ -13,6 +13,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind as Kind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use otel_service::instrumentation::{Instrumentation, SpanStart};
+use otel_service::names;
 use otel_service::testing::{self, InMemory};
 use otel_service::{ClientAddress, Context, HttpLayer, KeyValue, Span, SpanKind, context_span};
 use otlp_recorder::Signal;
@@ -192,6 +193,7 @@ fn scopes_of(memory: &InMemory, name: &str) -> Vec<(String, String, String, usiz
     let groups = requests
         .map(|request| ExportTraceServiceRequest::decode(request.protobuf().clone()).unwrap())
         .flat_map(|request| request.resource_spans)
+        .inspect(|group| assert_eq!(group.schema_url, names::SCHEMA_URL))
         .flat_map(|group| group.scope_spans);
     groups
         .filter(|group| group.spans.iter().any(|span| span.name == name))
