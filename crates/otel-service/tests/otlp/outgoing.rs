@@ -109,8 +109,8 @@ fn an_http_request_has_a_client_span_that_the_server_continues() {
         "server.port=443",
     ];
     assert_eq!(labels, [&common[..], &["url.scheme=\"https\""]].concat());
-    // Masking mistakes the user info for an e-mail address.
-    let url = "url.full=\"https://REDACTED:RE***@shop.test/a?token=REDACTED\"";
+    // Masking replaces passwords of URLs too.
+    let url = "url.full=\"https://REDACTED:***@shop.test/a?token=REDACTED\"";
     assert_eq!(
         shown(&span.attributes),
         [&common[..], &[url, "url.scheme=\"https\""]].concat()
