@@ -101,17 +101,15 @@ fn is_single(byte: u8) -> bool {
         | (byte == b'_')
 }
 
-/// Pairs of bytes in other prefixes of keys: `AKIA`, `AIza`, `xoxb-`, `sk-`, `glpat-`, `ya29.`, `-BEGIN`. The last byte of a text
+/// Pairs of bytes in other prefixes of keys: `AKIA`, `AIza`, `xoxb-`, `sk-`, `glpat-`, `ya29.`, `PRIVATE`. The last byte of a text
 /// is not the first of a pair.
 #[inline]
 fn is_pair(first: u8, second: u8) -> bool {
-    ((first == b'I') & (second == b'A'))
-        | ((first == b'I') & (second == b'z'))
+    ((first == b'I') & ((second == b'A') | (second == b'z') | (second == b'V')))
         | ((first == b'x') & (second == b'o'))
         | ((first == b'k') & (second == b'-'))
         | ((first == b'l') & (second == b'p'))
         | ((first == b'9') & (second == b'.'))
-        | ((first == b'-') & (second == b'B'))
 }
 
 /// The end of `Bearer` or of `Basic`, in any case.
