@@ -43,7 +43,8 @@ pub const CONTEXT_TARGET: &str = "otel_context";
 /// either API. The fields of a span become attributes, except for the fields `otel.name`, `otel.kind`,
 /// `otel.status_code` and `otel.status_message`, which set the respective property as in
 /// tracing-opentelemetry. The fields `error` and `err` become `exception.message`. An event with the level ERROR, and an
-/// error that is recorded while the span is open, set the status of the span to Error. Events are not recorded: combine the layer with one that exports log records, and use [`SpanLayer::fields`] there.
+/// error that is recorded while the span is open, set the status of the span to Error. Events are not recorded:
+/// combine the layer with one that exports log records, and use [`SpanLayer::fields`] there.
 ///
 /// ```
 /// use otlp_recorder::{Pipeline, SpanLayer};

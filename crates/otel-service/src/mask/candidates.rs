@@ -101,8 +101,8 @@ fn is_single(byte: u8) -> bool {
         | (byte == b'_')
 }
 
-/// Pairs of bytes in other prefixes of keys: `AKIA`, `AIza`, `xoxb-`, `sk-`, `glpat-`, `ya29.`, `PRIVATE`. The last byte of a text
-/// is not the first of a pair.
+/// Pairs of bytes in other prefixes of keys: `AKIA`, `AIza`, `xoxb-`, `sk-`, `glpat-`, `ya29.`, `PRIVATE`. The last
+/// byte of a text is not the first of a pair.
 #[inline]
 fn is_pair(first: u8, second: u8) -> bool {
     ((first == b'I') & ((second == b'A') | (second == b'z') | (second == b'V')))
