@@ -30,7 +30,7 @@ const QUEUE_CAPACITY: usize = 1000;
 /// Returns an error if the process cannot start or a component fails.
 #[cfg(feature = "observatory")]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
-    let observatory = super::observatory::Embedded::start(config.observatory.0.clone(), config.listen.port)?;
+    let observatory = super::observatory::Embedded::start(config.observatory.0.clone(), &config.listen)?;
     let result = start(config, observatory.export(), || observatory.introduce());
     // The last telemetry has been exported.
     observatory.stop();
@@ -123,7 +123,7 @@ async fn run(
         shutdown_grace: grace,
     };
     service.spawn(&mut lifecycle);
-    welcome(port, &config.database, &telemetry);
+    welcome(&config.listen.local_url(port), &config.database, &telemetry);
     lifecycle.run(grace, || health.drain()).await
 }
 
@@ -164,19 +164,19 @@ fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
 }
 
 /// Prints the addresses and a first request.
-fn welcome(port: u16, database: &str, telemetry: &str) {
+fn welcome(url: &str, database: &str, telemetry: &str) {
     telemetry::print(format!(
         r#"
 Pressroom is running: API, worker and database in one process.
 
-  API        http://localhost:{port}/api/health
-  Docs       http://localhost:{port}/api/docs
+  API        {url}/api/health
+  Docs       {url}/api/docs
   Telemetry  {telemetry}
   Data       {database}
 
 Try it:
 
-  curl -X POST http://localhost:{port}/api/register \
+  curl -X POST {url}/api/register \
     -H 'Content-Type: application/json' \
     -d '{{"email": "alice@example.com", "name": "Alice", "password": "password123"}}'
 
