@@ -10,12 +10,17 @@
 //! Senders are not trusted, so received content is treated as untrusted text, and every resource is bounded.
 //!
 //! # Features
-//! Both features are on by default.
+//! All features are on by default.
 //!
+//! - `cli`: the program `otlp-observatory`, which `cargo install otlp-observatory` installs. Programs that embed an
+//!   observatory do without it.
 //! - `forward`: forwarding to a backend (`Config::forward`).
 //! - `grpc`: receiving OTLP over gRPC.
 
 mod access;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod config;
 mod export;
 #[cfg(feature = "forward")]
