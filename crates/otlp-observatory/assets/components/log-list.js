@@ -1,6 +1,6 @@
 // A list of log records. A line shows level, service and message, and expands to the whole record.
 import { Component, html } from '../html.js';
-import { clock, dateTime } from '../format.js';
+import { clockOrDate, dateTime } from '../format.js';
 import { address, isId, traceAddress } from '../router.js';
 import { Attributes } from './attributes.js';
 import { Copy } from './parts.js';
@@ -72,7 +72,7 @@ class Line extends Component {
     return html`<li class="log log-${/^[a-z]+$/.test(level) ? level : 'unspecified'} ${open ? 'is-open' : ''}" data-testid="log-row" data-sequence=${log.sequence}>
     <div class="log-line">
       <button type="button" class="log-toggle" data-row aria-expanded=${open} onClick=${() => this.setState({ open: !open })}>
-        <time class="log-time" title=${dateTime(log.time_unix_nano)}>${time ? time(log) : clock(log.time_unix_nano)}</time>
+        <time class="log-time" title=${dateTime(log.time_unix_nano)}>${time ? time(log) : clockOrDate(log.time_unix_nano)}</time>
         <${Level} level=${level} text=${log.severity_text} />
         <${Service} name=${log.service} />
         <span class="log-text"

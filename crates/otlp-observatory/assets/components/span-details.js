@@ -57,13 +57,14 @@ function Link({ link }) {
 /**
  * @param {object} props
  * @param {any} props.trace
- * @param {any} props.span
+ * @param {import('../waterfall.js').Row} props.row
+ * @param {any[]} props.logs
+ * @param {import('../links.js').BackLink[]} props.backLinks
  * @param {() => void} props.onClose
  */
-export function SpanDetails({ trace, span, onClose }) {
-  const logs = trace.logs.filter((/** @type {any} */ log) => log.span_id === span.span_id);
+export function SpanDetails({ trace, row, logs, backLinks, onClose }) {
+  const { span } = row;
   const query = QUERY.map((name) => span.attributes[name]).find((value) => typeof value === 'string');
-  const parent = trace.spans.find((/** @type {any} */ other) => other.span_id === span.parent_span_id);
   const start = duration(between(trace.start_unix_nano, span.start_unix_nano));
   return html`<aside class="details panel" id="details" tabindex="-1" aria-label="Selected span" data-testid="span-details" data-span-id=${span.span_id}>
     <header class="details-head">
@@ -108,7 +109,7 @@ export function SpanDetails({ trace, span, onClose }) {
         page=${null}
         attributes=${{
           span: span.span_id,
-          parent: span.parent_span_id ? `${span.parent_span_id}${parent ? '' : ' (not received)'}` : 'none',
+          parent: span.parent_span_id ? `${span.parent_span_id}${row.isOrphan ? ' (not received)' : ''}` : 'none',
           start: dateTime(span.start_unix_nano),
           scope: span.scope,
         }}

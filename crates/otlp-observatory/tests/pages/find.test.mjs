@@ -1,0 +1,50 @@
+// Finding spans of a trace.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { find } from '../../assets/find.js';
+import { layOut } from '../../assets/waterfall.js';
+import { START, span } from './spans.mjs';
+
+const rows = layOut(
+  [
+    span('0a', null, 0, 9, { name: 'GET /Cart', kind: 'server', attributes: { 'http.route': '/cart', 'http.response.status_code': 500 } }),
+    span('0b', '0a', 1, 2, { service: 'db', name: 'SELECT cart', attributes: { 'db.query.text': 'SELECT *\nFROM cart' } }),
+    span('0c', '0a', 3, 2, { name: 'SELECT cart_items', status: 'error', status_message: 'No such table', resource: { 'host.name': 'm1' } }),
+    span('0d', '0a', 5, 2, { name: 'wait', events: [{ name: 'retry', attributes: { reason: { code: 42 } } }] }),
+  ],
+  START,
+);
+
+const found = (query) => find(rows, query).map(({ key }) => key).join(' ');
+
+test('text is found in names, services, messages, attributes and events, ignoring case', () => {
+  assert.equal(found('cart'), '0a 0b 0c');
+  assert.equal(found('db'), '0b');
+  assert.equal(found('no such TABLE'), '0c');
+  assert.equal(found('from cart'), '0b');
+  assert.equal(found('http.route'), '0a');
+  assert.equal(found('"code":42'), '0d');
+  assert.equal(found('retry'), '0d');
+  assert.equal(found('m1'), '0c');
+  assert.equal(found('nothing'), '');
+});
+
+test('a key finds its value', () => {
+  assert.equal(found('name=select cart'), '0b');
+  assert.equal(found('name~select cart'), '0b 0c');
+  assert.equal(found('status=error'), '0c');
+  assert.equal(found('kind=server'), '0a');
+  assert.equal(found('id=0d'), '0d');
+  assert.equal(found('http.response.status_code=500'), '0a');
+  assert.equal(found('host.name=m1'), '0c');
+  assert.equal(found('http.route=/'), '');
+});
+
+test('a search is negated', () => {
+  assert.equal(found('!name~select'), '0a 0d');
+  assert.equal(found('! cart'), '0d');
+});
+
+test('an empty search finds nothing', () => {
+  for (const query of ['', '  ', '!']) assert.equal(found(query), '', query);
+});
