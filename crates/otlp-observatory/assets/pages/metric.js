@@ -152,7 +152,7 @@ export function Page({ argument, path, query, fragment }) {
   />`;
   if (!metric) {
     if (!error) return html`<${Loading} />`;
-    return html`${form}<${Empty} title="Metric not found."><${ErrorMessage} error=${error} /><p><a href="/metrics">All metrics</a></p><//>`;
+    return html`${form}<${Empty} title="Metric not found." page><${ErrorMessage} error=${error} /><p><a href="/metrics">All metrics</a></p><//>`;
   }
   const chosen =
     metric.series.find((/** @type {any} */ one) => keyOf(one) === fragment) ?? largest(metric.series, 'rate', 1)[0];
