@@ -1,6 +1,6 @@
 // A table of attributes. Each value links to the traces or logs with the same value.
 import { html } from '../html.js';
-import { plain, textOf } from '../text.js';
+import { indentedJson, plain, textOf } from '../text.js';
 import { address } from '../router.js';
 import { Text } from './text.js';
 
@@ -8,6 +8,13 @@ import { Text } from './text.js';
 const LONGEST_FILTER = 200;
 
 const MAX_ROWS = 256;
+
+/** A value: JSON in a string is formatted, web addresses are links. @param {{value: unknown}} props */
+function Value({ value }) {
+  const json = typeof value === 'string' ? indentedJson(value) : null;
+  if (json === null) return html`<${Text} value=${value} limit=${600} expand links />`;
+  return html`<pre class="json" tabindex="0" role="region" aria-label="JSON"><${Text} value=${json} limit=${4000} expand links /></pre>`;
+}
 
 /**
  * @param {{attributes: Record<string, unknown>, page?: string | null}} props
@@ -24,7 +31,7 @@ export function Attributes({ attributes, page = '/traces' }) {
         return html`<tr key=${name}>
           <th scope="row"><${Text} value=${name} limit=${120} dotted /></th>
           <td class=${typeof value === 'string' ? '' : 'value-other'}>
-            <${Text} value=${value} limit=${600} expand />
+            <${Value} value=${value} />
             ${
               page &&
               scalar &&

@@ -2,7 +2,9 @@
 import { Component, html } from '../html.js';
 import { clockOrDate, dateTime } from '../format.js';
 import { address, isId, traceAddress } from '../router.js';
+import { textOf } from '../text.js';
 import { Attributes } from './attributes.js';
+import { Code, Stack } from './code.js';
 import { Copy } from './parts.js';
 import { Level, Service, Text } from './text.js';
 
@@ -42,7 +44,8 @@ function Details({ log }) {
       }
       <${Copy} label="Copy as JSON" text=${() => JSON.stringify(log, null, 2)} />
     </div>
-    ${stack && html`<h2 class="label">Exception</h2><pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
+    ${stack && html`<h2 class="label">Exception</h2><${Stack} text=${textOf(stack)} />`}
+    <${Code} attributes=${log.attributes} />
     <div class="log-facts">
       <div><h2 class="label">Attributes</h2><${Attributes} attributes=${log.attributes} page="/logs" /></div>
       <div><h2 class="label">Record</h2><${Attributes} attributes=${Object.fromEntries(facts)} page=${null} /></div>

@@ -1,8 +1,10 @@
 // Details of the selected span: attributes, events, exceptions, links and logs.
 import { html } from '../html.js';
-import { between, count, duration, dateTime } from '../format.js';
+import { between, count, duration, dateTime, offset } from '../format.js';
 import { address, isId, traceAddress } from '../router.js';
+import { textOf } from '../text.js';
 import { Attributes } from './attributes.js';
+import { Code, Stack } from './code.js';
 import { Copy } from './parts.js';
 import { LogList } from './log-list.js';
 import { Service, Text } from './text.js';
@@ -32,23 +34,27 @@ function Event({ event, start }) {
   return html`<li class="event ${isException ? 'event-exception' : ''}" data-testid=${isException ? 'exception' : 'event'}>
     <p class="event-head">
       <strong><${Text} value=${isException && type ? type : event.name} /></strong>
-      <span class="muted num">+${duration(between(start, event.time_unix_nano))}</span>
+      <span class="muted num">${offset(between(start, event.time_unix_nano))}</span>
     </p>
-    ${message && html`<p><${Text} value=${message} limit=${1000} expand /></p>`}
-    ${stack && html`<pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
+    ${message && html`<p><${Text} value=${message} limit=${1000} expand links /></p>`}
+    ${stack && html`<${Stack} text=${textOf(stack)} />`}
     ${Object.keys(rest).length > 0 && html`<${Attributes} attributes=${rest} page=${null} />`}
   </li>`;
 }
 
-/** @param {{link: any}} props */
-function Link({ link }) {
+/** A linked span, or a span that has the link; a link within the trace shows the span's id. @param {{link: any, here: string}} props */
+function Link({ link, here }) {
+  const id = link.trace_id === here ? link.span_id : link.trace_id;
   return html`<li class="event">
     <p class="event-head">
       ${
         isId(link.trace_id)
-          ? html`<a class="mono" href=${traceAddress(link.trace_id, link.span_id)}>${link.trace_id}</a>`
+          ? html`<a href=${traceAddress(link.trace_id, link.span_id)}
+            >${link.name && html`<${Text} value=${link.name} limit=${120} /> `}<span class="mono">${id}</span></a
+          >`
           : html`<${Text} value=${link.trace_id} />`
       }
+      ${link.service && html`<${Service} name=${link.service} />`}
     </p>
     ${Object.keys(link.attributes ?? {}).length > 0 && html`<${Attributes} attributes=${link.attributes} page=${null} />`}
   </li>`;
@@ -77,8 +83,16 @@ export function SpanDetails({ trace, row, logs, backLinks, onClose }) {
       ${span.status !== 'unset' && html`<span class="tag tag-${span.status === 'error' ? 'error' : 'ok'}">${span.status}</span>`}
       <span class="num"><strong>${duration(span.duration_ns)}</strong> <span class="muted">from ${start}</span></span>
     </p>
-    ${span.status_message && html`<p class="error-message"><${Text} value=${span.status_message} limit=${1000} expand /></p>`}
-    ${query && html`<pre class="query" data-testid="sql"><${Text} value=${query} limit=${4000} expand /></pre>`}
+    ${
+      span.status_message &&
+      html`<p class="error-message"><${Text} value=${span.status_message} limit=${1000} expand links /></p>`
+    }
+    <${Code} attributes=${span.attributes} />
+    ${
+      query &&
+      html`<pre class="query" tabindex="0" role="region" aria-label="Query" data-testid="sql"
+        ><${Text} value=${query} limit=${4000} expand /></pre>`
+    }
     ${
       span.events.length > 0 &&
       html`<${Section} title="Events" size=${span.events.length}>
@@ -93,16 +107,24 @@ export function SpanDetails({ trace, row, logs, backLinks, onClose }) {
     ${
       logs.length > 0 &&
       html`<${Section} title="Logs" size=${logs.length}>
-      <${LogList} label="Logs of the span" logs=${logs.slice(0, MAX_EVENTS)} time=${(/** @type {any} */ log) => `+${duration(between(trace.start_unix_nano, log.time_unix_nano))}`} />
+      <${LogList} label="Logs of the span" logs=${logs.slice(0, MAX_EVENTS)} time=${(/** @type {any} */ log) => offset(between(trace.start_unix_nano, log.time_unix_nano))} />
       <p><a data-testid="span-logs" href=${address('/logs', { trace_id: trace.trace_id, span_id: span.span_id })}>Open on the logs page</a></p>
     <//>`
     }
     <${Section} title="Attributes" size=${Object.keys(span.attributes).length}><${Attributes} attributes=${span.attributes} /><//>
     ${
-      span.links.length > 0 &&
-      html`<${Section} title="Links" size=${span.links.length}>
-      <ul class="events">${span.links.slice(0, MAX_EVENTS).map((/** @type {any} */ link) => html`<${Link} link=${link} />`)}</ul>
-    <//>`
+      [
+        ['Links', span.links],
+        ['Linked from', backLinks],
+      ].map(
+        ([title, links]) =>
+          links.length > 0 &&
+          html`<${Section} title=${title} size=${links.length}>
+            <ul class="events">
+              ${links.slice(0, MAX_EVENTS).map((/** @type {any} */ link) => html`<${Link} link=${link} here=${trace.trace_id} />`)}
+            </ul>
+          <//>`,
+      )
     }
     <${Section} title="Span" open=${false}>
       <${Attributes}
@@ -111,6 +133,7 @@ export function SpanDetails({ trace, row, logs, backLinks, onClose }) {
           span: span.span_id,
           parent: span.parent_span_id ? `${span.parent_span_id}${row.isOrphan ? ' (not received)' : ''}` : 'none',
           start: dateTime(span.start_unix_nano),
+          ...(span.clock_offset_ns ? { clock: `seems to be off by ${duration(-span.clock_offset_ns)}` } : {}),
           scope: span.scope,
         }}
       />

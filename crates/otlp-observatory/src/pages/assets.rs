@@ -40,6 +40,7 @@ static ASSETS: &[Asset] = &assets![
     "cell.js",
     "components/attributes.js",
     "components/chart.js",
+    "components/code.js",
     "components/drag.js",
     "components/filters.js",
     "components/first-visit.js",
@@ -68,6 +69,7 @@ static ASSETS: &[Asset] = &assets![
     "css/tokens.css",
     "css/trace-tools.css",
     "css/trace.css",
+    "editor.js",
     "filters.js",
     "find.js",
     "format.js",
@@ -90,6 +92,7 @@ static ASSETS: &[Asset] = &assets![
     "router.js",
     "series.js",
     "services.js",
+    "stack.js",
     "statistics.js",
     "tail.js",
     "text.js",
@@ -195,8 +198,15 @@ mod tests {
         {
             let text = std::str::from_utf8(content).unwrap();
             for (index, _) in text.match_indices("://") {
-                // The second is part of a command that the pages show.
-                let known = ["http://www.w3.org/2000/svg", "https://github.com/open-telemetry/"];
+                // The second is part of a command that the pages show; the others are addresses of editors.
+                let known = [
+                    "http://www.w3.org/2000/svg",
+                    "https://github.com/open-telemetry/",
+                    "vscode://file/",
+                    "cursor://file/",
+                    "zed://file/",
+                    "idea://open?file=",
+                ];
                 let start = text[..index].rfind(['"', '\'', ' ']).map_or(0, |at| at + 1);
                 assert!(
                     known.iter().any(|known| text[start..].starts_with(known)),
