@@ -45,7 +45,7 @@ export function Copy({ text, label, testid }) {
  * @param {{title: string, page?: boolean, children?: any}} props
  */
 export function Empty({ title, page = false, children }) {
-  return html`<div class="empty" data-testid="empty"><${page ? 'h1' : 'p'} class="empty-title">${title}<//>
+  return html`<div class="empty" data-testid="empty"><${page ? 'h1' : 'h2'} class="empty-title">${title}<//>
     ${children}</div>`;
 }
 

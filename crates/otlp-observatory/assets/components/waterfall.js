@@ -177,8 +177,10 @@ export function Waterfall(props) {
     ],
   });
 
-  const first = Math.max(0, Math.floor(view.top / ROW_HEIGHT) - OVERSCAN);
-  const last = Math.min(entries.length, Math.ceil((view.top + view.height) / ROW_HEIGHT) + OVERSCAN);
+  // After folding, the browser has not yet moved the scrolled position into the shorter list.
+  const top = Math.max(0, Math.min(view.top, entries.length * ROW_HEIGHT - view.height));
+  const first = Math.max(0, Math.floor(top / ROW_HEIGHT) - OVERSCAN);
+  const last = Math.min(entries.length, Math.ceil((top + view.height) / ROW_HEIGHT) + OVERSCAN);
   const counts = {
     errors: rows.filter(isFailed).length,
     levels,

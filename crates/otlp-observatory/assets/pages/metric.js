@@ -108,7 +108,7 @@ function SeriesTable({ metric, chosen, onChoose }) {
         : ['value'];
   const unitOf = (/** @type {string} */ field) => (field === 'rate' || field === 'count' ? '' : metric.unit);
   const { labels, common } = labelsOf(metric.series);
-  return html`<div class="scroll-x">
+  return html`<div class="scroll-x" tabindex="0">
     ${Object.keys(common).length > 0 && html`<p class="series-common"><${Text} value=${labelOf(common)} limit=${400} expand /></p>`}
     <table class="table" data-testid="series">
       <thead>
