@@ -77,7 +77,8 @@ function Trace({ trace, path, aligned, fragment }) {
   const rows = useMemo(() => layOut(trace.spans, trace.start_unix_nano), [trace]);
   const logs = useMemo(() => logsByRow(rows, trace.logs), [rows]);
   const matches = useMemo(() => find(rows, query), [rows, query]);
-  const backLinks = useMemo(() => backLinksOf(rows, trace), [rows]);
+  const { body: links } = useLive(`${path}/links`, { every: 30_000 });
+  const backLinks = useMemo(() => backLinksOf(rows, trace.trace_id, links?.linked_from ?? []), [rows, links]);
   const serviceOf = useMemo(() => serviceNames(trace.spans), [trace]);
   const selected = useMemo(() => {
     const isSelected = (/** @type {import('../waterfall.js').Row | null} */ row) => row?.key === fragment;

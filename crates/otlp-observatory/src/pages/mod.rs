@@ -41,6 +41,7 @@ pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
         .route("/map", time_dependent_page(overview::map))
         .route("/traces", page(traces::list))
         .route("/traces/{trace_id}", page(traces::trace))
+        .route("/traces/{trace_id}/links", page(traces::back_links))
         .route("/logs", page(logs::list))
         .route("/metrics", page(metrics::list))
         .route("/metrics/{*name}", page(metrics::instrument))

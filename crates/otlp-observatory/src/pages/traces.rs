@@ -1,4 +1,4 @@
-//! `/traces` and `/traces/{trace_id}`: search for traces, and a trace with its spans and log records.
+//! `/traces` and `/traces/{trace_id}`: search for traces, a trace with its spans and log records, and links to the trace.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::{error::PageError, explorer::Explorer, json::Attributes, logs::Record, parameters::Parameters};
 use crate::store::{
-    Source, SpanId, StatusFilter, StoredSpan, TraceId, TraceRoot, TraceSearch, TraceSummary, UnixNano,
+    BackLink, Source, SpanId, StatusFilter, StoredSpan, TraceId, TraceRoot, TraceSearch, TraceSummary,
+    UnixNano,
 };
 
 #[derive(Serialize)]
@@ -26,6 +27,11 @@ pub(super) struct Trace {
     dropped_spans: u64,
     spans: Vec<JsonSpan>,
     logs: Vec<Record>,
+}
+
+#[derive(Serialize)]
+pub(super) struct BackLinks {
+    linked_from: Vec<BackLink>,
 }
 
 #[derive(Serialize)]
@@ -107,6 +113,14 @@ pub(super) fn trace(explorer: &Explorer, parameters: &mut Parameters) -> Result<
         spans: spans.collect(),
         root: trace.summary.root,
         logs: trace.logs.into_iter().map(Record::new).collect(),
+    })
+}
+
+pub(super) fn back_links(explorer: &Explorer, parameters: &mut Parameters) -> Result<BackLinks, PageError> {
+    let id = parameters.trace_id()?.ok_or(PageError::NoPage)?;
+    parameters.finish()?;
+    Ok(BackLinks {
+        linked_from: explorer.store.back_links(id),
     })
 }
 

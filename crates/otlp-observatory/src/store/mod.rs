@@ -5,6 +5,7 @@
 //! Timestamps and names from senders are not trusted. Time windows use the time of arrival, unless the
 //! sender's timestamp is close to it. Eviction only uses the order of arrival.
 
+mod back_links;
 mod fair_lock;
 mod filter;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+pub(crate) use back_links::BackLink;
 pub(crate) use filter::{Attribute, Text};
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
 pub(crate) use instrument::InstrumentType;
@@ -199,6 +201,11 @@ impl Store {
         trace.logs = self.search_logs(&of_trace).entries;
         trace.logs.reverse();
         Some(trace)
+    }
+
+    /// Returns links of spans in other traces to spans of this one.
+    pub(crate) fn back_links(&self, id: TraceId) -> Vec<BackLink> {
+        back_links::search(&self.traces, id)
     }
 
     /// Copies a trace with its spans in order of arrival.

@@ -12,12 +12,12 @@ test('a span has the links of its own trace and of others', () => {
     { trace_id: 'other', span_id: 'a' },
   ];
   const rows = layOut([span('a', null, 0, 9), span('b', 'a', 1, 2, { links })], START);
-  const linked_from = [{ to_span_id: 'b', trace_id: 'other', span_id: 'c' }];
-  assert.deepEqual([...backLinksOf(rows, { trace_id: 't', linked_from })], [
+  const linkedFrom = [{ to_span_id: 'b', trace_id: 'other', span_id: 'c' }];
+  assert.deepEqual([...backLinksOf(rows, 't', linkedFrom)], [
     ['a', [{ trace_id: 't', span_id: 'b', name: 'b', service: 'shop' }]],
     ['b', [{ trace_id: 'other', span_id: 'c' }]],
   ]);
-  assert.equal(backLinksOf(rows, { trace_id: 'elsewhere' }).size, 0);
+  assert.equal(backLinksOf(rows, 'elsewhere', []).size, 0);
 });
 
 test('instances of a service are told apart if there are several', () => {
