@@ -34,6 +34,7 @@ function Row({ trace, longest }) {
     <td class="trace-name">
       <a class="row-link" data-row href=${traceAddress(trace.trace_id)}><${Text} value=${root.name || '(no name)'} limit=${160} /></a>
       ${trace.errors > 0 && html`<span class="tag tag-error">${plural(trace.errors, 'error')}</span>`}
+      ${trace.dropped_spans > 0 && html`<span class="tag tag-warn">${plural(trace.dropped_spans, 'span')} dropped</span>`}
     </td>
     <td class="num duration">
       <span class="duration-bar" aria-hidden="true"

@@ -2,6 +2,7 @@
 //! from untrusted senders, so it is sent to browsers as JSON and never as markup.
 
 mod assets;
+mod back_links;
 mod error;
 mod explorer;
 mod guard;
@@ -41,7 +42,7 @@ pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
         .route("/map", time_dependent_page(overview::map))
         .route("/traces", page(traces::list))
         .route("/traces/{trace_id}", page(traces::trace))
-        .route("/traces/{trace_id}/links", page(traces::back_links))
+        .route("/traces/{trace_id}/links", page(back_links::list))
         .route("/logs", page(logs::list))
         .route("/metrics", page(metrics::list))
         .route("/metrics/{*name}", page(metrics::instrument))

@@ -8,11 +8,11 @@ use prost::Message as _;
 use serde::Serialize;
 
 use super::{
-    fair_lock::FairLock,
+    Store,
     ids::{SpanId, TraceId},
     search::SearchPage,
     source::Source,
-    traces::{SpanEntry, Traces},
+    traces::SpanEntry,
 };
 
 /// Maximum number of traces whose links are returned.
@@ -32,22 +32,24 @@ pub(crate) struct BackLink {
     to_span_id: Option<SpanId>,
 }
 
-/// Returns the links to spans of `target` from the newest traces. A long search stops early, like every search.
-pub(crate) fn search(traces: &FairLock<Traces>, target: TraceId) -> Vec<BackLink> {
-    // Most spans do not contain the id, and are not decoded.
-    let finder = Finder::new(target.bytes());
-    let page = SearchPage::collect(traces, None, MAX_TRACES, |traces, before, visit| {
-        traces.before(before).all(|(position, trace)| {
-            let mentions = |span: &&SpanEntry| trace.id != target && finder.find(&span.encoded).is_some();
-            let spans = trace.spans.iter().filter(mentions);
-            let links: Vec<_> = spans
-                .flat_map(|span| links_of(span, trace.id, traces.source(span), target))
-                .take(MAX_LINKS)
-                .collect();
-            visit(position, (!links.is_empty()).then_some((0, links)))
-        })
-    });
-    page.entries.into_iter().flatten().collect()
+impl Store {
+    /// Returns the links to spans of `target` from the newest traces. A long search stops early, like every search.
+    pub(crate) fn back_links(&self, target: TraceId) -> Vec<BackLink> {
+        // Most spans do not contain the id, and are not decoded.
+        let finder = Finder::new(target.bytes());
+        let page = SearchPage::collect(&self.traces, None, MAX_TRACES, |traces, before, visit| {
+            traces.before(before).all(|(position, trace)| {
+                let mentions = |span: &&SpanEntry| trace.id != target && finder.find(&span.encoded).is_some();
+                let spans = trace.spans.iter().filter(mentions);
+                let links: Vec<_> = spans
+                    .flat_map(|span| links_of(span, trace.id, traces.source(span), target))
+                    .take(MAX_LINKS)
+                    .collect();
+                visit(position, (!links.is_empty()).then_some((0, links)))
+            })
+        });
+        page.entries.into_iter().flatten().collect()
+    }
 }
 
 /// Returns the links of a span to spans of `target`.
@@ -72,10 +74,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::store::{
-        Store,
-        fixture::{NOW, span, spans, trace_id},
-    };
+    use crate::store::fixture::{NOW, span, spans, trace_id};
 
     #[test]
     fn spans_of_other_traces_that_link_to_a_trace_are_found() {

@@ -1,7 +1,10 @@
 //! Tests of the whole store: limits, searches, metrics and time windows.
 
 mod bounds;
+mod clocks;
 mod metrics;
+mod order;
+mod repeats;
 mod search;
 mod window;
 
