@@ -14,7 +14,7 @@
 export function criticalPath(rows) {
   /** @type {Map<Row, Range[]>} */
   const path = new Map();
-  const root = rows.find((row) => !row.parent && !row.isOrphan) ?? rows[0];
+  const root = rows.find(({ span }) => !span.parent_span_id) ?? rows[0];
   const open = root ? [{ row: root, until: root.reach }] : [];
   for (let entry = open.pop(); entry; entry = open.pop()) {
     const { row, until } = entry;

@@ -20,55 +20,46 @@ export const MIN_GROUP = 5;
  * @property {number} start nanoseconds since the start of the trace
  * @property {number} end
  * @property {number} reach latest end of the span and its descendants
- * @property {boolean} isOrphan whether its parent was not received
  */
 
 export const isFailed = (/** @type {Row} */ { span, members }) => !members && span.status === 'error';
 
 /**
- * Returns the rows of spans in tree order: each after its parent, siblings in the order of `spans`. If several spans have
- * the id of a parent, the span of the child's service is its parent, or else the first.
+ * Returns the rows of spans, which are in tree order: each after its parent.
  *
  * @param {any[]} spans
  * @param {string} start of the trace
  * @returns {Row[]}
  */
 export function layOut(spans, start) {
-  /** @type {Map<string, Row[]>} */
-  const byId = new Map();
-  const all = spans.map((span) => {
-    const same = byId.get(span.span_id) ?? [];
+  /** @type {Map<string, number>} */
+  const occurrences = new Map();
+  /** @type {Row[]} */
+  const rows = [];
+  for (const span of spans) {
     const from = between(start, span.start_unix_nano);
+    const parent = rows[span.parent_index] ?? null;
+    const occurrence = (occurrences.get(span.span_id) ?? 0) + 1;
+    occurrences.set(span.span_id, occurrence);
     /** @type {Row} */
     const row = {
-      key: same.length > 0 ? `${span.span_id}-${same.length + 1}` : span.span_id,
+      key: occurrence > 1 ? `${span.span_id}-${occurrence}` : span.span_id,
       span,
-      index: -1,
-      parent: null,
+      index: rows.length,
+      parent,
       children: [],
       members: null,
       group: null,
-      depth: 0,
+      depth: parent ? parent.depth + 1 : 0,
       descendants: 0,
       failures: 0,
       start: from,
       end: from + span.duration_ns,
       reach: from + span.duration_ns,
-      isOrphan: false,
     };
-    byId.set(span.span_id, same);
-    same.push(row);
-    return row;
-  });
-  for (const row of all) {
-    const { parent_span_id: parentId, service } = row.span;
-    const named = byId.get(parentId) ?? [];
-    const others = (/** @type {Row} */ other) => other !== row;
-    row.parent = named.find((other) => others(other) && other.span.service === service) ?? named.find(others) ?? null;
-    row.isOrphan = Boolean(parentId) && !row.parent;
-    row.parent?.children.push(row);
+    parent?.children.push(row);
+    rows.push(row);
   }
-  const rows = inTreeOrder(all);
   for (const row of rows.toReversed()) {
     const { parent } = row;
     if (!parent) continue;
@@ -83,29 +74,6 @@ export function layOut(spans, start) {
 
 /** @param {Row[]} rows */
 const rootsOf = (rows) => rows.filter((row) => !row.parent);
-
-/** Sets the index and depth of rows. A cycle of parents is cut at its first row. @param {Row[]} all */
-function inTreeOrder(all) {
-  /** @type {Row[]} */
-  const rows = [];
-  const descend = (/** @type {Row} */ root) => {
-    const open = [root];
-    for (let row = open.pop(); row; row = open.pop()) {
-      row.index = rows.length;
-      row.depth = row.parent ? row.parent.depth + 1 : 0;
-      rows.push(row);
-      open.push(...row.children.toReversed());
-    }
-  };
-  for (const root of rootsOf(all)) descend(root);
-  for (const row of all) {
-    if (row.index >= 0 || !row.parent) continue;
-    row.parent.children = row.parent.children.filter((child) => child !== row);
-    row.parent = null;
-    descend(row);
-  }
-  return rows;
-}
 
 /** Groups siblings with the same service, name and kind. @param {Row[]} siblings */
 function formGroups(siblings) {
@@ -128,7 +96,6 @@ function formGroups(siblings) {
       members,
       descendants: members.length,
       failures: 0,
-      isOrphan: members.some((row) => row.isOrphan),
     };
     for (const row of members) {
       row.group = group;
@@ -234,8 +201,9 @@ export function next(candidates, selected, step) {
 export function logsByRow(rows, logs) {
   /** @type {Map<Row, any[]>} */
   const found = new Map();
-  const byId = new Map(rows.toReversed().map((row) => [row.span.span_id, row]));
-  const byService = new Map(rows.map((row) => [`${row.span.span_id} ${row.span.service}`, row]));
+  const reversed = rows.toReversed();
+  const byId = new Map(reversed.map((row) => [row.span.span_id, row]));
+  const byService = new Map(reversed.map((row) => [`${row.span.span_id} ${row.span.service}`, row]));
   for (const log of logs) {
     const row = byService.get(`${log.span_id} ${log.service}`) ?? byId.get(log.span_id);
     if (!row) continue;

@@ -131,7 +131,7 @@ export function SpanDetails({ trace, row, logs, backLinks, onClose }) {
         page=${null}
         attributes=${{
           span: span.span_id,
-          parent: span.parent_span_id ? `${span.parent_span_id}${row.isOrphan ? ' (not received)' : ''}` : 'none',
+          parent: span.parent_span_id ? `${span.parent_span_id}${span.missing_parent ? ' (not received)' : ''}` : 'none',
           start: dateTime(span.start_unix_nano),
           ...(span.clock_offset_ns ? { clock: `seems to be off by ${duration(-span.clock_offset_ns)}` } : {}),
           scope: span.scope,

@@ -72,7 +72,7 @@ const tag = (style, text, title) => html`<span class="tag ${style}" title=${titl
 /** What is special about a span, in short. @param {{row: Row, links: number, backLinks: number}} props */
 function Tags({ row, links, backLinks }) {
   const { span, members } = row;
-  const clock = span.clock_offset_ns ?? 0;
+  const clock = span.clock_offset_ns;
   const isStatement = span.attributes['db.system.name'] ?? span.attributes['db.system'];
   return html`
     ${KINDS.includes(span.kind) && tag('tag-kind', span.kind)}
@@ -81,7 +81,7 @@ function Tags({ row, links, backLinks }) {
         ? tag('tag-warn', 'N+1', 'One statement for each of many rows; consider one for all')
         : null
     }
-    ${!members && row.isOrphan && tag('tag-warn', 'no parent', 'Its parent was not received')}
+    ${!members && span.missing_parent && tag('tag-warn', 'no parent', 'Its parent was not received')}
     ${!members && clock !== 0 && tag('tag-warn', 'clock', `Its clock seems to be off by ${duration(-clock)}`)}
     ${!members && links > 0 && tag('', `→ ${plural(links, 'link')}`, 'Links to other spans')}
     ${!members && backLinks > 0 && tag('', `← ${plural(backLinks, 'link')}`, 'Links of other spans to this one')}

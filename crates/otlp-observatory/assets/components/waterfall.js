@@ -185,7 +185,7 @@ export function Waterfall(props) {
     errors: rows.filter(isFailed).length,
     levels,
     level: currentLevel,
-    skewed: trace.skewed_spans ?? 0,
+    skewed: trace.skewed_spans,
     aligned: clocks.aligned,
     groups: rows.some(({ group }) => group),
   };

@@ -3,12 +3,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { criticalPath } from '../../assets/critical-path.js';
 import { selfTime, statistics } from '../../assets/statistics.js';
-import { layOut } from '../../assets/waterfall.js';
-import { START, span } from './spans.mjs';
+import { layOutTrace, span } from './spans.mjs';
 
 /** Returns the parts as `key from-to`, in order of time. */
 function path(spans) {
-  const parts = [...criticalPath(layOut(spans, START))].flatMap(([row, found]) => found.map((part) => ({ row, ...part })));
+  const parts = [...criticalPath(layOutTrace(spans))].flatMap(([row, found]) => found.map((part) => ({ row, ...part })));
   return parts.sort((one, other) => one.from - other.from).map(({ row, from, to }) => `${row.key} ${from}-${to}`);
 }
 
@@ -43,7 +42,7 @@ test('a child whose clock is early covers no time twice', () => {
 });
 
 test('self time is without the time of children, however they overlap', () => {
-  const self = (...children) => selfTime(layOut([span('root', null, 0, 100), ...children], START)[0]);
+  const self = (...children) => selfTime(layOutTrace([span('root', null, 0, 100), ...children])[0]);
   assert.equal(self(), 100);
   assert.equal(self(span('a', 'root', 10, 20), span('b', 'root', 20, 20)), 70);
   assert.equal(self(span('a', 'root', -50, 60), span('b', 'root', 90, 60)), 80);
@@ -51,14 +50,13 @@ test('self time is without the time of children, however they overlap', () => {
 });
 
 test('spans are counted by service and name, the largest self time first', () => {
-  const rows = layOut(
+  const rows = layOutTrace(
     [
       span('root', null, 0, 100, { name: 'GET' }),
       span('a', 'root', 10, 20, { name: 'SELECT' }),
       span('b', 'root', 40, 50, { name: 'SELECT', status: 'error' }),
       span('c', 'a', 10, 5, { name: 'GET', service: 'stock' }),
     ],
-    START,
   );
   assert.deepEqual(statistics(rows, criticalPath(rows)), [
     { service: 'shop', name: 'SELECT', count: 2, errors: 1, total: 70, self: 65, critical: 65, max: 50 },

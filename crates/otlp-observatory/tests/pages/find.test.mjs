@@ -2,17 +2,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { find } from '../../assets/find.js';
-import { layOut } from '../../assets/waterfall.js';
-import { START, span } from './spans.mjs';
+import { layOutTrace, span } from './spans.mjs';
 
-const rows = layOut(
+const rows = layOutTrace(
   [
     span('0a', null, 0, 9, { name: 'GET /Cart', kind: 'server', attributes: { 'http.route': '/cart', 'http.response.status_code': 500 } }),
     span('0b', '0a', 1, 2, { service: 'db', name: 'SELECT cart', attributes: { 'db.query.text': 'SELECT *\nFROM cart' } }),
     span('0c', '0a', 3, 2, { name: 'SELECT cart_items', status: 'error', status_message: 'No such table', resource: { 'host.name': 'm1' } }),
     span('0d', '0a', 5, 2, { name: 'wait', events: [{ name: 'retry', attributes: { reason: { code: 42 } } }] }),
   ],
-  START,
 );
 
 const found = (query) => find(rows, query).map(({ key }) => key).join(' ');

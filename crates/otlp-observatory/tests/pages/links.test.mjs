@@ -3,15 +3,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { backLinksOf } from '../../assets/links.js';
 import { serviceNames } from '../../assets/services.js';
-import { layOut, logsByRow } from '../../assets/waterfall.js';
-import { START, span } from './spans.mjs';
+import { logsByRow } from '../../assets/waterfall.js';
+import { layOutTrace, span } from './spans.mjs';
 
 test('a span has the links of its own trace and of others', () => {
   const links = [
     { trace_id: 't', span_id: 'a' },
     { trace_id: 'other', span_id: 'a' },
   ];
-  const rows = layOut([span('a', null, 0, 9), span('b', 'a', 1, 2, { links })], START);
+  const rows = layOutTrace([span('a', null, 0, 9), span('b', 'a', 1, 2, { links })]);
   const linkedFrom = [{ to_span_id: 'b', trace_id: 'other', span_id: 'c' }];
   assert.deepEqual([...backLinksOf(rows, 't', linkedFrom)], [
     ['a', [{ trace_id: 't', span_id: 'b', name: 'b', service: 'shop' }]],
@@ -28,7 +28,7 @@ test('instances of a service are told apart if there are several', () => {
 });
 
 test('a log record belongs to the span of its service', () => {
-  const rows = layOut([span('1', null, 0, 9, { service: 'a' }), span('1', null, 1, 9, { service: 'b' })], START);
+  const rows = layOutTrace([span('1', null, 0, 9, { service: 'a' }), span('1', null, 1, 9, { service: 'b' })]);
   const log = (service, id) => ({ service, span_id: id });
   const found = logsByRow(rows, [log('b', '1'), log('c', '1'), log('a', null)]);
   assert.deepEqual([...found].map(([row, logs]) => [row.key, logs.length]), [['1-2', 1], ['1', 1]]);

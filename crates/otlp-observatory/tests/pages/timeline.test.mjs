@@ -3,8 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { duration } from '../../assets/format.js';
 import { follow, minimap, pan, place, ticks, within, zoom } from '../../assets/timeline.js';
-import { layOut } from '../../assets/waterfall.js';
-import { START, span } from './spans.mjs';
+import { layOutTrace, span } from './spans.mjs';
 
 const WHOLE = { from: 0, to: 10_000 };
 
@@ -55,13 +54,12 @@ test('ticks of a magnified range have different texts', () => {
 });
 
 test('the minimap has a path for each service and one for errors', () => {
-  const rows = layOut(
+  const rows = layOutTrace(
     [
       span('root', null, 0, 10_000),
       span('a', 'root', 0, 5000, { service: 'stock' }),
       span('b', 'root', 5000, 5000, { status: 'error' }),
     ],
-    START,
   );
   assert.deepEqual([...minimap(rows, WHOLE)], [
     ['shop', 'M0 6.7H1000'],
@@ -72,6 +70,6 @@ test('the minimap has a path for each service and one for errors', () => {
 
 test('the minimap of a large trace is small', () => {
   const many = Array.from({ length: 10_000 }, (_, index) => span(`s${index}`, null, index % 100, 1));
-  const [path] = minimap(layOut(many, START), { from: 0, to: 100 }).values();
+  const [path] = minimap(layOutTrace(many), { from: 0, to: 100 }).values();
   assert.ok(path.length < 60_000, `${path.length}`);
 });
