@@ -13,7 +13,14 @@ function textIn(span) {
   let text = texts.get(span);
   if (text === undefined) {
     const events = span.events.map((/** @type {any} */ { name, attributes }) => [name, attributes]);
-    text = [span.name, span.service, span.status_message, span.span_id, ...pairs(span.attributes), ...pairs(span.resource)]
+    text = [
+      span.name,
+      span.service,
+      span.status_message,
+      span.span_id,
+      ...pairs(span.attributes),
+      ...pairs(span.resource),
+    ]
       .concat(events.flatMap(([name, attributes]) => [name, ...pairs(attributes)]))
       .join('\n')
       .toLowerCase();

@@ -14,7 +14,8 @@
 export function backLinksOf(rows, traceId, linkedFrom) {
   /** @type {Map<string, BackLink[]>} */
   const found = new Map();
-  const add = (/** @type {string} */ to, /** @type {BackLink} */ link) => found.set(to, [...(found.get(to) ?? []), link]);
+  const add = (/** @type {string} */ to, /** @type {BackLink} */ link) =>
+    found.set(to, [...(found.get(to) ?? []), link]);
   for (const { span } of rows) {
     for (const { trace_id, span_id: to } of span.links) {
       if (trace_id === traceId) add(to, { trace_id, span_id: span.span_id, name: span.name, service: span.service });

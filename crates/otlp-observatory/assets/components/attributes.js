@@ -13,7 +13,9 @@ const MAX_ROWS = 256;
 function Value({ value }) {
   const json = typeof value === 'string' ? indentedJson(value) : null;
   if (json === null) return html`<${Text} value=${value} limit=${600} expand links />`;
-  return html`<pre class="json" tabindex="0" role="region" aria-label="JSON"><${Text} value=${json} limit=${4000} expand links /></pre>`;
+  return html`<pre class="json" tabindex="0" role="region" aria-label="JSON"
+    ><${Text} value=${json} limit=${4000} expand links
+  /></pre>`;
 }
 
 /**

@@ -42,7 +42,11 @@ function Event({ event, start }) {
   </li>`;
 }
 
-/** A linked span, or a span that has the link; a link within the trace shows the span's id. @param {{link: any, here: string}} props */
+/**
+ * A linked span, or a span that has the link. A link within the trace shows the span's id.
+ *
+ * @param {{link: any, here: string}} props
+ */
 function Link({ link, here }) {
   const id = link.trace_id === here ? link.span_id : link.trace_id;
   return html`<li class="event">
@@ -72,7 +76,14 @@ export function SpanDetails({ trace, row, logs, backLinks, onClose }) {
   const { span } = row;
   const query = QUERY.map((name) => span.attributes[name]).find((value) => typeof value === 'string');
   const start = duration(between(trace.start_unix_nano, span.start_unix_nano));
-  return html`<aside class="details panel" id="details" tabindex="-1" aria-label="Selected span" data-testid="span-details" data-span-id=${span.span_id}>
+  return html`<aside
+    class="details panel"
+    id="details"
+    tabindex="-1"
+    aria-label="Selected span"
+    data-testid="span-details"
+    data-span-id=${span.span_id}
+  >
     <header class="details-head">
       <h2><${Text} value=${span.name || '(no name)'} limit=${300} expand /></h2>
       <button type="button" class="button icon" aria-label="Close" onClick=${onClose}>×</button>
@@ -107,31 +118,41 @@ export function SpanDetails({ trace, row, logs, backLinks, onClose }) {
     ${
       logs.length > 0 &&
       html`<${Section} title="Logs" size=${logs.length}>
-      <${LogList} label="Logs of the span" logs=${logs.slice(0, MAX_EVENTS)} time=${(/** @type {any} */ log) => offset(between(trace.start_unix_nano, log.time_unix_nano))} />
-      <p><a data-testid="span-logs" href=${address('/logs', { trace_id: trace.trace_id, span_id: span.span_id })}>Open on the logs page</a></p>
+      <${LogList}
+        label="Logs of the span"
+        logs=${logs.slice(0, MAX_EVENTS)}
+        time=${(/** @type {any} */ log) => offset(between(trace.start_unix_nano, log.time_unix_nano))}
+      />
+      <p>
+        <a data-testid="span-logs" href=${address('/logs', { trace_id: trace.trace_id, span_id: span.span_id })}
+          >Open on the logs page</a
+        >
+      </p>
     <//>`
     }
     <${Section} title="Attributes" size=${Object.keys(span.attributes).length}><${Attributes} attributes=${span.attributes} /><//>
-    ${
-      [
-        ['Links', span.links],
-        ['Linked from', backLinks],
-      ].map(
-        ([title, links]) =>
-          links.length > 0 &&
-          html`<${Section} title=${title} size=${links.length}>
+    ${[
+      ['Links', span.links],
+      ['Linked from', backLinks],
+    ].map(
+      ([title, links]) =>
+        links.length > 0 &&
+        html`<${Section} title=${title} size=${links.length}>
             <ul class="events">
-              ${links.slice(0, MAX_EVENTS).map((/** @type {any} */ link) => html`<${Link} link=${link} here=${trace.trace_id} />`)}
+              ${links
+                .slice(0, MAX_EVENTS)
+                .map((/** @type {any} */ link) => html`<${Link} link=${link} here=${trace.trace_id} />`)}
             </ul>
           <//>`,
-      )
-    }
+    )}
     <${Section} title="Span" open=${false}>
       <${Attributes}
         page=${null}
         attributes=${{
           span: span.span_id,
-          parent: span.parent_span_id ? `${span.parent_span_id}${span.missing_parent ? ' (not received)' : ''}` : 'none',
+          parent: span.parent_span_id
+            ? `${span.parent_span_id}${span.missing_parent ? ' (not received)' : ''}`
+            : 'none',
           start: dateTime(span.start_unix_nano),
           ...(span.clock_offset_ns ? { clock: `seems to be off by ${duration(-span.clock_offset_ns)}` } : {}),
           scope: span.scope,

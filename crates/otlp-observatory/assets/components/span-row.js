@@ -107,7 +107,8 @@ function Tags({ row, links, backLinks }) {
  * @param {() => void} props.onFold
  */
 export function SpanRow(props) {
-  const { row, depth, service, index, selected, open, foldable, isMatch, start, range, logs, backLinks, critical } = props;
+  const { row, depth, service, index, selected, open, foldable, isMatch, start, range, logs, backLinks, critical } =
+    props;
   const { span, members } = row;
   const failed = isFailed(row);
   const hidden = open ? 0 : row.failures;

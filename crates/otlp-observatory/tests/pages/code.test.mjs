@@ -8,12 +8,13 @@ const [VSCODE] = EDITORS;
 
 const STACKS = {
   python: [
-    'Traceback (most recent call last):\n  File "/app/a.py", line 3, in <module>\n    f()\n  File "/app/b.py", line 7, in f\n    g()\nE: x',
+    'Traceback (most recent call last):\n  File "/app/a.py", line 3, in <module>\n    f()\n' +
+      '  File "/app/b.py", line 7, in f\n    g()\nE: x',
     { path: '/app/b.py', line: 7 },
   ],
   chainedPython: [
-    'Traceback (most recent call last):\n  File "/app/a.py", line 3, in f\nKeyError\n\nDuring handling of the above exception, another ' +
-      'exception occurred:\n\nTraceback (most recent call last):\n  File "/app/c.py", line 9, in g\nValueError: x',
+    'Traceback (most recent call last):\n  File "/app/a.py", line 3, in f\nKeyError\n\n' +
+      'During handling of the above exception, another exception occurred:\n\nTraceback (most recent call last):\n  File "/app/c.py", line 9, in g\nValueError: x',
     { path: '/app/c.py', line: 9 },
   ],
   node: ['Error: x\n    at f (/app/x.js:10:5)\n    at file:///app/main.mjs:3:1', { path: '/app/x.js', line: 10 }],
@@ -39,7 +40,11 @@ test('the frame that raised is found in each language', () => {
 });
 
 test('addresses in messages are no source', () => {
-  for (const text of ['Error: GET http://localhost:8000/x failed', 'at node:internal/process/task_queues:95:5', 'a/b: 12']) {
+  for (const text of [
+    'Error: GET http://localhost:8000/x failed',
+    'at node:internal/process/task_queues:95:5',
+    'a/b: 12',
+  ]) {
     assert.equal(sourceIn(text), null, text);
   }
 });
@@ -48,7 +53,8 @@ test('old and new attributes name the source', () => {
   assert.deepEqual(sourceOf({ 'code.file.path': '/a.py', 'code.line.number': 4 }), { path: '/a.py', line: 4 });
   assert.deepEqual(sourceOf({ 'code.filepath': 'src/a.rs', 'code.lineno': '7' }), { path: 'src/a.rs', line: 7 });
   assert.deepEqual(sourceOf({ 'code.file.path': '/a.py' }), { path: '/a.py', line: 1 });
-  for (const attributes of [{}, undefined, { 'code.file.path': 5 }, { 'code.line.number': 4 }]) assert.equal(sourceOf(attributes), null);
+  for (const attributes of [{}, undefined, { 'code.file.path': 5 }, { 'code.line.number': 4 }])
+    assert.equal(sourceOf(attributes), null);
 });
 
 test('the editor opens absolute paths, and relative ones in the folder of the sources', () => {
@@ -63,7 +69,15 @@ test('the editor opens absolute paths, and relative ones in the folder of the so
 
 test('an editor is no script', () => {
   for (const editor of EDITORS) assert.ok(isEditor(editor), editor);
-  for (const editor of ['javascript:alert(1)', ' JavaScript:alert(1)', 'data:text/html,x', 'vbscript:x', 'blob:x', '/x', '']) {
+  for (const editor of [
+    'javascript:alert(1)',
+    ' JavaScript:alert(1)',
+    'data:text/html,x',
+    'vbscript:x',
+    'blob:x',
+    '/x',
+    '',
+  ]) {
     assert.ok(!isEditor(editor), editor);
     assert.equal(editorAddress({ editor, folder: '' }, { path: '/a', line: 1 }), null);
   }

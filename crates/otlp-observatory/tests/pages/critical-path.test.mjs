@@ -7,7 +7,9 @@ import { layOutTrace, span } from './spans.mjs';
 
 /** Returns the parts as `key from-to`, in order of time. */
 function path(spans) {
-  const parts = [...criticalPath(layOutTrace(spans))].flatMap(([row, found]) => found.map((part) => ({ row, ...part })));
+  const parts = [...criticalPath(layOutTrace(spans))].flatMap(([row, found]) =>
+    found.map((part) => ({ row, ...part })),
+  );
   return parts.sort((one, other) => one.from - other.from).map(({ row, from, to }) => `${row.key} ${from}-${to}`);
 }
 
@@ -27,7 +29,10 @@ test('of parallel children, the last to end is on the path', () => {
 });
 
 test('the path descends', () => {
-  assert.deepEqual(path([span('root', null, 0, 100), span('a', 'root', 0, 100), span('b', 'a', 20, 80)]), ['a 0-20', 'b 20-100']);
+  assert.deepEqual(path([span('root', null, 0, 100), span('a', 'root', 0, 100), span('b', 'a', 20, 80)]), [
+    'a 0-20',
+    'b 20-100',
+  ]);
 });
 
 test('a task that outlasts the request is on the path', () => {
@@ -50,14 +55,12 @@ test('self time is without the time of children, however they overlap', () => {
 });
 
 test('spans are counted by service and name, the largest self time first', () => {
-  const rows = layOutTrace(
-    [
-      span('root', null, 0, 100, { name: 'GET' }),
-      span('a', 'root', 10, 20, { name: 'SELECT' }),
-      span('b', 'root', 40, 50, { name: 'SELECT', status: 'error' }),
-      span('c', 'a', 10, 5, { name: 'GET', service: 'stock' }),
-    ],
-  );
+  const rows = layOutTrace([
+    span('root', null, 0, 100, { name: 'GET' }),
+    span('a', 'root', 10, 20, { name: 'SELECT' }),
+    span('b', 'root', 40, 50, { name: 'SELECT', status: 'error' }),
+    span('c', 'a', 10, 5, { name: 'GET', service: 'stock' }),
+  ]);
   assert.deepEqual(statistics(rows, criticalPath(rows)), [
     { service: 'shop', name: 'SELECT', count: 2, errors: 1, total: 70, self: 65, critical: 65, max: 50 },
     { service: 'shop', name: 'GET', count: 1, errors: 0, total: 100, self: 30, critical: 30, max: 100 },

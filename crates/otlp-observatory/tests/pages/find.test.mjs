@@ -4,16 +4,30 @@ import { test } from 'node:test';
 import { find } from '../../assets/find.js';
 import { layOutTrace, span } from './spans.mjs';
 
-const rows = layOutTrace(
-  [
-    span('0a', null, 0, 9, { name: 'GET /Cart', kind: 'server', attributes: { 'http.route': '/cart', 'http.response.status_code': 500 } }),
-    span('0b', '0a', 1, 2, { service: 'db', name: 'SELECT cart', attributes: { 'db.query.text': 'SELECT *\nFROM cart' } }),
-    span('0c', '0a', 3, 2, { name: 'SELECT cart_items', status: 'error', status_message: 'No such table', resource: { 'host.name': 'm1' } }),
-    span('0d', '0a', 5, 2, { name: 'wait', events: [{ name: 'retry', attributes: { reason: { code: 42 } } }] }),
-  ],
-);
+const rows = layOutTrace([
+  span('0a', null, 0, 9, {
+    name: 'GET /Cart',
+    kind: 'server',
+    attributes: { 'http.route': '/cart', 'http.response.status_code': 500 },
+  }),
+  span('0b', '0a', 1, 2, {
+    service: 'db',
+    name: 'SELECT cart',
+    attributes: { 'db.query.text': 'SELECT *\nFROM cart' },
+  }),
+  span('0c', '0a', 3, 2, {
+    name: 'SELECT cart_items',
+    status: 'error',
+    status_message: 'No such table',
+    resource: { 'host.name': 'm1' },
+  }),
+  span('0d', '0a', 5, 2, { name: 'wait', events: [{ name: 'retry', attributes: { reason: { code: 42 } } }] }),
+]);
 
-const found = (query) => find(rows, query).map(({ key }) => key).join(' ');
+const found = (query) =>
+  find(rows, query)
+    .map(({ key }) => key)
+    .join(' ');
 
 test('text is found in names, services, messages, attributes and events, ignoring case', () => {
   assert.equal(found('cart'), '0a 0b 0c');

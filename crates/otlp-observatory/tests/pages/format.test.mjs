@@ -1,7 +1,20 @@
 // Formatting of numbers, durations and timestamps.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ago, between, bytes, clock, clockOrDate, dateTime, duration, measured, offset, percent, rate, short } from '../../assets/format.js';
+import {
+  ago,
+  between,
+  bytes,
+  clock,
+  clockOrDate,
+  dateTime,
+  duration,
+  measured,
+  offset,
+  percent,
+  rate,
+  short,
+} from '../../assets/format.js';
 
 test('durations have a suitable unit', () => {
   const cases = [

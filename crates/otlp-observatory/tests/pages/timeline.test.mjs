@@ -54,18 +54,19 @@ test('ticks of a magnified range have different texts', () => {
 });
 
 test('the minimap has a path for each service and one for errors', () => {
-  const rows = layOutTrace(
+  const rows = layOutTrace([
+    span('root', null, 0, 10_000),
+    span('a', 'root', 0, 5000, { service: 'stock' }),
+    span('b', 'root', 5000, 5000, { status: 'error' }),
+  ]);
+  assert.deepEqual(
+    [...minimap(rows, WHOLE)],
     [
-      span('root', null, 0, 10_000),
-      span('a', 'root', 0, 5000, { service: 'stock' }),
-      span('b', 'root', 5000, 5000, { status: 'error' }),
+      ['shop', 'M0 6.7H1000'],
+      ['stock', 'M0 20H500'],
+      [null, 'M500 33.3H1000'],
     ],
   );
-  assert.deepEqual([...minimap(rows, WHOLE)], [
-    ['shop', 'M0 6.7H1000'],
-    ['stock', 'M0 20H500'],
-    [null, 'M500 33.3H1000'],
-  ]);
 });
 
 test('the minimap of a large trace is small', () => {

@@ -9,6 +9,8 @@ const TAGS = ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice', 'exp
 export async function assertAccessible(page, modules, what) {
   await page.evaluate(readFileSync(join(modules, 'axe-core', 'axe.min.js'), 'utf8'));
   const { violations } = await page.evaluate((tags) => globalThis.axe.run(document, { runOnly: tags }), TAGS);
-  const found = violations.map(({ id, impact, nodes }) => `${id} (${impact}): ${nodes.map(({ html }) => html.slice(0, 200)).join('\n  ')}`);
+  const found = violations.map(
+    ({ id, impact, nodes }) => `${id} (${impact}): ${nodes.map(({ html }) => html.slice(0, 200)).join('\n  ')}`,
+  );
   assert.deepEqual(found, [], `axe-core, ${what}`);
 }

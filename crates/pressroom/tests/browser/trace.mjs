@@ -69,7 +69,11 @@ async function sendLarge(sender) {
 /** Sends a trace with one of everything that a row or the details mark. */
 async function sendSmall(sender) {
   const span = (...values) => sender.span(SMALL, ...values);
-  const exception = { 'exception.type': 'ValueError', 'exception.message': 'no such author', 'exception.stacktrace': PYTHON };
+  const exception = {
+    'exception.type': 'ValueError',
+    'exception.message': 'no such author',
+    'exception.stacktrace': PYTHON,
+  };
   const spans = [
     span(1, 0, 'GET /authors', 0, 120, {
       kind: 2,
@@ -86,7 +90,10 @@ async function sendSmall(sender) {
       events: [{ name: 'exception', timeUnixNano: sender.at(60), attributes: attributesOf(exception) }],
     }),
     ...Array.from({ length: 100 }, (_, index) =>
-      span(10 + index, 2, 'SELECT author', 8 + index * 0.9, 0.7, { kind: 3, attributes: { 'db.system.name': 'sqlite' } }),
+      span(10 + index, 2, 'SELECT author', 8 + index * 0.9, 0.7, {
+        kind: 3,
+        attributes: { 'db.system.name': 'sqlite' },
+      }),
     ),
     span(200, 2, 'POST /mail', 100, 4, { kind: 3 }),
     span(202, 0xdead, 'lost', 50, 10),
@@ -94,7 +101,10 @@ async function sendSmall(sender) {
   await sender.send('authors', 'one', spans);
   await sender.send('authors', 'two', [span(203, 1, 'audit', 110, 5)]);
   // The clock of this service is three seconds late.
-  const links = [{ traceId: SMALL, spanId: hex(1), attributes: [] }, { traceId: LARGE, spanId: hex(1), attributes: [] }];
+  const links = [
+    { traceId: SMALL, spanId: hex(1), attributes: [] },
+    { traceId: LARGE, spanId: hex(1), attributes: [] },
+  ];
   await sender.send('mail', 'm1', [span(201, 200, 'POST /mail', -3000, 2, { kind: 2, links })]);
 }
 
@@ -127,7 +137,9 @@ async function workInLargeTrace(page, pages) {
   await openTrace(page, pages, LARGE);
   await page.waitForFunction(() => window.drawn);
   const took = await page.evaluate(() => {
-    const responses = performance.getEntriesByType('resource').filter(({ name }) => /\/traces\/[0-9a-f]{32}$/.test(name));
+    const responses = performance
+      .getEntriesByType('resource')
+      .filter(({ name }) => /\/traces\/[0-9a-f]{32}$/.test(name));
     return window.drawn - responses[0].responseEnd;
   });
   console.log(`${SPANS} spans are drawn in ${Math.round(took)} ms`);
@@ -285,7 +297,10 @@ async function checkAccessibility(browser, pages, modules, watch) {
       await press(page, 'j', 's');
       await page.getByTestId('statistics').waitFor();
       await check('group and statistics');
-      assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= viewport.width, 'the page is too wide');
+      assert.ok(
+        (await page.evaluate(() => document.documentElement.scrollWidth)) <= viewport.width,
+        'the page is too wide',
+      );
       await press(page, '?');
       for (const text of ['next error', 'next match', 'fold all', 'zoom in', 'critical path']) {
         await page.getByTestId('keys').getByText(text, { exact: true }).waitFor();
@@ -296,10 +311,11 @@ async function checkAccessibility(browser, pages, modules, watch) {
   const page = await browser.newPage({ forcedColors: 'active' });
   watch(page);
   await openTrace(page, pages, SMALL);
-  const border = (locator) => locator.first().evaluate((element) => {
-    const { borderTopWidth, borderTopColor, borderBottomColor, backgroundColor } = getComputedStyle(element);
-    return { borderTopWidth, borderTopColor, borderBottomColor, backgroundColor };
-  });
+  const border = (locator) =>
+    locator.first().evaluate((element) => {
+      const { borderTopWidth, borderTopColor, borderBottomColor, backgroundColor } = getComputedStyle(element);
+      return { borderTopWidth, borderTopColor, borderBottomColor, backgroundColor };
+    });
   const bar = await border(page.locator('.span-bar'));
   assert.equal(bar.borderTopWidth, '1px');
   assert.notEqual(bar.borderTopColor, (await border(page.locator('body'))).backgroundColor);
@@ -333,7 +349,12 @@ export async function workInsideTraces({ browser, pages, otlp, modules, post, sh
   await workInSmallTrace(page, pages, shoot);
   await readDetails(page, pages, shoot);
   await openTrace(page, pages, EQUAL_IDS);
-  assert.deepEqual(await page.locator('.span-row .span-name').allInnerTexts(), ['one root', 'one child', 'two root', 'two child']);
+  assert.deepEqual(await page.locator('.span-row .span-name').allInnerTexts(), [
+    'one root',
+    'one child',
+    'two root',
+    'two child',
+  ]);
   await page.close();
   await openUnknownPages(browser, pages, modules);
   await checkAccessibility(browser, pages, modules, watch);
