@@ -1,13 +1,12 @@
-// Names of services that tell their instances apart. Pure functions.
+// Instances of services, where they have to be told apart. Pure functions.
 
 /**
- * Returns a function that names the service of a span or log record: with its instance if `items` has several instances of
- * the service.
+ * Returns a function that names the instance of a span or log record; null if `items` has only one instance of its service.
  *
  * @param {any[]} items
- * @returns {(item: any) => string}
+ * @returns {(item: any) => string | null}
  */
-export function serviceNames(items) {
+export function instanceNames(items) {
   /** @type {Map<string, Set<string>>} */
   const instances = new Map();
   for (const item of items) {
@@ -18,7 +17,7 @@ export function serviceNames(items) {
   }
   return (item) => {
     const id = instanceOf(item);
-    return id && (instances.get(item.service)?.size ?? 0) > 1 ? `${item.service} · ${brief(id)}` : item.service;
+    return id && (instances.get(item.service)?.size ?? 0) > 1 ? brief(id) : null;
   };
 }
 

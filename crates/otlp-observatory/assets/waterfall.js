@@ -138,8 +138,8 @@ export function visible(rows, { toggled, grouping, shown }) {
     found.push(entry);
     const { row, depth } = entry;
     if (!isOpen(row, toggled)) continue;
-    if (row.members) open.push(...row.members.toReversed().map((member) => ({ row: member, depth: depth + 1 })));
-    else add(row.children, depth + 1);
+    for (const member of row.members?.toReversed() ?? []) open.push({ row: member, depth: depth + 1 });
+    add(row.children, depth + 1);
   }
   return found;
 }

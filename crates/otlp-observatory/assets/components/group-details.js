@@ -14,7 +14,7 @@ export function GroupDetails({ group, onSelect, onClose }) {
   const members = group.members ?? [];
   const durations = members.map(({ start, end }) => end - start);
   const total = durations.reduce((sum, one) => sum + one, 0);
-  const longest = members[durations.indexOf(Math.max(...durations))];
+  const longest = members.reduce((most, row) => (row.end - row.start > most.end - most.start ? row : most));
   const facts = {
     spans: count(members.length),
     total: duration(total),

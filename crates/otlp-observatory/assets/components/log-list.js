@@ -2,6 +2,7 @@
 import { Component, html } from '../html.js';
 import { clockOrDate, dateTime } from '../format.js';
 import { address, isId, traceAddress } from '../router.js';
+import { instanceNames } from '../services.js';
 import { textOf } from '../text.js';
 import { Attributes } from './attributes.js';
 import { Code, Stack } from './code.js';
@@ -57,27 +58,28 @@ function Details({ log }) {
 /**
  * A record. A line is rendered again only if its props change, because records do not change.
  *
- * Props: `log`; `time(log)`, which returns the text of the time column; `onSpan(log)`, which selects the record's span on
- * the same page.
+ * Props: `log`; `instance` of its service, if the list has several; `time(log)`, which returns the text of the time column;
+ * `onSpan(log)`, which selects the record's span on the same page.
  */
 class Line extends Component {
   state = { open: false };
 
   /** @param {any} props @param {any} state */
   shouldComponentUpdate(props, state) {
-    const { log, time, onSpan } = this.props;
+    const { log, instance, time, onSpan } = this.props;
+    if (instance !== props.instance) return true;
     return log !== props.log || time !== props.time || onSpan !== props.onSpan || state.open !== this.state.open;
   }
 
   /** @param {any} props @param {{open: boolean}} state */
-  render({ log, time, onSpan }, { open }) {
+  render({ log, instance, time, onSpan }, { open }) {
     const level = log.level ?? '';
     return html`<li class="log log-${/^[a-z]+$/.test(level) ? level : 'unspecified'} ${open ? 'is-open' : ''}" data-testid="log-row" data-sequence=${log.sequence}>
     <div class="log-line">
       <button type="button" class="log-toggle" data-row aria-expanded=${open} onClick=${() => this.setState({ open: !open })}>
         <time class="log-time" title=${dateTime(log.time_unix_nano)}>${time ? time(log) : clockOrDate(log.time_unix_nano)}</time>
         <${Level} level=${level} text=${log.severity_text} />
-        <${Service} name=${log.service} />
+        <${Service} name=${log.service} detail=${instance ?? undefined} />
         <span class="log-text"
           ><${Text} value=${log.body} limit=${400} />${inlineAttributes(log).map(
             ([name, value]) =>
@@ -110,7 +112,11 @@ class Line extends Component {
 
 /** @param {{logs: any[], time?: (log: any) => string, onSpan?: (log: any) => void, label?: string}} props */
 export function LogList({ logs, time, onSpan, label = 'Log records' }) {
+  const instanceOf = instanceNames(logs);
   return html`<ol class="logs" aria-label=${label} data-testid="logs">
-    ${logs.map((log) => html`<${Line} key=${log.sequence} log=${log} time=${time} onSpan=${onSpan} />`)}
+    ${logs.map(
+      (log) =>
+        html`<${Line} key=${log.sequence} log=${log} instance=${instanceOf(log)} time=${time} onSpan=${onSpan} />`,
+    )}
   </ol>`;
 }

@@ -48,7 +48,7 @@ export function FindBar({ query, onQuery, matches, position, onStep, only, onOnl
     <input
       type="search"
       aria-label="Find spans"
-      placeholder="Find text, key=value, name~part, !…"
+      placeholder="Find: text, name~part, dur>5ms"
       data-search
       data-testid="find"
       spellcheck=${false}

@@ -2,6 +2,7 @@
 // traces.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from '../html.js';
 import { criticalPath } from '../critical-path.js';
+import { named } from '../find.js';
 import { duration } from '../format.js';
 import { useKeys } from '../keys.js';
 import { statistics } from '../statistics.js';
@@ -196,7 +197,7 @@ export function Waterfall(props) {
   if (mode === 'statistics') {
     const onFind = (/** @type {string} */ name) => {
       setMode('timeline');
-      props.onFind(`name=${name}`);
+      props.onFind(named(name));
     };
     return html`${tools}<${Statistics} statistics=${statistics(rows, path)} whole=${trace.duration_ns} onFind=${onFind} />`;
   }

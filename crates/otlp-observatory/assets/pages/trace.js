@@ -14,7 +14,7 @@ import { useKeys } from '../keys.js';
 import { backLinksOf } from '../links.js';
 import { useLive } from '../live.js';
 import { address, back, navigate } from '../router.js';
-import { serviceNames } from '../services.js';
+import { instanceNames } from '../services.js';
 import { plain } from '../text.js';
 import { isFailed, layOut, logsByRow, next } from '../waterfall.js';
 
@@ -79,7 +79,10 @@ function Trace({ trace, path, aligned, fragment }) {
   const matches = useMemo(() => find(rows, query), [rows, query]);
   const { body: links } = useLive(`${path}/links`, { every: 30_000 });
   const backLinks = useMemo(() => backLinksOf(rows, trace.trace_id, links?.linked_from ?? []), [rows, links]);
-  const serviceOf = useMemo(() => serviceNames(trace.spans), [trace]);
+  const serviceOf = useMemo(() => {
+    const instanceOf = instanceNames(trace.spans);
+    return (/** @type {any} */ span) => [span.service, instanceOf(span) ?? []].flat().join(' · ');
+  }, [trace]);
   const selected = useMemo(() => {
     const isSelected = (/** @type {import('../waterfall.js').Row | null} */ row) => row?.key === fragment;
     return rows.find(isSelected) ?? rows.find(({ group }) => isSelected(group))?.group ?? null;
@@ -93,7 +96,11 @@ function Trace({ trace, path, aligned, fragment }) {
     if (row) select(row);
   };
   const goToMatch = go(matches);
-  const goToError = go(rows.filter(isFailed));
+  const goToError = (/** @type {1 | -1} */ step) => {
+    // Errors that are no matches would stay hidden.
+    setOnly(false);
+    go(rows.filter(isFailed))(step);
+  };
   const toggleClocks = () => navigate(`${aligned ? path : `${path}?align=clocks`}${location.hash}`);
   useKeys({
     e: ['next error', () => goToError(1)],

@@ -1,7 +1,7 @@
 // Finding spans of a trace.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { find } from '../../assets/find.js';
+import { find, named } from '../../assets/find.js';
 import { layOutTrace, span } from './spans.mjs';
 
 const rows = layOutTrace([
@@ -33,30 +33,62 @@ test('text is found in names, services, messages, attributes and events, ignorin
   assert.equal(found('cart'), '0a 0b 0c');
   assert.equal(found('db'), '0b');
   assert.equal(found('no such TABLE'), '0c');
-  assert.equal(found('from cart'), '0b');
+  assert.equal(found('"from cart"'), '0b');
   assert.equal(found('http.route'), '0a');
-  assert.equal(found('"code":42'), '0d');
+  assert.equal(found('code":42'), '0d');
   assert.equal(found('retry'), '0d');
   assert.equal(found('m1'), '0c');
   assert.equal(found('nothing'), '');
 });
 
-test('a key finds its value', () => {
-  assert.equal(found('name=select cart'), '0b');
-  assert.equal(found('name~select cart'), '0b 0c');
+test('a comparison is about a field or an attribute', () => {
+  assert.equal(found('name="SELECT cart"'), '0b');
+  assert.equal(found('name~select'), '0b 0c');
+  assert.equal(found('name=select'), '');
   assert.equal(found('status=error'), '0c');
-  assert.equal(found('kind=server'), '0a');
-  assert.equal(found('id=0d'), '0d');
+  assert.equal(found('error=true'), '0c');
+  assert.equal(found('status>=500'), '0a');
+  assert.equal(found('kind = server'), '0a');
+  assert.equal(found('span=0d'), '0d');
+  assert.equal(found('event=retry'), '0d');
+  assert.equal(found('dur>2ns'), '0a');
+  assert.equal(found('dur<=0.002us'), '0b 0c 0d');
+  assert.equal(found('dur=9ns'), '0a');
+  assert.equal(found('dur>0'), '');
   assert.equal(found('http.response.status_code=500'), '0a');
+  assert.equal(found('http.response.status_code<500'), '');
   assert.equal(found('host.name=m1'), '0c');
+  assert.equal(found('host.name=*'), '0c');
+  assert.equal(found('service!=shop'), '0b');
+  assert.equal(found('host.name!=m2'), '0c');
   assert.equal(found('http.route=/'), '');
 });
 
-test('a search is negated', () => {
+test('terms are combined and negated', () => {
+  assert.equal(found('cart status=error'), '0c');
+  assert.equal(found('cart and !error=true'), '0a 0b');
+  assert.equal(found('kind=server or event=retry'), '0a 0d');
   assert.equal(found('!name~select'), '0a 0d');
   assert.equal(found('! cart'), '0d');
 });
 
+test('an incomplete term is text', () => {
+  assert.equal(found('select~'), '0b 0c');
+  assert.equal(found('"select'), '0b 0c');
+});
+
 test('an empty search finds nothing', () => {
-  for (const query of ['', '  ', '!']) assert.equal(found(query), '', query);
+  for (const query of ['', '  ', '!', '=', 'or']) assert.equal(found(query), '', query);
+});
+
+test('the query of a name finds exactly this name', () => {
+  const names = ['a "b" \\ c', "it's", 'SELECT', 'or'];
+  const spans = names.map((name, index) => span(String(index), null, 0, 1, { name }));
+  for (const [index, name] of names.entries()) {
+    assert.deepEqual(
+      find(layOutTrace(spans), named(name)).map(({ key }) => key),
+      [String(index)],
+      name,
+    );
+  }
 });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { backLinksOf } from '../../assets/links.js';
-import { serviceNames } from '../../assets/services.js';
+import { instanceNames } from '../../assets/services.js';
 import { logsByRow } from '../../assets/waterfall.js';
 import { layOutTrace, span } from './spans.mjs';
 
@@ -31,8 +31,8 @@ test('instances of a service are told apart if there are several', () => {
     of('b', 'host-1'),
     of('c'),
   ];
-  const name = serviceNames([one, one, two, single, none]);
-  assert.deepEqual([one, two, single, none].map(name), ['a · 6f1c2a9b', 'a · host-2', 'b', 'c']);
+  const name = instanceNames([one, one, two, single, none]);
+  assert.deepEqual([one, two, single, none].map(name), ['6f1c2a9b', 'host-2', null, null]);
 });
 
 test('a log record belongs to the span of its service', () => {
