@@ -2,6 +2,7 @@
 import { html } from '../html.js';
 import { indentedJson, plain, textOf } from '../text.js';
 import { address } from '../router.js';
+import { Stack } from './code.js';
 import { Text } from './text.js';
 
 // Maximum length of a value that is used as a filter in an address.
@@ -9,8 +10,13 @@ const LONGEST_FILTER = 200;
 
 const MAX_ROWS = 256;
 
-/** A value: JSON in a string is formatted, web addresses are links. @param {{value: unknown}} props */
-function Value({ value }) {
+/**
+ * A value: JSON in a string is formatted, web addresses are links, and stack traces are whole.
+ *
+ * @param {{name: string, value: unknown}} props
+ */
+function Value({ name, value }) {
+  if (typeof value === 'string' && /stack_?trace$/.test(name)) return html`<${Stack} text=${value} />`;
   const json = typeof value === 'string' ? indentedJson(value) : null;
   if (json === null) return html`<${Text} value=${value} limit=${600} expand links />`;
   return html`<pre class="json" tabindex="0" role="region" aria-label="JSON"
@@ -33,7 +39,7 @@ export function Attributes({ attributes, page = '/traces' }) {
         return html`<tr key=${name}>
           <th scope="row"><${Text} value=${name} limit=${120} dotted /></th>
           <td class=${typeof value === 'string' ? '' : 'value-other'}>
-            <${Value} value=${value} />
+            <${Value} name=${name} value=${value} />
             ${
               page &&
               scalar &&

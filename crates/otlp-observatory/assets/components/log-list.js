@@ -3,7 +3,7 @@ import { Component, html } from '../html.js';
 import { clockOrDate, dateTime } from '../format.js';
 import { address, isId, traceAddress } from '../router.js';
 import { instanceNames } from '../services.js';
-import { textOf } from '../text.js';
+import { indentedJson, textOf } from '../text.js';
 import { Attributes } from './attributes.js';
 import { Code, Stack } from './code.js';
 import { Copy } from './parts.js';
@@ -35,8 +35,9 @@ function Details({ log }) {
     ['span', log.span_id],
   ].filter(([, value]) => value);
   const stack = stackOf(log);
+  const body = (typeof log.body === 'string' && indentedJson(log.body)) || log.body;
   return html`<div class="log-whole">
-    <pre class="log-body"><${Text} value=${log.body} limit=${4000} expand /></pre>
+    <pre class="log-body"><${Text} value=${body} limit=${4000} expand links /></pre>
     <div class="log-actions">
       ${isId(log.trace_id) && html`<a class="button" href=${traceAddress(log.trace_id, log.span_id)}>Open trace</a>`}
       ${
