@@ -97,7 +97,6 @@ export function indentedJson(text) {
     return `\n${'  '.repeat(depth)}`;
   };
   return text.replace(JSON_TOKEN, (token) => {
-    if (/^\s/.test(token)) return '';
     if (token === '{' || token === '[') return token + line(1);
     if (token === '}' || token === ']') return line(-1) + token;
     if (token === ',') return token + line(0);

@@ -88,6 +88,7 @@ test('equal siblings are one row until it is opened', () => {
 
 test('four equal siblings, or siblings of different kinds, are not a group', () => {
   assert.equal(shown(layOut(REPEATED.slice(0, 6)), {}).length, 6);
+  assert.equal(shown(layOut(REPEATED.slice(0, 7)), {}).length, 3);
   const kinds = REPEATED.map((one, index) => ({ ...one, kind: index % 2 ? 'client' : 'internal' }));
   assert.equal(shown(layOut(kinds), {}).length, 9);
 });
