@@ -2,6 +2,7 @@
 //! from untrusted senders, so it is sent to browsers as JSON and never as markup.
 
 mod assets;
+mod completions;
 mod error;
 mod explorer;
 mod guard;
@@ -41,6 +42,7 @@ pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
         .route("/traces", page(traces::list))
         .route("/traces/{trace_id}", page(traces::trace))
         .route("/logs", page(logs::list))
+        .route("/completions", page(completions::completions))
         .route("/metrics", page(metrics::list))
         .route("/metrics/{*name}", page(metrics::instrument))
         .route("/status", time_dependent_page(status::status))
