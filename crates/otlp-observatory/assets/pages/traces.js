@@ -30,6 +30,15 @@ const COLUMNS = [
   ['services', 'Services', false],
 ];
 
+/** Frequent orders; the heads of the columns have them all. @type {[string, string][]} */
+const ORDERS = [
+  ['', 'newest'],
+  ['-duration', 'slowest'],
+  ['-errors', 'most errors'],
+  ['-spans', 'most spans'],
+  ['-logs', 'most logs'],
+];
+
 /**
  * Returns a bar's width in percent, on a square-root scale: on a linear one, a slow trace would flatten the others.
  *
@@ -130,6 +139,7 @@ export function Page({ query }) {
         { name: 'min_duration', label: 'At least', placeholder: '10ms', pattern: DURATION, narrow: true },
         { name: 'max_duration', label: 'At most', placeholder: '1.5s', pattern: DURATION, narrow: true },
         { name: 'from', label: 'Time', options: AGES, narrow: true },
+        { name: 'sort', label: 'Order', options: ORDERS, narrow: true },
       ]}
     />
     <${ErrorMessage} error=${error} />
