@@ -15,6 +15,8 @@ const PAGES = [
   [/^\/metrics\/?$/, 'Metrics', () => import('./pages/metrics.js')],
   [/^\/metrics\/([^/]+)$/, 'Metric', () => import('./pages/metric.js')],
   [/^\/map\/?$/, 'Map', () => import('./pages/map.js')],
+  [/^\/problems\/?$/, 'Problems', () => import('./pages/problems.js')],
+  [/^\/compare\/?$/, 'Compare', () => import('./pages/compare.js')],
   [/^\/status\/?$/, 'Status', () => import('./pages/status.js')],
 ];
 
