@@ -47,7 +47,7 @@ const LATENCY_HEADS = html`<th scope="col" class="num">p50</th>
 
 /** @param {{services: any[]}} props */
 function Services({ services }) {
-  return html`<div class="scroll-x"><table class="table" data-testid="services">
+  return html`<div class="scroll-x" tabindex="0"><table class="table" data-testid="services">
     <thead>
       <tr>
         <th scope="col">Service</th><th scope="col" class="num">Requests</th><th scope="col" class="num">Rate</th>
@@ -71,7 +71,7 @@ function Services({ services }) {
 /** @param {{routes: any[]}} props */
 function Routes({ routes }) {
   if (routes.length === 0) return html`<p class="muted pad">No requests in this period.</p>`;
-  return html`<div class="scroll-x"><table class="table" data-testid="routes">
+  return html`<div class="scroll-x" tabindex="0"><table class="table" data-testid="routes">
     <thead>
       <tr>
         <th scope="col">Route</th><th scope="col">Service</th><th scope="col" class="num">Requests</th><th scope="col" class="num">Rate</th>
@@ -97,7 +97,7 @@ const BAD_STATES = new Set(['FAILURE', 'REVOKED', 'REJECTED']);
 /** @param {{tasks: any[]}} props */
 function Tasks({ tasks }) {
   if (tasks.length === 0) return html`<p class="muted pad">No tasks in this period.</p>`;
-  return html`<div class="scroll-x"><table class="table" data-testid="tasks">
+  return html`<div class="scroll-x" tabindex="0"><table class="table" data-testid="tasks">
     <thead>
       <tr>
         <th scope="col">Task</th><th scope="col">Service</th><th scope="col">States</th><th scope="col" class="num">Rate</th>${LATENCY_HEADS}
