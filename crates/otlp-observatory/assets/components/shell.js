@@ -13,6 +13,7 @@ const PAGES = [
   ['/logs', 'Logs'],
   ['/metrics', 'Metrics'],
   ['/map', 'Map'],
+  ['/problems', 'Problems'],
   ['/status', 'Status'],
 ];
 

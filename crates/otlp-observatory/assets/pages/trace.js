@@ -58,6 +58,7 @@ function Head({ trace }) {
       </p>
     </div>
     <div class="actions">
+      <a class="button" href=${address('/compare', { a: trace.trace_id })}>Compare</a>
       <${Copy} label="Copy link" testid="copy-link" text=${() => location.href} />
       <${Copy} label="Copy as JSON" testid="copy-trace" text=${() => JSON.stringify(whole, null, 2)} />
     </div>

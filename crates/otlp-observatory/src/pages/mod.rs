@@ -3,6 +3,8 @@
 
 mod assets;
 mod back_links;
+mod compare;
+mod completions;
 mod error;
 mod explorer;
 mod guard;
@@ -11,6 +13,7 @@ mod logs;
 mod metrics;
 mod overview;
 mod parameters;
+mod problems;
 mod response;
 mod status;
 #[cfg(test)]
@@ -44,8 +47,11 @@ pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
         .route("/traces/{trace_id}", page(traces::trace))
         .route("/traces/{trace_id}/links", page(back_links::list))
         .route("/logs", page(logs::list))
+        .route("/compare", time_dependent_page(compare::compare))
+        .route("/completions", page(completions::completions))
         .route("/metrics", page(metrics::list))
         .route("/metrics/{*name}", page(metrics::instrument))
+        .route("/problems", time_dependent_page(problems::problems))
         .route("/status", time_dependent_page(status::status))
         .with_state(Shared::new(explorer))
         .merge(assets::routes())

@@ -5,8 +5,11 @@
 //! Timestamps and names from senders are not trusted. Time windows use the time of arrival, unless the
 //! sender's timestamp is close to it. Eviction only uses the order of arrival. Lists are in order of the sender's timestamps.
 
+mod aliases;
 mod back_links;
 mod budget;
+mod compare;
+mod condition;
 mod fair_lock;
 mod filter;
 #[cfg(test)]
@@ -24,17 +27,21 @@ mod metrics;
 mod overview;
 mod points;
 mod position;
+mod problems;
+mod query;
 mod readings;
 mod scale;
 mod search;
 mod selection;
 mod series;
 mod skew;
+mod sort;
 mod source;
 mod span_class;
 #[cfg(test)]
 mod tests;
 mod traces;
+mod units;
 mod waterfall;
 
 use std::{
@@ -47,17 +54,23 @@ use std::{
 };
 
 pub(crate) use back_links::BackLink;
-pub(crate) use filter::{Attribute, Text};
+pub(crate) use compare::{TimeComparison, TraceComparison};
+pub(crate) use condition::Attribute;
+pub(crate) use filter::Text;
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
 pub(crate) use instrument::InstrumentType;
 pub(crate) use log_search::{LogSearch, StoredRecord};
 pub(crate) use map::Map;
 pub(crate) use overview::Overview;
+pub(crate) use problems::{Kind as ProblemKind, ProblemSearch, Problems, Since};
+pub(crate) use query::{Completions, Query, Subject, parse as parse_query};
 pub(crate) use readings::Reading;
 pub(crate) use search::{SearchPage, StatusFilter, TraceRoot, TraceSearch, TraceSummary};
 pub(crate) use selection::{SeriesDescriptor, SeriesReadings, SeriesSearch};
 pub(crate) use skew::moved;
+pub(crate) use sort::{Position, Sort, SortedPage};
 pub(crate) use source::Source;
+pub(crate) use units::{AGE_UNITS, DURATION_UNITS, nanoseconds};
 pub(crate) use waterfall::StoredSpan;
 
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
@@ -205,11 +218,35 @@ impl Store {
 
     pub(crate) fn search_traces(&self, search: &TraceSearch) -> SearchPage<TraceSummary> {
         let mut found = search::search(&self.traces, search);
+        self.count_logs(&mut found.entries);
+        found
+    }
+
+    /// Returns the traces that match `search` in the order of `sort`, from `after`.
+    pub(crate) fn sort_traces(
+        &self,
+        search: &TraceSearch,
+        sort: Sort,
+        after: Option<&Position>,
+    ) -> SortedPage {
+        let mut found = sort::search(&self.traces, &self.logs, search, sort, after);
+        self.count_logs(&mut found.entries);
+        found
+    }
+
+    /// Returns the keys of the newest entries, or the values of `key`.
+    pub(crate) fn completions(&self, subject: Subject, key: Option<&str>) -> Completions {
+        match subject {
+            Subject::Spans => query::complete_spans(&self.traces, key),
+            Subject::Records => query::complete_records(&self.logs, key),
+        }
+    }
+
+    fn count_logs(&self, traces: &mut [TraceSummary]) {
         let logs = self.logs.read();
-        for trace in &mut found.entries {
+        for trace in traces {
             trace.logs = logs.count_in_trace(trace.trace_id);
         }
-        found
     }
 
     pub(crate) fn search_logs(&self, search: &LogSearch) -> SearchPage<StoredRecord> {
@@ -268,9 +305,33 @@ impl Store {
         overview::overview(&self.traces, window, now)
     }
 
-    /// Returns the service map of the `window` nanoseconds before `now`.
-    pub(crate) fn map(&self, window: u64, now: u64) -> Map {
-        map::map(&self.traces, window, now)
+    /// Compares two traces; returns `None` if one is not stored.
+    pub(crate) fn compare_traces(&self, a: TraceId, b: TraceId) -> Option<TraceComparison> {
+        let compared = |id| {
+            let trace = self.trace(id, false)?;
+            Some(compare::Compared {
+                summary: trace.summary,
+                sources: trace.sources,
+                spans: trace.spans,
+            })
+        };
+        Some(compare::compare_traces(compared(a)?, compared(b)?))
+    }
+
+    /// Compares the `window` nanoseconds before `at` with those from `at`, until `now`.
+    pub(crate) fn compare_times(&self, at: u64, window: u64, now: u64) -> TimeComparison {
+        compare::compare_times(&self.traces, at, window, now)
+    }
+
+    /// Returns the problems at `now`.
+    pub(crate) fn problems(&self, search: &ProblemSearch, now: u64) -> Problems {
+        problems::problems(&self.traces, &self.logs, search, now)
+    }
+
+    /// Returns the service map of the `window` nanoseconds before `now`, optionally only the calls from and to
+    /// `service`.
+    pub(crate) fn map(&self, window: u64, now: u64, service: Option<&str>) -> Map {
+        map::map(&self.traces, window, now, service)
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -2,6 +2,8 @@
 
 mod bounds;
 mod clocks;
+mod compare;
+mod map;
 mod metrics;
 mod order;
 mod repeats;

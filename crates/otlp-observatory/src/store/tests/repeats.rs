@@ -57,7 +57,7 @@ fn a_resent_request_counts_once_everywhere() {
         ),
         (&1.into(), &1.into())
     );
-    let map = serde_json::to_value(store.map(60_000 * MS, NOW)).expect("JSON");
+    let map = serde_json::to_value(store.map(60_000 * MS, NOW, None)).expect("JSON");
     assert_eq!(map["edges"][0]["calls"], 1);
     assert_eq!(bodies(&store, &LogSearch::default()), ["tick", "tick"]);
 }
