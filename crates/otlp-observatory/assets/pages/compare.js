@@ -38,7 +38,7 @@ function Side({ side, traceId }) {
   return html`<td class="num">
     ${side.count > 1 && html`<span class="muted">${count(side.count)} × </span>`}
     ${side.errors > 0 && html`<span class="tag tag-error">${plural(side.errors, 'error')}</span> `}
-    <a href=${traceAddress(traceId, side.span_id)}>${duration(side.total_ns)}</a>
+    <a class="inline-link" href=${traceAddress(traceId, side.span_id)}>${duration(side.total_ns)}</a>
   </td>`;
 }
 

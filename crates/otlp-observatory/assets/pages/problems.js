@@ -3,6 +3,7 @@ import { html, useRef } from '../html.js';
 import { useCell } from '../cell.js';
 import { FilterForm, useServices } from '../components/filters.js';
 import { Choice, Empty, Loading, ErrorMessage } from '../components/parts.js';
+import { useSorted } from '../components/sort-head.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
 import { ago, clock, count, dateTime, duration, plural } from '../format.js';
@@ -36,6 +37,17 @@ const KINDS = [
 const NAMES = new Map(KINDS);
 const FAILURES = new Set(['error', 'failed_task', 'poison_message', 'retry_storm', 'pool_exhausted', 'error_log']);
 
+/** @type {import('../sort.js').Columns} */
+const COLUMNS = {
+  kind: (problem) => KINDS.findIndex(([kind]) => kind === problem.kind),
+  title: (problem) => problem.title,
+  service: (problem) => problem.service,
+  count: (problem) => problem.count,
+  traces: (problem) => problem.traces,
+  longest: (problem) => problem.max_ns,
+  seen: (problem) => BigInt(problem.last_seen_unix_nano),
+};
+
 /** @param {{problem: any}} props */
 function Row({ problem }) {
   const [first, ...others] = problem.trace_ids;
@@ -55,7 +67,7 @@ function Row({ problem }) {
       ${count(problem.traces)}
       ${others.map(
         (/** @type {string} */ id, /** @type {number} */ index) =>
-          html`<a key=${id} href=${traceAddress(id)} aria-label=${`Another trace, ${index + 2}`}> #${index + 2}</a>`,
+          html`<a key=${id} class="inline-link" href=${traceAddress(id)} aria-label=${`Another trace, ${index + 2}`}> #${index + 2}</a>`,
       )}
     </td>
     <td class="num">${problem.max_ns > 0 ? duration(problem.max_ns) : html`<span class="muted">–</span>`}</td>
@@ -70,6 +82,7 @@ export function Page({ path, query }) {
   const filters = readFilters(query);
   const since = String(filters.since ?? '');
   const { body, error, stale } = useLive(filterAddress('/problems', filters), { every: 3000 });
+  const { sorted, head } = useSorted(body?.problems ?? [], COLUMNS);
   const list = useRef(null);
   useRowKeys(list);
   const show = (/** @type {string} */ next) =>
@@ -101,7 +114,7 @@ export function Page({ path, query }) {
       ]}
     />
     <p class="muted">
-      What changed? <a href=${address('/compare', { at: marked || since.replace('restart', '') })}>Compare before and after</a>
+      What changed? <a class="inline-link" href=${address('/compare', { at: marked || since.replace('restart', '') })}>Compare before and after</a>
     </p>
     <${ErrorMessage} error=${error} />
     ${
@@ -117,13 +130,12 @@ export function Page({ path, query }) {
             <table class="table problems" data-testid="problems">
               <thead>
                 <tr>
-                  <th scope="col">Kind</th><th scope="col">Problem</th><th scope="col">Service</th>
-                  <th scope="col" class="num">Count</th><th scope="col" class="num">Traces</th>
-                  <th scope="col" class="num">Longest</th><th scope="col" class="num">Last seen</th>
+                  ${head('kind', 'Kind', false)}${head('title', 'Problem', false)}${head('service', 'Service', false)}
+                  ${head('count', 'Count')}${head('traces', 'Traces')}${head('longest', 'Longest')}${head('seen', 'Last seen')}
                 </tr>
               </thead>
               <tbody>
-                ${body.problems.map((/** @type {any} */ problem) => html`<${Row} key=${`${problem.kind} ${problem.service} ${problem.title}`} problem=${problem} />`)}
+                ${sorted.map((/** @type {any} */ problem) => html`<${Row} key=${`${problem.kind} ${problem.service} ${problem.title}`} problem=${problem} />`)}
               </tbody>
             </table>
           </div>`

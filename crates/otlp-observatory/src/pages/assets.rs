@@ -104,6 +104,7 @@ static ASSETS: &[Asset] = &assets![
     "services.js",
     "stack.js",
     "statistics.js",
+    "sort.js",
     "tail.js",
     "text.js",
     "theme-early.js",

@@ -24,7 +24,7 @@ const PYTHON = [
 ].join('\n');
 
 /** Sends traces. Times are in milliseconds. */
-class Sender {
+export class Sender {
   constructor(otlp, post) {
     this.send = (service, instance, spans) => {
       const resource = { attributes: attributesOf({ 'service.name': service, 'service.instance.id': instance }) };
