@@ -1,5 +1,8 @@
 //! Tests of the router without a socket, with a store of known contents.
 
+mod problems;
+mod query;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -7,9 +10,10 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{Method, Request, StatusCode, header},
+    http::{Method, Request, header},
 };
 use http_body_util::BodyExt as _;
+use opentelemetry_proto::tonic::trace::v1::span::Event;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -19,7 +23,7 @@ use crate::{
     ingest::Received,
     store::{
         Store,
-        fixture::{NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans},
+        fixture::{MS, NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans},
     },
 };
 
@@ -111,6 +115,7 @@ async fn traces_are_listed_with_their_services_and_logs() {
                 "spans": 3,
                 "errors": 1,
                 "logs": 1,
+                "dropped_spans": 0,
                 "services": [{"service": "app", "spans": 2}, {"service": "worker", "spans": 1}],
             }],
         })
@@ -139,6 +144,69 @@ async fn a_trace_has_spans_in_waterfall_order_and_logs() {
 }
 
 #[tokio::test]
+async fn skewed_clocks_and_missing_parents_are_marked_and_clocks_can_be_aligned() {
+    let store = store();
+    let mut inner = span(5, 2, 1, "inner");
+    inner.start_time_unix_nano -= 3_000 * MS;
+    inner.end_time_unix_nano -= 3_000 * MS;
+    inner.events = vec![Event {
+        time_unix_nano: inner.start_time_unix_nano,
+        ..Event::default()
+    }];
+    store.insert_at(
+        spans("app", vec![span(5, 1, 0, "outer"), span(5, 3, 9, "orphan")]),
+        NOW,
+    );
+    store.insert_at(spans("worker", vec![inner, span(5, 4, 2, "below")]), NOW);
+    let router = explorer(store, [127, 0, 0, 1]);
+    let path = "/traces/00000000000000000000000000000005";
+    let (_, raw) = get_json(router.clone(), path).await;
+    let (_, aligned) = get_json(router.clone(), &format!("{path}?align=clocks")).await;
+    for json in [&raw, &aligned] {
+        assert_eq!(
+            (&json["duration_ns"], &json["skewed_spans"]),
+            (&json!(1_000_000), &json!(2))
+        );
+        let list = json["spans"].as_array().expect("spans");
+        let named = |name: &str| list.iter().find(|span| span["name"] == name).expect("a span");
+        assert_eq!(named("inner")["clock_offset_ns"], 3_000_000_000_u64);
+        assert_eq!(named("outer")["clock_offset_ns"], 0);
+        assert_eq!(
+            (
+                &named("orphan")["missing_parent"],
+                &named("orphan")["parent_index"]
+            ),
+            (&json!(true), &Value::Null)
+        );
+        let parent = named("inner")["parent_index"].as_u64().expect("an index");
+        assert_eq!(list[parent as usize]["name"], "outer");
+        assert_eq!(named("inner")["missing_parent"], false);
+    }
+    let inner = |json: &Value| {
+        let list = json["spans"].as_array().expect("spans");
+        let inner = list
+            .iter()
+            .find(|span| span["name"] == "inner")
+            .expect("a span")
+            .clone();
+        [
+            inner["start_unix_nano"].clone(),
+            inner["events"][0]["time_unix_nano"].clone(),
+        ]
+    };
+    assert_eq!(
+        inner(&raw),
+        [json!("1799999996999000000"), json!("1799999996999000000")]
+    );
+    assert_eq!(
+        inner(&aligned),
+        [json!("1799999999999000000"), json!("1799999999999000000")]
+    );
+    let (status, _) = get_json(router, &format!("{path}?align=yes")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
 async fn scripts_in_names_are_sent_as_json_strings() {
     let (_, headers, body) = send(explore(), request("/traces/00000000000000000000000000000001")).await;
     assert_eq!(headers[header::CONTENT_TYPE], "application/json");
@@ -163,6 +231,17 @@ async fn status_has_counts_and_receiver_addresses() {
 }
 
 #[tokio::test]
+async fn names_of_one_attribute_are_listed_together() {
+    let (status, json) = get_json(explore(), "/attribute-names").await;
+    assert_eq!(status, StatusCode::OK);
+    let names = json["names"].as_array().expect("a list");
+    assert!(
+        names.contains(&json!(["db.system.name", "db.system"])),
+        "{names:?}"
+    );
+}
+
+#[tokio::test]
 async fn invalid_parameters_are_named() {
     for (address, name) in [
         ("/traces?servcie=app", "servcie"),
@@ -173,6 +252,8 @@ async fn invalid_parameters_are_named() {
         ("/traces?from=yesterday", "from"),
         ("/traces?before=x", "before"),
         ("/traces?service=a&service=b", "service"),
+        ("/traces/xyz/links", "trace_id"),
+        ("/attribute-names?x=1", "x"),
         ("/traces/xyz", "trace_id"),
         ("/traces/00000000000000000000000000000000", "trace_id"),
         ("/traces/00000000000000000000000000000001?x=1", "x"),
@@ -260,6 +341,16 @@ async fn browsers_get_the_document_and_head_gets_no_body() {
             .expect("text")
             .starts_with("default-src 'none'")
     );
+
+    for unknown in ["/nope", "/traces/", "/logs/"] {
+        let mut browser = request(unknown);
+        let html = "text/html".parse().expect("a value");
+        browser.headers_mut().insert(header::ACCEPT, html);
+        let (status, headers, body) = send(explore(), browser).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{unknown}");
+        assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
+        assert!(body.contains("/assets/app.js"), "{unknown}");
+    }
 
     let mut head = request("/traces");
     *head.method_mut() = Method::HEAD;
