@@ -338,7 +338,16 @@ impl Store {
 
     /// Returns the problems at `now`.
     pub(crate) fn problems(&self, search: &ProblemSearch, now: u64) -> Problems {
-        problems::problems(&self.traces, &self.logs, search, now)
+        let mut pools = Vec::new();
+        for name in problems::POOL_INSTRUMENTS {
+            let series = SeriesSearch {
+                name: Some(name.to_owned()),
+                ..SeriesSearch::default()
+            };
+            let query = self.query(&series, 0..=u64::MAX);
+            pools.extend(self.samples(&query, problems::MAX_POOLS).1);
+        }
+        problems::problems(&self.traces, &self.logs, &pools, search, now)
     }
 
     /// Returns the service map of the `window` nanoseconds before `now`, optionally only the calls from and to
