@@ -1,9 +1,10 @@
-//! Web pages, and the same data as JSON at the same addresses. The pages only read the store. Telemetry comes
+//! Web pages, and the same data as JSON at the same addresses. The pages only read the store, except for `POST /clear`. Telemetry comes
 //! from untrusted senders, so it is sent to browsers as JSON and never as markup.
 
 mod assets;
 mod error;
 mod explorer;
+mod export;
 mod guard;
 mod json;
 mod logs;
@@ -19,9 +20,10 @@ mod traces;
 use axum::{
     Router,
     extract::{RawPathParams, RawQuery, State},
-    http::HeaderMap,
+    http::{HeaderMap, header},
     middleware,
-    routing::{MethodRouter, get},
+    response::IntoResponse,
+    routing::{MethodRouter, get, post},
 };
 use serde::Serialize;
 
@@ -44,11 +46,20 @@ pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
         .route("/metrics", page(metrics::list))
         .route("/metrics/{*name}", page(metrics::instrument))
         .route("/status", time_dependent_page(status::status))
+        .route("/export", get(response::export))
+        .route("/clear", post(clear))
         .with_state(Shared::new(explorer))
         .merge(assets::routes())
         .fallback(async || PageError::NoPage)
         .method_not_allowed_fallback(async || PageError::Method)
         .layer(middleware::from_fn_with_state(access, guard::guard))
+}
+
+/// Removes all telemetry and returns the numbers of removed items. The guard rejects requests of other sites.
+async fn clear(State(shared): State<Shared>) -> impl IntoResponse {
+    let cleared = shared.explorer().store.clear();
+    let json = serde_json::json!({ "cleared": cleared }).to_string();
+    ([(header::CONTENT_TYPE, "application/json")], json)
 }
 
 /// Returns a page that changes only when telemetry arrives, unless its parameters depend on the time.

@@ -5,7 +5,9 @@
 //! Timestamps and names from senders are not trusted. Time windows use the time of arrival, unless the
 //! sender's timestamp is close to it. Eviction only uses the order of arrival. Lists are in order of the sender's timestamps.
 
+mod arrivals;
 mod budget;
+mod export;
 mod fair_lock;
 mod filter;
 #[cfg(test)]
@@ -45,6 +47,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+pub(crate) use export::Progress;
 pub(crate) use filter::{Attribute, Text};
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
 pub(crate) use instrument::InstrumentType;
@@ -61,8 +64,8 @@ pub(crate) use waterfall::StoredSpan;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 
-use crate::export::{Counts, Export};
-use budget::Evict as _;
+use crate::export::{Counts, Export, Signal};
+use budget::{Budget, Evict as _};
 use fair_lock::FairLock;
 use intern::InternId;
 use logs::Logs;
@@ -177,13 +180,33 @@ impl Store {
 
     /// Inserts an export that arrived at `now`.
     pub(crate) fn insert_at(&self, export: Export, now: u64) {
+        let mut budget = Budget::new(self.limit, &self.traces, &self.logs, &self.metrics);
+        let room = budget.room(export.signal());
         match export {
-            Export::Traces(request) => self.traces.write().insert(request.resource_spans, now),
-            Export::Logs(request) => self.logs.write().insert(request.resource_logs, now),
-            Export::Metrics(request) => self.metrics.write().insert(request.resource_metrics, now),
+            Export::Traces(request) => self.traces.write().insert(request.resource_spans, now, room),
+            Export::Logs(request) => self.logs.write().insert(request.resource_logs, now, room),
+            Export::Metrics(request) => self.metrics.write().insert(request.resource_metrics, now, room),
         }
-        budget::evict(self.limit, &self.traces, &self.logs, &self.metrics);
+        budget = Budget::new(self.limit, &self.traces, &self.logs, &self.metrics);
+        while let Some(signal) = budget.exceeded() {
+            match signal {
+                Signal::Traces => budget.shrink(signal, &mut *self.traces.write()),
+                Signal::Logs => budget.shrink(signal, &mut *self.logs.write()),
+                Signal::Metrics => budget.shrink(signal, &mut *self.metrics.write()),
+            }
+        }
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Removes all telemetry; returns what was removed. Numbers continue, so that positions from earlier responses stay valid.
+    pub(crate) fn clear(&self) -> Counts {
+        let removed = Counts {
+            spans: self.traces.write().clear(),
+            logs: self.logs.write().clear(),
+            points: self.metrics.write().clear(),
+        };
+        self.generation.fetch_add(1, Ordering::Release);
+        removed
     }
 
     /// Returns the maximum size of a single item, in bytes.
