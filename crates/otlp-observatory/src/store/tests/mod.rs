@@ -2,6 +2,7 @@
 
 mod bounds;
 mod clocks;
+mod map;
 mod metrics;
 mod order;
 mod repeats;
