@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 
 use super::{
-    budget::{Evict, max_item},
+    budget::{Evict, Room, max_item},
     instrument::Instrument,
     intern::{InternId, Interner},
     memory,
@@ -58,8 +58,8 @@ impl Metrics {
         }
     }
 
-    /// Inserts points that arrived at `now`.
-    pub(crate) fn insert(&mut self, request: Vec<ResourceMetrics>, now: u64) {
+    /// Inserts points that arrived at `now`, and evicts the oldest beyond `room`.
+    pub(crate) fn insert(&mut self, request: Vec<ResourceMetrics>, now: u64, room: Room) {
         let allowance = max_item(self.limit);
         for group in request {
             let resource = group.resource.as_ref();
@@ -70,14 +70,14 @@ impl Metrics {
                     continue;
                 };
                 for metric in scope_group.metrics {
-                    self.insert_metric(metric, source, now);
+                    self.insert_metric(metric, source, now, room);
                 }
                 self.sources.release(source);
             }
         }
     }
 
-    fn insert_metric(&mut self, mut metric: Metric, source: InternId, now: u64) {
+    fn insert_metric(&mut self, mut metric: Metric, source: InternId, now: u64, room: Room) {
         let texts = metric.name.len() + metric.unit.len() + metric.description.len();
         if texts > max_item(self.limit) {
             self.refused += points(&metric) as u64;
@@ -111,6 +111,7 @@ impl Metrics {
                     if inserted.is_none() {
                         self.refused += 1;
                     }
+                    room.make(self);
                 }
             };
         }
@@ -194,6 +195,17 @@ impl Metrics {
                 .retain(|id| !series.update(*id, |series| series.take_stale_entry()));
         }
         Some(())
+    }
+
+    /// Removes all points; returns their number.
+    pub(crate) fn clear(&mut self) -> u64 {
+        let emptied = Self {
+            evicted: self.evicted,
+            repeated: self.repeated,
+            refused: self.refused,
+            ..Self::new(self.limit)
+        };
+        std::mem::replace(self, emptied).points as u64
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -6,11 +6,13 @@
 //! sender's timestamp is close to it. Eviction only uses the order of arrival. Lists are in order of the sender's timestamps.
 
 mod aliases;
+mod arrivals;
 mod back_links;
 mod bins;
 mod budget;
 mod compare;
 mod condition;
+mod export;
 mod fair_lock;
 mod filter;
 #[cfg(test)]
@@ -63,6 +65,7 @@ pub(crate) use aliases::names as attribute_names;
 pub(crate) use back_links::BackLink;
 pub(crate) use compare::{TimeComparison, TraceComparison};
 pub(crate) use condition::Attribute;
+pub(crate) use export::Progress;
 pub(crate) use filter::Text;
 pub(crate) use grouping::{Aggregate, Group, Grouping};
 pub(crate) use heatmap::Heatmap;
@@ -87,8 +90,8 @@ pub(crate) use waterfall::StoredSpan;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 
-use crate::export::{Counts, Export};
-use budget::Evict as _;
+use crate::export::{Counts, Export, Signal};
+use budget::{Budget, Evict as _};
 use fair_lock::FairLock;
 use intern::InternId;
 use logs::Logs;
@@ -203,13 +206,33 @@ impl Store {
 
     /// Inserts an export that arrived at `now`.
     pub(crate) fn insert_at(&self, export: Export, now: u64) {
+        let mut budget = Budget::new(self.limit, &self.traces, &self.logs, &self.metrics);
+        let room = budget.room(export.signal());
         match export {
-            Export::Traces(request) => self.traces.write().insert(request.resource_spans, now),
-            Export::Logs(request) => self.logs.write().insert(request.resource_logs, now),
-            Export::Metrics(request) => self.metrics.write().insert(request.resource_metrics, now),
+            Export::Traces(request) => self.traces.write().insert(request.resource_spans, now, room),
+            Export::Logs(request) => self.logs.write().insert(request.resource_logs, now, room),
+            Export::Metrics(request) => self.metrics.write().insert(request.resource_metrics, now, room),
         }
-        budget::evict(self.limit, &self.traces, &self.logs, &self.metrics);
+        budget = Budget::new(self.limit, &self.traces, &self.logs, &self.metrics);
+        while let Some(signal) = budget.exceeded() {
+            match signal {
+                Signal::Traces => budget.shrink(signal, &mut *self.traces.write()),
+                Signal::Logs => budget.shrink(signal, &mut *self.logs.write()),
+                Signal::Metrics => budget.shrink(signal, &mut *self.metrics.write()),
+            }
+        }
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Removes all telemetry; returns what was removed. Numbers continue, so that positions from earlier responses stay valid.
+    pub(crate) fn clear(&self) -> Counts {
+        let removed = Counts {
+            spans: self.traces.write().clear(),
+            logs: self.logs.write().clear(),
+            points: self.metrics.write().clear(),
+        };
+        self.generation.fetch_add(1, Ordering::Release);
+        removed
     }
 
     /// Returns the maximum size of a single item, in bytes.
@@ -339,7 +362,16 @@ impl Store {
 
     /// Returns the problems at `now`.
     pub(crate) fn problems(&self, search: &ProblemSearch, now: u64) -> Problems {
-        problems::problems(&self.traces, &self.logs, search, now)
+        let mut pools = Vec::new();
+        for name in problems::POOL_INSTRUMENTS {
+            let series = SeriesSearch {
+                name: Some(name.to_owned()),
+                ..SeriesSearch::default()
+            };
+            let query = self.query(&series, 0..=u64::MAX);
+            pools.extend(self.samples(&query, problems::MAX_POOLS).1);
+        }
+        problems::problems(&self.traces, &self.logs, &pools, search, now)
     }
 
     /// Returns the service map of the `window` nanoseconds before `now`, optionally only the calls from and to

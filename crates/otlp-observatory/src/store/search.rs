@@ -207,7 +207,7 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
         errors: trace.spans.iter().filter(|span| span.failed).count(),
         logs: 0,
         services: services.collect(),
-        dropped: trace.dropped,
+        dropped: trace.dropped(),
     }
 }
 

@@ -77,10 +77,12 @@ impl Series {
 
     /// Whether one of the newest `compared` points equals `point`. Points without a timestamp are never equal.
     pub(super) fn has(&self, point: &Point, compared: usize) -> bool {
-        let is_equal = |known: &Point| {
-            known.time == point.time && known.start == point.start && known.value == point.value
-        };
-        point.time != 0 && self.points.iter().rev().take(compared).any(is_equal)
+        let newest = self.points.iter().rev().take(compared);
+        let mut not_older = newest.take_while(|known| known.time >= point.time);
+        point.time != 0
+            && not_older.any(|known| {
+                known.time == point.time && known.start == point.start && known.value == point.value
+            })
     }
 
     /// Releases the memory of evicted points.
