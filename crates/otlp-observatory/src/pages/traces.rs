@@ -87,10 +87,11 @@ pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<L
         from: parameters.timestamp("from")?,
         to: parameters.timestamp("to")?,
         before: parameters.cursor("before")?,
+        above: None,
         limit: parameters.limit()?,
     };
     parameters.finish()?;
-    let found = explorer.store.search_traces(&search);
+    let found = explorer.search_traces(&search);
     Ok(List {
         next: found.next.map(|next| next.to_string()),
         traces: found.entries,
@@ -105,7 +106,6 @@ pub(super) fn trace(explorer: &Explorer, parameters: &mut Parameters) -> Result<
     parameters.finish()?;
     let is_aligned = align.is_some();
     let trace = explorer
-        .store
         .trace(id, is_aligned)
         .ok_or(PageError::NotStored("trace"))?;
     let with_resource = |source: Source| {

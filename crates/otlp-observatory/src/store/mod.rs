@@ -64,6 +64,8 @@ pub(crate) use log_search::{LogSearch, StoredRecord};
 pub(crate) use map::Map;
 pub(crate) use number::Number;
 pub(crate) use overview::Overview;
+#[cfg(feature = "keep")]
+pub(crate) use position::TimePosition;
 pub(crate) use readings::Reading;
 pub(crate) use search::{SearchPage, StatusFilter, TraceRoot, TraceSearch, TraceSummary};
 pub(crate) use selection::{Query, SeriesDescriptor, SeriesSamples, SeriesSearch};
@@ -184,11 +186,6 @@ impl Store {
         }
     }
 
-    /// Inserts an export that has just arrived.
-    pub(crate) fn insert(&self, export: Export) {
-        self.insert_at(export, now());
-    }
-
     /// Inserts an export that arrived at `now`.
     pub(crate) fn insert_at(&self, export: Export, now: u64) {
         let mut budget = Budget::new(self.limit, &self.traces, &self.logs, &self.metrics);
@@ -223,6 +220,12 @@ impl Store {
     /// Returns the maximum size of a single item, in bytes.
     pub(crate) fn max_item(&self) -> usize {
         budget::max_item(self.limit)
+    }
+
+    /// Returns the latest times of evicted traces and records.
+    #[cfg(feature = "keep")]
+    pub(crate) fn evicted_until(&self) -> (u64, u64) {
+        (self.traces.read().evicted_until, self.logs.read().evicted_until)
     }
 
     /// Returns a number that increases with every insert.

@@ -56,6 +56,8 @@ pub(crate) struct TraceSearch {
     pub(crate) to: Option<u64>,
     /// Upper bound of the trace's position, exclusive.
     pub(crate) before: Option<TimePosition>,
+    /// Lower bound of the time of the trace's position, exclusive.
+    pub(crate) above: Option<u64>,
     pub(crate) limit: usize,
 }
 
@@ -167,7 +169,9 @@ pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchP
             classes: vec![None; traces.classes.slots()],
             resources: HashMap::new(),
         };
-        traces.before(before).all(|(position, trace)| {
+        let above = |position: &TimePosition| search.above.is_none_or(|above| position.time > above);
+        let mut found = traces.before(before).take_while(|(position, _)| above(position));
+        found.all(|(position, trace)| {
             let found = matcher.matches(trace).then(|| summary(traces, trace));
             visit(position, found.map(|summary| (summary.len(), summary)))
         })

@@ -197,6 +197,8 @@ pub(crate) struct Traces {
     pub(crate) sources: Interner<Source>,
     pub(crate) classes: Interner<SpanClass>,
     pub(crate) evicted: u64,
+    /// Latest time of what was evicted.
+    pub(crate) evicted_until: u64,
     /// Number of spans that were received before, for example because their sender resent a request.
     pub(crate) repeated: u64,
     /// Number of spans rejected as too large or without valid ids.
@@ -422,6 +424,7 @@ impl Evict for Traces {
             start => start,
         };
         self.by_time.remove(time, self.first);
+        self.evicted_until = self.evicted_until.max(time);
         self.first += 1;
         self.arrivals.remove_before(self.first);
         self.numbers.remove(&trace.id);
