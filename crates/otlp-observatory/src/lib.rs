@@ -10,8 +10,10 @@
 //! Senders are not trusted, so received content is treated as untrusted text, and every resource is bounded.
 //!
 //! # Features
-//! `forward` and `grpc` are on by default.
+//! All features but `keep` are on by default.
 //!
+//! - `cli`: the program `otlp-observatory`, which `cargo install otlp-observatory` installs. Programs that embed an
+//!   observatory do without it.
 //! - `forward`: forwarding to a backend (`Config::forward`).
 //! - `grpc`: receiving OTLP over gRPC.
 //! - `keep`: telemetry is kept in a file (`Config::keep`).
@@ -22,6 +24,9 @@ mod archive;
 #[cfg(not(feature = "keep"))]
 #[path = "archive/disabled.rs"]
 mod archive;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod config;
 mod export;
 #[cfg(feature = "forward")]

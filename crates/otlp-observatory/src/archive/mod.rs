@@ -4,6 +4,11 @@
 //! A write survives a crash of the process as soon as its transaction has ended, which takes milliseconds. The bounds of
 //! size and age remove the oldest telemetry.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the rule is for statements of Pressroom, which record spans; the observatory does not trace itself"
+)]
+
 mod rows;
 mod search;
 #[cfg(test)]
@@ -11,6 +16,10 @@ mod tests;
 mod writer;
 
 use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use self::writer::Command;
 use crate::{
@@ -69,6 +78,7 @@ impl Archive {
     /// Fails if the file cannot be created, is not such a database, or a thread cannot be started.
     pub(crate) fn open(keep: &Keep, memory: usize) -> rusqlite::Result<Self> {
         let (path, bounds) = (&*keep.path, keep.clone());
+        create_private(path).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -154,12 +164,19 @@ impl Archive {
                 store.insert_at(export, row.get::<_, i64>(1)?.cast_unsigned());
             }
         }
-        let missing: Option<i64> =
-            reader.query_row("SELECT max(time) FROM items WHERE number < ?1", [first], |row| {
-                row.get(0)
-            })?;
-        self.missing_until
-            .store(missing.map_or(0, i64::cast_unsigned), Ordering::Release);
+        // The index contains the numbers, so that only the rows of the restored part are skipped.
+        let mut latest = reader.prepare(
+            "SELECT time FROM items INDEXED BY items_by_time WHERE signal = ?1 AND number < ?2
+             ORDER BY time DESC LIMIT 1",
+        )?;
+        let mut missing_until = 0;
+        for signal in [Signal::Traces, Signal::Logs] {
+            let time: Option<i64> = latest
+                .query_row(params![signal as u8, first], |row| row.get(0))
+                .optional()?;
+            missing_until = missing_until.max(time.map_or(0, i64::cast_unsigned));
+        }
+        self.missing_until.store(missing_until, Ordering::Release);
         Ok(())
     }
 
@@ -174,7 +191,7 @@ impl Archive {
         let mut rows = reader.prepare_cached(
             "SELECT signal, arrived, body FROM items WHERE trace = ?1 AND signal = ?2 ORDER BY number",
         )?;
-        let mut rows = rows.query(rusqlite::params![id.as_bytes(), signal as u8])?;
+        let mut rows = rows.query(params![id.as_bytes(), signal as u8])?;
         let mut exports = Vec::new();
         while let Some(row) = rows.next()? {
             if let Some(export) = decoded(row.get(0)?, row.get_ref(2)?.as_blob()?) {
@@ -187,6 +204,13 @@ impl Archive {
     fn reader(&self) -> MutexGuard<'_, Connection> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Creates the file if it is missing. Only its owner can read it.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map(drop)
 }
 
 fn decoded(signal: u8, body: &[u8]) -> Option<Export> {
