@@ -217,8 +217,3 @@ fn decoded(signal: u8, body: &[u8]) -> Option<Export> {
     let signal = Signal::ALL.into_iter().find(|known| *known as u8 == signal)?;
     rows::decode(signal, body)
 }
-
-/// Converts a time to SQLite's signed integers.
-fn stored(time: u64) -> i64 {
-    i64::try_from(time).unwrap_or(i64::MAX)
-}

@@ -91,6 +91,11 @@ pub(super) fn decode(signal: Signal, body: &[u8]) -> Option<Export> {
     })
 }
 
+/// Converts a time to SQLite's signed integers.
+pub(super) fn stored(time: u64) -> i64 {
+    i64::try_from(time).unwrap_or(i64::MAX)
+}
+
 fn encoded(message: Option<&impl Message>) -> Vec<u8> {
     message.map(Message::encode_to_vec).unwrap_or_default()
 }

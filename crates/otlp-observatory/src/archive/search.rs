@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
-use super::{Archive, decoded, stored};
+use super::{Archive, decoded, rows::stored};
 use crate::{
     export::Signal,
     store::{

@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, params};
 
-use super::{rows::Row, stored};
+use super::rows::{Row, stored};
 use crate::{config::Keep, store::now};
 
 /// Size after which a transaction ends, in bytes.

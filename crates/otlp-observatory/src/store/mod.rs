@@ -188,14 +188,13 @@ impl Store {
 
     /// Inserts an export that arrived at `now`.
     pub(crate) fn insert_at(&self, export: Export, now: u64) {
-        let mut budget = Budget::new(self.limit, &self.traces, &self.logs, &self.metrics);
-        let room = budget.room(export.signal());
+        let room = self.budget().room(export.signal());
         match export {
             Export::Traces(request) => self.traces.write().insert(request.resource_spans, now, room),
             Export::Logs(request) => self.logs.write().insert(request.resource_logs, now, room),
             Export::Metrics(request) => self.metrics.write().insert(request.resource_metrics, now, room),
         }
-        budget = Budget::new(self.limit, &self.traces, &self.logs, &self.metrics);
+        let mut budget = self.budget();
         while let Some(signal) = budget.exceeded() {
             match signal {
                 Signal::Traces => budget.shrink(signal, &mut *self.traces.write()),
@@ -204,6 +203,15 @@ impl Store {
             }
         }
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Returns the current budget. The locks are not held at the same time, so that readers of several signals cannot cause a
+    /// deadlock.
+    fn budget(&self) -> Budget {
+        let traces = budget::state(&*self.traces.read());
+        let metrics = budget::state(&*self.metrics.read());
+        let logs = budget::state(&*self.logs.read());
+        Budget::new(self.limit, [traces, metrics, logs])
     }
 
     /// Removes all telemetry; returns what was removed. Numbers continue, so that positions from earlier responses stay valid.

@@ -72,6 +72,7 @@ pub(crate) struct Trace {
     pub(crate) latest: u64,
     encodings_bytes: usize,
     /// Hashes of the spans' content, if there are more than [`MAX_LINEAR_SEARCH`] spans.
+    #[expect(clippy::box_collection, reason = "see the comment on the struct")]
     hashes: Option<Box<HashSet<u64>>>,
     /// Number of spans removed because the trace used too much memory.
     dropped: u32,
