@@ -23,10 +23,11 @@ pub(crate) use self::{
     received::{Reason, Received},
 };
 use crate::{
+    archive::Archive,
     export::{Export, Signal},
     forward::Forwarder,
     mask,
-    store::Store,
+    store::{self, Store},
 };
 
 /// Maximum size of the queue, in encoded bytes.
@@ -48,12 +49,14 @@ pub(crate) struct IngestThread {
 }
 
 impl Ingest {
-    /// Starts the thread. With `mask`, stored exports are masked; forwarded exports always are.
+    /// Starts the thread, which first restores what `archive` kept. With `mask`, stored exports are masked; forwarded exports
+    /// always are.
     ///
     /// # Errors
     /// Fails if the system cannot start another thread.
     pub(crate) fn start(
         store: Arc<Store>,
+        archive: Option<Arc<Archive>>,
         mask: bool,
         forwarder: Option<Forwarder>,
         received: Arc<Received>,
@@ -66,9 +69,17 @@ impl Ingest {
             .name("observatory-ingest".into())
             .spawn(move || {
                 let _running = running;
+                if let Some(archive) = &archive {
+                    archive.restore(&store);
+                }
                 exports.consume(|export| {
-                    catch_panic(export, |export| process(export, &store, mask, forwarder.as_ref()));
+                    catch_panic(export, |export| {
+                        process(export, &store, archive.as_deref(), mask, forwarder.as_ref());
+                    });
                 });
+                if let Some(archive) = &archive {
+                    archive.finish();
+                }
             })?;
         let ingest = Self {
             queue: queue.clone(),
@@ -129,14 +140,24 @@ impl Drop for IngestThread {
     }
 }
 
-fn process(mut export: Export, store: &Store, mask: bool, forwarder: Option<&Forwarder>) {
+fn process(
+    mut export: Export,
+    store: &Store,
+    archive: Option<&Archive>,
+    mask: bool,
+    forwarder: Option<&Forwarder>,
+) {
     let unmasked = (!mask).then(|| export.clone());
     // Masking comes first: if it panics, the export is neither forwarded nor stored.
     mask::mask(&mut export);
     if let Some(forwarder) = forwarder {
         forwarder.accept(&export);
     }
-    store.insert(unmasked.unwrap_or(export));
+    let (export, now) = (unmasked.unwrap_or(export), store::now());
+    if let Some(archive) = archive {
+        archive.write(&export, now);
+    }
+    store.insert_at(export, now);
 }
 
 /// Calls `process` and logs a panic, which loses this export but does not end the thread.

@@ -122,6 +122,12 @@ settings! {
         "Memory for telemetry, for example 64MiB or 1GiB";
     OBSERVATORY_MASK, "observatory-mask", "on|off", Some("on"),
         "Whether the pages mask e-mail addresses and tokens; forwarded telemetry is always masked";
+    OBSERVATORY_KEEP, "keep", "FILE", None,
+        "File that telemetry is kept in, an SQLite database; without it, telemetry is lost at the end";
+    OBSERVATORY_KEEP_SIZE, "keep-size", "SIZE", Some("4GiB"),
+        "Maximum size of the kept telemetry, beyond which the oldest is removed";
+    OBSERVATORY_KEEP_DAYS, "keep-days", "DAYS", Some("7"),
+        "Maximum age of the kept telemetry";
     OBSERVATORY_FORWARD_ENDPOINT, "observatory-forward-endpoint", "URL", None,
         "OTLP/HTTP endpoint that received telemetry is forwarded to";
     OBSERVATORY_FORWARD_HEADERS, "observatory-forward-headers", "NAME=VALUE,...", None,
@@ -141,6 +147,9 @@ const SCOUT_AUDIENCE: &str = "b14collector";
 
 /// Minimum memory, in bytes: a few hundred traces.
 const MIN_MEMORY: u64 = 1 << 20;
+
+/// Minimum size of the kept telemetry, in bytes.
+const MIN_KEEP: u64 = 1 << 20;
 
 /// Minimum size of the queue, in bytes: the maximum size of a received request.
 const MIN_QUEUE: u64 = 16 << 20;
@@ -176,7 +185,28 @@ pub fn config(values: &mut impl Values, memory: Setting) -> Result<Config> {
         .mask(switch(values, OBSERVATORY_MASK)?)
         .allowed_hosts(list(values, OBSERVATORY_ALLOWED_HOSTS)?)
         .allowed_origins(list(values, OBSERVATORY_ALLOWED_ORIGINS)?);
+    let config = keep(values, config)?;
     Ok(config.forward(forwarding(values)?))
+}
+
+fn keep(values: &mut impl Values, config: Config) -> Result<Config> {
+    let bytes = size(values, OBSERVATORY_KEEP_SIZE, MIN_KEEP)?;
+    let days: u32 = parsed(values, OBSERVATORY_KEEP_DAYS, "a number of days")?;
+    let path = text(values, OBSERVATORY_KEEP)?;
+    #[cfg(feature = "keep")]
+    {
+        let age = std::time::Duration::from_secs(u64::from(days) * 86_400);
+        let keep = path.map(|path| crate::Keep::new(path).max_bytes(bytes).max_age(age));
+        Ok(config.keep(keep))
+    }
+    #[cfg(not(feature = "keep"))]
+    match (path, bytes, days) {
+        (None, ..) => Ok(config),
+        (Some(_), ..) => Err(SettingError::new(
+            OBSERVATORY_KEEP,
+            "this program was built without the feature `keep`",
+        )),
+    }
 }
 
 /// Reads a list of names separated by commas.

@@ -66,11 +66,12 @@ pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<L
         from: parameters.timestamp("from")?,
         to: parameters.timestamp("to")?,
         before: parameters.cursor("before")?,
+        above: None,
         after: parameters.cursor("after")?,
         limit: parameters.limit()?,
     };
     parameters.finish()?;
-    let found = explorer.store.search_logs(&search);
+    let found = explorer.search_logs(&search);
     Ok(List {
         next: found.next.map(|next| next.to_string()),
         logs: found.entries.into_iter().map(Record::new).collect(),

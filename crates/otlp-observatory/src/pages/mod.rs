@@ -76,7 +76,11 @@ async fn no_page(headers: HeaderMap) -> Response {
 
 /// Removes all telemetry and returns the numbers of removed items. The guard rejects requests of other sites.
 async fn clear(State(shared): State<Shared>) -> impl IntoResponse {
-    let cleared = shared.explorer().store.clear();
+    let explorer = shared.explorer();
+    let cleared = explorer.store.clear();
+    if let Some(archive) = &explorer.archive {
+        archive.clear();
+    }
     let json = serde_json::json!({ "cleared": cleared }).to_string();
     ([(header::CONTENT_TYPE, "application/json")], json)
 }

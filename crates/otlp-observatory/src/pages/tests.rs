@@ -59,6 +59,7 @@ fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
     let access = Access::new(pages.into(), &[], &[]);
     let explorer = Explorer {
         store,
+        archive: None,
         addresses: Addresses {
             http: SocketAddr::from(([127, 0, 0, 1], 4318)),
             grpc: None,

@@ -93,6 +93,7 @@ pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<L
         from: parameters.timestamp("from")?,
         to: parameters.timestamp("to")?,
         before: parameters.cursor("before")?,
+        above: None,
         limit: parameters.limit()?,
     };
     parameters.finish()?;
@@ -104,7 +105,7 @@ pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<L
             traces: found.entries,
         });
     }
-    let found = explorer.store.search_traces(&search);
+    let found = explorer.search_traces(&search);
     Ok(List {
         next: found.next.map(|next| next.to_string()),
         complete: None,
@@ -120,7 +121,6 @@ pub(super) fn trace(explorer: &Explorer, parameters: &mut Parameters) -> Result<
     parameters.finish()?;
     let is_aligned = align.is_some();
     let trace = explorer
-        .store
         .trace(id, is_aligned)
         .ok_or(PageError::NotStored("trace"))?;
     let with_resource = |source: Source| {

@@ -36,7 +36,7 @@ impl Store {
     /// Returns the links to spans of `target` from the newest traces. A long search stops early, like every search.
     pub(crate) fn back_links(&self, target: TraceId) -> Vec<BackLink> {
         // Most spans do not contain the id, and are not decoded.
-        let finder = Finder::new(target.bytes());
+        let finder = Finder::new(target.as_bytes());
         let page = SearchPage::collect(&self.traces, None, MAX_TRACES, |traces, before, visit| {
             traces.before(before).all(|(position, trace)| {
                 let mentions = |span: &&SpanEntry| trace.id != target && finder.find(&span.encoded).is_some();

@@ -2,7 +2,6 @@
 //! telemetry is evicted first, whatever its signal, but a signal keeps a quarter of the limit: however many log records
 //! arrive, they do not evict the last traces.
 
-use super::{fair_lock::FairLock, logs::Logs, metrics::Metrics, traces::Traces};
 use crate::export::Signal;
 
 /// Inverse of the fraction of the limit that a signal keeps. It exceeds the number of signals, so that above the limit,
@@ -55,20 +54,8 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Returns the current state. The locks are never held at the same time, so that readers of several signals cannot
-    /// cause a deadlock.
-    pub(crate) fn new(
-        limit: usize,
-        traces: &FairLock<Traces>,
-        logs: &FairLock<Logs>,
-        metrics: &FairLock<Metrics>,
-    ) -> Self {
-        // In the order of the discriminants of `Signal`.
-        let state = [
-            state(&*traces.read()),
-            state(&*metrics.read()),
-            state(&*logs.read()),
-        ];
+    /// Creates the budget from the memory use and the oldest telemetry of each signal, ordered by discriminant.
+    pub(crate) fn new(limit: usize, state: [(usize, Option<u64>); 3]) -> Self {
         Self {
             limit,
             used: state.map(|(used, _)| used),
@@ -116,6 +103,7 @@ impl Budget {
     }
 }
 
-fn state(telemetry: &impl Evict) -> (usize, Option<u64>) {
+/// Returns the memory use and the time of arrival of the oldest telemetry of a signal.
+pub(crate) fn state(telemetry: &impl Evict) -> (usize, Option<u64>) {
     (telemetry.bytes(), telemetry.oldest())
 }

@@ -22,7 +22,7 @@ impl<const N: usize> Id<N> {
     }
 
     /// Returns the bytes, as OTLP has them.
-    pub(crate) fn bytes(&self) -> &[u8; N] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct LogSearch {
     pub(crate) to: Option<u64>,
     /// Upper bound of the position, exclusive.
     pub(crate) before: Option<TimePosition>,
+    /// Lower bound of the time, exclusive.
+    pub(crate) above: Option<u64>,
     /// Lower bound of the sequence number, exclusive: only records that arrived later match.
     pub(crate) after: Option<u64>,
     pub(crate) limit: usize,
@@ -57,7 +59,7 @@ pub(crate) fn search(logs: &FairLock<Logs>, search: &LogSearch) -> SearchPage<St
     SearchPage::collect(logs, search.before, search.limit, |logs, before, visit| {
         let mut resources = HashMap::new();
         for (position, entry) in logs.before(search.trace, before) {
-            if new == 0 {
+            if new == 0 || search.above.is_some_and(|above| position.time <= above) {
                 break;
             }
             let is_new = search.after.is_none_or(|after| position.number > after) && position.number < end;

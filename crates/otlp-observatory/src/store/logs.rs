@@ -61,6 +61,8 @@ pub(crate) struct Logs {
     encodings_bytes: usize,
     pub(crate) sources: Interner<Source>,
     pub(crate) evicted: u64,
+    /// Latest time of what was evicted.
+    pub(crate) evicted_until: u64,
     /// Number of records that an earlier request contained.
     pub(crate) repeated: u64,
     /// Number of records rejected as too large.
@@ -243,6 +245,7 @@ impl Evict for Logs {
             return;
         };
         self.by_time.remove(entry.time, self.first);
+        self.evicted_until = self.evicted_until.max(entry.time);
         self.first += 1;
         self.evicted += 1;
         self.arrivals.remove_before(self.first);

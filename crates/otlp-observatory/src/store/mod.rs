@@ -75,6 +75,8 @@ pub(crate) use log_search::{LogSearch, StoredRecord};
 pub(crate) use map::Map;
 pub(crate) use number::Number;
 pub(crate) use overview::Overview;
+#[cfg(feature = "keep")]
+pub(crate) use position::TimePosition;
 pub(crate) use problems::{Kind as ProblemKind, ProblemSearch, Problems, Since};
 pub(crate) use query::{Completions, Query as SearchQuery, Subject, parse as parse_query};
 pub(crate) use readings::Reading;
@@ -199,21 +201,15 @@ impl Store {
         }
     }
 
-    /// Inserts an export that has just arrived.
-    pub(crate) fn insert(&self, export: Export) {
-        self.insert_at(export, now());
-    }
-
     /// Inserts an export that arrived at `now`.
     pub(crate) fn insert_at(&self, export: Export, now: u64) {
-        let mut budget = Budget::new(self.limit, &self.traces, &self.logs, &self.metrics);
-        let room = budget.room(export.signal());
+        let room = self.budget().room(export.signal());
         match export {
             Export::Traces(request) => self.traces.write().insert(request.resource_spans, now, room),
             Export::Logs(request) => self.logs.write().insert(request.resource_logs, now, room),
             Export::Metrics(request) => self.metrics.write().insert(request.resource_metrics, now, room),
         }
-        budget = Budget::new(self.limit, &self.traces, &self.logs, &self.metrics);
+        let mut budget = self.budget();
         while let Some(signal) = budget.exceeded() {
             match signal {
                 Signal::Traces => budget.shrink(signal, &mut *self.traces.write()),
@@ -222,6 +218,15 @@ impl Store {
             }
         }
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Returns the current budget. The locks are not held at the same time, so that readers of several signals cannot cause a
+    /// deadlock.
+    fn budget(&self) -> Budget {
+        let traces = budget::state(&*self.traces.read());
+        let metrics = budget::state(&*self.metrics.read());
+        let logs = budget::state(&*self.logs.read());
+        Budget::new(self.limit, [traces, metrics, logs])
     }
 
     /// Removes all telemetry; returns what was removed. Numbers continue, so that positions from earlier responses stay valid.
@@ -238,6 +243,12 @@ impl Store {
     /// Returns the maximum size of a single item, in bytes.
     pub(crate) fn max_item(&self) -> usize {
         budget::max_item(self.limit)
+    }
+
+    /// Returns the latest times of evicted traces and records.
+    #[cfg(feature = "keep")]
+    pub(crate) fn evicted_until(&self) -> (u64, u64) {
+        (self.traces.read().evicted_until, self.logs.read().evicted_until)
     }
 
     /// Returns a number that increases with every insert.

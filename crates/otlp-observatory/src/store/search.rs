@@ -56,6 +56,8 @@ pub(crate) struct TraceSearch {
     pub(crate) to: Option<u64>,
     /// Upper bound of the trace's position, exclusive.
     pub(crate) before: Option<TimePosition>,
+    /// Lower bound of the time of the trace's position, exclusive.
+    pub(crate) above: Option<u64>,
     pub(crate) limit: usize,
 }
 
@@ -170,7 +172,9 @@ pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchP
     }
     SearchPage::collect(traces, search.before, search.limit, |traces, before, visit| {
         let mut matcher = Matcher::new(search, traces);
-        traces.before(before).all(|(position, trace)| {
+        let above = |position: &TimePosition| search.above.is_none_or(|above| position.time > above);
+        let mut found = traces.before(before).take_while(|(position, _)| above(position));
+        found.all(|(position, trace)| {
             let found = matcher.matches(trace).then(|| summary(traces, trace));
             visit(position, found.map(|summary| (summary.len(), summary)))
         })

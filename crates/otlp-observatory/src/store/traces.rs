@@ -72,6 +72,7 @@ pub(crate) struct Trace {
     pub(crate) latest: u64,
     encodings_bytes: usize,
     /// Hashes of the spans' content, if there are more than [`MAX_LINEAR_SEARCH`] spans.
+    #[expect(clippy::box_collection, reason = "see the comment on the struct")]
     hashes: Option<Box<HashSet<u64>>>,
     /// Number of spans removed because the trace used too much memory.
     dropped: u32,
@@ -197,6 +198,8 @@ pub(crate) struct Traces {
     pub(crate) sources: Interner<Source>,
     pub(crate) classes: Interner<SpanClass>,
     pub(crate) evicted: u64,
+    /// Latest time of what was evicted.
+    pub(crate) evicted_until: u64,
     /// Number of spans that were received before, for example because their sender resent a request.
     pub(crate) repeated: u64,
     /// Number of spans rejected as too large or without valid ids.
@@ -422,6 +425,7 @@ impl Evict for Traces {
             start => start,
         };
         self.by_time.remove(time, self.first);
+        self.evicted_until = self.evicted_until.max(time);
         self.first += 1;
         self.arrivals.remove_before(self.first);
         self.numbers.remove(&trace.id);
