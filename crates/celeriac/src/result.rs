@@ -406,7 +406,11 @@ mod tests {
         };
         let (short, text) = stored(ResultMeta::success(&headers(None), json!(1), now()));
         assert_eq!(short, text, "compression would make it longer");
-        let (long, text) = stored(ResultMeta::success(&headers(None), json!("x".repeat(10_000)), now()));
+        let (long, text) = stored(ResultMeta::success(
+            &headers(None),
+            json!("x".repeat(10_000)),
+            now(),
+        ));
         assert!(long.len() < 500, "{}", long.len());
         assert_eq!(decompressed_result(&long).unwrap(), text);
         let failure = Exception::new("ValueError", "x".repeat(10_000));

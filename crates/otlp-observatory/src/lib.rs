@@ -10,10 +10,11 @@
 //! Senders are not trusted, so received content is treated as untrusted text, and every resource is bounded.
 //!
 //! # Features
-//! Both features are on by default.
+//! The first two are on by default.
 //!
 //! - `forward`: forwarding to a backend (`Config::forward`).
 //! - `grpc`: receiving OTLP over gRPC.
+//! - `mcp`: tools for coding agents (`mcp`).
 
 mod access;
 mod config;
@@ -25,6 +26,8 @@ mod forward;
 mod forward;
 mod ingest;
 mod mask;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 mod observatory;
 mod pages;
 mod receive;

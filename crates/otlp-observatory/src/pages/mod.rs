@@ -25,9 +25,8 @@ use axum::{
 };
 use serde::Serialize;
 
-pub(crate) use self::explorer::Explorer;
+pub(crate) use self::{error::PageError, explorer::Explorer};
 use self::{
-    error::PageError,
     parameters::Parameters,
     response::{Content, Shared},
 };
@@ -35,7 +34,7 @@ use crate::access::Access;
 
 /// Returns the routes of the pages.
 pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
-    Router::new()
+    let json = Router::new()
         .route("/", time_dependent_page(overview::overview))
         .route("/map", time_dependent_page(overview::map))
         .route("/traces", page(traces::list))
@@ -44,8 +43,10 @@ pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
         .route("/metrics", page(metrics::list))
         .route("/metrics/{*name}", page(metrics::instrument))
         .route("/status", time_dependent_page(status::status))
-        .with_state(Shared::new(explorer))
-        .merge(assets::routes())
+        .with_state(Shared::new(explorer));
+    #[cfg(feature = "mcp")]
+    let json = json.clone().merge(crate::mcp::routes(json, access.clone()));
+    json.merge(assets::routes())
         .fallback(async || PageError::NoPage)
         .method_not_allowed_fallback(async || PageError::Method)
         .layer(middleware::from_fn_with_state(access, guard::guard))
