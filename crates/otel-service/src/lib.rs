@@ -26,6 +26,7 @@ mod console;
 mod context;
 mod db;
 mod environment;
+mod escape;
 mod failure;
 mod gauges;
 mod http;
@@ -75,6 +76,7 @@ pub use context::{
 };
 pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement, statement_retried};
 pub use environment::{context_variables, environment_context};
+pub use escape::{escaped, escaped_json};
 pub use failure::{Failure, ServerError, record_error};
 pub use gauges::{observe_counter, observe_gauge, observe_up_down_counter};
 pub use init::{InitError, Telemetry, exit};

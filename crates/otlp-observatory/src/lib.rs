@@ -10,13 +10,20 @@
 //! Senders are not trusted, so received content is treated as untrusted text, and every resource is bounded.
 //!
 //! # Features
-//! The first two are on by default.
+//! All but `mcp` are on by default.
 //!
+//! - `cli`: the program `otlp-observatory`, which `cargo install otlp-observatory` installs. Programs that embed an
+//!   observatory do without it.
 //! - `forward`: forwarding to a backend (`Config::forward`).
 //! - `grpc`: receiving OTLP over gRPC.
-//! - `mcp`: tools for coding agents (`mcp`).
+//! - `mcp`: tools for coding agents by the Model Context Protocol, at `/mcp` on the port of the pages.
 
 mod access;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+#[cfg(feature = "cli")]
+mod client;
 mod config;
 mod export;
 #[cfg(feature = "forward")]
@@ -27,13 +34,15 @@ mod forward;
 mod ingest;
 mod mask;
 #[cfg(feature = "mcp")]
-pub mod mcp;
+mod mcp;
 mod observatory;
 mod pages;
 mod receive;
 #[cfg(test)]
 mod samples;
 mod store;
+#[cfg(any(feature = "cli", feature = "mcp"))]
+mod text;
 
 pub use config::{Addresses, Config, FirstStep};
 #[cfg(feature = "forward")]

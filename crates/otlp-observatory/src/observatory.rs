@@ -28,7 +28,7 @@ const MAX_CONNECTIONS: usize = 512;
 
 /// Error binding a listen address.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for {purpose}: {source}")]
+#[error("cannot listen on {address} for {purpose}")]
 #[non_exhaustive]
 pub struct BindError {
     /// Address that could not be bound.

@@ -2,14 +2,17 @@
 
 use clap::{Parser, Subcommand};
 
-#[cfg(feature = "observatory")]
-use crate::config::ObservatoryConfig;
 use crate::{
-    commands::{Logs, Tasks, Traces},
+    commands::Tasks,
     config::{
-        DevConfig, EverySetting, ExploreConfig, Given, HealthcheckConfig, MigrateConfig, ServeConfig,
-        TasksConfig, WorkerConfig,
+        DevConfig, EverySetting, Given, HealthcheckConfig, MigrateConfig, ServeConfig, TasksConfig,
+        WorkerConfig,
     },
+};
+#[cfg(feature = "observatory")]
+use crate::{
+    commands::{Logs, Traces},
+    config::{ExploreConfig, ObservatoryConfig},
 };
 
 /// Description of the variables that the telemetry crate reads, printed at the end of `--help`.
@@ -24,7 +27,7 @@ Telemetry (environment variables only, as in the OpenTelemetry specification):
   OTEL_METRIC_EXPORT_INTERVAL, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, OTEL_SDK_DISABLED
   PII_MASKING                    off leaves e-mail addresses unmasked [default: on]
   RUST_LOG                       log levels, for example info,pressroom=debug
-                                 [default: info,tokio_postgres=warn,refinery_core=warn]
+                                 [default: info,tokio_postgres=warn,refinery_core=warn,rmcp=warn]
 
 Options override environment variables, which override a file .env in the working directory or above it.";
 
@@ -64,6 +67,7 @@ pub enum Command {
     #[cfg(feature = "observatory")]
     Observatory(Given<ObservatoryConfig>),
     /// Print traces from an observatory
+    #[cfg(feature = "observatory")]
     Traces {
         #[command(flatten)]
         command: Traces,
@@ -71,9 +75,18 @@ pub enum Command {
         settings: Given<ExploreConfig>,
     },
     /// Print log records from an observatory
+    #[cfg(feature = "observatory")]
     Logs {
         #[command(flatten)]
         command: Logs,
+        #[command(flatten)]
+        settings: Given<ExploreConfig>,
+    },
+    /// Serve tools for coding agents (Model Context Protocol) on standard input and output
+    #[cfg(feature = "mcp")]
+    Mcp {
+        #[command(flatten)]
+        command: crate::commands::Mcp,
         #[command(flatten)]
         settings: Given<ExploreConfig>,
     },

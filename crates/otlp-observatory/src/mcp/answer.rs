@@ -6,7 +6,9 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::text::{escaped, value};
+use telemetry::escaped;
+
+use crate::text::value;
 
 /// Default of `max_bytes`.
 const DEFAULT_LIMIT: usize = 4 << 10;
@@ -111,14 +113,14 @@ pub(super) fn failure(problem: &str) -> String {
     fenced(&clipped(problem, 1_000)).into_owned()
 }
 
-/// Returns the first `max` characters of a masked value; says how many were left out.
+/// Returns the first `max` characters of a masked value, and the number of those left out.
 pub(super) fn clipped(text: &str, max: usize) -> Cow<'_, str> {
     let masked = telemetry::mask(text);
     match masked.char_indices().nth(max) {
         None => masked,
         Some((end, _)) => {
             let rest = masked[end..].chars().count();
-            Cow::Owned(format!("{}… ({rest} more characters)", &masked[..end]))
+            Cow::Owned(format!("{}… (+{rest})", &masked[..end]))
         }
     }
 }
@@ -213,7 +215,7 @@ mod tests {
         answer.line(&clipped("Bearer xvy2a83kd8 to alice.smith@example.com", 34));
         assert_eq!(
             answer.finish(""),
-            "head\n<telemetry>\nfrom al***@example.com\nBearer REDACTED to al***@example.co… (1 more characters)\n\
+            "head\n<telemetry>\nfrom al***@example.com\nBearer REDACTED to al***@example.c… (+2)\n\
              </telemetry>\n"
         );
     }

@@ -5,33 +5,28 @@
 //! from untrusted senders and goes to a model: it is masked, fenced and free of control characters (see [`answer`]).
 
 mod answer;
-mod client;
 mod http;
 mod server;
 mod source;
-mod text;
 mod tools;
 mod tree;
 
-use std::io;
-
-use rmcp::ServiceExt as _;
 pub(crate) use self::http::routes;
-use self::{server::Tools, source::Source};
 
-/// Serves the tools on standard input and output, for the observatory whose pages are at `address`. It need not run yet.
-///
-/// Returns when standard input ends.
+/// Serves the tools on standard input and output until the input ends. `observatory` need not run yet.
 ///
 /// # Errors
-/// Fails if `address` is not an HTTP URL or the output cannot be written.
-pub async fn stdio(address: &str) -> io::Result<()> {
-    let tools = Tools::new(Source::Remote(client::Client::new(address).map_err(io::Error::other)?));
-    match tools.serve(rmcp::transport::stdio()).await {
-        Ok(running) => running.waiting().await.map(drop).map_err(io::Error::other),
-        // The client left before the first request.
-        Err(rmcp::service::ServerInitializeError::ConnectionClosed(_)) => Ok(()),
-        Err(error) => Err(io::Error::other(error)),
+/// Fails if the output cannot be written.
+#[cfg(feature = "cli")]
+pub(crate) async fn stdio(observatory: crate::client::Client) -> std::io::Result<()> {
+    use rmcp::{ServiceExt as _, service::ServerInitializeError, transport};
+
+    let tools = server::Tools::new(source::Source::Remote(observatory));
+    match tools.serve(transport::stdio()).await {
+        Ok(running) => running.waiting().await.map(drop).map_err(std::io::Error::other),
+        // The input ended before the first request.
+        Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
+        Err(error) => Err(std::io::Error::other(error)),
     }
 }
 

@@ -10,8 +10,6 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tower_service::Service as _;
 use url::form_urlencoded;
 
-use super::client::Client;
-
 /// Reason a tool has no answer, for the model.
 pub(super) type Failure = String;
 
@@ -24,7 +22,8 @@ pub(super) enum Source {
     /// The pages of this process.
     Pages(Router),
     /// The pages of another process.
-    Remote(Client),
+    #[cfg(feature = "cli")]
+    Remote(crate::client::Client),
 }
 
 /// Body of an error response.
@@ -34,7 +33,7 @@ struct ErrorBody {
 }
 
 impl Source {
-    /// Requests the page at `path`, which must be escaped.
+    /// Requests the page whose path consists of `segments`.
     ///
     /// # Errors
     /// Fails if the observatory cannot be reached, does not have the page or entry, or rejects a parameter.
@@ -45,7 +44,11 @@ impl Source {
     ) -> Result<T, Failure> {
         let body = match self {
             Self::Pages(router) => from_router(router.clone(), segments, parameters).await?,
-            Self::Remote(client) => client.get(segments, parameters).await?.into(),
+            #[cfg(feature = "cli")]
+            Self::Remote(client) => {
+                let body = client.get(segments, parameters).await;
+                body.map_err(|error| format!("{error:#}"))?.into()
+            }
         };
         serde_json::from_slice(&body).map_err(|_| "the observatory is of another version".to_owned())
     }

@@ -195,28 +195,31 @@ mod tests {
 
     #[test]
     fn failed_spans_and_their_ancestors_are_kept_before_the_longest() {
-        let entries = entries(&branches());
-        let texts: Vec<_> = ["request", "100 x select", "call", "attempt"]
-            .map(|text| vec![text.to_owned()])
-            .into();
-        assert_eq!(
-            fit(&entries, &texts, 1_000),
-            (
-                vec![
-                    "request".to_owned(),
-                    "  100 x select".to_owned(),
-                    "  call".to_owned(),
-                    "    attempt".to_owned()
-                ],
-                0
-            )
-        );
-        assert_eq!(fit(&entries, &texts, 40), (Vec::new(), 103));
-        assert_eq!(
-            fit(&entries, &texts, 46),
-            (Vec::new(), 103),
-            "the path to the failed span does not fit"
-        );
+        let mut branches = branches();
+        branches.extend((0..100).map(|number| branch(Some(0), &number.to_string(), 500.0, 400.0)));
+        let entries = entries(&branches);
+        let texts: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                vec![format!(
+                    "{} x {}",
+                    entry.spans.len(),
+                    branches[entry.spans[0]].kind
+                )]
+            })
+            .collect();
+        let (all, omitted) = fit(&entries, &texts, 10_000);
+        assert_eq!((all.len(), omitted), (104, 0));
+        let (kept, omitted) = fit(&entries, &texts, 220);
+        let expected = [
+            "1 x request",
+            "  … 199 more below",
+            "  1 x call",
+            "    1 x attempt",
+            "  1 x 0",
+        ];
+        assert_eq!((kept, omitted), (expected.map(str::to_owned).to_vec(), 199));
+        assert_eq!(fit(&entries, &texts, 20), (Vec::new(), 203));
     }
 
     #[test]

@@ -34,7 +34,18 @@ use crate::access::Access;
 
 /// Returns the routes of the pages.
 pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
-    let json = Router::new()
+    let json = json(explorer);
+    #[cfg(feature = "mcp")]
+    let json = json.clone().merge(crate::mcp::routes(json, access.clone()));
+    json.merge(assets::routes())
+        .fallback(async || PageError::NoPage)
+        .method_not_allowed_fallback(async || PageError::Method)
+        .layer(middleware::from_fn_with_state(access, guard::guard))
+}
+
+/// Returns the pages without static files and without checks of the request.
+pub(crate) fn json(explorer: Explorer) -> Router {
+    Router::new()
         .route("/", time_dependent_page(overview::overview))
         .route("/map", time_dependent_page(overview::map))
         .route("/traces", page(traces::list))
@@ -43,13 +54,7 @@ pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
         .route("/metrics", page(metrics::list))
         .route("/metrics/{*name}", page(metrics::instrument))
         .route("/status", time_dependent_page(status::status))
-        .with_state(Shared::new(explorer));
-    #[cfg(feature = "mcp")]
-    let json = json.clone().merge(crate::mcp::routes(json, access.clone()));
-    json.merge(assets::routes())
-        .fallback(async || PageError::NoPage)
-        .method_not_allowed_fallback(async || PageError::Method)
-        .layer(middleware::from_fn_with_state(access, guard::guard))
+        .with_state(Shared::new(explorer))
 }
 
 /// Returns a page that changes only when telemetry arrives, unless its parameters depend on the time.

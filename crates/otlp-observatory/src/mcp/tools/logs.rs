@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Failure, Query, Source, parameters};
-use crate::mcp::{
-    answer::{Answer, attribute, clipped},
+use crate::{
+    mcp::answer::{Answer, attribute, clipped},
     text::{count, timestamp, value},
 };
 
@@ -207,9 +207,5 @@ impl Record {
     /// Returns level and message.
     pub(super) fn short(&self) -> String {
         format!("{}  {}", self.level, self.message())
-    }
-
-    pub(super) fn is_important(&self) -> bool {
-        matches!(&*self.level, "warn" | "error" | "fatal")
     }
 }

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Failure, Query, Source, parameters};
-use crate::mcp::{
-    answer::{Answer, attribute, clipped},
+use crate::{
+    mcp::answer::{Answer, attribute, clipped},
     text::count,
 };
 

@@ -10,10 +10,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Failure, Query, Source, logs::Record};
-use crate::mcp::{
-    answer::{Answer, attribute, clipped},
+use crate::{
+    mcp::{
+        answer::{Answer, attribute, clipped},
+        tree::{self, Branch, Entry},
+    },
     text::{count, duration, timestamp, value},
-    tree::{self, Branch, Entry},
 };
 
 /// Maximum length of a name and of a status message, in characters.
@@ -22,8 +24,8 @@ const MAX_NAME: usize = 200;
 /// Maximum length of the value of an attribute in the details of a span, in characters.
 const MAX_DETAIL: usize = 2_000;
 
-/// Length of the start of a span id that the list shows.
-const SHORT_ID: usize = 6;
+/// Minimum length of the start of a span id that the list shows.
+const MIN_SHORT_ID: usize = 6;
 
 /// Number of places that the summary names for their own time.
 const TOP: usize = 3;
@@ -71,6 +73,8 @@ struct Trace {
 #[derive(Deserialize)]
 struct Span {
     span_id: Option<String>,
+    #[serde(skip)]
+    short_id: String,
     parent_span_id: Option<String>,
     parent_index: Option<usize>,
     #[serde(default)]
@@ -112,7 +116,8 @@ or URL, HTTP status, ERROR with its message, #span), each with its exceptions an
 one line (100 x SELECT ... is an N+1). If not all fit, failed and long spans are kept. With span: one span in full.";
 
     async fn answer(self, source: &Source) -> Result<String, Failure> {
-        let trace: Trace = source.get(&["traces", &self.trace_id], &Vec::new()).await?;
+        let mut trace: Trace = source.get(&["traces", &self.trace_id], &Vec::new()).await?;
+        trace.shorten_ids();
         match &self.span {
             None => Ok(trace.list(self.max_bytes)),
             Some(span) => trace.details(span, self.max_bytes),
@@ -121,6 +126,40 @@ one line (100 x SELECT ... is an N+1). If not all fit, failed and long spans are
 }
 
 impl Trace {
+    /// Sets the short ids: starts of the ids that are as long as it takes to tell them apart.
+    fn shorten_ids(&mut self) {
+        let mut ids: Vec<&str> = self
+            .spans
+            .iter()
+            .filter_map(|span| span.span_id.as_deref())
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let shared = |pair: &[&str]| {
+            pair[0]
+                .bytes()
+                .zip(pair[1].bytes())
+                .take_while(|(a, b)| a == b)
+                .count()
+        };
+        let length = ids
+            .windows(2)
+            .map(|pair| shared(pair) + 1)
+            .fold(MIN_SHORT_ID, usize::max);
+        for span in &mut self.spans {
+            let id = span.span_id.as_deref().unwrap_or_default();
+            span.short_id = format!("#{}", id.get(..length).unwrap_or(id));
+        }
+    }
+
+    /// Returns the time since the start of the trace, in nanoseconds.
+    fn since_start(&self, unix_nano: &str) -> f64 {
+        match (unix_nano.parse::<i128>(), self.start_unix_nano.parse::<i128>()) {
+            (Ok(time), Ok(start)) => (time - start) as f64,
+            _ => 0.0,
+        }
+    }
+
     /// Returns the whole trace.
     fn list(&self, max_bytes: Option<usize>) -> String {
         let failed = self.spans.iter().filter(|span| span.is_failed()).count();
@@ -145,8 +184,8 @@ impl Trace {
             answer.line(&line);
         }
         let omitted = self.tree(&mut answer, &branches, 0..branches.len());
-        let is_known = |record: &&Record| !self.spans.iter().any(|span| span.owns(record));
-        for record in self.logs.iter().filter(is_known) {
+        let has_no_span = |record: &&Record| !self.spans.iter().any(|span| span.owns(record));
+        for record in self.logs.iter().filter(has_no_span) {
             answer.line(&format!(
                 "{}  {}",
                 timestamp(&record.time_unix_nano),
@@ -190,7 +229,7 @@ impl Trace {
                     clipped(service, MAX_NAME),
                     clipped(name, MAX_NAME),
                     count(number as u64, "span"),
-                    self.spans[first].short_id(),
+                    self.spans[first].short_id,
                 ));
             }
         }
@@ -214,7 +253,6 @@ impl Trace {
     }
 
     fn branches(&self) -> Vec<Branch> {
-        let start: f64 = self.start_unix_nano.parse().unwrap_or_default();
         let mut known: HashMap<&str, usize> = HashMap::new();
         let mut branches = Vec::new();
         for (index, span) in self.spans.iter().enumerate() {
@@ -228,7 +266,7 @@ impl Trace {
                 kind: format!("{}\0{}\0{}", span.service, span.kind, span.name),
                 is_failed: span.is_failed(),
                 duration: span.duration_ns,
-                start: span.start_unix_nano.parse().unwrap_or(start) - start,
+                start: self.since_start(&span.start_unix_nano),
             });
             if let Some(id) = &span.span_id {
                 known.entry(id).or_insert(index);
@@ -241,8 +279,7 @@ impl Trace {
     fn entry(&self, entry: &Entry, spans: &[Span]) -> Vec<String> {
         let spans: Vec<&Span> = entry.spans.iter().map(|&span| &spans[span]).collect();
         let first = spans[0];
-        let start: f64 = self.start_unix_nano.parse().unwrap_or_default();
-        let offset = first.start_unix_nano.parse().unwrap_or(start) - start;
+        let offset = self.since_start(&first.start_unix_nano);
         let total: f64 = spans.iter().map(|span| span.duration_ns).sum();
         let mut line = format!("+{} {}  ", signed(offset), duration(total));
         if spans.len() > 1 {
@@ -303,12 +340,6 @@ impl Span {
         self.span_id.is_some() && self.span_id == record.span_id
     }
 
-    /// Returns the start of the id, by which the span can be asked for.
-    fn short_id(&self) -> String {
-        let id = self.span_id.as_deref().unwrap_or_default();
-        format!("#{}", id.get(..SHORT_ID).unwrap_or(id))
-    }
-
     /// Returns the span on one line, without its times.
     fn described(&self) -> String {
         let mut text = format!(
@@ -339,7 +370,7 @@ impl Span {
         if !self.links.is_empty() {
             text.push_str(&format!(" ({})", count(self.links.len() as u64, "link")));
         }
-        text.push_str(&format!(" {}", self.short_id()));
+        text.push_str(&format!(" {}", self.short_id));
         text
     }
 
@@ -390,13 +421,22 @@ impl Span {
 }
 
 impl Event {
+    /// Returns name and attributes; an exception as its type, message and frames.
     fn short(&self) -> String {
-        let attributes: Vec<_> = self
-            .attributes
+        let mut attributes = self.attributes.clone();
+        let mut taken = |key: &str| attributes.remove(key).map(|given| value(&given));
+        let exception = ["exception.type", "exception.message"].map(&mut taken);
+        let mut parts = vec![clipped(&self.name, MAX_NAME).into_owned()];
+        let exception: Vec<_> = exception
             .iter()
-            .filter_map(|(key, value)| attribute(key, value))
+            .flatten()
+            .map(|text| clipped(text, MAX_NAME))
             .collect();
-        format!("{} {}", clipped(&self.name, MAX_NAME), attributes.join(" "))
+        if !exception.is_empty() {
+            parts.push(exception.join(": "));
+        }
+        parts.extend(attributes.iter().filter_map(|(key, value)| attribute(key, value)));
+        parts.join(" ")
     }
 }
 

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Failure, Query, Source, parameters};
-use crate::mcp::{
-    answer::{Answer, clipped},
+use crate::{
+    mcp::answer::{Answer, clipped},
     text::{count, duration, timestamp},
 };
 

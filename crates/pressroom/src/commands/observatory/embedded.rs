@@ -7,14 +7,16 @@ use std::{
 };
 
 use anyhow::Context as _;
-use observatory::{Addresses, BindError, FirstStep, Observatory};
+use observatory::{
+    Addresses, BindError, FirstStep, Observatory,
+    cli::{cannot_listen, reachable, url, warn_without_login},
+};
 use telemetry::Export;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::{cannot_listen, url, warn_without_login};
 use crate::{
-    commands::{current_thread, install_cryptography, reachable},
+    commands::{current_thread, install_cryptography},
     config::masked_url,
 };
 
@@ -86,7 +88,7 @@ impl Embedded {
                 return Ok(Self::Other(reachable(error.address)));
             }
             Err(error) if error.is_in_use() => return Ok(Self::PagesInUse(error.address)),
-            Err(error) => return Err(cannot_listen(&settings, error)),
+            Err(error) => return Err(cannot_listen(&settings, &error).into()),
         };
         let addresses = observatory.addresses();
         let shutdown = CancellationToken::new();

@@ -296,6 +296,11 @@ async fn a_taken_port_is_reported_with_the_name_of_its_setting() {
         message.starts_with("pressroom: OBSERVATORY_OTLP_HTTP_PORT: cannot listen on"),
         "{message}"
     );
+    assert!(
+        message.contains("set OBSERVATORY_OTLP_HTTP_PORT to another port"),
+        "{message}"
+    );
+    assert_eq!(message.matches("use").count(), 1, "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,9 +5,13 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use telemetry::escaped;
 
-use super::{logs::Record, print_line};
-use crate::commands::text::{count, duration, escaped, timestamp, value};
+use super::{
+    logs::Record,
+    print_line,
+    text::{count, duration, timestamp, value},
+};
 
 /// Maximum indentation level.
 const MAX_INDENT: usize = 30;

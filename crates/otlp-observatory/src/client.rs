@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use reqwest::header::ACCEPT;
 use serde::{Deserialize, de::DeserializeOwned};
+use telemetry::escaped;
 use url::Url;
-
-use crate::commands::text::escaped;
 
 /// Time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,7 +17,8 @@ const MAX_RESPONSE_BYTES: usize = 64 << 20;
 const NOT_A_URL: &str = "--observatory: is not an http:// or https:// URL";
 
 /// Client for one observatory.
-pub(super) struct Client {
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
     base: Url,
     http: reqwest::Client,
 }
@@ -34,11 +34,13 @@ impl Client {
     ///
     /// # Errors
     /// Returns an error if `base` is not an HTTP URL.
-    pub(super) fn new(base: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(base: &str) -> anyhow::Result<Self> {
         let base = Url::parse(base)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
             .context(NOT_A_URL)?;
+        // Fails if the process has already installed a provider, which is then used.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .no_proxy()
@@ -52,7 +54,7 @@ impl Client {
     /// # Errors
     /// Returns an error if nothing listens at the address, the server is not an observatory, or the server
     /// rejects the request.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         segments: &[&str],
         parameters: &[(&str, String)],
@@ -70,8 +72,7 @@ impl Client {
         let base = &self.base;
         let mut response = sent.map_err(|error| match error {
             error if error.is_connect() => anyhow::anyhow!(
-                "nothing listens at {base}; start `pressroom` or `pressroom observatory`, \
-                 or set another address with --observatory"
+                "nothing listens at {base}; start the observatory, or set another address with --observatory"
             ),
             error if error.is_timeout() => {
                 anyhow::anyhow!("{base} did not respond within {} s", TIMEOUT.as_secs())
@@ -102,7 +103,7 @@ impl Client {
     ///
     /// # Errors
     /// Returns an error if the body does not have the expected format.
-    pub(super) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> anyhow::Result<T> {
+    pub(crate) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> anyhow::Result<T> {
         let parsed = serde_json::from_slice(body).ok();
         parsed.with_context(|| format!("{} is not an observatory of this version", self.base))
     }
