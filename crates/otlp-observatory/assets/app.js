@@ -3,6 +3,7 @@ import { Component, html, render, useEffect, useState } from './html.js';
 import { Loading, Empty } from './components/parts.js';
 import { Shell } from './components/shell.js';
 import * as keys from './keys.js';
+import * as paste from './paste.js';
 import * as router from './router.js';
 
 /** @type {[pattern: RegExp, title: string, load: () => Promise<{Page: any}>][]} */
@@ -59,4 +60,5 @@ function App() {
 
 router.start();
 keys.start();
+paste.start();
 render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById('app')));

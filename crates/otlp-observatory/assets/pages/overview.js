@@ -190,7 +190,7 @@ export function Page({ query }) {
         label="Time"
         options=${WINDOWS}
         value=${window}
-        onChange=${(/** @type {string} */ next) => navigate(address('/', { window: next === '5m' ? '' : next }), { replace: true })}
+        onChange=${(/** @type {string} */ next) => navigate(address('/', { window: next === '5m' ? '' : next }))}
       />
     </div>
     <dl class="figures">

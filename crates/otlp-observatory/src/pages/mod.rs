@@ -2,6 +2,7 @@
 //! from untrusted senders, so it is sent to browsers as JSON and never as markup.
 
 mod assets;
+mod completions;
 mod error;
 mod explorer;
 mod guard;
@@ -51,6 +52,7 @@ pub(crate) fn json(explorer: Explorer) -> Router {
         .route("/traces", page(traces::list))
         .route("/traces/{trace_id}", page(traces::trace))
         .route("/logs", page(logs::list))
+        .route("/completions", page(completions::completions))
         .route("/metrics", page(metrics::list))
         .route("/metrics/{*name}", page(metrics::instrument))
         .route("/status", time_dependent_page(status::status))

@@ -1,5 +1,7 @@
 //! Tests of the router without a socket, with a store of known contents.
 
+mod query;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,

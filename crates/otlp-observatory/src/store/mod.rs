@@ -5,6 +5,8 @@
 //! Timestamps and names from senders are not trusted. Time windows use the time of arrival, unless the
 //! sender's timestamp is close to it. Eviction only uses the order of arrival.
 
+mod aliases;
+mod condition;
 mod fair_lock;
 mod filter;
 #[cfg(test)]
@@ -21,15 +23,18 @@ mod memory;
 mod metrics;
 mod overview;
 mod points;
+mod query;
 mod readings;
 mod search;
 mod selection;
 mod series;
+mod sort;
 mod source;
 mod span_class;
 #[cfg(test)]
 mod tests;
 mod traces;
+mod units;
 mod waterfall;
 
 use std::{
@@ -41,16 +46,20 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub(crate) use filter::{Attribute, Text};
+pub(crate) use condition::Attribute;
+pub(crate) use filter::Text;
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
 pub(crate) use instrument::InstrumentType;
 pub(crate) use log_search::{LogSearch, StoredRecord};
 pub(crate) use map::Map;
 pub(crate) use overview::Overview;
+pub(crate) use query::{Completions, Query, Subject, parse as parse_query};
 pub(crate) use readings::Reading;
 pub(crate) use search::{SearchPage, StatusFilter, TraceRoot, TraceSearch, TraceSummary};
 pub(crate) use selection::{SeriesDescriptor, SeriesReadings, SeriesSearch};
+pub(crate) use sort::{Position, Sort, SortedPage};
 pub(crate) use source::Source;
+pub(crate) use units::{AGE_UNITS, DURATION_UNITS, nanoseconds};
 pub(crate) use waterfall::StoredSpan;
 
 use crate::export::{Counts, Export};
@@ -166,11 +175,35 @@ impl Store {
 
     pub(crate) fn search_traces(&self, search: &TraceSearch) -> SearchPage<TraceSummary> {
         let mut found = search::search(&self.traces, search);
+        self.count_logs(&mut found.entries);
+        found
+    }
+
+    /// Returns the traces that match `search` in the order of `sort`, from `after`.
+    pub(crate) fn sort_traces(
+        &self,
+        search: &TraceSearch,
+        sort: Sort,
+        after: Option<&Position>,
+    ) -> SortedPage {
+        let mut found = sort::search(&self.traces, &self.logs, search, sort, after);
+        self.count_logs(&mut found.entries);
+        found
+    }
+
+    /// Returns the keys of the newest entries, or the values of `key`.
+    pub(crate) fn completions(&self, subject: Subject, key: Option<&str>) -> Completions {
+        match subject {
+            Subject::Spans => query::complete_spans(&self.traces, key),
+            Subject::Records => query::complete_records(&self.logs, key),
+        }
+    }
+
+    fn count_logs(&self, traces: &mut [TraceSummary]) {
         let logs = self.logs.read();
-        for trace in &mut found.entries {
+        for trace in traces {
             trace.logs = logs.count_in_trace(trace.trace_id);
         }
-        found
     }
 
     pub(crate) fn search_logs(&self, search: &LogSearch) -> SearchPage<StoredRecord> {
@@ -263,9 +296,10 @@ impl Store {
         overview::overview(&self.traces, window, now)
     }
 
-    /// Returns the service map of the `window` nanoseconds before `now`.
-    pub(crate) fn map(&self, window: u64, now: u64) -> Map {
-        map::map(&self.traces, window, now)
+    /// Returns the service map of the `window` nanoseconds before `now`, optionally only the calls from and to
+    /// `service`.
+    pub(crate) fn map(&self, window: u64, now: u64, service: Option<&str>) -> Map {
+        map::map(&self.traces, window, now, service)
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -118,7 +118,7 @@ fn only_timestamps_within_the_trusted_delay_count() {
 
 #[test]
 fn the_map_contains_the_calls_between_services() {
-    let map = serde_json::to_value(busy_store().map(300_000 * MS, NOW)).expect("JSON");
+    let map = serde_json::to_value(busy_store().map(300_000 * MS, NOW, None)).expect("JSON");
     let edges = map["edges"].as_array().expect("edges").iter();
     let mut edges: Vec<_> = edges
         .map(|edge| {
@@ -143,9 +143,12 @@ fn the_map_contains_the_calls_between_services() {
     );
     assert_eq!(
         map["nodes"][0],
-        json!({"id": "database:postgresql/pressroom", "kind": "database", "name": "pressroom", "system": "postgresql"})
+        json!({
+            "id": "database:postgresql/pressroom", "kind": "database", "name": "pressroom", "system": "postgresql",
+            "attributes": {"db.namespace": "pressroom", "db.system.name": "postgresql"},
+        })
     );
-    let all = serde_json::to_value(busy_store().map(u64::MAX, NOW)).expect("JSON");
+    let all = serde_json::to_value(busy_store().map(u64::MAX, NOW, None)).expect("JSON");
     assert_eq!(all["edges"][0]["calls"], 3);
 }
 
@@ -162,7 +165,7 @@ fn a_trace_with_many_spans_has_the_same_callers_as_a_short_one() {
         spans("billing", vec![kind(span(1, 2, 400, "POST"), SpanKind::Server)]),
         NOW,
     );
-    let map = serde_json::to_value(store.map(300_000 * MS, NOW)).expect("JSON");
+    let map = serde_json::to_value(store.map(300_000 * MS, NOW, None)).expect("JSON");
     let froms: Vec<_> = map["edges"]
         .as_array()
         .expect("edges")
