@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Request, State},
+    http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
@@ -13,14 +14,14 @@ use rmcp::transport::streamable_http_server::{
 };
 
 use super::{server::Tools, source::Source};
-use crate::{access::Access, pages::PageError};
+use crate::access::Access;
 
 /// Maximum size of a request, in bytes.
 const MAX_REQUEST: usize = 256 << 10;
 
 /// Returns the route `/mcp`, whose tools read `pages`. Requests that a page of another site sent are rejected; the
 /// caller checks the host.
-pub(crate) fn routes(pages: Router, access: Access) -> Router {
+pub(crate) fn route(pages: Router, access: Access) -> Router {
     let tools = Tools::new(Source::Pages(pages));
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
@@ -41,6 +42,7 @@ async fn check_origin(State(access): State<Access>, request: Request, next: Next
     if access.is_same_site(request.headers()) {
         next.run(request).await
     } else {
-        PageError::Origin.into_response()
+        let error = "requests from pages of other sites are not allowed";
+        (StatusCode::FORBIDDEN, error).into_response()
     }
 }

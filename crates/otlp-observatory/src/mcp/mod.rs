@@ -1,5 +1,5 @@
 //! Tools for coding agents, by the Model Context Protocol: over standard input and output ([`stdio`]), and over
-//! streamable HTTP at `/mcp` on the port of the pages ([`routes`]).
+//! streamable HTTP at `/mcp` on the port of the pages ([`route`]).
 //!
 //! Every tool only reads, from the JSON of the pages, and answers with text within a limit of bytes. Telemetry comes
 //! from untrusted senders and goes to a model: it is masked, fenced and free of control characters (see [`answer`]).
@@ -11,7 +11,7 @@ mod source;
 mod tools;
 mod tree;
 
-pub(crate) use self::http::routes;
+pub(crate) use self::http::route;
 
 /// Serves the tools on standard input and output until the input ends. `observatory` need not run yet.
 ///

@@ -39,7 +39,7 @@ fn source(store: Store) -> Source {
         forwarder: None,
         first_steps: Vec::new(),
     };
-    Source::Pages(pages::json(explorer))
+    Source::Pages(pages::routes(explorer))
 }
 
 /// A request with 100 equal statements and a failed call, a log record, and a counter.

@@ -9,7 +9,7 @@ use axum::{
 
 /// Reason a request gets an error response.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub(crate) enum PageError {
+pub(super) enum PageError {
     #[error("parameter `{name}`: {problem}")]
     Parameter {
         name: String,
@@ -25,9 +25,6 @@ pub(crate) enum PageError {
         "this host name is not allowed; use localhost, 127.0.0.1 or [::1], or name the host in the settings"
     )]
     Host,
-    #[cfg(feature = "mcp")]
-    #[error("requests from pages of other sites are not allowed")]
-    Origin,
     #[error("too many concurrent requests; try again")]
     Busy,
     #[error("internal error: the page could not be computed")]
@@ -48,8 +45,6 @@ impl PageError {
             Self::NoPage | Self::NotStored(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Host => StatusCode::FORBIDDEN,
-            #[cfg(feature = "mcp")]
-            Self::Origin => StatusCode::FORBIDDEN,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -26,26 +26,25 @@ use axum::{
 };
 use serde::Serialize;
 
-pub(crate) use self::{error::PageError, explorer::Explorer};
+pub(crate) use self::explorer::Explorer;
 use self::{
+    error::PageError,
     parameters::Parameters,
     response::{Content, Shared},
 };
 use crate::access::Access;
 
-/// Returns the routes of the pages.
-pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
-    let json = json(explorer);
-    #[cfg(feature = "mcp")]
-    let json = json.clone().merge(crate::mcp::routes(json, access.clone()));
-    json.merge(assets::routes())
+/// Adds static files and checks of the request to `routes`.
+pub(crate) fn router(routes: Router, access: Access) -> Router {
+    routes
+        .merge(assets::routes())
         .fallback(async || PageError::NoPage)
         .method_not_allowed_fallback(async || PageError::Method)
         .layer(middleware::from_fn_with_state(access, guard::guard))
 }
 
-/// Returns the pages without static files and without checks of the request.
-pub(crate) fn json(explorer: Explorer) -> Router {
+/// Returns the routes of the pages.
+pub(crate) fn routes(explorer: Explorer) -> Router {
     Router::new()
         .route("/", time_dependent_page(overview::overview))
         .route("/map", time_dependent_page(overview::map))

@@ -4,8 +4,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Failure, Query, Source, parameters};
-use crate::mcp::answer::Answer;
+use super::query::{Query, parameters};
+use crate::mcp::{
+    answer::Answer,
+    source::{Failure, Source},
+};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

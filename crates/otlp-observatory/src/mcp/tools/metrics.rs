@@ -4,9 +4,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Failure, Query, Source, parameters};
+use super::query::{Query, parameters};
 use crate::{
-    mcp::answer::{Answer, attribute, clipped},
+    mcp::{
+        answer::{Answer, attribute, clipped},
+        source::{Failure, Source},
+    },
     text::count,
 };
 

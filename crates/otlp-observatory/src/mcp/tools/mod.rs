@@ -4,6 +4,7 @@ mod compare;
 mod logs;
 mod metrics;
 mod problems;
+mod query;
 mod trace;
 mod traces;
 
@@ -11,26 +12,13 @@ use rmcp::{
     handler::server::tool::schema_for_input,
     model::{JsonObject, Tool, ToolAnnotations},
 };
-use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use self::{
-    compare::Compare, logs::FindLogs, metrics::GetMetrics, problems::FindProblems, trace::GetTrace,
-    traces::FindTraces,
+    compare::Compare, logs::FindLogs, metrics::GetMetrics, problems::FindProblems, query::Query,
+    trace::GetTrace, traces::FindTraces,
 };
-use super::source::{Failure, Parameters, Source};
-
-/// A tool that only reads.
-trait Query: DeserializeOwned + JsonSchema + 'static {
-    const NAME: &'static str;
-    const TITLE: &'static str;
-    /// Guide for a model: purpose, and when to prefer another tool.
-    const DESCRIPTION: &'static str;
-
-    /// Returns the text of the answer.
-    fn answer(self, source: &Source) -> impl Future<Output = Result<String, Failure>> + Send;
-}
+use super::source::{Failure, Source};
 
 /// Returns the descriptions of all tools.
 pub(super) fn all() -> Vec<Tool> {
@@ -77,12 +65,4 @@ async fn run<T: Query>(source: &Source, mut arguments: JsonObject) -> Result<Str
     let query: T =
         serde_json::from_value(Value::Object(arguments)).map_err(|error| format!("arguments: {error}"))?;
     query.answer(source).await
-}
-
-/// Returns the query parameters that have a value.
-fn parameters<const N: usize>(given: [(&'static str, Option<String>); N]) -> Parameters {
-    given
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect()
 }

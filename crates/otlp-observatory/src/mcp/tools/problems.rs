@@ -3,9 +3,12 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Failure, Query, Source, parameters};
+use super::query::{Query, parameters};
 use crate::{
-    mcp::answer::{Answer, clipped},
+    mcp::{
+        answer::{Answer, clipped},
+        source::{Failure, Source},
+    },
     text::{count, duration, timestamp},
 };
 

@@ -9,10 +9,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Failure, Query, Source, logs::Record};
+use super::{logs::Record, query::Query};
 use crate::{
     mcp::{
         answer::{Answer, attribute, clipped},
+        source::{Failure, Source},
         tree::{self, Branch, Entry},
     },
     text::{count, duration, timestamp, value},
