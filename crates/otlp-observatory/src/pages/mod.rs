@@ -2,6 +2,7 @@
 //! from untrusted senders, so it is sent to browsers as JSON and never as markup.
 
 mod assets;
+mod compare;
 mod completions;
 mod error;
 mod explorer;
@@ -11,6 +12,7 @@ mod logs;
 mod metrics;
 mod overview;
 mod parameters;
+mod problems;
 mod response;
 mod status;
 #[cfg(test)]
@@ -51,9 +53,11 @@ pub(crate) fn routes(explorer: Explorer) -> Router {
         .route("/traces", page(traces::list))
         .route("/traces/{trace_id}", page(traces::trace))
         .route("/logs", page(logs::list))
+        .route("/compare", time_dependent_page(compare::compare))
         .route("/completions", page(completions::completions))
         .route("/metrics", page(metrics::list))
         .route("/metrics/{*name}", page(metrics::instrument))
+        .route("/problems", time_dependent_page(problems::problems))
         .route("/status", time_dependent_page(status::status))
         .with_state(Shared::new(explorer))
 }

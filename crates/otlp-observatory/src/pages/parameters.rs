@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::error::PageError;
 use crate::store::{
-    AGE_UNITS, Attribute, DURATION_UNITS, Position, Query, Sort, SpanId, Subject, Text, TraceId, nanoseconds,
-    now, parse_query,
+    AGE_UNITS, Attribute, DURATION_UNITS, Position, Query, Since, Sort, SpanId, Subject, Text, TraceId,
+    nanoseconds, now, parse_query,
 };
 
 /// Range of `limit`.
@@ -155,8 +155,12 @@ impl Parameters {
     }
 
     pub(super) fn trace_id(&mut self) -> Result<Option<TraceId>, PageError> {
+        self.id_of_trace("trace_id")
+    }
+
+    pub(super) fn id_of_trace(&mut self, name: &str) -> Result<Option<TraceId>, PageError> {
         self.parsed(
-            "trace_id",
+            name,
             "must be 32 hexadecimal digits, not all zero",
             TraceId::from_hex,
         )
@@ -186,6 +190,16 @@ impl Parameters {
             nanoseconds(text, &AGE_UNITS).filter(|age| *age >= 1_000_000_000)
         })?;
         Ok(window.unwrap_or(DEFAULT_WINDOW))
+    }
+
+    /// Returns the start of a selection of problems: a timestamp, or the word `restart`.
+    pub(super) fn since(&mut self) -> Result<Since, PageError> {
+        let restart = ("since".to_owned(), "restart".to_owned());
+        if self.given.contains(&restart) {
+            self.take("since", 1)?;
+            return Ok(Since::Restart);
+        }
+        Ok(self.timestamp("since")?.map_or(Since::Ever, Since::Time))
     }
 
     /// Returns a timestamp in nanoseconds since 1970, given as an age, as nanoseconds, or in RFC 3339.

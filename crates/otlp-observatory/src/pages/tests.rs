@@ -1,5 +1,6 @@
 //! Tests of the router without a socket, with a store of known contents.
 
+mod problems;
 mod query;
 
 use std::{

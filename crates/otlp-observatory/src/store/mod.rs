@@ -6,6 +6,7 @@
 //! sender's timestamp is close to it. Eviction only uses the order of arrival.
 
 mod aliases;
+mod compare;
 mod condition;
 mod fair_lock;
 mod filter;
@@ -23,6 +24,7 @@ mod memory;
 mod metrics;
 mod overview;
 mod points;
+mod problems;
 mod query;
 mod readings;
 mod search;
@@ -46,6 +48,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+pub(crate) use compare::{TimeComparison, TraceComparison, compare_traces};
 pub(crate) use condition::Attribute;
 pub(crate) use filter::Text;
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
@@ -53,6 +56,7 @@ pub(crate) use instrument::InstrumentType;
 pub(crate) use log_search::{LogSearch, StoredRecord};
 pub(crate) use map::Map;
 pub(crate) use overview::Overview;
+pub(crate) use problems::{Kind as ProblemKind, ProblemSearch, Problems, Since};
 pub(crate) use query::{Completions, Query, Subject, parse as parse_query};
 pub(crate) use readings::Reading;
 pub(crate) use search::{SearchPage, StatusFilter, TraceRoot, TraceSearch, TraceSummary};
@@ -294,6 +298,16 @@ impl Store {
     /// Returns the overview of the `window` nanoseconds before `now`.
     pub(crate) fn overview(&self, window: u64, now: u64) -> Overview {
         overview::overview(&self.traces, window, now)
+    }
+
+    /// Compares the `window` nanoseconds before `at` with those from `at`, until `now`.
+    pub(crate) fn compare_times(&self, at: u64, window: u64, now: u64) -> TimeComparison {
+        compare::compare_times(&self.traces, at, window, now)
+    }
+
+    /// Returns the problems at `now`.
+    pub(crate) fn problems(&self, search: &ProblemSearch, now: u64) -> Problems {
+        problems::problems(&self.traces, &self.logs, search, now)
     }
 
     /// Returns the service map of the `window` nanoseconds before `now`, optionally only the calls from and to
