@@ -24,7 +24,7 @@ mod memory;
 mod metrics;
 mod overview;
 mod points;
-mod problems;
+pub(crate) mod problems;
 mod query;
 mod readings;
 mod search;
