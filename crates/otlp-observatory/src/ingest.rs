@@ -22,7 +22,12 @@ pub(crate) use self::{
     export_queue::Rejected,
     received::{Reason, Received},
 };
-use crate::{export::Export, forward::Forwarder, mask, store::Store};
+use crate::{
+    export::{Export, Signal},
+    forward::Forwarder,
+    mask,
+    store::Store,
+};
 
 /// Maximum size of the queue, in encoded bytes.
 const QUEUE_LIMIT: usize = 32 << 20;
@@ -32,6 +37,7 @@ const QUEUE_LIMIT: usize = 32 << 20;
 pub(crate) struct Ingest {
     queue: Arc<ExportQueue>,
     received: Arc<Received>,
+    max_item: usize,
 }
 
 /// Handle of the thread that processes exports. Dropping it closes the queue without waiting for the thread.
@@ -54,6 +60,7 @@ impl Ingest {
     ) -> io::Result<(Self, IngestThread)> {
         let queue = Arc::new(ExportQueue::new(QUEUE_LIMIT));
         let (running, ended) = oneshot::channel::<()>();
+        let max_item = store.max_item();
         let exports = queue.clone();
         thread::Builder::new()
             .name("observatory-ingest".into())
@@ -66,6 +73,7 @@ impl Ingest {
         let ingest = Self {
             queue: queue.clone(),
             received,
+            max_item,
         };
         Ok((ingest, IngestThread { queue, ended }))
     }
@@ -74,7 +82,16 @@ impl Ingest {
     #[cfg(test)]
     pub(crate) fn that_is_full(received: Arc<Received>) -> Self {
         let queue = Arc::new(ExportQueue::new(0));
-        Self { queue, received }
+        Self {
+            queue,
+            received,
+            max_item: usize::MAX,
+        }
+    }
+
+    /// Returns the maximum size of an item that the store keeps, in bytes.
+    pub(crate) fn max_item(&self) -> usize {
+        self.max_item
     }
 
     /// Queues `export`, or rejects it as a whole. Never blocks.
@@ -84,6 +101,11 @@ impl Ingest {
         self.queue.push(export, length)?;
         self.received.count_accepted(signal, items);
         Ok(())
+    }
+
+    /// Counts items that were removed from a request.
+    pub(crate) fn count_refused(&self, signal: Signal, items: usize) {
+        self.received.count_refused(signal, items);
     }
 
     /// Counts a rejected request.

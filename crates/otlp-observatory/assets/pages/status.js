@@ -55,12 +55,12 @@ function Rejections({ reasons }) {
 export function Page() {
   const { body, error } = useLive('/status');
   if (!body) return error ? html`<${ErrorMessage} error=${error} />` : html`<${Loading} />`;
-  const { memory, kept, received, evicted } = body;
+  const { memory, kept, received, repeated, evicted } = body;
   const used = memory.traces_bytes + memory.logs_bytes + memory.metrics_bytes;
   const rows = /** @type {const} */ ([
-    ['Spans', kept.spans, received.spans, evicted.spans, memory.traces_bytes],
-    ['Log records', kept.logs, received.logs, evicted.logs, memory.logs_bytes],
-    ['Metric points', kept.points, received.points, evicted.points, memory.metrics_bytes],
+    ['Spans', kept.spans, received.spans, repeated.spans, evicted.spans, memory.traces_bytes],
+    ['Log records', kept.logs, received.logs, repeated.logs, evicted.logs, memory.logs_bytes],
+    ['Metric points', kept.points, received.points, repeated.points, evicted.points, memory.metrics_bytes],
   ]);
   return html`
     <h1>Status</h1>
@@ -69,14 +69,15 @@ export function Page() {
         <thead>
           <tr>
             <th scope="col">Signal</th><th scope="col" class="num">Stored</th><th scope="col" class="num">Received</th>
-            <th scope="col" class="num">Evicted</th><th scope="col" class="num">Memory</th>
+            <th scope="col" class="num">Repeated</th><th scope="col" class="num">Evicted</th><th scope="col" class="num">Memory</th>
           </tr>
         </thead>
         <tbody>
           ${rows.map(
-            ([signal, storedCount, receivedCount, evictedCount, size]) => html`<tr>
+            ([signal, storedCount, receivedCount, repeatedCount, evictedCount, size]) => html`<tr>
               <th scope="row">${signal}</th>
-              <td class="num">${count(storedCount)}</td><td class="num">${count(receivedCount)}</td><td class="num">${count(evictedCount)}</td><td class="num">${bytes(size)}</td>
+              <td class="num">${count(storedCount)}</td><td class="num">${count(receivedCount)}</td>
+              <td class="num">${count(repeatedCount)}</td><td class="num">${count(evictedCount)}</td><td class="num">${bytes(size)}</td>
             </tr>`,
           )}
         </tbody>

@@ -54,6 +54,7 @@ function Row({ trace, longest }) {
     <td class="num muted"><time title=${dateTime(trace.start_unix_nano)}>${clock(trace.start_unix_nano)}</time></td>
     <td class="trace-name">
       <a class="row-link" data-row href=${traceAddress(trace.trace_id)}><${Text} value=${root.name || '(no name)'} limit=${160} /></a>
+      ${trace.dropped_spans > 0 && html`<span class="tag tag-warn">${plural(trace.dropped_spans, 'span')} dropped</span>`}
     </td>
     <td class="num">${trace.errors > 0 ? html`<span class="tag tag-error">${plural(trace.errors, 'error')}</span>` : html`<span class="muted">–</span>`}</td>
     <td class="num duration">

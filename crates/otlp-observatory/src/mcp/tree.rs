@@ -105,9 +105,13 @@ pub(super) fn fit(entries: &[Entry], texts: &[Vec<String>], room: usize) -> (Vec
         for entry in order {
             let path: Vec<usize> = std::iter::successors(Some(entry), |&entry| entries[entry].parent)
                 .take_while(|&entry| !is_kept[entry])
-                // A longer path cannot fit.
-                .take(room / OMISSION + 1)
+                // A longer path does not fit.
+                .take(room / OMISSION + 2)
                 .collect();
+            let top = path.last().and_then(|&entry| entries[entry].parent);
+            if top.is_some_and(|top| !is_kept[top]) {
+                continue;
+            }
             let cost: usize = path.iter().map(|&entry| size(entry) + reserved[entry]).sum();
             if cost <= left {
                 left -= cost;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{error::PageError, explorer::Explorer, parameters::Parameters};
-use crate::store::{TimeComparison, TraceComparison, compare_traces, now};
+use crate::store::{TimeComparison, TraceComparison, now};
 
 /// Comparison of traces if `a` and `b` are given, or else of spans of time.
 #[derive(Serialize)]
@@ -27,11 +27,8 @@ pub(super) fn compare(explorer: &Explorer, parameters: &mut Parameters) -> Resul
         }
         (Some(a), Some(b)) => {
             parameters.finish()?;
-            let stored = |id| store.trace(id).ok_or(PageError::NotStored("trace"));
-            Ok(Comparison::Traces(Box::new(compare_traces(
-                stored(a)?,
-                stored(b)?,
-            ))))
+            let compared = store.compare_traces(a, b).ok_or(PageError::NotStored("trace"))?;
+            Ok(Comparison::Traces(Box::new(compared)))
         }
         (given, _) => {
             let missing = if given.is_some() { "b" } else { "a" };

@@ -147,8 +147,8 @@ impl Parameters {
         Ok(limit.unwrap_or(DEFAULT_LIMIT))
     }
 
-    /// Returns a position in a list: the value of `next` in an earlier response.
-    pub(super) fn cursor(&mut self, name: &str) -> Result<Option<u64>, PageError> {
+    /// Returns a position in a list: the value of `next` in an earlier response, or a `sequence`.
+    pub(super) fn cursor<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, PageError> {
         self.parsed(name, "must be a position from an earlier response", |text| {
             text.parse().ok()
         })

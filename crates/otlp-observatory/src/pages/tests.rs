@@ -13,6 +13,7 @@ use axum::{
     http::{Method, Request, StatusCode, header},
 };
 use http_body_util::BodyExt as _;
+use opentelemetry_proto::tonic::trace::v1::span::Event;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -22,7 +23,7 @@ use crate::{
     ingest::Received,
     store::{
         Store,
-        fixture::{NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans},
+        fixture::{MS, NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans},
     },
 };
 
@@ -112,6 +113,7 @@ async fn traces_are_listed_with_their_services_and_logs() {
                 "spans": 3,
                 "errors": 1,
                 "logs": 1,
+                "dropped_spans": 0,
                 "services": [{"service": "app", "spans": 2}, {"service": "worker", "spans": 1}],
             }],
         })
@@ -137,6 +139,69 @@ async fn a_trace_has_spans_in_waterfall_order_and_logs() {
     assert_eq!(json["logs"][0]["body"], "article created");
     assert_eq!(json["logs"][0]["span_id"], "0000000000000001");
     assert_eq!(json["logs"][0]["level"], "info");
+}
+
+#[tokio::test]
+async fn skewed_clocks_and_missing_parents_are_marked_and_clocks_can_be_aligned() {
+    let store = store();
+    let mut inner = span(5, 2, 1, "inner");
+    inner.start_time_unix_nano -= 3_000 * MS;
+    inner.end_time_unix_nano -= 3_000 * MS;
+    inner.events = vec![Event {
+        time_unix_nano: inner.start_time_unix_nano,
+        ..Event::default()
+    }];
+    store.insert_at(
+        spans("app", vec![span(5, 1, 0, "outer"), span(5, 3, 9, "orphan")]),
+        NOW,
+    );
+    store.insert_at(spans("worker", vec![inner, span(5, 4, 2, "below")]), NOW);
+    let router = explorer(store, [127, 0, 0, 1]);
+    let path = "/traces/00000000000000000000000000000005";
+    let (_, raw) = get_json(router.clone(), path).await;
+    let (_, aligned) = get_json(router.clone(), &format!("{path}?align=clocks")).await;
+    for json in [&raw, &aligned] {
+        assert_eq!(
+            (&json["duration_ns"], &json["skewed_spans"]),
+            (&json!(1_000_000), &json!(2))
+        );
+        let list = json["spans"].as_array().expect("spans");
+        let named = |name: &str| list.iter().find(|span| span["name"] == name).expect("a span");
+        assert_eq!(named("inner")["clock_offset_ns"], 3_000_000_000_u64);
+        assert_eq!(named("outer")["clock_offset_ns"], 0);
+        assert_eq!(
+            (
+                &named("orphan")["missing_parent"],
+                &named("orphan")["parent_index"]
+            ),
+            (&json!(true), &Value::Null)
+        );
+        let parent = named("inner")["parent_index"].as_u64().expect("an index");
+        assert_eq!(list[parent as usize]["name"], "outer");
+        assert_eq!(named("inner")["missing_parent"], false);
+    }
+    let inner = |json: &Value| {
+        let list = json["spans"].as_array().expect("spans");
+        let inner = list
+            .iter()
+            .find(|span| span["name"] == "inner")
+            .expect("a span")
+            .clone();
+        [
+            inner["start_unix_nano"].clone(),
+            inner["events"][0]["time_unix_nano"].clone(),
+        ]
+    };
+    assert_eq!(
+        inner(&raw),
+        [json!("1799999996999000000"), json!("1799999996999000000")]
+    );
+    assert_eq!(
+        inner(&aligned),
+        [json!("1799999999999000000"), json!("1799999999999000000")]
+    );
+    let (status, _) = get_json(router, &format!("{path}?align=yes")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod ids;
 mod json;
 mod limits;
 mod receiver;
+mod refused;
 mod reject;
 mod rejection;
 mod status;

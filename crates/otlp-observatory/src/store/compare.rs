@@ -7,13 +7,14 @@ use prost::Message as _;
 use serde::Serialize;
 
 use super::{
-    StoredTrace, UnixNano,
     fair_lock::FairLock,
-    ids::SpanId,
+    ids::{SpanId, UnixNano},
     latency::{Latencies, Percentiles, most_frequent},
     search::TraceSummary,
+    source::Source,
     span_class::{Role, SpanClass},
     traces::Traces,
+    waterfall::StoredSpan,
 };
 
 /// Maximum number of rows.
@@ -21,6 +22,13 @@ const MAX_ROWS: usize = 500;
 
 /// Maximum depth of rows; deeper spans belong to the row at this depth.
 const MAX_DEPTH: usize = 100;
+
+/// Trace to compare, with its spans in waterfall order.
+pub(super) struct Compared {
+    pub(super) summary: TraceSummary,
+    pub(super) sources: Vec<Source>,
+    pub(super) spans: Vec<StoredSpan>,
+}
 
 /// Two traces with their spans by path.
 #[derive(Clone, Debug, Serialize)]
@@ -65,7 +73,7 @@ struct Tree {
 }
 
 /// Compares two traces.
-pub(crate) fn compare_traces(a: StoredTrace, b: StoredTrace) -> TraceComparison {
+pub(super) fn compare_traces(a: Compared, b: Compared) -> TraceComparison {
     let mut tree = Tree::default();
     tree.add(&a, |row| &mut row.a);
     tree.add(&b, |row| &mut row.b);
@@ -81,19 +89,19 @@ pub(crate) fn compare_traces(a: StoredTrace, b: StoredTrace) -> TraceComparison 
 }
 
 impl Tree {
-    /// Adds the spans of a trace, which are in waterfall order.
-    fn add(&mut self, trace: &StoredTrace, side: fn(&mut SpanRow) -> &mut Option<Side>) {
-        let mut row_of: HashMap<SpanId, usize> = HashMap::new();
+    /// Adds the spans of a trace.
+    fn add(&mut self, trace: &Compared, side: fn(&mut SpanRow) -> &mut Option<Side>) {
+        let mut rows = Vec::with_capacity(trace.spans.len());
         for stored in &trace.spans {
             let span = Span::decode(&*stored.encoded).unwrap_or_default();
             let failed = span
                 .status
                 .as_ref()
                 .is_some_and(|status| status.code() == StatusCode::Error);
-            let parent = stored.parent.and_then(|parent| row_of.get(&parent).copied());
+            let parent = stored.parent.and_then(|parent| rows.get(parent).copied());
             let service = trace.sources[stored.source].service.clone();
             let row = self.row(parent, service, span.name);
-            row_of.entry(stored.id).or_insert(row);
+            rows.push(row);
             let side = side(&mut self.rows[row]).get_or_insert(Side {
                 span_id: Some(stored.id),
                 ..Side::default()

@@ -12,6 +12,7 @@ use super::{
     ids::{SpanId, TraceId},
     intern::InternId,
     logs::{Entry, Logs},
+    position::TimePosition,
     query::{Query, RecordMatcher},
     search::SearchPage,
     source::Source,
@@ -30,9 +31,9 @@ pub(crate) struct LogSearch {
     pub(crate) span: Option<SpanId>,
     pub(crate) from: Option<u64>,
     pub(crate) to: Option<u64>,
-    /// Upper bound of the sequence number, exclusive.
-    pub(crate) before: Option<u64>,
-    /// Lower bound of the sequence number, exclusive.
+    /// Upper bound of the position, exclusive.
+    pub(crate) before: Option<TimePosition>,
+    /// Lower bound of the sequence number, exclusive: only records that arrived later match.
     pub(crate) after: Option<u64>,
     pub(crate) limit: usize,
 }
@@ -46,26 +47,36 @@ pub(crate) struct StoredRecord {
     pub(crate) encoded: Arc<[u8]>,
 }
 
-/// Returns the records that match `search`, newest first.
+/// Returns the records that match `search`, newest first. Records that arrive during the search are not included, so that a
+/// search for those after the latest sequence number finds the others.
 pub(crate) fn search(logs: &FairLock<Logs>, search: &LogSearch) -> SearchPage<StoredRecord> {
+    let (end, mut new) = {
+        let logs = logs.read();
+        (logs.end(), logs.count_after(search.after))
+    };
     SearchPage::collect(logs, search.before, search.limit, |logs, before, visit| {
         let mut resources = HashMap::new();
-        let mut records = logs
-            .before(search.trace, before)
-            .take_while(|(sequence, _)| search.after.is_none_or(|after| *sequence > after));
-        records.all(|(sequence, entry)| {
-            let found = matches(search, logs, entry, &mut resources).then(|| {
+        for (position, entry) in logs.before(search.trace, before) {
+            if new == 0 {
+                break;
+            }
+            let is_new = search.after.is_none_or(|after| position.number > after) && position.number < end;
+            new -= u64::from(is_new);
+            let found = (is_new && matches(search, logs, entry, &mut resources)).then(|| {
                 let source = logs.sources.get(entry.source);
                 let record = StoredRecord {
-                    sequence,
+                    sequence: position.number,
                     time: entry.time,
                     source: source.clone(),
                     encoded: entry.encoded.clone(),
                 };
                 (entry.encoded.len() + source.len(), record)
             });
-            visit(sequence, found)
-        })
+            if !visit(position, found) {
+                return false;
+            }
+        }
+        true
     })
 }
 

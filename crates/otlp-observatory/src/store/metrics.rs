@@ -1,5 +1,5 @@
-//! Metric points grouped by series. Above the memory limit, the oldest points of all series are evicted
-//! first. A series is removed with its last point, so series without updates disappear.
+//! Metric points grouped by series. The oldest points of all series are evicted first. A series is removed with its last
+//! point, so series without updates disappear.
 
 use std::{
     collections::VecDeque,
@@ -16,8 +16,9 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 
 use super::{
+    budget::{Evict, max_item},
     instrument::Instrument,
-    intern::{Footprint as _, InternId, Interner},
+    intern::{InternId, Interner},
     memory,
     points::{Point, PointValue},
     series::{MAX_EXEMPLARS, MAX_POINTS, Series, encode_sorted},
@@ -25,10 +26,10 @@ use super::{
 };
 use crate::export::points;
 
-/// Inverse of the fraction of the memory limit that a single series may use.
-const SERIES_LIMIT_DIVISOR: usize = 16;
+/// Maximum number of points of a series that are compared with a new one to find a repeat.
+const MAX_COMPARED: usize = 64;
 
-/// Store of metric points with a memory limit.
+/// Store of metric points.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     limit: usize,
@@ -40,11 +41,14 @@ pub(crate) struct Metrics {
     pub(crate) sources: Interner<Source>,
     pub(crate) instruments: Interner<Instrument>,
     pub(crate) evicted: u64,
+    /// Number of points that were received before, for example because their sender resent a request.
+    pub(crate) repeated: u64,
     /// Number of points rejected as too large or without a value.
     pub(crate) refused: u64,
 }
 
 impl Metrics {
+    /// Creates a store whose limit applies to all signals together.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -54,7 +58,7 @@ impl Metrics {
 
     /// Inserts points that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceMetrics>, now: u64) {
-        let allowance = self.limit / SERIES_LIMIT_DIVISOR;
+        let allowance = max_item(self.limit);
         for group in request {
             let resource = group.resource.as_ref();
             for scope_group in group.scope_metrics {
@@ -73,7 +77,7 @@ impl Metrics {
 
     fn insert_metric(&mut self, mut metric: Metric, source: InternId, now: u64) {
         let texts = metric.name.len() + metric.unit.len() + metric.description.len();
-        if texts > self.limit / SERIES_LIMIT_DIVISOR / 4 {
+        if texts > max_item(self.limit) {
             self.refused += points(&metric) as u64;
             return;
         }
@@ -103,7 +107,6 @@ impl Metrics {
                     if inserted.is_none() {
                         self.refused += 1;
                     }
-                    self.evict();
                 }
             };
         }
@@ -133,8 +136,8 @@ impl Metrics {
         exemplars: Vec<Exemplar>,
     ) -> Option<()> {
         let attributes = encode_sorted(attributes);
-        let allowance = self.limit / SERIES_LIMIT_DIVISOR;
-        if memory::shared(attributes.len()) + point.heap_bytes() > allowance / 4 {
+        let allowance = max_item(self.limit);
+        if memory::shared(attributes.len()) + point.heap_bytes() > allowance {
             return None;
         }
         let make = || {
@@ -146,19 +149,22 @@ impl Metrics {
             |series| series.instrument == instrument && *series.attributes == *attributes,
             make,
         );
+        if self.series.get(id).has(&point, MAX_COMPARED) {
+            self.series.release(id);
+            self.repeated += 1;
+            return Some(());
+        }
         let evicted = self.series.update(id, |series| {
             let before = series.points.len();
             // Points are evicted before the push, because the allocation would not shrink afterwards.
-            while series.points.len() >= MAX_POINTS
-                || (series.points.len() > 1 && series.heap_bytes() + series.bytes_for(&point) > allowance)
-            {
+            while series.points.len() >= MAX_POINTS {
                 series.pop();
                 series.stale_entries += 1;
             }
             let evicted = before - series.points.len();
             series.push(point);
             for exemplar in exemplars.into_iter().filter(|exemplar| exemplar.value.is_some()) {
-                if memory::heap(exemplar.encoded_len()) <= allowance / (4 * MAX_EXEMPLARS) {
+                if memory::heap(exemplar.encoded_len()) <= allowance / MAX_EXEMPLARS {
                     series.push_exemplar(exemplar.encode_to_vec().into());
                 }
             }
@@ -179,12 +185,38 @@ impl Metrics {
         Some(())
     }
 
-    /// Removes the oldest points, and series without points, until the memory use is within the limit.
-    fn evict(&mut self) {
-        while self.bytes() > self.limit {
-            let Some(id) = self.order.pop_front() else {
-                break;
-            };
+    pub(crate) fn len(&self) -> usize {
+        self.series().count()
+    }
+
+    pub(crate) fn series(&self) -> impl Iterator<Item = &Series> {
+        self.series.iter().map(|series| &**series)
+    }
+
+    pub(crate) fn instrument(&self, series: &Series) -> &Instrument {
+        self.instruments.get(series.instrument)
+    }
+
+    pub(crate) fn source(&self, series: &Series) -> &Source {
+        self.sources.get(self.instrument(series).source)
+    }
+}
+
+impl Evict for Metrics {
+    fn bytes(&self) -> usize {
+        self.series.bytes()
+            + self.order.capacity() * size_of::<InternId>()
+            + self.sources.bytes()
+            + self.instruments.bytes()
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        let series = self.series.get(*self.order.front()?);
+        Some(series.points.front()?.received_at)
+    }
+
+    fn evict_oldest(&mut self) {
+        while let Some(id) = self.order.pop_front() {
             if self.series.update(id, |series| series.take_stale_entry()) {
                 continue;
             }
@@ -200,37 +232,7 @@ impl Metrics {
             if self.order.capacity() > 4 * self.order.len() + 64 {
                 self.order.shrink_to(2 * self.order.len());
             }
+            return;
         }
-    }
-
-    /// Returns the memory use in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.series.bytes()
-            + self.order.capacity() * size_of::<InternId>()
-            + self.sources.bytes()
-            + self.instruments.bytes()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.series().count()
-    }
-
-    /// Returns the time of arrival of the oldest point.
-    pub(crate) fn oldest(&self) -> Option<u64> {
-        self.series()
-            .filter_map(|series| Some(series.points.front()?.received_at))
-            .min()
-    }
-
-    pub(crate) fn series(&self) -> impl Iterator<Item = &Series> {
-        self.series.iter().map(|series| &**series)
-    }
-
-    pub(crate) fn instrument(&self, series: &Series) -> &Instrument {
-        self.instruments.get(series.instrument)
-    }
-
-    pub(crate) fn source(&self, series: &Series) -> &Source {
-        self.sources.get(self.instrument(series).source)
     }
 }

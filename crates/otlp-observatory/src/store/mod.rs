@@ -3,9 +3,10 @@
 //! written to disk.
 //!
 //! Timestamps and names from senders are not trusted. Time windows use the time of arrival, unless the
-//! sender's timestamp is close to it. Eviction only uses the order of arrival.
+//! sender's timestamp is close to it. Eviction only uses the order of arrival. Lists are in order of the sender's timestamps.
 
 mod aliases;
+mod budget;
 mod compare;
 mod condition;
 mod fair_lock;
@@ -24,12 +25,15 @@ mod memory;
 mod metrics;
 mod overview;
 mod points;
+mod position;
 pub(crate) mod problems;
 mod query;
 mod readings;
+mod scale;
 mod search;
 mod selection;
 mod series;
+mod skew;
 mod sort;
 mod source;
 mod span_class;
@@ -48,7 +52,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub(crate) use compare::{TimeComparison, TraceComparison, compare_traces};
+pub(crate) use compare::{TimeComparison, TraceComparison};
 pub(crate) use condition::Attribute;
 pub(crate) use filter::Text;
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
@@ -61,23 +65,28 @@ pub(crate) use query::{Completions, Query, Subject, parse as parse_query};
 pub(crate) use readings::Reading;
 pub(crate) use search::{SearchPage, StatusFilter, TraceRoot, TraceSearch, TraceSummary};
 pub(crate) use selection::{SeriesDescriptor, SeriesReadings, SeriesSearch};
+pub(crate) use skew::moved;
 pub(crate) use sort::{Position, Sort, SortedPage};
 pub(crate) use source::Source;
 pub(crate) use units::{AGE_UNITS, DURATION_UNITS, nanoseconds};
 pub(crate) use waterfall::StoredSpan;
 
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use prost::Message as _;
+
 use crate::export::{Counts, Export};
+use budget::Evict as _;
 use fair_lock::FairLock;
 use intern::InternId;
 use logs::Logs;
 use metrics::Metrics;
-use traces::Traces;
+use traces::{SpanEntry, Trace, Traces};
 
 /// Maximum number of log records returned with a trace.
 const MAX_TRACE_RECORDS: usize = 1_000;
 
 /// Maximum size of the spans returned with a trace, in bytes. Each span counts with its resource.
-const MAX_TRACE_BYTES: usize = 16 << 20;
+const MAX_TRACE_BYTES: usize = 32 << 20;
 
 /// Maximum number of service names that [`Usage`] lists.
 const MAX_SERVICES: usize = 1_000;
@@ -103,6 +112,8 @@ pub(crate) struct Usage {
     pub(crate) memory: Memory,
     pub(crate) kept: Kept,
     pub(crate) evicted: Counts,
+    /// Items that were received before.
+    pub(crate) repeated: Counts,
     pub(crate) refused: Counts,
     pub(crate) services: Vec<Arc<str>>,
 }
@@ -135,8 +146,28 @@ pub(crate) struct StoredTrace {
     pub(crate) sources: Vec<Source>,
     /// Spans in waterfall order.
     pub(crate) spans: Vec<StoredSpan>,
+    /// Number of spans whose times contradict those of their parent.
+    pub(crate) skewed: usize,
     /// Oldest first.
     pub(crate) logs: Vec<StoredRecord>,
+}
+
+impl StoredTrace {
+    /// Moves the records by the clock offset of their span.
+    fn align_logs(&mut self) {
+        let process = |span: &StoredSpan| self.sources[span.source].process().clone();
+        let offsets = self
+            .spans
+            .iter()
+            .map(|span| ((span.id, process(span)), span.clock_offset));
+        let offsets: HashMap<_, _> = offsets.collect();
+        for record in &mut self.logs {
+            let span = LogRecord::decode(&*record.encoded).ok();
+            let span = span.and_then(|decoded| SpanId::from_bytes(&decoded.span_id));
+            let offset = span.and_then(|span| offsets.get(&(span, record.source.process().clone())));
+            record.time = moved(record.time, offset.copied().unwrap_or(0));
+        }
+    }
 }
 
 impl Store {
@@ -146,9 +177,9 @@ impl Store {
             limit,
             started: now(),
             generation: AtomicU64::new(0),
-            traces: FairLock::new(Traces::new(limit / 100 * 60)),
-            logs: FairLock::new(Logs::new(limit / 100 * 25)),
-            metrics: FairLock::new(Metrics::new(limit / 100 * 15)),
+            traces: FairLock::new(Traces::new(limit)),
+            logs: FairLock::new(Logs::new(limit)),
+            metrics: FairLock::new(Metrics::new(limit)),
         }
     }
 
@@ -164,7 +195,13 @@ impl Store {
             Export::Logs(request) => self.logs.write().insert(request.resource_logs, now),
             Export::Metrics(request) => self.metrics.write().insert(request.resource_metrics, now),
         }
+        budget::evict(self.limit, &self.traces, &self.logs, &self.metrics);
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Returns the maximum size of a single item, in bytes.
+    pub(crate) fn max_item(&self) -> usize {
+        budget::max_item(self.limit)
     }
 
     /// Returns a number that increases with every insert.
@@ -214,57 +251,23 @@ impl Store {
         log_search::search(&self.logs, search)
     }
 
-    pub(crate) fn trace(&self, id: TraceId) -> Option<StoredTrace> {
-        let mut trace = self.snapshot(id)?;
-        let mut spans = Vec::new();
-        let mut bytes = 0;
-        for index in waterfall::order(&trace.spans) {
-            let span = &trace.spans[index];
-            bytes += span.encoded.len() + trace.sources[span.source].len();
-            if bytes > MAX_TRACE_BYTES {
-                break;
-            }
-            spans.push(span.clone());
-        }
-        trace.summary.dropped += (trace.spans.len() - spans.len()) as u64;
-        trace.spans = spans;
+    /// Returns a trace; with `align`, in the order of its clocks once they agree. The times of the spans are not changed.
+    pub(crate) fn trace(&self, id: TraceId, align: bool) -> Option<StoredTrace> {
+        let mut trace = {
+            let traces = self.traces.read();
+            snapshot(&traces, traces.get(id)?, align)
+        };
         let of_trace = LogSearch {
             trace: Some(id),
             limit: MAX_TRACE_RECORDS,
             ..LogSearch::default()
         };
         trace.logs = self.search_logs(&of_trace).entries;
-        trace.logs.reverse();
+        if align && trace.skewed > 0 {
+            trace.align_logs();
+        }
+        trace.logs.sort_by_key(|record| (record.time, record.sequence));
         Some(trace)
-    }
-
-    /// Copies a trace with its spans in order of arrival.
-    fn snapshot(&self, id: TraceId) -> Option<StoredTrace> {
-        let traces = self.traces.read();
-        let trace = traces.get(id)?;
-        let mut sources = Vec::new();
-        let mut known = HashMap::new();
-        let mut index_of = |class: InternId| {
-            let source = traces.classes.get(class).source;
-            *known.entry(source).or_insert_with(|| {
-                sources.push(traces.sources.get(source).clone());
-                sources.len() - 1
-            })
-        };
-        let spans = trace.spans.iter().map(|span| StoredSpan {
-            id: span.id,
-            parent: span.parent,
-            start: span.start,
-            source: index_of(span.class),
-            encoded: span.encoded.clone(),
-        });
-        let spans = spans.collect();
-        Some(StoredTrace {
-            summary: search::summary(&traces, trace),
-            sources,
-            spans,
-            logs: Vec::new(),
-        })
     }
 
     /// Returns every series that matches `wanted`, without its points.
@@ -298,6 +301,19 @@ impl Store {
     /// Returns the overview of the `window` nanoseconds before `now`.
     pub(crate) fn overview(&self, window: u64, now: u64) -> Overview {
         overview::overview(&self.traces, window, now)
+    }
+
+    /// Compares two traces; returns `None` if one is not stored.
+    pub(crate) fn compare_traces(&self, a: TraceId, b: TraceId) -> Option<TraceComparison> {
+        let compared = |id| {
+            let trace = self.trace(id, false)?;
+            Some(compare::Compared {
+                summary: trace.summary,
+                sources: trace.sources,
+                spans: trace.spans,
+            })
+        };
+        Some(compare::compare_traces(compared(a)?, compared(b)?))
     }
 
     /// Compares the `window` nanoseconds before `at` with those from `at`, until `now`.
@@ -344,6 +360,11 @@ impl Store {
                 logs: logs.evicted,
                 points: metrics.evicted,
             },
+            repeated: Counts {
+                spans: traces.repeated,
+                logs: logs.repeated,
+                points: metrics.repeated,
+            },
             refused: Counts {
                 spans: traces.refused,
                 logs: logs.refused,
@@ -351,6 +372,57 @@ impl Store {
             },
             services: services.into_iter().take(MAX_SERVICES).cloned().collect(),
         }
+    }
+}
+
+/// Copies a trace. If it is too large for a response, the least important spans are left out.
+fn snapshot(traces: &Traces, trace: &Trace, align: bool) -> StoredTrace {
+    let size = |span: &SpanEntry| span.encoded.len() + traces.source(span).len();
+    let mut summary = search::summary(traces, trace);
+    let mut indices: Vec<usize> = (0..trace.spans.len()).collect();
+    if trace.spans.iter().map(size).sum::<usize>() > MAX_TRACE_BYTES {
+        let mut bytes = 0;
+        indices = traces::by_importance(&trace.spans);
+        indices.retain(|&index| {
+            bytes += size(&trace.spans[index]);
+            bytes <= MAX_TRACE_BYTES
+        });
+        indices.sort_unstable();
+        summary.dropped += (trace.spans.len() - indices.len()) as u64;
+    }
+    let nodes = scale::nodes(traces, indices.iter().map(|&index| &trace.spans[index]));
+    let layout = waterfall::lay_out(&nodes, align);
+    let mut rows = vec![0; nodes.len()];
+    for (row, &node) in layout.order.iter().enumerate() {
+        rows[node] = row;
+    }
+    let mut sources = Vec::new();
+    let mut known = HashMap::new();
+    let mut index_of = |class: InternId| {
+        let source = traces.classes.get(class).source;
+        *known.entry(source).or_insert_with(|| {
+            sources.push(traces.sources.get(source).clone());
+            sources.len() - 1
+        })
+    };
+    let spans = layout.order.iter().map(|&node| {
+        let span = &trace.spans[indices[node]];
+        StoredSpan {
+            id: span.id,
+            source: index_of(span.class),
+            parent: layout.parents[node].map(|parent| rows[parent]),
+            is_orphan: layout.orphans[node],
+            clock_offset: layout.offsets[node],
+            encoded: span.encoded.clone(),
+        }
+    });
+    let spans = spans.collect();
+    StoredTrace {
+        summary,
+        sources,
+        spans,
+        skewed: layout.offsets.iter().filter(|&&offset| offset != 0).count(),
+        logs: Vec::new(),
     }
 }
 

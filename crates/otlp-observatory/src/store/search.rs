@@ -19,7 +19,9 @@ use super::{
     filter::Text,
     ids::{TraceId, UnixNano},
     intern::InternId,
+    position::TimePosition,
     query::{Query, SpanMatcher},
+    scale,
     traces::{SpanEntry, Trace, Traces},
 };
 
@@ -52,8 +54,8 @@ pub(crate) struct TraceSearch {
     pub(crate) from: Option<u64>,
     /// Upper bound of the span's start.
     pub(crate) to: Option<u64>,
-    /// Upper bound of the trace's number, exclusive.
-    pub(crate) before: Option<u64>,
+    /// Upper bound of the trace's position, exclusive.
+    pub(crate) before: Option<TimePosition>,
     pub(crate) limit: usize,
 }
 
@@ -79,7 +81,8 @@ pub(crate) struct TraceSummary {
     pub(crate) logs: u64,
     /// Services in order of their first span, each with its number of spans.
     services: Vec<ServiceSpans>,
-    #[serde(skip)]
+    /// Number of spans that are not kept because the trace uses too much memory.
+    #[serde(rename = "dropped_spans")]
     pub(crate) dropped: u64,
 }
 
@@ -105,42 +108,42 @@ impl TraceSummary {
 }
 
 /// Visitor of [`SearchPage::collect`].
-type Visitor<'a, T> = &'a mut dyn FnMut(u64, Option<(usize, T)>) -> bool;
+type Visitor<'a, T> = &'a mut dyn FnMut(TimePosition, Option<(usize, T)>) -> bool;
 
 /// Page of search results.
 #[derive(Clone, Debug)]
 pub(crate) struct SearchPage<T> {
     pub(crate) entries: Vec<T>,
     /// Value of `before` for the next page; `None` at the end.
-    pub(crate) next: Option<u64>,
+    pub(crate) next: Option<TimePosition>,
 }
 
 impl<T> SearchPage<T> {
     /// Collects at most `limit` entries of `content`, newest first.
     ///
-    /// `scan` visits the entries numbered below its second argument in descending order, as long as the
-    /// visitor returns true, and returns whether it reached the end. The visitor takes the number of each
-    /// entry and, if the entry matches, the size of its strings and a copy.
+    /// `scan` visits the entries below the position in descending order, as long as the visitor returns true, and returns
+    /// whether it reached the end. The visitor takes the position of each entry and, if the entry matches, the size of its
+    /// strings and a copy.
     pub(crate) fn collect<C>(
         content: &FairLock<C>,
-        before: Option<u64>,
+        before: Option<TimePosition>,
         limit: usize,
-        scan: impl Fn(&C, u64, Visitor<'_, T>) -> bool,
+        mut scan: impl FnMut(&C, TimePosition, Visitor<'_, T>) -> bool,
     ) -> Self {
         let deadline = Instant::now() + MAX_SEARCH_TIME;
         let mut entries = Vec::new();
-        let mut before = before.unwrap_or(u64::MAX);
+        let mut before = before.unwrap_or(TimePosition::END);
         let mut bytes = 0;
         loop {
             let content = content.read();
             let lock_deadline = Instant::now() + MAX_LOCK_TIME;
             let mut is_full = false;
-            let at_end = scan(&content, before, &mut |number, found| {
+            let at_end = scan(&content, before, &mut |position, found| {
                 is_full = entries.len() == limit || bytes > MAX_RESULT_BYTES;
                 if is_full {
                     return false;
                 }
-                before = number;
+                before = position;
                 if let Some((size, entry)) = found {
                     bytes += size;
                     entries.push(entry);
@@ -159,16 +162,16 @@ impl<T> SearchPage<T> {
 pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchPage<TraceSummary> {
     SearchPage::collect(traces, search.before, search.limit, |traces, before, visit| {
         let mut matcher = Matcher::new(search, traces);
-        traces.before(before).all(|(number, trace)| {
+        traces.before(before).all(|(position, trace)| {
             let found = matcher.matches(trace).then(|| summary(traces, trace));
-            visit(number, found.map(|summary| (summary.len(), summary)))
+            visit(position, found.map(|summary| (summary.len(), summary)))
         })
     })
 }
 
 /// Returns the summary of a trace.
 pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
-    let (start, duration) = trace.extent();
+    let (start, duration) = scale::of_trace(traces, trace);
     let mut services: HashMap<&Arc<str>, (u64, usize)> = HashMap::new();
     for span in &trace.spans {
         let service = &traces.source(span).service;

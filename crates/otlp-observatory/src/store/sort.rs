@@ -7,6 +7,7 @@ use super::{
     fair_lock::FairLock,
     ids::TraceId,
     logs::Logs,
+    scale,
     search::{Matcher, SearchPage, TraceSearch, TraceSummary, summary},
     traces::{Trace, Traces},
 };
@@ -193,8 +194,8 @@ impl First {
 fn value(traces: &Traces, logs: Option<&Logs>, trace: &Trace, column: Column) -> Value {
     let root = || trace.root();
     Value::Number(match column {
-        Column::Start => trace.extent().0,
-        Column::Duration => trace.extent().1,
+        Column::Start => scale::of_trace(traces, trace).0,
+        Column::Duration => scale::of_trace(traces, trace).1,
         Column::Spans => trace.spans.len() as u64,
         Column::Errors => trace.spans.iter().filter(|span| span.failed).count() as u64,
         Column::Logs => logs.map_or(0, |logs| logs.count_in_trace(trace.id)),

@@ -121,18 +121,18 @@ pub async fn logs(pages: SocketAddr, command: &Logs) -> anyhow::Result<()> {
     if source.json && !command.follow {
         return print_json(&body);
     }
-    let newest = print_records(&client.parse(&body)?, source.json)?;
+    let latest = print_records(&client.parse(&body)?, source.json)?;
     if command.follow {
-        follow(&client, parameters, newest, source.json).await?;
+        follow(&client, parameters, latest, source.json).await?;
     }
     Ok(())
 }
 
-/// Prints records with a sequence number above `newest` as they arrive, until a request fails.
+/// Prints records with a sequence number above `latest` as they arrive, until a request fails.
 async fn follow(
     client: &Client,
     mut parameters: Vec<(&'static str, String)>,
-    mut newest: Option<u64>,
+    mut latest: Option<u64>,
     json: bool,
 ) -> anyhow::Result<()> {
     parameters.retain(|(name, _)| *name != "limit");
@@ -140,19 +140,19 @@ async fn follow(
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;
         let mut parameters = parameters.clone();
-        parameters.extend(newest.map(|sequence| ("after", sequence.to_string())));
+        parameters.extend(latest.map(|sequence| ("after", sequence.to_string())));
         let found: Found = client.parse(&client.get(&["logs"], &parameters).await?)?;
-        if newest.is_some() && found.next.is_some() {
+        if latest.is_some() && found.next.is_some() {
             writeln!(
                 io::stderr(),
                 "more than {MAX_LIMIT} records arrived between two requests; the oldest are not shown"
             )?;
         }
-        newest = print_records(&found, json)?.or(newest);
+        latest = print_records(&found, json)?.or(latest);
     }
 }
 
-/// Prints records in order of arrival and returns the sequence number of the newest.
+/// Prints records in chronological order and returns the sequence number of the latest arrival.
 fn print_records(found: &Found, json: bool) -> anyhow::Result<Option<u64>> {
     for record in found.logs.iter().rev() {
         if json {
@@ -164,5 +164,6 @@ fn print_records(found: &Found, json: bool) -> anyhow::Result<Option<u64>> {
             print_line(&record.line())?;
         }
     }
-    Ok(found.logs.first().and_then(|record| record["sequence"].as_u64()))
+    let sequences = found.logs.iter().filter_map(|record| record["sequence"].as_u64());
+    Ok(sequences.max())
 }

@@ -53,6 +53,7 @@ struct Summary {
     spans: u64,
     errors: u64,
     logs: u64,
+    dropped_spans: u64,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +106,9 @@ fn line(trace: &Summary) -> String {
         if number > 0 {
             line.push_str(&format!(", {}", count(number, noun)));
         }
+    }
+    if trace.dropped_spans > 0 {
+        line.push_str(&format!(", {} dropped", count(trace.dropped_spans, "span")));
     }
     line
 }

@@ -76,11 +76,9 @@ struct Span {
     span_id: Option<String>,
     #[serde(skip)]
     short_id: String,
-    parent_span_id: Option<String>,
+    /// Index of the parent, which is smaller than that of the span.
     parent_index: Option<usize>,
-    #[serde(default)]
     missing_parent: bool,
-    #[serde(default)]
     clock_offset_ns: f64,
     service: String,
     name: String,
@@ -117,7 +115,9 @@ or URL, HTTP status, ERROR with its message, #span), each with its exceptions an
 one line (100 x SELECT ... is an N+1). If not all fit, failed and long spans are kept. With span: one span in full.";
 
     async fn answer(self, source: &Source) -> Result<String, Failure> {
-        let mut trace: Trace = source.get(&["traces", &self.trace_id], &Vec::new()).await?;
+        // Otherwise a slow clock would put a span before its cause.
+        let aligned = vec![("align", "clocks".to_owned())];
+        let mut trace: Trace = source.get(&["traces", &self.trace_id], &aligned).await?;
         trace.shorten_ids();
         match &self.span {
             None => Ok(trace.list(self.max_bytes)),
@@ -254,26 +254,14 @@ impl Trace {
     }
 
     fn branches(&self) -> Vec<Branch> {
-        let mut known: HashMap<&str, usize> = HashMap::new();
-        let mut branches = Vec::new();
-        for (index, span) in self.spans.iter().enumerate() {
-            let by_id = || {
-                span.parent_span_id
-                    .as_deref()
-                    .and_then(|id| known.get(id).copied())
-            };
-            branches.push(Branch {
-                parent: span.parent_index.filter(|&parent| parent < index).or_else(by_id),
-                kind: format!("{}\0{}\0{}", span.service, span.kind, span.name),
-                is_failed: span.is_failed(),
-                duration: span.duration_ns,
-                start: self.since_start(&span.start_unix_nano),
-            });
-            if let Some(id) = &span.span_id {
-                known.entry(id).or_insert(index);
-            }
-        }
-        branches
+        let branch = |span: &Span| Branch {
+            parent: span.parent_index,
+            kind: format!("{}\0{}\0{}", span.service, span.kind, span.name),
+            is_failed: span.is_failed(),
+            duration: span.duration_ns,
+            start: self.since_start(&span.start_unix_nano),
+        };
+        self.spans.iter().map(branch).collect()
     }
 
     /// Returns the line of one span or of equal siblings, and what belongs below it.

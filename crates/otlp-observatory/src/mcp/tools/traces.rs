@@ -54,7 +54,6 @@ struct Summary {
     spans: u64,
     errors: u64,
     logs: u64,
-    #[serde(default)]
     dropped_spans: u64,
 }
 

@@ -84,10 +84,8 @@ async fn a_wrong_query_is_answered_with_its_problem() {
 async fn sorted_lists_have_pages() {
     let store = store();
     for trace in 2..=4 {
-        store.insert_at(
-            spans("app", vec![span(trace, 1, 0, "a/b &?."); trace as usize + 5]),
-            NOW,
-        );
+        let steps = (1..=trace + 5).map(|id| span(trace, id, 0, "a/b &?."));
+        store.insert_at(spans("app", steps.collect()), NOW);
     }
     let explore = || explorer(store.clone(), [127, 0, 0, 1]);
     for sort in ["-spans", "name"] {

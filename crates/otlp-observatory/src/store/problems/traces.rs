@@ -1,9 +1,6 @@
 //! Problems in traces.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use memchr::memmem;
 use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
@@ -17,11 +14,12 @@ use super::{
 };
 use crate::store::{
     aliases::Key,
-    ids::SpanId,
     intern::InternId,
+    scale,
     source::text_of,
     span_class::{Role, SpanClass},
     traces::{SpanEntry, Trace, Traces},
+    waterfall::{self, Layout, Node},
 };
 
 const MS: u64 = 1_000_000;
@@ -44,17 +42,8 @@ const MANY: usize = 5;
 /// Number of failures after which equal calls are retries.
 const RETRIES: usize = 3;
 
-/// Difference of clocks that is tolerated.
-const MAX_SKEW: u64 = 2 * MS;
-
 /// Time after which a parent that has not arrived is missing.
 const PARENT_GRACE: u64 = 5_000 * MS;
-
-/// Maximum number of spans of a trace in which parents are found by linear search.
-const MAX_LINEAR_SEARCH: usize = 48;
-
-/// Maximum number of ancestors that are visited.
-const MAX_DEPTH: usize = 100;
 
 /// Maximum number of equal spans whose statements are compared.
 const MAX_COMPARED: usize = 1_000;
@@ -92,32 +81,28 @@ struct Keys {
     statement: Vec<Key>,
 }
 
-/// Trace with the parents of its spans.
+/// Trace with the relations between its spans.
 struct Family<'a> {
     trace: &'a Trace,
-    parents: Vec<Option<usize>>,
+    nodes: Vec<Node>,
+    layout: Layout,
     has_failed_child: Vec<bool>,
 }
 
 impl<'a> Family<'a> {
-    fn new(trace: &'a Trace) -> Self {
-        let spans = &trace.spans;
-        let index: Option<HashMap<SpanId, usize>> = (spans.len() > MAX_LINEAR_SEARCH)
-            .then(|| spans.iter().enumerate().map(|(at, span)| (span.id, at)).collect());
-        let find = |id: SpanId| match &index {
-            Some(index) => index.get(&id).copied(),
-            None => spans.iter().position(|span| span.id == id),
-        };
-        let parents: Vec<_> = spans.iter().map(|span| find(span.parent?)).collect();
-        let mut has_failed_child = vec![false; spans.len()];
-        for (span, parent) in spans.iter().zip(&parents) {
+    fn new(traces: &Traces, trace: &'a Trace) -> Self {
+        let nodes = scale::nodes(traces, trace.spans.iter());
+        let layout = waterfall::lay_out(&nodes, false);
+        let mut has_failed_child = vec![false; nodes.len()];
+        for (span, parent) in trace.spans.iter().zip(&layout.parents) {
             if let Some(parent) = parent.filter(|_| span.failed) {
                 has_failed_child[parent] = true;
             }
         }
         Self {
             trace,
-            parents,
+            nodes,
+            layout,
             has_failed_child,
         }
     }
@@ -145,7 +130,7 @@ impl<'a> Inspector<'a> {
     }
 
     pub(super) fn inspect(&mut self, trace: &Trace) {
-        let family = Family::new(trace);
+        let family = Family::new(self.traces, trace);
         if trace.spans.iter().any(|span| span.failed) {
             self.groups.add_failed_trace(trace.id);
         }
@@ -315,7 +300,7 @@ impl<'a> Inspector<'a> {
             return None;
         }
         let spans = &family.trace.spans;
-        let children = || (0..spans.len()).filter(|child| family.parents[*child] == Some(at));
+        let children = || (0..spans.len()).filter(|child| family.layout.parents[*child] == Some(at));
         let service = self.service(&spans[at]);
         let failed = children().find(|&child| {
             let is_retried = |other: usize| {
@@ -332,44 +317,38 @@ impl<'a> Inspector<'a> {
     fn relation(&mut self, family: &Family<'_>, at: usize, class: &SpanClass) {
         let trace = family.trace;
         let span = &trace.spans[at];
-        let Some(parent) = family.parents[at] else {
-            let is_old = trace.latest.saturating_add(PARENT_GRACE) < self.now;
-            if span.parent.is_some() && trace.dropped == 0 && is_old {
-                let subject = format!("the parent of {} is missing", self.label(span));
-                self.groups.add(self.one(family, span, Kind::LostParent, subject));
-            }
+        let is_old = trace.latest.saturating_add(PARENT_GRACE) < self.now;
+        if family.layout.orphans[at] && trace.dropped == 0 && is_old {
+            let subject = format!("the parent of {} is missing", self.label(span));
+            self.groups.add(self.one(family, span, Kind::LostParent, subject));
+        }
+        let Some(parent_at) = family.layout.parents[at] else {
             return;
         };
-        let parent = &trace.spans[parent];
-        let parent_class = self.traces.classes.get(parent.class);
-        let parent_end = parent.start.saturating_add(parent.duration);
-        let (own, other) = (self.service(span), self.service(parent));
-        let early = parent.start.saturating_sub(span.start);
-        let late = span.start.saturating_sub(parent_end);
-        let is_called = matches!(
-            (&parent_class.role, &class.role),
-            (Role::Call { .. }, Role::Request { .. })
-        );
-        let skew = if early > MAX_SKEW {
-            let subject = if own == other {
-                format!("{} begins before its parent", self.label(span))
-            } else {
-                format!("the clock of {own} is behind that of {other}")
+        let parent = &trace.spans[parent_at];
+        let offsets = &family.layout.offsets;
+        let skew = offsets[at].saturating_sub(offsets[parent_at]);
+        if skew != 0 {
+            let (own, other) = (self.service(span), self.service(parent));
+            let is_same_clock = family.nodes[at].times.clock == family.nodes[parent_at].times.clock;
+            let subject = match skew {
+                _ if is_same_clock || own == other => {
+                    format!("{} begins before its parent", self.label(span))
+                }
+                1.. => format!("the clock of {own} is behind that of {other}"),
+                _ => format!("the clock of {own} is ahead of that of {other}"),
             };
-            Some((early, subject))
-        } else if is_called && own != other && late > MAX_SKEW {
-            Some((late, format!("the clock of {own} is ahead of that of {other}")))
-        } else {
-            None
-        };
-        if let Some((skew, subject)) = skew {
             let one = self.one(family, span, Kind::ClockSkew, subject);
             self.groups.add(Occurrence {
-                total: skew,
-                max: skew,
+                total: skew.unsigned_abs(),
+                max: skew.unsigned_abs(),
                 ..one
             });
         }
+        let parent_class = self.traces.classes.get(parent.class);
+        let late = span
+            .start
+            .saturating_sub(parent.start.saturating_add(parent.duration));
         let is_received = matches!(class.role, Role::Task { .. } | Role::Receive(_));
         if is_received && matches!(parent_class.role, Role::Send(_)) && late >= QUEUE_DELAY {
             let subject = format!("messages of {} waited in the queue", self.label(span));
@@ -388,14 +367,12 @@ impl<'a> Inspector<'a> {
         if spans.len() <= RETRIES {
             return;
         }
+        let owners = self.owners(family);
         let mut equal: HashMap<(usize, InternId), Vec<usize>> = HashMap::new();
         for (at, span) in spans.iter().enumerate() {
             let class = self.traces.classes.get(span.class);
             if let Role::Database { .. } | Role::Call { .. } = class.role {
-                equal
-                    .entry((self.owner(family, at), span.class))
-                    .or_default()
-                    .push(at);
+                equal.entry((owners[at], span.class)).or_default().push(at);
             }
         }
         for ((owner, class), all) in equal {
@@ -452,21 +429,17 @@ impl<'a> Inspector<'a> {
         });
     }
 
-    /// Returns the request or task that a span belongs to, or else its outermost ancestor.
-    fn owner(&self, family: &Family<'_>, at: usize) -> usize {
-        let mut owner = at;
-        let mut seen = HashSet::new();
-        while let Some(parent) = family.parents[owner] {
-            if seen.len() > MAX_DEPTH || !seen.insert(owner) {
-                break;
-            }
-            owner = parent;
-            let class = self.traces.classes.get(family.trace.spans[owner].class);
-            if let Role::Request { .. } | Role::Task { .. } = class.role {
-                break;
+    /// Returns the requests and tasks that the spans belong to, or else their outermost ancestors.
+    fn owners(&self, family: &Family<'_>) -> Vec<usize> {
+        let mut owners: Vec<_> = (0..family.nodes.len()).collect();
+        for &at in &family.layout.order {
+            if let Some(parent) = family.layout.parents[at] {
+                let class = self.traces.classes.get(family.trace.spans[parent].class);
+                let is_owner = matches!(class.role, Role::Request { .. } | Role::Task { .. });
+                owners[at] = if is_owner { parent } else { owners[parent] };
             }
         }
-        owner
+        owners
     }
 
     /// Returns the statement of a span without values, or else `name`.

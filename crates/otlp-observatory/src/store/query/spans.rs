@@ -16,6 +16,7 @@ use super::expression::{Expression, Query, Status, Term};
 use crate::store::{
     condition::Attribute,
     intern::InternId,
+    scale,
     span_class::Role,
     traces::{SpanEntry, Trace, Traces},
 };
@@ -133,7 +134,7 @@ impl<'a> SpanMatcher<'a> {
             }
             Term::Duration(comparison) => comparison.accepts(entry.duration),
             Term::TraceDuration(comparison) => {
-                comparison.accepts(*facts.duration.get_or_init(|| trace.extent().1))
+                comparison.accepts(*facts.duration.get_or_init(|| scale::of_trace(traces, trace).1))
             }
             Term::Spans(comparison) => comparison.accepts(trace.spans.len() as u64),
             Term::Errors(comparison) => {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{LIMIT, id};
 use crate::store::{
-    Store, compare_traces,
+    Store,
     fixture::{MS, NOW, failed, lasting, of_kind, span, spans},
 };
 
@@ -25,8 +25,7 @@ fn spans_of_two_traces_are_compared_by_path() {
     second.push(failed(span(2, 2, 1, "render")));
     store.insert_at(spans("app", trace(1, 1)), NOW);
     store.insert_at(spans("app", second), NOW);
-    let stored = |number| store.trace(id(number)).expect("a trace");
-    let compared = json_of(compare_traces(stored(1), stored(2)));
+    let compared = json_of(store.compare_traces(id(1), id(2)).expect("two traces"));
     let row = |depth: u64, name: &str, a: Option<[u64; 3]>, b: Option<[u64; 3]>| {
         let side = |side: Option<[u64; 3]>| side.map(|[count, errors, total]| json!([count, errors, total]));
         json!([depth, name, side(a), side(b)])
@@ -63,8 +62,7 @@ fn a_comparison_of_large_traces_is_bounded() {
     let deep = (1..=600).map(|id| span(2, id, id - 1, &format!("step {id}")));
     store.insert_at(spans("app", wide.collect()), NOW);
     store.insert_at(spans("app", deep.collect()), NOW);
-    let stored = |number| store.trace(id(number)).expect("a trace");
-    let compared = json_of(compare_traces(stored(1), stored(2)));
+    let compared = json_of(store.compare_traces(id(1), id(2)).expect("two traces"));
     assert_eq!(compared["spans"].as_array().map(Vec::len), Some(500));
     assert_eq!(compared["omitted"], 200);
 }

@@ -8,6 +8,7 @@ use super::{LIMIT, bodies, found, id};
 use crate::store::{
     Attribute, LogSearch, SpanId, StatusFilter, Store, Text, TraceSearch,
     fixture::{MS, NOW, attribute, failed, lasting, of_kind, record, records, span, spans},
+    position::TimePosition,
 };
 
 fn attribute_filter(text: &str) -> Attribute {
@@ -63,7 +64,7 @@ fn all_filters_apply_to_the_same_span() {
         ..search()
     };
     for (search, expected) in [
-        (search(), &["2", "1"][..]),
+        (search(), &["1", "2"][..]),
         (by_service("app"), &["1"]),
         (by_service("ap"), &[]),
         (by_name("ARTICLES"), &["1"]),
@@ -94,7 +95,7 @@ fn all_filters_apply_to_the_same_span() {
                 max_duration: Some(2 * MS),
                 ..search()
             },
-            &["2", "1"],
+            &["1", "2"],
         ),
         (
             TraceSearch {
@@ -124,7 +125,7 @@ fn all_filters_apply_to_the_same_span() {
                 from: Some(NOW - 10 * MS),
                 ..search()
             },
-            &["2", "1"],
+            &["1", "2"],
         ),
         (
             TraceSearch {
@@ -194,6 +195,7 @@ fn log_records_are_found_by_level_text_trace_and_cursor() {
 
     let search = LogSearch::default;
     let trace = |number| Some(id(number));
+    let position = |number| Some(TimePosition { time: NOW, number });
     for (search, expected) in [
         (search(), &["plain", "detail", "broke", "Slow", "created"][..]),
         (
@@ -227,7 +229,7 @@ fn log_records_are_found_by_level_text_trace_and_cursor() {
         (
             LogSearch {
                 trace: trace(1),
-                before: Some(3),
+                before: position(3),
                 ..search()
             },
             &["created"],
@@ -262,14 +264,14 @@ fn log_records_are_found_by_level_text_trace_and_cursor() {
         ),
         (
             LogSearch {
-                before: Some(2),
+                before: position(2),
                 ..search()
             },
             &["created"],
         ),
         (
             LogSearch {
-                before: Some(1),
+                before: position(1),
                 ..search()
             },
             &[],
@@ -289,7 +291,7 @@ fn log_records_are_found_by_level_text_trace_and_cursor() {
 #[test]
 fn records_of_a_trace_are_found_after_older_ones_are_evicted() {
     let store = Store::new(LIMIT);
-    let rounds = 5_000;
+    let rounds = 20_000;
     for round in 0..rounds {
         let body = format!("{round}");
         store.insert_at(records("app", vec![record(1 + round % 7, 9, &body)]), NOW);
