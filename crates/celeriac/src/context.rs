@@ -75,7 +75,7 @@ pub struct TaskContext {
 pub(crate) struct Request {
     raw: Arc<dyn RawMessage>,
     /// Message, decoded on first use.
-    message: OnceLock<Message>,
+    message: OnceLock<Box<Message>>,
     client: Client,
     /// Task on whose behalf the client sends, created on first use.
     parent: OnceLock<Arc<Parent>>,
@@ -116,7 +116,8 @@ impl Request {
 
     fn message(&self) -> &Message {
         self.message.get_or_init(|| {
-            Message::decode(self.raw.raw()).expect("the message was decoded before the task started")
+            let message = Message::decode(self.raw.raw());
+            Box::new(message.expect("the message was decoded before the task started"))
         })
     }
 

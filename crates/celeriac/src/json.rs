@@ -84,8 +84,8 @@ pub(crate) fn exact(text: &[u8]) -> Cow<'_, [u8]> {
 /// Returns whether the text may contain a number that [`Value`] cannot hold. Reads only part of the text; most
 /// texts contain no such number.
 fn may_be_inexact(text: &[u8]) -> bool {
-    let has = |word| memchr::memmem::find(text, word).is_some();
-    has(b"NaN") || has(b"Infinity") || has_long_integer(text)
+    let is_word = |at: usize| text[at..].starts_with(b"NaN") || text[at..].starts_with(b"Infinity");
+    memchr::memchr2_iter(b'N', b'I', text).any(is_word) || has_long_integer(text)
 }
 
 /// Returns whether the text has [`LONG`] digits in a row. One of them must be at a multiple of `LONG`.

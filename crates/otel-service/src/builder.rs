@@ -77,6 +77,7 @@ impl TelemetryBuilder {
             settings: Settings {
                 service,
                 resource: Vec::new(),
+                component: None,
                 span_levels: String::new(),
                 sqlx_system: "other_sql",
                 python_names: false,
@@ -97,6 +98,16 @@ where
     /// Adds attributes to the resource. `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` override them.
     pub fn resource(mut self, attributes: impl IntoIterator<Item = KeyValue>) -> Self {
         self.settings.resource.extend(attributes);
+        self
+    }
+
+    /// Makes a part of the program a service of its own, whose name is that of the service with `-` and `suffix`: the
+    /// spans and log records of threads that have called [`enter_component`](crate::enter_component) belong to it.
+    /// Metrics belong to the process.
+    ///
+    /// For a program that runs several services in one process, each on its own runtime.
+    pub fn component(mut self, suffix: &'static str) -> Self {
+        self.settings.component = Some(suffix);
         self
     }
 

@@ -92,7 +92,7 @@ pub use metrics::{Counter, Histogram, counter, histogram, meter};
 pub use opentelemetry;
 pub use opentelemetry::trace::SpanKind;
 pub use opentelemetry::{Context, KeyValue};
-pub use otlp_recorder::{CustomExporter, ShutdownError};
+pub use otlp_recorder::{CustomExporter, ShutdownError, enter_component};
 pub use output::{flush_output, print, print_error};
 #[cfg(feature = "prometheus")]
 pub use prometheus::PrometheusError;

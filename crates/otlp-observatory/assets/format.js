@@ -112,3 +112,16 @@ export function measured(value, unit) {
   const shown = unit === '1' || unit === '' || unit.startsWith('{') ? '' : ` ${unit}`;
   return `${short(value)}${shown}`;
 }
+
+/**
+ * Returns the URL of a receiver as services reach it. A receiver on all addresses is reached under the name of the page.
+ *
+ * @param {string} url
+ * @param {string} page the host name of the page
+ */
+export function receiver(url, page = location.hostname) {
+  const { hostname, port } = new URL(url);
+  // `localhost` is more familiar than the loopback address.
+  const names = /** @type {Record<string, string>} */ ({ '127.0.0.1': 'localhost', '0.0.0.0': page, '[::]': page });
+  return `http://${names[hostname] ?? hostname}:${port || 80}`;
+}

@@ -17,6 +17,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, WeakShared},
+};
 use redis::{
     AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, ToRedisArgs, Value,
     aio::MultiplexedConnection, cmd,
@@ -63,15 +67,18 @@ pub(super) struct Connection {
     pub response_timeout: Duration,
     /// Number of times that the response time-out of the next connection is doubled.
     patience: AtomicU32,
-    state: Lock<ConnectionState>,
-    /// Locked while connecting: one caller connects and the others wait.
-    connecting: tokio::sync::Mutex<()>,
+    state: Arc<Lock<ConnectionState>>,
 }
+
+/// Attempt to connect. All callers that wait for it drive it, so none depends on another being polled; it ends when the
+/// last of them is dropped.
+type Attempt = BoxFuture<'static, Result<Live, BrokerError>>;
 
 #[derive(Default)]
 struct ConnectionState {
     live: Option<Live>,
     generation: u64,
+    connecting: Option<WeakShared<Attempt>>,
     /// Time before which no attempt to connect is made, and the cause of the last failure.
     retry_at: Option<(Instant, String)>,
     back_off: BackOff,
@@ -104,8 +111,7 @@ impl Connection {
             observer,
             response_timeout,
             patience: AtomicU32::new(0),
-            state: Lock::default(),
-            connecting: tokio::sync::Mutex::default(),
+            state: Arc::default(),
         }
     }
 
@@ -137,8 +143,7 @@ impl Connection {
             observer,
             response_timeout: self.response_timeout,
             patience: AtomicU32::new(0),
-            state: Lock::default(),
-            connecting: tokio::sync::Mutex::default(),
+            state: Arc::default(),
         }
     }
 
@@ -259,7 +264,7 @@ impl Connection {
     pub(super) async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
         // A server that is loading its data accepts subscriptions, so check that it serves requests.
         self.live().await?;
-        let subscriber = self.in_time(self.endpoint.subscriber()).await;
+        let subscriber = in_time(&self.outages, self.endpoint.subscriber()).await;
         subscriber.map_err(connection_error)
     }
 
@@ -276,20 +281,10 @@ impl Connection {
         Err(BrokerError::unavailable(cause))
     }
 
-    /// Limits the time of an attempt to connect, and reports its result.
-    async fn in_time<T>(&self, attempt: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-        let result = timeout(CONNECT_TIMEOUT * 2, attempt).await;
-        let result = result.unwrap_or_else(|_| Err("timed out connecting".to_owned()));
-        match &result {
-            Ok(_) => self.outages.report_available(),
-            Err(cause) => self.outages.report_unavailable(None, cause),
-        }
-        result
-    }
-
     /// Returns the connection. Connects first if there is none and the back-off allows it.
     pub(super) async fn live(&self) -> Result<Live, BrokerError> {
-        match self.current()? {
+        let current = self.state.lock().current()?;
+        match current {
             Some(live) => Ok(live),
             // Boxed to keep the futures of commands small: they rarely connect.
             None => Box::pin(self.reconnect()).await,
@@ -297,60 +292,49 @@ impl Connection {
     }
 
     async fn reconnect(&self) -> Result<Live, BrokerError> {
-        let _turn = self.connecting.lock().await;
-        if let Some(live) = self.current()? {
-            return Ok(live);
-        }
-        let connected = self.in_time(self.connect()).await;
-        let mut state = self.state.lock();
-        let (connection, server) = connected.map_err(|cause| state.postpone(cause))?;
-        state.generation += 1;
-        state.retry_at = None;
-        let now = Instant::now();
-        let live = Live {
-            connection,
-            generation: state.generation,
-            made: now,
-            since: now,
-            server,
+        let attempt = {
+            let mut state = self.state.lock();
+            // Another caller may have connected or failed in the meantime.
+            if let Some(live) = state.current()? {
+                return Ok(live);
+            }
+            let attempt = state.connecting.as_ref().and_then(WeakShared::upgrade);
+            let attempt = attempt.unwrap_or_else(|| self.attempt().shared());
+            state.connecting = attempt.downgrade();
+            attempt
         };
-        state.live = Some(live.clone());
-        Ok(live)
+        attempt.await
     }
 
-    /// Connects and checks that the server serves requests. Returns the connection and the server's identity.
-    async fn connect(&self) -> Result<(MultiplexedConnection, Arc<str>), String> {
+    /// Returns an attempt to connect, which updates the state at its end.
+    fn attempt(&self) -> Attempt {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(
                 self.response_timeout * (1 << self.patience.load(Ordering::Relaxed)),
             ))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        let mut connection = self.endpoint.connect(&config).await?;
-        // Servers also accept connections while they load their data, and as replicas.
-        cmd("PING").exec_async(&mut connection).await.map_err(text)?;
-        match cmd("ROLE").query_async::<Vec<Value>>(&mut connection).await {
-            Ok(role) if matches!(role.first(), Some(Value::BulkString(name)) if name == b"slave") => {
-                Err("the server is a replica".to_owned())
-            }
-            Err(error) if ErrorScope::of(&error).0 == ErrorScope::Connection => Err(text(error)),
-            // Other errors do not matter: the account may lack the permission, and a proxy may not know the
-            // command.
-            _ => {
-                let server = identity(&mut connection).await;
-                Ok((connection, server.into()))
-            }
-        }
-    }
-
-    /// Returns the connection if there is one, or the last error while the back-off lasts.
-    fn current(&self) -> Result<Option<Live>, BrokerError> {
-        let state = self.state.lock();
-        match (&state.live, &state.retry_at) {
-            (Some(live), _) => Ok(Some(live.clone())),
-            (None, Some((until, cause))) if Instant::now() < *until => Err(connection_error(cause.as_str())),
-            (None, _) => Ok(None),
-        }
+        let (endpoint, outages) = (Arc::clone(&self.endpoint), Arc::clone(&self.outages));
+        let state = Arc::clone(&self.state);
+        let attempt = async move {
+            let connected = in_time(&outages, connect(&endpoint, &config)).await;
+            let mut state = state.lock();
+            state.connecting = None;
+            let (connection, server) = connected.map_err(|cause| state.postpone(cause))?;
+            state.generation += 1;
+            state.retry_at = None;
+            let now = Instant::now();
+            let live = Live {
+                connection,
+                generation: state.generation,
+                made: now,
+                since: now,
+                server,
+            };
+            state.live = Some(live.clone());
+            Ok(live)
+        };
+        attempt.boxed()
     }
 
     /// Updates the state of the connection after a request. Returns an error together with the server's error
@@ -396,10 +380,54 @@ impl Connection {
 }
 
 impl ConnectionState {
+    /// Returns the connection if there is one, or the last error while the back-off lasts.
+    fn current(&self) -> Result<Option<Live>, BrokerError> {
+        match (&self.live, &self.retry_at) {
+            (Some(live), _) => Ok(Some(live.clone())),
+            (None, Some((until, cause))) if Instant::now() < *until => Err(connection_error(cause.as_str())),
+            (None, _) => Ok(None),
+        }
+    }
+
     /// Postpones the next attempt to connect. Returns the error for requests made until then.
     fn postpone(&mut self, cause: String) -> BrokerError {
         self.retry_at = Some((Instant::now() + self.back_off.next_delay(), cause.clone()));
         connection_error(cause)
+    }
+}
+
+/// Limits the time of an attempt to connect, and reports its result.
+async fn in_time<T>(
+    outages: &Outages,
+    attempt: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let result = timeout(CONNECT_TIMEOUT * 2, attempt).await;
+    let result = result.unwrap_or_else(|_| Err("timed out connecting".to_owned()));
+    match &result {
+        Ok(_) => outages.report_available(),
+        Err(cause) => outages.report_unavailable(None, cause),
+    }
+    result
+}
+
+/// Connects and checks that the server serves requests. Returns the connection and the server's identity.
+async fn connect(
+    endpoint: &Endpoint,
+    config: &AsyncConnectionConfig,
+) -> Result<(MultiplexedConnection, Arc<str>), String> {
+    let mut connection = endpoint.connect(config).await?;
+    // Servers also accept connections while they load their data, and as replicas.
+    cmd("PING").exec_async(&mut connection).await.map_err(text)?;
+    match cmd("ROLE").query_async::<Vec<Value>>(&mut connection).await {
+        Ok(role) if matches!(role.first(), Some(Value::BulkString(name)) if name == b"slave") => {
+            Err("the server is a replica".to_owned())
+        }
+        Err(error) if ErrorScope::of(&error).0 == ErrorScope::Connection => Err(text(error)),
+        // Other errors do not matter: the account may lack the permission, and a proxy may not know the command.
+        _ => {
+            let server = identity(&mut connection).await;
+            Ok((connection, server.into()))
+        }
     }
 }
 

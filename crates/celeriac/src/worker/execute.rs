@@ -54,10 +54,11 @@ pub(super) async fn execute(
     let registered = shared.registry.get(&message.headers.task);
     let options = registered.map(|registered| &registered.options);
     let acked_early = options.is_some_and(|options| !options.acks_late);
-    if message.redelivered() && settle::skip_finished(shared, entry, &message).await {
+    // What few tasks need is boxed, here and in `settle`: the future of every task is allocated at its full size.
+    if message.redelivered() && Box::pin(settle::skip_finished(shared, entry, &message)).await {
         return;
     }
-    if acked_early && !settle::ack_early(shared, entry).await {
+    if acked_early && !Box::pin(settle::ack_early(shared, entry)).await {
         return;
     }
     let args = std::mem::take(&mut message.args);
@@ -71,7 +72,7 @@ pub(super) async fn execute(
             || headers.ignore_result
             || options.is_some_and(|options| options.ignore_result),
     };
-    let work = pin!(async {
+    let work = async {
         let ended = match attempt.decide(registered) {
             Ok(registered) => attempt.run(registered, args, kwargs).await,
             Err(outcome) => Some(outcome.into()),
@@ -84,7 +85,7 @@ pub(super) async fn execute(
         let follow_up = replaced || follow::has_follow_up(&message.embed);
         let trace = follow_up.then(|| shared.observer.context());
         (ended, shared.observer.current_span(), trace.unwrap_or_default())
-    });
+    };
     shared.active.fetch_add(1, Ordering::Relaxed);
     let info = TaskInfo {
         task: &headers.task,
@@ -95,7 +96,11 @@ pub(super) async fn execute(
         registered: registered.is_some(),
     };
     let run_span = shared.observer.run(&info, &headers.extra);
-    let (ended, span, trace) = observed(work, |poll| run_span.in_scope(poll)).await;
+    // Dropped before the task is settled, whose future then takes its place.
+    let (ended, span, trace) = {
+        let work = pin!(work);
+        observed(work, |poll| run_span.in_scope(poll)).await
+    };
     if let Some(ended) = &ended {
         run_span.finish(&ended.outcome);
     }
@@ -123,7 +128,7 @@ pub(super) async fn execute(
         .started_at()
         .map_or(0.0, |began| system::unix_time() - began);
     events::ended(shared, &headers.id, &outcome, runtime, entry.orders.signal());
-    let run = FinishedRun {
+    let run = Box::new(FinishedRun {
         outcome,
         next,
         reason,
@@ -132,7 +137,7 @@ pub(super) async fn execute(
         acked_early,
         trace,
         span,
-    };
+    });
     settle::settle(shared, &entry.delivery, &message, run).await;
 }
 
@@ -415,7 +420,7 @@ fn log(headers: &Headers, ended: Option<&Ended>) {
 async fn after(limit: Option<Duration>) -> Duration {
     match limit {
         Some(limit) => {
-            tokio::time::sleep(limit).await;
+            Box::pin(tokio::time::sleep(limit)).await;
             limit
         }
         None => future::pending().await,

@@ -52,13 +52,13 @@ pub(super) enum Next {
 }
 
 /// Settles a delivery as the last step of its run.
-pub(super) async fn settle(shared: &Shared, delivery: &Delivery, message: &Message, run: FinishedRun) {
+pub(super) async fn settle(shared: &Shared, delivery: &Delivery, message: &Message, run: Box<FinishedRun>) {
     let span = run.span.clone();
     let settled = pin!(settle_run(shared, delivery, message, run));
     observed(settled, |poll| shared.observer.in_scope(&span, poll)).await;
 }
 
-async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run: FinishedRun) {
+async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run: Box<FinishedRun>) {
     let headers = &message.headers;
     let now = system::now();
     let mut retry: Option<Box<PendingRetry>> = None;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    pin::pin,
     process::Command,
     sync::{
         Arc,
@@ -10,11 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use celeriac::{Broker, Client, RedisBroker, RedisConfig, Signature, Status};
+use celeriac::{Broker, Client, RedisBroker, RedisConfig, ResultBackend, Signature, Status, TaskId};
+use futures_util::poll;
 use redis::cmd;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +71,23 @@ async fn a_server_that_stops_responding_is_an_outage() {
         logs.lines()
     );
     assert_eq!(journal.lines(), ["x"]);
+}
+
+/// A future that is kept but no longer polled, as in a `select!` whose other branch is running, must not keep the
+/// connection from others.
+#[tokio::test]
+async fn a_request_that_is_no_longer_polled_does_not_delay_others() {
+    let server = Server::start();
+    let broker = RedisBroker::new(server.config()).unwrap();
+    let (first, second) = (TaskId::from("first"), TaskId::from("second"));
+    let mut connecting = pin!(broker.result(&first));
+    assert!(poll!(&mut connecting).is_pending());
+    assert_eq!(timeout(PATIENCE, broker.result(&second)).await.unwrap(), Ok(None));
+    assert_eq!(connecting.await, Ok(None));
+    // An attempt that was dropped leaves nothing behind.
+    let broker = RedisBroker::new(server.config()).unwrap();
+    assert!(poll!(&mut pin!(broker.result(&first))).is_pending());
+    assert_eq!(timeout(PATIENCE, broker.result(&second)).await.unwrap(), Ok(None));
 }
 
 /// Forwards bytes between clients and a server. On `swallow`, its existing connections stay open but forward

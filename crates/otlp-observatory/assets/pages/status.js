@@ -2,7 +2,7 @@
 import { html } from '../html.js';
 import { Loading, Meter, Panel, ErrorMessage } from '../components/parts.js';
 import { Text } from '../components/text.js';
-import { bytes, count, dateTime } from '../format.js';
+import { bytes, count, dateTime, receiver } from '../format.js';
 import { useLive } from '../live.js';
 
 /** @param {{facts: [string, any][]}} props */
@@ -99,7 +99,7 @@ export function Page() {
         facts=${[
           ['version', html`<${Text} value=${body.version} limit=${40} />`],
           ['started', dateTime(body.started_unix_nano)],
-          ['OTLP (HTTP and gRPC)', html`<code>${body.endpoints.http}</code>${body.endpoints.grpc && html`, <code>${body.endpoints.grpc}</code>`}`],
+          ['OTLP (HTTP and gRPC)', html`<code>${receiver(body.endpoints.http)}</code>${body.endpoints.grpc && html`, <code>${receiver(body.endpoints.grpc)}</code>`}`],
         ]}
       />
     <//>

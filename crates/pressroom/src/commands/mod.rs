@@ -88,6 +88,8 @@ where
     let environment = environment.map(|name| KeyValue::new("deployment.environment.name", name));
     let telemetry = Telemetry::builder(service)
         .resource(environment)
+        // The worker of embedded mode.
+        .component("worker")
         .python_names()
         .init()?;
     let writes_errors = log.output != LogOutput::Off && telemetry::error_enabled!();

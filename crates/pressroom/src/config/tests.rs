@@ -273,6 +273,7 @@ fn the_host_is_an_address_or_a_name() {
         ("0.0.0.0", "0.0.0.0:8000", "127.0.0.1:8000"),
         (" [::1] ", "[::1]:8000", "[::1]:8000"),
         ("192.0.2.1", "192.0.2.1:8000", "192.0.2.1:8000"),
+        ("127.0.0.2", "127.0.0.2:8000", "127.0.0.2:8000"),
         ("localhost", "localhost:8000", "localhost:8000"),
         (
             "api-1.example.com.",
@@ -283,6 +284,11 @@ fn the_host_is_an_address_or_a_name() {
         let address = serve(&[("HOST", host)]).listen;
         assert_eq!(address.to_string(), listen, "{host}");
         assert_eq!(address.reachable().to_string(), reachable, "{host}");
+        let url = match host {
+            "192.0.2.1" | "127.0.0.2" | "api-1.example.com." => format!("http://{host}:9"),
+            _ => "http://localhost:9".to_owned(),
+        };
+        assert_eq!(address.local_url(9), url);
     }
 }
 

@@ -8,6 +8,8 @@ mod query;
 mod trace;
 mod traces;
 
+use std::sync::Arc;
+
 use rmcp::{
     handler::server::tool::schema_for_input,
     model::{JsonObject, Tool, ToolAnnotations},
@@ -34,6 +36,22 @@ pub(super) fn all() -> Vec<Tool> {
 
 fn describe<T: Query>() -> Tool {
     let schema = schema_for_input::<T>().expect("the arguments of a tool are an object");
+    let mut schema = Arc::unwrap_or_clone(schema);
+    schema.remove("$schema");
+    // Formats such as `uint16` and lists of types are unknown to some clients.
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for property in properties
+        .into_iter()
+        .flat_map(|properties| properties.values_mut())
+    {
+        if let Some(property) = property.as_object_mut() {
+            property.retain(|key, _| !matches!(&**key, "format" | "minimum" | "maximum"));
+            if let Some(Value::Array(types)) = property.get_mut("type") {
+                let first = types.swap_remove(0);
+                property.insert("type".to_owned(), first);
+            }
+        }
+    }
     let annotations = ToolAnnotations::with_title(T::TITLE)
         .read_only(true)
         .idempotent(true)

@@ -64,12 +64,15 @@ async fn every_tool_only_reads_and_says_what_it_is_for() {
         assert_eq!(tool["inputSchema"]["additionalProperties"], false, "{tool}");
         assert!(tool["description"].as_str().unwrap().len() > 100, "{tool}");
         for argument in tool["inputSchema"]["properties"].as_object().unwrap().values() {
-            assert!(argument["description"].is_string(), "{tool}");
+            assert!(
+                argument["description"].is_string() && argument["type"].is_string(),
+                "{tool}"
+            );
         }
     }
     // A client adds this to the context of every conversation.
     assert!(
-        response.to_string().len() < 10_000,
+        response.to_string().len() < 8_000,
         "{}",
         response.to_string().len()
     );
