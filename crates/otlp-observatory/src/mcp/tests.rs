@@ -251,6 +251,21 @@ async fn every_planted_fault_is_named_within_two_calls() {
         );
     }
     assert!(missing < 8, "{missing} faults take a second call: {first}");
+    for (kind, cause) in [
+        ("clock_skew", "(clock off by "),
+        ("lost_parent", "(its parent is missing)"),
+        ("wrong_status", "shop: GET [server] /orders -> 500 "),
+    ] {
+        let line = first
+            .lines()
+            .find(|line| line.starts_with(kind))
+            .expect("a problem");
+        let (_, place) = line.split_once("  trace ").expect("a trace");
+        let (trace, span) = place.split_once(" #").expect("a span");
+        let trace = json!({"trace_id": trace, "span": span});
+        let answer = call(&source, "get_trace", trace).await.unwrap();
+        assert!(answer.contains(cause), "{kind}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ const TOP: usize = 3;
 const MIN_SHARE: f64 = 0.1;
 
 /// Attributes that describe the operation of a span; the first of them is shown.
-const SUBJECTS: [&str; 8] = [
+const SUBJECTS: [&str; 9] = [
     "db.query.text",
     "db.statement",
     "url.full",
@@ -44,6 +44,7 @@ const SUBJECTS: [&str; 8] = [
     "http.target",
     "celery.task_name",
     "messaging.destination.name",
+    "http.route",
 ];
 
 /// HTTP status codes, in the names of the new and the old conventions.
@@ -314,7 +315,11 @@ impl Trace {
         let end = (index + 1..branches.len())
             .find(|&below| branches[below].parent.is_none_or(|parent| parent < index))
             .unwrap_or(branches.len());
-        let omitted = self.tree(&mut answer, &branches, index..end);
+        let below = index + 1..end;
+        if !below.is_empty() {
+            answer.line("spans below:");
+        }
+        let omitted = self.tree(&mut answer, &branches, below);
         let foot = foot(omitted, answer.cut());
         Ok(answer.finish(&foot))
     }
