@@ -7,7 +7,7 @@ export function start() {
   document.addEventListener('paste', (event) => {
     const { target } = event;
     const isField = target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement;
-    if (isField && target.value !== '') return;
+    if (isField && (target.value !== '' || target.hasAttribute('data-keep-paste'))) return;
     const address = traceOf(event.clipboardData?.getData('text/plain') ?? '');
     if (!address) return;
     event.preventDefault();

@@ -1,13 +1,6 @@
 // The head of a column by which a list can be sorted.
-import { html } from '../html.js';
-
-/**
- * Returns the order after a click: first descending, then ascending, then the order of the list itself.
- *
- * @param {string} column
- * @param {string} sort the column of the current order, with a minus sign if it is descending
- */
-export const nextSort = (column, sort) => (sort === `-${column}` ? column : sort === column ? '' : `-${column}`);
+import { html, useState } from '../html.js';
+import { nextSort, sorted } from '../sort.js';
 
 /** @param {{column: string, title: string, numeric?: boolean, sort: string, onSort: (sort: string) => void}} props */
 export function SortHead({ column, title, numeric = false, sort, onSort }) {
@@ -17,4 +10,17 @@ export function SortHead({ column, title, numeric = false, sort, onSort }) {
       ${title}<span aria-hidden="true">${order ? (order === 'ascending' ? ' ↑' : ' ↓') : ''}</span>
     </button>
   </th>`;
+}
+
+/**
+ * Returns the rows of a table in the order that the user chose, and a function that returns the heads of its columns.
+ *
+ * @param {any[]} rows
+ * @param {import('../sort.js').Columns} columns
+ */
+export function useSorted(rows, columns) {
+  const [sort, setSort] = useState('');
+  const head = (/** @type {string} */ column, /** @type {string} */ title, numeric = true) =>
+    html`<${SortHead} column=${column} title=${title} numeric=${numeric} sort=${sort} onSort=${setSort} />`;
+  return { sorted: sorted(rows, sort, columns), head };
 }

@@ -155,7 +155,7 @@ function Drawing(all) {
 function Calls({ nodes, edges }) {
   const names = new Map(nodes.map((node) => [node.id, node.name]));
   const name = (/** @type {string} */ id) => html`<${Text} value=${names.get(id) ?? id} limit=${80} />`;
-  return html`<div class="scroll-x"><table class="table" data-testid="calls">
+  return html`<div class="scroll-x" tabindex="0"><table class="table" data-testid="calls">
     <thead>
       <tr>
         <th scope="col">From</th><th scope="col">To</th><th scope="col" class="num">Calls</th><th scope="col" class="num">Rate</th>
@@ -191,7 +191,7 @@ export function Page({ query }) {
         label="Time"
         options=${WINDOWS}
         value=${window}
-        onChange=${(/** @type {string} */ next) => navigate(address('/map', { window: next === '5m' ? '' : next }), { replace: true })}
+        onChange=${(/** @type {string} */ next) => navigate(address('/map', { window: next === '5m' ? '' : next }))}
       />
     </div>
     ${

@@ -108,7 +108,7 @@ function SeriesTable({ metric, chosen, onChoose }) {
         : ['value'];
   const unitOf = (/** @type {string} */ field) => (field === 'rate' || field === 'count' ? '' : metric.unit);
   const { labels, common } = labelsOf(metric.series);
-  return html`<div class="scroll-x">
+  return html`<div class="scroll-x" tabindex="0">
     ${Object.keys(common).length > 0 && html`<p class="series-common"><${Text} value=${labelOf(common)} limit=${400} expand /></p>`}
     <table class="table" data-testid="series">
       <thead>
@@ -152,7 +152,7 @@ export function Page({ argument, path, query, fragment }) {
   />`;
   if (!metric) {
     if (!error) return html`<${Loading} />`;
-    return html`${form}<${Empty} title="Metric not found."><${ErrorMessage} error=${error} /><p><a href="/metrics">All metrics</a></p><//>`;
+    return html`${form}<${Empty} title="Metric not found." page><${ErrorMessage} error=${error} /><p><a href="/metrics">All metrics</a></p><//>`;
   }
   const chosen =
     metric.series.find((/** @type {any} */ one) => keyOf(one) === fragment) ?? largest(metric.series, 'rate', 1)[0];

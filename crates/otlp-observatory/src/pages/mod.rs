@@ -2,6 +2,7 @@
 //! from untrusted senders, so it is sent to browsers as JSON and never as markup.
 
 mod assets;
+mod back_links;
 mod compare;
 mod completions;
 mod error;
@@ -22,8 +23,9 @@ mod traces;
 use axum::{
     Router,
     extract::{RawPathParams, RawQuery, State},
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode},
     middleware,
+    response::{IntoResponse as _, Response},
     routing::{MethodRouter, get},
 };
 use serde::Serialize;
@@ -40,7 +42,7 @@ use crate::access::Access;
 pub(crate) fn router(routes: Router, access: Access) -> Router {
     routes
         .merge(assets::routes())
-        .fallback(async || PageError::NoPage)
+        .fallback(no_page)
         .method_not_allowed_fallback(async || PageError::Method)
         .layer(middleware::from_fn_with_state(access, guard::guard))
 }
@@ -52,6 +54,7 @@ pub(crate) fn routes(explorer: Explorer) -> Router {
         .route("/map", time_dependent_page(overview::map))
         .route("/traces", page(traces::list))
         .route("/traces/{trace_id}", page(traces::trace))
+        .route("/traces/{trace_id}/links", page(back_links::list))
         .route("/logs", page(logs::list))
         .route("/compare", time_dependent_page(compare::compare))
         .route("/completions", page(completions::completions))
@@ -60,6 +63,15 @@ pub(crate) fn routes(explorer: Explorer) -> Router {
         .route("/problems", time_dependent_page(problems::problems))
         .route("/status", time_dependent_page(status::status))
         .with_state(Shared::new(explorer))
+}
+
+/// Returns the response for an unknown address: browsers get a page that leads back.
+async fn no_page(headers: HeaderMap) -> Response {
+    if response::is_for_browsers(&headers) {
+        (StatusCode::NOT_FOUND, assets::shell()).into_response()
+    } else {
+        PageError::NoPage.into_response()
+    }
 }
 
 /// Returns a page that changes only when telemetry arrives, unless its parameters depend on the time.

@@ -10,7 +10,7 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{Method, Request, StatusCode, header},
+    http::{Method, Request, header},
 };
 use http_body_util::BodyExt as _;
 use opentelemetry_proto::tonic::trace::v1::span::Event;
@@ -239,6 +239,7 @@ async fn invalid_parameters_are_named() {
         ("/traces?from=yesterday", "from"),
         ("/traces?before=x", "before"),
         ("/traces?service=a&service=b", "service"),
+        ("/traces/xyz/links", "trace_id"),
         ("/traces/xyz", "trace_id"),
         ("/traces/00000000000000000000000000000000", "trace_id"),
         ("/traces/00000000000000000000000000000001?x=1", "x"),
@@ -326,6 +327,16 @@ async fn browsers_get_the_document_and_head_gets_no_body() {
             .expect("text")
             .starts_with("default-src 'none'")
     );
+
+    for unknown in ["/nope", "/traces/", "/logs/"] {
+        let mut browser = request(unknown);
+        let html = "text/html".parse().expect("a value");
+        browser.headers_mut().insert(header::ACCEPT, html);
+        let (status, headers, body) = send(explore(), browser).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{unknown}");
+        assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
+        assert!(body.contains("/assets/app.js"), "{unknown}");
+    }
 
     let mut head = request("/traces");
     *head.method_mut() = Method::HEAD;

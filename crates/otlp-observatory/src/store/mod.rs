@@ -6,6 +6,7 @@
 //! sender's timestamp is close to it. Eviction only uses the order of arrival. Lists are in order of the sender's timestamps.
 
 mod aliases;
+mod back_links;
 mod budget;
 mod compare;
 mod condition;
@@ -52,6 +53,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+pub(crate) use back_links::BackLink;
 pub(crate) use compare::{TimeComparison, TraceComparison};
 pub(crate) use condition::Attribute;
 pub(crate) use filter::Text;

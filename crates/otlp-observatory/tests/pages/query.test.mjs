@@ -7,13 +7,13 @@ let query;
 /** @type {any} */
 let views;
 /** @type {any} */
-let head;
+let order;
 
 before(async () => {
   globalThis.location = /** @type {any} */ ({ pathname: '/', search: '', hash: '' });
   query = await import('../../assets/query.js');
   views = await import('../../assets/views.js');
-  head = await import('../../assets/components/sort-head.js');
+  order = await import('../../assets/sort.js');
 });
 
 /** Returns the context at the caret, which `|` marks. @param {string} text */
@@ -86,10 +86,19 @@ test('a trace id or a traceparent is the address of a trace', () => {
 });
 
 test('a click on a column sorts by it, then the other way, then not', () => {
-  assert.equal(head.nextSort('duration', ''), '-duration');
-  assert.equal(head.nextSort('duration', '-duration'), 'duration');
-  assert.equal(head.nextSort('duration', 'duration'), '');
-  assert.equal(head.nextSort('duration', '-spans'), '-duration');
+  assert.equal(order.nextSort('duration', ''), '-duration');
+  assert.equal(order.nextSort('duration', '-duration'), 'duration');
+  assert.equal(order.nextSort('duration', 'duration'), '');
+  assert.equal(order.nextSort('duration', '-spans'), '-duration');
+});
+
+test('rows without a value come last in both directions', () => {
+  const rows = [{ n: 2 }, { n: null }, { n: 10 }, { n: 1 }];
+  const by = (sort) => order.sorted(rows, sort, { n: (row) => row.n }).map((row) => row.n);
+  assert.deepEqual(by('n'), [1, 2, 10, null]);
+  assert.deepEqual(by('-n'), [10, 2, 1, null]);
+  assert.deepEqual(by(''), [2, null, 10, 1]);
+  assert.deepEqual(by('-other'), [2, null, 10, 1]);
 });
 
 test('saved views are local addresses with unique names', () => {

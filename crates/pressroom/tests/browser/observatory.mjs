@@ -9,6 +9,8 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import { findAndCompare } from './query.mjs';
+import { workInsideTraces } from './trace.mjs';
 
 const [api, pages, otlp, screenshots, executablePath, modules] = process.argv.slice(2);
 const { chromium } = createRequire(`${modules}/`)('playwright-core');
@@ -252,6 +254,8 @@ try {
     await assertNoScriptRan();
   }
   await checkNarrowScreen(browser, article);
+  await findAndCompare({ browser, pages, otlp, modules, post, shoot, watch, timeout: TIMEOUT_MS });
+  await workInsideTraces({ browser, pages, otlp, modules, post, shoot, watch, timeout: TIMEOUT_MS });
   assert.deepEqual(consoleMessages, [], 'messages in the console');
   assert.deepEqual([...foreignRequests], [], 'requests to other hosts');
   console.log(`${shots} screenshots in ${screenshots}`);

@@ -196,12 +196,14 @@ impl<'a> Inspector<'a> {
                 found.push((Kind::PoolWait, format!("{} waited for a connection", label())));
             }
             Role::Request { .. } if is_slow => {
-                found.push((Kind::SlowRequest, format!("{} is slow", label())))
+                found.push((Kind::SlowRequest, format!("{} is slow", label())));
             }
             Role::Call { .. } if is_slow => {
-                found.push((Kind::SlowCall, format!("the call {} is slow", label())))
+                found.push((Kind::SlowCall, format!("the call {} is slow", label())));
             }
-            Role::Task { .. } if is_slow => found.push((Kind::SlowTask, format!("{} is slow", label()))),
+            Role::Task { .. } if is_slow => {
+                found.push((Kind::SlowTask, format!("{} is slow", label())));
+            }
             Role::Database { .. } if span.duration >= SLOW_STATEMENT => {
                 found.push((Kind::SlowStatement, self.statement(span, &label())));
             }
