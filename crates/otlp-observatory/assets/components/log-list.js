@@ -12,6 +12,9 @@ import { Level, Service, Text } from './text.js';
 /** Returns the stack trace of the record's exception. @param {any} log */
 const stackOf = (log) => log.attributes?.['exception.stacktrace'];
 
+/** Returns whether a record has a message; events may have none. @param {any} log */
+const hasBody = ({ body }) => body !== null && body !== undefined && body !== '';
+
 /** Attributes that the line omits because they are the same in every record or shown elsewhere. */
 const COMMON = /^(code|thread|exception|log|otel|process|trace_|span_)/;
 
@@ -37,7 +40,7 @@ function Details({ log }) {
   const stack = stackOf(log);
   const body = (typeof log.body === 'string' && indentedJson(log.body)) || log.body;
   return html`<div class="log-whole">
-    <pre class="log-body"><${Text} value=${body} limit=${4000} expand links /></pre>
+    ${hasBody(log) && html`<pre class="log-body"><${Text} value=${body} limit=${4000} expand links /></pre>`}
     <div class="log-actions">
       ${isId(log.trace_id) && html`<a class="button" href=${traceAddress(log.trace_id, log.span_id)}>Open trace</a>`}
       ${
@@ -82,7 +85,11 @@ class Line extends Component {
         <${Level} level=${level} text=${log.severity_text} />
         <${Service} name=${log.service} detail=${instance ?? undefined} />
         <span class="log-text"
-          ><${Text} value=${log.body} limit=${400} />${inlineAttributes(log).map(
+          >${log.event_name && html`<span class="tag"><${Text} value=${log.event_name} limit=${80} dotted /></span> `}${
+            hasBody(log)
+              ? html`<${Text} value=${log.body} limit=${400} />`
+              : !log.event_name && html`<span class="muted">no message</span>`
+          }${inlineAttributes(log).map(
             ([name, value]) =>
               html`<span class="log-attribute"> <${Text} value=${name} limit=${40} />=<${Text} value=${value} limit=${60} /></span>`,
           )}</span

@@ -1,5 +1,6 @@
 // The status of the observatory: memory use, received and evicted telemetry, and forwarding.
-import { html } from '../html.js';
+import { html, useState } from '../html.js';
+import { clear } from '../api.js';
 import { Loading, Meter, Panel, ErrorMessage } from '../components/parts.js';
 import { Text } from '../components/text.js';
 import { bytes, count, dateTime, receiver } from '../format.js';
@@ -52,6 +53,25 @@ function Rejections({ reasons }) {
   <//>`;
 }
 
+/** Export of all traces and logs, and a button that removes everything after a second click. */
+function Carry() {
+  const [asked, setAsked] = useState(false);
+  const [failure, setFailure] = useState(/** @type {any} */ (null));
+  const remove = () => {
+    setAsked(false);
+    clear().then(() => setFailure(null), setFailure);
+  };
+  return html`<${Panel} title="Export and clear" testid="carry">
+    <p class="pad">
+      <a class="button" href="/export" download>Export traces and logs</a>${' '}
+      <button type="button" class="button" data-testid="clear" onClick=${asked ? remove : () => setAsked(true)} onBlur=${() => setAsked(false)}>
+        ${asked ? 'Really remove all telemetry?' : 'Clear'}
+      </button>
+    </p>
+    <${ErrorMessage} error=${failure} />
+  <//>`;
+}
+
 export function Page() {
   const { body, error } = useLive('/status');
   if (!body) return error ? html`<${ErrorMessage} error=${error} />` : html`<${Loading} />`;
@@ -92,6 +112,7 @@ export function Page() {
         ]}
       />
     <//>
+    <${Carry} />
     <${Rejections} reasons=${body.refused.reasons} />
     <${Panel} title="Forwarding" testid="forwarding"><${Forwarding} forwarding=${body.forwarding} /><//>
     <${Panel} title="Observatory">

@@ -19,8 +19,10 @@ pub(super) enum PageError {
     NoPage,
     #[error("there is no {0} with this name in memory")]
     NotStored(&'static str),
-    #[error("only GET and HEAD are supported; the pages are read-only")]
+    #[error("only GET and HEAD are supported, and POST for /clear")]
     Method,
+    #[error("requests of other sites are not allowed")]
+    Site,
     #[error(
         "this host name is not allowed; use localhost, 127.0.0.1 or [::1], or name the host in the settings"
     )]
@@ -44,7 +46,7 @@ impl PageError {
             Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::NoPage | Self::NotStored(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Host => StatusCode::FORBIDDEN,
+            Self::Host | Self::Site => StatusCode::FORBIDDEN,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }

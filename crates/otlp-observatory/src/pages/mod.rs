@@ -1,4 +1,4 @@
-//! Web pages, and the same data as JSON at the same addresses. The pages only read the store. Telemetry comes
+//! Web pages, and the same data as JSON at the same addresses. The pages only read the store, except for `POST /clear`. Telemetry comes
 //! from untrusted senders, so it is sent to browsers as JSON and never as markup.
 
 mod assets;
@@ -7,6 +7,7 @@ mod compare;
 mod completions;
 mod error;
 mod explorer;
+mod export;
 mod guard;
 mod json;
 mod logs;
@@ -23,10 +24,10 @@ mod traces;
 use axum::{
     Router,
     extract::{RawPathParams, RawQuery, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header},
     middleware,
-    response::{IntoResponse as _, Response},
-    routing::{MethodRouter, get},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, post},
 };
 use serde::Serialize;
 
@@ -62,6 +63,8 @@ pub(crate) fn routes(explorer: Explorer) -> Router {
         .route("/metrics/{*name}", page(metrics::instrument))
         .route("/problems", time_dependent_page(problems::problems))
         .route("/status", time_dependent_page(status::status))
+        .route("/export", get(response::export))
+        .route("/clear", post(clear))
         .with_state(Shared::new(explorer))
 }
 
@@ -72,6 +75,13 @@ async fn no_page(headers: HeaderMap) -> Response {
     } else {
         PageError::NoPage.into_response()
     }
+}
+
+/// Removes all telemetry and returns the numbers of removed items. The guard rejects requests of other sites.
+async fn clear(State(shared): State<Shared>) -> impl IntoResponse {
+    let cleared = shared.explorer().store.clear();
+    let json = serde_json::json!({ "cleared": cleared }).to_string();
+    ([(header::CONTENT_TYPE, "application/json")], json)
 }
 
 /// Returns a page that changes only when telemetry arrives, unless its parameters depend on the time.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::error::PageError;
 use crate::store::{
-    AGE_UNITS, Attribute, DURATION_UNITS, Position, Query, Since, Sort, SpanId, Subject, Text, TraceId,
+    AGE_UNITS, Attribute, DURATION_UNITS, Position, SearchQuery, Since, Sort, SpanId, Subject, Text, TraceId,
     nanoseconds, now, parse_query,
 };
 
@@ -93,7 +93,7 @@ impl Parameters {
     }
 
     /// Returns the query. Digits of a trace id as `text` find the trace, too, so they become a part of the query.
-    pub(super) fn query(&mut self, subject: Subject) -> Result<Option<Query>, PageError> {
+    pub(super) fn query(&mut self, subject: Subject) -> Result<Option<SearchQuery>, PageError> {
         let query = self.text("query")?.filter(|query| !query.trim().is_empty());
         let query = query
             .map(|query| parse_query(&query, subject))
@@ -104,7 +104,7 @@ impl Parameters {
         let Some((text, id)) = text else {
             return Ok(query);
         };
-        let by_text = Query::text_or_trace(text.trim(), id);
+        let by_text = SearchQuery::text_or_trace(text.trim(), id);
         self.take("text", 1)?;
         Ok(Some(match query {
             Some(query) => query.and(by_text),
@@ -124,6 +124,11 @@ impl Parameters {
         Ok(Some((sort, after)))
     }
 
+    /// Returns the values of a parameter that may be repeated.
+    pub(super) fn repeated(&mut self, name: &str) -> Result<Vec<String>, PageError> {
+        self.take(name, MAX_ATTRIBUTES)
+    }
+
     /// Returns the parsed value of a parameter; `problem` describes the valid values.
     pub(super) fn parsed<T>(
         &mut self,
@@ -141,10 +146,14 @@ impl Parameters {
     }
 
     pub(super) fn limit(&mut self) -> Result<usize, PageError> {
+        self.limit_or(DEFAULT_LIMIT)
+    }
+
+    pub(super) fn limit_or(&mut self, default: usize) -> Result<usize, PageError> {
         let limit = self.parsed("limit", "must be a number from 1 to 500", |text| {
             text.parse().ok().filter(|limit| LIMITS.contains(limit))
         })?;
-        Ok(limit.unwrap_or(DEFAULT_LIMIT))
+        Ok(limit.unwrap_or(default))
     }
 
     /// Returns a position in a list: the value of `next` in an earlier response, or a `sequence`.

@@ -20,12 +20,16 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::{
     config::Addresses,
+    export::Signal,
     ingest::Received,
+    receive,
     store::{
         Store,
         fixture::{MS, NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans},
     },
 };
+
+mod metrics;
 
 const SCRIPT: &str = "</script><script>alert(1)</script>";
 
@@ -417,4 +421,107 @@ async fn the_overview_and_the_map_are_json() {
     assert_eq!((status, &json["window_seconds"]), (StatusCode::OK, &json!(900.0)));
     let (status, json) = get_json(explore(), "/map").await;
     assert_eq!((status, &json["window_seconds"]), (StatusCode::OK, &json!(300.0)));
+}
+
+#[tokio::test]
+async fn an_exported_trace_or_everything_is_shown_identically_after_it_is_received_again() {
+    let original = store();
+    original.insert_at(spans("app", vec![failed(span(2, 1, 9, "other"))]), NOW);
+    original.insert_at(records("worker", vec![record(0, 17, "no trace")]), NOW);
+    let pages = [
+        "/traces",
+        "/traces/00000000000000000000000000000001",
+        "/logs",
+        "/",
+        "/map",
+    ];
+    for (address, content_type, shown) in [
+        (
+            "/export?trace_id=00000000000000000000000000000001",
+            "application/json",
+            &pages[1..2],
+        ),
+        ("/export", "application/x-ndjson", &pages[..]),
+    ] {
+        let router = explorer(original.clone(), [127, 0, 0, 1]);
+        let (status, headers, body) = send(router.clone(), request(address)).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(headers[header::CONTENT_TYPE], content_type);
+        let copy = Arc::new(Store::new(16 << 20));
+        for signal in [Signal::Traces, Signal::Logs] {
+            copy.insert_at(receive::decode_json(signal, body.as_bytes()), NOW);
+        }
+        for page in shown {
+            let (_, mut expected) = get_json(router.clone(), page).await;
+            let (_, mut json) = get_json(explorer(copy.clone(), [127, 0, 0, 1]), page).await;
+            for json in [&mut expected, &mut json] {
+                json["generation"] = Value::Null;
+                // The window ends at the time of the request.
+                json["series"]["start_unix_nano"] = Value::Null;
+                let logs = json.get_mut("logs").and_then(Value::as_array_mut);
+                logs.into_iter()
+                    .flatten()
+                    .for_each(|log| log["sequence"] = Value::Null);
+            }
+            assert_eq!(json, expected, "{page}");
+        }
+    }
+    let router = explorer(original, [127, 0, 0, 1]);
+    let (status, _) = get_json(
+        router.clone(),
+        "/export?trace_id=00000000000000000000000000000009",
+    )
+    .await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (status, _) = get_json(router, "/export?trace=1").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn clear_removes_everything_unless_another_site_asks_for_it() {
+    let store = store();
+    let router = explorer(store.clone(), [127, 0, 0, 1]);
+    let clear = |headers: &[(&str, &str)]| {
+        let host = Request::post("/clear").header(header::HOST, "localhost:4319");
+        let request = headers
+            .iter()
+            .fold(host, |request, (name, value)| request.header(*name, *value));
+        send(router.clone(), request.body(Body::empty()).expect("a request"))
+    };
+    for headers in [
+        &[("origin", "http://evil.example")][..],
+        &[("origin", "null")],
+        &[("origin", "http://localhost:3000")],
+        &[("origin", "http://localhost")],
+        &[("sec-fetch-site", "cross-site")],
+        &[
+            ("origin", "http://localhost:4319"),
+            ("sec-fetch-site", "same-site"),
+        ],
+    ] {
+        let (status, ..) = clear(headers).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{headers:?}");
+    }
+    assert_eq!(store.usage().kept.spans, 3);
+    let generation = store.generation();
+    let (status, _, body) = clear(&[
+        ("origin", "http://localhost:4319"),
+        ("sec-fetch-site", "same-origin"),
+    ])
+    .await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(body, r#"{"cleared":{"logs":1,"points":0,"spans":3}}"#);
+    assert!(store.generation() > generation);
+    let usage = store.usage();
+    assert_eq!(
+        (usage.kept.spans, usage.kept.logs, usage.evicted.spans),
+        (0, 0, 0)
+    );
+    store.insert_at(records("app", vec![record(0, 9, "later")]), NOW);
+    let (_, json) = get_json(router.clone(), "/logs?after=1").await;
+    assert_eq!(json["logs"][0]["body"], "later", "sequence numbers continue");
+    let (status, _, _) = clear(&[]).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _) = get_json(router, "/clear").await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
 }

@@ -36,7 +36,7 @@ impl Encoding {
         let essence = content_type.split(';').next()?.trim();
         match essence.to_ascii_lowercase().as_str() {
             "application/x-protobuf" => Some(Self::Protobuf),
-            "application/json" => Some(Self::Json),
+            "application/json" | "application/jsonl" | "application/x-ndjson" => Some(Self::Json),
             _ => None,
         }
     }

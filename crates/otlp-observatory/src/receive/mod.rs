@@ -47,5 +47,11 @@ pub(crate) fn router(receiver: &Receiver, access: Access) -> Router {
         .layer(middleware::from_fn_with_state(state, guard::guard))
 }
 
+/// Decodes a JSON body without a receiver.
+#[cfg(test)]
+pub(crate) fn decode_json(signal: crate::export::Signal, body: &[u8]) -> crate::export::Export {
+    json::decode(signal, body).expect("valid OTLP/JSON")
+}
+
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 //! arrive, they do not evict the last traces.
 
 use super::{fair_lock::FairLock, logs::Logs, metrics::Metrics, traces::Traces};
+use crate::export::Signal;
 
 /// Inverse of the fraction of the limit that a signal keeps. It exceeds the number of signals, so that above the limit,
 /// at least one signal uses more than its fraction.
@@ -28,51 +29,93 @@ pub(crate) trait Evict {
     fn evict_oldest(&mut self);
 }
 
-/// Evicts telemetry until the total memory use is at most `limit`.
-pub(crate) fn evict(
-    limit: usize,
-    traces: &FairLock<Traces>,
-    logs: &FairLock<Logs>,
-    metrics: &FairLock<Metrics>,
-) {
-    // The locks are never held at the same time, so that readers of several signals cannot cause a deadlock.
-    let mut used = [traces.read().bytes(), logs.read().bytes(), metrics.read().bytes()];
-    if used.iter().sum::<usize>() <= limit {
-        return;
-    }
-    let mut oldest = [
-        traces.read().oldest(),
-        logs.read().oldest(),
-        metrics.read().oldest(),
-    ];
-    while used.iter().sum::<usize>() > limit {
-        let may_shrink =
-            |&signal: &usize| oldest[signal].is_some() && used[signal] > limit / RESERVED_DIVISOR;
-        let Some(signal) = (0..3).filter(may_shrink).min_by_key(|&signal| oldest[signal]) else {
-            break;
-        };
-        let others = used.iter().sum::<usize>() - used[signal];
-        let next = (0..3).filter(|&other| other != signal && may_shrink(&other));
-        let until = next.filter_map(|other| oldest[other]).min().unwrap_or(u64::MAX);
-        let share = (limit - others.min(limit)).max(limit / RESERVED_DIVISOR);
-        (used[signal], oldest[signal]) = match signal {
-            0 => shrink(traces, share, until),
-            1 => shrink(logs, share, until),
-            _ => shrink(metrics, share, until),
-        };
+/// Room of a signal: what it may use before it evicts its own telemetry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    bytes: usize,
+    /// Time of arrival after which the telemetry of another signal is older and evicted first.
+    until: u64,
+}
+
+impl Room {
+    /// Evicts the oldest telemetry of a signal beyond its room.
+    pub(crate) fn make(&self, signal: &mut impl Evict) {
+        while signal.bytes() > self.bytes && signal.oldest().is_some_and(|oldest| oldest <= self.until) {
+            signal.evict_oldest();
+        }
     }
 }
 
-/// Evicts the oldest telemetry until the memory use is at most `share`, or the remaining telemetry arrived after `until`.
-///
-/// Returns the memory use and the time of arrival of the oldest telemetry.
-fn shrink<S: Evict>(signal: &FairLock<S>, share: usize, until: u64) -> (usize, Option<u64>) {
-    let mut signal = signal.write();
-    loop {
-        signal.evict_oldest();
-        let (bytes, oldest) = (signal.bytes(), signal.oldest());
-        if bytes <= share || oldest.is_none_or(|oldest| oldest > until) {
-            return (bytes, oldest);
+/// Memory use and oldest telemetry of all signals.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: usize,
+    used: [usize; 3],
+    oldest: [Option<u64>; 3],
+}
+
+impl Budget {
+    /// Returns the current state. The locks are never held at the same time, so that readers of several signals cannot
+    /// cause a deadlock.
+    pub(crate) fn new(
+        limit: usize,
+        traces: &FairLock<Traces>,
+        logs: &FairLock<Logs>,
+        metrics: &FairLock<Metrics>,
+    ) -> Self {
+        // In the order of the discriminants of `Signal`.
+        let state = [
+            state(&*traces.read()),
+            state(&*metrics.read()),
+            state(&*logs.read()),
+        ];
+        Self {
+            limit,
+            used: state.map(|(used, _)| used),
+            oldest: state.map(|(_, oldest)| oldest),
         }
     }
+
+    fn reserved(&self) -> usize {
+        self.limit / RESERVED_DIVISOR
+    }
+
+    /// Whether telemetry of a signal may be evicted.
+    fn may_shrink(&self, signal: usize) -> bool {
+        self.oldest[signal].is_some() && self.used[signal] > self.reserved()
+    }
+
+    /// Returns the room of a signal.
+    pub(crate) fn room(&self, signal: Signal) -> Room {
+        let signal = signal as usize;
+        let others = (0..3).filter(|&other| other != signal);
+        let used: usize = others.clone().map(|other| self.used[other]).sum();
+        let oldest = others
+            .filter(|&other| self.may_shrink(other))
+            .filter_map(|other| self.oldest[other]);
+        Room {
+            bytes: self.limit.saturating_sub(used).max(self.reserved()),
+            until: oldest.min().unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Returns the signal whose oldest telemetry is to be evicted; `None` within the limit.
+    pub(crate) fn exceeded(&self) -> Option<Signal> {
+        if self.used.iter().sum::<usize>() <= self.limit {
+            return None;
+        }
+        let signals = Signal::ALL.into_iter();
+        let shrinkable = signals.filter(|&signal| self.may_shrink(signal as usize));
+        shrinkable.min_by_key(|&signal| self.oldest[signal as usize])
+    }
+
+    /// Makes room in a signal.
+    pub(crate) fn shrink(&mut self, signal: Signal, telemetry: &mut impl Evict) {
+        self.room(signal).make(telemetry);
+        (self.used[signal as usize], self.oldest[signal as usize]) = state(telemetry);
+    }
+}
+
+fn state(telemetry: &impl Evict) -> (usize, Option<u64>) {
+    (telemetry.bytes(), telemetry.oldest())
 }

@@ -8,6 +8,8 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, span::Event},
 };
 
+use super::ids::TraceId;
+
 /// Characters in order of descending frequency. A search scans for the rarest character of its text.
 const BY_FREQUENCY: &[u8] = b"etaoinsrhldcu_mfpgwyb.v/-kxjqz";
 
@@ -45,6 +47,11 @@ impl Text {
         } else {
             memchr_iter(rarest, bytes).any(matches_at)
         }
+    }
+
+    /// Whether the text consists of the digits of `id`.
+    pub(crate) fn is_id(&self, id: TraceId) -> bool {
+        *self.needle == *id.to_string().as_bytes()
     }
 
     /// Whether a key or a value of `attributes` contains the text, at any depth.

@@ -11,7 +11,8 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
 use prost::Message as _;
 
 use super::{
-    budget::{Evict, max_item},
+    arrivals::Arrivals,
+    budget::{Evict, Room, max_item},
     ids::TraceId,
     intern::{InternId, Interner},
     memory,
@@ -55,11 +56,8 @@ pub(crate) struct Logs {
     entries: VecDeque<Entry>,
     first: u64,
     by_time: TimeIndex,
-    /// First sequence number and time of arrival of each request.
-    arrivals: VecDeque<(u64, u64)>,
+    arrivals: Arrivals,
     chains: HashMap<TraceId, Chain>,
-    /// Buffer for the encoding of a record.
-    scratch: Vec<u8>,
     encodings_bytes: usize,
     pub(crate) sources: Interner<Source>,
     pub(crate) evicted: u64,
@@ -79,9 +77,10 @@ impl Logs {
         }
     }
 
-    /// Inserts records that arrived at `now`.
-    pub(crate) fn insert(&mut self, request: Vec<ResourceLogs>, now: u64) {
+    /// Inserts records that arrived at `now`, and evicts the oldest beyond `room`.
+    pub(crate) fn insert(&mut self, request: Vec<ResourceLogs>, now: u64, room: Room) {
         let earlier = self.end();
+        self.arrivals.push(earlier, now);
         for group in request {
             let resource = group.resource.as_ref();
             for scope_group in group.scope_logs {
@@ -95,28 +94,23 @@ impl Logs {
                     if self.insert_record(record, source, earlier, now).is_none() {
                         self.refused += 1;
                     }
+                    room.make(self);
                 }
                 self.sources.release(source);
             }
-        }
-        if self.end() > earlier {
-            memory::grow(&mut self.arrivals);
-            self.arrivals.push_back((earlier, now));
         }
     }
 
     /// Inserts a record unless one below the sequence number `earlier` is equal; returns `None` if it is rejected.
     fn insert_record(&mut self, record: &LogRecord, source: InternId, earlier: u64, now: u64) -> Option<()> {
-        self.scratch.clear();
-        record.encode(&mut self.scratch).ok()?;
-        let encoding_bytes = memory::shared(self.scratch.len());
+        let encoding_bytes = memory::shared(record.encoded_len());
         if encoding_bytes > max_item(self.limit) {
-            self.scratch = Vec::new();
             return None;
         }
+        let encoded = record.encode_to_vec();
         let timestamps = [record.time_unix_nano, record.observed_time_unix_nano];
         let time = timestamps.into_iter().find(|&time| time != 0).unwrap_or(now);
-        if self.is_repeat(time, source, earlier) {
+        if self.is_repeat(time, source, &encoded, earlier) {
             self.repeated += 1;
             return Some(());
         }
@@ -138,14 +132,14 @@ impl Logs {
             previous,
             source,
             severity: u8::try_from(record.severity_number).unwrap_or(0),
-            encoded: self.scratch.as_slice().into(),
+            encoded: encoded.into(),
         });
         Some(())
     }
 
-    /// Whether an earlier request contained the record in `scratch`. Equal records of one request are not repeats: clocks
+    /// Whether an earlier request contained the record. Equal records of one request are not repeats: clocks
     /// are coarse, and a program may log the same line twice.
-    fn is_repeat(&self, time: u64, source: InternId, earlier: u64) -> bool {
+    fn is_repeat(&self, time: u64, source: InternId, encoded: &[u8], earlier: u64) -> bool {
         let before = TimePosition {
             time,
             number: earlier,
@@ -157,7 +151,7 @@ impl Logs {
         let mut entries = same_time
             .take(MAX_COMPARED)
             .filter_map(|position| self.get(position.number));
-        entries.any(|entry| entry.source == source && *entry.encoded == *self.scratch)
+        entries.any(|entry| entry.source == source && *entry.encoded == *encoded)
     }
 
     /// Returns the sequence number of the next record.
@@ -169,6 +163,25 @@ impl Logs {
     pub(super) fn count_after(&self, after: Option<u64>) -> u64 {
         let first = after.map_or(0, |after| after.saturating_add(1)).max(self.first);
         self.end().saturating_sub(first)
+    }
+
+    /// Removes all records; returns their number.
+    pub(crate) fn clear(&mut self) -> u64 {
+        let emptied = Self {
+            first: self.end(),
+            evicted: self.evicted,
+            repeated: self.repeated,
+            refused: self.refused,
+            ..Self::new(self.limit)
+        };
+        std::mem::replace(self, emptied).len() as u64
+    }
+
+    /// Returns the records from `sequence`, each with its sequence number, in order of arrival.
+    pub(super) fn from(&self, sequence: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        let skipped = usize::try_from(sequence.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let entries = self.entries.range(skipped.min(self.entries.len())..);
+        (sequence.max(self.first)..).zip(entries)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -215,16 +228,14 @@ impl Evict for Logs {
     fn bytes(&self) -> usize {
         self.encodings_bytes
             + self.entries.capacity() * size_of::<Entry>()
-            + self.arrivals.capacity() * size_of::<(u64, u64)>()
+            + self.arrivals.bytes()
             + memory::table::<(TraceId, Chain)>(self.chains.capacity())
             + self.by_time.bytes()
-            + self.scratch.capacity()
             + self.sources.bytes()
     }
 
     fn oldest(&self) -> Option<u64> {
-        let (_, arrived) = self.arrivals.front()?;
-        (!self.entries.is_empty()).then_some(*arrived)
+        (!self.entries.is_empty()).then(|| self.arrivals.of(self.first))
     }
 
     fn evict_oldest(&mut self) {
@@ -234,9 +245,7 @@ impl Evict for Logs {
         self.by_time.remove(entry.time, self.first);
         self.first += 1;
         self.evicted += 1;
-        if self.arrivals.get(1).is_some_and(|(next, _)| *next <= self.first) {
-            self.arrivals.pop_front();
-        }
+        self.arrivals.remove_before(self.first);
         self.encodings_bytes -= memory::shared(entry.encoded.len());
         self.sources.release(entry.source);
         if let Some(trace) = entry.trace
@@ -249,9 +258,6 @@ impl Evict for Logs {
         }
         if self.entries.capacity() > 4 * self.entries.len() + 64 {
             self.entries.shrink_to(2 * self.entries.len());
-        }
-        if self.arrivals.capacity() > 4 * self.arrivals.len() + 64 {
-            self.arrivals.shrink_to(2 * self.arrivals.len());
         }
         if self.chains.capacity() > 4 * self.chains.len() + 64 {
             self.chains.shrink_to(2 * self.chains.len());

@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     mem::{size_of, take},
+    ops::Range,
 };
 
 use opentelemetry_proto::tonic::{
@@ -16,13 +17,14 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 
 use super::{
-    budget::{Evict, max_item},
+    budget::{Evict, Room, max_item},
     instrument::Instrument,
     intern::{InternId, Interner},
     memory,
     points::{Point, PointValue},
     series::{MAX_EXEMPLARS, MAX_POINTS, Series, encode_sorted},
     source::Source,
+    totals::Totals,
 };
 use crate::export::points;
 
@@ -56,8 +58,8 @@ impl Metrics {
         }
     }
 
-    /// Inserts points that arrived at `now`.
-    pub(crate) fn insert(&mut self, request: Vec<ResourceMetrics>, now: u64) {
+    /// Inserts points that arrived at `now`, and evicts the oldest beyond `room`.
+    pub(crate) fn insert(&mut self, request: Vec<ResourceMetrics>, now: u64, room: Room) {
         let allowance = max_item(self.limit);
         for group in request {
             let resource = group.resource.as_ref();
@@ -68,14 +70,14 @@ impl Metrics {
                     continue;
                 };
                 for metric in scope_group.metrics {
-                    self.insert_metric(metric, source, now);
+                    self.insert_metric(metric, source, now, room);
                 }
                 self.sources.release(source);
             }
         }
     }
 
-    fn insert_metric(&mut self, mut metric: Metric, source: InternId, now: u64) {
+    fn insert_metric(&mut self, mut metric: Metric, source: InternId, now: u64, room: Room) {
         let texts = metric.name.len() + metric.unit.len() + metric.description.len();
         if texts > max_item(self.limit) {
             self.refused += points(&metric) as u64;
@@ -90,6 +92,7 @@ impl Metrics {
         macro_rules! insert_each {
             ($point:ident in $points:expr, $exemplars:expr, $value:expr) => {
                 for mut $point in $points {
+                    let totals = Totals::from(&$point);
                     let is_empty = $point.flags & DataPointFlags::NoRecordedValueMask as u32 != 0;
                     let attributes = take(&mut $point.attributes);
                     let exemplars = $exemplars;
@@ -102,11 +105,13 @@ impl Metrics {
                         received_at: now,
                         value,
                     });
-                    let inserted =
-                        point.and_then(|point| self.insert_point(instrument, attributes, point, exemplars));
+                    let inserted = point.and_then(|point| {
+                        self.insert_point(instrument, attributes, point, totals, exemplars)
+                    });
                     if inserted.is_none() {
                         self.refused += 1;
                     }
+                    room.make(self);
                 }
             };
         }
@@ -133,8 +138,10 @@ impl Metrics {
         instrument: InternId,
         attributes: Vec<KeyValue>,
         point: Point,
+        totals: Totals,
         exemplars: Vec<Exemplar>,
     ) -> Option<()> {
+        let is_delta = self.instruments.get(instrument).is_delta;
         let attributes = encode_sorted(attributes);
         let allowance = max_item(self.limit);
         if memory::shared(attributes.len()) + point.heap_bytes() > allowance {
@@ -163,6 +170,11 @@ impl Metrics {
             }
             let evicted = before - series.points.len();
             series.push(point);
+            if is_delta {
+                series.totals.add(totals);
+            } else {
+                series.totals = totals;
+            }
             for exemplar in exemplars.into_iter().filter(|exemplar| exemplar.value.is_some()) {
                 if memory::heap(exemplar.encoded_len()) <= allowance / MAX_EXEMPLARS {
                     series.push_exemplar(exemplar.encode_to_vec().into());
@@ -185,12 +197,30 @@ impl Metrics {
         Some(())
     }
 
+    /// Removes all points; returns their number.
+    pub(crate) fn clear(&mut self) -> u64 {
+        let emptied = Self {
+            evicted: self.evicted,
+            repeated: self.repeated,
+            refused: self.refused,
+            ..Self::new(self.limit)
+        };
+        std::mem::replace(self, emptied).points as u64
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.series().count()
     }
 
     pub(crate) fn series(&self) -> impl Iterator<Item = &Series> {
         self.series.iter().map(|series| &**series)
+    }
+
+    /// Returns the series in a part of the table of series, and whether the table ends there.
+    pub(crate) fn series_in(&self, part: Range<usize>) -> (impl Iterator<Item = &Series>, bool) {
+        let is_last = part.end >= self.series.slots();
+        let slots = self.series.slot_values().skip(part.start).take(part.len());
+        (slots.flatten().map(|series| &**series), is_last)
     }
 
     pub(crate) fn instrument(&self, series: &Series) -> &Instrument {

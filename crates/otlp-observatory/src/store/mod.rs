@@ -6,14 +6,19 @@
 //! sender's timestamp is close to it. Eviction only uses the order of arrival. Lists are in order of the sender's timestamps.
 
 mod aliases;
+mod arrivals;
 mod back_links;
+mod bins;
 mod budget;
 mod compare;
 mod condition;
+mod export;
 mod fair_lock;
 mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod grouping;
+mod heatmap;
 mod histogram;
 mod ids;
 mod instrument;
@@ -24,6 +29,7 @@ mod logs;
 mod map;
 mod memory;
 mod metrics;
+mod number;
 mod overview;
 mod points;
 mod position;
@@ -40,12 +46,14 @@ mod source;
 mod span_class;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod traces;
 mod units;
 mod waterfall;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -56,28 +64,33 @@ use std::{
 pub(crate) use back_links::BackLink;
 pub(crate) use compare::{TimeComparison, TraceComparison};
 pub(crate) use condition::Attribute;
+pub(crate) use export::Progress;
 pub(crate) use filter::Text;
+pub(crate) use grouping::{Aggregate, Group, Grouping};
+pub(crate) use heatmap::Heatmap;
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
 pub(crate) use instrument::InstrumentType;
 pub(crate) use log_search::{LogSearch, StoredRecord};
 pub(crate) use map::Map;
+pub(crate) use number::Number;
 pub(crate) use overview::Overview;
 pub(crate) use problems::{Kind as ProblemKind, ProblemSearch, Problems, Since};
-pub(crate) use query::{Completions, Query, Subject, parse as parse_query};
+pub(crate) use query::{Completions, Query as SearchQuery, Subject, parse as parse_query};
 pub(crate) use readings::Reading;
 pub(crate) use search::{SearchPage, StatusFilter, TraceRoot, TraceSearch, TraceSummary};
-pub(crate) use selection::{SeriesDescriptor, SeriesReadings, SeriesSearch};
+pub(crate) use selection::{Query, SeriesDescriptor, SeriesSamples, SeriesSearch};
 pub(crate) use skew::moved;
 pub(crate) use sort::{Position, Sort, SortedPage};
 pub(crate) use source::Source;
+pub(crate) use totals::Totals;
 pub(crate) use units::{AGE_UNITS, DURATION_UNITS, nanoseconds};
 pub(crate) use waterfall::StoredSpan;
 
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 
-use crate::export::{Counts, Export};
-use budget::Evict as _;
+use crate::export::{Counts, Export, Signal};
+use budget::{Budget, Evict as _};
 use fair_lock::FairLock;
 use intern::InternId;
 use logs::Logs;
@@ -192,13 +205,33 @@ impl Store {
 
     /// Inserts an export that arrived at `now`.
     pub(crate) fn insert_at(&self, export: Export, now: u64) {
+        let mut budget = Budget::new(self.limit, &self.traces, &self.logs, &self.metrics);
+        let room = budget.room(export.signal());
         match export {
-            Export::Traces(request) => self.traces.write().insert(request.resource_spans, now),
-            Export::Logs(request) => self.logs.write().insert(request.resource_logs, now),
-            Export::Metrics(request) => self.metrics.write().insert(request.resource_metrics, now),
+            Export::Traces(request) => self.traces.write().insert(request.resource_spans, now, room),
+            Export::Logs(request) => self.logs.write().insert(request.resource_logs, now, room),
+            Export::Metrics(request) => self.metrics.write().insert(request.resource_metrics, now, room),
         }
-        budget::evict(self.limit, &self.traces, &self.logs, &self.metrics);
+        budget = Budget::new(self.limit, &self.traces, &self.logs, &self.metrics);
+        while let Some(signal) = budget.exceeded() {
+            match signal {
+                Signal::Traces => budget.shrink(signal, &mut *self.traces.write()),
+                Signal::Logs => budget.shrink(signal, &mut *self.logs.write()),
+                Signal::Metrics => budget.shrink(signal, &mut *self.metrics.write()),
+            }
+        }
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Removes all telemetry; returns what was removed. Numbers continue, so that positions from earlier responses stay valid.
+    pub(crate) fn clear(&self) -> Counts {
+        let removed = Counts {
+            spans: self.traces.write().clear(),
+            logs: self.logs.write().clear(),
+            points: self.metrics.write().clear(),
+        };
+        self.generation.fetch_add(1, Ordering::Release);
+        removed
     }
 
     /// Returns the maximum size of a single item, in bytes.
@@ -280,24 +313,27 @@ impl Store {
         descriptors.collect()
     }
 
-    /// Returns the `limit` most recently updated series that match `wanted`, with their readings.
-    pub(crate) fn readings(&self, wanted: &SeriesSearch, limit: usize) -> Vec<SeriesReadings> {
-        let metrics = self.metrics.read();
-        let series = metrics.series().filter(|series| wanted.matches(&metrics, series));
-        let mut series: Vec<_> = series.collect();
-        series.sort_by_key(|series| std::cmp::Reverse(series.points.back().map(|point| point.received_at)));
-        series.truncate(limit);
-        // The points are copied, so that the lock can be released before the readings are computed.
-        let copies: Vec<_> = series
-            .into_iter()
-            .map(|series| (SeriesDescriptor::of(&metrics, series), series.clone()))
-            .collect();
-        drop(metrics);
-        let observed_since = self.started.saturating_sub(START_TOLERANCE);
-        copies
-            .into_iter()
-            .map(|(descriptor, series)| SeriesReadings::new(descriptor, series, observed_since))
-            .collect()
+    /// Returns a query for the points of series in a window.
+    pub(crate) fn query<'a>(&self, series: &'a SeriesSearch, window: RangeInclusive<u64>) -> Query<'a> {
+        Query {
+            series,
+            window,
+            observed_since: self.started.saturating_sub(START_TOLERANCE),
+        }
+    }
+
+    /// Returns the number of series that match, and the `limit` largest.
+    pub(crate) fn samples(&self, query: &Query<'_>, limit: usize) -> (usize, Vec<SeriesSamples>) {
+        query.largest(&self.metrics, limit)
+    }
+
+    /// Returns the number of groups, and the `limit` largest.
+    pub(crate) fn groups(&self, query: &Query<'_>, by: &Grouping, limit: usize) -> (usize, Vec<Group>) {
+        by.largest(&self.metrics, query, limit)
+    }
+
+    pub(crate) fn heatmap(&self, query: &Query<'_>) -> Heatmap {
+        Heatmap::of(&self.metrics, query)
     }
 
     /// Returns the overview of the `window` nanoseconds before `now`.
@@ -325,7 +361,16 @@ impl Store {
 
     /// Returns the problems at `now`.
     pub(crate) fn problems(&self, search: &ProblemSearch, now: u64) -> Problems {
-        problems::problems(&self.traces, &self.logs, search, now)
+        let mut pools = Vec::new();
+        for name in problems::POOL_INSTRUMENTS {
+            let series = SeriesSearch {
+                name: Some(name.to_owned()),
+                ..SeriesSearch::default()
+            };
+            let query = self.query(&series, 0..=u64::MAX);
+            pools.extend(self.samples(&query, problems::MAX_POOLS).1);
+        }
+        problems::problems(&self.traces, &self.logs, &pools, search, now)
     }
 
     /// Returns the service map of the `window` nanoseconds before `now`, optionally only the calls from and to

@@ -160,6 +160,14 @@ impl<T> SearchPage<T> {
 
 /// Returns the traces that match `search`, newest first.
 pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchPage<TraceSummary> {
+    if let Some(id) = search.query.as_ref().and_then(Query::trace) {
+        let traces = traces.read();
+        if let Some(trace) = traces.get(id) {
+            let is_found = Matcher::new(search, &traces).matches(trace);
+            let entries = is_found.then(|| summary(&traces, trace)).into_iter().collect();
+            return SearchPage { entries, next: None };
+        }
+    }
     SearchPage::collect(traces, search.before, search.limit, |traces, before, visit| {
         let mut matcher = Matcher::new(search, traces);
         traces.before(before).all(|(position, trace)| {
@@ -199,7 +207,7 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
         errors: trace.spans.iter().filter(|span| span.failed).count(),
         logs: 0,
         services: services.collect(),
-        dropped: trace.dropped,
+        dropped: trace.dropped(),
     }
 }
 

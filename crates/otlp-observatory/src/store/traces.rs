@@ -14,7 +14,8 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span, status::StatusC
 use prost::Message as _;
 
 use super::{
-    budget::{Evict, max_item},
+    arrivals::Arrivals,
+    budget::{Evict, Room, max_item},
     ids::{SpanId, TraceId},
     intern::{InternId, Interner},
     memory,
@@ -60,41 +61,63 @@ impl SpanEntry {
 }
 
 /// Spans of one trace, in order of arrival.
+///
+/// The struct is small on purpose: glibc reuses blocks of up to 72 bytes for the strings of requests. Larger blocks are merged
+/// with their neighbours when a trace is evicted, which makes inserting half as fast.
 #[derive(Debug)]
 pub(crate) struct Trace {
     pub(crate) id: TraceId,
     pub(crate) spans: Vec<SpanEntry>,
     /// Latest `effective_end` of the spans.
     pub(crate) latest: u64,
-    /// Number of spans removed because the trace used too much memory.
-    pub(crate) dropped: u64,
-    /// Time of arrival of the first span.
-    arrived: u64,
-    root_rank: RootRank,
-    /// Hashes of the spans' content, if there are more than [`MAX_LINEAR_SEARCH`] spans.
-    hashes: HashSet<u64>,
     encodings_bytes: usize,
+    /// Hashes of the spans' content, if there are more than [`MAX_LINEAR_SEARCH`] spans.
+    hashes: Option<Box<HashSet<u64>>>,
+    /// Number of spans removed because the trace used too much memory.
+    dropped: u32,
+    /// Index of the root.
+    root: u32,
 }
+
+const _: () = assert!(size_of::<Trace>() <= 72, "see the comment on `Trace`");
 
 impl Trace {
     fn bytes(&self) -> usize {
         memory::heap(size_of::<Self>())
             + memory::heap(self.spans.capacity() * size_of::<SpanEntry>())
-            + memory::table::<u64>(self.hashes.capacity())
+            + self
+                .hashes
+                .as_ref()
+                .map_or(0, |hashes| memory::table::<u64>(hashes.capacity()))
             + self.encodings_bytes
-    }
-
-    /// Returns the time by which lists order the trace: the start of its root, or the time of arrival if it is unset.
-    fn time(&self) -> u64 {
-        match self.root_rank {
-            (true, ..) => self.arrived,
-            (.., start) => start,
-        }
     }
 
     /// Returns the earliest span without a parent, or else the earliest span.
     pub(crate) fn root(&self) -> Option<&SpanEntry> {
-        self.spans.iter().min_by_key(|span| span.root_rank())
+        self.spans.get(self.root as usize)
+    }
+
+    /// Returns the start of the root; 0 if it is unset.
+    fn start(&self) -> u64 {
+        self.root().map_or(0, |root| root.start)
+    }
+
+    /// Number of spans removed because the trace used too much memory.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.into()
+    }
+
+    /// Adds a span, which may become the root.
+    fn push(&mut self, span: SpanEntry) {
+        self.latest = self.latest.max(span.effective_end);
+        self.encodings_bytes += memory::shared(span.encoded.len());
+        if self
+            .root()
+            .is_some_and(|root| span.root_rank() < root.root_rank())
+        {
+            self.root = u32::try_from(self.spans.len()).unwrap_or(0);
+        }
+        self.spans.push(span);
     }
 
     /// Whether an equal span is stored; otherwise, the hash of `new` is added if the trace is long.
@@ -106,10 +129,10 @@ impl Trace {
             return self.spans.iter().any(is_equal);
         }
         let hash = |span: &SpanEntry| hasher.hash_one((span.class, &span.encoded));
-        if self.hashes.is_empty() {
-            self.hashes.extend(self.spans.iter().map(hash));
-        }
-        !self.hashes.insert(hash(new))
+        let hashes = self
+            .hashes
+            .get_or_insert_with(|| Box::new(self.spans.iter().map(hash).collect()));
+        !hashes.insert(hash(new))
     }
 
     /// Removes spans until the encodings use at most half of the memory; the root, failed spans and the longest spans are
@@ -131,13 +154,16 @@ impl Trace {
             .extract_if(.., |_| !is_kept.next().unwrap_or(true))
             .collect();
         self.spans.shrink_to_fit();
-        self.hashes = HashSet::new();
+        self.hashes = None;
         let removed_bytes: usize = removed
             .iter()
             .map(|span| memory::shared(span.encoded.len()))
             .sum();
         self.encodings_bytes -= removed_bytes;
-        self.dropped += removed.len() as u64;
+        self.dropped =
+            u32::try_from(removed.len()).map_or(u32::MAX, |removed| self.dropped.saturating_add(removed));
+        let root = (0..self.spans.len()).min_by_key(|&index| self.spans[index].root_rank());
+        self.root = root.and_then(|root| u32::try_from(root).ok()).unwrap_or(0);
         removed
     }
 }
@@ -162,11 +188,10 @@ pub(crate) struct Traces {
     first: u64,
     numbers: HashMap<TraceId, u64>,
     by_time: TimeIndex,
+    arrivals: Arrivals,
     /// Traces that use more than a fraction of the limit, some of which may have been evicted.
     large: Vec<TraceId>,
     hasher: RandomState,
-    /// Buffer for the encoding of a span.
-    scratch: Vec<u8>,
     traces_bytes: usize,
     pub(crate) spans: usize,
     pub(crate) sources: Interner<Source>,
@@ -188,8 +213,9 @@ impl Traces {
         }
     }
 
-    /// Inserts spans that arrived at `now`.
-    pub(crate) fn insert(&mut self, request: Vec<ResourceSpans>, now: u64) {
+    /// Inserts spans that arrived at `now`, and evicts the oldest beyond `room`.
+    pub(crate) fn insert(&mut self, request: Vec<ResourceSpans>, now: u64, room: Room) {
+        self.arrivals.push(self.first + self.order.len() as u64, now);
         for group in request {
             let resource = group.resource.as_ref();
             for scope_group in group.scope_spans {
@@ -203,6 +229,7 @@ impl Traces {
                     if self.insert_span(span, source, now).is_none() {
                         self.refused += 1;
                     }
+                    room.make(self);
                 }
                 self.sources.release(source);
             }
@@ -213,16 +240,12 @@ impl Traces {
     fn insert_span(&mut self, span: &Span, source: InternId, now: u64) -> Option<()> {
         let trace_id = TraceId::from_bytes(&span.trace_id)?;
         let id = SpanId::from_bytes(&span.span_id)?;
-        self.scratch.clear();
-        span.encode(&mut self.scratch).ok()?;
-        let encoding_bytes = memory::shared(self.scratch.len());
-        if encoding_bytes > max_item(self.limit) {
-            self.scratch = Vec::new();
+        if memory::shared(span.encoded_len()) > max_item(self.limit) {
             return None;
         }
         let index = match self.numbers.get(&trace_id) {
             Some(number) => usize::try_from(number - self.first).ok()?,
-            None => self.add_trace(trace_id, now),
+            None => self.add_trace(trace_id),
         };
         let number = self.first + index as u64;
         let trace = self.order.get_mut(index)?;
@@ -238,7 +261,7 @@ impl Traces {
                 .status
                 .as_ref()
                 .is_some_and(|status| status.code() == StatusCode::Error),
-            encoded: self.scratch.as_slice().into(),
+            encoded: span.encode_to_vec().into(),
         };
         let before = trace.bytes();
         if trace.is_repeat(&entry, &self.hasher) {
@@ -247,21 +270,23 @@ impl Traces {
             self.repeated += 1;
             return Some(());
         }
-        trace.latest = trace.latest.max(entry.effective_end);
         let is_first = trace.spans.is_empty();
-        let rank = entry.root_rank();
-        if is_first || rank < trace.root_rank {
-            let time = trace.time();
-            trace.root_rank = rank;
-            if is_first || trace.time() != time {
-                if !is_first {
-                    self.by_time.remove(time, number);
+        let old_start = trace.start();
+        trace.push(entry);
+        let start = trace.start();
+        if is_first || start != old_start {
+            let time = |start| {
+                if start == 0 {
+                    self.arrivals.of(number)
+                } else {
+                    start
                 }
-                self.by_time.insert(trace.time(), number);
+            };
+            if !is_first {
+                self.by_time.remove(time(old_start), number);
             }
+            self.by_time.insert(time(start), number);
         }
-        trace.spans.push(entry);
-        trace.encodings_bytes += encoding_bytes;
         let bytes = trace.bytes();
         self.traces_bytes = self.traces_bytes + bytes - before;
         if bytes > self.limit / LARGE_TRACE_DIVISOR && !self.large.contains(&trace_id) {
@@ -272,16 +297,15 @@ impl Traces {
     }
 
     /// Adds an empty trace and returns its index.
-    fn add_trace(&mut self, id: TraceId, now: u64) -> usize {
+    fn add_trace(&mut self, id: TraceId) -> usize {
         let trace = Box::new(Trace {
             id,
             spans: Vec::new(),
             latest: 0,
-            dropped: 0,
-            arrived: now,
-            root_rank: (true, true, 0),
-            hashes: HashSet::new(),
             encodings_bytes: 0,
+            hashes: None,
+            dropped: 0,
+            root: 0,
         });
         let index = self.order.len();
         self.numbers.insert(id, self.first + index as u64);
@@ -318,6 +342,25 @@ impl Traces {
         for span in evicted {
             SpanClass::release(&mut self.classes, &mut self.sources, span.class);
         }
+    }
+
+    /// Removes all spans; returns their number.
+    pub(crate) fn clear(&mut self) -> u64 {
+        let emptied = Self {
+            first: self.first + self.order.len() as u64,
+            evicted: self.evicted,
+            repeated: self.repeated,
+            refused: self.refused,
+            ..Self::new(self.limit)
+        };
+        std::mem::replace(self, emptied).spans as u64
+    }
+
+    /// Returns the traces from `number`, each with its number, in order of arrival.
+    pub(crate) fn from(&self, number: u64) -> impl Iterator<Item = (u64, &Trace)> {
+        let skipped = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let traces = self.order.range(skipped.min(self.order.len())..);
+        (number.max(self.first)..).zip(traces.map(|trace| &**trace))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -358,13 +401,13 @@ impl Evict for Traces {
             + self.order.capacity() * size_of::<Box<Trace>>()
             + memory::table::<(TraceId, u64)>(self.numbers.capacity())
             + self.by_time.bytes()
-            + self.scratch.capacity()
+            + self.arrivals.bytes()
             + self.classes.bytes()
             + self.sources.bytes()
     }
 
     fn oldest(&self) -> Option<u64> {
-        self.order.front().map(|trace| trace.arrived)
+        (!self.order.is_empty()).then(|| self.arrivals.of(self.first))
     }
 
     fn evict_oldest(&mut self) {
@@ -374,8 +417,13 @@ impl Evict for Traces {
         let Some(trace) = self.order.pop_front() else {
             return;
         };
-        self.by_time.remove(trace.time(), self.first);
+        let time = match trace.start() {
+            0 => self.arrivals.of(self.first),
+            start => start,
+        };
+        self.by_time.remove(time, self.first);
         self.first += 1;
+        self.arrivals.remove_before(self.first);
         self.numbers.remove(&trace.id);
         self.traces_bytes -= trace.bytes();
         self.release(&trace.spans);

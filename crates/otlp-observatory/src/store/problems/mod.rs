@@ -5,6 +5,7 @@
 
 mod errors;
 mod groups;
+mod pools;
 mod records;
 mod restarts;
 mod statement;
@@ -17,8 +18,12 @@ use std::{cell::RefCell, sync::Arc};
 use serde::Serialize;
 
 pub(crate) use self::groups::{Kind, Problem};
+pub(super) use self::pools::{INSTRUMENTS as POOL_INSTRUMENTS, MAX_SERIES as MAX_POOLS};
 use self::{groups::Groups, restarts::Restarts, traces::Inspector};
-use super::{fair_lock::FairLock, ids::UnixNano, logs::Logs, search::SearchPage, traces::Traces};
+use super::{
+    fair_lock::FairLock, ids::UnixNano, logs::Logs, search::SearchPage, selection::SeriesSamples,
+    traces::Traces,
+};
 
 /// Selection of problems.
 #[derive(Clone, Debug, Default)]
@@ -61,10 +66,11 @@ struct Started {
     restarted: bool,
 }
 
-/// Returns the problems at `now`. A trace that may still be incomplete has no lost parents.
+/// Returns the problems at `now`; `pools` are series of [`POOL_INSTRUMENTS`]. A trace that may still be incomplete has no lost parents.
 pub(super) fn problems(
     traces: &FairLock<Traces>,
     logs: &FairLock<Logs>,
+    pools: &[SeriesSamples],
     search: &ProblemSearch,
     now: u64,
 ) -> Problems {
@@ -86,7 +92,10 @@ pub(super) fn problems(
             visit(sequence, None)
         })
     });
-    let (groups, restarts) = found.into_inner();
+    let (mut groups, restarts) = found.into_inner();
+    for series in pools {
+        pools::inspect(series, &mut groups);
+    }
     let since = |service: &Arc<str>| match search.since {
         Since::Ever => 0,
         Since::Time(time) => time,

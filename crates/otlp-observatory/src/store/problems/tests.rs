@@ -2,6 +2,7 @@
 
 use opentelemetry_proto::tonic::{
     common::v1::any_value::Value,
+    metrics::v1::{AggregationTemporality, Histogram, HistogramDataPoint, Metric, metric},
     trace::v1::{
         Span,
         span::{Event, SpanKind},
@@ -13,7 +14,10 @@ use crate::{
     export::Export,
     store::{
         Store,
-        fixture::{MS, NOW, attribute, failed, lasting, of_kind, record, records, span, spans, text},
+        fixture::{
+            MS, NOW, attribute, counted, failed, lasting, metrics as metrics_of, of_kind, record, records,
+            span, spans, text,
+        },
     },
 };
 
@@ -297,6 +301,74 @@ fn every_planted_fault_is_named() {
             found.problems
         );
     }
+}
+
+#[test]
+fn pools_without_connections_are_found_in_their_metrics() {
+    let second = 1_000 * MS;
+    let timeouts = |time, value| {
+        let mut metric = counted("db.client.connection.timeouts", "/", time, value);
+        if let Some(metric::Data::Sum(sum)) = &mut metric.data {
+            sum.data_points[0].attributes = vec![text("db.client.connection.pool.name", "main")];
+        }
+        metric
+    };
+    let waits = |time, counts: [u64; 2]| Metric {
+        name: "db.client.connection.wait_time".to_owned(),
+        unit: "s".to_owned(),
+        data: Some(metric::Data::Histogram(Histogram {
+            data_points: vec![HistogramDataPoint {
+                start_time_unix_nano: NOW - second,
+                time_unix_nano: time,
+                count: counts.iter().sum(),
+                sum: Some(0.1),
+                bucket_counts: counts.to_vec(),
+                explicit_bounds: vec![0.2],
+                ..HistogramDataPoint::default()
+            }],
+            aggregation_temporality: AggregationTemporality::Cumulative as i32,
+        })),
+        ..Metric::default()
+    };
+    let found = |metrics: Vec<Metric>| -> Vec<(Kind, String, u64)> {
+        let store = store_of(vec![metrics_of("shop", metrics)], NOW);
+        let found = problems(&store, &ProblemSearch::default()).problems.into_iter();
+        found
+            .map(|problem| (problem.kind, problem.title, problem.count))
+            .collect()
+    };
+    let points = |values: [i64; 3]| {
+        let mut time = NOW;
+        values.map(|value| {
+            time += second;
+            timeouts(time, value)
+        })
+    };
+    assert_eq!(
+        found(points([0, 2, 5]).into()),
+        [(
+            Kind::PoolExhausted,
+            "requests for a connection of the pool main timed out".to_owned(),
+            2
+        )]
+    );
+    assert_eq!(found(points([0, 0, 0]).into()), []);
+    assert_eq!(
+        found(vec![waits(NOW, [0, 0]), waits(NOW + second, [5, 95])]),
+        [(
+            Kind::PoolWait,
+            "requests waited for a connection of the pool".to_owned(),
+            1
+        )]
+    );
+    let short = |time, count| {
+        let mut metric = waits(time, [count, 0]);
+        if let Some(metric::Data::Histogram(histogram)) = &mut metric.data {
+            histogram.data_points[0].explicit_bounds = vec![0.02];
+        }
+        metric
+    };
+    assert_eq!(found(vec![short(NOW, 1), short(NOW + second, 100)]), []);
 }
 
 #[test]

@@ -320,7 +320,7 @@ impl<'a> Inspector<'a> {
         let trace = family.trace;
         let span = &trace.spans[at];
         let is_old = trace.latest.saturating_add(PARENT_GRACE) < self.now;
-        if family.layout.orphans[at] && trace.dropped == 0 && is_old {
+        if family.layout.orphans[at] && trace.dropped() == 0 && is_old {
             let subject = format!("the parent of {} is missing", self.label(span));
             self.groups.add(self.one(family, span, Kind::LostParent, subject));
         }

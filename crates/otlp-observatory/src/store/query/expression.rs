@@ -101,6 +101,11 @@ pub(super) struct Level {
 }
 
 impl Query {
+    /// Returns the trace that the query names. If it is stored, no other trace needs to be searched.
+    pub(crate) fn trace(&self) -> Option<TraceId> {
+        self.expression.trace()
+    }
+
     /// Matches entries with `text`, and the trace with `id` or its records.
     pub(crate) fn text_or_trace(text: &str, id: TraceId) -> Self {
         Self {
@@ -125,6 +130,19 @@ impl Expression {
             Self::Term(Term::Trace { id, equal: true }),
             Self::Term(Term::Text(Text::new(text))),
         ])
+    }
+
+    fn trace(&self) -> Option<TraceId> {
+        match self {
+            Self::Term(Term::Trace { id, equal: true }) => Some(*id),
+            Self::All(parts) => parts.iter().find_map(Self::trace),
+            // The digits of an id are a text, too.
+            Self::Any(parts) => match &parts[..] {
+                [trace, Self::Term(Term::Text(text))] => trace.trace().filter(|id| text.is_id(*id)),
+                _ => None,
+            },
+            Self::Not { .. } | Self::Term(_) => None,
+        }
     }
 
     /// Creates an expression that matches if all of `parts` match; the parts that are fast to evaluate come first.

@@ -259,6 +259,43 @@ fn a_wrong_query_is_refused_with_the_position() {
 }
 
 #[test]
+fn the_digits_of_a_stored_trace_find_only_this_trace() {
+    let id = "00000000000000000000000000000003";
+    let store = store();
+    let quoting = of_kind(span(4, 1, 0, "see"), SpanKind::Internal, &[("other", id)]);
+    store.insert_at(spans("shop", vec![quoting]), NOW);
+    assert_eq!(found(&store, id), ["3"]);
+    assert_eq!(found(&store, &format!("service=mail {id}")), ["3"]);
+    assert_eq!(found(&store, &format!("service=shop {id}")), Vec::<String>::new());
+    assert_eq!(found(&store, &format!("text~{id}")), ["4"]);
+    assert_eq!(
+        found(&store, &format!("{id} or service=shop")),
+        ["1", "2", "3", "4"]
+    );
+    assert_eq!(found(&store, &format!("!trace={id}")), ["1", "2", "4"]);
+    assert_eq!(found(&store, &id.replace('3', "9")), Vec::<String>::new());
+}
+
+#[test]
+fn no_text_makes_the_parser_fail_without_a_position() {
+    let letters = [
+        "a", "é", " ", "=", "!", "~", "<", "(", ")", "\"", "\\", "or ", "dur",
+    ];
+    let count = letters.len();
+    for number in 0..count.pow(4) {
+        let text: String = (0..4)
+            .map(|digit| letters[number / count.pow(digit) % count])
+            .collect();
+        for subject in [Subject::Spans, Subject::Records] {
+            if let Err(error) = parse(&text, subject) {
+                let last = text.chars().count() + 1;
+                assert!((1..=last).contains(&error.position), "{text}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_size_of_a_query_is_bounded() {
     let many = |count| vec!["a"; count].join(" ");
     assert!(parse(&many(32), Subject::Spans).is_ok());

@@ -115,3 +115,26 @@ fn equal_records_of_different_requests_are_only_repeats_if_time_and_source_are_e
     store.insert_at(records("app", at(NOW, "x")), NOW + 7);
     assert_eq!(store.usage().kept.logs, 6);
 }
+
+#[test]
+fn the_map_finds_the_parent_in_the_same_service_among_spans_with_the_same_id() {
+    for others in [0, 100] {
+        let store = Store::new(16 * LIMIT);
+        let steps = (10..10 + others).map(|id| span(1, id, 1, "step")).collect();
+        store.insert_at(spans("a", steps), NOW);
+        let call = of_kind(
+            span(1, 2, 1, "call"),
+            SpanKind::Client,
+            &[("server.address", "remote")],
+        );
+        store.insert_at(spans("a", vec![span(1, 1, 0, "root"), call]), NOW);
+        let parts = vec![span(1, 2, 0, "other root"), span(1, 3, 2, "inner")];
+        store.insert_at(spans("b", parts), NOW);
+        let map = serde_json::to_value(store.map(60_000 * MS, NOW, None)).expect("JSON");
+        let edges = map["edges"].as_array().expect("edges").iter();
+        let edges: Vec<_> = edges
+            .map(|edge| format!("{} {}", edge["from"], edge["to"]))
+            .collect();
+        assert_eq!(edges, [r#""service:a" "external:remote""#]);
+    }
+}

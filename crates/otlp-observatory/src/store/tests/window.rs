@@ -102,6 +102,25 @@ fn the_overview_counts_requests_and_tasks_of_its_window() {
 }
 
 #[test]
+fn rows_beyond_the_maximum_are_counted() {
+    let store = Store::new(LIMIT);
+    let request = |number| {
+        of_kind(
+            span(number, 1, 0, &format!("GET /{number}")),
+            SpanKind::Server,
+            &[],
+        )
+    };
+    store.insert_at(spans("app", (1..=507).map(request).collect()), NOW);
+    let overview = serde_json::to_value(store.overview(60_000 * MS, NOW)).expect("JSON");
+    assert_eq!(overview["routes"].as_array().map(Vec::len), Some(500));
+    assert_eq!(
+        overview["left_out"],
+        json!({"services": 0, "routes": 7, "tasks": 0})
+    );
+}
+
+#[test]
 fn only_timestamps_within_the_trusted_delay_count() {
     let store = Store::new(LIMIT);
     let at = |trace, end| {
