@@ -1,13 +1,16 @@
 // Finds spans of a trace in the query language of the lists, without parentheses: words are text anywhere in a span,
 // `key=value` and other comparisons are about a field or an attribute, `!` negates a term, `or` separates alternatives. An
-// incomplete term is text, because the user is still typing. Pure functions.
+// incomplete term is text, because the user is still typing. All names of an attribute are equal. Pure functions.
 import { textOf } from './text.js';
 
 /** @typedef {import('./waterfall.js').Row} Row */
 /** @typedef {(span: any) => boolean} Matcher */
 
 const QUOTED = String.raw`"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'`;
-const TERM = new RegExp(String.raw`(!?)\s*(${QUOTED}|[^\s"'=!~<>]+)(?:\s*(!=|!~|[<>]=?|=|~)\s*(${QUOTED}|\S+))?|\S`, 'g');
+const TERM = new RegExp(
+  String.raw`(!?)\s*(${QUOTED}|[^\s"'=!~<>]+)(?:\s*(!=|!~|[<>]=?|=|~)\s*(${QUOTED}|\S+))?|\S`,
+  'g',
+);
 
 const FIELDS = /** @type {Record<string, (span: any) => unknown[]>} */ ({
   name: (span) => [span.name],
@@ -25,7 +28,15 @@ const FIELDS = /** @type {Record<string, (span: any) => unknown[]>} */ ({
   ],
 });
 
-const NANOSECONDS = /** @type {Record<string, number>} */ ({ ns: 1, us: 1e3, µs: 1e3, ms: 1e6, s: 1e9, m: 60e9, h: 3600e9 });
+const NANOSECONDS = /** @type {Record<string, number>} */ ({
+  ns: 1,
+  us: 1e3,
+  µs: 1e3,
+  ms: 1e6,
+  s: 1e9,
+  m: 60e9,
+  h: 3600e9,
+});
 
 /** @type {WeakMap<object, string>} */
 const texts = new WeakMap();
@@ -51,16 +62,23 @@ const pairs = (attributes) => Object.entries(attributes ?? {}).map(([key, value]
 /** @param {string} part */
 const unquoted = (part) => (/^["']/.test(part) ? part.slice(1, -1).replace(/\\(.)/g, '$1') : part);
 
-/** Returns the values that a key names. @param {string} key @param {any} span @returns {unknown[]} */
-function valuesOf(key, span) {
-  if (Object.hasOwn(FIELDS, key)) return FIELDS[key](span);
-  const name = unquoted(key);
+/** @param {any} span @param {string[]} names of an attribute @returns {unknown[]} */
+function attributesOf(span, names) {
   const holders = [span, ...span.events].map(({ attributes }) => attributes);
-  return [...holders, span.resource].map((attributes) => attributes?.[name]);
+  return [...holders, span.resource].flatMap((attributes) => names.map((name) => attributes?.[name]));
 }
 
-/** @param {string} key @param {string} operator @param {string} value @returns {Matcher} */
-function comparison(key, operator, value) {
+/**
+ * @param {string} key
+ * @param {string} operator
+ * @param {string} value
+ * @param {string[][]} aliases
+ * @returns {Matcher}
+ */
+function comparison(key, operator, value, aliases) {
+  const attribute = unquoted(key);
+  const names = [attribute, ...aliases.filter((group) => group.includes(attribute)).flat()];
+  const valuesOf = Object.hasOwn(FIELDS, key) ? FIELDS[key] : (/** @type {any} */ span) => attributesOf(span, names);
   const wanted = unquoted(value);
   const [, digits, unit] = /^(-?[\d.]+)(\D*)$/.exec(wanted) ?? [];
   const number = Number(digits) * (key === 'dur' ? (NANOSECONDS[unit] ?? NaN) : unit ? NaN : 1);
@@ -72,13 +90,17 @@ function comparison(key, operator, value) {
     return Number(found) > number || (operator === '>=' && Number(found) === number);
   };
   return (span) => {
-    const found = valuesOf(key, span).filter((one) => one !== undefined && one !== null && one !== '');
+    const found = valuesOf(span).filter((one) => one !== undefined && one !== null && one !== '');
     return operator.startsWith('!') ? found.length > 0 && !found.some(test) : found.some(test);
   };
 }
 
-/** @param {string} query @returns {Matcher | null} null for an empty query */
-export function matcher(query) {
+/**
+ * @param {string} query
+ * @param {string[][]} aliases names of attributes that have several
+ * @returns {Matcher | null} null for an empty query
+ */
+function matcher(query, aliases) {
   /** @type {Matcher[][]} */
   const alternatives = [[]];
   for (const [, not, key, operator, value] of query.matchAll(TERM)) {
@@ -89,7 +111,7 @@ export function matcher(query) {
     }
     const word = unquoted(key).toLowerCase();
     const test = operator
-      ? comparison(key, operator, value)
+      ? comparison(key, operator, value, aliases)
       : (/** @type {any} */ span) => textIn(span).includes(word);
     alternatives.at(-1)?.push(not ? (span) => !test(span) : test);
   }
@@ -97,9 +119,15 @@ export function matcher(query) {
   return terms.length > 0 ? (span) => terms.some((all) => all.every((test) => test(span))) : null;
 }
 
-/** Returns the rows that match, in tree order. @param {Row[]} rows @param {string} query */
-export function find(rows, query) {
-  const matches = matcher(query);
+/**
+ * Returns the rows that match, in tree order.
+ *
+ * @param {Row[]} rows
+ * @param {string} query
+ * @param {string[][]} [aliases] names of attributes that have several
+ */
+export function find(rows, query, aliases = []) {
+  const matches = matcher(query, aliases);
   return matches ? rows.filter(({ span }) => matches(span)) : [];
 }
 

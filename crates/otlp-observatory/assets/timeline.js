@@ -26,6 +26,28 @@ export function place({ start, end }, range) {
   return { left, width: right - left, outside };
 }
 
+/** Number of parts of a range that can be told apart. */
+const RESOLUTION = 1000;
+
+/**
+ * Returns the parts that are in the range, in order; parts that cannot be told apart are joined.
+ *
+ * @param {Range[]} parts
+ * @param {Range} range
+ */
+export function join(parts, range) {
+  /** @type {Range[]} */
+  const joined = [];
+  const gap = lengthOf(range) / RESOLUTION;
+  for (const { from, to } of parts.toSorted((one, other) => one.from - other.from)) {
+    const last = joined.at(-1);
+    if (to < range.from || from > range.to) continue;
+    if (last && from - last.to < gap) last.to = Math.max(last.to, to);
+    else joined.push({ from, to });
+  }
+  return joined;
+}
+
 /** Returns the range within `whole`, and not shorter than the shortest. @param {Range} range @param {Range} whole */
 export function within({ from, to }, whole) {
   const length = clamp(Math.abs(to - from), Math.min(MIN_RANGE, lengthOf(whole)), lengthOf(whole));

@@ -1,16 +1,10 @@
 // The minimap: the whole trace, with the range that the waterfall shows. A drag selects a range; a click moves it.
 import { html, useMemo } from '../html.js';
 import { hueOf } from '../hue.js';
-import { MAP, lengthOf, minimap, place, within } from '../timeline.js';
-import { useDrag } from './drag.js';
+import { MAP, lengthOf, minimap, within } from '../timeline.js';
+import { extent, useDrag } from './range.js';
 
 /** @typedef {import('../timeline.js').Range} Range */
-
-/** @param {{from: number, to: number}} part @param {Range} whole */
-export function extent(part, whole) {
-  const { left, width } = place({ start: Math.min(part.from, part.to), end: Math.max(part.from, part.to) }, whole);
-  return { left: `${100 * left}%`, width: `${100 * width}%` };
-}
 
 /** @param {{rows: import('../waterfall.js').Row[], whole: Range, range: Range, onRange: (range: Range) => void}} props */
 export function Minimap({ rows, whole, range, onRange }) {

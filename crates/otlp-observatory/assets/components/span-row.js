@@ -2,8 +2,9 @@
 import { html } from '../html.js';
 import { between, count, duration, plural } from '../format.js';
 import { hueOf } from '../hue.js';
-import { place } from '../timeline.js';
+import { join, place } from '../timeline.js';
 import { isFailed } from '../waterfall.js';
+import { extent } from './range.js';
 import { Text } from './text.js';
 
 /** @typedef {import('../waterfall.js').Row} Row */
@@ -14,7 +15,6 @@ export const ROW_HEIGHT = 28;
 
 const MAX_INDENT = 14;
 const MAX_MARKS = 20;
-const MAX_MEMBER_BARS = 200;
 
 /** Space for the text of a duration, as a fraction of the width; sufficient on narrow screens. */
 const DURATION_WIDTH = 0.28;
@@ -23,9 +23,6 @@ const DURATION_WIDTH = 0.28;
 const MANY_STATEMENTS = 10;
 
 export const rowId = (/** @type {Row} */ { key }) => `span-${key}`;
-
-/** @param {{left: number, width: number}} part */
-const style = ({ left, width }) => ({ left: `${100 * left}%`, width: `${100 * width}%` });
 
 /**
  * Returns the position of a span's duration: after its bar, or before or on it if there is no space.
@@ -114,7 +111,10 @@ export function SpanRow(props) {
   const hidden = open ? 0 : row.failures;
   const bar = place(row, range);
   const text = durationPosition(bar);
-  const bars = members ? members.slice(0, MAX_MEMBER_BARS).map((member) => place(member, range)) : [bar];
+  const bars = join(
+    (members ?? [row]).map(({ start: from, end: to }) => ({ from, to })),
+    range,
+  );
   return html`<div
     id=${rowId(row)}
     class="span-row ${selected ? 'is-selected' : ''} ${failed ? 'is-error' : ''} ${isMatch ? 'is-match' : ''}"
@@ -160,13 +160,8 @@ export function SpanRow(props) {
       ${service !== null && html`<span class="span-service"><${Text} value=${service} limit=${60} /></span>`}
     </div>
     <div class="span-track">
-      ${bars.map(
-        (one) => !one.outside && html`<span class="span-bar ${members ? 'is-member' : ''}" style=${style(one)}></span>`,
-      )}
-      ${critical.map((part) => {
-        const line = place({ start: part.from, end: part.to }, range);
-        return !line.outside && html`<span class="span-critical" style=${style(line)}></span>`;
-      })}
+      ${bars.map((part) => html`<span class="span-bar ${members ? 'is-member' : ''}" style=${extent(part, range)}></span>`)}
+      ${join(critical, range).map((part) => html`<span class="span-critical" style=${extent(part, range)}></span>`)}
       ${marksOf(span, logs, start, range).map(
         ({ type, left }) => html`<span class="span-mark mark-${type}" style=${{ left: `${100 * left}%` }}></span>`,
       )}

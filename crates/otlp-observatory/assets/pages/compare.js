@@ -4,7 +4,7 @@ import { useCell } from '../cell.js';
 import { Choice, Empty, Loading, Panel, ErrorMessage } from '../components/parts.js';
 import { Service, Text } from '../components/text.js';
 import { readFilters } from '../filters.js';
-import { clock, count, dateTime, duration, percent, plural, rate } from '../format.js';
+import { clock, clockOrDate, count, dateTime, duration, percent, plural, rate } from '../format.js';
 import { useLive } from '../live.js';
 import { mark, markNow } from '../mark.js';
 import { traceOf } from '../query.js';
@@ -102,7 +102,7 @@ function Candidates({ a }) {
           ${others.map(
             (/** @type {any} */ trace) => html`<li key=${trace.trace_id}>
               <a href=${address('/compare', { a, b: trace.trace_id })}><${Text} value=${trace.root.name || '(no name)'} limit=${120} /></a>
-              <span class="muted num">${clock(trace.start_unix_nano)} · ${duration(trace.duration_ns)}</span>
+              <span class="muted num">${clockOrDate(trace.start_unix_nano)} · ${duration(trace.duration_ns)}</span>
             </li>`,
           )}
         </ul>`

@@ -21,6 +21,8 @@ import { isFailed, layOut, logsByRow, next } from '../waterfall.js';
 // Number of spans above which a trace is polled less often.
 const LARGE = 1000;
 
+const UNCHANGING_MS = 3_600_000;
+
 // Maximum number of log records; the logs page shows all.
 const MAX_LOGS = 200;
 
@@ -77,7 +79,8 @@ function Trace({ trace, path, aligned, fragment }) {
   const [only, setOnly] = useState(false);
   const rows = useMemo(() => layOut(trace.spans, trace.start_unix_nano), [trace]);
   const logs = useMemo(() => logsByRow(rows, trace.logs), [rows]);
-  const matches = useMemo(() => find(rows, query), [rows, query]);
+  const { body: attributes } = useLive('/attribute-names', { every: UNCHANGING_MS });
+  const matches = useMemo(() => find(rows, query, attributes?.names), [rows, query, attributes]);
   const { body: links } = useLive(`${path}/links`, { every: 30_000 });
   const backLinks = useMemo(() => backLinksOf(rows, trace.trace_id, links?.linked_from ?? []), [rows, links]);
   const serviceOf = useMemo(() => {

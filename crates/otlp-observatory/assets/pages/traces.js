@@ -6,7 +6,7 @@ import { Empty, Loading, ErrorMessage } from '../components/parts.js';
 import { SortHead } from '../components/sort-head.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
-import { clock, count, duration, dateTime, plural } from '../format.js';
+import { clockOrDate, count, duration, dateTime, plural } from '../format.js';
 import { useRowKeys } from '../keys.js';
 import { useLive } from '../live.js';
 import { navigate, traceAddress } from '../router.js';
@@ -51,7 +51,7 @@ const barOf = (duration, longest) => Math.max(2, 100 * Math.sqrt(duration / long
 function Row({ trace, longest }) {
   const { root, services } = trace;
   return html`<tr class=${trace.errors > 0 ? 'is-error' : ''} data-testid="trace-row" data-trace-id=${trace.trace_id}>
-    <td class="num muted"><time title=${dateTime(trace.start_unix_nano)}>${clock(trace.start_unix_nano)}</time></td>
+    <td class="num muted"><time title=${dateTime(trace.start_unix_nano)}>${clockOrDate(trace.start_unix_nano)}</time></td>
     <td class="trace-name">
       <a class="row-link" data-row href=${traceAddress(trace.trace_id)}><${Text} value=${root.name || '(no name)'} limit=${160} /></a>
       ${trace.dropped_spans > 0 && html`<span class="tag tag-warn">${plural(trace.dropped_spans, 'span')} dropped</span>`}

@@ -2,6 +2,7 @@
 //! from untrusted senders, so it is sent to browsers as JSON and never as markup.
 
 mod assets;
+mod attribute_names;
 mod back_links;
 mod compare;
 mod completions;
@@ -58,6 +59,7 @@ pub(crate) fn routes(explorer: Explorer) -> Router {
         .route("/traces/{trace_id}/links", page(back_links::list))
         .route("/logs", page(logs::list))
         .route("/compare", time_dependent_page(compare::compare))
+        .route("/attribute-names", page(attribute_names::list))
         .route("/completions", page(completions::completions))
         .route("/metrics", page(metrics::list))
         .route("/metrics/{*name}", page(metrics::instrument))

@@ -233,6 +233,17 @@ async fn status_has_counts_and_receiver_addresses() {
 }
 
 #[tokio::test]
+async fn names_of_one_attribute_are_listed_together() {
+    let (status, json) = get_json(explore(), "/attribute-names").await;
+    assert_eq!(status, StatusCode::OK);
+    let names = json["names"].as_array().expect("a list");
+    assert!(
+        names.contains(&json!(["db.system.name", "db.system"])),
+        "{names:?}"
+    );
+}
+
+#[tokio::test]
 async fn invalid_parameters_are_named() {
     for (address, name) in [
         ("/traces?servcie=app", "servcie"),
@@ -244,6 +255,7 @@ async fn invalid_parameters_are_named() {
         ("/traces?before=x", "before"),
         ("/traces?service=a&service=b", "service"),
         ("/traces/xyz/links", "trace_id"),
+        ("/attribute-names?x=1", "x"),
         ("/traces/xyz", "trace_id"),
         ("/traces/00000000000000000000000000000000", "trace_id"),
         ("/traces/00000000000000000000000000000001?x=1", "x"),

@@ -61,6 +61,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+pub(crate) use aliases::names as attribute_names;
 pub(crate) use back_links::BackLink;
 pub(crate) use compare::{TimeComparison, TraceComparison};
 pub(crate) use condition::Attribute;

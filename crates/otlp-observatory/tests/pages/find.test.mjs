@@ -64,6 +64,19 @@ test('a comparison is about a field or an attribute', () => {
   assert.equal(found('http.route=/'), '');
 });
 
+test('all names of an attribute are equal', () => {
+  const spans = [
+    span('old', null, 0, 1, { attributes: { 'db.statement': 'SELECT 1' } }),
+    span('new', null, 0, 1, { attributes: { 'db.query.text': 'SELECT 1' } }),
+  ];
+  const aliases = [
+    ['a', 'b'],
+    ['db.query.text', 'db.statement'],
+  ];
+  for (const name of aliases[1]) assert.equal(find(layOutTrace(spans), `${name}~select`, aliases).length, 2, name);
+  assert.equal(find(layOutTrace(spans), 'db.statement~select').length, 1);
+});
+
 test('terms are combined and negated', () => {
   assert.equal(found('cart status=error'), '0c');
   assert.equal(found('cart and !error=true'), '0a 0b');

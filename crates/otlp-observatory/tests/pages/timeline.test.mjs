@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { duration } from '../../assets/format.js';
-import { follow, minimap, pan, place, ticks, within, zoom } from '../../assets/timeline.js';
+import { follow, join, minimap, pan, place, ticks, within, zoom } from '../../assets/timeline.js';
 import { layOutTrace, span } from './spans.mjs';
 
 const WHOLE = { from: 0, to: 10_000 };
@@ -13,6 +13,24 @@ test('bars are within the range', () => {
   assert.deepEqual(place({ start: -500, end: -1 }, WHOLE), { left: 0, width: 0, outside: 'before' });
   assert.deepEqual(place({ start: 10_001, end: 10_001 }, WHOLE), { left: 1, width: 0, outside: 'after' });
   assert.deepEqual(place({ start: 0, end: 0 }, { from: 0, to: 0 }), { left: 0, width: 0, outside: null });
+});
+
+test('parts that cannot be told apart are joined', () => {
+  const parts = [
+    { from: 500, to: 600 },
+    { from: 100, to: 200 },
+    { from: 205, to: 206 },
+    { from: 120, to: 150 },
+    { from: -9, to: -1 },
+    { from: 20_000, to: 20_001 },
+  ];
+  const [first, second] = [
+    { from: 100, to: 206 },
+    { from: 500, to: 600 },
+  ];
+  assert.deepEqual(join(parts, WHOLE), [first, second]);
+  const many = Array.from({ length: 40_000 }, (_, index) => ({ from: index, to: index + 0.5 }));
+  assert.equal(join(many, { from: 0, to: 40_000 }).length, 1);
 });
 
 test('a drag selects a range in either direction, within the trace', () => {

@@ -219,6 +219,8 @@ async function workInSmallTrace(page, pages, shoot) {
   await shoot(page, 'trace-statistics');
   await statistic.getByRole('button', { name: 'SELECT author' }).press('Enter');
   assert.equal(await page.getByTestId('found').textContent(), '100 matches');
+  await page.getByTestId('find').fill('db.system=SQLITE or db.system=sqlite');
+  await page.getByTestId('found').getByText('100 matches').waitFor();
 }
 
 /** A span whose clock is late is outside of the scale, which is the root's, until clocks are aligned. */

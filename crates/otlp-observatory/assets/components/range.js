@@ -1,9 +1,20 @@
-// Selection of a range by dragging over an element whose width shows another range.
+// Parts of a time scale: their position, and their selection by dragging over an element that shows the scale.
 import { useState } from '../html.js';
-import { lengthOf } from '../timeline.js';
+import { lengthOf, place } from '../timeline.js';
 
 /** Movement in pixels below which a drag is a click. */
 const CLICK = 4;
+
+/**
+ * Returns the style of a part of a range; its ends may be in either order.
+ *
+ * @param {import('../timeline.js').Range} part
+ * @param {import('../timeline.js').Range} range
+ */
+export function extent({ from, to }, range) {
+  const { left, width } = place({ start: Math.min(from, to), end: Math.max(from, to) }, range);
+  return { left: `${100 * left}%`, width: `${100 * width}%` };
+}
 
 /**
  * Returns the range that is being selected and the handlers of the element.
