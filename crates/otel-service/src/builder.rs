@@ -105,7 +105,19 @@ where
     /// spans and log records of threads that have called [`enter_component`](crate::enter_component) belong to it.
     /// Metrics belong to the process.
     ///
-    /// For a program that runs several services in one process, each on its own runtime.
+    /// For a program that runs two services in one process, the second on its own runtime:
+    ///
+    /// ```no_run
+    /// use otel_service::{Service, Telemetry, enter_component};
+    ///
+    /// let telemetry = Telemetry::builder(Service::new("shop", "1.0.0")).component("worker").init()?;
+    /// // Its threads record telemetry as `shop-worker`.
+    /// let runtime = tokio::runtime::Builder::new_multi_thread()
+    ///     .on_thread_start(enter_component)
+    ///     .build()?;
+    /// # drop(telemetry);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn component(mut self, suffix: &'static str) -> Self {
         self.settings.component = Some(suffix);
         self

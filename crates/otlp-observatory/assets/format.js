@@ -132,8 +132,9 @@ export function measured(value, unit) {
  * @param {string} page the host name of the page
  */
 export function receiver(url, page = location.hostname) {
-  const { hostname, port } = new URL(url);
+  const reached = new URL(url);
   // `localhost` is more familiar than the loopback address.
   const names = /** @type {Record<string, string>} */ ({ '127.0.0.1': 'localhost', '0.0.0.0': page, '[::]': page });
-  return `http://${names[hostname] ?? hostname}:${port || 80}`;
+  reached.hostname = names[reached.hostname] ?? reached.hostname;
+  return reached.origin;
 }

@@ -340,7 +340,7 @@ impl OpenSpan {
         };
         let encoded = ended.write();
         queue.push(size(&encoded), |batch| {
-            batch.add(self.in_component, self.scope, &encoded)
+            batch.add(self.in_component, self.scope, &encoded);
         });
     }
 }

@@ -13,7 +13,6 @@ import {
   offset,
   percent,
   rate,
-  receiver,
   short,
 } from '../../assets/format.js';
 
@@ -102,17 +101,4 @@ test("values are in their instrument's unit", () => {
   assert.equal(measured(null, 's'), '–');
   // Units are untrusted text.
   assert.equal(measured(7, 'constructor'), '7 constructor');
-});
-
-test('a receiver has the name under which services reach it', () => {
-  for (const [url, page, shown] of [
-    ['http://127.0.0.1:4318', 'localhost', 'http://localhost:4318'],
-    ['http://127.0.0.1:24318', '127.0.0.1', 'http://localhost:24318'],
-    ['http://0.0.0.0:4317', 'devbox', 'http://devbox:4317'],
-    ['http://[::]:4317', '192.0.2.7', 'http://192.0.2.7:4317'],
-    ['http://[::1]:80', 'localhost', 'http://[::1]:80'],
-    ['http://192.0.2.1:4318', 'localhost', 'http://192.0.2.1:4318'],
-  ]) {
-    assert.equal(receiver(url, page), shown);
-  }
 });

@@ -323,7 +323,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let of_component = (true, vec!["run".to_owned(), "done".to_owned()]);
-        assert_eq!(services(&batch), [of_component.clone()]);
+        assert_eq!(services(&batch), std::slice::from_ref(&of_component));
         with_span("request", |span| batch.add(false, id, span));
         add(&mut batch, "logger", "saved");
         let of_service = (false, vec!["request".to_owned(), "saved".to_owned()]);

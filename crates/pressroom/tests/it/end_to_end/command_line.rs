@@ -98,9 +98,9 @@ fn help_documents_every_setting_that_config_prints() {
 #[test]
 fn the_commands_of_the_observatory_show_only_their_own_settings() {
     for (command, own) in [
-        ("observatory", "[env: OBSERVATORY_MEMORY]"),
-        ("traces", "[env: OBSERVATORY_PORT]"),
-        ("logs", "[env: OBSERVATORY_PORT]"),
+        ("observatory", "OBSERVATORY_MEMORY]"),
+        ("traces", "OBSERVATORY_PORT]"),
+        ("logs", "OBSERVATORY_PORT]"),
     ] {
         let help = String::from_utf8(process::run(&[command, "--help"], &[]).stdout).unwrap();
         assert!(help.contains(own), "{help}");
