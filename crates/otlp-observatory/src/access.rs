@@ -53,33 +53,17 @@ impl Access {
                 }))
     }
 
-    /// Whether no page of another site sent the request, so far as its origin shows.
-    #[cfg(feature = "mcp")]
-    pub(crate) fn is_same_site(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(header::ORIGIN) else {
-            return true;
-        };
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let authority = origin.to_str().ok().and_then(authority_of);
-        authority
-            .is_some_and(|origin| is_local(origin.host()) || host.is_some_and(|host| origin.as_str() == host))
-    }
-
     /// Whether pages of `origin` may send telemetry: pages of this machine, and those that the operator names.
     pub(crate) fn allows_origin(&self, origin: &str) -> bool {
         let is_named = |allowed: &String| allowed == "*" || allowed.eq_ignore_ascii_case(origin);
-        let is_on_this_machine = || authority_of(origin).is_some_and(|authority| is_local(authority.host()));
-        self.origins.iter().any(is_named) || is_on_this_machine()
+        let is_on_this_machine = || {
+            let uri: Uri = origin.parse().ok()?;
+            let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+            let authority = uri.authority()?;
+            Some(is_http && !authority.as_str().contains('@') && is_local(authority.host()))
+        };
+        self.origins.iter().any(is_named) || is_on_this_machine().unwrap_or(false)
     }
-}
-
-/// Returns host and port of an HTTP origin.
-fn authority_of(origin: &str) -> Option<Authority> {
-    let uri: Uri = origin.parse().ok()?;
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-    uri.authority()
-        .filter(|authority| is_http && !authority.as_str().contains('@'))
-        .cloned()
 }
 
 /// Whether `host` is `localhost`, a name below it, or a loopback address, which no DNS server can redirect (RFC 6761,

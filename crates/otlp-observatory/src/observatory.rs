@@ -146,9 +146,7 @@ impl Observatory {
         }
         let routes = pages::routes(explorer);
         #[cfg(feature = "mcp")]
-        let routes = routes
-            .clone()
-            .merge(crate::mcp::route(routes, access(&self.pages)));
+        let routes = routes.clone().merge(crate::mcp::route(routes));
         let pages = pages::router(routes, access(&self.pages));
         servers.start(self.pages, Server::new(), pages);
         // The health server reports the shutdown until the other servers have ended.

@@ -184,6 +184,7 @@ async fn other_sites_cannot_use_the_tools() {
         ("origin", "http://evil.example".to_owned()),
         ("origin", "null".to_owned()),
         ("origin", format!("http://localhost.evil.example:{port}")),
+        ("origin", "http://127.0.0.1:5173".to_owned()),
         ("host", "evil.example".to_owned()),
     ] {
         assert_eq!(
@@ -193,8 +194,7 @@ async fn other_sites_cannot_use_the_tools() {
         );
     }
     for (name, value) in [
-        ("origin", format!("http://localhost:{port}")),
-        ("origin", "http://127.0.0.1:6274".to_owned()),
+        ("origin", format!("http://127.0.0.1:{port}")),
         ("host", "localhost".to_owned()),
     ] {
         assert_eq!(send(name, value.clone()).await, StatusCode::OK, "{name}: {value}");
