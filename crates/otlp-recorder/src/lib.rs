@@ -21,6 +21,7 @@ mod processors;
 mod queue;
 mod recorder;
 mod signal;
+mod span_counts;
 #[cfg(feature = "tracing")]
 mod span_layer;
 mod table;
