@@ -95,7 +95,7 @@ fn help_documents_every_setting_that_config_prints() {
     assert!(count > 15);
 }
 
-/// Makes changes of the contract visible in review. `pressroom openapi > docs/openapi.json` accepts a
+/// Makes changes to the contract visible in review. `pressroom openapi > docs/openapi.json` accepts a
 /// change.
 #[test]
 fn the_openapi_document_equals_the_reviewed_snapshot() {
