@@ -26,6 +26,7 @@ mod console;
 mod context;
 mod db;
 mod environment;
+mod exceptions;
 mod failure;
 mod gauges;
 mod http;

@@ -4,16 +4,20 @@ import { clip } from './text.js';
 
 const NODE_HEIGHT = 46;
 const CHARACTER = 8.4;
+const SMALL_CHARACTER = 6.4;
 
 /** Size of an edge's label. */
 export const LABEL = { width: 78, height: 32 };
 const LONGEST_NAME = 32;
 
+/** Returns the second line of a node. @param {{system?: string, kind?: string, detail?: string}} node */
+export const nodeDetail = ({ system, kind = '', detail }) => nodeName([system ?? kind, detail].filter(Boolean).join(' · '));
+
 /** Returns the possibly truncated name of a node. @param {string} name */
 export const nodeName = (name) => (name.length > LONGEST_NAME ? `${clip(name, LONGEST_NAME - 1)}…` : name);
 
 /**
- * @param {{id: string, name: string}[]} nodes
+ * @param {{id: string, name: string, system?: string, kind?: string, detail?: string}[]} nodes
  * @param {{from: string, to: string}[]} edges
  * @param {boolean} vertical top to bottom instead of left to right
  */
@@ -21,8 +25,9 @@ export function layOutGraph(nodes, edges, vertical) {
   const graph = new Graph({ directed: true, multigraph: false, compound: false });
   graph.setGraph({ rankdir: vertical ? 'TB' : 'LR', nodesep: 28, ranksep: 52, edgesep: 16, marginx: 12, marginy: 12 });
   graph.setDefaultEdgeLabel(() => ({}));
-  for (const { id, name } of nodes) {
-    graph.setNode(id, { width: Math.max(110, nodeName(name).length * CHARACTER + 50), height: NODE_HEIGHT });
+  for (const node of nodes) {
+    const text = Math.max(nodeName(node.name).length * CHARACTER, nodeDetail(node).length * SMALL_CHARACTER);
+    graph.setNode(node.id, { width: Math.max(110, text + 50), height: NODE_HEIGHT });
   }
   const known = new Set(nodes.map(({ id }) => id));
   const drawn = edges.filter(({ from, to }) => known.has(from) && known.has(to));

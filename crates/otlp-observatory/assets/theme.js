@@ -38,6 +38,8 @@ export function resolve(color) {
   if (!probe) {
     probe = document.createElement('span');
     probe.hidden = true;
+    // In forced colours, the lines of a chart would all have the colour of text.
+    probe.style.setProperty('forced-color-adjust', 'none');
     document.body.append(probe);
   }
   probe.style.color = '';

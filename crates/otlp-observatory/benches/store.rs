@@ -238,7 +238,7 @@ fn queries(out: &mut impl Write, store: &Store) -> io::Result<()> {
         black_box(store.overview(WINDOW, store::now()));
     })?;
     measure("map", &|| {
-        black_box(store.map(WINDOW, store::now()));
+        black_box(store.map(WINDOW, store::now(), None));
     })?;
     measure("newest 50 traces", &|| {
         black_box(store.search_traces(&all));

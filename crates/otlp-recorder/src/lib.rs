@@ -42,7 +42,9 @@ pub use processors::{QueueLogProcessor, QueueSpanProcessor};
 pub use recorder::{RANDOM_TRACE_ID, RecordedSpan, Recorder, SpanStart, Tracer};
 pub use signal::Signal;
 #[cfg(feature = "tracing")]
-pub use span_layer::{CONTEXT_TARGET, SpanLayer, field_value, with_sources, within_crates};
+pub use span_layer::{
+    CONTEXT_TARGET, EXCEPTION_MESSAGE, SpanLayer, field_value, is_error_field, with_sources, within_crates,
+};
 pub use table::Table;
 pub use text::Redact;
 #[cfg(feature = "grpc")]

@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span, status::StatusCode};
 use otlp_recorder::{CONTEXT_TARGET, CustomExporter, Pipeline, Request, SpanLayer, SpanStart, Tracer};
 use prost::Message as _;
 use tracing::field::Empty;
-use tracing::{Instrument as _, error, error_span, info_span, instrument};
+use tracing::{Instrument as _, error, error_span, info_span, instrument, warn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -278,6 +278,53 @@ async fn fields_set_the_name_the_status_and_later_attributes() {
     let handled = spans.get("handled");
     assert_eq!(handled.status(), (StatusCode::Unset, ""));
     assert_eq!(handled.span.links[0].span_id, spans.get("other").span.span_id);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn errors_are_messages_of_exceptions_and_set_the_status() {
+    let spans = spans(async |_| {
+        let root = std::io::Error::other("root");
+        let error = &root as &dyn std::error::Error;
+        drop(info_span!("given", error, other = 1));
+        drop(info_span!("given number", err = 5));
+        drop(info_span!("given list", err = ?["a", "b"]));
+        let late = info_span!("late", err = Empty);
+        late.record("err", tracing::field::debug(&root));
+        let late = info_span!("late list", error = Empty);
+        late.record("error", tracing::field::debug(["a", "b"]));
+        info_span!("flag", error = Empty).record("error", true);
+        info_span!("no flag", error = Empty).record("error", false);
+        info_span!("fine", error = Empty, otel.status_code = "ok").record("error", "retried");
+        info_span!("event").in_scope(|| error!(err = %root, error.type = "io.other", "it broke"));
+        info_span!("exception")
+            .in_scope(|| error!(exception.type = "io", exception.message = "gone", "it broke"));
+        info_span!("warned").in_scope(|| warn!(error, "it broke"));
+    })
+    .await;
+    let debug = r#"Custom { kind: Other, error: "root" }"#;
+    let (unset, failed) = (StatusCode::Unset, StatusCode::Error);
+    for (name, message, status, description) in [
+        ("given", Some("root"), unset, ""),
+        ("given number", Some("5"), unset, ""),
+        ("given list", Some(r#"["a","b"]"#), unset, ""),
+        ("late", Some(debug), failed, debug),
+        ("late list", Some(r#"["a","b"]"#), failed, r#"["a","b"]"#),
+        ("flag", None, failed, ""),
+        ("no flag", None, unset, ""),
+        ("fine", Some("retried"), StatusCode::Ok, ""),
+        ("event", None, failed, "root"),
+        ("exception", None, failed, "gone"),
+        ("warned", None, unset, ""),
+    ] {
+        let span = spans.get(name);
+        assert_eq!(span.status(), (status, description), "{name}");
+        assert_eq!(span.text("exception.message"), message, "{name}");
+        // `error` is the namespace of `error.type`.
+        assert!(span.attribute("error").is_none() && span.attribute("err").is_none());
+    }
+    assert_eq!(spans.get("event").text("error.type"), Some("io.other"));
+    assert_eq!(spans.get("exception").text("error.type"), Some("io"));
+    assert_eq!(spans.get("given").attribute("other"), Some(&Value::IntValue(1)));
 }
 
 #[tokio::test(flavor = "current_thread")]

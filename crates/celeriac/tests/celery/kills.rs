@@ -65,6 +65,7 @@ async fn a_killed_workers_tasks_start_elsewhere_within_10_seconds() {
     .await;
     let at = killed.kill();
     let deadline = Instant::now() + Duration::from_secs(60);
+    let mut delays = Vec::new();
     for task in &tasks {
         let again = loop {
             if let Some(again) = started_at(task, "survivor") {
@@ -74,12 +75,12 @@ async fn a_killed_workers_tasks_start_elsewhere_within_10_seconds() {
             // Pause between two reads of the journal.
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
-        let took = Duration::from_millis((again - at).try_into().unwrap());
-        assert!(
-            took <= Duration::from_secs(10),
-            "{task} was restored after {took:?}"
-        );
+        delays.push(Duration::from_millis((again - at).try_into().unwrap()));
     }
+    delays.sort();
+    let (median, last) = (delays[HELD / 2], delays[HELD - 1]);
+    println!("restored after {median:?} (median), {last:?} (last)");
+    assert!(last <= Duration::from_secs(10), "{delays:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::client::{ClientAddress, ClientUrl};
-use crate::http_settings::settings;
+use crate::http_settings::{OTHER_METHOD, settings};
 use crate::query::redacted_parts;
 use ::http::header::{HOST, USER_AGENT};
 use ::http::request::Parts;
@@ -13,25 +13,12 @@ use ::http::uri::Scheme;
 use ::http::{Method, Version};
 use otlp_recorder::Attributes;
 
-/// Value of `http.request.method` for a method that is not known.
-pub(crate) const OTHER_METHOD: &str = "_OTHER";
-
-/// The methods of the conventions, the most frequent ones first.
-const KNOWN_METHODS: [&str; 10] = [
-    "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "QUERY", "CONNECT", "TRACE",
-];
-
 /// Maximum length of a host name.
 const MAX_HOST: usize = 255;
 
-/// Returns the name of a known method, or `_OTHER`, which bounds the number of values a client can produce.
-pub(crate) fn method(method: &Method) -> &'static str {
-    let name = method.as_str();
-    let known = match &settings().known_methods {
-        Some(methods) => methods.iter().map(String::as_str).find(|known| *known == name),
-        None => KNOWN_METHODS.into_iter().find(|known| *known == name),
-    };
-    known.unwrap_or(OTHER_METHOD)
+/// Returns the value of `http.request.method` of a request to this server.
+pub(super) fn method(method: &Method) -> &'static str {
+    settings().server.method(method)
 }
 
 /// Returns the value of `network.protocol.version`.
@@ -79,8 +66,8 @@ pub(super) fn describe_route(parts: &Parts, route: Option<&str>, into: &mut Attr
     into.literal("network.protocol.version", version(parts.version));
 }
 
-/// Writes the other attributes that are known when the request arrives.
-pub(super) fn describe(parts: &Parts, into: &mut Attributes) {
+/// Writes the other attributes that are known when the request arrives on a connection from `peer`.
+pub(super) fn describe(parts: &Parts, peer: Option<SocketAddr>, into: &mut Attributes) {
     if method(&parts.method) == OTHER_METHOD {
         into.text("http.request.method_original", parts.method.as_str());
     }
@@ -96,6 +83,10 @@ pub(super) fn describe(parts: &Parts, into: &mut Attributes) {
     if let Some(ClientAddress(client)) = parts.extensions.get() {
         write_address(client.ip(), |address| into.text("client.address", address));
     }
+    if let Some(peer) = peer {
+        write_address(peer.ip(), |address| into.text("network.peer.address", address));
+        into.number("network.peer.port", i64::from(peer.port()));
+    }
     if let Some(agent) = parts
         .headers
         .get(USER_AGENT)
@@ -110,8 +101,10 @@ pub(super) fn describe(parts: &Parts, into: &mut Attributes) {
 /// Length of the longest IPv6 address.
 const MAX_ADDRESS: usize = 45;
 
-/// Passes the text of `address` to `write`, without allocating memory.
+/// Passes the text of `address` to `write`, without allocating memory. An IPv4 client of a socket for both versions
+/// has its IPv4 address.
 fn write_address(address: IpAddr, write: impl FnOnce(&str)) {
+    let address = address.to_canonical();
     let mut text = [0; MAX_ADDRESS];
     let mut free = &mut text[..];
     if write!(free, "{address}").is_ok() {

@@ -137,15 +137,13 @@ fn next_sign(text: &str, from: usize) -> Option<Range<usize>> {
 
 /// Returns the length of the at sign at the start of `text`.
 fn sign_length(text: &str) -> Option<usize> {
-    const LITERAL: [&str; 6] = ["@", "\u{ff20}", "\u{fe6b}", "%EF%BC%A0", "%ef%bc%a0", "&commat;"];
+    const LITERAL: [&str; 4] = ["@", "\u{ff20}", "\u{fe6b}", "&commat;"];
     if let Some(sign) = LITERAL.iter().find(|sign| text.starts_with(**sign)) {
         return Some(sign.len());
     }
     let length_before = |rest: &str| text.len() - rest.len();
-    if let Some(mut digits) = text.strip_prefix('%') {
-        // Encoded once or several times.
-        digits = digits.trim_start_matches("25");
-        return digits.strip_prefix("40").map(length_before);
+    if text.starts_with('%') {
+        return percent_encoded(text).map(length_before);
     }
     // `=40` is more often a number than quoted-printable text, so a letter must follow.
     if let Some(rest) = text.strip_prefix("=40") {
@@ -158,19 +156,44 @@ fn sign_length(text: &str) -> Option<usize> {
             .take(MAX_ESCAPES)
             .take_while(|byte| *byte == b'\\')
             .count();
-        let codes = ["x40", "u0040", "u{40}"];
-        let after = codes.iter().find_map(|code| text[depth..].strip_prefix(code));
-        return after.map(length_before);
+        let code = &text[depth..];
+        if let Some(rest) = code.strip_prefix("u{").or(code.strip_prefix("x{")) {
+            return rest
+                .trim_start_matches('0')
+                .strip_prefix("40}")
+                .map(length_before);
+        }
+        let codes = ["x40", "u0040", "U00000040", "100"];
+        return codes
+            .iter()
+            .find_map(|hex| code.strip_prefix(hex))
+            .map(length_before);
     }
     let reference = text
         .strip_prefix('&')?
         .trim_start_matches("amp;")
         .strip_prefix('#')?;
-    let after = match reference.strip_prefix(['x', 'X']) {
-        Some(hexadecimal) => hexadecimal.trim_start_matches('0').strip_prefix("40"),
-        None => reference.trim_start_matches('0').strip_prefix("64"),
+    let is_hexadecimal = reference.starts_with(['x', 'X']);
+    let digits = reference.trim_start_matches(['x', 'X', '0']);
+    let after = digits.strip_prefix(if is_hexadecimal { "40" } else { "64" });
+    // Browsers accept a reference without its end.
+    let after = after?;
+    let is_longer =
+        after.starts_with(|c: char| c.is_ascii_hexdigit() && (c.is_ascii_digit() || is_hexadecimal));
+    (!is_longer).then(|| length_before(after.strip_prefix(';').unwrap_or(after)))
+}
+
+/// Returns the text after the percent-encoded at sign at the start of `text`, encoded once or several times.
+fn percent_encoded(text: &str) -> Option<&str> {
+    const SIGNS: [&[&str]; 3] = [&["40"], &["EF", "BC", "A0"], &["EF", "B9", "AB"]];
+    let after = |sign: &&[&str]| {
+        sign.iter().try_fold(text, |text, code| {
+            let digits = text.strip_prefix('%')?.trim_start_matches("25");
+            let found = digits.get(..code.len())?;
+            found.eq_ignore_ascii_case(code).then(|| &digits[code.len()..])
+        })
     };
-    after?.strip_prefix(';').map(length_before)
+    SIGNS.iter().find_map(after)
 }
 
 /// Whether an encoded at sign is part of a local part, in which `%40` and `=40` have no special meaning: the local
@@ -192,7 +215,10 @@ fn is_within_local(sign: &str, rest: &str) -> bool {
             return false;
         }
         let is_outer = sign.starts_with('=') || next.len() < sign.len();
-        if is_outer && host(&rest[next.end..]).is_some() {
+        let domain = &rest[next.end..];
+        // In a password, the at sign before the host of a URL may be encoded.
+        let named = || name(domain).filter(|_| sign.starts_with('%') && rest[next.clone()].starts_with('@'));
+        if is_outer && host(domain).or_else(named).is_some() {
             return true;
         }
         // A local part that has symbols at its end has no others, and only an encoded at sign is part of one.
@@ -259,13 +285,20 @@ impl<'a> Local<'a> {
         let start = before.text.len() - unquoted.len();
         let mut kept = self.text[start..].char_indices().skip(KEPT);
         let kept = kept.next().map_or(0, |(index, _)| index);
-        // Nothing of a quoted part is kept.
-        let kept = if unquoted.chars().nth(KEPT - 1).is_some() {
+        // Nothing of a quoted part and of a password is kept.
+        let kept = if unquoted.chars().nth(KEPT - 1).is_some() && !before.is_password(start) {
             kept
         } else {
             0
         };
         (start < self.text.len()).then_some((start, kept))
+    }
+
+    /// Whether the text from `start` is the password of a URL, as in `redis://user:password@host`.
+    fn is_password(self, start: usize) -> bool {
+        let free = &self.text[self.from..start];
+        let user = &free[free.trim_end_matches(|c| is_local(c) || c == ':').len()..];
+        free.ends_with(':') && user.contains("://")
     }
 
     /// Returns the start of a quoted local part (`"john doe"`). Quotes within it are escaped; in escaped text,

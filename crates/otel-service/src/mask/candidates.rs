@@ -101,20 +101,21 @@ fn is_single(byte: u8) -> bool {
         | (byte == b'_')
 }
 
-/// Pairs of bytes in other prefixes of keys: `AKIA`, `AIza`, `xoxb-`, `sk-`, `glpat-`, `ya29.`. The last byte of a text
-/// is not the first of a pair.
+/// Pairs of bytes in other prefixes of keys: `AKIA`, `AIza`, `xoxb-`, `sk-`, `glpat-`, `ya29.`, `PRIVATE`. The last
+/// byte of a text is not the first of a pair.
 #[inline]
 fn is_pair(first: u8, second: u8) -> bool {
-    ((first == b'I') & (second == b'A'))
-        | ((first == b'I') & (second == b'z'))
+    ((first == b'I') & ((second == b'A') | (second == b'z') | (second == b'V')))
         | ((first == b'x') & (second == b'o'))
         | ((first == b'k') & (second == b'-'))
         | ((first == b'l') & (second == b'p'))
         | ((first == b'9') & (second == b'.'))
 }
 
-/// The end of `Bearer`, in any case.
+/// The end of `Bearer` or of `Basic`, in any case.
 #[inline]
 fn is_scheme(first: u8, second: u8, third: u8) -> bool {
-    (first | 0x20 == b'r') & (second | 0x20 == b'e') & (third | 0x20 == b'r')
+    let [first, second, third] = [first | 0x20, second | 0x20, third | 0x20];
+    ((first == b'r') & (second == b'e') & (third == b'r'))
+        | ((first == b's') & (second == b'i') & (third == b'c'))
 }

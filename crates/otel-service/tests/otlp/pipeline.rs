@@ -88,6 +88,8 @@ fn the_pipeline_exports_metrics_about_itself() {
     );
     if let Some((seen, _)) = run {
         // The last metrics may or may not include the final flush.
+        // Counted by the SDK.
+        assert!(counted(&seen, "otel.sdk.log.created", None).unwrap() >= 3);
         for (name, component) in [
             ("otel.sdk.processor.span.processed", "batching_span_processor"),
             ("otel.sdk.processor.log.processed", "batching_log_processor"),

@@ -1,9 +1,10 @@
-// A line chart over time, drawn by uPlot, with exemplars as links on top of it.
+// A line chart over time, drawn by uPlot, with exemplars as links on top of it. Dragging enlarges a part of it.
 import uPlot from '../vendor/uPlot.esm.js';
-import { html, useEffect, useMemo, useRef } from '../html.js';
+import { html, useEffect, useMemo, useRef, useState } from '../html.js';
 import { useCell } from '../cell.js';
 import { measured, milliseconds, dateTime } from '../format.js';
 import { isId, navigate, traceAddress } from '../router.js';
+import { isolated } from '../series.js';
 import { plain } from '../text.js';
 import { palette, resolve } from '../theme.js';
 
@@ -34,6 +35,7 @@ const POWERS_OF_TWO = Array.from({ length: 50 }, (_, power) => 2 ** power);
  * @property {string} label
  * @property {string} [color] a CSS colour; by default the next one of the palette
  * @property {boolean} [fill]
+ * @property {number | null} [bound] value that stands for all greater ones
  */
 
 /** @param {string} value */
@@ -45,9 +47,10 @@ const variable = (value) => () => resolve(`var(--${value})`);
  * @param {number} height
  * @param {boolean} legend
  * @param {() => any[]} exemplars
- * @param {(chart: any) => void} onDraw
+ * @param {() => [number, number] | null} zoom the enlarged period, in seconds
+ * @param {Record<string, ((chart: any) => void)[]>} hooks
  */
-function optionsOf(lines, unit, height, legend, exemplars, onDraw) {
+function optionsOf(lines, unit, height, legend, exemplars, zoom, hooks) {
   const axis = {
     stroke: variable('muted'),
     font: FONT,
@@ -59,11 +62,11 @@ function optionsOf(lines, unit, height, legend, exemplars, onDraw) {
     height,
     legend: { show: legend },
     padding: [8, 26, 0, 0],
-    cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
+    cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false } },
     scales: {
       x: {
         range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) =>
-          timeRange(min, max, exemplars()),
+          zoom() ?? timeRange(min, max, exemplars()),
       },
       y: { range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(min, max) },
     },
@@ -88,14 +91,13 @@ function optionsOf(lines, unit, height, legend, exemplars, onDraw) {
         label: 'at',
         value: (/** @type {any} */ it, /** @type {number | null} */ time) => timeOf(time ?? it.data[0].at(-1)),
       },
-      ...lines.map(({ label, color, fill }, index) => {
+      ...lines.map(({ label, color, fill, bound }, index) => {
         const stroke = color ?? `var(--line-${index % COLORS})`;
         return {
           label: plain(label),
           stroke: () => resolve(stroke),
           width: 1.5,
-          spanGaps: true,
-          points: { size: 4, filter: lonePoint },
+          points: { size: 4, filter: unlessAll },
           fill: fill ? () => resolve(`color-mix(in oklab, ${stroke} 14%, transparent)`) : undefined,
           // Without a cursor, the legend shows the newest value.
           value: (
@@ -103,11 +105,11 @@ function optionsOf(lines, unit, height, legend, exemplars, onDraw) {
             /** @type {number | null} */ value,
             /** @type {number} */ column,
             /** @type {number | null} */ row,
-          ) => measured(row === null ? newest(it.data[column]) : value, unit),
+          ) => valueText(row === null ? newest(it.data[column]) : value, unit, bound),
         };
       }),
     ],
-    hooks: { draw: [onDraw] },
+    hooks,
   };
 }
 
@@ -120,8 +122,11 @@ function timesOf(ticks) {
   return ticks.map((tick) => timeOf(tick).slice(0, whole ? 5 : 8));
 }
 
-/** @param {(number | null)[]} column */
-const newest = (column) => column.findLast((value) => value !== null) ?? null;
+/** @param {number | null} value @param {string} unit @param {number | null} [bound] */
+const valueText = (value, unit, bound) => `${value !== null && value === bound ? '> ' : ''}${measured(value, unit)}`;
+
+/** @param {(number | null | undefined)[]} column */
+const newest = (column) => column.findLast((value) => typeof value === 'number') ?? null;
 
 /**
  * Returns the range of the time axis: from the first point to the last, extended to a minimum length and to the
@@ -139,18 +144,42 @@ function timeRange(min, max, exemplars) {
 }
 
 /**
- * Returns the index of the only point of a line, which is drawn as a dot because the line has no length.
+ * Returns the points that are drawn as dots, because no line leads to them.
  *
  * @param {any} chart
  * @param {number} column
  * @param {boolean} all whether uPlot draws all points
  */
-function lonePoint(chart, column, all) {
-  /** @type {(number | null)[]} */
-  const values = chart.data[column];
-  const first = values.findIndex((value) => value !== null);
-  if (all || first < 0 || values.findLastIndex((value) => value !== null) !== first) return null;
-  return [first];
+const unlessAll = (chart, column, all) => (all ? null : isolated(chart.data[column]));
+
+/**
+ * Shows the values at the pointer in a box beside it.
+ *
+ * @param {any} chart
+ * @param {HTMLElement} box
+ * @param {Line[]} lines
+ * @param {string} unit
+ */
+function showValues(chart, box, lines, unit) {
+  const { idx, idxs, left } = chart.cursor;
+  const shown = idx !== null && idx !== undefined && left >= 0;
+  box.hidden = !shown;
+  if (!shown) return;
+  const rows = chart.series.slice(1).flatMap((/** @type {any} */ series, /** @type {number} */ index) => {
+    const value = chart.data[index + 1][idxs[index + 1]];
+    if (typeof value !== 'number') return [];
+    const row = document.createElement('div');
+    row.append(document.createElement('i'), `${series.label || 'value'} `, document.createElement('b'));
+    /** @type {HTMLElement} */ (row.firstElementChild).style.background = series.stroke(chart, index + 1);
+    /** @type {HTMLElement} */ (row.lastElementChild).textContent = valueText(value, unit, lines[index].bound);
+    return [row];
+  });
+  const time = document.createElement('div');
+  time.textContent = timeOf(chart.data[0][idx]);
+  box.replaceChildren(time, ...rows);
+  const isRight = left > chart.over.clientWidth / 2;
+  box.style.left = isRight ? '' : `${left + 12}px`;
+  box.style.right = isRight ? `${chart.over.clientWidth - left + 12}px` : '';
 }
 
 /**
@@ -197,7 +226,7 @@ function placeExemplars(chart, exemplars, unit) {
 /**
  * @param {object} props
  * @param {Line[]} props.lines
- * @param {(number | null)[][]} props.data seconds, then one column per line
+ * @param {(number | null | undefined)[][]} props.data seconds, then one column per line
  * @param {string} props.unit as UCUM
  * @param {string} props.label accessible description
  * @param {number} [props.height]
@@ -209,12 +238,22 @@ export function Chart({ lines, data, unit, label, height = 200, legend = true, e
   const chart = useRef(/** @type {any} */ (null));
   const dots = useRef(exemplars);
   dots.current = useMemo(() => exemplars.slice(-MAX_EXEMPLARS), [exemplars]);
+  const zoom = useRef(/** @type {[number, number] | null} */ (null));
+  const [zoomed, setZoomed] = useState(false);
   const colors = useCell(palette);
+  const enlarge = (/** @type {[number, number] | null} */ period) => {
+    zoom.current = period;
+    setZoomed(period !== null);
+  };
   const optionsKey = JSON.stringify([lines, unit, height, legend]);
 
   useEffect(() => {
     const { current } = holder;
     if (!current) return undefined;
+    const box = document.createElement('div');
+    box.className = 'chart-values';
+    box.hidden = true;
+    box.setAttribute('aria-hidden', 'true');
     const drawn = new uPlot(
       optionsOf(
         lines,
@@ -222,11 +261,20 @@ export function Chart({ lines, data, unit, label, height = 200, legend = true, e
         height,
         legend,
         () => dots.current,
-        (it) => placeExemplars(it, dots.current, unit),
+        () => zoom.current,
+        {
+          draw: [(it) => placeExemplars(it, dots.current, unit)],
+          setCursor: [(it) => showValues(it, box, lines, unit)],
+          setSelect: [
+            ({ select, posToVal }) =>
+              enlarge([posToVal(select.left, 'x'), posToVal(select.left + select.width, 'x')]),
+          ],
+        },
       ),
       data,
       current,
     );
+    drawn.over.append(box);
     chart.current = drawn;
     const observer = new ResizeObserver(([{ contentRect }]) => {
       // uPlot does not shrink by itself.
@@ -241,7 +289,14 @@ export function Chart({ lines, data, unit, label, height = 200, legend = true, e
   }, [optionsKey, colors]);
   useEffect(() => chart.current?.setData(data), [data, exemplars]);
 
-  return html`<div class="chart" role="group" aria-label=${label} data-testid="chart" ref=${holder}></div>`;
+  const showAll = () => {
+    enlarge(null);
+    chart.current?.setData(data);
+  };
+  return html`<div class="chart" role="group" aria-label=${label} data-testid="chart" onDblClickCapture=${() => enlarge(null)}>
+    <div ref=${holder}></div>
+    ${zoomed && html`<button type="button" class="button chart-reset" onClick=${showAll}>Show all</button>`}
+  </div>`;
 }
 
 /** Opens the trace of the newest exemplar. @param {any[]} exemplars */

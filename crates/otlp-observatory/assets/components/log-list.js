@@ -9,6 +9,9 @@ import { Level, Service, Text } from './text.js';
 /** Returns the stack trace of the record's exception. @param {any} log */
 const stackOf = (log) => log.attributes?.['exception.stacktrace'];
 
+/** Returns whether a record has a message; events may have none. @param {any} log */
+const hasBody = ({ body }) => body !== null && body !== undefined && body !== '';
+
 /** Attributes that the line omits because they are the same in every record or shown elsewhere. */
 const COMMON = /^(code|thread|exception|log|otel|process|trace_|span_)/;
 
@@ -33,7 +36,7 @@ function Details({ log }) {
   ].filter(([, value]) => value);
   const stack = stackOf(log);
   return html`<div class="log-whole">
-    <pre class="log-body"><${Text} value=${log.body} limit=${4000} expand /></pre>
+    ${hasBody(log) && html`<pre class="log-body"><${Text} value=${log.body} limit=${4000} expand /></pre>`}
     <div class="log-actions">
       ${isId(log.trace_id) && html`<a class="button" href=${traceAddress(log.trace_id, log.span_id)}>Open trace</a>`}
       ${
@@ -76,7 +79,11 @@ class Line extends Component {
         <${Level} level=${level} text=${log.severity_text} />
         <${Service} name=${log.service} />
         <span class="log-text"
-          ><${Text} value=${log.body} limit=${400} />${inlineAttributes(log).map(
+          >${log.event_name && html`<span class="tag"><${Text} value=${log.event_name} limit=${80} dotted /></span> `}${
+            hasBody(log)
+              ? html`<${Text} value=${log.body} limit=${400} />`
+              : !log.event_name && html`<span class="muted">no message</span>`
+          }${inlineAttributes(log).map(
             ([name, value]) =>
               html`<span class="log-attribute"> <${Text} value=${name} limit=${40} />=<${Text} value=${value} limit=${60} /></span>`,
           )}</span

@@ -49,5 +49,5 @@ export function Service({ name, detail }) {
 /** @param {{level: string, text?: string}} props */
 export function Level({ level, text }) {
   const known = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'].includes(level) ? level : 'unspecified';
-  return html`<span class="level level-${known}"><${Text} value=${text || level || '–'} limit=${12} /></span>`;
+  return html`<span class="level level-${known}"><${Text} value=${text || (known === 'unspecified' ? '–' : level)} limit=${12} /></span>`;
 }

@@ -1,13 +1,15 @@
 // The service map: calls between services, databases, queues and external hosts, with rate, errors and latency, as a
 // drawing and as a table.
-import { html, useEffect, useMemo, useState } from '../html.js';
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from '../html.js';
+import { useServices } from '../components/filters.js';
 import { Choice, Empty, Loading, Panel, ErrorMessage } from '../components/parts.js';
 import { Text } from '../components/text.js';
 import { readFilters } from '../filters.js';
 import { count, duration, percent, rate } from '../format.js';
-import { LABEL, curve, edgeId, layOutGraph, nodeName } from '../graph.js';
+import { LABEL, curve, edgeId, layOutGraph, nodeDetail, nodeName } from '../graph.js';
 import { hueOf } from '../hue.js';
 import { useLive } from '../live.js';
+import { byCalls, drawn, filtersOf } from '../map.js';
 import { address, navigate } from '../router.js';
 import { plain } from '../text.js';
 
@@ -35,16 +37,6 @@ const ICONS = /** @type {Record<string, string>} */ ({
   client: 'M8 8.2a3.2 3.2 0 1 0-.01 0M2.5 14.5c0-6 11-6 11 0',
 });
 
-/** Returns the address of a node's traces; null if there is no filter for them. @param {any} node */
-function tracesOf(node) {
-  if (node.kind === 'service') return address('/traces', { service: node.name });
-  if (node.kind === 'database' && node.system)
-    return address('/traces', { attribute: `db.system.name=${node.system}` });
-  if (node.kind === 'queue') return address('/traces', { attribute: `messaging.destination.name=${node.name}` });
-  if (node.kind === 'external') return address('/traces', { attribute: `server.address=${node.name}` });
-  return null;
-}
-
 /** @param {string} query */
 function useMedia(query) {
   const [is, setIs] = useState(() => matchMedia(query).matches);
@@ -57,9 +49,10 @@ function useMedia(query) {
   return is;
 }
 
-/** @param {{node: any, position: {x: number, y: number, width: number, height: number}}} props */
-function Node({ node, position }) {
-  const href = tracesOf(node);
+/** @param {{node: any, position: {x: number, y: number, width: number, height: number}, focus: boolean}} props */
+function Node({ node, position, focus }) {
+  const filters = filtersOf(node);
+  const href = filters && address('/traces', filters);
   const name = plain(node.name);
   const left = position.x - position.width / 2;
   const top = position.y - position.height / 2;
@@ -68,11 +61,11 @@ function Node({ node, position }) {
     <rect class="node-box" x=${left} y=${top} width=${position.width} height=${position.height} rx="8" />
     <path class="node-icon" d=${ICONS[node.kind] ?? ICONS.external} transform=${`translate(${left + 12} ${position.y - 8})`} />
     <text class="node-name" x=${left + 38} y=${position.y - 2}>${nodeName(name)}</text>
-    <text class="node-kind" x=${left + 38} y=${position.y + 13}>${nodeName(plain(node.system ?? node.kind))}</text>
+    <text class="node-kind" x=${left + 38} y=${position.y + 13}>${plain(nodeDetail(node))}</text>
   `;
   const hue = node.kind === 'service' ? { '--hue': hueOf(node.name) } : undefined;
   const attributes = {
-    class: `node node-${ICONS[node.kind] ? node.kind : 'external'}`,
+    class: `node node-${ICONS[node.kind] ? node.kind : 'external'} ${focus ? 'is-focus' : ''}`,
     style: hue,
     'data-testid': 'node',
     'data-node': node.id,
@@ -106,29 +99,100 @@ function Arrow({ id, error = false }) {
   </marker>`;
 }
 
-/** Returns the most frequent edges and their nodes. @param {any[]} nodes @param {any[]} edges */
-function busiest(nodes, edges) {
-  if (edges.length <= MAX_EDGES) return { nodes, edges };
-  const shown = byCalls(edges).slice(0, MAX_EDGES);
-  const ids = new Set(shown.flatMap(({ from, to }) => [from, to]));
-  return { nodes: nodes.filter(({ id }) => ids.has(id)), edges: shown };
+/** Factor of one zoom step. */
+const ZOOM = 1.25;
+
+/**
+ * Lets the user zoom a drawing with buttons and with Ctrl and the wheel, and pan it by dragging. The scale is null until
+ * the user zooms. A new drawing is shown with the node `main` in the middle.
+ *
+ * @param {any} graph
+ * @param {string | undefined} main
+ */
+function useZoom(graph, main) {
+  const view = useRef(/** @type {HTMLElement | null} */ (null));
+  const [scale, setScale] = useState(/** @type {number | null} */ (null));
+  /** Centre of the view, as fractions of the drawing, which zooming keeps. */
+  const centre = useRef(/** @type {[number, number] | null} */ (null));
+  const zoom = (/** @type {number} */ factor) => {
+    const { current } = view;
+    const before = (current?.querySelector('svg')?.clientWidth ?? graph.width) / graph.width;
+    if (current) {
+      centre.current = [
+        (current.scrollLeft + current.clientWidth / 2) / current.scrollWidth,
+        (current.scrollTop + current.clientHeight / 2) / current.scrollHeight,
+      ];
+    }
+    setScale(Math.min(2, Math.max(0.05, before * factor)));
+  };
+  const showAll = () => {
+    const { current } = view;
+    if (current) setScale(Math.min(1, (current.clientWidth - 16) / graph.width, (innerHeight * 0.7) / graph.height));
+  };
+  useLayoutEffect(() => {
+    const { current } = view;
+    if (!current || !centre.current) return;
+    current.scrollLeft = centre.current[0] * current.scrollWidth - current.clientWidth / 2;
+    current.scrollTop = centre.current[1] * current.scrollHeight - current.clientHeight / 2;
+    centre.current = null;
+  }, [scale]);
+  useLayoutEffect(() => {
+    const { current } = view;
+    const node = graph.nodes.get(main);
+    if (!current || !node) return;
+    current.scrollLeft = (node.x / graph.width) * current.scrollWidth - current.clientWidth / 2;
+    current.scrollTop = (node.y / graph.height) * current.scrollHeight - current.clientHeight / 2;
+  }, [graph]);
+  useEffect(() => {
+    const { current } = view;
+    if (!current) return undefined;
+    const wheel = (/** @type {WheelEvent} */ event) => {
+      if (!event.ctrlKey) return;
+      event.preventDefault();
+      zoom(event.deltaY < 0 ? ZOOM : 1 / ZOOM);
+    };
+    const drag = (/** @type {PointerEvent} */ event) => {
+      if (event.pointerType !== 'mouse' || event.buttons !== 1) return;
+      current.scrollBy(-event.movementX, -event.movementY);
+    };
+    current.addEventListener('wheel', wheel, { passive: false });
+    current.addEventListener('pointermove', drag);
+    return () => {
+      current.removeEventListener('wheel', wheel);
+      current.removeEventListener('pointermove', drag);
+    };
+  }, [graph]);
+  return { view, scale, zoom, showAll };
 }
 
-/** @param {any[]} edges @returns {any[]} */
-const byCalls = (edges) => [...edges].sort((one, other) => other.calls - one.calls);
-
-/** @param {{nodes: any[], edges: any[]}} all */
-function Drawing(all) {
-  const { nodes, edges } = busiest(all.nodes, all.edges);
+/** @param {{map: any, service: string}} props */
+function Drawing({ map, service }) {
+  const { nodes, edges, total } = drawn(map, MAX_EDGES);
   const vertical = useMedia(NARROW);
   // The numbers change every second, but the layout depends only on the nodes and edges.
   const layoutKey = JSON.stringify([
-    nodes.map(({ id, name }) => [id, name]),
+    nodes.map(({ id, name, detail }) => [id, name, Boolean(detail)]),
     edges.map(({ from, to }) => [from, to]),
     vertical,
   ]);
   const graph = useMemo(() => layOutGraph(nodes, edges, vertical), [layoutKey]);
-  return html`<div class="map-scroll">
+  const { view, scale, zoom, showAll } = useZoom(graph, service ? `service:${service}` : edges[0]?.from);
+  const size = scale === null ? { minWidth: `${LEAST_SCALE * graph.width}px` } : { width: `${scale * graph.width}px`, maxWidth: 'none' };
+  return html`<div class="map-tools">
+    <div class="choice" role="group" aria-label="Zoom">
+      <button type="button" aria-label="Zoom out" onClick=${() => zoom(1 / ZOOM)}>−</button>
+      <button type="button" aria-label="Zoom in" onClick=${() => zoom(ZOOM)}>+</button>
+      <button type="button" onClick=${showAll}>Show all</button>
+    </div>
+    ${
+      edges.length < total &&
+      html`<p class="muted" data-testid="map-note">
+        ${count(edges.length)} of ${count(total)} connections are drawn: first those between services, then those with most calls.
+        ${service ? '' : ' Focus on a service to see all of its connections.'}
+      </p>`
+    }
+  </div>
+  <div class="map-scroll" ref=${view} tabindex="0" role="region" aria-label="Drawing of the map">
     <svg
       class="map"
       role="group"
@@ -136,7 +200,7 @@ function Drawing(all) {
       width=${graph.width}
       height=${graph.height}
       viewBox=${`0 0 ${graph.width} ${graph.height}`}
-      style=${{ minWidth: `${LEAST_SCALE * graph.width}px` }}
+      style=${size}
     >
       <defs><${Arrow} id="arrow" /><${Arrow} id="arrow-error" error /></defs>
       ${edges.map((edge) => {
@@ -145,17 +209,22 @@ function Drawing(all) {
       })}
       ${nodes.map((node) => {
         const position = graph.nodes.get(node.id);
-        return position && html`<${Node} key=${node.id} node=${node} position=${position} />`;
+        return position && html`<${Node} key=${node.id} node=${node} position=${position} focus=${node.id === `service:${service}`} />`;
       })}
     </svg>
   </div>`;
 }
 
-/** @param {{nodes: any[], edges: any[]}} props */
-function Calls({ nodes, edges }) {
-  const names = new Map(nodes.map((node) => [node.id, node.name]));
-  const name = (/** @type {string} */ id) => html`<${Text} value=${names.get(id) ?? id} limit=${80} />`;
-  return html`<div class="scroll-x"><table class="table" data-testid="calls">
+/** @param {{map: any, window: string}} props */
+function Calls({ map: { nodes, edges, left_out: leftOut }, window }) {
+  const known = new Map(nodes.map((/** @type {any} */ node) => [node.id, node]));
+  const name = (/** @type {string} */ id) => {
+    const node = known.get(id);
+    const text = html`<${Text} value=${node?.name ?? id} limit=${80} />`;
+    return node?.kind === 'service' ? html`<a href=${mapAddress(window, node.name)}>${text}</a>` : text;
+  };
+  return html`${leftOut.edges > 0 && html`<p class="muted pad">The ${count(edges.length)} most important of ${count(edges.length + leftOut.edges)}.</p>`}
+  <div class="scroll-x" tabindex="0" role="region" aria-label="Table of calls"><table class="table" data-testid="calls">
     <thead>
       <tr>
         <th scope="col">From</th><th scope="col">To</th><th scope="col" class="num">Calls</th><th scope="col" class="num">Rate</th>
@@ -179,26 +248,61 @@ function Calls({ nodes, edges }) {
   </table></div>`;
 }
 
+/** @param {string} window @param {string} service */
+const mapAddress = (window, service) => address('/map', { window: window === '5m' ? '' : window, service });
+
+/** A field that focuses the map on one service. @param {{service: string, window: string}} props */
+function Focus({ service, window }) {
+  const services = useServices().filter(([name]) => name !== '');
+  const change = (/** @type {Event} */ event) => {
+    const { value } = /** @type {HTMLInputElement} */ (event.target);
+    if (value === '' || services.some(([name]) => name === value)) navigate(mapAddress(window, value));
+  };
+  return html`<div class="map-focus">
+    <label for="map-focus">Focus on</label>
+    <div class="field">
+      <input
+        id="map-focus"
+        key=${service}
+        list="map-services"
+        placeholder="any service"
+        defaultValue=${service}
+        data-search
+        spellcheck=${false}
+        autocomplete="off"
+        onInput=${change}
+      />
+    </div>
+    <datalist id="map-services">${services.map(([name]) => html`<option value=${name}></option>`)}</datalist>
+    ${service && html`<a class="button" href=${mapAddress(window, '')}>All services</a>`}
+  </div>`;
+}
+
 /** @param {{query: string}} props */
 export function Page({ query }) {
-  const window = String(readFilters(query).window ?? '5m');
-  const { body, error } = useLive(address('/map', { window }));
+  const filters = readFilters(query);
+  const window = String(filters.window ?? '5m');
+  const service = String(filters.service ?? '');
+  const { body, error } = useLive(address('/map', { window, service }));
   if (!body) return error ? html`<${ErrorMessage} error=${error} />` : html`<${Loading} />`;
   return html`
     <div class="title-row">
       <h1>Map</h1>
+      <${Focus} service=${service} window=${window} />
       <${Choice}
         label="Time"
         options=${WINDOWS}
         value=${window}
-        onChange=${(/** @type {string} */ next) => navigate(address('/map', { window: next === '5m' ? '' : next }), { replace: true })}
+        onChange=${(/** @type {string} */ next) => navigate(mapAddress(next, service), { replace: true })}
       />
     </div>
     ${
       body.nodes.length === 0
-        ? html`<${Empty} title="No calls in this period."><p><a href="/">How to send telemetry</a></p><//>`
-        : html`<div class="panel"><${Drawing} nodes=${body.nodes} edges=${body.edges} /></div>
-          <${Panel} title="Calls"><${Calls} nodes=${body.nodes} edges=${body.edges} /><//>`
+        ? html`<${Empty} title=${service ? `No calls from or to ${plain(service)} in this period.` : 'No calls in this period.'}>
+            <p>${service ? html`<a href=${mapAddress(window, '')}>All services</a>` : html`<a href="/">How to send telemetry</a>`}</p>
+          <//>`
+        : html`<div class="panel"><${Drawing} map=${body} service=${service} /></div>
+          <${Panel} title="Calls"><${Calls} map=${body} window=${window} /><//>`
     }
   `;
 }

@@ -9,7 +9,7 @@ import { count, measured } from '../format.js';
 import { useRowKeys } from '../keys.js';
 import { useLive } from '../live.js';
 import { address } from '../router.js';
-import { columns, headline, labelOf, largest, latest } from '../series.js';
+import { columns, headline, labelOf, newestText, numberOf } from '../series.js';
 import { plain } from '../text.js';
 
 const MAX_LINES = 4;
@@ -20,8 +20,8 @@ const WINDOW = '15m';
 const LIST_EVERY_MS = 5000;
 const CHART_EVERY_MS = 5000;
 
-/** @param {{name: string, service: string}} instrument @param {string} [from] */
-const metricAddress = ({ name, service }, from) => address(`/metrics/${encodeURIComponent(name)}`, { service, from });
+/** @param {{name: string, service: string}} instrument @param {Record<string, string>} [more] */
+const metricAddress = ({ name, service }, more) => address(`/metrics/${encodeURIComponent(name)}`, { service, ...more });
 
 /** Returns whether an element is visible or close to the viewport. @param {{current: HTMLElement | null}} element */
 function useOnScreen(element) {
@@ -38,18 +38,20 @@ function useOnScreen(element) {
 /** @param {{metric: any}} props */
 function Sparkline({ metric }) {
   const field = headline(metric);
-  const series = useMemo(() => largest(metric.series, field, MAX_LINES), [metric]);
+  const { series } = metric;
   const data = useMemo(() => columns(series.map(({ points }) => ({ label: '', field, points }))), [series]);
   const unit = field === 'rate' ? '' : metric.unit;
-  const value = series.length > 0 ? latest(series[0].points, field) : null;
+  const value = newestText(series[0]?.points ?? [], field, unit);
+  const total = metric.type === 'counter' ? numberOf(series[0]?.total ?? {}, 'value') : null;
   const about = [
-    field === 'value' ? '' : field.replace('quantiles:', 'quantile '),
-    metric.series.length > 1 ? `largest of ${count(metric.series.length)} series` : '',
+    total === null ? '' : `${measured(total, metric.unit)} in total`,
+    field === 'value' || field === 'rate' ? '' : field.replace('quantiles:', 'quantile '),
+    metric.total_series > 1 ? `largest of ${count(metric.total_series)} series` : '',
   ]
     .filter(Boolean)
     .join(', ');
   return html`<p class="card-value num">
-      <strong>${measured(value, unit)}${field === 'rate' ? '/s' : ''}</strong>
+      <strong>${value}${field === 'rate' ? '/s' : ''}</strong>
       <span class="muted"> ${about}</span>
     </p>
     <${Chart}
@@ -66,7 +68,7 @@ function Sparkline({ metric }) {
 function Card({ instrument }) {
   const card = useRef(null);
   const onScreen = useOnScreen(card);
-  const { body } = useLive(onScreen ? metricAddress(instrument, WINDOW) : null, { every: CHART_EVERY_MS });
+  const { body } = useLive(onScreen ? metricAddress(instrument, { from: WINDOW, limit: String(MAX_LINES) }) : null, { every: CHART_EVERY_MS });
   return html`<li class="card" ref=${card} data-testid="instrument" data-name=${instrument.name}>
     <div class="card-head">
       <a class="row-link" data-row href=${metricAddress(instrument)}><${Text} value=${instrument.name} limit=${120} dotted /></a>
@@ -85,6 +87,7 @@ export function Page({ query }) {
   const list = useRef(null);
   useRowKeys(list);
   const filtered = Object.keys(filters).length > 0;
+  const hidden = body ? Math.max(0, body.instruments.length - MAX_CARDS) + body.left_out : 0;
   return html`
     <h1 class="screen-reader-title">Metrics</h1>
     <${FilterForm}
@@ -112,7 +115,7 @@ export function Page({ query }) {
                   html`<${Card} key=${`${one.service} ${one.name} ${one.type}`} instrument=${one} />`,
               )}
           </ul>
-          ${body.instruments.length > MAX_CARDS && html`<p class="muted more">and ${count(body.instruments.length - MAX_CARDS)} more; use the search</p>`}`
+          ${hidden > 0 && html`<p class="muted more">and ${count(hidden)} more; use the search</p>`}`
     }
   `;
 }

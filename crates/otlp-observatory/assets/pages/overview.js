@@ -158,6 +158,13 @@ function Charts({ series }) {
   </div>`;
 }
 
+/** Says how many rows are shown if there are more. @param {any} overview @param {string} rows */
+function leftOut(overview, rows) {
+  const shown = overview[rows].length;
+  const more = overview.left_out[rows];
+  return more > 0 && html`<span class="muted">the most frequent ${count(shown)} of ${count(shown + more)}</span>`;
+}
+
 /** Returns whether there were no requests and no tasks. @param {any} overview */
 const isIdle = (overview) =>
   overview.tasks.length === 0 && overview.services.every((/** @type {any} */ one) => one.requests === 0);
@@ -201,8 +208,8 @@ export function Page({ query }) {
       <${Figure} testid="figure-traces" label="Stored traces" value=${count(status.kept.traces)} hint=${`${count(status.kept.logs)} logs`} />
     </dl>
     <${Charts} series=${body.series} />
-    <${Panel} title="Services"><${Services} services=${body.services} /><//>
-    <${Panel} title="Routes"><${Routes} routes=${body.routes} /><//>
-    <${Panel} title="Tasks"><${Tasks} tasks=${body.tasks} /><//>
+    <${Panel} title="Services" actions=${leftOut(body, 'services')}><${Services} services=${body.services} /><//>
+    <${Panel} title="Routes" actions=${leftOut(body, 'routes')}><${Routes} routes=${body.routes} /><//>
+    <${Panel} title="Tasks" actions=${leftOut(body, 'tasks')}><${Tasks} tasks=${body.tasks} /><//>
   `;
 }

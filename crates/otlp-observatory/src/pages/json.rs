@@ -7,8 +7,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-/// JavaScript's `Number.MAX_SAFE_INTEGER`: doubles represent all integers up to this one exactly.
-const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+use crate::store::Number;
 
 /// Attributes as a JSON object in the given order; duplicate keys are kept.
 pub(super) struct Attributes<T>(pub(super) T);
@@ -43,12 +42,8 @@ impl<T: Borrow<AnyValue>> Serialize for Value<T> {
         match self.0.as_ref().and_then(|value| value.borrow().value.as_ref()) {
             Some(Any::StringValue(text)) => serializer.serialize_str(text),
             Some(Any::BoolValue(value)) => serializer.serialize_bool(*value),
-            Some(Any::IntValue(value)) if value.unsigned_abs() <= MAX_SAFE_INTEGER => {
-                serializer.serialize_i64(*value)
-            }
-            Some(Any::IntValue(value)) => serializer.collect_str(value),
-            Some(Any::DoubleValue(value)) if value.is_finite() => serializer.serialize_f64(*value),
-            Some(Any::DoubleValue(value)) => serializer.collect_str(value),
+            Some(Any::IntValue(value)) => Number::Integer(*value).serialize(serializer),
+            Some(Any::DoubleValue(value)) => Number::Double(*value).serialize(serializer),
             Some(Any::ArrayValue(array)) => {
                 serializer.collect_seq(array.values.iter().map(|value| Value(Some(value))))
             }

@@ -4,13 +4,11 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
-use opentelemetry_proto::tonic::{
-    common::v1::KeyValue,
-    metrics::{self, v1::exemplar},
-};
+use opentelemetry_proto::tonic::{common::v1::KeyValue, metrics};
 use serde::Serialize;
 
 use super::{
@@ -19,7 +17,10 @@ use super::{
     json::{Attributes, Value},
     parameters::Parameters,
 };
-use crate::store::{InstrumentType, Reading, SeriesDescriptor, SeriesSearch, SpanId, TraceId, UnixNano};
+use crate::store::{
+    Aggregate, Group, Grouping, Heatmap, InstrumentType, Number, Reading, SeriesDescriptor, SeriesSamples,
+    SeriesSearch, SpanId, Totals, TraceId, UnixNano,
+};
 
 /// Maximum number of values per attribute in the list.
 const MAX_VALUES: usize = 20;
@@ -30,8 +31,8 @@ const MAX_KEYS: usize = 32;
 /// Maximum number of instruments in the list.
 const MAX_INSTRUMENTS: usize = 1_000;
 
-/// Maximum number of series of an instrument; the most recently updated are returned.
-const MAX_SERIES: usize = 100;
+/// Default number of series of an instrument; the largest are returned.
+const DEFAULT_SERIES: usize = 100;
 
 /// Maximum number of exemplars of an instrument; the newest are returned.
 const MAX_EXEMPLARS: usize = 500;
@@ -39,6 +40,8 @@ const MAX_EXEMPLARS: usize = 500;
 #[derive(Serialize)]
 pub(super) struct List {
     instruments: Vec<Instrument>,
+    /// Number of instruments beyond the maximum.
+    left_out: usize,
 }
 
 /// Instrument in the list.
@@ -60,8 +63,14 @@ pub(super) struct Details {
     unit: Arc<str>,
     description: Arc<str>,
     matches: Vec<Match>,
+    /// Number of series, or of groups, that match the filters.
+    total_series: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aggregate: Option<Aggregate>,
     series: Vec<Series>,
     exemplars: Vec<Exemplar>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heatmap: Option<Heatmap>,
 }
 
 /// Service and type of an instrument with the requested name.
@@ -80,13 +89,33 @@ struct Series {
     attributes: Attributes<Vec<KeyValue>>,
     scope: Arc<str>,
     resource: Attributes<Vec<KeyValue>>,
+    /// Number of series that a group combines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    combines: Option<usize>,
+    total: Total,
     points: Vec<Reading>,
+}
+
+/// Totals of a series.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Total {
+    Value {
+        value: Number,
+    },
+    Observations {
+        count: Number,
+        sum: Option<f64>,
+        mean: Option<f64>,
+        min: Option<f64>,
+        max: Option<f64>,
+    },
 }
 
 #[derive(Serialize)]
 struct Exemplar {
     time_unix_nano: UnixNano,
-    value: f64,
+    value: Number,
     trace_id: Option<TraceId>,
     span_id: Option<SpanId>,
     attributes: Attributes<Vec<KeyValue>>,
@@ -116,8 +145,10 @@ pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<L
             })
             .add(&series);
     }
-    let instruments = instruments.into_values().take(MAX_INSTRUMENTS).collect();
-    Ok(List { instruments })
+    Ok(List {
+        left_out: instruments.len().saturating_sub(MAX_INSTRUMENTS),
+        instruments: instruments.into_values().take(MAX_INSTRUMENTS).collect(),
+    })
 }
 
 pub(super) fn instrument(explorer: &Explorer, parameters: &mut Parameters) -> Result<Details, PageError> {
@@ -125,6 +156,10 @@ pub(super) fn instrument(explorer: &Explorer, parameters: &mut Parameters) -> Re
     let wanted = parameters.text("service")?;
     let attributes = parameters.attributes()?;
     let (from, to) = (parameters.timestamp("from")?, parameters.timestamp("to")?);
+    let limit = parameters.limit_or(DEFAULT_SERIES)?;
+    let keys = parameters.repeated("by")?;
+    let aggregate = parameters.parsed("aggregate", "must be `sum`, `avg` or `max`", aggregate)?;
+    let heatmap = parameters.parsed("heatmap", "must be `true` or `false`", |text| text.parse().ok())?;
     parameters.finish()?;
     let mut search = SeriesSearch {
         name: Some(name.clone()),
@@ -144,23 +179,34 @@ pub(super) fn instrument(explorer: &Explorer, parameters: &mut Parameters) -> Re
     search.instrument_type = Some(chosen.instrument_type);
     search.attributes = attributes;
     let window = from.unwrap_or(0)..=to.unwrap_or(u64::MAX);
+    let query = explorer.store.query(&search, window.clone());
 
-    let (mut series, mut exemplars) = (Vec::new(), Vec::new());
-    for mut found in explorer.store.readings(&search, MAX_SERIES) {
-        found
-            .readings
-            .retain(|reading| window.contains(&reading.time_unix_nano.0));
-        series.push(Series {
-            attributes: Attributes(found.descriptor.attributes()),
-            resource: Attributes(found.descriptor.source.resource()),
-            scope: found.descriptor.source.scope,
-            points: found.readings,
-        });
-        let exemplars_of_series = found.exemplars.into_iter().filter_map(Exemplar::new);
-        exemplars.extend(exemplars_of_series.filter(|exemplar| window.contains(&exemplar.time_unix_nano.0)));
-    }
-    exemplars.sort_by_key(|exemplar| Reverse(exemplar.time_unix_nano));
+    let mut exemplars = Vec::new();
+    let aggregate = match (aggregate, keys.is_empty()) {
+        (None, true) => None,
+        (given, _) => Some(checked(given, chosen.instrument_type)?),
+    };
+    let (total_series, series) = match aggregate {
+        Some(aggregate) => {
+            let (total, groups) = explorer
+                .store
+                .groups(&query, &Grouping { keys, aggregate }, limit);
+            let of_type = |group| Series::combined(group, chosen.instrument_type);
+            (total, groups.into_iter().map(of_type).collect())
+        }
+        None => {
+            let (total, series) = explorer.store.samples(&query, limit);
+            let series = series.into_iter().map(|mut one| {
+                exemplars.extend(exemplars_in(&mut one, &window));
+                Series::new(one)
+            });
+            (total, series.collect())
+        }
+    };
+    exemplars.sort_by_key(|exemplar: &Exemplar| Reverse(exemplar.time_unix_nano));
     exemplars.truncate(MAX_EXEMPLARS);
+    let is_histogram = is_histogram(chosen.instrument_type);
+    let heatmap = (heatmap == Some(true) && is_histogram).then(|| explorer.store.heatmap(&query));
     Ok(Details {
         name,
         service: chosen.service.clone(),
@@ -168,9 +214,99 @@ pub(super) fn instrument(explorer: &Explorer, parameters: &mut Parameters) -> Re
         unit: chosen.unit.clone(),
         description: chosen.description.clone(),
         matches,
+        total_series,
+        aggregate,
         series,
         exemplars,
+        heatmap,
     })
+}
+
+fn aggregate(text: &str) -> Option<Aggregate> {
+    match text {
+        "sum" => Some(Aggregate::Sum),
+        "avg" => Some(Aggregate::Average),
+        "max" => Some(Aggregate::Max),
+        _ => None,
+    }
+}
+
+/// Returns the aggregate for instruments of a type.
+fn checked(given: Option<Aggregate>, instrument_type: InstrumentType) -> Result<Aggregate, PageError> {
+    let only_sum = "must be `sum` for histograms, whose observations are merged";
+    match (instrument_type, given) {
+        (InstrumentType::Summary, _) => {
+            let problem = "cannot combine summaries, because their quantiles cannot be merged";
+            Err(PageError::parameter("aggregate", problem))
+        }
+        (InstrumentType::Gauge, None) => Ok(Aggregate::Average),
+        (_, None) => Ok(Aggregate::Sum),
+        (kind, Some(given)) if is_histogram(kind) && given != Aggregate::Sum => {
+            Err(PageError::parameter("aggregate", only_sum))
+        }
+        (_, Some(given)) => Ok(given),
+    }
+}
+
+fn is_histogram(instrument_type: InstrumentType) -> bool {
+    matches!(
+        instrument_type,
+        InstrumentType::Histogram | InstrumentType::ExponentialHistogram
+    )
+}
+
+fn exemplars_in(series: &mut SeriesSamples, window: &RangeInclusive<u64>) -> Vec<Exemplar> {
+    let exemplars = series.exemplars.drain(..).filter_map(Exemplar::new);
+    exemplars
+        .filter(|exemplar| window.contains(&exemplar.time_unix_nano.0))
+        .collect()
+}
+
+impl Series {
+    fn new(series: SeriesSamples) -> Self {
+        let SeriesDescriptor {
+            source, instrument, ..
+        } = &series.descriptor;
+        Self {
+            attributes: Attributes(series.descriptor.attributes()),
+            scope: source.scope.clone(),
+            resource: Attributes(source.resource()),
+            combines: None,
+            total: Total::new(series.totals, instrument.instrument_type),
+            points: series.samples.into_iter().map(Reading::from).collect(),
+        }
+    }
+
+    /// Returns the form of a group, which has neither scope nor resource.
+    fn combined(group: Group, instrument_type: InstrumentType) -> Self {
+        Self {
+            attributes: Attributes(group.attributes),
+            scope: "".into(),
+            resource: Attributes(Vec::new()),
+            combines: Some(group.series),
+            total: Total::new(group.totals, instrument_type),
+            points: group.samples.into_iter().map(Reading::from).collect(),
+        }
+    }
+}
+
+impl Total {
+    fn new(totals: Totals, instrument_type: InstrumentType) -> Self {
+        match instrument_type {
+            InstrumentType::Counter | InstrumentType::UpDownCounter | InstrumentType::Gauge => {
+                Self::Value { value: totals.value }
+            }
+            InstrumentType::Histogram | InstrumentType::ExponentialHistogram | InstrumentType::Summary => {
+                Self::Observations {
+                    count: totals.value,
+                    sum: Some(totals.sum).filter(|sum| sum.is_finite()),
+                    mean: totals.mean(),
+                    min: totals.min,
+                    max: totals.max,
+                }
+            }
+        }
+    }
 }
 
 impl Exemplar {
@@ -178,10 +314,7 @@ impl Exemplar {
     fn new(exemplar: metrics::v1::Exemplar) -> Option<Self> {
         Some(Self {
             time_unix_nano: UnixNano(exemplar.time_unix_nano),
-            value: match exemplar.value? {
-                exemplar::Value::AsDouble(value) => value,
-                exemplar::Value::AsInt(value) => value as f64,
-            },
+            value: exemplar.value?.into(),
             trace_id: TraceId::from_bytes(&exemplar.trace_id),
             span_id: SpanId::from_bytes(&exemplar.span_id),
             attributes: Attributes(exemplar.filtered_attributes),

@@ -11,6 +11,7 @@ pub(super) fn overview(explorer: &Explorer, parameters: &mut Parameters) -> Resu
 
 pub(super) fn map(explorer: &Explorer, parameters: &mut Parameters) -> Result<Map, PageError> {
     let window = parameters.window()?;
+    let service = parameters.text("service")?;
     parameters.finish()?;
-    Ok(explorer.store.map(window, now()))
+    Ok(explorer.store.map(window, now(), service.as_deref()))
 }

@@ -97,6 +97,11 @@ impl Parameters {
         Ok(values.iter().map(|value| Attribute::new(value)).collect())
     }
 
+    /// Returns the values of a parameter that may be repeated.
+    pub(super) fn repeated(&mut self, name: &str) -> Result<Vec<String>, PageError> {
+        self.take(name, MAX_ATTRIBUTES)
+    }
+
     /// Returns the parsed value of a parameter; `problem` describes the valid values.
     pub(super) fn parsed<T>(
         &mut self,
@@ -114,10 +119,14 @@ impl Parameters {
     }
 
     pub(super) fn limit(&mut self) -> Result<usize, PageError> {
+        self.limit_or(DEFAULT_LIMIT)
+    }
+
+    pub(super) fn limit_or(&mut self, default: usize) -> Result<usize, PageError> {
         let limit = self.parsed("limit", "must be a number from 1 to 500", |text| {
             text.parse().ok().filter(|limit| LIMITS.contains(limit))
         })?;
-        Ok(limit.unwrap_or(DEFAULT_LIMIT))
+        Ok(limit.unwrap_or(default))
     }
 
     /// Returns a position in a list: the value of `next` in an earlier response.

@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+mod metrics;
+
 const SCRIPT: &str = "</script><script>alert(1)</script>";
 
 fn store() -> Arc<Store> {

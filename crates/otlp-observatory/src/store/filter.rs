@@ -1,8 +1,10 @@
 //! Text and attribute filters of searches. Protobuf stores strings verbatim, so a scan of the encoding rules
 //! out most entries, and only possible matches are decoded.
 
-use memchr::{memchr, memchr_iter, memchr2_iter, memmem};
+use memchr::{memchr, memchr_iter, memchr2_iter};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+
+use super::aliases::Key;
 
 /// Characters in order of descending frequency. A search scans for the rarest character of its text.
 const BY_FREQUENCY: &[u8] = b"etaoinsrhldcu_mfpgwyb.v/-kxjqz";
@@ -66,7 +68,7 @@ impl Text {
 /// Filter by an attribute, optionally with a given value.
 #[derive(Clone, Debug)]
 pub(crate) struct Attribute {
-    key: memmem::Finder<'static>,
+    key: Key,
     value: Option<String>,
 }
 
@@ -78,24 +80,22 @@ impl Attribute {
             None => (text, None),
         };
         Self {
-            key: memmem::Finder::new(key).into_owned(),
+            key: Key::new(key),
             value,
         }
     }
 
     /// Whether an encoded entry contains the key and may therefore have the attribute.
     pub(crate) fn may_be_in(&self, encoded: &[u8]) -> bool {
-        self.key.find(encoded).is_some()
+        self.key.may_be_in(encoded)
     }
 
     /// Whether `attributes` contains the attribute.
     pub(crate) fn is_in(&self, attributes: &[KeyValue]) -> bool {
-        attributes.iter().any(|attribute| {
-            let is_wanted = |wanted: &str| {
-                let value = attribute.value.as_ref();
-                value.is_some_and(|value| has_text_form(value, wanted))
-            };
-            attribute.key.as_bytes() == self.key.needle() && self.value.as_deref().is_none_or(is_wanted)
+        let mut values = self.key.values(attributes);
+        values.any(|value| {
+            let wanted = self.value.as_deref();
+            wanted.is_none_or(|wanted| has_text_form(&value, wanted))
         })
     }
 }

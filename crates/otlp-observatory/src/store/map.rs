@@ -2,6 +2,7 @@
 //! The map is computed from the index for each request, like the overview.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
@@ -9,6 +10,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
+    aliases::{self, Attribute},
     fair_lock::FairLock,
     ids::SpanId,
     intern::InternId,
@@ -17,7 +19,8 @@ use super::{
     traces::{SpanEntry, Trace, Traces},
 };
 
-/// Maximum number of edges; the most frequent are returned.
+/// Maximum number of edges. Calls between services have precedence over others, and calls by untraced clients
+/// come last; within these groups, the most frequent are returned.
 const MAX_EDGES: usize = 500;
 
 /// Maximum number of spans of a trace in which parents are found by linear search. Longer traces get an
@@ -29,6 +32,14 @@ pub(crate) struct Map {
     window_seconds: f64,
     nodes: Vec<Node>,
     edges: Vec<Edge>,
+    left_out: LeftOut,
+}
+
+/// Edges beyond the maximum number.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct LeftOut {
+    edges: usize,
+    calls: usize,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -36,6 +47,8 @@ struct Node {
     id: String,
     #[serde(flatten)]
     endpoint: Endpoint,
+    /// Attributes of the spans that made the node, as filters for traces.
+    attributes: BTreeMap<&'static str, Arc<str>>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -81,34 +94,81 @@ enum Caller<'a> {
     Unknown,
 }
 
-/// Returns the service map of the `window` nanoseconds before `now`.
-pub(crate) fn map(traces: &FairLock<Traces>, window: u64, now: u64) -> Map {
+/// Calls by their endpoints, and the attributes that name each endpoint.
+#[derive(Debug, Default)]
+struct Calls {
+    latencies: HashMap<(Endpoint, Endpoint), Latencies>,
+    attributes: HashMap<Endpoint, BTreeMap<&'static str, Arc<str>>>,
+}
+
+/// Returns the service map of the `window` nanoseconds before `now`, optionally only the calls from and to
+/// `service`.
+pub(crate) fn map(traces: &FairLock<Traces>, window: u64, now: u64, service: Option<&str>) -> Map {
     let seconds = window as f64 / 1e9;
-    let calls = calls_since(&traces.read(), now.saturating_sub(window));
+    let mut calls = calls_since(&traces.read(), now.saturating_sub(window));
+    if let Some(service) = service {
+        let is_wanted = |endpoint: &Endpoint| endpoint.kind == Kind::Service && &*endpoint.name == service;
+        calls
+            .latencies
+            .retain(|(from, to), _| is_wanted(from) || is_wanted(to));
+    }
     let mut nodes = BTreeMap::new();
-    let edges = most_frequent(calls, MAX_EDGES, Latencies::count, |(from, to), latencies| {
-        for endpoint in [&from, &to] {
-            nodes.entry(endpoint.id()).or_insert_with(|| endpoint.clone());
-        }
-        Edge {
-            from: from.id(),
-            to: to.id(),
-            calls: latencies.count(),
-            rate: latencies.count() as f64 / seconds,
-            errors: latencies.errors(),
-            percentiles: latencies.percentiles(),
-        }
+    let mut edges = Vec::new();
+    let mut left_out = LeftOut::default();
+    for precedence in 0..=2 {
+        let of_group = |(from, to): &(Endpoint, Endpoint), _: &mut _| precedence_of(from, to) == precedence;
+        let group: HashMap<_, _> = calls.latencies.extract_if(of_group).collect();
+        let total =
+            |latencies: &HashMap<_, Latencies>| latencies.values().map(Latencies::count).sum::<usize>();
+        left_out.edges += group.len();
+        left_out.calls += total(&group);
+        let room = MAX_EDGES - edges.len();
+        edges.extend(most_frequent(
+            group,
+            room,
+            Latencies::count,
+            |(from, to), latencies| {
+                left_out.edges -= 1;
+                left_out.calls -= latencies.count();
+                for endpoint in [&from, &to] {
+                    nodes.entry(endpoint.id()).or_insert_with(|| endpoint.clone());
+                }
+                Edge {
+                    from: from.id(),
+                    to: to.id(),
+                    calls: latencies.count(),
+                    rate: latencies.count() as f64 / seconds,
+                    errors: latencies.errors(),
+                    percentiles: latencies.percentiles(),
+                }
+            },
+        ));
+    }
+    edges.sort_by_key(|edge| Reverse(edge.calls));
+    let nodes = nodes.into_iter().map(|(id, endpoint)| Node {
+        id,
+        attributes: calls.attributes.remove(&endpoint).unwrap_or_default(),
+        endpoint,
     });
-    let nodes = nodes.into_iter().map(|(id, endpoint)| Node { id, endpoint });
     Map {
         window_seconds: seconds,
         nodes: nodes.collect(),
         edges,
+        left_out,
     }
 }
 
-/// Returns the latencies of the calls since `start`, by endpoints.
-fn calls_since(traces: &Traces, start: u64) -> HashMap<(Endpoint, Endpoint), Latencies> {
+/// Returns the group of an edge; groups with lower numbers are returned first.
+fn precedence_of(from: &Endpoint, to: &Endpoint) -> usize {
+    match (from.kind, to.kind) {
+        (Kind::Service, Kind::Service) => 0,
+        (Kind::Client, _) => 2,
+        _ => 1,
+    }
+}
+
+/// Returns the calls since `start`.
+fn calls_since(traces: &Traces, start: u64) -> Calls {
     let service_of = |class: &SpanClass| &traces.sources.get(class.source).service;
     let classes = traces.classes.slot_values();
     let services: Vec<_> = classes.map(|class| class.map(service_of)).collect();
@@ -123,35 +183,27 @@ fn calls_since(traces: &Traces, start: u64) -> HashMap<(Endpoint, Endpoint), Lat
             }
         }
     }
-    let mut by_endpoints: HashMap<_, Latencies> = HashMap::new();
+    let mut calls = Calls::default();
     for ((caller, class), latencies) in by_class {
         let class = traces.classes.get(class);
         let service = Endpoint::new(Kind::Service, service_of(class));
         let endpoints = match (caller, &class.role) {
             (Caller::Service(name), _) => (Endpoint::new(Kind::Service, name), service),
             (Caller::Unknown, _) => (Endpoint::new(Kind::Client, &"clients".into()), service),
-            (Caller::ByRole, Role::Send(queue)) => (service, Endpoint::queue(queue)),
-            (Caller::ByRole, Role::Receive(queue) | Role::Task { queue, .. }) => {
-                (Endpoint::queue(queue), service)
-            }
-            (Caller::ByRole, Role::Database { system, namespace }) => {
-                let database = Endpoint {
-                    kind: Kind::Database,
-                    system: Some(system.clone()),
-                    name: namespace.as_ref().unwrap_or(system).clone(),
+            (Caller::ByRole, role) => {
+                let Some((other, attributes)) = Endpoint::of(role) else {
+                    continue;
                 };
-                (service, database)
-            }
-            (Caller::ByRole, Role::Call { address: Some(host) }) => {
-                (service, Endpoint::new(Kind::External, host))
-            }
-            (Caller::ByRole, Role::Call { address: None } | Role::Request { .. } | Role::Internal) => {
-                continue;
+                calls.attributes.insert(other.clone(), attributes);
+                match role {
+                    Role::Receive(_) | Role::Task { .. } => (other, service),
+                    _ => (service, other),
+                }
             }
         };
-        by_endpoints.entry(endpoints).or_default().append(latencies);
+        calls.latencies.entry(endpoints).or_default().append(latencies);
     }
-    by_endpoints
+    calls
 }
 
 /// Callers of the spans of one trace.
@@ -215,7 +267,7 @@ impl<'a> Callers<'a> {
                 Some(Caller::ByRole)
             }
             Role::Request { .. } if self.parent(span).is_none() => Some(Caller::Unknown),
-            Role::Call { address: Some(_) } if !self.with_remote_child.contains(&span.id) => {
+            Role::Call { peer: Some(_) } if !self.with_remote_child.contains(&span.id) => {
                 Some(Caller::ByRole)
             }
             Role::Request { .. } | Role::Internal | Role::Call { .. } => {
@@ -234,12 +286,47 @@ impl Endpoint {
         }
     }
 
-    fn queue(queue: &Queue<Arc<str>>) -> Self {
-        let system = queue.system.clone().unwrap_or_else(|| "messaging".into());
-        Self {
-            kind: Kind::Queue,
-            name: queue.destination.clone().unwrap_or_else(|| system.clone()),
-            system: Some(system),
+    /// Returns the endpoint that a role names, with the attributes that contain its names.
+    fn of(role: &Role<Arc<str>>) -> Option<(Self, BTreeMap<&'static str, Arc<str>>)> {
+        let attributes = |named: [(&Attribute, &Option<Arc<str>>); 2]| {
+            let named = named.into_iter();
+            let named = named.filter_map(|(attribute, name)| Some((attribute.name(), name.clone()?)));
+            named.collect()
+        };
+        match role {
+            Role::Send(queue) | Role::Receive(queue) | Role::Task { queue, .. } => {
+                let Queue { system, destination } = queue;
+                let system_name = system.clone().unwrap_or_else(|| "messaging".into());
+                let endpoint = Self {
+                    kind: Kind::Queue,
+                    name: destination.as_ref().unwrap_or(&system_name).clone(),
+                    system: Some(system_name),
+                };
+                let named = [
+                    (&aliases::MESSAGING_SYSTEM, system),
+                    (&aliases::MESSAGING_DESTINATION, destination),
+                ];
+                Some((endpoint, attributes(named)))
+            }
+            Role::Database { system, namespace } => {
+                let endpoint = Self {
+                    kind: Kind::Database,
+                    name: namespace.as_ref().unwrap_or(system).clone(),
+                    system: Some(system.clone()),
+                };
+                let named = [
+                    (&aliases::DB_SYSTEM, &Some(system.clone())),
+                    (&aliases::DB_NAMESPACE, namespace),
+                ];
+                Some((endpoint, attributes(named)))
+            }
+            Role::Call {
+                peer: Some((name, by)),
+            } => {
+                let named = BTreeMap::from([(*by, name.clone())]);
+                Some((Self::new(Kind::External, name), named))
+            }
+            Role::Call { peer: None } | Role::Request { .. } | Role::Internal => None,
         }
     }
 

@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     mem::{size_of, take},
+    ops::Range,
 };
 
 use opentelemetry_proto::tonic::{
@@ -22,6 +23,7 @@ use super::{
     points::{Point, PointValue},
     series::{MAX_EXEMPLARS, MAX_POINTS, Series, encode_sorted},
     source::Source,
+    totals::Totals,
 };
 use crate::export::points;
 
@@ -86,6 +88,7 @@ impl Metrics {
         macro_rules! insert_each {
             ($point:ident in $points:expr, $exemplars:expr, $value:expr) => {
                 for mut $point in $points {
+                    let totals = Totals::from(&$point);
                     let is_empty = $point.flags & DataPointFlags::NoRecordedValueMask as u32 != 0;
                     let attributes = take(&mut $point.attributes);
                     let exemplars = $exemplars;
@@ -98,8 +101,9 @@ impl Metrics {
                         received_at: now,
                         value,
                     });
-                    let inserted =
-                        point.and_then(|point| self.insert_point(instrument, attributes, point, exemplars));
+                    let inserted = point.and_then(|point| {
+                        self.insert_point(instrument, attributes, point, totals, exemplars)
+                    });
                     if inserted.is_none() {
                         self.refused += 1;
                     }
@@ -130,8 +134,10 @@ impl Metrics {
         instrument: InternId,
         attributes: Vec<KeyValue>,
         point: Point,
+        totals: Totals,
         exemplars: Vec<Exemplar>,
     ) -> Option<()> {
+        let is_delta = self.instruments.get(instrument).is_delta;
         let attributes = encode_sorted(attributes);
         let allowance = self.limit / SERIES_LIMIT_DIVISOR;
         if memory::shared(attributes.len()) + point.heap_bytes() > allowance / 4 {
@@ -157,6 +163,11 @@ impl Metrics {
             }
             let evicted = before - series.points.len();
             series.push(point);
+            if is_delta {
+                series.totals.add(totals);
+            } else {
+                series.totals = totals;
+            }
             for exemplar in exemplars.into_iter().filter(|exemplar| exemplar.value.is_some()) {
                 if memory::heap(exemplar.encoded_len()) <= allowance / (4 * MAX_EXEMPLARS) {
                     series.push_exemplar(exemplar.encode_to_vec().into());
@@ -224,6 +235,13 @@ impl Metrics {
 
     pub(crate) fn series(&self) -> impl Iterator<Item = &Series> {
         self.series.iter().map(|series| &**series)
+    }
+
+    /// Returns the series in a part of the table of series, and whether the table ends there.
+    pub(crate) fn series_in(&self, part: Range<usize>) -> (impl Iterator<Item = &Series>, bool) {
+        let is_last = part.end >= self.series.slots();
+        let slots = self.series.slot_values().skip(part.start).take(part.len());
+        (slots.flatten().map(|series| &**series), is_last)
     }
 
     pub(crate) fn instrument(&self, series: &Series) -> &Instrument {

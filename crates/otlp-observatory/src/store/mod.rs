@@ -5,10 +5,14 @@
 //! Timestamps and names from senders are not trusted. Time windows use the time of arrival, unless the
 //! sender's timestamp is close to it. Eviction only uses the order of arrival.
 
+mod aliases;
+mod bins;
 mod fair_lock;
 mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod grouping;
+mod heatmap;
 mod histogram;
 mod ids;
 mod instrument;
@@ -19,6 +23,7 @@ mod logs;
 mod map;
 mod memory;
 mod metrics;
+mod number;
 mod overview;
 mod points;
 mod readings;
@@ -29,11 +34,13 @@ mod source;
 mod span_class;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod traces;
 mod waterfall;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -42,15 +49,19 @@ use std::{
 };
 
 pub(crate) use filter::{Attribute, Text};
+pub(crate) use grouping::{Aggregate, Group, Grouping};
+pub(crate) use heatmap::Heatmap;
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
 pub(crate) use instrument::InstrumentType;
 pub(crate) use log_search::{LogSearch, StoredRecord};
 pub(crate) use map::Map;
+pub(crate) use number::Number;
 pub(crate) use overview::Overview;
 pub(crate) use readings::Reading;
 pub(crate) use search::{SearchPage, StatusFilter, TraceRoot, TraceSearch, TraceSummary};
-pub(crate) use selection::{SeriesDescriptor, SeriesReadings, SeriesSearch};
+pub(crate) use selection::{Query, SeriesDescriptor, SeriesSamples, SeriesSearch};
 pub(crate) use source::Source;
+pub(crate) use totals::Totals;
 pub(crate) use waterfall::StoredSpan;
 
 use crate::export::{Counts, Export};
@@ -238,24 +249,27 @@ impl Store {
         descriptors.collect()
     }
 
-    /// Returns the `limit` most recently updated series that match `wanted`, with their readings.
-    pub(crate) fn readings(&self, wanted: &SeriesSearch, limit: usize) -> Vec<SeriesReadings> {
-        let metrics = self.metrics.read();
-        let series = metrics.series().filter(|series| wanted.matches(&metrics, series));
-        let mut series: Vec<_> = series.collect();
-        series.sort_by_key(|series| std::cmp::Reverse(series.points.back().map(|point| point.received_at)));
-        series.truncate(limit);
-        // The points are copied, so that the lock can be released before the readings are computed.
-        let copies: Vec<_> = series
-            .into_iter()
-            .map(|series| (SeriesDescriptor::of(&metrics, series), series.clone()))
-            .collect();
-        drop(metrics);
-        let observed_since = self.started.saturating_sub(START_TOLERANCE);
-        copies
-            .into_iter()
-            .map(|(descriptor, series)| SeriesReadings::new(descriptor, series, observed_since))
-            .collect()
+    /// Returns a query for the points of series in a window.
+    pub(crate) fn query<'a>(&self, series: &'a SeriesSearch, window: RangeInclusive<u64>) -> Query<'a> {
+        Query {
+            series,
+            window,
+            observed_since: self.started.saturating_sub(START_TOLERANCE),
+        }
+    }
+
+    /// Returns the number of series that match, and the `limit` largest.
+    pub(crate) fn samples(&self, query: &Query<'_>, limit: usize) -> (usize, Vec<SeriesSamples>) {
+        query.largest(&self.metrics, limit)
+    }
+
+    /// Returns the number of groups, and the `limit` largest.
+    pub(crate) fn groups(&self, query: &Query<'_>, by: &Grouping, limit: usize) -> (usize, Vec<Group>) {
+        by.largest(&self.metrics, query, limit)
+    }
+
+    pub(crate) fn heatmap(&self, query: &Query<'_>) -> Heatmap {
+        Heatmap::of(&self.metrics, query)
     }
 
     /// Returns the overview of the `window` nanoseconds before `now`.
@@ -263,9 +277,10 @@ impl Store {
         overview::overview(&self.traces, window, now)
     }
 
-    /// Returns the service map of the `window` nanoseconds before `now`.
-    pub(crate) fn map(&self, window: u64, now: u64) -> Map {
-        map::map(&self.traces, window, now)
+    /// Returns the service map of the `window` nanoseconds before `now`, optionally only the calls from and to
+    /// `service`.
+    pub(crate) fn map(&self, window: u64, now: u64, service: Option<&str>) -> Map {
+        map::map(&self.traces, window, now, service)
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -28,7 +28,16 @@ pub(crate) struct Overview {
     services: Vec<Service>,
     routes: Vec<Route>,
     tasks: Vec<Task>,
+    left_out: LeftOut,
     series: Series,
+}
+
+/// Number of rows beyond the maximum.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct LeftOut {
+    services: usize,
+    routes: usize,
+    tasks: usize,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -120,8 +129,14 @@ pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Over
         }
     }
 
+    let beyond = |rows: usize| rows.saturating_sub(MAX_ROWS);
     Overview {
         window_seconds: seconds,
+        left_out: LeftOut {
+            services: beyond(services.len()),
+            routes: beyond(routes.len()),
+            tasks: beyond(tasks.len()),
+        },
         services: most_frequent(
             services,
             MAX_ROWS,

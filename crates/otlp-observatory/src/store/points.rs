@@ -1,9 +1,9 @@
 //! Stored form of metric points.
 
-use opentelemetry_proto::tonic::metrics::v1::{NumberDataPoint, number_data_point};
+use opentelemetry_proto::tonic::metrics::v1::NumberDataPoint;
 use prost::Message;
 
-use super::memory;
+use super::{memory, number::Number};
 
 /// Measurement of a series at one time.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,9 +20,10 @@ pub(crate) struct Point {
 /// Value of a point, in a form that depends on the type of its instrument.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum PointValue {
-    /// Value of a counter or gauge.
+    /// Value of a sum or gauge.
     Number(f64),
-    /// Data point of a histogram or summary in OTLP's protobuf encoding.
+    /// Data point of a histogram or summary in OTLP's protobuf encoding; of a sum or gauge, an integer that no
+    /// double represents, in little-endian order.
     Encoded(Box<[u8]>),
 }
 
@@ -39,10 +40,21 @@ impl Point {
 impl PointValue {
     /// Returns the value of `point`; `None` if it has none.
     pub(crate) fn number(point: &NumberDataPoint) -> Option<Self> {
-        Some(Self::Number(match point.value? {
-            number_data_point::Value::AsDouble(value) => value,
-            number_data_point::Value::AsInt(value) => value as f64,
-        }))
+        Some(match Number::from(point.value?) {
+            Number::Double(value) => Self::Number(value),
+            exact @ Number::Integer(value) if Number::from(exact.to_f64()) != exact => {
+                Self::Encoded(value.to_le_bytes().into())
+            }
+            integer @ Number::Integer(_) => Self::Number(integer.to_f64()),
+        })
+    }
+
+    /// Returns the value of a sum or gauge.
+    pub(crate) fn as_number(&self) -> Option<Number> {
+        match self {
+            Self::Number(value) => Some(Number::from(*value)),
+            Self::Encoded(integer) => Some(Number::Integer(i64::from_le_bytes((**integer).try_into().ok()?))),
+        }
     }
 
     pub(crate) fn encode(point: &impl Message) -> Self {

@@ -1,20 +1,22 @@
 //! Computes readings from the points of a series: rates, and the distribution of observations since the
-//! previous point. Cumulative points are compared with their predecessors and delta points are used as they
-//! are, with the same results.
+//! previous point. Cumulative points are compared with their predecessors; delta points are used as they are,
+//! and their values are added up. Both have the same results, except for the least and the greatest
+//! observation, which only delta points contain.
 
 use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::metrics::v1::{
     ExponentialHistogramDataPoint, HistogramDataPoint, SummaryDataPoint,
 };
-use prost::Message as _;
 use serde::Serialize;
 
 use super::{
     UnixNano,
     histogram::Distribution,
     instrument::InstrumentType,
+    number::Number,
     points::{Point, PointValue},
+    totals::mean,
 };
 
 /// Values of a chart at one point in time.
@@ -30,24 +32,92 @@ pub(crate) struct Reading {
 pub(crate) enum ReadingValue {
     Counter {
         rate: Option<f64>,
-        value: f64,
+        value: Number,
     },
     Value {
-        value: f64,
+        value: Number,
     },
     Histogram {
         rate: Option<f64>,
         p50: Option<f64>,
         p95: Option<f64>,
         p99: Option<f64>,
-        count: u64,
+        /// Percentiles that are greater than the stated value, the last bound of the histogram.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        above: Vec<&'static str>,
+        count: Number,
         sum: Option<f64>,
+        mean: Option<f64>,
+        min: Option<f64>,
+        max: Option<f64>,
     },
     Summary {
-        count: u64,
+        count: Number,
         sum: f64,
+        mean: Option<f64>,
         quantiles: BTreeMap<String, f64>,
     },
+}
+
+/// Interpreted point of a series. In contrast to a [`Reading`], samples of several series can be merged.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) time: u64,
+    pub(crate) value: SampleValue,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum SampleValue {
+    Counter {
+        rate: Option<f64>,
+        value: Number,
+    },
+    Value(Number),
+    Histogram {
+        rate: Option<f64>,
+        observed: Distribution,
+    },
+    Summary(SummaryDataPoint),
+}
+
+impl From<Sample> for Reading {
+    fn from(sample: Sample) -> Self {
+        let value = match sample.value {
+            SampleValue::Counter { rate, value } => ReadingValue::Counter { rate, value },
+            SampleValue::Value(value) => ReadingValue::Value { value },
+            SampleValue::Histogram { rate, observed } => {
+                let percentiles = observed.quantiles([0.50, 0.95, 0.99]);
+                let named = ["p50", "p95", "p99"].into_iter().zip(percentiles);
+                let above = named.filter(|(_, quantile)| quantile.is_some_and(|quantile| quantile.is_above));
+                let [p50, p95, p99] = percentiles.map(|quantile| quantile.map(|quantile| quantile.value));
+                ReadingValue::Histogram {
+                    rate,
+                    p50,
+                    p95,
+                    p99,
+                    above: above.map(|(name, _)| name).collect(),
+                    count: observed.count.into(),
+                    sum: Some(observed.sum).filter(|sum| sum.is_finite()),
+                    mean: mean(observed.sum, observed.count as f64),
+                    min: observed.min,
+                    max: observed.max,
+                }
+            }
+            SampleValue::Summary(summary) => {
+                let quantiles = summary.quantile_values.iter();
+                ReadingValue::Summary {
+                    count: summary.count.into(),
+                    sum: summary.sum,
+                    mean: mean(summary.sum, summary.count as f64),
+                    quantiles: quantiles.map(|at| (at.quantile.to_string(), at.value)).collect(),
+                }
+            }
+        };
+        Self {
+            time_unix_nano: UnixNano(sample.time),
+            value,
+        }
+    }
 }
 
 /// Properties of a series that determine how its points are interpreted.
@@ -59,59 +129,72 @@ pub(crate) struct Reader {
     pub(crate) is_truncated: bool,
     /// Earliest start of a series that was observed from its start, in nanoseconds since 1970.
     pub(crate) observed_since: u64,
+    /// Sum of the evicted points of a delta series.
+    pub(crate) evicted: Number,
 }
 
 impl Reader {
-    /// Computes the readings of `points`, which must be in order of arrival.
-    pub(crate) fn read(self, points: &[Point]) -> Vec<Reading> {
+    /// Interprets `points`, which must be in order of arrival.
+    pub(crate) fn read(self, points: &[Point]) -> Vec<Sample> {
+        let mut total = self.evicted;
+        let mut distribution = None;
         let before = std::iter::once(None).chain(points.iter().map(Some));
-        let readings = points.iter().zip(before).filter_map(|(point, before)| {
-            Some(Reading {
-                time_unix_nano: UnixNano(point.time),
-                value: self.value(before, point)?,
+        let samples = points.iter().zip(before).filter_map(|(point, before)| {
+            Some(Sample {
+                time: point.time,
+                value: self.value(before, point, &mut total, &mut distribution)?,
             })
         });
-        readings.collect()
+        samples.collect()
     }
 
-    fn value(self, before: Option<&Point>, point: &Point) -> Option<ReadingValue> {
-        match (&point.value, self.instrument_type) {
-            (PointValue::Number(value), InstrumentType::Counter) => Some(self.counter(before, point, *value)),
-            (PointValue::Number(value), _) => Some(ReadingValue::Value { value: *value }),
-            (PointValue::Encoded(encoded), InstrumentType::Summary) => {
-                let summary = SummaryDataPoint::decode(&**encoded).ok()?;
-                let quantiles = summary.quantile_values.iter();
-                Some(ReadingValue::Summary {
-                    count: summary.count,
-                    sum: summary.sum,
-                    quantiles: quantiles.map(|at| (at.quantile.to_string(), at.value)).collect(),
-                })
+    /// Interprets `point`, and adds it to the `total` of a delta series. `distribution` is that of the previous
+    /// point of a histogram, and is replaced by that of `point`.
+    fn value(
+        self,
+        before: Option<&Point>,
+        point: &Point,
+        total: &mut Number,
+        distribution: &mut Option<Distribution>,
+    ) -> Option<SampleValue> {
+        match self.instrument_type {
+            InstrumentType::Counter | InstrumentType::UpDownCounter | InstrumentType::Gauge => {
+                let value = point.value.as_number()?;
+                *total = if self.is_delta { total.plus(value) } else { value };
+                if self.instrument_type != InstrumentType::Counter {
+                    return Some(SampleValue::Value(*total));
+                }
+                let rate = self.rate(before, point, value);
+                Some(SampleValue::Counter { rate, value: *total })
             }
-            (PointValue::Encoded(_), _) => self.histogram(before, point),
+            InstrumentType::Summary => Some(SampleValue::Summary(decode(point)?)),
+            InstrumentType::Histogram | InstrumentType::ExponentialHistogram => {
+                let base = std::mem::replace(distribution, self.distribution(point));
+                self.histogram(before, point, base.as_ref(), distribution.clone()?)
+            }
         }
     }
 
-    fn counter(self, before: Option<&Point>, point: &Point, value: f64) -> ReadingValue {
-        let change = self.change(before, point, value, |value, base| match base.value {
-            PointValue::Number(number) if *value >= number => Some(value - number),
-            _ => None,
-        });
-        let rate = change.and_then(|(change, seconds)| Some(change / seconds?));
-        ReadingValue::Counter { rate, value }
+    fn rate(self, before: Option<&Point>, point: &Point, value: Number) -> Option<f64> {
+        let (change, seconds) = self.change(before, point, value, |value, base| {
+            let change = value.minus(base.value.as_number()?);
+            Some(change).filter(|change| change.to_f64() >= 0.0)
+        })?;
+        Some(change.to_f64() / seconds?)
     }
 
-    fn histogram(self, before: Option<&Point>, point: &Point) -> Option<ReadingValue> {
-        let total = self.distribution(point)?;
-        let change_since = |total: &Distribution, base: &Point| total.since(&self.distribution(base)?);
+    fn histogram(
+        self,
+        before: Option<&Point>,
+        point: &Point,
+        base: Option<&Distribution>,
+        total: Distribution,
+    ) -> Option<SampleValue> {
+        let change_since = |total: &Distribution, _: &Point| total.since(base?);
         let (observed, seconds) = self.change(before, point, total, change_since)?;
-        let [p50, p95, p99] = observed.quantiles([0.50, 0.95, 0.99]);
-        Some(ReadingValue::Histogram {
+        Some(SampleValue::Histogram {
             rate: seconds.map(|seconds| observed.count as f64 / seconds),
-            p50,
-            p95,
-            p99,
-            count: observed.count,
-            sum: Some(observed.sum).filter(|sum| sum.is_finite()),
+            observed,
         })
     }
 
@@ -137,18 +220,23 @@ impl Reader {
     }
 
     fn distribution(self, point: &Point) -> Option<Distribution> {
-        let PointValue::Encoded(encoded) = &point.value else {
-            return None;
-        };
         if self.instrument_type == InstrumentType::ExponentialHistogram {
-            return Some(ExponentialHistogramDataPoint::decode(&**encoded).ok()?.into());
+            return Some(decode::<ExponentialHistogramDataPoint>(point)?.into());
         }
-        Some(HistogramDataPoint::decode(&**encoded).ok()?.into())
+        Some(decode::<HistogramDataPoint>(point)?.into())
     }
 
     /// Whether the series was observed from the start of `point`, its first stored point.
     fn is_observed_from_start(self, point: &Point) -> bool {
         !self.is_truncated && point.start >= self.observed_since && point.start != 0
+    }
+}
+
+/// Decodes a point that is not a number.
+fn decode<T: prost::Message + Default>(point: &Point) -> Option<T> {
+    match &point.value {
+        PointValue::Encoded(encoded) => T::decode(&**encoded).ok(),
+        PointValue::Number(_) => None,
     }
 }
 
@@ -181,6 +269,7 @@ mod tests {
             is_delta,
             is_truncated: false,
             observed_since: 50 * SECOND,
+            evicted: Number::ZERO,
         }
     }
 
@@ -209,12 +298,16 @@ mod tests {
         point(start, time, value)
     }
 
+    fn readings(reader: Reader, points: &[Point]) -> Vec<Reading> {
+        reader.read(points).into_iter().map(Reading::from).collect()
+    }
+
     fn rates(reader: Reader, points: &[Point]) -> Vec<Option<f64>> {
         let rate = |reading: Reading| match reading.value {
             ReadingValue::Counter { rate, .. } | ReadingValue::Histogram { rate, .. } => rate,
             other => panic!("{other:?}"),
         };
-        reader.read(points).into_iter().map(rate).collect()
+        readings(reader, points).into_iter().map(rate).collect()
     }
 
     #[test]
@@ -241,15 +334,20 @@ mod tests {
             histogram(110, 120, [0, 10, 0]),
             histogram(120, 130, [0, 0, 0]),
         ];
-        let readings = reader(InstrumentType::Histogram, false).read(&cumulative);
-        assert_eq!(readings, reader(InstrumentType::Histogram, true).read(&delta));
+        let from_delta = readings(reader(InstrumentType::Histogram, true), &delta);
+        let readings = readings(reader(InstrumentType::Histogram, false), &cumulative);
+        assert_eq!(readings, from_delta);
         let expected = |rate, p50, p95, p99, count, sum| ReadingValue::Histogram {
             rate: Some(rate),
             p50,
             p95,
             p99,
-            count,
+            above: Vec::new(),
+            count: Number::Integer(count),
             sum: Some(sum),
+            mean: (count > 0).then_some(1.0),
+            min: None,
+            max: None,
         };
         assert_eq!(
             readings[0].value,

@@ -1,17 +1,24 @@
 //! Filters for metric series, and the copies of series that queries return.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, ops::RangeInclusive, sync::Arc};
 
 use opentelemetry_proto::tonic::{common::v1::KeyValue, metrics::v1::Exemplar};
 use prost::Message as _;
 
 use super::{
     Attribute, Source, Text,
+    fair_lock::FairLock,
     instrument::{Instrument, InstrumentType},
     metrics::Metrics,
-    readings::{Reader, Reading},
+    number::Number,
+    points::Point,
+    readings::{Reader, Sample},
     series::{Series, decode_attributes},
+    totals::Totals,
 };
+
+/// Number of places in the table of series that are visited without releasing the lock.
+const VISITED_AT_ONCE: usize = 256;
 
 /// Filters for series; a series must match all of them.
 #[derive(Clone, Debug, Default)]
@@ -75,27 +82,117 @@ impl SeriesDescriptor {
     }
 }
 
-/// Series with the readings of its points.
+/// Series with its interpreted points.
 #[derive(Clone, Debug)]
-pub(crate) struct SeriesReadings {
+pub(crate) struct SeriesSamples {
     pub(crate) descriptor: SeriesDescriptor,
-    pub(crate) readings: Vec<Reading>,
+    pub(crate) totals: Totals,
+    pub(crate) samples: Vec<Sample>,
     pub(crate) exemplars: Vec<Exemplar>,
 }
 
-impl SeriesReadings {
-    /// Computes the readings of `series`. A series that started at `observed_since` or later was observed
-    /// from its start.
-    pub(super) fn new(descriptor: SeriesDescriptor, mut series: Series, observed_since: u64) -> Self {
+/// Question for the points of series.
+#[derive(Clone, Debug)]
+pub(crate) struct Query<'a> {
+    pub(crate) series: &'a SeriesSearch,
+    /// Bounds of the points' timestamps.
+    pub(crate) window: RangeInclusive<u64>,
+    /// Earliest start of a series that was observed from its start.
+    pub(crate) observed_since: u64,
+}
+
+impl Query<'_> {
+    /// Returns the number of series that match, and the `limit` largest with their samples. The size of a
+    /// series is its total.
+    pub(super) fn largest(&self, metrics: &FairLock<Metrics>, limit: usize) -> (usize, Vec<SeriesSamples>) {
+        let metrics = metrics.read();
+        let mut series: Vec<_> = metrics
+            .series()
+            .filter(|series| self.series.matches(&metrics, series))
+            .collect();
+        let found = series.len();
+        series.sort_by(|a, b| by_size(&a.totals, &b.totals));
+        series.truncate(limit);
+        // The points are copied, so that the lock can be released before they are interpreted.
+        let copies: Vec<_> = series
+            .into_iter()
+            .map(|series| self.copy(&metrics, series))
+            .collect();
+        drop(metrics);
+        (
+            found,
+            copies.into_iter().map(|copy| self.interpret(copy)).collect(),
+        )
+    }
+
+    /// Calls `visit` with every series that matches. The lock is released every few series.
+    pub(super) fn visit(&self, metrics: &FairLock<Metrics>, mut visit: impl FnMut(&Metrics, &Series)) {
+        let mut start = 0;
+        loop {
+            let metrics = metrics.read();
+            let (series, is_last) = metrics.series_in(start..start + VISITED_AT_ONCE);
+            for series in series.filter(|series| self.series.matches(&metrics, series)) {
+                visit(&metrics, series);
+            }
+            if is_last {
+                return;
+            }
+            start += VISITED_AT_ONCE;
+        }
+    }
+
+    /// Calls `visit` with the samples of every series that matches, without a lock.
+    pub(super) fn visit_samples(&self, metrics: &FairLock<Metrics>, mut visit: impl FnMut(SeriesSamples)) {
+        let mut start = 0;
+        loop {
+            let (copies, is_last) = {
+                let metrics = metrics.read();
+                let (series, is_last) = metrics.series_in(start..start + VISITED_AT_ONCE);
+                let series = series.filter(|series| self.series.matches(&metrics, series));
+                let copies: Vec<_> = series.map(|series| self.copy(&metrics, series)).collect();
+                (copies, is_last)
+            };
+            copies.into_iter().for_each(|copy| visit(self.interpret(copy)));
+            if is_last {
+                return;
+            }
+            start += VISITED_AT_ONCE;
+        }
+    }
+
+    /// Copies a series without the points before the window, except for the last of them.
+    fn copy(&self, metrics: &Metrics, series: &Series) -> (SeriesDescriptor, Series) {
+        let is_wanted = |point: &Point| point.time >= *self.window.start();
+        let first = series.points.iter().position(is_wanted);
+        let skipped = first.unwrap_or(series.points.len()).saturating_sub(1);
+        (
+            SeriesDescriptor::of(metrics, series),
+            series.without_first(skipped),
+        )
+    }
+
+    fn interpret(&self, (descriptor, mut series): (SeriesDescriptor, Series)) -> SeriesSamples {
+        let points = &*series.points.make_contiguous();
+        let is_sum = |point: &Point| point.value.as_number();
         let reader = Reader {
             instrument_type: descriptor.instrument.instrument_type,
             is_delta: descriptor.instrument.is_delta,
             is_truncated: series.is_truncated,
-            observed_since,
+            observed_since: self.observed_since,
+            evicted: match series.is_truncated {
+                true => points
+                    .iter()
+                    .filter_map(is_sum)
+                    .fold(series.totals.value, Number::minus),
+                false => Number::ZERO,
+            },
         };
-        Self {
-            readings: reader.read(series.points.make_contiguous()),
+        let mut samples = reader.read(points);
+        samples.retain(|sample| self.window.contains(&sample.time));
+        SeriesSamples {
+            samples,
             descriptor,
+            totals: series.totals,
             exemplars: series
                 .exemplars
                 .iter()
@@ -103,4 +200,10 @@ impl SeriesReadings {
                 .collect(),
         }
     }
+}
+
+/// Compares totals in descending order; values that are not numbers come last.
+pub(super) fn by_size(a: &Totals, b: &Totals) -> Ordering {
+    let size = |totals: &Totals| Some(totals.value.to_f64()).filter(|size| !size.is_nan());
+    size(b).partial_cmp(&size(a)).unwrap_or(Ordering::Equal)
 }

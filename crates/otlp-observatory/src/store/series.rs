@@ -10,6 +10,7 @@ use super::{
     intern::{Footprint, InternId},
     memory,
     points::Point,
+    totals::Totals,
 };
 
 /// Maximum number of points per series: two hours at one point every ten seconds.
@@ -31,6 +32,7 @@ pub(crate) struct Series {
     pub(super) stale_entries: usize,
     /// Whether points were evicted, so that the predecessor of the first point is unknown.
     pub(crate) is_truncated: bool,
+    pub(crate) totals: Totals,
     content_bytes: usize,
 }
 
@@ -43,6 +45,7 @@ impl Series {
             exemplars: VecDeque::new(),
             stale_entries: 0,
             is_truncated: false,
+            totals: Totals::EMPTY,
             content_bytes: memory::shared(attributes.len()),
         }
     }
@@ -57,6 +60,18 @@ impl Series {
         if let Some(point) = self.points.pop_front() {
             self.content_bytes -= point.heap_bytes();
             self.is_truncated = true;
+        }
+    }
+
+    /// Returns a copy without the first `count` points.
+    pub(super) fn without_first(&self, count: usize) -> Self {
+        Self {
+            instrument: self.instrument,
+            attributes: self.attributes.clone(),
+            points: self.points.range(count..).cloned().collect(),
+            exemplars: self.exemplars.clone(),
+            is_truncated: self.is_truncated || count > 0,
+            ..*self
         }
     }
 

@@ -7,9 +7,10 @@ use std::{cell::Cell, hash::Hash, sync::Arc};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
 use super::{
+    aliases::{self, Attribute},
     intern::{Footprint, InternId, Interner},
     memory,
-    source::{Source, text_of},
+    source::Source,
 };
 
 /// Properties that spans of the same operation share.
@@ -39,9 +40,16 @@ pub(crate) enum Role<S> {
     Receive(Queue<S>),
     /// Database query.
     Database { system: S, namespace: Option<S> },
-    /// Client side of a request.
-    Call { address: Option<S> },
+    /// Client side of a request, with the name of its peer and the attribute that contains it.
+    Call { peer: Option<(S, &'static str)> },
 }
+
+/// Attributes that name the peer of a client span, the most telling first.
+const PEERS: [&Attribute; 3] = [
+    &aliases::PEER_SERVICE,
+    &aliases::SERVER_ADDRESS,
+    &aliases::PEER_ADDRESS,
+];
 
 /// Queue named by the `messaging.*` attributes.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -104,38 +112,34 @@ impl Footprint for SpanClass {
 }
 
 impl<'a> Role<&'a str> {
-    /// Determines the role from the attributes of the OpenTelemetry semantic conventions 1.3x or their older
-    /// names.
+    /// Determines the role from the attributes of the OpenTelemetry semantic conventions.
     fn of(span: &'a Span) -> Self {
-        let text = |key: &str| {
-            let mut last_first = span.attributes.iter().rev();
-            text_of(last_first.find(|attribute| attribute.key == key)?)
-        };
+        let text = |attribute: &Attribute| attribute.text(&span.attributes);
         let queue = || Queue {
-            system: text("messaging.system"),
-            destination: text("messaging.destination.name"),
+            system: text(&aliases::MESSAGING_SYSTEM),
+            destination: text(&aliases::MESSAGING_DESTINATION),
         };
         match span.kind() {
             SpanKind::Server => Self::Request {
-                method: text("http.request.method"),
-                route: text("http.route"),
+                method: text(&aliases::HTTP_METHOD),
+                route: text(&aliases::HTTP_ROUTE),
             },
-            SpanKind::Consumer => match text("celery.task_name") {
-                None if text("messaging.operation.type") != Some("process") => Self::Receive(queue()),
+            SpanKind::Consumer => match text(&aliases::CELERY_TASK) {
+                None if text(&aliases::MESSAGING_OPERATION) != Some("process") => Self::Receive(queue()),
                 task => Self::Task {
                     task,
-                    state: text("celery.state"),
+                    state: text(&aliases::CELERY_STATE),
                     queue: queue(),
                 },
             },
             SpanKind::Producer => Self::Send(queue()),
-            SpanKind::Client => match text("db.system.name").or_else(|| text("db.system")) {
+            SpanKind::Client => match text(&aliases::DB_SYSTEM) {
                 Some(system) => Self::Database {
                     system,
-                    namespace: text("db.namespace").or_else(|| text("db.name")),
+                    namespace: text(&aliases::DB_NAMESPACE),
                 },
                 None => Self::Call {
-                    address: text("server.address"),
+                    peer: PEERS.into_iter().find_map(|by| Some((text(by)?, by.name()))),
                 },
             },
             SpanKind::Internal | SpanKind::Unspecified => Self::Internal,
@@ -170,8 +174,8 @@ impl<S> Role<S> {
                 system: to(system),
                 namespace: namespace.as_ref().map(&to),
             },
-            Self::Call { address } => Role::Call {
-                address: address.as_ref().map(&to),
+            Self::Call { peer } => Role::Call {
+                peer: peer.as_ref().map(|(name, by)| (to(name), *by)),
             },
         }
     }

@@ -3,7 +3,20 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { curve, edgeId, layOutGraph, nodeName } from '../../assets/graph.js';
 import { hueOf } from '../../assets/hue.js';
-import { columns, headline, keyOf, labelOf, labelsOf, largest, latest } from '../../assets/series.js';
+import {
+  columns,
+  extremes,
+  headline,
+  isolated,
+  keyOf,
+  labelOf,
+  labelsOf,
+  largest,
+  lastBound,
+  latest,
+  newestText,
+  withGroupNames,
+} from '../../assets/series.js';
 
 const at = (seconds, values) => ({ time_unix_nano: `${seconds}000000000`, ...values });
 
@@ -12,10 +25,43 @@ test('lines with different times share an axis', () => {
   const other = { label: 'other', field: 'value', points: [at(2, { value: '20' }), at(3, { value: null })] };
   assert.deepEqual(columns([one, other]), [
     [1, 2, 3],
-    [10, null, 30],
-    [null, 20, null],
+    [10, undefined, 30],
+    [undefined, 20, null],
   ]);
   assert.deepEqual(columns([]), [[]]);
+});
+
+test('lines are interrupted where points are missing, and only there', () => {
+  const points = [1, 2, 3, 9, 10].map((seconds) => at(seconds, { value: seconds }));
+  const other = [1, 3, 5, 7, 9].map((seconds) => at(seconds, { value: 0 }));
+  const [times, line, slower] = columns([
+    { label: '', field: 'value', points },
+    { label: '', field: 'value', points: other },
+  ]);
+  assert.deepEqual(times, [1, 2, 3, 4, 5, 7, 9, 10]);
+  assert.deepEqual(line, [1, 2, 3, null, undefined, undefined, 9, 10]);
+  assert.deepEqual(slower, [0, undefined, 0, undefined, 0, 0, 0, undefined]);
+});
+
+test('points without neighbours are isolated', () => {
+  assert.deepEqual(isolated([1, undefined, 2, null, 3, undefined, null, 4, 5]), [4]);
+  assert.deepEqual(isolated([null, 7, null, 8]), [1, 3]);
+  assert.deepEqual(isolated([]), []);
+});
+
+test('percentiles beyond the last bound are marked', () => {
+  const points = [at(1, { p50: 1, p95: 2.5, above: ['p95'] }), at(2, { p50: null, p95: null })];
+  assert.equal(newestText(points, 'p95', 's'), '> 2.5 s');
+  assert.equal(newestText(points, 'p50', 's'), '1 s');
+  assert.equal(newestText([], 'p50', 's'), '–');
+  assert.equal(lastBound(points, 'p95'), 2.5);
+  assert.equal(lastBound(points, 'p50'), null);
+});
+
+test('extremes skip missing values', () => {
+  const points = [at(1, { value: 4 }), at(2, { value: null }), at(3, { value: -1 }), at(4, { value: '0' })];
+  assert.deepEqual(extremes(points, 'value'), { min: -1, mean: 1, max: 4 });
+  assert.deepEqual(extremes([], 'value'), { min: null, mean: null, max: null });
 });
 
 test('values that are not numbers are omitted', () => {
@@ -57,6 +103,14 @@ test('labels omit attributes that all series share', () => {
   assert.deepEqual([...labelsOf([]).labels.values()], []);
 });
 
+test('a group without the attribute has a name', () => {
+  const groups = withGroupNames([series({ route: '/a' }), series({})], 'route');
+  assert.deepEqual(
+    groups.map(({ attributes }) => attributes),
+    [{ route: '/a' }, { route: '(none)' }],
+  );
+});
+
 test('two processes with the same attributes have two series', () => {
   const one = series({ route: '/a' }, { 'service.instance.id': '1' });
   const other = series({ route: '/a' }, { 'service.instance.id': '2' });
@@ -68,6 +122,8 @@ test('two processes with the same attributes have two series', () => {
 test('every instrument type has a headline field', () => {
   assert.equal(headline({ type: 'counter', series: [] }), 'rate');
   assert.equal(headline({ type: 'exponential_histogram', series: [] }), 'p95');
+  const withoutBounds = { points: [at(1, { count: 2, p95: null, mean: 4 })] };
+  assert.equal(headline({ type: 'histogram', series: [withoutBounds] }), 'mean');
   assert.equal(
     headline({ type: 'summary', series: [{ points: [{ quantiles: { 0.5: 1, 0.99: 2 } }] }] }),
     'quantiles:0.99',

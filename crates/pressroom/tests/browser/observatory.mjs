@@ -9,6 +9,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import { walkMetrics } from './metrics.mjs';
 
 const [api, pages, otlp, screenshots, executablePath, modules] = process.argv.slice(2);
 const { chromium } = createRequire(`${modules}/`)('playwright-core');
@@ -247,7 +248,7 @@ try {
   await openOverview(page);
   const article = await readArticleTrace(page);
   const hostile = await sendHostileTelemetry();
-  for (const step of [filterByStatus, (p) => findLogRecord(p, article), followExemplar, openOtherPages]) {
+  for (const step of [filterByStatus, (p) => findLogRecord(p, article), followExemplar, openOtherPages, (p) => walkMetrics(p, pages, otlp)]) {
     await step(page, hostile, article);
     await assertNoScriptRan();
   }

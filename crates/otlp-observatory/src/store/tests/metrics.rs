@@ -4,9 +4,9 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 
 use super::LIMIT;
 use crate::store::{
-    Reading, SeriesSearch, Store,
+    SeriesSearch, Store,
     fixture::{NOW, counted, metrics, text},
-    readings::ReadingValue,
+    readings::{Sample, SampleValue},
 };
 
 /// Returns the values of a counter, by series.
@@ -15,14 +15,14 @@ fn values(store: &Store, name: &str) -> Vec<Vec<f64>> {
         name: Some(name.to_owned()),
         ..SeriesSearch::default()
     };
-    let value = |reading: &Reading| match reading.value {
-        ReadingValue::Counter { value, .. } => value,
+    let value = |sample: &Sample| match sample.value {
+        SampleValue::Counter { value, .. } => value.to_f64(),
         ref other => panic!("{other:?}"),
     };
-    let readings = store.readings(&search, 100);
-    readings
+    let (_, series) = store.samples(&store.query(&search, 0..=u64::MAX), 100);
+    series
         .iter()
-        .map(|series| series.readings.iter().map(value).collect())
+        .map(|series| series.samples.iter().map(value).collect())
         .collect()
 }
 

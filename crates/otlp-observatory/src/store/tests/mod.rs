@@ -1,6 +1,7 @@
 //! Tests of the whole store: limits, searches, metrics and time windows.
 
 mod bounds;
+mod map;
 mod metrics;
 mod search;
 mod window;

@@ -102,6 +102,25 @@ fn the_overview_counts_requests_and_tasks_of_its_window() {
 }
 
 #[test]
+fn rows_beyond_the_maximum_are_counted() {
+    let store = Store::new(LIMIT);
+    let request = |number| {
+        of_kind(
+            span(number, 1, 0, &format!("GET /{number}")),
+            SpanKind::Server,
+            &[],
+        )
+    };
+    store.insert_at(spans("app", (1..=507).map(request).collect()), NOW);
+    let overview = serde_json::to_value(store.overview(60_000 * MS, NOW)).expect("JSON");
+    assert_eq!(overview["routes"].as_array().map(Vec::len), Some(500));
+    assert_eq!(
+        overview["left_out"],
+        json!({"services": 0, "routes": 7, "tasks": 0})
+    );
+}
+
+#[test]
 fn only_timestamps_within_the_trusted_delay_count() {
     let store = Store::new(LIMIT);
     let at = |trace, end| {
@@ -118,7 +137,7 @@ fn only_timestamps_within_the_trusted_delay_count() {
 
 #[test]
 fn the_map_contains_the_calls_between_services() {
-    let map = serde_json::to_value(busy_store().map(300_000 * MS, NOW)).expect("JSON");
+    let map = serde_json::to_value(busy_store().map(300_000 * MS, NOW, None)).expect("JSON");
     let edges = map["edges"].as_array().expect("edges").iter();
     let mut edges: Vec<_> = edges
         .map(|edge| {
@@ -143,9 +162,12 @@ fn the_map_contains_the_calls_between_services() {
     );
     assert_eq!(
         map["nodes"][0],
-        json!({"id": "database:postgresql/pressroom", "kind": "database", "name": "pressroom", "system": "postgresql"})
+        json!({
+            "id": "database:postgresql/pressroom", "kind": "database", "name": "pressroom", "system": "postgresql",
+            "attributes": {"db.namespace": "pressroom", "db.system.name": "postgresql"},
+        })
     );
-    let all = serde_json::to_value(busy_store().map(u64::MAX, NOW)).expect("JSON");
+    let all = serde_json::to_value(busy_store().map(u64::MAX, NOW, None)).expect("JSON");
     assert_eq!(all["edges"][0]["calls"], 3);
 }
 
@@ -162,7 +184,7 @@ fn a_trace_with_many_spans_has_the_same_callers_as_a_short_one() {
         spans("billing", vec![kind(span(1, 2, 400, "POST"), SpanKind::Server)]),
         NOW,
     );
-    let map = serde_json::to_value(store.map(300_000 * MS, NOW)).expect("JSON");
+    let map = serde_json::to_value(store.map(300_000 * MS, NOW, None)).expect("JSON");
     let froms: Vec<_> = map["edges"]
         .as_array()
         .expect("edges")
