@@ -119,7 +119,7 @@ build_pressroom() {
         cargo build --quiet --locked --profile dist -p pressroom || fail "pressroom could not be built"
         pressroom=${CARGO_TARGET_DIR:-target}/dist/pressroom
     fi
-    [ -x "$pressroom" ] || fail "$pressroom is not a program"
+    [ -x "$pressroom" ] || fail "$pressroom is not an executable file"
 }
 
 # `build_throughput <program> <cargo options...>`: sets throughput, the Rust side of the task benchmarks, to the program or
@@ -136,7 +136,7 @@ build_throughput() {
             fail "the task benchmark could not be built"
         }
     fi
-    [ -x "$throughput" ] || fail "$throughput is not a program"
+    [ -x "$throughput" ] || fail "$throughput is not an executable file"
 }
 
 build_tool() { rustc --edition 2024 -O -C strip=symbols -o "$work/$1" "bench/$1.rs" || fail "$1 could not be built"; }

@@ -174,7 +174,7 @@ measure_mixed() {
     reset_peak "$mixed"
     measured_rounds "$rounds" round_of_backlog
     row "backlog of $backlog tasks published" "$(median <"$work/backlog") per second; reads meanwhile at $(
-        compute "%.2f" "$(median_ratio "$work/backlog.beside" "$work/backlog.alone")") of their rate alone"
+        compute "%.2f" "$(median_ratio "$work/backlog.beside" "$work/backlog.alone")") times their normal rate"
     row "" "memory $(memory_mib "$mixed")"
     stop_process "$mixed" serve TERM
 }

@@ -305,13 +305,13 @@ expect "an unchanged article is not sent again" 304
 token=$alice_token
 with=(--header "If-Match: \"0-0\"")
 request PUT "/api/articles/$slug" '{"body": "They hover still."}'
-expect "a change of an outdated version is rejected" 412 '"code":"precondition_failed"'
+expect "a change to an outdated version is rejected" 412 '"code":"precondition_failed"'
 with=(--header "If-Match: \"0-0\"")
 request DELETE "/api/articles/$slug"
 expect "a deletion of an outdated version is rejected" 412
 with=(--header "If-Match: $tag")
 request PUT "/api/articles/$slug" '{"body": "They hover."}'
-expect "a change of the current version is accepted" 200
+expect "a change to the current version is accepted" 200
 keyed="{\"title\": \"Keyed-$run\", \"body\": \"x\"}"
 with=(--header "Idempotency-Key: $run")
 request POST /api/articles/ "$keyed"

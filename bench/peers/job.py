@@ -10,7 +10,7 @@ records = redis.Redis.from_url(os.environ["RECORDS_URL"])
 
 
 def now():
-    """Returns the microseconds since 1970."""
+    """Returns the microseconds since the Unix epoch."""
     return time.time_ns() // 1000
 
 

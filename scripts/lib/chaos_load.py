@@ -1,4 +1,4 @@
-"""The load of a chaos run: mixed requests, whose acknowledged writes are remembered, health probes, and the receiver of
+"""The load of a chaos run: mixed requests whose acknowledged writes are recorded, health probes, and a receiver of
 notifications.
 """
 
@@ -31,7 +31,7 @@ LARGE_ARTICLES = 40
 
 
 class Receiver(clients.Receiver):
-    """Counts notifications by event, article and recipient, and for each the ids under which it arrived."""
+    """Counts notifications by event, article, recipient and webhook id."""
 
     received = collections.defaultdict(collections.Counter)
 
@@ -47,7 +47,7 @@ class Article:
     def __init__(self, slug, author):
         self.slug = slug
         self.author = author
-        # Descriptions that it may have: that of the last acknowledged change, and those of changes without a response.
+        # Descriptions that it may have: that of the last acknowledged change, and those of unacknowledged changes.
         self.acknowledged = "0"
         self.possible = set()
 
@@ -70,10 +70,10 @@ class Load:
         self.authors = [clients.sign_up(client, f"author-{n}") for n in range(AUTHORS)]
         self.readers = [clients.sign_up(client, f"reader-{n}") for n in range(READERS)]
         large = [self.post(client, 0, f"Large {n}", "x" * 900_000) for n in range(LARGE_ARTICLES)]
-        # Paths of large responses: articles and, as often, a list.
+        # Paths with large responses: each large article, and equally often a list of them.
         self.large = [f"/api/articles/{slug}" for slug in large]
         self.large += ["/api/articles/?search=Large&per_page=100"] * len(large)
-        # The first reader is notified of each later article. The other readers add and remove these articles as favourites.
+        # The first reader is notified of each later article. The others add and remove these favourites.
         self.contested = [self.post(client, n, f"First {n}") for n in range(1, AUTHORS)]
         for slug in self.contested:
             client.request("POST", f"/api/articles/{slug}/favorite", self.readers[0])

@@ -31,7 +31,7 @@ const BATCH: u64 = 500;
 pub struct Job {
     /// Id to record, or -1 for a task that does nothing.
     id: i64,
-    /// Time of sending in microseconds since 1970.
+    /// Time of sending, in microseconds since the Unix epoch.
     sent: u64,
     /// Duration of the task in milliseconds.
     takes: u64,

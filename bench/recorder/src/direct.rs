@@ -142,7 +142,7 @@ fn write_time(body: &mut Vec<u8>, field: u64, time: SystemTime) {
     body.extend_from_slice(&(since_epoch.as_nanos() as u64).to_le_bytes());
 }
 
-/// Writes a number unless it is the default.
+/// Writes a number field unless the number is zero, the default.
 fn write_number(body: &mut Vec<u8>, field: u64, number: u64) {
     if number != 0 {
         write_varint(body, field << 3);
@@ -150,7 +150,7 @@ fn write_number(body: &mut Vec<u8>, field: u64, number: u64) {
     }
 }
 
-/// Writes bytes or a string unless it is empty.
+/// Writes a bytes or string field unless it is empty.
 fn write_bytes(body: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     if !bytes.is_empty() {
         write_varint(body, field << 3 | 2);

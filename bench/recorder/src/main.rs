@@ -1,7 +1,7 @@
 //! Records the spans of a number of requests with one of several libraries, exports them to a receiver, and
 //! checks that all of them arrived. `bench/recorder/run` counts the instructions of this program.
 //!
-//! `recorder-bench <variant> <requests>` prints the numbers of spans and of bytes received.
+//! `recorder-bench <variant> <requests>` prints the number of spans and the number of bytes received.
 //! `recorder-bench receive` runs the receiver. The program starts it as a separate process, so that its
 //! instructions are not counted.
 

@@ -1,4 +1,4 @@
-//! Spans of otlp-recorder. The attributes of the statement, which never change, can be prewritten.
+//! Spans of otlp-recorder. The statement's attributes, which never change, can be prewritten.
 
 use std::time::Duration;
 

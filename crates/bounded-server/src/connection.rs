@@ -1,5 +1,5 @@
 //! The service of one connection. It passes requests from hyper to the tower service, adds the request
-//! extensions, and while the server is draining, makes hyper close the connection after each response.
+//! extensions and, while the server is draining, makes hyper close the connection after the response.
 
 use std::{
     future::poll_fn,
@@ -32,7 +32,7 @@ use crate::{
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Address of the peer, an extension of every request.
+/// Request extension with the address of the peer, present on every request.
 ///
 /// An IPv6 listener's IPv4-mapped addresses are converted to IPv4. Behind a proxy, this is the proxy's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

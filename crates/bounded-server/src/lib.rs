@@ -36,7 +36,7 @@
 //! `http2` (off by default) adds `Server::accept_http2`, which serves HTTP/2 without TLS beside HTTP/1.
 //!
 //! # Logs
-//! The crate logs events with [`tracing`]: the first of successive accept errors at level `ERROR` and the recovery at
+//! The crate logs events with [`tracing`]: the first of consecutive accept errors at level `ERROR` and the recovery at
 //! `INFO`, a reached limit at `WARN`, events of single connections at `DEBUG`.
 
 mod body;

@@ -85,7 +85,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Successive errors of the listeners. The first error and the recovery are logged.
+/// Consecutive errors of the listeners. The first error and the recovery are logged.
 #[derive(Debug, Default)]
 struct AcceptErrors {
     number: u32,
@@ -109,7 +109,7 @@ impl AcceptErrors {
     }
 }
 
-/// Returns the delay after an error with `earlier` predecessors. It doubles with each error, and half of it is random.
+/// Returns the delay after an error that follows `earlier` others. It doubles with each error, and half of it is random.
 fn delay_after(earlier: u32) -> Duration {
     let (first, max) = BACK_OFF;
     let delay = first.saturating_mul(2_u32.saturating_pow(earlier)).min(max);

@@ -28,7 +28,7 @@ pub(crate) struct ConnectionLimits {
 /// Minimum time between two warnings about a limit.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Maximum number of held connections, which wait until another one of the same address ends or may be replaced.
+/// Maximum number of held connections, which wait until another one from the same address ends or may be replaced.
 const MAX_HELD: usize = 16;
 
 /// Interval at which a server at a limit looks for a connection to replace.

@@ -38,11 +38,11 @@ use crate::{
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Maximum number of unsent bytes of a response in the system's buffer.
+/// Maximum number of unsent bytes of a response in the kernel's send buffer.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MAX_UNSENT: u32 = 128 * 1024;
 
-/// Number of bytes by which hyper's buffer exceeds the limit of heads, so that hyper can parse every head it gets.
+/// Number of bytes by which hyper's buffer exceeds the limit on heads, so that hyper can parse every head it gets.
 const BUFFER_MARGIN: usize = 8 * 1024;
 
 /// Error of a shutdown that aborted requests at the end of the grace period.
@@ -130,8 +130,8 @@ impl Server {
         }
     }
 
-    /// Sets whether the server also accepts HTTP/2 without TLS from clients that know that it does, as gRPC clients
-    /// do (RFC 9113, section 3.3). The first bytes of a connection tell its version.
+    /// Sets whether the server also accepts HTTP/2 without TLS from clients with prior knowledge, such as gRPC
+    /// clients (RFC 9113, section 3.3). The first bytes of a connection determine its version.
     ///
     /// An HTTP/2 connection may have 32 requests in progress. After 30 seconds without traffic, the server sends a
     /// ping, and closes the connection unless a reply arrives within another 30 seconds.
@@ -143,8 +143,8 @@ impl Server {
 
     /// Sets the maximum number of open connections, at least 1.
     ///
-    /// At the limit, a new connection replaces the one that has waited longest for a request or for the rest of its body.
-    /// If all connections have complete requests in progress, further clients wait in the listener's backlog.
+    /// At the limit, a new connection replaces the one that has waited longest for a request or the rest of a request
+    /// body. If all connections have complete requests in progress, further clients wait in the listener's backlog.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.connections.all = connections.max(1);
         self
@@ -162,8 +162,8 @@ impl Server {
     /// Sets the maximum number of connections per client address (per /64 network for IPv6), unlimited by default.
     /// It does not apply to addresses for which `is_proxy` returns true.
     ///
-    /// At the limit, a new connection replaces one of the same address that waits for a request. If there is none, the
-    /// new one is closed.
+    /// At the limit, a new connection replaces one from the same address that is waiting for a request or the rest of
+    /// a request body. If there is none, the new one is closed.
     pub fn max_connections_per_address(
         mut self,
         connections: usize,
@@ -180,8 +180,8 @@ impl Server {
         self
     }
 
-    /// Sets the maximum time for a client to send a request head, measured from its first byte, or for the first
-    /// head from the start of the connection. The server then closes the connection. HTTP/1 only.
+    /// Sets the maximum time for a client to send a request head, measured from its first byte or, for the first
+    /// head, from the start of the connection. The server then closes the connection. HTTP/1 only.
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
         self.streams.header_read_timeout = timeout;
         self
@@ -195,8 +195,8 @@ impl Server {
         self
     }
 
-    /// Sets the maximum time for a client to accept 16 KiB of a response, or its end. The server then closes the
-    /// connection.
+    /// Sets the maximum time for a client to accept 16 KiB of a response, or the rest of it if that is less. The
+    /// server then closes the connection.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.streams.write_timeout = timeout;
         self
@@ -215,9 +215,9 @@ impl Server {
         self
     }
 
-    /// Sets whether the service returns the response to a request with an invalid head, which has the extension
-    /// [`InvalidRequest`](crate::InvalidRequest). By default, the server responds with the status alone. Either
-    /// way, it closes the connection. HTTP/1 only.
+    /// Sets whether requests with an invalid head are passed to the service, which then chooses the response. They
+    /// have the extension [`InvalidRequest`](crate::InvalidRequest). By default, the server responds with the
+    /// status alone. Either way, it closes the connection. HTTP/1 only.
     pub fn pass_invalid_requests(mut self, pass: bool) -> Self {
         self.passes_invalid_requests = pass;
         self
@@ -264,7 +264,7 @@ impl Server {
         let mut held = VecDeque::new();
         let mut held_check = interval(CHECK);
         held_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Whether the first held connection must be decided about before another is accepted.
+        // Whether to decide about the first held connection before accepting another one.
         let mut is_full = false;
         loop {
             // A replaced connection keeps its file descriptor until its task has ended.

@@ -64,7 +64,7 @@ impl fmt::Debug for StreamLimits {
 /// Position in the bytes that the client sends.
 #[derive(Debug)]
 enum Reading {
-    /// The first bytes, which tell the version of HTTP.
+    /// The first bytes, which determine the version of HTTP.
     Version,
     /// HTTP/2, whose requests are not checked.
     Http2,

@@ -92,7 +92,7 @@ pub(crate) fn load_average() -> [f64; 3] {
     [(); 3].map(|()| words.next().and_then(|word| word.parse().ok()).unwrap_or(0.0))
 }
 
-/// Returns the time as events and leases contain it: seconds since 1970, with microseconds.
+/// Returns the time in the format of events and leases: seconds since the Unix epoch, with microseconds.
 pub(crate) fn unix_time() -> f64 {
     now().as_microsecond() as f64 / 1e6
 }

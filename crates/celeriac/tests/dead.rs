@@ -1,4 +1,4 @@
-//! Dead letters on both brokers: listing, requeueing, purging, and concurrent changes of the list.
+//! Dead letters on both brokers: listing, requeueing, purging, and concurrent changes to the list.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 

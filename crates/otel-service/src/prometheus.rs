@@ -33,7 +33,7 @@ use crate::config::Prometheus;
 use exposition::exposition;
 use negotiation::Format;
 
-/// Maximum number of connections. Further ones wait in the backlog of the socket, so slow scrapers need bounded memory.
+/// Maximum number of connections. Others wait in the backlog of the socket, so the memory for slow scrapers is bounded.
 const MAX_CONNECTIONS: usize = 16;
 
 /// Time limit of a connection, from the request to the last byte of the response.
@@ -68,7 +68,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// Fails if the address is in use or not one of this machine.
+    /// Fails if the address is in use or does not belong to this machine.
     pub(crate) fn bind(settings: Prometheus) -> Result<Self, PrometheusError> {
         let bound = TcpListener::bind((settings.host.as_str(), settings.port));
         let socket = bound.and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
@@ -108,7 +108,7 @@ impl Listener {
             thread::Builder::new()
                 .name("prometheus".to_owned())
                 .spawn(move || {
-                    // Suppresses spans of this thread.
+                    // Scrapes must not record spans.
                     let _suppressed = Context::enter_telemetry_suppressed_scope();
                     runtime.block_on(async {
                         tokio::select! {
@@ -141,7 +141,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread was logged.
+            // A panic of the thread has already been reported.
             let _ = thread.join();
         }
     }
@@ -151,7 +151,7 @@ async fn accept(socket: tokio::net::TcpListener, scrapes: Arc<Scrapes>) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         let Ok((stream, _)) = socket.accept().await else {
-            // The process has no free descriptors.
+            // The process is probably out of file descriptors.
             sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -167,21 +167,21 @@ async fn accept(socket: tokio::net::TcpListener, scrapes: Arc<Scrapes>) {
                 .header_read_timeout(CONNECTION_TIMEOUT)
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(stream), answer);
-            // A scraper that ends the connection or does not read has no effect here.
+            // A connection that fails or times out concerns only its scraper.
             let _ = timeout(CONNECTION_TIMEOUT, connection).await;
             drop(permit);
         });
     }
 }
 
-/// State that the requests share.
+/// State shared by all requests.
 #[derive(Debug)]
 struct Scrapes {
     settings: Prometheus,
     reader: PullReader,
     /// Collection in progress. If it is slow, the next request waits for it instead of starting another one.
     running: AsyncMutex<Option<Task<Collected>>>,
-    /// Warnings that were logged.
+    /// Warnings that have been logged.
     warned: Mutex<HashSet<String>>,
 }
 

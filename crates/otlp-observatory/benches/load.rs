@@ -217,7 +217,7 @@ fn requests(batch: u64) -> (ExportTraceServiceRequest, ExportLogsServiceRequest)
 
 struct Trace {
     number: u64,
-    /// Nanoseconds since 1970.
+    /// Nanoseconds since the Unix epoch.
     start: u64,
 }
 

@@ -1,5 +1,5 @@
-//! Processors for the providers of the SDK: spans of SDK tracers and log records use the same queues as
-//! recorded spans.
+//! Processors for the SDK's providers, which put the spans of SDK tracers and log records into the queues of the
+//! pipeline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl SpanProcessor for QueueSpanProcessor {
 
 /// An SDK log processor that puts records into the queue of the pipeline.
 ///
-/// As with the SDK's own exporter, a record with a target is exported in a scope of that name.
+/// As with the SDK's own exporter, a record with a target is exported in a scope named after the target.
 #[derive(Clone, Debug)]
 pub struct QueueLogProcessor {
     pub(crate) queue: Arc<Queue<Batch>>,

@@ -176,7 +176,7 @@ fn reasons_to_stop() -> impl Iterator<Item = NamedSignal> {
 }
 
 /// Signals that make other programs reopen, reload or report something, and signals of timers and limits. By default,
-/// they end or suspend a process at once.
+/// they end or suspend a process immediately.
 fn ignored() -> impl Iterator<Item = NamedSignal> {
     // The terminal sends these to control jobs.
     let terminal = [

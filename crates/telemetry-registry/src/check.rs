@@ -18,7 +18,7 @@ use crate::registry::{Registry, Use};
 use crate::value::{self, text};
 
 impl Registry {
-    /// Returns the deviations of the spans, their events and resources from the registry.
+    /// Returns the ways in which spans, their events and links, and resources deviate from the registry.
     pub fn check_traces(&self, request: &ExportTraceServiceRequest) -> BTreeSet<Finding> {
         let mut check = Check::new(self);
         for group in &request.resource_spans {
@@ -30,7 +30,7 @@ impl Registry {
         check.findings
     }
 
-    /// Returns the deviations of the metrics and resources from the registry.
+    /// Returns the ways in which metrics and resources deviate from the registry.
     pub fn check_metrics(&self, request: &ExportMetricsServiceRequest) -> BTreeSet<Finding> {
         let mut check = Check::new(self);
         for group in &request.resource_metrics {
@@ -42,7 +42,7 @@ impl Registry {
         check.findings
     }
 
-    /// Returns the deviations of the log records and resources from the registry.
+    /// Returns the ways in which log records and resources deviate from the registry.
     pub fn check_logs(&self, request: &ExportLogsServiceRequest) -> BTreeSet<Finding> {
         let mut check = Check::new(self);
         for group in &request.resource_logs {
@@ -68,7 +68,7 @@ struct Check<'a> {
 struct Attributes<'a> {
     item: &'a str,
     values: &'a [KeyValue],
-    /// Whether attributes were dropped; missing attributes are then not reported.
+    /// Whether attributes were dropped or aggregated; missing ones are then not reported.
     incomplete: bool,
 }
 
@@ -115,7 +115,7 @@ impl<'a> Check<'a> {
         });
         let kind = span.kind().as_str_name().trim_start_matches("SPAN_KIND_");
         let kind = kind.to_ascii_lowercase();
-        // Prefers the first declaration with the right kind, or else the first declaration.
+        // Uses the first declaration with the right kind, or the first of all if there is none.
         if let Some(declared) = named.min_by_key(|declared| declared.kind != kind) {
             if declared.kind != kind {
                 let declared = &declared.kind;
@@ -223,7 +223,7 @@ impl<'a> Check<'a> {
         self.only(&attributes, &allowed);
     }
 
-    /// Checks attributes whose names other crates choose against the conventions.
+    /// Checks attributes that other crates have named against the naming conventions.
     fn foreign(&mut self, item: &str, attributes: &[KeyValue]) {
         for attribute in attributes {
             let name = &attribute.key;

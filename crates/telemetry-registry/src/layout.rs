@@ -1,4 +1,4 @@
-//! The files of a project's registry, as a YAML file lists them.
+//! The files of a project's registry, as listed in a YAML file.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use crate::error::{RegistryError, parse, read};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
-    /// Names of the OpenTelemetry semantic conventions.
+    /// File with the names of the OpenTelemetry semantic conventions.
     pub(crate) upstream: PathBuf,
     pub(crate) registries: Vec<Declarations>,
     /// The generated document.
     pub(crate) document: PathBuf,
-    /// A paragraph of the document with links for its readers.
+    /// Introductory paragraph of the document.
     pub(crate) introduction: String,
-    /// Prefixes of `code.file.path` whose log events may only have declared fields.
+    /// Prefixes of `code.file.path`. Log events from these files may have only declared fields.
     pub(crate) sources: Vec<String>,
-    /// Names of attributes that a contract fixes: the rules for the format of names do not apply to them.
+    /// Attribute names that are fixed by a contract and exempt from the naming rules.
     #[serde(default)]
     pub(crate) contract: BTreeSet<String>,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Declarations {
 }
 
 impl Layout {
-    /// Reads a layout. Its paths are relative to the file.
+    /// Reads a layout, whose paths are relative to the folder of the file.
     ///
     /// # Errors
     ///

@@ -1,12 +1,12 @@
-//! The names of metrics in Prometheus, by the OpenTelemetry specification "Prometheus and OpenMetrics
-//! Compatibility", which the prometheus exporter of the Collector and the OTLP receiver of Prometheus follow
-//! by default. Dashboards and alerts use these names.
+//! The names of metrics in Prometheus, according to the OpenTelemetry specification "Prometheus and OpenMetrics
+//! Compatibility", which the Collector's prometheus exporter and Prometheus's OTLP receiver follow by default.
+//! Dashboards and alerts use these names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::registry::{Registry, Use};
 
-/// Labels of every series, from `service.name` and `service.instance.id`.
+/// Labels of every series, derived from `service.name` and `service.instance.id`.
 const COMMON_LABELS: [&str; 2] = ["job", "instance"];
 
 impl Registry {

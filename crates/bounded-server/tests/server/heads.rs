@@ -1,4 +1,4 @@
-//! Heads of requests: which are rejected, and how.
+//! Request heads: which ones are rejected, and how.
 
 use axum::{
     Router,
@@ -134,7 +134,7 @@ async fn a_head_beyond_the_limit_is_rejected() {
     }
 }
 
-/// hyper must not reject a head that was accepted, because its response would be empty.
+/// hyper must not reject a head that the server has accepted, because hyper's response would be empty.
 #[tokio::test]
 async fn every_combination_of_framing_fields_reaches_the_service() {
     let fields = [
@@ -162,7 +162,7 @@ async fn every_combination_of_framing_fields_reaches_the_service() {
                 let head = format!("POST /x HTTP/{version}\r\nHost: x\r\n{first}{second}\r\n");
                 let mut stream = running.connect().await;
                 stream.write_all(head.as_bytes()).await.unwrap();
-                // A chunked body ends here; to other requests, this is the start of the next one.
+                // Ends a chunked body; otherwise, the server reads it as the start of the next request.
                 stream.write_all(b"0\r\n\r\n").await.unwrap();
                 stream.shutdown().await.unwrap();
                 let text = String::from_utf8(closed(&mut stream).await).unwrap();

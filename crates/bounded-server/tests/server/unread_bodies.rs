@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{PATIENCE, Running, closed, response};
 
-/// Starts a server that rejects every request at once, and notifies the test of each.
+/// Starts a server that rejects every request immediately, and notifies the test of each.
 async fn rejecting() -> (Running, mpsc::UnboundedReceiver<()>) {
     let (rejected, rejections) = mpsc::unbounded_channel();
     let reject = move || {

@@ -74,7 +74,7 @@ impl RedisBroker {
             if known != *server {
                 is_older |= kept < confirmed;
             } else if number <= confirmed {
-                // Older data from a server that does not tell its identity.
+                // Older data from a server that does not report its identity.
                 is_older = true;
                 self.lease.set_rewound(number - 1);
             }

@@ -47,7 +47,7 @@ const MAX_SEARCHED_LEASE: Duration = Duration::from_secs(3600);
 const MAX_PASSES: usize = 20;
 /// Time after which an expired lease is deleted.
 pub(super) const FORGET_LEASE_SECONDS: f64 = 86_400.0;
-/// Default lease of earlier releases, whose leases do not tell their length.
+/// Default lease of earlier releases, whose leases do not state their length.
 const UNKNOWN_LEASE: Duration = Duration::from_secs(20);
 
 /// A delivery that is restored if the member of a sorted set still has the score that was judged.
@@ -65,7 +65,7 @@ pub(super) struct Judged {
 }
 
 impl RedisBroker {
-    /// Returns the time of the server's clock in seconds since 1970.
+    /// Returns the time of the server's clock in seconds since the Unix epoch.
     pub(super) async fn server_time(&self) -> Result<f64, BrokerError> {
         let time: (f64, f64) = self.commands.command(commands::TIME, commands::NO_ARGS).await?;
         Ok(seconds(time))

@@ -18,7 +18,7 @@ use crate::{
     system, time,
 };
 
-/// Maximum time between two passes, and so the time within which a change of the clock is noticed.
+/// Maximum time between two passes, and so the time within which a change to the clock is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(5);
 /// Last ticks further in the future than this are discarded: they were stored while a clock was wrong, and
 /// would stop the entry until their time.

@@ -51,7 +51,7 @@ pub(super) struct Entry {
     uncertain: AtomicBool,
     arrival: u64,
     stage: AtomicU8,
-    /// Start time in microseconds since 1970; 0 before the start.
+    /// Start time in microseconds since the Unix epoch; 0 before the start.
     started_at: AtomicU64,
 }
 
@@ -68,7 +68,7 @@ const SETTLING: u8 = 4;
 const LOST: u8 = 5;
 
 impl Entry {
-    /// Returns the start time in seconds since 1970, or `None` before the start.
+    /// Returns the start time in seconds since the Unix epoch, or `None` before the start.
     pub(super) fn started_at(&self) -> Option<f64> {
         let started = self.started_at.load(Ordering::Acquire);
         (started > 0).then(|| started as f64 / 1e6)

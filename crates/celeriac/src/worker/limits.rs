@@ -57,7 +57,7 @@ impl Limits {
         self.changed.notify_waiters();
     }
 
-    /// Waits until the rate limit allows another run. A change of the limit applies to waiting runs too.
+    /// Waits until the rate limit allows another run. A change to the limit applies to waiting runs too.
     pub(super) async fn acquire(&self) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());

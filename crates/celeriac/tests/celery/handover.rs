@@ -54,7 +54,7 @@ impl Fixture {
     }
 
     /// Sends `work`, which takes the given seconds in Python, and in Rust until the gate opens. A redelivered
-    /// task finishes at once.
+    /// task finishes immediately.
     async fn send(&self, tasks: &[&str], seconds: f64) {
         let client = Client::new(self.broker.clone());
         for task in tasks {

@@ -2,7 +2,7 @@
 //! URL, the worker's name, the journal to append to, and queues.
 //!
 //! `work` (a name, seconds) writes `<name> begins|ends <worker> <time>` to the journal, which survives a
-//! kill. The task runs for the given time, or ends at once if its message was redelivered. `block` does the
+//! kill. The task runs for the given time, or ends immediately if its message was redelivered. `block` does the
 //! same but blocks its thread. `add` adds two numbers; `relay` (a queue) sends `add` to the queue.
 //!
 //! SIGTERM stops the worker, with a grace period of 30 seconds.

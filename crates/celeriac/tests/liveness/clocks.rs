@@ -1,4 +1,4 @@
-//! Changes of the server's clock, seen as leases whose times are far from the server's time.
+//! Changes to the server's clock, seen as leases whose times are far from the server's time.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ async fn a_dead_workers_lease_ends_whatever_its_time() {
     }
 }
 
-/// Earlier releases renew a lease of 20 seconds every 5 seconds, and do not tell its length.
+/// Earlier releases renew a lease of 20 seconds every 5 seconds, and do not state its length.
 #[tokio::test]
 async fn a_worker_of_an_earlier_release_is_not_judged_by_a_shorter_lease() {
     let server = Server::start();

@@ -114,7 +114,7 @@ impl Fixture {
         let probe = task("work", "probe", 0.01).queue("probe");
         let id = self.client.send(probe).await.unwrap();
         assert_eq!(final_result(&self.client, &id).await.status, Status::Success);
-        // Everything that the suspended worker held is due by now, so it would start at once.
+        // Everything that the suspended worker held is due by now, so it would start immediately.
         tokio::time::sleep(LEASE).await;
         let runs = self.journal.runs();
         assert_eq!(starts(&runs, "waiting"), [1; WAITING], "{runs:#?}");

@@ -14,7 +14,7 @@ use crate::{
     support::{Journal, PATIENCE, Running, eventually, final_result, worker},
 };
 
-/// Duration of the outage: longer than the first back-off of every loop, which makes every loop fail.
+/// Duration of the outage: longer than the first back-off of every loop, so that every loop fails.
 const OUTAGE: Duration = Duration::from_secs(1);
 
 fn set(connection: &mut Connection, name: &str, value: &str) {
@@ -26,8 +26,8 @@ fn set(connection: &mut Connection, name: &str, value: &str) {
         .unwrap();
 }
 
-/// Breaks the server while tasks finish, are retried and are sent, and repairs it after everything has failed
-/// for a while. Returns the log lines.
+/// Breaks the server while tasks finish and another is sent, and repairs it after everything has failed for a
+/// while. Returns the log lines.
 async fn survive(
     server: &Server,
     break_server: impl FnOnce(&mut Connection),
@@ -222,7 +222,7 @@ async fn the_worker_waits_while_its_password_is_wrong_and_never_logs_it() {
 }
 
 #[tokio::test]
-async fn a_server_that_loads_its_data_is_still_unavailable() {
+async fn a_server_that_is_loading_its_data_is_unavailable() {
     let (logs, _guard) = Logs::capture();
     let mut server = Server::start();
     let broker = Arc::new(server.broker());
@@ -274,7 +274,7 @@ async fn a_server_that_loads_its_data_is_still_unavailable() {
     drop(server);
 }
 
-/// Ending a task frees memory before it needs any, so a worker needs no free memory.
+/// Finishing a task frees memory before it needs any, so a worker can drain a server without free memory.
 #[tokio::test]
 async fn a_full_server_drains() {
     let server = Server::start();

@@ -323,7 +323,7 @@ struct Queued {
     batches: BatchSettings,
 }
 
-/// Reads `processors`. The simple processor is a queue that exports each entry at once.
+/// Reads `processors`. The simple processor is a queue that exports each entry immediately.
 fn queued(section: &mut Section<'_>, signal: Signal, delay: Duration) -> Queued {
     let mut queued = Queued::default();
     let processors = section

@@ -1,5 +1,5 @@
-//! Names of metrics and labels, as "Prometheus and OpenMetrics Compatibility" of the OpenTelemetry specification
-//! translates them.
+//! Translates the names of metrics and labels according to "Prometheus and OpenMetrics Compatibility" in the
+//! OpenTelemetry specification.
 
 /// Name of a metric.
 #[derive(Debug, Eq, PartialEq)]
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn names_have_no_suffixes_if_they_are_off() {
+    fn names_have_no_suffixes_if_suffixes_are_off() {
         let found = metric_name("http.requests", "s", true, false);
         assert_eq!(
             (&*found.family, &*found.sample),

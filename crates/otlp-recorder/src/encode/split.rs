@@ -16,8 +16,8 @@ use crate::signal::Signal;
 /// An encoded request and the number of its spans, data points or log records.
 pub(crate) type Part = (Bytes, u64);
 
-/// Splits a request with `items` items into two with about the same number of entries; returns `None` for a single
-/// entry and for a malformed request.
+/// Splits a request with `items` items into two with about the same number of entries, or of data points if the only
+/// entry is a metric. Returns `None` if there is nothing to split or the request is malformed.
 pub(crate) fn halves(signal: Signal, request: &[u8], items: u64) -> Option<[Part; 2]> {
     let entries = count_entries(request)?;
     if entries < 2 {

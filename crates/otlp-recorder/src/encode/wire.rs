@@ -248,7 +248,7 @@ fn short_attribute_prefix(field: u32, key: &str, value: usize) -> Option<[u8; 4]
     })
 }
 
-/// Returns the time in nanoseconds since 1970; zero for earlier times.
+/// Returns the time in nanoseconds since the Unix epoch; zero for earlier times.
 pub(super) fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs().saturating_mul(1_000_000_000);

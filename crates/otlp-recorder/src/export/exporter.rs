@@ -1,5 +1,5 @@
-//! The last step of every signal: sends a request before its deadline, records the result, and honours the
-//! retry delay that a collector requests.
+//! The last step of each signal's export: sends a request before its deadline, records the result, and honours
+//! the retry delay that a collector requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,8 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// Maximum size of a request in bytes. gRPC receivers accept up to 4 MiB by default, including the framing.
 pub(crate) const MAX_REQUEST: usize = 4 * 1024 * 1024 - 64 * 1024;
 
-/// Lower bound of the maximum size when the collector rejects requests. Smaller requests would cost too much.
+/// Lower bound, in bytes, to which a collector can reduce the maximum size by rejecting requests. Smaller requests
+/// would cost too much.
 const MIN_MAX_REQUEST: usize = 16 * 1024;
 
 /// Destination of one signal, with the time limit and the counts of its exports.
@@ -126,8 +127,8 @@ impl<T: Transport> Exporter<T> {
         limits.into_iter().flatten().fold(deadline, Instant::min)
     }
 
-    /// Sends `request` with its `items` entries and records the result. A request that is too large is sent in parts;
-    /// `deadline` applies to the first one.
+    /// Sends `request`, which has `items` spans, data points or log records, and records the result. A request that
+    /// is too large is sent in parts; `deadline` applies to the first one.
     pub(super) async fn send(&mut self, request: Request, items: u64, deadline: Instant) {
         let mut deadline = deadline;
         let mut in_flight = self.counts.begin(items);
@@ -184,7 +185,8 @@ impl<T: Transport> Exporter<T> {
     }
 }
 
-/// Adds the halves of `request` to `parts`, the first one last; returns false if it has only one entry.
+/// Pushes the halves of `request` onto `parts`, with the first half on top. Returns false if `request` cannot be
+/// split.
 fn split(request: &Request, items: u64, parts: &mut Vec<(Request, u64)>) -> bool {
     let signal = request.signal();
     let Some(halves) = halves(signal, request.protobuf(), items) else {

@@ -1,4 +1,4 @@
-//! Collection of metrics on request, for a server that is scraped.
+//! Collection of metrics on demand, for a server that Prometheus scrapes.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::self_metrics::CollectionTimes;
 use crate::exemplar::{ExemplarReader, Exemplars};
 use crate::text::TextRules;
 
-/// An SDK metric reader with cumulative temporality whose user collects.
+/// An SDK metric reader with cumulative temporality that collects on each call of [`pull`](Self::pull).
 #[derive(Clone, Debug)]
 pub struct PullReader {
     pub(crate) reader: QueueMetricReader,
@@ -26,13 +26,13 @@ pub struct PullReader {
 }
 
 impl PullReader {
-    /// Collects, redacts and returns all metrics. The exemplars are the last ones of each bucket.
+    /// Collects, redacts and returns all metrics, with the last exemplar of each data point or bucket.
     ///
     /// Runs the callbacks of instruments on the calling thread.
     ///
     /// # Errors
     ///
-    /// Fails if the reader has no provider.
+    /// Fails if the reader does not belong to a meter provider.
     pub fn pull(&self) -> Result<ExportMetricsServiceRequest, String> {
         let mut metrics = ResourceMetrics::default();
         let collected = self.times.measure(|| {

@@ -71,7 +71,7 @@ pub(crate) struct QueuedExport {
     pub(crate) delay: Duration,
 }
 
-/// A handle of the running thread. Dropping it does not stop the thread.
+/// A handle to the running thread. Dropping it does not stop the thread.
 #[derive(Debug)]
 pub(crate) struct ExportThread {
     thread: JoinHandle<()>,
@@ -150,7 +150,7 @@ impl ExportThread {
     }
 }
 
-/// Runs the thread.
+/// Runs the loops of all signals on the export thread.
 fn run(
     exports: SignalExports,
     shutdown: &Shutdown,
@@ -172,7 +172,7 @@ fn run(
             return;
         }
     };
-    // Suppresses spans of this thread.
+    // Otherwise, exports would record spans, which would be exported in turn.
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     runtime.block_on(async {
         let mut loops = Loops {
@@ -189,7 +189,7 @@ fn run(
             loops.start_metrics(metrics);
         }
         let mut set = loops.set;
-        // Fails only if the starting thread no longer waits.
+        // Fails only if the starting thread is no longer waiting.
         let _ = start.send(Ok(started));
         let mut shutdown = shutdown.clone();
         tokio::select! {
@@ -201,7 +201,7 @@ fn run(
     runtime.shutdown_background();
 }
 
-/// The loops during their start.
+/// Starts the loops of the signals.
 struct Loops<'a> {
     redact: Option<Redact>,
     set: JoinSet<()>,
@@ -243,7 +243,7 @@ impl Loops<'_> {
         });
     }
 
-    /// Prepares the transport to `target` and starts the loop that `make` returns. Returns whether it runs.
+    /// Prepares the transport to `target` and starts the loop that `make` returns. Returns whether it was started.
     fn start<L>(
         &mut self,
         target: ExportTarget,
@@ -275,7 +275,7 @@ impl Loops<'_> {
             })
             .await;
             flushes.close(signal, delivered);
-            // The receiver is dropped after the deadline.
+            // Fails only after the deadline, when the receiver has been dropped.
             let _ = results.send((signal, delivered));
         });
         true

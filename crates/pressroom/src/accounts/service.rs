@@ -26,7 +26,7 @@ static LOGIN_ATTEMPTS: telemetry::Counter = telemetry::counter(
     "Login attempts by result",
 );
 
-/// Maximum number of password schemes that the duration of a failed login takes into account.
+/// Maximum number of password schemes whose costs affect the duration of a failed login.
 const MAX_SCHEMES: i64 = 32;
 
 /// Reason an operation on an account failed.
@@ -118,7 +118,7 @@ impl Accounts {
         }
     }
 
-    /// Registers a user and logs the user in.
+    /// Registers a user and logs them in.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], [`AccountError::EmailTaken`], or a failure of the store or of hashing.
@@ -170,7 +170,7 @@ impl Accounts {
                 let mut attributes = vec![KeyValue::new(STATUS, status)];
                 attributes.extend(reason.map(|reason| KeyValue::new(REASON, reason)));
                 LOGIN_ATTEMPTS.add(1, &attributes);
-                // The store logs its outages. Neither the address nor the account is in the record.
+                // Outages and overload are logged elsewhere. Neither the address nor the account is in the record.
                 if let Some(reason) = reason.filter(|reason| *reason != "unavailable") {
                     telemetry::warn!(reason, "Login failed");
                 }
@@ -183,7 +183,7 @@ impl Accounts {
             .await
     }
 
-    /// Finds the user of a token that is valid, not revoked, and whose session has not ended.
+    /// Finds the user of a valid token that has not been revoked and whose session has not ended.
     ///
     /// # Errors
     /// [`AccountError::InvalidToken`], [`AccountError::UserNotFound`], or a failure of the store.
@@ -198,7 +198,7 @@ impl Accounts {
         Ok((session.user, claims))
     }
 
-    /// Counts a write of this user. Returns `None` if writes have no limit.
+    /// Counts a write by this user. Returns `None` if writes have no limit.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`].
@@ -206,7 +206,7 @@ impl Accounts {
         Ok(self.limiter.write(user)?)
     }
 
-    /// Changes the profile of a user and, with `credentials`, the e-mail address and the password, which ends all
+    /// Changes the profile of a user and, with `credentials`, the e-mail address or password. Such a change ends all
     /// sessions of the user except that of `claims`.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::Article;
 
-/// Earliest version that both databases can store, the beginning of year 1, in microseconds since 1970.
+/// Earliest version that both databases can store, the beginning of year 1, in microseconds since the Unix epoch.
 const EARLIEST: i64 = -62_135_596_800_000_000;
 
 /// Content codings that proxies append to the tag of a response that they compress.

@@ -1,4 +1,4 @@
-//! Limits the memory of large requests and responses whose clients send or read slowly, or not at all.
+//! Limits the memory used by large requests and responses whose clients send or read slowly, or not at all.
 
 use std::{
     collections::VecDeque,
@@ -28,11 +28,11 @@ const KIB: u64 = 1024;
 /// Maximum memory for large responses that clients have not received yet, in KiB.
 const RESPONSES_KIB: u32 = 8 * 1024;
 
-/// Maximum size of the large bodies of all requests in progress, in KiB. Parsed bodies, parameters of statements and
-/// results need several times as much memory.
+/// Maximum total size of the large bodies of all requests in progress, in KiB. Parsed bodies, statement parameters
+/// and results need several times as much memory.
 const REQUESTS_KIB: u32 = 4 * 1024;
 
-/// Size above which a response counts as large, in bytes. The system buffers smaller ones.
+/// Size above which a response counts as large, in bytes. Smaller ones fit into the kernel's socket buffers.
 pub(super) const LARGE_RESPONSE: u64 = 64 * KIB;
 
 /// Size above which a request body counts as large, in bytes.
@@ -148,10 +148,10 @@ impl Memory {
                 state.purpose
             );
         }
-        // Waiting bodies occupy memory, too.
+        // Waiting bodies use memory, too, so their number is limited.
         let _waiting = state.waiting.try_acquire().ok()?;
         let next = async {
-            // One after the other, so that a body that has just got its memory can be evicted for the next one.
+            // One at a time, so that a body that has just got its memory can be evicted in favour of the next one.
             let _turn = state.turn.lock().await;
             self.evict(kib);
             free().acquire_many_owned(kib).await
@@ -161,8 +161,8 @@ impl Memory {
 
     /// Registers a body with reserved memory that has not been received yet.
     ///
-    /// While memory is scarce, the oldest such bodies are evicted in favour of others. Otherwise a few clients that
-    /// never finish their bodies would keep out everyone else, whereas most other bodies arrive at once.
+    /// While memory is scarce, the oldest such bodies are evicted in favour of others. Otherwise, a few clients that
+    /// never finish sending their bodies would block everyone else, although most bodies arrive immediately.
     pub(super) fn receive(&self, reserved: &Reserved) -> Reception {
         let body = Arc::new(Receiving {
             kib: u32::try_from(reserved.num_permits()).unwrap_or(u32::MAX),
@@ -173,7 +173,7 @@ impl Memory {
         Reception { memory, body }
     }
 
-    /// Evicts the oldest bodies that are being received, until they have `kib` KiB together.
+    /// Evicts the oldest bodies that are being received, until together they free at least `kib` KiB.
     fn evict(&self, kib: u32) {
         let mut freed = 0;
         while freed < kib
@@ -197,7 +197,7 @@ struct Receiving {
     evicted: Notify,
 }
 
-/// Place of a body among those that are being received, given up when dropped.
+/// Registration of a body that is being received, removed when dropped.
 #[derive(Debug)]
 pub(super) struct Reception {
     memory: Memory,
@@ -218,7 +218,7 @@ impl Drop for Reception {
     }
 }
 
-/// A body whose data releases the reservation when the last part has been sent or dropped.
+/// A response body that holds its reservation until the last part of its data has been sent or dropped.
 #[derive(Debug)]
 struct Counted {
     body: Body,

@@ -24,7 +24,7 @@ const MAX_PER_PAGE: i64 = ListQuery::MAX_LIMIT;
 /// Maximum page number, whose offset still fits into 64 bits.
 const MAX_PAGE: i64 = i64::MAX / MAX_PER_PAGE;
 
-/// Number of hexadecimal digits of a cursor's time, in microseconds since 1970: enough until the year 4253.
+/// Number of hexadecimal digits of a cursor's time, in microseconds since the Unix epoch: enough until the year 4253.
 const TIME_DIGITS: usize = 14;
 /// Number of hexadecimal digits of a cursor's id.
 const ID_DIGITS: usize = 8;

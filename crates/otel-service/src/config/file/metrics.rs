@@ -23,7 +23,7 @@ pub(super) struct Metrics {
     pub(super) views: Views,
 }
 
-/// The settings of readers that apply to all of them, because the SDK has them per view.
+/// Reader settings that must be the same for all readers, because the SDK has them per view.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Streams {
     cardinality: Cardinality,
@@ -173,7 +173,7 @@ fn prometheus(value: &Value<'_>, metrics: &mut Metrics) {
     if let Some(enabled) = section.boolean("target_info_enabled/development") {
         settings.target_info = enabled;
     }
-    // The names of version 1.0.
+    // The names of these properties in version 1.0 of the schema.
     if let Some(without) = section.boolean("without_scope_info") {
         settings.scope_labels = !without;
     }

@@ -23,7 +23,7 @@ use crate::{
 /// Allows one writer at a time for each address, ignoring letter case.
 ///
 /// This is a separate statement before the one that reads `users`, so that under READ COMMITTED the latter
-/// sees the changes of the previous lock holder. The reference does not take this lock, but the index
+/// sees the changes by the previous lock holder. The reference does not take this lock, but the index
 /// `ix_users_email` rejects a second account with the same spelling.
 const LOCK_EMAIL: Statement = Statement::new(
     "SELECT",

@@ -1,4 +1,4 @@
-//! Articles, their favourites and idempotency keys, each change together with its outbox row.
+//! Articles, their favourites and idempotency keys. An article and its outbox row are written in one transaction.
 //!
 //! All statements that change favourites lock the article before the favourite, so they cannot deadlock, and
 //! change the count only if a row was added or removed.
@@ -136,7 +136,7 @@ const UPDATE_ARTICLE: Statement = statement!(
     ),
 );
 
-/// Prevents changes of the article by other transactions until it is deleted.
+/// Prevents other transactions from changing the article until it is deleted.
 const LOCK_ARTICLE: Statement =
     statement!("SELECT articles", "SELECT FROM articles WHERE id = $1 FOR UPDATE",);
 

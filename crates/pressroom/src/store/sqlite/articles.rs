@@ -1,4 +1,4 @@
-//! Articles, their favourites and idempotency keys, each change together with its outbox row.
+//! Articles, their favourites and idempotency keys. An article and its outbox row are written in one transaction.
 
 use async_trait::async_trait;
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! Changes of credentials, sessions, and the duration of logins.
+//! Changes to credentials, sessions, and the duration of logins.
 
 use std::{
     net::SocketAddr,

@@ -297,7 +297,7 @@ async fn large_bodies_that_never_complete_do_not_keep_out_small_ones() {
         );
     }
     let alice = raw::register(address, "alice@example.com").await;
-    // Nor large ones that arrive at once, for which the oldest of the others make room.
+    // Nor large ones that arrive immediately, for which the oldest of the others make room.
     let article = json!({"title": "Large", "body": "x".repeat(100_000)});
     for _ in 0..3 {
         let created = raw::request(address, "POST", "/api/articles/", Some(&alice), Some(&article)).await;

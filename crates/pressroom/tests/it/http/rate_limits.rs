@@ -1,4 +1,4 @@
-//! Rate limits of logins, changes of credentials, registrations and writes.
+//! Rate limits of logins, changes to credentials, registrations and writes.
 
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Instant};
 

@@ -1,4 +1,4 @@
-//! The types of statements, for connections through a pooler in transaction mode.
+//! The parameter types of statements, for connections through a pooler in transaction mode.
 //!
 //! Such a pooler may send the next transaction over another connection to the server, where earlier prepared
 //! statements do not exist unless the pooler tracks them. Therefore a statement's text is sent each time,
@@ -29,14 +29,14 @@ impl TypeCache {
         }
     }
 
-    /// Returns the types of `statement`, and queries the server if they are not known. The caller must set a
+    /// Returns the types of `statement`, querying the server if they are not known. The caller must set a
     /// time-out.
     pub(super) async fn of(&self, statement: &Statement) -> Result<Arc<StatementTypes>> {
         if let Some(known) = self.known.get(statement) {
             return Ok(known);
         }
-        // Concurrent first callers may both ask. Boxed because it is rare and would make the future of each
-        // statement several times larger.
+        // Concurrent first callers may each query the server. Boxed because it is rare and would make the future
+        // of each statement several times larger.
         let types = Arc::new(Box::pin(self.ask(statement)).await?);
         self.known.insert(statement, Arc::clone(&types));
         Ok(types)
