@@ -3,6 +3,7 @@
 mod backoff;
 mod batch_settings;
 mod collector;
+mod component;
 mod destination;
 mod encode;
 mod exemplar;
@@ -29,6 +30,7 @@ mod transport;
 
 pub use batch_settings::BatchSettings;
 pub use collector::{ClientFiles, Collector, Compression, PemFile, Protocol};
+pub use component::enter_component;
 pub use destination::{CustomExporter, Destination, Request};
 pub use encode::{Attributes, PrewrittenAttributes};
 pub use exemplar::{ExemplarFilter, Exemplars};

@@ -44,6 +44,7 @@ pub struct ShutdownError {
 #[must_use = "a pipeline does nothing before it is started"]
 pub struct PipelineBuilder {
     resource: Resource,
+    component: Option<Resource>,
     redact: Option<Redact>,
     spans: Option<Destination>,
     span_batches: BatchSettings,
@@ -65,6 +66,7 @@ impl Default for PipelineBuilder {
     fn default() -> Self {
         Self {
             resource: Resource::builder_empty().build(),
+            component: None,
             redact: None,
             spans: None,
             span_batches: BatchSettings::default(),
@@ -91,6 +93,14 @@ impl PipelineBuilder {
     /// Sets the resource of all signals. The SDK's providers must use the same resource.
     pub fn resource(mut self, resource: Resource) -> Self {
         self.resource = resource;
+        self
+    }
+
+    /// Sets the resource of the spans and log records of threads that have called [`enter_component`].
+    ///
+    /// [`enter_component`]: crate::enter_component
+    pub fn component(mut self, resource: Resource) -> Self {
+        self.component = Some(resource);
         self
     }
 
@@ -213,7 +223,10 @@ impl PipelineBuilder {
             value_limit: self.span_value_limit,
             ..rules
         };
-        let encoder = RequestEncoder::new(&self.resource, rules, Arc::clone(&scopes));
+        let mut encoder = RequestEncoder::new(&self.resource, rules, Arc::clone(&scopes));
+        if let Some(component) = &self.component {
+            encoder = encoder.component(component);
+        }
         let queued = |signal, destination: Option<Destination>, settings: BatchSettings| {
             destination.map(|destination| QueuedExport {
                 target: ExportTarget::new(signal, destination, settings.timeout),

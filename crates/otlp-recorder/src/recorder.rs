@@ -17,6 +17,7 @@ use opentelemetry_sdk::trace::{
     SpanLimits,
 };
 
+use crate::component::in_component;
 use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent, size};
 use crate::queue::Queue;
 use crate::span_counts::{CountingSampler, SpanCounts};
@@ -196,6 +197,7 @@ impl Tracer {
         let open = (is_sampled && self.shared.queue.is_some()).then(|| {
             let mut open = OpenSpan::spare(&self.shared);
             open.scope = self.scope;
+            open.in_component = in_component();
             open.parent = parent_id;
             open.parent_is_remote = parent_context.is_remote();
             open.name = start.name;
@@ -289,6 +291,7 @@ pub struct RecordedSpan {
 struct OpenSpan {
     shared: Arc<Shared>,
     scope: ScopeId,
+    in_component: bool,
     parent: SpanId,
     parent_is_remote: bool,
     name: Cow<'static, str>,
@@ -309,6 +312,7 @@ impl OpenSpan {
                 Box::new(Self {
                     shared: Arc::clone(shared),
                     scope: ScopeId::default(),
+                    in_component: false,
                     parent: SpanId::INVALID,
                     parent_is_remote: false,
                     name: Cow::Borrowed(""),
@@ -348,7 +352,9 @@ impl OpenSpan {
             status: &self.status,
         };
         let encoded = ended.write();
-        queue.push(size(&encoded), |batch| batch.add(self.scope, &encoded));
+        queue.push(size(&encoded), |batch| {
+            batch.add(self.in_component, self.scope, &encoded);
+        });
     }
 }
 
