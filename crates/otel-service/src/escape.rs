@@ -49,7 +49,7 @@ fn escape(text: &str, replace: impl Fn(char, &mut String)) -> Cow<'_, str> {
 fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -67,6 +67,8 @@ mod tests {
             ("\u{9b}31m", "\\u{9b}31m"),
             ("\u{202e}gnp.exe\u{2069}", "\\u{202e}gnp.exe\\u{2069}"),
             ("a\u{7f}\0\u{2028}", "a\\u{7f}\\u{0}\\u{2028}"),
+            // Text in characters that no font shows.
+            ("\u{e0041}\u{e0101}", "\\u{e0041}\\u{e0101}"),
         ] {
             assert_eq!(escaped(text), expected);
         }

@@ -17,13 +17,14 @@ use crate::logs::{self, LogEvents};
 use crate::sqlx;
 
 /// Prefixes of targets whose spans describe the internals of a transport or a runtime.
-const QUIET_TARGETS: [&str; 12] = [
+const QUIET_TARGETS: [&str; 13] = [
     "h2::",
     "hyper",
     "opentelemetry",
     "otlp_recorder",
     "quinn",
     "reqwest::",
+    "rmcp::",
     "rustls",
     "tokio::",
     "tokio_util::",

@@ -10,13 +10,14 @@
 //! Senders are not trusted, so received content is treated as untrusted text, and every resource is bounded.
 //!
 //! # Features
-//! All features but `keep` are on by default.
+//! All features but `keep` and `mcp` are on by default.
 //!
 //! - `cli`: the program `otlp-observatory`, which `cargo install otlp-observatory` installs. Programs that embed an
 //!   observatory do without it.
 //! - `forward`: forwarding to a backend (`Config::forward`).
 //! - `grpc`: receiving OTLP over gRPC.
 //! - `keep`: telemetry is kept in a file (`Config::keep`).
+//! - `mcp`: tools for coding agents by the Model Context Protocol, at `/mcp` on the port of the pages.
 
 mod access;
 #[cfg(feature = "keep")]
@@ -27,6 +28,8 @@ mod archive;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
+#[cfg(feature = "cli")]
+mod client;
 mod config;
 mod export;
 #[cfg(feature = "forward")]
@@ -36,12 +39,16 @@ mod forward;
 mod forward;
 mod ingest;
 mod mask;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod observatory;
 mod pages;
 mod receive;
 #[cfg(test)]
 mod samples;
 mod store;
+#[cfg(any(feature = "cli", feature = "mcp"))]
+mod text;
 
 #[cfg(feature = "keep")]
 pub use config::Keep;

@@ -62,13 +62,19 @@ fn command() -> Command {
     let pages = [OBSERVATORY_HOST, OBSERVATORY_PORT];
     let traces = Traces::augment_args(Command::new("traces")).about("Print traces from an observatory");
     let logs = Logs::augment_args(Command::new("logs")).about("Print log records from an observatory");
-    Command::new(NAME)
+    #[cfg(feature = "mcp")]
+    let mcp = cli::Mcp::augment_args(Command::new("mcp"))
+        .about("Serve tools for coding agents (Model Context Protocol) on standard input and output");
+    let command = Command::new(NAME)
         .version(env!("CARGO_PKG_VERSION"))
         .about("Receive OTLP and show traces, logs and metrics in a browser")
         .args_conflicts_with_subcommands(true)
         .args(SETTINGS.iter().chain(&[LOG_OUTPUT, LOG_FORMAT]).map(option))
         .subcommand(traces.args(pages.iter().map(option)))
-        .subcommand(logs.args(pages.iter().map(option)))
+        .subcommand(logs.args(pages.iter().map(option)));
+    #[cfg(feature = "mcp")]
+    let command = command.subcommand(mcp.args(pages.iter().map(option)));
+    command
 }
 
 /// Returns the option for a setting, which also reads the variable.
@@ -112,6 +118,8 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         match name {
+            #[cfg(feature = "mcp")]
+            "mcp" => cli::mcp(pages, &cli::Mcp::from_arg_matches(matches)?).await,
             "traces" => cli::traces(pages, &Traces::from_arg_matches(matches)?).await,
             _ => cli::logs(pages, &Logs::from_arg_matches(matches)?).await,
         }
@@ -141,6 +149,8 @@ fn serve(values: &mut Given<'_>) -> anyhow::Result<()> {
                 ("json", LogFormat::Json),
             ],
         )?,
+        // Without the lines about each request of a coding agent.
+        log_levels: "info,rmcp=warn",
         ..Service::new(NAME, env!("CARGO_PKG_VERSION"))
     };
     let _telemetry = Telemetry::builder(service).init()?;

@@ -174,7 +174,10 @@ impl Observatory {
             let server = server.accept_http2(true);
             servers.start(socket, server, router);
         }
-        let pages = pages::router(explorer, access(&self.pages));
+        let routes = pages::routes(explorer);
+        #[cfg(feature = "mcp")]
+        let routes = routes.clone().merge(crate::mcp::route(routes));
+        let pages = pages::router(routes, access(&self.pages));
         servers.start(self.pages, Server::new(), pages);
         // The health server reports the shutdown until the other servers have ended.
         let mut health_server = Servers::new(CancellationToken::new());

@@ -27,7 +27,7 @@ Telemetry (environment variables only, as in the OpenTelemetry specification):
   OTEL_METRIC_EXPORT_INTERVAL, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, OTEL_SDK_DISABLED
   PII_MASKING                    off leaves e-mail addresses unmasked [default: on]
   RUST_LOG                       log levels, for example info,pressroom=debug
-                                 [default: info,tokio_postgres=warn,refinery_core=warn]
+                                 [default: info,tokio_postgres=warn,refinery_core=warn,rmcp=warn]
 
 Options override environment variables, which override a file .env in the working directory or above it.";
 
@@ -79,6 +79,14 @@ pub enum Command {
     Logs {
         #[command(flatten)]
         command: Logs,
+        #[command(flatten)]
+        settings: Given<ExploreConfig>,
+    },
+    /// Serve tools for coding agents (Model Context Protocol) on standard input and output
+    #[cfg(feature = "mcp")]
+    Mcp {
+        #[command(flatten)]
+        command: crate::commands::Mcp,
         #[command(flatten)]
         settings: Given<ExploreConfig>,
     },

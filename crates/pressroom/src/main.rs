@@ -46,6 +46,8 @@ fn run() -> anyhow::Result<()> {
         Command::Traces { command, settings } => commands::traces(&settings.read(before)?, &command),
         #[cfg(feature = "observatory")]
         Command::Logs { command, settings } => commands::logs(&settings.read(before)?, &command),
+        #[cfg(feature = "mcp")]
+        Command::Mcp { command, settings } => commands::mcp(&settings.read(before)?, &command),
         Command::Openapi => print(&api::openapi()),
         Command::Config { embedded, settings } => {
             let mut reader = settings.reader(before);

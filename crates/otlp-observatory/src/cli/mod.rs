@@ -2,11 +2,14 @@
 //! them; they are not part of the crate's API.
 
 mod explore;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod messages;
 mod settings;
-mod text;
 
 pub use explore::{Logs, Traces, logs, traces};
+#[cfg(feature = "mcp")]
+pub use mcp::{Mcp, mcp};
 pub use messages::{cannot_listen, reachable, url, warn_without_login, welcome};
 pub use settings::{
     OBSERVATORY_HOST, OBSERVATORY_MEMORY, OBSERVATORY_PORT, SETTINGS, Setting, SettingError, Values, config,

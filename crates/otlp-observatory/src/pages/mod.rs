@@ -40,8 +40,17 @@ use self::{
 };
 use crate::access::Access;
 
+/// Adds static files and checks of the request to `routes`.
+pub(crate) fn router(routes: Router, access: Access) -> Router {
+    routes
+        .merge(assets::routes())
+        .fallback(no_page)
+        .method_not_allowed_fallback(async || PageError::Method)
+        .layer(middleware::from_fn_with_state(access, guard::guard))
+}
+
 /// Returns the routes of the pages.
-pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
+pub(crate) fn routes(explorer: Explorer) -> Router {
     Router::new()
         .route("/", time_dependent_page(overview::overview))
         .route("/map", time_dependent_page(overview::map))
@@ -59,10 +68,6 @@ pub(crate) fn router(explorer: Explorer, access: Access) -> Router {
         .route("/export", get(response::export))
         .route("/clear", post(clear))
         .with_state(Shared::new(explorer))
-        .merge(assets::routes())
-        .fallback(no_page)
-        .method_not_allowed_fallback(async || PageError::Method)
-        .layer(middleware::from_fn_with_state(access, guard::guard))
 }
 
 /// Returns the response for an unknown address: browsers get a page that leads back.

@@ -70,7 +70,7 @@ fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
         forwarder: None,
         first_steps: Vec::new(),
     };
-    router(explorer, access)
+    router(routes(explorer), access)
 }
 
 async fn send(router: Router, request: Request<Body>) -> (StatusCode, HeaderMap, String) {

@@ -33,7 +33,7 @@ mod number;
 mod overview;
 mod points;
 mod position;
-mod problems;
+pub(crate) mod problems;
 mod query;
 mod readings;
 mod scale;

@@ -1,6 +1,8 @@
 //! Tests of a running observatory over sockets.
 #![cfg(test)]
 
+#[cfg(all(feature = "cli", feature = "mcp"))]
+mod mcp;
 #[cfg(feature = "cli")]
 mod program;
 mod receive;

@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "observatory")]
 pub use self::observatory::{Logs, Traces, logs, observatory, traces};
+#[cfg(feature = "mcp")]
+pub use self::observatory::{Mcp, mcp};
 pub use self::{
     dev::dev,
     healthcheck::healthcheck,
@@ -53,8 +55,8 @@ use crate::{
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Default of `RUST_LOG`. Leaves out the notices of PostgreSQL, which sends one on each connection when it
-/// restarts, and the progress of migrations.
-const LOG_LEVELS: &str = "info,tokio_postgres=warn,refinery_core=warn";
+/// restarts, the progress of migrations, and each request of a coding agent.
+const LOG_LEVELS: &str = "info,tokio_postgres=warn,refinery_core=warn,rmcp=warn";
 
 /// Time between two deletions of expired rows.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);

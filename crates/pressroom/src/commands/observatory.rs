@@ -3,6 +3,8 @@
 
 mod embedded;
 
+#[cfg(feature = "mcp")]
+pub use observatory::cli::Mcp;
 pub use observatory::cli::{Logs, Traces};
 use observatory::{Observatory, cli};
 use telemetry::Export;
@@ -53,4 +55,13 @@ pub fn traces(config: &ExploreConfig, command: &Traces) -> anyhow::Result<()> {
 /// Returns an error if the observatory does not respond or rejects the request.
 pub fn logs(config: &ExploreConfig, command: &Logs) -> anyhow::Result<()> {
     block_on(cli::logs(config.pages, command))
+}
+
+/// Serves tools for coding agents with the content of an observatory, until standard input ends.
+///
+/// # Errors
+/// Returns an error if the URL of the observatory is invalid or standard output cannot be written.
+#[cfg(feature = "mcp")]
+pub fn mcp(config: &ExploreConfig, command: &Mcp) -> anyhow::Result<()> {
+    block_on(cli::mcp(config.pages, command))
 }

@@ -2,7 +2,6 @@
 //!
 //! Telemetry comes from untrusted senders, so control characters in it are escaped.
 
-mod client;
 mod logs;
 mod traces;
 mod tree;
@@ -15,12 +14,15 @@ use std::{
 use anyhow::Context as _;
 use telemetry::escaped_json;
 
-use self::client::Client;
 pub use self::{
     logs::{Logs, logs},
     traces::{Traces, traces},
 };
-use super::{messages::reachable, text};
+use super::messages::reachable;
+use crate::{
+    client::{self, Client},
+    text,
+};
 
 /// Options that `traces` and `logs` share.
 #[derive(Debug, Clone, PartialEq, clap::Args)]

@@ -10,7 +10,7 @@ mod records;
 mod restarts;
 mod statement;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod traces;
 
 use std::{cell::RefCell, sync::Arc};

@@ -86,7 +86,7 @@ fn with(first: Span, others: impl IntoIterator<Item = Span>) -> Vec<Export> {
 }
 
 /// Returns the planted faults: the kind and a part of the title of the problem, and the telemetry.
-fn faults() -> Vec<(Kind, &'static str, Vec<Export>)> {
+pub(crate) fn faults() -> Vec<(Kind, &'static str, Vec<Export>)> {
     let skewed = |shift: i64| {
         let client = call(1, 2);
         let mut server = of_kind(span(1, 3, 2, "GET /pay"), SpanKind::Server, &[]);

@@ -112,6 +112,13 @@ fn the_commands_of_the_observatory_show_only_their_own_settings() {
 
 /// Makes changes of the contract visible in review. `pressroom openapi > docs/openapi.json` accepts a
 /// change.
+#[cfg(feature = "mcp")]
+#[test]
+fn the_tools_for_agents_end_with_their_input() {
+    let output = process::run(&["mcp"], &[]);
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+}
+
 #[test]
 fn the_openapi_document_equals_the_reviewed_snapshot() {
     let printed = String::from_utf8(process::run(&["openapi"], &[]).stdout).unwrap();

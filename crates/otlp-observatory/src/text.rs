@@ -1,11 +1,11 @@
-//! Formatting of untrusted values for a terminal.
+//! Formatting of untrusted values for a terminal or a model.
 
 use jiff::Timestamp;
 use serde_json::Value;
 use telemetry::escaped;
 
 /// Formats a time of the observatory's JSON, nanoseconds since the Unix epoch, in UTC.
-pub(super) fn timestamp(unix_nano: &str) -> String {
+pub(crate) fn timestamp(unix_nano: &str) -> String {
     let nanoseconds = unix_nano.parse().ok();
     match nanoseconds.and_then(|nanoseconds| Timestamp::from_nanosecond(nanoseconds).ok()) {
         Some(timestamp) => timestamp.strftime("%Y-%m-%d %H:%M:%S%.3fZ").to_string(),
@@ -14,7 +14,7 @@ pub(super) fn timestamp(unix_nano: &str) -> String {
 }
 
 /// Formats a duration in a unit that suits its size.
-pub(super) fn duration(nanoseconds: f64) -> String {
+pub(crate) fn duration(nanoseconds: f64) -> String {
     match nanoseconds {
         n if n < 1e3 => format!("{n:.0}ns"),
         n if n < 1e6 => format!("{:.0}us", n / 1e3),
@@ -24,7 +24,7 @@ pub(super) fn duration(nanoseconds: f64) -> String {
 }
 
 /// Formats a number with a noun, in the plural unless the number is 1.
-pub(super) fn count(number: u64, noun: &str) -> String {
+pub(crate) fn count(number: u64, noun: &str) -> String {
     match number {
         1 => format!("1 {noun}"),
         _ => format!("{number} {noun}s"),
@@ -32,7 +32,7 @@ pub(super) fn count(number: u64, noun: &str) -> String {
 }
 
 /// Formats the value of an attribute on one line: text without quotes, any other value as JSON.
-pub(super) fn value(value: &Value) -> String {
+pub(crate) fn value(value: &Value) -> String {
     match value {
         Value::String(text) => escaped(text).into_owned(),
         other => escaped(&other.to_string()).into_owned(),

@@ -17,7 +17,8 @@ const MAX_RESPONSE_BYTES: usize = 64 << 20;
 const NOT_A_URL: &str = "--observatory: is not an http:// or https:// URL";
 
 /// Client for one observatory.
-pub(super) struct Client {
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
     base: Url,
     http: reqwest::Client,
 }
@@ -33,7 +34,7 @@ impl Client {
     ///
     /// # Errors
     /// Returns an error if `base` is not an HTTP URL.
-    pub(super) fn new(base: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(base: &str) -> anyhow::Result<Self> {
         let base = Url::parse(base)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
@@ -53,7 +54,7 @@ impl Client {
     /// # Errors
     /// Returns an error if nothing listens at the address, the server is not an observatory, or the server
     /// rejects the request.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         segments: &[&str],
         parameters: &[(&str, String)],
@@ -102,7 +103,7 @@ impl Client {
     ///
     /// # Errors
     /// Returns an error if the body does not have the expected format.
-    pub(super) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> anyhow::Result<T> {
+    pub(crate) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> anyhow::Result<T> {
         let parsed = serde_json::from_slice(body).ok();
         parsed.with_context(|| format!("{} is not an observatory of this version", self.base))
     }
