@@ -28,6 +28,9 @@ use fields::{EventError, FieldSets, FieldWriter, RecordedFields, SpecialFields, 
 /// Maximum number of callsites whose properties are kept; a program has a few hundred.
 const MAX_CALLSITES: usize = 1_024;
 
+/// Memory in bytes for the fields of a span that are recorded after its start.
+const LATER_FIELDS: usize = 64;
+
 thread_local! {
     /// The contexts of the entered spans of this thread.
     static ENTERED: RefCell<Entered> = const { RefCell::new(Entered(Vec::new())) };
@@ -80,7 +83,8 @@ struct SpanState {
     cx: Option<Context>,
     /// Whether the layer recorded the span; false for [`CONTEXT_TARGET`].
     is_recorded: bool,
-    fields: Attributes,
+    /// The encoded fields.
+    fields: Vec<u8>,
 }
 
 impl SpanLayer {
@@ -115,7 +119,7 @@ impl SpanLayer {
         let encoded = {
             let extensions = span.extensions();
             let state = extensions.get::<SpanState>();
-            state.map(|state| state.fields.encoded().to_vec())
+            state.map(|state| state.fields.clone())
         };
         decode(&encoded.unwrap_or_default(), span.metadata())
     }
@@ -159,10 +163,10 @@ impl SpanLayer {
                 let before = into.encoded().len();
                 new.record(&mut FieldWriter::new(into, callsite.fields));
                 if self.keeps_fields {
-                    fields = Some(Attributes::detached_from(
-                        self.shared.rules,
-                        &into.encoded()[before..],
-                    ));
+                    let encoded = &into.encoded()[before..];
+                    let mut kept = Vec::with_capacity(encoded.len() + LATER_FIELDS);
+                    kept.extend_from_slice(encoded);
+                    fields = Some(kept);
                 }
             });
             let recorded = parent.with_span(span);
@@ -176,7 +180,7 @@ impl SpanLayer {
             if self.keeps_fields {
                 new.record(&mut FieldWriter::new(&mut attributes, callsite.fields));
             }
-            attributes
+            attributes.into_encoded()
         };
         SpanState {
             is_recorded: cx.is_some(),
@@ -203,7 +207,7 @@ where
             span.extensions_mut().insert(SpanState {
                 cx: Some(parent),
                 is_recorded: false,
-                fields: Attributes::detached(self.shared.rules),
+                fields: Vec::new(),
             });
             return;
         }
@@ -225,11 +229,12 @@ where
             return;
         };
         if self.keeps_fields {
-            let fields = &mut state.fields;
+            let mut fields = Attributes::behind(std::mem::take(&mut state.fields), self.shared.rules);
             recorded
                 .attributes
                 .iter()
                 .for_each(|attribute| fields.value(attribute.key.as_str(), &attribute.value));
+            state.fields = fields.into_encoded();
         }
         if let Some(cx) = &state.cx {
             recorded.apply(&cx.span());

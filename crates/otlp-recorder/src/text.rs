@@ -83,6 +83,7 @@ impl TextRules {
     }
 
     /// Truncates `text` to the limit.
+    #[inline]
     pub(crate) fn limited(self, text: &str) -> &str {
         let end = self.value_limit.and_then(|limit| text.char_indices().nth(limit));
         end.map_or(text, |(end, _)| &text[..end])

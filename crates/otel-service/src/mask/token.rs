@@ -117,7 +117,7 @@ fn key(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     let text = &bytes[at..];
     let (prefix, min) = PREFIXES
         .iter()
-        .find(|(prefix, _)| text.starts_with(prefix.as_bytes()))?;
+        .find(|(prefix, _)| prefix.as_bytes()[0] == text[0] && text.starts_with(prefix.as_bytes()))?;
     let start = at + prefix.len();
     let is_web_token = *prefix == "eyJ";
     let end = end_of(bytes, start, |byte| {

@@ -12,10 +12,6 @@ use super::fields::{any_value, key_value, list};
 use super::wire::{Writer, content_at};
 use crate::text::TextRules;
 
-/// Memory in bytes for attributes that are added to detached ones.
-#[cfg(feature = "tracing")]
-const DETACHED_ROOM: usize = 64;
-
 /// Attributes of a span, event or link that is being recorded.
 #[derive(Debug)]
 pub struct Attributes {
@@ -30,7 +26,7 @@ pub struct Attributes {
     pub(super) dropped: u32,
     /// Hashes of the keys as a bit set. A new key whose hash is not in the set needs no search for an earlier
     /// value.
-    keys: u128,
+    keys: [u64; 2],
 }
 
 /// Attributes shared by many spans, encoded when the first of these spans starts. All spans must belong to
@@ -74,7 +70,7 @@ impl Attributes {
             writer: Writer::default(),
             count: 0,
             dropped: 0,
-            keys: 0,
+            keys: [0; 2],
         }
     }
 
@@ -83,15 +79,19 @@ impl Attributes {
         Self::new(super::fields::span::ATTRIBUTES, text_rules, u32::MAX)
     }
 
-    /// Returns attributes that belong to no span and begin with `encoded` ones.
+    /// Returns attributes that belong to no span and follow `encoded` ones.
     #[cfg(feature = "tracing")]
-    pub(crate) fn detached_from(text_rules: TextRules, encoded: &[u8]) -> Self {
-        let mut writer = Writer::with_capacity(encoded.len() + DETACHED_ROOM);
-        writer.append(encoded);
+    pub(crate) fn behind(encoded: Vec<u8>, text_rules: TextRules) -> Self {
         Self {
-            writer,
+            writer: Writer::from_bytes(encoded),
             ..Self::detached(text_rules)
         }
+    }
+
+    /// Returns the attributes, encoded as fields of their parent message.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn into_encoded(self) -> Vec<u8> {
+        self.writer.into_bytes()
     }
 
     /// Returns the attributes, encoded as fields of their parent message.
@@ -110,6 +110,7 @@ impl Attributes {
     }
 
     /// Sets a string constant, which is not redacted.
+    #[inline]
     pub fn literal(&mut self, key: &str, text: &'static str) {
         self.unredacted(key, text);
     }
@@ -124,6 +125,7 @@ impl Attributes {
     }
 
     /// Sets a string that needs no redaction, such as the text of a number or of an IP address.
+    #[inline]
     pub fn unredacted(&mut self, key: &str, text: &str) {
         if self.admits(key) {
             let text = self.text_rules.limited(text);
@@ -184,17 +186,18 @@ impl Attributes {
         self.writer.clear(kept);
         self.count = 0;
         self.dropped = 0;
-        self.keys = 0;
+        self.keys = [0; 2];
     }
 
     /// Removes any earlier value of `key` and counts the new one; returns false if the limit is reached.
     #[inline]
     fn admits(&mut self, key: &str) -> bool {
-        let bit = 1 << hash(key);
-        if self.keys & bit != 0 {
+        let hash = hash(key);
+        let (word, bit) = ((hash >> 6) as usize, 1 << (hash & 63));
+        if self.keys[word] & bit != 0 {
             self.remove(key);
         }
-        self.keys |= bit;
+        self.keys[word] |= bit;
         if self.count >= self.limit {
             self.dropped += 1;
             return false;

@@ -51,8 +51,8 @@ impl Writer {
     }
 
     #[cfg(feature = "tracing")]
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
+    pub(super) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
     }
 
     pub(super) fn reserve(&mut self, bytes: usize) {
