@@ -174,7 +174,7 @@ where
 
     /// Adds a span processor, which is called before the export.
     ///
-    /// Spans of this crate and of `tracing` are then SDK spans, which cost about twice as much.
+    /// Spans of this crate and of `tracing` are then SDK spans, which cost more than twice as much.
     pub fn span_processor(self, processor: impl SpanProcessor + 'static) -> Self {
         self.with_traces(|builder| builder.with_span_processor(processor))
     }

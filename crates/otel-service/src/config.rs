@@ -23,6 +23,7 @@ mod variables;
 use opentelemetry::KeyValue;
 use otlp_recorder::Signal;
 
+use crate::exceptions::ExceptionSignal;
 use crate::platform;
 use crate::resource::resource;
 use crate::service::{Export, Service};
@@ -126,10 +127,22 @@ impl Config {
             log_attribute_limit: limits::log_attributes(&mut variables),
             log_value_limit: limits::value_length("LOGRECORD", &mut variables),
             http: http::settings(&mut variables),
+            exceptions: exceptions(&mut variables),
             own_level: own_level(&mut variables),
             warnings: variables.warnings,
         }
     }
+}
+
+/// Reads the signal of exceptions, as span events by default.
+fn exceptions(variables: &mut Variables<'_>) -> ExceptionSignal {
+    let choices = [
+        ("", ExceptionSignal::Spans),
+        ("logs", ExceptionSignal::Logs),
+        ("logs/dup", ExceptionSignal::Both),
+    ];
+    let invalid = "neither logs nor logs/dup; exceptions are span events";
+    variables.choice("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", &choices, invalid)
 }
 
 /// Reads the level of the events about the export itself; without the variable, that of all events applies.
@@ -235,6 +248,9 @@ mod tests {
             ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
             ("OTEL_BLRP_MAX_QUEUE_SIZE", "18446744073709551615"),
             ("OTEL_BSP_SCHEDULE_DELAY", "often"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2049"),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
+            ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://collector:99999"),
             ("OTEL_SPAN_EVENT_COUNT_LIMIT", "few"),
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "carrier-pigeon"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
@@ -250,6 +266,7 @@ mod tests {
             ("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST", "x y"),
             ("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_RESPONSE", "ä"),
             ("OTEL_INSTRUMENTATION_HTTP_EXCLUDED_URLS", "http://a/b"),
+            ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "events"),
         ]);
         assert_eq!(otlp(config.traces).endpoint, "http://localhost:4318/v1/traces");
         assert_eq!(otlp(config.logs).timeout, Duration::from_secs(10));
@@ -275,6 +292,9 @@ mod tests {
             "OTEL_METRIC_EXPORT_INTERVAL",
             "OTEL_BLRP_MAX_QUEUE_SIZE",
             "OTEL_BSP_SCHEDULE_DELAY",
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+            "OTEL_TRACES_SAMPLER_ARG",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
             "OTEL_SPAN_EVENT_COUNT_LIMIT",
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
             "OTEL_EXPORTER_OTLP_COMPRESSION",
@@ -290,6 +310,7 @@ mod tests {
             "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST",
             "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_RESPONSE",
             "OTEL_INSTRUMENTATION_HTTP_EXCLUDED_URLS",
+            "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN",
         ] {
             assert!(
                 config.warnings.iter().any(|warning| warning.contains(name)),
@@ -360,6 +381,7 @@ mod tests {
             ("OTEL_METRICS_EXPORTER", "zipkin"),
             ("OTEL_LOGS_EXPORTER", "otlp/stdout"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/xml"),
+            ("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "logs,logs/dup"),
         ] {
             let warnings = read(&[(name, value)]).warnings;
             let says = |warning: &String| warning.starts_with(name) && warning.contains(value);
@@ -382,7 +404,7 @@ mod tests {
             "FILTER",
             "LOG_LEVEL",
         ];
-        let keywords = keywords.iter().chain(&["PREFERENCE", "AGGREGATION"]);
+        let keywords = keywords.iter().chain(&["PREFERENCE", "AGGREGATION", "OPT_IN"]);
         for warning in &config.warnings {
             let (name, _) = warning.split_once(' ').unwrap();
             let is_keyword = keywords.clone().any(|end| name.ends_with(end));

@@ -5,14 +5,13 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt::Display;
 
-use opentelemetry::trace::{Status, TraceContextExt};
+use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
+
+use crate::exceptions::{Operation, PANIC, are_recorded, record_exception};
 
 /// `error.type` of work that was dropped before it ended.
 pub(crate) const CANCELLED: &str = "cancelled";
-
-/// `error.type` of work that panicked.
-pub(crate) const PANIC: &str = "panic";
 
 /// An error that can be recorded on a span.
 pub trait Failure {
@@ -46,23 +45,6 @@ pub struct ServerError {
     pub message: String,
 }
 
-/// Marks the span of `cx` as failed: `error.type`, an `exception` event and the status Error.
-pub fn record_exception(cx: &Context, error_type: Cow<'static, str>, message: String) {
-    let span = cx.span();
-    if !span.is_recording() {
-        return;
-    }
-    span.set_attribute(KeyValue::new("error.type", error_type.clone()));
-    span.add_event(
-        "exception",
-        vec![
-            KeyValue::new("exception.type", error_type),
-            KeyValue::new("exception.message", message.clone()),
-        ],
-    );
-    span.set_status(Status::error(message));
-}
-
 /// Marks the current span as failed with `error`, of any type.
 ///
 /// `error.type` is the name of the Rust type; the message is `{error:#}`, which includes the causes of an
@@ -79,15 +61,21 @@ pub fn record_error<E: Display + ?Sized>(error: &E) {
 
 /// Marks the span of `cx` as failed with `error`.
 pub(crate) fn record_error_of<E: Display + ?Sized>(cx: &Context, error: &E) {
-    if cx.span().is_recording() {
-        record_exception(cx, std::any::type_name::<E>().into(), format!("{error:#}"));
+    if are_recorded(cx) {
+        let error_type = std::any::type_name::<E>().into();
+        record_exception(cx, Operation::Other, error_type, format!("{error:#}"));
     }
 }
 
-/// Records `failure` on the span of `cx` unless it is an expected error; returns its `error.type`.
-pub fn record_failure(cx: &Context, failure: &dyn Failure) -> Option<Cow<'static, str>> {
+/// Records `failure` on the span of `cx`, which stands for `operation`, unless it is an expected error; returns its
+/// `error.type`.
+pub fn record_failure(
+    cx: &Context,
+    operation: Operation,
+    failure: &dyn Failure,
+) -> Option<Cow<'static, str>> {
     let error_type = failure.error_type()?;
-    record_exception(cx, error_type.clone(), failure.message());
+    record_exception(cx, operation, error_type.clone(), failure.message());
     Some(error_type)
 }
 
@@ -95,7 +83,7 @@ pub fn record_failure(cx: &Context, failure: &dyn Failure) -> Option<Cow<'static
 /// cancellation otherwise. Returns the `error.type`.
 pub fn record_unfinished(cx: &Context) -> Cow<'static, str> {
     if std::thread::panicking() {
-        record_exception(cx, PANIC.into(), "the work panicked".to_owned());
+        record_exception(cx, Operation::Other, PANIC.into(), "the work panicked".to_owned());
         PANIC.into()
     } else {
         cx.span().set_attribute(KeyValue::new("error.type", CANCELLED));

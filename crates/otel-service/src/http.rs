@@ -27,7 +27,7 @@ use tower_service::Service;
 
 use crate::http_settings::settings;
 use crate::propagation::Propagation;
-pub(crate) use attributes::{OTHER_METHOD, method, version};
+pub(crate) use attributes::version;
 pub use body::ResponseBody;
 pub use client::{ClientAddress, ClientUrl};
 use exchange::Exchange;
@@ -58,7 +58,7 @@ pub struct HttpLayer {
     is_untraced: fn(&str) -> bool,
     propagation: Propagation,
     has_context_spans: bool,
-    client_address: Option<fn(&Parts) -> Option<SocketAddr>>,
+    peer_address: Option<fn(&Parts) -> Option<SocketAddr>>,
 }
 
 impl HttpLayer {
@@ -71,7 +71,7 @@ impl HttpLayer {
             is_untraced: |_| false,
             propagation: Propagation::TRACE_CONTEXT,
             has_context_spans: false,
-            client_address: None,
+            peer_address: None,
         }
     }
 
@@ -90,7 +90,8 @@ impl HttpLayer {
         self
     }
 
-    /// Obtains the `client.address` of requests without a [`ClientAddress`](crate::ClientAddress) from `address`.
+    /// Obtains the address of the other end of the connection from `address`, as `network.peer.address` and
+    /// `network.peer.port`. It is also the `client.address` of requests without a [`ClientAddress`].
     ///
     /// With axum, add the feature `tokio` and serve `router.into_make_service_with_connect_info::<SocketAddr>()`:
     ///
@@ -100,10 +101,10 @@ impl HttpLayer {
     /// use otel_service::HttpLayer;
     ///
     /// let layer = HttpLayer::new(|parts| parts.extensions.get().map(MatchedPath::as_str))
-    ///     .client_address(|parts| parts.extensions.get().map(|ConnectInfo(address)| *address));
+    ///     .peer_address(|parts| parts.extensions.get().map(|ConnectInfo(address)| *address));
     /// ```
-    pub fn client_address(mut self, address: fn(&Parts) -> Option<SocketAddr>) -> Self {
-        self.client_address = Some(address);
+    pub fn peer_address(mut self, address: fn(&Parts) -> Option<SocketAddr>) -> Self {
+        self.peer_address = Some(address);
         self
     }
 
@@ -145,11 +146,11 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        if let Some(address) = self.layer.client_address
+        let peer = self.layer.peer_address.and_then(|address| address(&parts));
+        if let Some(peer) = peer
             && parts.extensions.get::<ClientAddress>().is_none()
-            && let Some(address) = address(&parts)
         {
-            parts.extensions.insert(ClientAddress(address));
+            parts.extensions.insert(ClientAddress(peer));
         }
         let template = (self.layer.route)(&parts);
         let known = template.and_then(routes::route);
@@ -160,7 +161,7 @@ where
         let path = parts.uri.path();
         let is_untraced = (self.layer.is_untraced)(path) || settings().excludes(path);
         let parent = self.layer.propagation.extract(&parts.headers);
-        let mut exchange = Exchange::start(&parts, route, known, &parent, is_untraced);
+        let mut exchange = Exchange::start(&parts, peer, route, known, &parent, is_untraced);
         if self.layer.has_context_spans {
             exchange.carry_context();
         }

@@ -1,8 +1,9 @@
-//! Settings of the HTTP instrumentation from `OTEL_INSTRUMENTATION_HTTP_*`, for servers and clients.
+//! Settings of the HTTP instrumentation from `OTEL_INSTRUMENTATION_HTTP_*` or the configuration file, for servers and
+//! clients.
 
 use std::sync::OnceLock;
 
-use ::http::{HeaderMap, HeaderName, HeaderValue};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 
 use crate::query::{is_secret, redacted_parts};
@@ -10,30 +11,39 @@ use crate::query::{is_secret, redacted_parts};
 /// Maximum number of headers of a message that become attributes, because the attributes of a span are limited.
 const MAX_CAPTURED: usize = 32;
 
+/// Value of `http.request.method` for a method that is not known.
+pub(crate) const OTHER_METHOD: &str = "_OTHER";
+
+/// The methods of the conventions, the most frequent ones first.
+const KNOWN_METHODS: [&str; 10] = [
+    "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "QUERY", "CONNECT", "TRACE",
+];
+
 static SETTINGS: OnceLock<HttpSettings> = OnceLock::new();
 
 static DEFAULT: HttpSettings = HttpSettings {
-    known_methods: None,
-    server: CapturedHeaders::NONE,
-    client: CapturedHeaders::NONE,
+    server: SideSettings::DEFAULT,
+    client: SideSettings::DEFAULT,
     excluded_paths: Vec::new(),
 };
 
 #[derive(Debug, Default)]
 pub(crate) struct HttpSettings {
-    /// Methods that are recorded by name; `None` for those of the conventions.
-    pub(crate) known_methods: Option<Vec<String>>,
-    pub(crate) server: CapturedHeaders,
-    pub(crate) client: CapturedHeaders,
+    pub(crate) server: SideSettings,
+    pub(crate) client: SideSettings,
     /// Paths whose requests have no server span.
     pub(crate) excluded_paths: Vec<Pattern>,
 }
 
-/// Header names that become attributes of spans, in lower case.
+/// Settings of servers or of clients.
 #[derive(Debug, Default)]
-pub(crate) struct CapturedHeaders {
-    pub(crate) request: Vec<Pattern>,
-    pub(crate) response: Vec<Pattern>,
+pub(crate) struct SideSettings {
+    /// Methods that are recorded by name; `None` for those of the conventions.
+    pub(crate) known_methods: Option<Vec<String>>,
+    /// Names of request headers that become attributes of spans, in lower case.
+    pub(crate) request_headers: Vec<Pattern>,
+    /// Names of response headers that become attributes of spans, in lower case.
+    pub(crate) response_headers: Vec<Pattern>,
 }
 
 /// Sets the settings of the process. Later calls have no effect.
@@ -52,20 +62,31 @@ impl HttpSettings {
     }
 }
 
-impl CapturedHeaders {
-    const NONE: Self = Self {
-        request: Vec::new(),
-        response: Vec::new(),
+impl SideSettings {
+    const DEFAULT: Self = Self {
+        known_methods: None,
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
     };
+
+    /// Returns the name of a known method, or `_OTHER`, which bounds the number of values a client can produce.
+    pub(crate) fn method(&'static self, method: &Method) -> &'static str {
+        let name = method.as_str();
+        let known = match &self.known_methods {
+            Some(methods) => methods.iter().map(String::as_str).find(|known| *known == name),
+            None => KNOWN_METHODS.into_iter().find(|known| *known == name),
+        };
+        known.unwrap_or(OTHER_METHOD)
+    }
 
     /// Returns the attributes for the headers of a request.
     pub(crate) fn of_request(&self, headers: &HeaderMap) -> impl Iterator<Item = KeyValue> {
-        captured(&self.request, "http.request.header.", headers)
+        captured(&self.request_headers, "http.request.header.", headers)
     }
 
     /// Returns the attributes for the headers of a response.
     pub(crate) fn of_response(&self, headers: &HeaderMap) -> impl Iterator<Item = KeyValue> {
-        captured(&self.response, "http.response.header.", headers)
+        captured(&self.response_headers, "http.response.header.", headers)
     }
 }
 

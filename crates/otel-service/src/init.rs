@@ -23,6 +23,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::b3::B3Propagator;
 use crate::baggage::BaggagePropagator;
 use crate::config::{Config, ConfigFileError, Propagator};
+use crate::exceptions;
 use crate::http_settings;
 use crate::layer::{TelemetryFilter, TelemetryLayer, span_filter};
 use crate::logs::{self, Format, LogEvents};
@@ -180,6 +181,7 @@ where
         let propagator = propagator(&config.propagators, settings.propagators);
         propagation::install(&propagator);
         http_settings::install(std::mem::take(&mut config.http));
+        exceptions::install(config.exceptions);
         global::set_text_map_propagator(propagator);
     }
     let mut logger = None;

@@ -7,7 +7,8 @@ pub use otlp_recorder::{
 };
 
 pub use crate::context::{inject_context_of, link_to, within};
-pub use crate::failure::{record_exception, record_failure, record_unfinished};
+pub use crate::exceptions::{Operation, record_exception};
+pub use crate::failure::{record_failure, record_unfinished};
 pub use crate::metrics::{InstrumentFactory, Instruments, SECONDS, python_names};
 pub use crate::recorder::Instrumentation;
 pub use crate::stopwatch::Stopwatch;

@@ -27,6 +27,7 @@ mod context;
 mod db;
 mod environment;
 mod escape;
+mod exceptions;
 mod failure;
 mod gauges;
 mod http;

@@ -10,6 +10,8 @@ mod line;
 mod location;
 mod panics;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use opentelemetry::Context;
@@ -21,6 +23,7 @@ use otlp_recorder::{LOG_TARGET, is_export_thread};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_log::NormalizeEvent;
+use tracing_log::log::Level::Error;
 use tracing_subscriber::layer;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -62,7 +65,46 @@ pub(crate) fn bridge_log(max_level: LevelFilter) -> Result<(), impl std::error::
         None => tracing_log::log::LevelFilter::Off,
         Some(level) => tracing_log::AsLog::as_log(&level).to_level_filter(),
     };
-    tracing_log::LogTracer::builder().with_max_level(max_level).init()
+    match tracing_log::LogTracer::builder().with_max_level(max_level).init() {
+        Err(_) if forwards_to_tracing() => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether the logger of `log` asks the subscriber of `tracing`, as that of `tracing-log` does.
+fn forwards_to_tracing() -> bool {
+    let asked = Asked::default();
+    let was_asked = Arc::clone(&asked.0);
+    tracing::subscriber::with_default(asked, || {
+        let metadata = tracing_log::log::Metadata::builder().level(Error).build();
+        tracing_log::log::logger().enabled(&metadata)
+    });
+    was_asked.load(Ordering::Relaxed)
+}
+
+/// A subscriber that remembers whether it was asked for an event.
+#[derive(Default)]
+struct Asked(Arc<AtomicBool>);
+
+impl Subscriber for Asked {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        self.0.store(true, Ordering::Relaxed);
+        false
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::Id {
+        tracing::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+
+    fn event(&self, _: &Event<'_>) {}
+
+    fn enter(&self, _: &tracing::Id) {}
+
+    fn exit(&self, _: &tracing::Id) {}
 }
 
 /// Writes and exports log events.

@@ -62,9 +62,9 @@ impl Providers {
         let mut traces = SdkTracerProvider::builder()
             .with_resource(config.resource.clone())
             .with_span_limits(config.span_limits)
-            .with_sampler(UntracedSampler {
+            .with_sampler(pipeline.recorder().counting(UntracedSampler {
                 inner: sampler.unwrap_or_else(|| Box::new(config.sampler.clone())),
-            });
+            }));
         traces = apply(extensions.traces, traces);
         if let Some(processor) = pipeline.span_processor() {
             traces = traces.with_span_processor(processor);

@@ -5,13 +5,20 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 /// Substrings of parameter names that mark a secret.
-const SECRET_PARTS: [&str; 10] = [
+const SECRET_PARTS: [&str; 17] = [
     "token",
     "password",
     "passwd",
     "secret",
     "apikey",
     "accesskey",
+    "privatekey",
+    "passphrase",
+    "passcode",
+    "assertion",
+    "samlresponse",
+    "codeverifier",
+    "sessid",
     "signature",
     "authorization",
     "credential",
@@ -24,15 +31,16 @@ const SECRET_NAMES: [&str; 9] = ["pwd", "pass", "key", "sig", "code", "auth", "j
 /// Returns the parts of `query`: names, values and separators. `REDACTED` replaces the values of secrets, as
 /// the semantic conventions require for `url.query`.
 pub(crate) fn redacted_parts(query: &str) -> impl Iterator<Item = &str> {
-    query.split('&').enumerate().flat_map(|(index, pair)| {
+    query.split_inclusive(['&', ';']).flat_map(|part| {
+        let pair = part.trim_end_matches(['&', ';']);
+        let separator = &part[pair.len()..];
         let (name, value) = match pair.split_once('=') {
             Some((name, _)) if is_secret(name) => (name, Some("REDACTED")),
             Some((name, value)) => (name, Some(value)),
             None => (pair, None),
         };
-        let before = if index == 0 { "" } else { "&" };
         let equals = if value.is_some() { "=" } else { "" };
-        [before, name, equals, value.unwrap_or_default()]
+        [name, equals, value.unwrap_or_default(), separator]
     })
 }
 
@@ -65,10 +73,19 @@ mod tests {
             ("AWSAccessKeyId=abc", "AWSAccessKeyId=REDACTED"),
             ("user[password]=x", "user[password]=REDACTED"),
             ("code=1&state=2", "code=REDACTED&state=2"),
+            ("page=2;token=abc;x=1", "page=2;token=REDACTED;x=1"),
+            ("client_assertion=abc", "client_assertion=REDACTED"),
+            (
+                "SAMLResponse=abc&RelayState=x",
+                "SAMLResponse=REDACTED&RelayState=x",
+            ),
+            ("PHPSESSID=abc", "PHPSESSID=REDACTED"),
+            ("private_key=abc&key_id=1", "private_key=REDACTED&key_id=1"),
             ("author=ann&limit=5", "author=ann&limit=5"),
             ("token", "token"),
             ("", ""),
             ("&&a=&=b", "&&a=&=b"),
+            ("a=1&;", "a=1&;"),
         ] {
             assert_eq!(redacted_parts(query).collect::<String>(), expected, "{query}");
         }

@@ -12,6 +12,7 @@ use opentelemetry::{Context, KeyValue};
 use otlp_recorder::SpanStart;
 
 use crate::context;
+use crate::exceptions::Operation;
 use crate::failure::{self, Failure, record_error_of, record_failure};
 use crate::recorder;
 
@@ -108,7 +109,7 @@ impl Span {
     /// Returns the error of `work`.
     pub async fn run<T, E: Failure>(self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let record = |cx: &Context, error: &E| {
-            record_failure(cx, error);
+            record_failure(cx, Operation::Other, error);
         };
         self.run_with(work, record).await
     }

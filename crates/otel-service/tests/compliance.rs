@@ -15,7 +15,8 @@ const HEAD: &str = "# Compliance with the OpenTelemetry specification
 
 The rows of the specification's [compliance matrix][matrix] as of 2026-08-19, and what a user of
 [otel-service](../crates/otel-service/README.md) gets. The crate adds to the SDK for Rust, whose API it offers; a row is
-about both together.
+about both together. Attributes of log records have every type of the specification; those of spans, scopes, resources and
+points have the types of the SDK for Rust, which have neither maps nor bytes nor lists of several types.
 
 [matrix]: https://github.com/open-telemetry/opentelemetry-specification/blob/main/spec-compliance-matrix.md
 

@@ -21,6 +21,7 @@ mod processors;
 mod queue;
 mod recorder;
 mod signal;
+mod span_counts;
 #[cfg(feature = "tracing")]
 mod span_layer;
 mod table;
@@ -44,7 +45,9 @@ pub use processors::{QueueLogProcessor, QueueSpanProcessor};
 pub use recorder::{RANDOM_TRACE_ID, RecordedSpan, Recorder, SpanStart, Tracer};
 pub use signal::Signal;
 #[cfg(feature = "tracing")]
-pub use span_layer::{CONTEXT_TARGET, SpanLayer, field_value, with_sources, within_crates};
+pub use span_layer::{
+    CONTEXT_TARGET, EXCEPTION_MESSAGE, SpanLayer, field_value, is_error_field, with_sources, within_crates,
+};
 pub use table::Table;
 pub use text::Redact;
 #[cfg(feature = "grpc")]

@@ -20,6 +20,7 @@ use opentelemetry_sdk::trace::{
 use crate::component::in_component;
 use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent, size};
 use crate::queue::Queue;
+use crate::span_counts::{CountingSampler, SpanCounts};
 use crate::text::TextRules;
 
 /// Trace flag of W3C Trace Context, level 2: the trace id is random.
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) provider: Option<SdkTracerProvider>,
     /// Flags of a new trace.
     pub(crate) root_flags: TraceFlags,
+    pub(crate) counts: Arc<SpanCounts>,
 }
 
 impl Recorder {
@@ -69,7 +71,7 @@ impl Recorder {
     /// Returns a recorder whose spans are created by `provider`.
     ///
     /// The sampler, the id generator, the limits and the processors of the provider then apply to all spans,
-    /// which cost about twice as much. To export the spans, add [`Pipeline::span_processor`] to the provider.
+    /// which cost more than twice as much. To export the spans, add [`Pipeline::span_processor`] to the provider.
     ///
     /// [`Pipeline::span_processor`]: crate::Pipeline::span_processor
     #[must_use]
@@ -87,6 +89,16 @@ impl Recorder {
             root_flags: TraceFlags::NOT_SAMPLED,
             ..self.0.as_ref().clone()
         }))
+    }
+
+    /// Returns `sampler` as a sampler for the SDK's provider that counts the spans of the provider for
+    /// `otel.sdk.span.started`. A span that the recorder starts with that provider is one of them.
+    #[must_use]
+    pub fn counting(&self, sampler: impl ShouldSample + 'static) -> impl ShouldSample + 'static {
+        CountingSampler {
+            inner: Box::new(sampler),
+            counts: Arc::clone(&self.0.counts),
+        }
     }
 
     /// Whether spans are exported. If not, they only have ids.
@@ -174,6 +186,7 @@ impl Tracer {
         };
         let flags = self.flags(parent_context);
         let is_sampled = is_sampled(&self.shared.sampler, parent, trace_id, &start);
+        self.shared.counts.start(parent_context, is_sampled);
         let context = SpanContext::new(
             trace_id,
             ids.new_span_id(),
@@ -444,6 +457,7 @@ mod tests {
             scopes: Arc::default(),
             provider: None,
             root_flags: RANDOM_TRACE_ID,
+            counts: Arc::default(),
         };
         Recorder(Arc::new(shared)).tracer(InstrumentationScope::builder("test").build())
     }

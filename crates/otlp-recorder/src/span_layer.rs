@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use opentelemetry::logs::AnyValue;
 use opentelemetry::trace::{Status, TraceContextExt};
-use opentelemetry::{Context, ContextGuard, InstrumentationScope};
+use opentelemetry::{Context, ContextGuard, InstrumentationScope, KeyValue};
 use tracing::span::{Attributes as NewSpan, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
@@ -22,8 +22,8 @@ use crate::export::is_export_thread;
 use crate::recorder::{Recorder, Shared, SpanStart, Tracer};
 use crate::table::Table;
 pub use debug_value::field_value;
-pub use fields::with_sources;
-use fields::{FieldSet, FieldWriter, RecordedFields, SpecialFields, decode, error_text};
+pub use fields::{EXCEPTION_MESSAGE, is_error_field, with_sources};
+use fields::{EventError, FieldSets, FieldWriter, RecordedFields, SpecialFields, decode};
 
 /// Maximum number of callsites whose properties are kept; a program has a few hundred.
 const MAX_CALLSITES: usize = 1_024;
@@ -42,8 +42,9 @@ pub const CONTEXT_TARGET: &str = "otel_context";
 /// The parent of a span is its explicit parent, or the current OpenTelemetry context, whose span may come from
 /// either API. The fields of a span become attributes, except for the fields `otel.name`, `otel.kind`,
 /// `otel.status_code` and `otel.status_message`, which set the respective property as in
-/// tracing-opentelemetry. An event with the level ERROR sets the status of its span to Error. Events are not
-/// recorded: combine the layer with one that exports log records, and use [`SpanLayer::fields`] there.
+/// tracing-opentelemetry. The fields `error` and `err` become `exception.message`. An event with the level ERROR, and an
+/// error that is recorded while the span is open, set the status of the span to Error. Events are not recorded:
+/// combine the layer with one that exports log records, and use [`SpanLayer::fields`] there.
 ///
 /// ```
 /// use otlp_recorder::{Pipeline, SpanLayer};
@@ -69,7 +70,7 @@ struct Callsite {
     tracer: Tracer,
     /// The source location; `None` if a field of the span has the same name.
     location: Option<PrewrittenAttributes>,
-    special: FieldSet,
+    fields: FieldSets,
 }
 
 /// The state of a span in its extensions.
@@ -79,8 +80,7 @@ struct SpanState {
     cx: Option<Context>,
     /// Whether the layer recorded the span; false for [`CONTEXT_TARGET`].
     is_recorded: bool,
-    /// The encoded fields.
-    fields: Vec<u8>,
+    fields: Attributes,
 }
 
 impl SpanLayer {
@@ -114,7 +114,8 @@ impl SpanLayer {
     pub fn fields<'a, S: LookupSpan<'a>>(span: &SpanRef<'a, S>) -> Vec<(&'static str, AnyValue)> {
         let encoded = {
             let extensions = span.extensions();
-            extensions.get::<SpanState>().map(|state| state.fields.clone())
+            let state = extensions.get::<SpanState>();
+            state.map(|state| state.fields.encoded().to_vec())
         };
         decode(&encoded.unwrap_or_default(), span.metadata())
     }
@@ -136,13 +137,13 @@ impl SpanLayer {
         Callsite {
             tracer: Recorder(Arc::clone(&self.shared)).tracer(scope),
             location: (!named("code.")).then(PrewrittenAttributes::new),
-            special: FieldSet::special(metadata),
+            fields: FieldSets::of(metadata),
         }
     }
 
     fn start(&self, parent: &Context, callsite: &Callsite, new: &NewSpan<'_>) -> SpanState {
-        let mut special = SpecialFields::new(callsite.special);
-        if !callsite.special.is_empty() {
+        let mut special = SpecialFields::new(callsite.fields);
+        if callsite.fields.has_special() {
             new.record(&mut special);
         }
         let mut fields = None;
@@ -156,9 +157,12 @@ impl SpanLayer {
                     location.write(into, |into| write_location(into, metadata));
                 }
                 let before = into.encoded().len();
-                new.record(&mut FieldWriter::new(into, callsite.special));
+                new.record(&mut FieldWriter::new(into, callsite.fields));
                 if self.keeps_fields {
-                    fields = Some(into.encoded()[before..].to_vec());
+                    fields = Some(Attributes::detached_from(
+                        self.shared.rules,
+                        &into.encoded()[before..],
+                    ));
                 }
             });
             let recorded = parent.with_span(span);
@@ -170,9 +174,9 @@ impl SpanLayer {
         let unrecorded = || {
             let mut attributes = Attributes::detached(self.shared.rules);
             if self.keeps_fields {
-                new.record(&mut FieldWriter::new(&mut attributes, callsite.special));
+                new.record(&mut FieldWriter::new(&mut attributes, callsite.fields));
             }
-            attributes.encoded().to_vec()
+            attributes
         };
         SpanState {
             is_recorded: cx.is_some(),
@@ -199,7 +203,7 @@ where
             span.extensions_mut().insert(SpanState {
                 cx: Some(parent),
                 is_recorded: false,
-                fields: Vec::new(),
+                fields: Attributes::detached(self.shared.rules),
             });
             return;
         }
@@ -221,12 +225,11 @@ where
             return;
         };
         if self.keeps_fields {
-            let mut attributes = Attributes::detached(self.shared.rules);
+            let fields = &mut state.fields;
             recorded
                 .attributes
                 .iter()
-                .for_each(|attribute| attributes.set(attribute));
-            state.fields.extend_from_slice(attributes.encoded());
+                .for_each(|attribute| fields.value(attribute.key.as_str(), &attribute.value));
         }
         if let Some(cx) = &state.cx {
             recorded.apply(&cx.span());
@@ -256,7 +259,12 @@ where
         };
         // An event within an inner span of the OpenTelemetry API does not concern this span.
         if event.parent().is_some() || Context::map_current(is_current) {
-            span.span().set_status(Status::error(error_text(event)));
+            let error = EventError::of(event);
+            let span = span.span();
+            if let Some(error_type) = error.error_type {
+                span.set_attribute(KeyValue::new("error.type", error_type));
+            }
+            span.set_status(Status::error(error.message));
         }
     }
 

@@ -40,7 +40,9 @@ impl<'a> Document<'a> {
             version = self.registry.upstream.version
         );
         self.text += "\n## Spans\n\nThe status of a span is Error if the operation failed, with an `exception` event \
-             (`exception.type`, `exception.message`);\notherwise it is Unset.\n";
+             (`exception.type`, `exception.message`);\notherwise it is Unset. With \
+             `OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN=logs`, the exception is a log record instead, with an\nevent name such \
+             as `http.server.request.exception`.\n";
         let mut spans: Vec<&Span> = self.registry.spans.iter().collect();
         spans.sort_by_key(|span| AREAS.iter().position(|area| *area == span.area));
         for span in spans {

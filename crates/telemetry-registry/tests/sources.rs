@@ -96,7 +96,8 @@ fn fields(arguments: &[String]) -> Vec<&str> {
     arguments
         .iter()
         .take_while(|argument| !argument.starts_with('"'))
-        .filter(|argument| !argument.starts_with("target:") && !argument.contains("Level::"))
+        .filter(|argument| !argument.starts_with("target:") && !argument.starts_with("name:"))
+        .filter(|argument| !argument.contains("Level::"))
         .filter(|argument| !argument.is_empty() && !argument.starts_with('$'))
         .map(|argument| {
             let name = argument

@@ -39,11 +39,7 @@ impl<S: tracing::Subscriber> Layer<S> for Alarm {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let telemetry = Telemetry::builder(Service::new("shop", env!("CARGO_PKG_VERSION")))
-        .layer(
-            console_subscriber::ConsoleLayer::builder()
-                .server_addr(([127, 0, 0, 1], 0))
-                .spawn(),
-        )
+        .layer(console_subscriber::spawn())
         .layer(Alarm)
         .sqlx_system("sqlite")
         .init()?;
@@ -52,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .max_connections(1)
         .connect("sqlite::memory:")
         .await?;
-    sqlx::query("CREATE TABLE orders (item TEXT NOT NULL)")
+    sqlx::query("CREATE TABLE orders (item TEXT NOT NULL CHECK (length(item) < 20))")
         .execute(&pool)
         .await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -65,8 +61,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let router = Router::new()
         .route("/orders/{item}", post(order))
         .route("/stock/{item}", get(stock))
-        .layer(HttpLayer::new(|parts| parts.extensions.get().map(MatchedPath::as_str)).context_spans())
-        .with_state(shop);
+        .with_state(shop)
+        .layer(HttpLayer::new(|parts| parts.extensions.get().map(MatchedPath::as_str)).context_spans());
     let interrupt = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
     axum::serve(listener, router)
         .with_graceful_shutdown(interrupt)

@@ -36,7 +36,7 @@ impl Message {
 
 fn read(
     mut envelope: Envelope<'_>,
-    headers: Members,
+    headers: Members<'_>,
     task: Option<String>,
     id: Option<TaskId>,
 ) -> Result<Message, PoisonReason> {
@@ -111,7 +111,7 @@ fn protocol_2(headers: Headers, properties: Properties, parts: Vec<Value>) -> Re
 /// Reads a protocol-1 message, whose fields are all in the body. Its headers may contain trace context.
 fn protocol_1(
     mut body: Map<String, Value>,
-    headers: Members,
+    headers: Members<'_>,
     properties: Properties,
 ) -> Result<Message, PoisonReason> {
     let task = body.shift_remove("task").and_then(string);
@@ -132,7 +132,8 @@ fn protocol_1(
     if let Some(group) = body.shift_remove("taskset") {
         body.insert("group".to_owned(), group);
     }
-    let mut headers = Headers::read(task, id.into(), body.into_iter().chain(headers))?;
+    let body = body.into_iter().map(|(name, value)| (Cow::Owned(name), value));
+    let mut headers = Headers::read(task, id.into(), body.chain(headers))?;
     headers.root_id.get_or_insert_with(|| headers.id.clone());
     Ok(Message {
         headers,

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::Value;
 
@@ -15,8 +15,8 @@ pub(super) struct Envelope<'a> {
     pub body: Option<Cow<'a, str>>,
     pub content_encoding: Option<Cow<'a, str>>,
     pub content_type: Option<Cow<'a, str>>,
-    pub headers: Option<Members>,
-    pub properties: Option<Members>,
+    pub headers: Option<Members<'a>>,
+    pub properties: Option<Members<'a>>,
 }
 
 impl<'de> Deserialize<'de> for Envelope<'de> {
@@ -36,13 +36,17 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut envelope = Envelope::default();
-        while let Some(key) = map.next_key::<Part<'_>>()? {
+        while let Some(key) = map.next_key_seed(Tolerant::TEXT)? {
             match key.text().as_deref() {
-                Some("body") => envelope.body = map.next_value::<Part<'_>>()?.text(),
-                Some("content-encoding") => envelope.content_encoding = map.next_value::<Part<'_>>()?.text(),
-                Some("content-type") => envelope.content_type = map.next_value::<Part<'_>>()?.text(),
-                Some("headers") => envelope.headers = map.next_value::<Part<'_>>()?.object(),
-                Some("properties") => envelope.properties = map.next_value::<Part<'_>>()?.object(),
+                Some("body") => envelope.body = map.next_value_seed(Tolerant::TEXT)?.text(),
+                Some("content-encoding") => {
+                    envelope.content_encoding = map.next_value_seed(Tolerant::TEXT)?.text();
+                }
+                Some("content-type") => envelope.content_type = map.next_value_seed(Tolerant::TEXT)?.text(),
+                Some("headers") => envelope.headers = map.next_value_seed(Tolerant::HEADERS)?.object(),
+                Some("properties") => {
+                    envelope.properties = map.next_value_seed(Tolerant::PROPERTIES)?.object();
+                }
                 // Parsed rather than skipped, because `mark_redelivered` must accept the same messages.
                 _ => drop(map.next_value::<Value>()?),
             }
@@ -52,9 +56,9 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 }
 
 /// Members of an object in order. Cheaper to build than a map, and read only once.
-pub(super) struct Members(Vec<(String, Value)>);
+pub(super) struct Members<'a>(Vec<(Cow<'a, str>, Value)>);
 
-impl Members {
+impl<'a> Members<'a> {
     /// Returns the text under this key, or `None` if the key is absent or its value is not text.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Value::as_str)
@@ -70,9 +74,9 @@ impl Members {
     }
 }
 
-impl IntoIterator for Members {
-    type Item = (String, Value);
-    type IntoIter = std::vec::IntoIter<(String, Value)>;
+impl<'a> IntoIterator for Members<'a> {
+    type Item = (Cow<'a, str>, Value);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
@@ -82,7 +86,7 @@ impl IntoIterator for Members {
 /// Any JSON value; only text and objects are kept.
 enum Part<'a> {
     Text(Cow<'a, str>),
-    Object(Members),
+    Object(Members<'a>),
     Other,
 }
 
@@ -94,7 +98,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    fn object(self) -> Option<Members> {
+    fn object(self) -> Option<Members<'a>> {
         match self {
             Self::Object(members) => Some(members),
             Self::Text(_) | Self::Other => None,
@@ -102,14 +106,25 @@ impl<'a> Part<'a> {
     }
 }
 
-impl<'de> Deserialize<'de> for Part<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Tolerant)
-    }
+/// Reads any JSON value as a [`Part`].
+struct Tolerant {
+    /// Usual number of members, if the value is an object.
+    members: usize,
 }
 
-/// Visitor that accepts any JSON value.
-struct Tolerant;
+impl Tolerant {
+    const TEXT: Self = Self { members: 0 };
+    const HEADERS: Self = Self { members: 22 };
+    const PROPERTIES: Self = Self { members: 8 };
+}
+
+impl<'de> DeserializeSeed<'de> for Tolerant {
+    type Value = Part<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
 
 impl<'de> Visitor<'de> for Tolerant {
     type Value = Part<'de>;
@@ -127,8 +142,9 @@ impl<'de> Visitor<'de> for Tolerant {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members: Vec<(String, Value)> = Vec::with_capacity(24);
-        while let Some((key, value)) = map.next_entry()? {
+        let mut members: Vec<(Cow<'de, str>, Value)> = Vec::with_capacity(self.members);
+        while let Some(key) = map.next_key_seed(Self::TEXT)? {
+            let (key, value) = (key.text().unwrap_or_default(), map.next_value()?);
             match members.iter_mut().find(|(name, _)| *name == key) {
                 Some((_, last)) => *last = value,
                 None => members.push((key, value)),

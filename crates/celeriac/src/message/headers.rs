@@ -1,7 +1,7 @@
 //! The `headers` of a protocol-2 message: the task to run, when to run it, and which task sent it. Unknown
 //! keys, trace context among them, are kept in order and written back.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
@@ -116,14 +116,14 @@ impl Headers {
     }
 
     /// Reads every header except `task` and `id`. A null header counts as absent.
-    pub(crate) fn read(
+    pub(crate) fn read<'a>(
         task: String,
         id: TaskId,
-        headers: impl IntoIterator<Item = (String, Value)>,
+        headers: impl IntoIterator<Item = (Cow<'a, str>, Value)>,
     ) -> Result<Self, PoisonReason> {
         let mut read = Self::new(task, id);
         for (name, value) in headers {
-            match name.as_str() {
+            match &*name {
                 "task" | "id" => {}
                 "eta" | "expires" | "group_index" | "retries" | "timelimit" if value.is_null() => {}
                 "ignore_result" | "replaced_task_nesting" | "stamped_headers" | "stamps"
@@ -146,7 +146,7 @@ impl Headers {
                 "stamped_headers" => read.stamped_headers = value,
                 "stamps" => read.stamps = value,
                 _ => {
-                    read.extra.insert(name, value);
+                    read.extra.insert(name.into_owned(), value);
                 }
             }
         }

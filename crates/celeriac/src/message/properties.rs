@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{headers::string, poison::PoisonReason};
+use super::{envelope::Members, headers::string, poison::PoisonReason};
 
 /// Property that overrides the maximum number of retries of the task.
 pub(crate) const MAX_RETRIES: &str = "max_retries";
@@ -55,12 +55,12 @@ pub struct DeliveryInfo {
 }
 
 impl Properties {
-    pub(super) fn read(properties: impl IntoIterator<Item = (String, Value)>) -> Result<Self, PoisonReason> {
+    pub(super) fn read(properties: Members<'_>) -> Result<Self, PoisonReason> {
         let mut delivery_info = None;
         let mut delivery_tag = None;
         let mut read = Self::default();
         for (name, value) in properties {
-            match (name.as_str(), value) {
+            match (&*name, value) {
                 ("correlation_id", Value::String(text)) => read.correlation_id = Some(text),
                 ("reply_to", Value::String(text)) => read.reply_to = Some(text),
                 ("expiration", Value::String(text)) => read.expiration = Some(text),
@@ -82,7 +82,7 @@ impl Properties {
                 // member too.
                 ("priority", _) => {}
                 (_, value) => {
-                    read.extra.insert(name, value);
+                    read.extra.insert(name.into_owned(), value);
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use telemetry::instrumentation::{
-    Attributes, SpanStart, Stopwatch, link_to, record_exception, record_failure, record_unfinished,
+    Attributes, Operation, SpanStart, Stopwatch, link_to, record_exception, record_failure, record_unfinished,
 };
 use telemetry::opentelemetry::trace::{SpanKind, TraceContextExt as _};
 use telemetry::{Context, Failure, KeyValue};
@@ -75,7 +75,9 @@ impl SendSpan for Sending {
     }
 
     fn finish(mut self: Box<Self>, result: Result<(), &BrokerError>) {
-        let error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
+        let error_type = result
+            .err()
+            .and_then(|failure| record_failure(&self.cx, Operation::MessagingSend, failure));
         self.end(error_type);
     }
 }
@@ -146,7 +148,8 @@ impl RunSpan for Processing<'_> {
         span.set_attribute(KeyValue::new(attribute::CELERY_STATE, outcome.state()));
         if let Some(exception) = outcome.exception() {
             let type_name = exception.type_name.clone().into();
-            record_exception(&self.cx, type_name, exception.message.clone());
+            let message = exception.message.clone();
+            record_exception(&self.cx, Operation::MessagingProcess, type_name, message);
         }
         let elapsed = self.stopwatch.elapsed();
         self.stopwatch.end(&self.cx, elapsed);

@@ -9,9 +9,9 @@ use super::{
     counter::Counter,
     script::{Invocation, scripts},
     scripts::STORE,
-    settling::{self, Settling, StoredResult},
+    settling::{self, StoredResult},
     writer::Writer,
-    written::Write,
+    written::{AckBatch, Write},
 };
 use crate::{
     broker::{BrokerError, Delivery, DeliveryTag},
@@ -85,19 +85,15 @@ impl Acks {
         };
         match reply {
             Ok((held, counter, number)) => {
-                let mut settlings = Vec::with_capacity(acks.len());
+                let mut batch = AckBatch::new(writer.seconds, acks.len());
                 for (ack, held) in acks.into_iter().zip(held) {
                     if held {
-                        let mut settling = Settling::new(ack.tag, ack.message, writer.seconds);
-                        if let Some(result) = ack.result {
-                            settling.add_stored(result);
-                        }
-                        settlings.push(settling);
+                        batch.add(&ack.tag, ack.message, ack.result.as_ref());
                     }
                     // The caller may have been dropped together with its task.
                     let _ = ack.notify.send(Ok(held));
                 }
-                writer.remember(&counter, number, [Write::Settlings(settlings)]);
+                writer.remember(&counter, number, [Write::Acks(batch)]);
             }
             Err(error) => {
                 for ack in acks {

@@ -1,7 +1,7 @@
 //! Destination of a message on the server.
 
 /// Destination of one copy of a message.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Destination {
     /// List of a queue.
     Queue { queue: String, priority: u8 },

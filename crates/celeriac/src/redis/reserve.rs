@@ -20,7 +20,7 @@ use super::{
     names, restore,
     script::{Invocation, scripts},
     scripts,
-    settling::{self, message_id},
+    settling::{self, Settling, message_id},
     written::{Entry, Rewritten, Write},
 };
 use crate::{
@@ -232,15 +232,8 @@ impl RedisBroker {
         received: &HashSet<u128>,
     ) -> Result<Rewritten, BrokerError> {
         let number = match &*entry.write {
-            Write::Settlings(settlings) => {
-                let mut last = settling::NOT_HELD;
-                for settling in settlings {
-                    let script = settling.script(self.names(), counter, Some(received));
-                    let number: i64 = self.commands.script(&script).await?;
-                    last = last.max(number);
-                }
-                last
-            }
+            Write::Acks(batch) => self.settle_again(&batch.settlings(), counter, received).await?,
+            Write::Settlings(settlings) => self.settle_again(settlings, counter, received).await?,
             Write::Part(part) => {
                 let reply: Vec<redis::Value> = self
                     .commands
@@ -254,6 +247,22 @@ impl RedisBroker {
         };
         let number = u64::try_from(number).ok();
         Ok((entry, number.map(|number| (Arc::clone(&counter.server), number))))
+    }
+
+    /// Returns the number of the last write.
+    async fn settle_again(
+        &self,
+        settlings: &[Settling],
+        counter: &Counter,
+        received: &HashSet<u128>,
+    ) -> Result<i64, BrokerError> {
+        let mut last = settling::NOT_HELD;
+        for settling in settlings {
+            let script = settling.script(self.names(), counter, Some(received));
+            let number: i64 = self.commands.script(&script).await?;
+            last = last.max(number);
+        }
+        Ok(last)
     }
 
     /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged. Returns
@@ -338,7 +347,7 @@ local now = string.format('%d', time[1] + 1)
 local reserved = 0
 for i = 2, #ARGV, 3 do
     local body = ARGV[i + 1]
-    if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end
+    if string.byte(body) ~= 123 or string.byte(body, -1) ~= 125 then body = cjson.encode(body) end
     reserved = reserved + redis.call('HSETNX', KEYS[2], ARGV[i], '[' .. body .. ARGV[i + 2])
     redis.call('ZADD', KEYS[1], now, ARGV[i])
 end

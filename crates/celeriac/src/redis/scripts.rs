@@ -79,7 +79,7 @@ for i, message in ipairs(messages) do
         reservations[#reservations + 1] = message
     else
         local body = message
-        if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end
+        if string.byte(body) ~= 123 or string.byte(body, -1) ~= 125 then body = cjson.encode(body) end
         reservations[#reservations + 1] = '[' .. body .. ARGV[10 + sources[i]]
     end
 end

@@ -24,6 +24,7 @@ use crate::{
 pub(super) const STALE: [&str; 4] = [".c", ".j", ".t", ".d"];
 
 /// Encoded result to store and publish.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct StoredResult {
     pub id: TaskId,
     pub text: Vec<u8>,
@@ -38,6 +39,7 @@ impl StoredResult {
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Settling {
     tag: DeliveryTag,
     /// Id of the settled message, if known.
@@ -50,6 +52,7 @@ pub(super) struct Settling {
     steps: Vec<Step>,
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Step {
     /// Stores and publishes a result.
     Result {
@@ -120,8 +123,6 @@ impl Settling {
     }
 
     pub(super) fn add_stored(&mut self, result: StoredResult) {
-        // Usually the only step. Settlements are kept for a long time, so spare capacity would waste memory.
-        self.steps.reserve_exact(1);
         self.steps.push(Step::Result {
             result,
             replaces: true,

@@ -13,7 +13,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{chord_scripts::PartRecord, config::Bounds, settling::Settling};
+use super::{
+    chord_scripts::PartRecord,
+    config::Bounds,
+    settling::{Settling, StoredResult},
+};
+use crate::broker::DeliveryTag;
 
 /// Approximate size of a settlement or part without its texts, including the overhead of about seven allocations.
 const ENTRY_BYTES: usize = 400;
@@ -34,9 +39,76 @@ pub(super) struct Entry {
 }
 
 pub(super) enum Write {
+    Acks(AckBatch),
     /// Settlements of one transaction.
     Settlings(Vec<Settling>),
     Part(PartRecord),
+}
+
+/// Acknowledgements of one transaction. Most writes are acknowledgements, so their texts are joined: many small
+/// allocations that live this long would slow down all others.
+#[derive(Default)]
+pub(super) struct AckBatch {
+    /// Time until results expire, in seconds.
+    seconds: u64,
+    /// For each acknowledgement its tag, the id of the task, and the result, the latter two empty without a result.
+    texts: Vec<u8>,
+    acks: Vec<AckEntry>,
+}
+
+struct AckEntry {
+    /// Id of the message, if known.
+    message: Option<u128>,
+    /// Lengths of the texts.
+    tag: usize,
+    id: usize,
+    result: usize,
+}
+
+impl AckBatch {
+    pub(super) fn new(seconds: u64, count: usize) -> Self {
+        Self {
+            seconds,
+            texts: Vec::new(),
+            acks: Vec::with_capacity(count),
+        }
+    }
+
+    pub(super) fn add(&mut self, tag: &DeliveryTag, message: Option<u128>, result: Option<&StoredResult>) {
+        let (id, text) = result.map_or((&[][..], &[][..]), |result| {
+            (result.id.as_str().as_bytes(), result.text.as_slice())
+        });
+        let tag = tag.as_str().as_bytes();
+        for part in [tag, id, text] {
+            self.texts.extend_from_slice(part);
+        }
+        self.acks.push(AckEntry {
+            message,
+            tag: tag.len(),
+            id: id.len(),
+            result: text.len(),
+        });
+    }
+
+    /// Returns the acknowledgements as settlements.
+    pub(super) fn settlings(&self) -> Vec<Settling> {
+        let mut rest = self.texts.as_slice();
+        let mut take = |length| rest.split_off(..length).unwrap_or_default();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let settling = |ack: &AckEntry| {
+            let tag = DeliveryTag(text(take(ack.tag)));
+            let mut settling = Settling::new(tag, ack.message, self.seconds);
+            let (id, result) = (take(ack.id), take(ack.result));
+            if ack.result > 0 {
+                settling.add_stored(StoredResult {
+                    id: text(id).into(),
+                    text: result.to_vec(),
+                });
+            }
+            settling
+        };
+        self.acks.iter().map(settling).collect()
+    }
 }
 
 /// Entry that has been written again, with its new server and number, or `None` if it is obsolete.
@@ -45,6 +117,7 @@ pub(super) type Rewritten = (Arc<Entry>, Option<(Arc<str>, u64)>);
 impl Write {
     pub(super) fn count(&self) -> usize {
         match self {
+            Self::Acks(batch) => batch.acks.len(),
             Self::Settlings(settlings) => settlings.len(),
             Self::Part(_) => 1,
         }
@@ -52,6 +125,7 @@ impl Write {
 
     fn bytes(&self) -> usize {
         match self {
+            Self::Acks(batch) => batch.texts.capacity() + batch.acks.capacity() * size_of::<AckEntry>(),
             Self::Settlings(settlings) => settlings.iter().map(|one| ENTRY_BYTES + one.bytes()).sum(),
             Self::Part(part) => ENTRY_BYTES + part.bytes(),
         }
@@ -86,11 +160,15 @@ impl Written {
 
     /// Returns the ids of the messages whose settlements are remembered.
     pub(super) fn settled(&self) -> HashSet<u128> {
-        let settled = self.entries.iter().flat_map(|entry| match &*entry.write {
-            Write::Settlings(settlings) => settlings.as_slice(),
-            Write::Part(_) => &[],
-        });
-        settled.filter_map(|settling| settling.message).collect()
+        let mut ids = HashSet::new();
+        for entry in &self.entries {
+            match &*entry.write {
+                Write::Acks(batch) => ids.extend(batch.acks.iter().filter_map(|ack| ack.message)),
+                Write::Settlings(settlings) => ids.extend(settlings.iter().filter_map(|one| one.message)),
+                Write::Part(_) => {}
+            }
+        }
+        ids
     }
 
     /// Replaces entries that have been written again, each with its new server and number, or `None` if it is
@@ -112,12 +190,46 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::broker::DeliveryTag;
 
     fn write(text: &str) -> Arc<Write> {
         let mut settling = Settling::new(DeliveryTag("tag".to_owned()), Some(1), 60);
         settling.add_group("group", text.to_owned());
         Arc::new(Write::Settlings(vec![settling]))
+    }
+
+    #[test]
+    fn acknowledgements_are_settlements_with_their_results() {
+        let mut batch = AckBatch::new(60, 3);
+        let result = StoredResult {
+            id: "task".into(),
+            text: b"{\"status\": \"SUCCESS\"}".to_vec(),
+        };
+        batch.add(&DeliveryTag("one".to_owned()), Some(1), Some(&result));
+        batch.add(&DeliveryTag("second".to_owned()), None, None);
+        batch.add(&DeliveryTag("3".to_owned()), Some(3), Some(&result));
+        let expected = |tag: &str, message, result: Option<&StoredResult>| {
+            let mut settling = Settling::new(DeliveryTag(tag.to_owned()), message, 60);
+            if let Some(StoredResult { id, text }) = result {
+                let (id, text) = (id.clone(), text.clone());
+                settling.add_stored(StoredResult { id, text });
+            }
+            settling
+        };
+        assert_eq!(
+            batch.settlings(),
+            [
+                expected("one", Some(1), Some(&result)),
+                expected("second", None, None),
+                expected("3", Some(3), Some(&result)),
+            ]
+        );
+        let mut written = Written::default();
+        let bounds = Bounds {
+            bytes: 1 << 20,
+            time: Duration::from_secs(60),
+        };
+        written.add(&"run".into(), 1, Arc::new(Write::Acks(batch)), bounds);
+        assert_eq!(written.settled(), HashSet::from([1, 3]));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! An outgoing call: its client span and its duration.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue, Value};
 use otlp_recorder::{Attributes, DurationHistogram, SpanStart};
 
+use crate::exceptions::{Operation, record_exception};
 use crate::failure;
 use crate::recorder::OWN;
 use crate::stopwatch::Stopwatch;
@@ -15,6 +17,7 @@ use crate::stopwatch::Stopwatch;
 pub(super) struct Call {
     pub(super) cx: Context,
     stopwatch: Stopwatch,
+    operation: Operation,
     duration: Option<&'static DurationHistogram>,
     /// Attributes of the duration.
     labels: Vec<KeyValue>,
@@ -26,6 +29,7 @@ impl Call {
     /// attributes of the span only.
     pub(super) fn start(
         name: Cow<'static, str>,
+        operation: Operation,
         duration: Option<&'static DurationHistogram>,
         labels: Vec<KeyValue>,
         describe: impl FnOnce(&mut Attributes),
@@ -39,6 +43,7 @@ impl Call {
         Self {
             cx,
             stopwatch,
+            operation,
             duration,
             labels,
             is_ended: false,
@@ -52,6 +57,15 @@ impl Call {
         self.labels.push(label);
     }
 
+    /// Records the address of the other end of the connection.
+    pub(super) fn reached(&self, peer: Option<SocketAddr>) {
+        if let Some(peer) = peer {
+            let address = KeyValue::new("network.peer.address", peer.ip().to_string());
+            let port = KeyValue::new("network.peer.port", i64::from(peer.port()));
+            self.cx.span().set_attributes([address, port]);
+        }
+    }
+
     /// Records that the response is an error.
     pub(super) fn refused(&mut self, error_type: Cow<'static, str>, description: String) {
         self.label("error.type", error_type);
@@ -61,7 +75,7 @@ impl Call {
     /// Records that there is no response, and ends the call.
     pub(super) fn failed(&mut self, error_type: &'static str, message: String) {
         self.labels.push(KeyValue::new("error.type", error_type));
-        failure::record_exception(&self.cx, error_type.into(), message);
+        record_exception(&self.cx, self.operation, error_type.into(), message);
         self.end();
     }
 

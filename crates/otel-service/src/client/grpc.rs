@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context as Task, Poll, ready};
 
@@ -16,6 +17,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::call::Call;
+use super::http::{peer, without_brackets};
+use crate::exceptions::Operation;
 use crate::metrics::{Instruments, SECONDS};
 use crate::propagation::Propagation;
 use crate::recorder::OWN;
@@ -90,12 +93,22 @@ impl GrpcClientLayer {
             KeyValue::new("rpc.system.name", "grpc"),
             KeyValue::new("rpc.method", method.clone()),
         ];
-        let of_uri = || Some((uri.host()?.to_owned(), uri.port_u16()?));
+        let of_uri = || Some((without_brackets(uri.host()?).to_owned(), uri.port_u16()?));
+        let mut peer = None;
         if let Some((address, port)) = self.server.clone().or_else(of_uri) {
+            // tonic does not report the address. A name may stand for several ones.
+            peer = address.parse().ok().map(|ip| SocketAddr::new(ip, port));
             labels.push(KeyValue::new("server.address", address));
             labels.push(KeyValue::new("server.port", i64::from(port)));
         }
-        let call = Call::start(method.into(), duration(), labels, |_| ());
+        let call = Call::start(
+            method.into(),
+            Operation::RpcClientCall,
+            duration(),
+            labels,
+            |_| (),
+        );
+        call.reached(peer);
         self.propagation.inject(&call.cx, headers);
         call
     }
@@ -170,6 +183,9 @@ where
         let mut call = this.call.take();
         Poll::Ready(match result {
             Ok(response) => {
+                if let Some(call) = &call {
+                    call.reached(peer(response.extensions()));
+                }
                 // A response without messages has its status in the headers.
                 finish(&mut call, response.headers());
                 Ok(response.map(|inner| GrpcClientBody { inner, call }))

@@ -3,10 +3,12 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context as Task, Poll, ready};
 
-use ::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use ::http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use hyper_util::client::legacy::connect::HttpInfo;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TraceContextExt;
 use otlp_recorder::DurationHistogram;
@@ -16,8 +18,9 @@ use tower_service::Service;
 
 use super::call::Call;
 use super::error::describe_error;
-use crate::http::{OTHER_METHOD, method, version};
-use crate::http_settings::settings;
+use crate::exceptions::Operation;
+use crate::http::version;
+use crate::http_settings::{OTHER_METHOD, settings};
 use crate::metrics::{Instruments, SECONDS};
 use crate::propagation::Propagation;
 use crate::query::redacted_parts;
@@ -71,8 +74,8 @@ impl HttpClientLayer {
     }
 
     /// Starts a request and adds the context to its headers.
-    pub(super) fn start(self, method_of: &Method, url: &Url<'_>, headers: &mut HeaderMap) -> Call {
-        let name = method(method_of);
+    pub(super) fn start(self, method: &Method, url: &Url<'_>, headers: &mut HeaderMap) -> Call {
+        let name = settings().client.method(method);
         let mut labels = vec![KeyValue::new("http.request.method", name)];
         if let Some((host, port)) = url.server() {
             labels.push(KeyValue::new("server.address", host.to_owned()));
@@ -80,14 +83,20 @@ impl HttpClientLayer {
         }
         labels.push(KeyValue::new("url.scheme", url.scheme.to_owned()));
         let span_name = if name == OTHER_METHOD { "HTTP" } else { name };
-        let call = Call::start(span_name.into(), duration(), labels, |into| {
-            into.text("url.full", &url.shown(self.hides_path));
-            if name == OTHER_METHOD {
-                into.text("http.request.method_original", method_of.as_str());
-            }
-            let captured = settings().client.of_request(headers);
-            captured.for_each(|header| into.set(&header));
-        });
+        let call = Call::start(
+            span_name.into(),
+            Operation::HttpClientRequest,
+            duration(),
+            labels,
+            |into| {
+                into.text("url.full", &url.shown(self.hides_path));
+                if name == OTHER_METHOD {
+                    into.text("http.request.method_original", method.as_str());
+                }
+                let captured = settings().client.of_request(headers);
+                captured.for_each(|header| into.set(&header));
+            },
+        );
         self.propagation.inject(&call.cx, headers);
         call
     }
@@ -98,6 +107,7 @@ fn responded(mut call: Call, response: &impl ResponseHead) {
     let status = response.status();
     call.label("http.response.status_code", i64::from(status.as_u16()));
     call.label("network.protocol.version", version(response.version()));
+    call.reached(response.peer());
     let span = call.cx.span();
     if span.is_recording() {
         let captured = settings().client.of_response(response.headers());
@@ -137,8 +147,7 @@ impl<'a> Url<'a> {
     /// Returns the host and the port, by default the port of the scheme.
     fn server(&self) -> Option<(&'a str, u16)> {
         let default_port = if self.scheme == "https" { 443 } else { 80 };
-        let host = self.host?.trim_start_matches('[').trim_end_matches(']');
-        Some((host, self.port.unwrap_or(default_port)))
+        Some((without_brackets(self.host?), self.port.unwrap_or(default_port)))
     }
 
     /// Returns the value of `url.full`.
@@ -167,6 +176,11 @@ impl<'a> Url<'a> {
         }
         shown
     }
+}
+
+/// Returns a host without the brackets of an IPv6 address.
+pub(super) fn without_brackets(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 impl<S> Layer<S> for HttpClientLayer {
@@ -264,6 +278,9 @@ pub trait ResponseHead {
 
     /// Returns the headers.
     fn headers(&self) -> &HeaderMap;
+
+    /// Returns the address of the other end of the connection, if the client reports it.
+    fn peer(&self) -> Option<SocketAddr>;
 }
 
 impl<B> ResponseHead for Response<B> {
@@ -278,6 +295,15 @@ impl<B> ResponseHead for Response<B> {
     fn headers(&self) -> &HeaderMap {
         self.headers()
     }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        peer(self.extensions())
+    }
+}
+
+/// Returns the address of the other end of the connection, which the client of hyper-util adds to its responses.
+pub(super) fn peer(extensions: &Extensions) -> Option<SocketAddr> {
+    extensions.get().map(HttpInfo::remote_addr)
 }
 
 /// Returns `http.client.request.duration`.

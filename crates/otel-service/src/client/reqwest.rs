@@ -1,5 +1,6 @@
 //! Support for reqwest.
 
+use std::net::SocketAddr;
 use std::task::{Context as Task, Poll};
 
 use ::http::{HeaderMap, StatusCode, Version};
@@ -80,5 +81,9 @@ impl ResponseHead for Response {
 
     fn headers(&self) -> &HeaderMap {
         self.headers()
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        self.remote_addr()
     }
 }

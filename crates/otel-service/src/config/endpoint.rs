@@ -65,7 +65,17 @@ pub(super) fn parse(text: &str, bare_scheme: Option<&str>) -> Option<Uri> {
         _ => text.parse().ok()?,
     };
     let is_http = matches!(scheme(&url).as_str(), "http" | "https");
-    (is_http && !url.host()?.is_empty()).then_some(url)
+    (is_http && !url.host()?.is_empty() && has_valid_port(url.authority()?)).then_some(url)
+}
+
+/// Whether the port, if there is one, is a number up to 65535; [`Authority`] accepts larger ones and ignores them.
+fn has_valid_port(authority: &Authority) -> bool {
+    match authority.as_str().rsplit_once(':') {
+        Some((_, port)) if authority.as_str().ends_with(|c: char| c.is_ascii_digit()) => {
+            port.parse::<u16>().is_ok()
+        }
+        _ => true,
+    }
 }
 
 /// Returns the host and port of a gRPC target, such as `dns:///collector:4317`, whose name the transport resolves (gRPC

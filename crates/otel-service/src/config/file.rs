@@ -21,10 +21,12 @@ use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 use otlp_recorder::{BatchSettings, Destination, LOG_TARGET, Signal};
 
+use super::http;
 use super::settings::{CONFIG_FILE, Config, ConfigFileError};
 use super::traces::{Propagator, propagator};
 use super::variables::Variables;
-use crate::http_settings::HttpSettings;
+use crate::exceptions::ExceptionSignal;
+use crate::http_settings::{HttpSettings, SideSettings};
 use crate::service::{Export, Service};
 use metrics::{Metrics, metrics};
 use reader::{Problems, Section, Value};
@@ -173,9 +175,10 @@ fn configuration(
         (traces.destination, logs.destination, metered) = (None, None, Metrics::default());
     }
     let log_level = root.get("log_level").and_then(|value| value.choice(&LEVELS));
-    if let Some(instrumentation) = root.get("instrumentation/development") {
-        self::instrumentation(instrumentation.section());
-    }
+    let http = root
+        .get("instrumentation/development")
+        .map(|value| instrumentation(value.section()))
+        .unwrap_or_default();
     root.refuse("distribution");
     drop(root);
 
@@ -214,7 +217,8 @@ fn configuration(
         span_value_limit,
         log_attribute_limit: log_limits.count.unwrap_or(DEFAULT_COUNT) as usize,
         log_value_limit: log_limits.length,
-        http: HttpSettings::default(),
+        http,
+        exceptions: ExceptionSignal::default(),
         own_level: None,
         warnings: variables.warnings,
     }
@@ -367,9 +371,10 @@ fn queued(section: &mut Section<'_>, signal: Signal, delay: Duration) -> Queued 
     queued
 }
 
-/// Accepts what this crate does anyway: the stable conventions of HTTP and databases. The other languages have sections
-/// of their own.
-fn instrumentation(mut section: Section<'_>) {
+/// Reads the settings of HTTP, and accepts what this crate does anyway: the stable conventions of HTTP and databases. The
+/// other languages have sections of their own.
+fn instrumentation(mut section: Section<'_>) -> HttpSettings {
+    let mut http = HttpSettings::default();
     if let Some(mut general) = section.get("general").map(Value::section) {
         if let Some(value) = general.get("stability_opt_in_list")
             && let Some(list) = value.text()
@@ -379,8 +384,8 @@ fn instrumentation(mut section: Section<'_>) {
                 value.refuse("only http and database are supported");
             }
         }
-        for domain in ["http", "db"] {
-            let Some(mut domain) = general.get(domain).map(Value::section) else {
+        for name in ["http", "db"] {
+            let Some(mut domain) = general.get(name).map(Value::section) else {
                 continue;
             };
             if let Some(mut semconv) = domain.get("semconv").map(Value::section) {
@@ -393,8 +398,13 @@ fn instrumentation(mut section: Section<'_>) {
                     }
                 }
             }
-            for name in ["client", "server"] {
-                domain.refuse(name);
+            if name == "http" {
+                for (name, side) in [("client", &mut http.client), ("server", &mut http.server)] {
+                    *side = domain
+                        .get(name)
+                        .map(|value| http_side(value.section()))
+                        .unwrap_or_default();
+                }
             }
         }
         for name in ["rpc", "messaging", "gen_ai", "sanitization"] {
@@ -407,6 +417,38 @@ fn instrumentation(mut section: Section<'_>) {
     ] {
         section.take(name);
     }
+    http
+}
+
+fn http_side(mut section: Section<'_>) -> SideSettings {
+    let mut headers = |name| {
+        let names = section.get(name).map(|list| list.items()).unwrap_or_default();
+        let names = names
+            .iter()
+            .filter_map(|name| valid(name, http::is_header, "is not the name of a header"));
+        names.map(|name| http::header(&name)).collect()
+    };
+    SideSettings {
+        request_headers: headers("request_captured_headers"),
+        response_headers: headers("response_captured_headers"),
+        known_methods: section.get("known_methods").map(|list| {
+            let methods = list.possibly_no_items();
+            let methods = methods
+                .iter()
+                .filter_map(|name| valid(name, http::is_method, "is not an HTTP method"));
+            methods.collect()
+        }),
+    }
+}
+
+/// Returns the string if it `is_valid`.
+fn valid(value: &Value<'_>, is_valid: fn(&str) -> bool, reason: &str) -> Option<String> {
+    let text = value.text()?;
+    let is_valid = is_valid(&text);
+    if !is_valid {
+        value.refuse(reason);
+    }
+    is_valid.then_some(text)
 }
 
 #[cfg(test)]
@@ -545,6 +587,11 @@ meter_provider:
         timeout: 8000
         exporter: {otlp_grpc: {temporality_preference: low_memory}}
   exemplar_filter: always_on
+instrumentation/development:
+  general:
+    http:
+      client: {request_captured_headers: [X-Tenant], known_methods: [BREW]}
+      server: {response_captured_headers: [Content-Language, Vary], known_methods: []}
 "#;
         let set = [
             ("OTEL_SERVICE_NAME", "detected"),
@@ -628,6 +675,11 @@ meter_provider:
         assert_eq!(measuring.timeout, Duration::from_secs(8));
         assert_eq!(measuring.temporality, Temporality::LowMemory);
         assert_eq!(measuring.exemplars, ExemplarFilter::AlwaysOn);
+        let [client, server] = [&config.http.client, &config.http.server];
+        let captured = [client, server].map(|side| (side.request_headers.len(), side.response_headers.len()));
+        assert_eq!(captured, [(1, 0), (0, 2)]);
+        assert_eq!(client.known_methods, Some(vec!["BREW".to_owned()]));
+        assert_eq!(server.known_methods, Some(Vec::new()));
         let mut warnings = config.warnings;
         warnings.sort();
         assert_eq!(
@@ -747,6 +799,22 @@ meter_provider:
                 "propagator.composite_list: is not a supported",
             ),
             ("distribution: {x: {y: 1}}", "distribution: is not supported"),
+            (
+                "instrumentation/development: {general: {http: {client: {request_captured_headers: [a, 's3 cret']}}}}",
+                "general.http.client.request_captured_headers[1]: is not the name of a header",
+            ),
+            (
+                "instrumentation/development: {general: {http: {server: {known_methods: ['s3 cret']}}}}",
+                "general.http.server.known_methods[0]: is not an HTTP method",
+            ),
+            (
+                "instrumentation/development: {general: {http: {server: {request_captured_headers: []}}}}",
+                "general.http.server.request_captured_headers: must not be an empty list",
+            ),
+            (
+                "instrumentation/development: {general: {db: {client: {known_methods: [GET]}}}}",
+                "general.db.client: is not a known property",
+            ),
             ("resource: ${S3:?s3cret}", "invalid substitution reference"),
         ] {
             let found = problems(&format!("file_format: '1.0'\n{yaml}")).join("; ");

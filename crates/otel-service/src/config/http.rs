@@ -3,17 +3,18 @@
 use http::{HeaderName, Method};
 
 use super::variables::Variables;
-use crate::http_settings::{CapturedHeaders, HttpSettings, Pattern};
+use crate::http_settings::{HttpSettings, Pattern, SideSettings};
 
 pub(super) fn settings(variables: &mut Variables<'_>) -> HttpSettings {
-    let mut captured = |side| CapturedHeaders {
-        request: headers(side, "REQUEST", variables),
-        response: headers(side, "RESPONSE", variables),
+    let known_methods = known_methods(variables);
+    let mut side = |side| SideSettings {
+        known_methods: known_methods.clone(),
+        request_headers: headers(side, "REQUEST", variables),
+        response_headers: headers(side, "RESPONSE", variables),
     };
     HttpSettings {
-        server: captured("SERVER"),
-        client: captured("CLIENT"),
-        known_methods: known_methods(variables),
+        server: side("SERVER"),
+        client: side("CLIENT"),
         excluded_paths: excluded_paths(variables),
     }
 }
@@ -21,19 +22,27 @@ pub(super) fn settings(variables: &mut Variables<'_>) -> HttpSettings {
 /// Returns the methods in the variable, which replace the default.
 fn known_methods(variables: &mut Variables<'_>) -> Option<Vec<String>> {
     let name = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS";
-    let is_method = |entry: &str| Method::from_bytes(entry.as_bytes()).is_ok();
     let methods = list(name, "HTTP methods", is_method, variables);
     (!methods.is_empty()).then_some(methods)
 }
 
 fn headers(side: &str, message: &str, variables: &mut Variables<'_>) -> Vec<Pattern> {
     let name = format!("OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_{side}_{message}");
-    let is_pattern = |entry: &str| HeaderName::from_bytes(entry.as_bytes()).is_ok();
-    let entries = list(&name, "names of headers", is_pattern, variables);
-    let patterns = entries
-        .iter()
-        .map(|entry| Pattern::new(&entry.to_ascii_lowercase()));
-    patterns.collect()
+    let entries = list(&name, "names of headers", is_header, variables);
+    entries.iter().map(|entry| header(entry)).collect()
+}
+
+pub(super) fn is_method(text: &str) -> bool {
+    Method::from_bytes(text.as_bytes()).is_ok()
+}
+
+/// Whether `text` is the name of a header. `*` is allowed in names.
+pub(super) fn is_header(text: &str) -> bool {
+    HeaderName::from_bytes(text.as_bytes()).is_ok()
+}
+
+pub(super) fn header(name: &str) -> Pattern {
+    Pattern::new(&name.to_ascii_lowercase())
 }
 
 /// Returns the patterns of excluded paths. An entry that does not start with `/` may match any part of the path.

@@ -16,9 +16,16 @@ pub(super) fn batches(prefix: &str, delay: u64, variables: &mut Variables<'_>) -
         usize::try_from(size).unwrap_or(usize::MAX)
     };
     let queue_size = size("MAX_QUEUE_SIZE", 2_048);
+    let batch_size = size("MAX_EXPORT_BATCH_SIZE", 512);
+    let name = format!("{prefix}_MAX_EXPORT_BATCH_SIZE");
+    if batch_size > queue_size && variables.text(&name).is_some() {
+        variables.warn(format!(
+            "{name} is larger than {prefix}_MAX_QUEUE_SIZE, which is {queue_size}; {queue_size} is used"
+        ));
+    }
     BatchSettings {
         queue_size,
-        batch_size: size("MAX_EXPORT_BATCH_SIZE", 512).min(queue_size),
+        batch_size: batch_size.min(queue_size),
         delay: variables.milliseconds(&format!("{prefix}_SCHEDULE_DELAY"), delay),
         timeout: variables.timeout(&format!("{prefix}_EXPORT_TIMEOUT"), 30_000),
     }

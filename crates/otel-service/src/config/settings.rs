@@ -11,6 +11,7 @@ use super::metrics::{Measuring, Views};
 #[cfg(feature = "prometheus")]
 use super::prometheus::Prometheus;
 use super::traces::Propagator;
+use crate::exceptions::ExceptionSignal;
 use crate::http_settings::HttpSettings;
 
 /// Variable with the path of the configuration file.
@@ -72,6 +73,7 @@ pub(crate) struct Config {
     /// Maximum length of a string attribute of a log record, in characters.
     pub(crate) log_value_limit: Option<usize>,
     pub(crate) http: HttpSettings,
+    pub(crate) exceptions: ExceptionSignal,
     /// Level of the events about the export itself, from `OTEL_LOG_LEVEL`.
     pub(crate) own_level: Option<&'static str>,
     /// Messages about invalid variables.

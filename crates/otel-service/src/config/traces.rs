@@ -15,6 +15,17 @@ pub(crate) enum Propagator {
 }
 
 pub(super) fn sampler(variables: &mut Variables<'_>) -> Sampler {
+    const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
+    let name = variables.keyword("OTEL_TRACES_SAMPLER").unwrap_or_default();
+    if !name.ends_with("traceidratio") && variables.text(ARGUMENT).is_some() {
+        variables.warn(format!(
+            "{ARGUMENT} has no effect without the sampler traceidratio"
+        ));
+    }
+    named_sampler(variables)
+}
+
+fn named_sampler(variables: &mut Variables<'_>) -> Sampler {
     let parent_based = |root| Sampler::ParentBased(Box::new(root));
     let Some(name) = variables.keyword("OTEL_TRACES_SAMPLER") else {
         return parent_based(Sampler::AlwaysOn);

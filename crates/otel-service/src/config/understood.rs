@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 /// Names without the prefix `OTEL_`, except those in [`OTLP`].
-const NAMES: [&str; 38] = [
+const NAMES: [&str; 39] = [
     "ATTRIBUTE_COUNT_LIMIT",
     "ATTRIBUTE_VALUE_LENGTH_LIMIT",
     "BLRP_EXPORT_TIMEOUT",
@@ -35,6 +35,7 @@ const NAMES: [&str; 38] = [
     "PROPAGATORS",
     "RESOURCE_ATTRIBUTES",
     "SDK_DISABLED",
+    "SEMCONV_EXCEPTION_SIGNAL_OPT_IN",
     "SERVICE_NAME",
     "SPAN_ATTRIBUTE_COUNT_LIMIT",
     "SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",

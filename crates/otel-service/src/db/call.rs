@@ -11,6 +11,7 @@ use otlp_recorder::{Attributes, DurationHistogram, DurationSeries, PrewrittenAtt
 
 use super::Statement;
 use crate::context;
+use crate::exceptions;
 use crate::failure::{self, Failure, record_failure};
 use crate::metrics::{DATABASE_SECONDS, Instruments, SERIES_LIMIT};
 use crate::recorder::OWN;
@@ -171,7 +172,9 @@ impl<T: Deref<Target = Target>> Call<T> {
             self.cx.span().set_attribute(code);
         }
         self.status = Some(CallStatus {
-            error_type: failure.and_then(|failure| record_failure(&self.cx, failure)),
+            error_type: failure.and_then(|failure| {
+                record_failure(&self.cx, exceptions::Operation::DbClientOperation, failure)
+            }),
             status_code: code,
         });
     }

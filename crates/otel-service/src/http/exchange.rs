@@ -2,6 +2,7 @@
 //! dropped. [`Exchange`] is a drop guard: in each case the span ends once and the metrics are recorded once.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ::http::request::Parts;
@@ -14,7 +15,8 @@ use super::attributes;
 use super::measures::Measured;
 use super::routes::Route;
 use crate::context;
-use crate::failure::{self, CANCELLED, PANIC, ServerError};
+use crate::exceptions::{Operation, PANIC, record_exception};
+use crate::failure::{CANCELLED, ServerError};
 use crate::http_settings::settings;
 use crate::panic_message;
 use crate::recorder::{self, OWN};
@@ -35,6 +37,7 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn start(
         parts: &Parts,
+        peer: Option<SocketAddr>,
         route: Option<StringValue>,
         known: Option<&'static Route>,
         parent: &Context,
@@ -45,7 +48,13 @@ impl Exchange {
         } else if is_untraced {
             untraced_context(parent)
         } else {
-            server_span(parts, route.as_ref().map(StringValue::as_str), known, parent)
+            server_span(
+                parts,
+                peer,
+                route.as_ref().map(StringValue::as_str),
+                known,
+                parent,
+            )
         };
         Self {
             measured: Some(Measured::start(parts, route, cx.span().span_context())),
@@ -85,7 +94,8 @@ impl Exchange {
         if status.is_server_error() {
             match fault {
                 Some(fault) => {
-                    failure::record_exception(&self.cx, fault.error_type.clone(), fault.message.clone());
+                    let (error_type, message) = (fault.error_type.clone(), fault.message.clone());
+                    record_exception(&self.cx, Operation::HttpServerRequest, error_type, message);
                 }
                 None => {
                     span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
@@ -115,7 +125,7 @@ impl Exchange {
         if let Some(measured) = &mut self.measured {
             // Later failures are consequences of the first one, which is recorded.
             if measured.failed(error_type) {
-                failure::record_exception(&self.cx, error_type.into(), message);
+                record_exception(&self.cx, Operation::HttpServerRequest, error_type.into(), message);
             }
             self.end();
         }
@@ -153,6 +163,7 @@ impl Drop for Exchange {
 /// Starts the server span.
 fn server_span(
     parts: &Parts,
+    peer: Option<SocketAddr>,
     route: Option<&str>,
     known: Option<&'static Route>,
     parent: &Context,
@@ -169,7 +180,7 @@ fn server_span(
             Some(shared) => shared.attributes.write(into, describe),
             None => describe(into),
         }
-        attributes::describe(parts, into);
+        attributes::describe(parts, peer, into);
     });
     if cx.span().span_context().is_valid() {
         cx

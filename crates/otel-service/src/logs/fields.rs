@@ -5,17 +5,9 @@ use std::error::Error;
 use std::fmt::Debug;
 
 use opentelemetry::logs::AnyValue;
-use otlp_recorder::{field_value, with_sources};
+use otlp_recorder::{EXCEPTION_MESSAGE, field_value, is_error_field, with_sources};
 use tracing::Event;
 use tracing::field::{Field, Visit};
-
-const EXCEPTION_MESSAGE: &str = "exception.message";
-
-/// Whether a field is the error of an event under its usual names. The conventions call it `exception.message`, and use
-/// `error` as the namespace of `error.type`.
-fn is_error(field: &Field) -> bool {
-    matches!(field.name(), "error" | "err")
-}
 
 /// A function that masks text.
 type Masker = fn(&str) -> Cow<'_, str>;
@@ -84,7 +76,7 @@ impl Fields {
 
     fn add(&mut self, field: &Field, value: impl Into<AnyValue>) {
         let value = value.into();
-        self.others.push(if is_error(field) {
+        self.others.push(if is_error_field(field.name()) {
             let text = match value {
                 AnyValue::String(text) => text,
                 AnyValue::Int(number) => number.to_string().into(),
@@ -119,7 +111,7 @@ fn mask_value(value: &mut AnyValue, masker: Masker) {
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "message" || is_error(field) {
+        if field.name() == "message" || is_error_field(field.name()) {
             self.text(field, format!("{value:?}"));
         } else {
             self.add(field, field_value(value));

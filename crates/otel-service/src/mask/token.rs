@@ -1,4 +1,11 @@
-//! Masking of tokens by their form: JSON web tokens, credentials after `Bearer`, and keys with a documented prefix.
+//! Masking of tokens by their form: JSON web tokens, credentials after `Bearer` and `Basic`, private keys, and keys with a
+//! documented prefix.
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use memchr::memmem;
+use percent_encoding::percent_decode;
 
 /// Replacement of a secret, as in the semantic conventions.
 const REDACTED: &str = "REDACTED";
@@ -11,7 +18,7 @@ const MIN_RANDOM: usize = 20;
 const MIN_NUMBER: usize = 10;
 
 /// Prefixes of keys, each with the minimum number of characters that follow.
-const PREFIXES: [(&str, usize); 27] = [
+const PREFIXES: [(&str, usize); 33] = [
     ("sk_", 6),
     ("rk_", 6),
     ("whsec_", 6),
@@ -22,6 +29,12 @@ const PREFIXES: [(&str, usize); 27] = [
     ("ghr_", 16),
     ("github_pat_", 16),
     ("glpat-", 16),
+    ("glptt-", 16),
+    ("dckr_pat_", 16),
+    ("rubygems_", 24),
+    ("lin_api_", 24),
+    ("gsk_", 24),
+    ("sntrys_", 24),
     ("npm_", 24),
     ("hf_", 24),
     ("dop_v1_", 24),
@@ -65,9 +78,10 @@ pub(super) fn mask(text: &str) -> Option<String> {
     let mut at = 0;
     while at < bytes.len() {
         let secret = match bytes[at] {
-            b'b' | b'B' if starts_token(bytes, at) => credentials(bytes, at),
-            first if PREFIX_STARTS.contains(&first) && starts_token(bytes, at) => key(bytes, at),
-            _ => None,
+            b'-' => private_key(bytes, at),
+            first if !STARTS[usize::from(first)] || !starts_token(bytes, at) => None,
+            b'b' | b'B' => credentials(bytes, at),
+            _ => key(bytes, at),
         };
         match secret {
             Some((start, end)) => {
@@ -85,8 +99,18 @@ pub(super) fn mask(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// First bytes of [`PREFIXES`].
-const PREFIX_STARTS: &[u8] = b"srwghndxAye";
+/// Whether a key or `Bearer` starts with a byte.
+const STARTS: [bool; 256] = {
+    let mut starts = [false; 256];
+    starts[b'b' as usize] = true;
+    starts[b'B' as usize] = true;
+    let mut index = 0;
+    while index < PREFIXES.len() {
+        starts[PREFIXES[index].0.as_bytes()[0] as usize] = true;
+        index += 1;
+    }
+    starts
+};
 
 /// Returns the range of the secret in the key or web token at `at`.
 fn key(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
@@ -118,25 +142,62 @@ fn is_slug_word(word: &[u8]) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
-/// Returns the range of the credentials after `Bearer` at `at`.
+/// Returns the range of the private key (RFC 7468) whose first line starts at `at`.
+fn private_key(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    const MAX_LINE: usize = 64;
+    const LABEL: &[u8] = b"PRIVATE KEY-----";
+    let text = bytes[at..].strip_prefix(b"-----BEGIN ")?;
+    let line = &text[..text.len().min(MAX_LINE)];
+    let start = bytes.len() - text.len() + memmem::find(line, LABEL)? + LABEL.len();
+    let end = memmem::find(&bytes[start..], b"-----END").map_or(bytes.len(), |length| start + length);
+    Some((start, end))
+}
+
+/// Whether `word` is the base64 form of a user name and a password.
+fn is_basic(word: &[u8]) -> bool {
+    const CONFIG: GeneralPurposeConfig = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true);
+    let decoded = GeneralPurpose::new(&STANDARD, CONFIG).decode(percent_decode(word).collect::<Vec<u8>>());
+    decoded.is_ok_and(|decoded| decoded.contains(&b':'))
+}
+
+/// Returns the range of the credentials after `Bearer` or `Basic` at `at`.
 fn credentials(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
-    const SCHEME: &[u8] = b"bearer";
-    let scheme = bytes.get(at..at + SCHEME.len())?;
-    if !scheme.eq_ignore_ascii_case(SCHEME) {
-        return None;
-    }
-    let separators: &[&[u8]] = &[b" ", b"\t", b"%20", b"%2520", b"+", b":", b"=", b"\\t"];
-    let mut start = at + SCHEME.len();
+    let is_at = |scheme: &&&[u8]| {
+        let found = bytes.get(at..at + scheme.len());
+        found.is_some_and(|found| found.eq_ignore_ascii_case(scheme))
+    };
+    let schemes: [&[u8]; 2] = [b"bearer", b"basic"];
+    let scheme = schemes.iter().find(is_at)?;
+    let separators: [&[u8]; 12] = [
+        b" ",
+        b"\t",
+        b"%20",
+        b"%2520",
+        b"%09",
+        b"%3A",
+        b"%3a",
+        b"+",
+        b":",
+        b"=",
+        b"\\t",
+        b"\xc2\xa0",
+    ];
+    let mut start = at + scheme.len();
     while let Some(separator) = separators.iter().find(|one| bytes[start..].starts_with(one)) {
         start += separator.len();
     }
-    if start == at + SCHEME.len() {
+    if start == at + scheme.len() {
         return None;
     }
     let end = end_of(bytes, start, |byte| {
         byte.is_ascii_alphanumeric() || b"-._~+/=*".contains(&byte)
     });
     let word = bytes[start..end].trim_ascii_end();
+    if *scheme == b"basic" {
+        return is_basic(word).then_some((start, end));
+    }
     let word = word
         .strip_suffix(b".")
         .or(word.strip_suffix(b"="))

@@ -678,6 +678,24 @@ load_ratio{{{scope}}} -1
     }
 
     #[test]
+    fn attributes_of_the_scope_are_labels() {
+        let mut group = scope("lib", vec![metric("x", "", gauge(vec![number(1, Vec::new())]))]);
+        let attributes = vec![
+            attribute("edition.name", "red"),
+            attribute("name", "not the name"),
+        ];
+        group.scope.as_mut().unwrap().attributes = attributes;
+        group.schema_url = "https://example.com/schema".to_owned();
+        let (text, _) = exposed(vec![group], &Prometheus::default(), Format::Text);
+        let line = text.lines().last().unwrap();
+        assert_eq!(
+            line,
+            "x{otel_scope_edition_name=\"red\",otel_scope_name=\"lib\",\
+             otel_scope_schema_url=\"https://example.com/schema\",otel_scope_version=\"1.0\"} 1"
+        );
+    }
+
+    #[test]
     fn the_bound_of_a_bucket_has_its_label_alone() {
         let point = HistogramDataPoint {
             count: 2,

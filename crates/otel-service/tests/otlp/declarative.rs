@@ -4,9 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::{Request, Response};
+use http_body_util::Empty;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use otel_service::{Counter, Histogram, KeyValue, Span, counter, histogram, init};
+use otel_service::{
+    Counter, Histogram, HttpClientLayer, HttpLayer, KeyValue, Span, counter, histogram, init,
+};
 use serde_json::Value as Json;
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{self, Behaviour, Problem, value};
 
@@ -110,6 +115,93 @@ fn an_invalid_file_is_an_error_that_names_the_property() {
     });
     if let Some((path, _)) = run {
         fs::remove_file(path).unwrap();
+    }
+}
+
+const HTTP: &str = "
+file_format: '1.1'
+tracer_provider:
+  processors: [simple: {exporter: {otlp_http: {endpoint: '${COLLECTOR}/v1/traces'}}}]
+instrumentation/development:
+  general:
+    http:
+      client:
+        request_captured_headers: [X-Tenant, Authorization]
+        known_methods: [BREW]
+      server:
+        request_captured_headers: [x-tenant]
+        response_captured_headers: [Content-Language]
+        known_methods: [GET]
+";
+
+#[test]
+fn settings_of_http_are_those_of_each_side() {
+    let test = "declarative::settings_of_http_are_those_of_each_side";
+    let prepare = || {
+        let (collector, mut environment) = support::collecting(Behaviour::Accepts, &[]);
+        let path = file("http.yaml", HTTP);
+        environment.push(("OTEL_CONFIG_FILE".to_owned(), path.to_str().unwrap().to_owned()));
+        environment.push(("COLLECTOR".to_owned(), collector.url()));
+        ((collector, path), environment)
+    };
+    let run = support::run_prepared(test, prepare, || {
+        let telemetry = init(support::SERVICE).unwrap();
+        for method in ["GET", "BREW"] {
+            let server = HttpLayer::new(|_| Some("/route")).layer(service_fn(async |_: Request<()>| {
+                let response = Response::builder().header("content-language", "de");
+                response.body(Empty::<&[u8]>::new())
+            }));
+            let request = Request::builder().method(method).uri("http://shop.test/");
+            let request = request
+                .header("x-tenant", "blue")
+                .header("authorization", "Basic s3cret");
+            let client = HttpClientLayer::new().layer(server);
+            support::block_on(client.oneshot(request.body(()).unwrap())).unwrap();
+        }
+        telemetry.shutdown(DEADLINE).unwrap();
+    });
+    let Some(((collector, path), _)) = run else { return };
+    fs::remove_file(path).unwrap();
+    let received = collector.take_unchecked();
+    assert!(!format!("{received:?}").contains("s3cret"));
+    for (name, headers) in [
+        (
+            "HTTP",
+            &[
+                "http.request.header.authorization",
+                "http.request.header.x-tenant",
+            ][..],
+        ),
+        (
+            "BREW",
+            &[
+                "http.request.header.authorization",
+                "http.request.header.x-tenant",
+            ],
+        ),
+        (
+            "GET /route",
+            &[
+                "http.request.header.x-tenant",
+                "http.response.header.content-language",
+            ],
+        ),
+        (
+            "HTTP /route",
+            &[
+                "http.request.header.x-tenant",
+                "http.response.header.content-language",
+            ],
+        ),
+    ] {
+        let keys = received
+            .span(name)
+            .attributes
+            .iter()
+            .map(|attribute| &*attribute.key);
+        let mut captured: Vec<&str> = keys.filter(|key| key.contains(".header.")).collect();
+        captured.sort_unstable();
+        assert_eq!(captured, headers, "{name}");
     }
 }
 

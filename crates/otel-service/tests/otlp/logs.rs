@@ -287,6 +287,10 @@ fn records_keep_what_they_are_given() {
             tracing::info!(queues = ?["a", "bob.secret@example.com"], ?map, text = %"[1]", "collections");
             tracing::info_span!("library_call", scenario.array = ?[1, 2])
                 .in_scope(|| tracing::info!("in a span"));
+            let failed = tracing::info_span!("outer", error = tracing::field::Empty);
+            failed.record("error", "refused by bob@example.com");
+            failed.in_scope(|| tracing::info!("after an error"));
+            drop(failed);
             let result = std::panic::catch_unwind(|| {
                 let index = 7;
                 panic!("index {index}");
@@ -321,6 +325,10 @@ fn records_keep_what_they_are_given() {
         line_of("in a span")["fields"]["scenario.array"],
         serde_json::json!([1, 2])
     );
+    let refused = "\"refused by bo***@example.com\"";
+    assert_eq!(of("after an error", "exception.message"), refused);
+    let failed = received.span("outer");
+    assert_eq!(value(&failed.attributes, "exception.message").unwrap(), refused);
     let withheld = &line_of("panicked")["fields"]["exception.message"];
     assert!(withheld.as_str().unwrap().contains("withheld"), "{withheld}");
 }

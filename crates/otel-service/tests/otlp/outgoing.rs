@@ -1,12 +1,16 @@
 //! Calls to other services: HTTP and gRPC clients, and propagation across trust boundaries.
 
 use std::convert::Infallible;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Empty, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
@@ -105,8 +109,8 @@ fn an_http_request_has_a_client_span_that_the_server_continues() {
         "server.port=443",
     ];
     assert_eq!(labels, [&common[..], &["url.scheme=\"https\""]].concat());
-    // Masking mistakes the user info for an e-mail address.
-    let url = "url.full=\"https://REDACTED:RE***@shop.test/a?token=REDACTED\"";
+    // Masking replaces passwords of URLs too.
+    let url = "url.full=\"https://REDACTED:***@shop.test/a?token=REDACTED\"";
     assert_eq!(
         shown(&span.attributes),
         [&common[..], &[url, "url.scheme=\"https\""]].concat()
@@ -338,6 +342,89 @@ fn a_grpc_error_without_messages_is_a_failure() {
     assert_eq!(status_of(span), (SpanStatus::Error, "sold out"));
 }
 
+/// Starts a server that accepts one connection and responds with 204.
+fn server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 4_096];
+        assert!(stream.read(&mut head).unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    });
+    address
+}
+
+/// Checks that the only client span has the address of the server, which its duration does not have.
+fn assert_peer(received: &Received, duration: &str, address: &str, port: Option<&str>) {
+    let (span, labels) = the_call(received, duration);
+    let peer = |key| support::value(&span.attributes, key);
+    assert_eq!(peer("network.peer.address"), Some(format!("{address:?}")));
+    assert_eq!(
+        peer("network.peer.port").as_deref(),
+        port.or(peer("server.port").as_deref())
+    );
+    assert!(
+        labels.iter().all(|label| !label.starts_with("network.peer.")),
+        "{labels:?}"
+    );
+}
+
+#[test]
+fn the_client_of_hyper_util_reports_the_address_of_the_server() {
+    let test = "outgoing::the_client_of_hyper_util_reports_the_address_of_the_server";
+    let Some(run) = support::run(test, Behaviour::Accepts, &[], || {
+        with_telemetry(async || {
+            let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+            let uri = format!("http://localhost:{}/", server().port());
+            let request = Request::get(uri).body(Empty::new()).unwrap();
+            HttpClientLayer::new()
+                .layer(client)
+                .oneshot(request)
+                .await
+                .unwrap();
+        });
+    }) else {
+        return;
+    };
+    assert_peer(&run.received, "http.client.request.duration", "127.0.0.1", None);
+}
+
+#[test]
+fn a_grpc_server_named_by_its_address_is_the_peer() {
+    let test = "outgoing::a_grpc_server_named_by_its_address_is_the_peer";
+    let Some(run) = support::run(test, Behaviour::Accepts, &[], || {
+        with_telemetry(async || {
+            let channel = service_fn(async |_: Request<()>| {
+                Response::builder()
+                    .header("grpc-status", "0")
+                    .body(Empty::<Bytes>::new())
+            });
+            let request = Request::post("http://[2001:db8::1]:50051/shop.Stock/Reserve");
+            let layer = GrpcClientLayer::new();
+            layer
+                .layer(channel)
+                .oneshot(request.body(()).unwrap())
+                .await
+                .unwrap();
+        });
+    }) else {
+        return;
+    };
+    let (span, labels) = the_call(&run.received, "rpc.client.call.duration");
+    assert!(
+        labels.contains(&"server.address=\"2001:db8::1\"".to_owned()),
+        "{labels:?}"
+    );
+    assert_eq!(span.name, "shop.Stock/Reserve");
+    assert_peer(
+        &run.received,
+        "rpc.client.call.duration",
+        "2001:db8::1",
+        Some("50051"),
+    );
+}
+
 #[cfg(feature = "reqwest")]
 #[test]
 fn reqwest_requests_are_traced() {
@@ -368,4 +455,24 @@ fn reqwest_requests_are_traced() {
     );
     let url = support::value(&span.attributes, "url.full");
     assert_eq!(url.as_deref(), Some("\"http://127.0.0.1:9/a?sig=REDACTED\""));
+}
+
+#[cfg(feature = "reqwest")]
+#[test]
+fn reqwest_reports_the_address_of_the_server() {
+    let test = "outgoing::reqwest_reports_the_address_of_the_server";
+    let Some(run) = support::run(test, Behaviour::Accepts, &[], || {
+        with_telemetry(async || {
+            // Only needed if another crate of the build enables reqwest's `rustls-no-provider`.
+            rustls::crypto::ring::default_provider()
+                .install_default()
+                .unwrap();
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let request = client.get(format!("http://localhost:{}/", server().port()));
+            HttpClientLayer::new().send(request).await.unwrap();
+        });
+    }) else {
+        return;
+    };
+    assert_peer(&run.received, "http.client.request.duration", "127.0.0.1", None);
 }

@@ -392,6 +392,58 @@ fn the_layer_works_in_a_subscriber_of_the_program() {
 }
 
 #[test]
+fn a_logger_that_forwards_to_tracing_causes_no_warning() {
+    let test = "setup::a_logger_that_forwards_to_tracing_causes_no_warning";
+    let Some(run) = support::run(test, Behaviour::Accepts, &[], || {
+        tracing_log::LogTracer::init().unwrap();
+        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        tracing_log::log::info!("from the log crate");
+        telemetry.shutdown(DEADLINE).unwrap();
+    }) else {
+        return;
+    };
+    run.received.log("from the log crate");
+    let lines = json_lines(&run.stdout);
+    assert!(lines.iter().all(|line| line["level"] != "WARN"), "{}", run.stdout);
+}
+
+#[test]
+fn another_logger_causes_a_warning_and_stays() {
+    struct Silent;
+
+    impl tracing_log::log::Log for Silent {
+        fn enabled(&self, _: &tracing_log::log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &tracing_log::log::Record<'_>) {
+            assert_eq!(record.args().to_string(), "mine");
+        }
+
+        fn flush(&self) {}
+    }
+
+    let test = "setup::another_logger_causes_a_warning_and_stays";
+    let Some(run) = support::run(test, Behaviour::Accepts, &[], || {
+        tracing_log::log::set_boxed_logger(Box::new(Silent)).unwrap();
+        tracing_log::log::set_max_level(tracing_log::log::LevelFilter::Info);
+        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        tracing_log::log::info!("mine");
+        telemetry.shutdown(DEADLINE).unwrap();
+    }) else {
+        return;
+    };
+    let [warning] = &json_lines(&run.stdout)[..] else {
+        panic!("{}", run.stdout);
+    };
+    let message = warning["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("events of the log crate are not recorded"),
+        "{message}"
+    );
+}
+
+#[test]
 fn init_fails_with_advice_if_another_subscriber_is_installed() {
     let test = "setup::init_fails_with_advice_if_another_subscriber_is_installed";
     support::run(test, Behaviour::Accepts, &[], || {

@@ -1,6 +1,7 @@
 //! The effects of the standard variables on a process.
 
 mod destinations;
+mod exceptions;
 mod http;
 mod preferences;
 mod propagation;

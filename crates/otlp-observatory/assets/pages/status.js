@@ -85,7 +85,7 @@ export function Page() {
   return html`
     <h1>Status</h1>
     <${Panel} title="Memory" actions=${html`<${Meter} label="memory" used=${used} limit=${memory.limit_bytes} />`}>
-      <div class="scroll-x"><table class="table" data-testid="kept">
+      <div class="scroll-x" tabindex="0"><table class="table" data-testid="kept">
         <thead>
           <tr>
             <th scope="col">Signal</th><th scope="col" class="num">Stored</th><th scope="col" class="num">Received</th>

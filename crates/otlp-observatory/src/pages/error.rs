@@ -1,5 +1,7 @@
 //! Error responses of the pages: a status code and `{"error": …}` with the cause.
 
+use std::borrow::Cow;
+
 use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -9,7 +11,10 @@ use axum::{
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum PageError {
     #[error("parameter `{name}`: {problem}")]
-    Parameter { name: String, problem: &'static str },
+    Parameter {
+        name: String,
+        problem: Cow<'static, str>,
+    },
     #[error("there is no page at this address")]
     NoPage,
     #[error("there is no {0} with this name in memory")]
@@ -29,10 +34,10 @@ pub(super) enum PageError {
 }
 
 impl PageError {
-    pub(super) fn parameter(name: &str, problem: &'static str) -> Self {
+    pub(super) fn parameter(name: &str, problem: impl Into<Cow<'static, str>>) -> Self {
         Self::Parameter {
             name: name.chars().take(100).collect(),
-            problem,
+            problem: problem.into(),
         }
     }
 

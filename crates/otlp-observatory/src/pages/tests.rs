@@ -1,5 +1,8 @@
 //! Tests of the router without a socket, with a store of known contents.
 
+mod problems;
+mod query;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -7,7 +10,7 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{Method, Request, StatusCode, header},
+    http::{Method, Request, header},
 };
 use http_body_util::BodyExt as _;
 use opentelemetry_proto::tonic::trace::v1::span::Event;
@@ -231,6 +234,17 @@ async fn status_has_counts_and_receiver_addresses() {
 }
 
 #[tokio::test]
+async fn names_of_one_attribute_are_listed_together() {
+    let (status, json) = get_json(explore(), "/attribute-names").await;
+    assert_eq!(status, StatusCode::OK);
+    let names = json["names"].as_array().expect("a list");
+    assert!(
+        names.contains(&json!(["db.system.name", "db.system"])),
+        "{names:?}"
+    );
+}
+
+#[tokio::test]
 async fn invalid_parameters_are_named() {
     for (address, name) in [
         ("/traces?servcie=app", "servcie"),
@@ -241,6 +255,8 @@ async fn invalid_parameters_are_named() {
         ("/traces?from=yesterday", "from"),
         ("/traces?before=x", "before"),
         ("/traces?service=a&service=b", "service"),
+        ("/traces/xyz/links", "trace_id"),
+        ("/attribute-names?x=1", "x"),
         ("/traces/xyz", "trace_id"),
         ("/traces/00000000000000000000000000000000", "trace_id"),
         ("/traces/00000000000000000000000000000001?x=1", "x"),
@@ -328,6 +344,16 @@ async fn browsers_get_the_document_and_head_gets_no_body() {
             .expect("text")
             .starts_with("default-src 'none'")
     );
+
+    for unknown in ["/nope", "/traces/", "/logs/"] {
+        let mut browser = request(unknown);
+        let html = "text/html".parse().expect("a value");
+        browser.headers_mut().insert(header::ACCEPT, html);
+        let (status, headers, body) = send(explore(), browser).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{unknown}");
+        assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
+        assert!(body.contains("/assets/app.js"), "{unknown}");
+    }
 
     let mut head = request("/traces");
     *head.method_mut() = Method::HEAD;

@@ -8,12 +8,16 @@ use serde::{Serialize, Serializer};
 
 use super::{error::PageError, explorer::Explorer, json::Attributes, logs::Record, parameters::Parameters};
 use crate::store::{
-    Source, SpanId, StatusFilter, StoredSpan, TraceId, TraceRoot, TraceSearch, TraceSummary, UnixNano, moved,
+    Source, SpanId, StatusFilter, StoredSpan, Subject, TraceId, TraceRoot, TraceSearch, TraceSummary,
+    UnixNano, moved,
 };
 
 #[derive(Serialize)]
 pub(super) struct List {
     next: Option<String>,
+    /// Whether every stored trace was compared; only in sorted lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete: Option<bool>,
     traces: Vec<TraceSummary>,
 }
 
@@ -72,7 +76,9 @@ struct JsonLink {
 }
 
 pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<List, PageError> {
+    let sort = parameters.sort()?;
     let search = TraceSearch {
+        query: parameters.query(Subject::Spans)?,
         service: parameters.text("service")?,
         name: parameters.search("name")?,
         status: parameters.parsed("status", "must be `ok` or `error`", |text| match text {
@@ -91,9 +97,18 @@ pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<L
         limit: parameters.limit()?,
     };
     parameters.finish()?;
+    if let Some((sort, after)) = sort {
+        let found = explorer.store.sort_traces(&search, sort, after.as_ref());
+        return Ok(List {
+            next: found.next.map(|next| next.to_text()),
+            complete: Some(found.is_complete),
+            traces: found.entries,
+        });
+    }
     let found = explorer.search_traces(&search);
     Ok(List {
         next: found.next.map(|next| next.to_string()),
+        complete: None,
         traces: found.entries,
     })
 }

@@ -21,8 +21,8 @@ impl<const N: usize> Id<N> {
         (id != [0; N]).then_some(Self(id))
     }
 
-    #[cfg(feature = "keep")]
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    /// Returns the bytes, as OTLP has them.
+    pub(crate) fn bytes(&self) -> &[u8; N] {
         &self.0
     }
 

@@ -6,12 +6,14 @@ use opentelemetry_proto::tonic::{common::v1::KeyValue, logs::v1::LogRecord};
 use prost::Message as _;
 
 use super::{
+    condition::Attribute,
     fair_lock::FairLock,
-    filter::{Attribute, Text},
+    filter::Text,
     ids::{SpanId, TraceId},
     intern::InternId,
     logs::{Entry, Logs},
     position::TimePosition,
+    query::{Query, RecordMatcher},
     search::SearchPage,
     source::Source,
 };
@@ -24,6 +26,7 @@ pub(crate) struct LogSearch {
     pub(crate) severity: Option<u8>,
     pub(crate) text: Option<Text>,
     pub(crate) attributes: Vec<Attribute>,
+    pub(crate) query: Option<Query>,
     pub(crate) trace: Option<TraceId>,
     pub(crate) span: Option<SpanId>,
     pub(crate) from: Option<u64>,
@@ -100,6 +103,12 @@ fn matches(
             .as_deref()
             .is_none_or(|service| service == &*source.service)
         && text.as_ref().is_none_or(|text| text.is_in(&entry.encoded));
+    if entry_matches && let Some(query) = &search.query {
+        let resource = resources.entry(entry.source).or_insert_with(|| source.resource());
+        if !RecordMatcher::new(entry, source, resource).matches(query) {
+            return false;
+        }
+    }
     if !entry_matches || text.is_none() && attributes.is_empty() && span.is_none() {
         return entry_matches;
     }
@@ -116,13 +125,5 @@ fn matches(
     let has = |wanted: &Attribute| wanted.is_in(&record.attributes) || is_of_resource(wanted);
     span.is_none_or(|span| SpanId::from_bytes(&record.span_id) == Some(span))
         && attributes.iter().all(has)
-        && text.as_ref().is_none_or(|text| is_in_record(text, &record))
-}
-
-/// Whether the body, the event name, the severity text or an attribute of the record contains `text`.
-fn is_in_record(text: &Text, record: &LogRecord) -> bool {
-    record.body.as_ref().is_some_and(|body| text.is_in_value(body))
-        || text.is_in(record.event_name.as_bytes())
-        || text.is_in(record.severity_text.as_bytes())
-        || text.is_in_attributes(&record.attributes)
+        && text.as_ref().is_none_or(|text| text.is_in_record(&record))
 }

@@ -7,8 +7,11 @@
 
 mod aliases;
 mod arrivals;
+mod back_links;
 mod bins;
 mod budget;
+mod compare;
+mod condition;
 mod export;
 mod fair_lock;
 mod filter;
@@ -30,18 +33,22 @@ mod number;
 mod overview;
 mod points;
 mod position;
+mod problems;
+mod query;
 mod readings;
 mod scale;
 mod search;
 mod selection;
 mod series;
 mod skew;
+mod sort;
 mod source;
 mod span_class;
 #[cfg(test)]
 mod tests;
 mod totals;
 mod traces;
+mod units;
 mod waterfall;
 
 use std::{
@@ -54,8 +61,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+pub(crate) use aliases::names as attribute_names;
+pub(crate) use back_links::BackLink;
+pub(crate) use compare::{TimeComparison, TraceComparison};
+pub(crate) use condition::Attribute;
 pub(crate) use export::Progress;
-pub(crate) use filter::{Attribute, Text};
+pub(crate) use filter::Text;
 pub(crate) use grouping::{Aggregate, Group, Grouping};
 pub(crate) use heatmap::Heatmap;
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
@@ -66,12 +77,16 @@ pub(crate) use number::Number;
 pub(crate) use overview::Overview;
 #[cfg(feature = "keep")]
 pub(crate) use position::TimePosition;
+pub(crate) use problems::{Kind as ProblemKind, ProblemSearch, Problems, Since};
+pub(crate) use query::{Completions, Query as SearchQuery, Subject, parse as parse_query};
 pub(crate) use readings::Reading;
 pub(crate) use search::{SearchPage, StatusFilter, TraceRoot, TraceSearch, TraceSummary};
 pub(crate) use selection::{Query, SeriesDescriptor, SeriesSamples, SeriesSearch};
 pub(crate) use skew::moved;
+pub(crate) use sort::{Position, Sort, SortedPage};
 pub(crate) use source::Source;
 pub(crate) use totals::Totals;
+pub(crate) use units::{AGE_UNITS, DURATION_UNITS, nanoseconds};
 pub(crate) use waterfall::StoredSpan;
 
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
@@ -248,11 +263,35 @@ impl Store {
 
     pub(crate) fn search_traces(&self, search: &TraceSearch) -> SearchPage<TraceSummary> {
         let mut found = search::search(&self.traces, search);
+        self.count_logs(&mut found.entries);
+        found
+    }
+
+    /// Returns the traces that match `search` in the order of `sort`, from `after`.
+    pub(crate) fn sort_traces(
+        &self,
+        search: &TraceSearch,
+        sort: Sort,
+        after: Option<&Position>,
+    ) -> SortedPage {
+        let mut found = sort::search(&self.traces, &self.logs, search, sort, after);
+        self.count_logs(&mut found.entries);
+        found
+    }
+
+    /// Returns the keys of the newest entries, or the values of `key`.
+    pub(crate) fn completions(&self, subject: Subject, key: Option<&str>) -> Completions {
+        match subject {
+            Subject::Spans => query::complete_spans(&self.traces, key),
+            Subject::Records => query::complete_records(&self.logs, key),
+        }
+    }
+
+    fn count_logs(&self, traces: &mut [TraceSummary]) {
         let logs = self.logs.read();
-        for trace in &mut found.entries {
+        for trace in traces {
             trace.logs = logs.count_in_trace(trace.trace_id);
         }
-        found
     }
 
     pub(crate) fn search_logs(&self, search: &LogSearch) -> SearchPage<StoredRecord> {
@@ -312,6 +351,38 @@ impl Store {
     /// Returns the overview of the `window` nanoseconds before `now`.
     pub(crate) fn overview(&self, window: u64, now: u64) -> Overview {
         overview::overview(&self.traces, window, now)
+    }
+
+    /// Compares two traces; returns `None` if one is not stored.
+    pub(crate) fn compare_traces(&self, a: TraceId, b: TraceId) -> Option<TraceComparison> {
+        let compared = |id| {
+            let trace = self.trace(id, false)?;
+            Some(compare::Compared {
+                summary: trace.summary,
+                sources: trace.sources,
+                spans: trace.spans,
+            })
+        };
+        Some(compare::compare_traces(compared(a)?, compared(b)?))
+    }
+
+    /// Compares the `window` nanoseconds before `at` with those from `at`, until `now`.
+    pub(crate) fn compare_times(&self, at: u64, window: u64, now: u64) -> TimeComparison {
+        compare::compare_times(&self.traces, at, window, now)
+    }
+
+    /// Returns the problems at `now`.
+    pub(crate) fn problems(&self, search: &ProblemSearch, now: u64) -> Problems {
+        let mut pools = Vec::new();
+        for name in problems::POOL_INSTRUMENTS {
+            let series = SeriesSearch {
+                name: Some(name.to_owned()),
+                ..SeriesSearch::default()
+            };
+            let query = self.query(&series, 0..=u64::MAX);
+            pools.extend(self.samples(&query, problems::MAX_POOLS).1);
+        }
+        problems::problems(&self.traces, &self.logs, &pools, search, now)
     }
 
     /// Returns the service map of the `window` nanoseconds before `now`, optionally only the calls from and to

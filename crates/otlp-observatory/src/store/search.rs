@@ -9,19 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry_proto::tonic::{
-    common::v1::KeyValue,
-    trace::v1::{Span, span::Event},
-};
+use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
 use prost::Message as _;
 use serde::Serialize;
 
 use super::{
+    condition::Attribute,
     fair_lock::FairLock,
-    filter::{Attribute, Text},
+    filter::Text,
     ids::{TraceId, UnixNano},
     intern::InternId,
     position::TimePosition,
+    query::{Query, SpanMatcher},
     scale,
     traces::{SpanEntry, Trace, Traces},
 };
@@ -50,6 +49,7 @@ pub(crate) struct TraceSearch {
     pub(crate) max_duration: Option<u64>,
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) text: Option<Text>,
+    pub(crate) query: Option<Query>,
     /// Lower bound of the span's start.
     pub(crate) from: Option<u64>,
     /// Upper bound of the span's start.
@@ -162,13 +162,16 @@ impl<T> SearchPage<T> {
 
 /// Returns the traces that match `search`, newest first.
 pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchPage<TraceSummary> {
+    if let Some(id) = search.query.as_ref().and_then(Query::trace) {
+        let traces = traces.read();
+        if let Some(trace) = traces.get(id) {
+            let is_found = Matcher::new(search, &traces).matches(trace);
+            let entries = is_found.then(|| summary(&traces, trace)).into_iter().collect();
+            return SearchPage { entries, next: None };
+        }
+    }
     SearchPage::collect(traces, search.before, search.limit, |traces, before, visit| {
-        let mut matcher = Matcher {
-            search,
-            traces,
-            classes: vec![None; traces.classes.slots()],
-            resources: HashMap::new(),
-        };
+        let mut matcher = Matcher::new(search, traces);
         let above = |position: &TimePosition| search.above.is_none_or(|above| position.time > above);
         let mut found = traces.before(before).take_while(|(position, _)| above(position));
         found.all(|(position, trace)| {
@@ -213,23 +216,38 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
 }
 
 /// Matches traces against a search, with caches by class and source.
-struct Matcher<'a> {
+pub(crate) struct Matcher<'a> {
     search: &'a TraceSearch,
+    query: Option<SpanMatcher<'a>>,
     traces: &'a Traces,
     /// Whether the service and name match, indexed by class; `None` until computed.
     classes: Vec<Option<bool>>,
     resources: HashMap<InternId, Vec<KeyValue>>,
 }
 
-impl Matcher<'_> {
-    fn matches(&mut self, trace: &Trace) -> bool {
+impl<'a> Matcher<'a> {
+    pub(crate) fn new(search: &'a TraceSearch, traces: &'a Traces) -> Self {
+        Self {
+            search,
+            query: search.query.as_ref().map(|query| SpanMatcher::new(query, traces)),
+            traces,
+            classes: vec![None; traces.classes.slots()],
+            resources: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn matches(&mut self, trace: &'a Trace) -> bool {
         if self.search.status == Some(StatusFilter::Ok) && trace.spans.iter().any(|span| span.failed) {
             return false;
         }
-        trace
-            .spans
-            .iter()
-            .any(|span| self.entry_matches(span) && self.encoding_matches(span))
+        let query = self.query.take();
+        let mut is_wanted = |span: &SpanEntry| self.entry_matches(span) && self.encoding_matches(span);
+        let Some(mut query) = query else {
+            return trace.spans.iter().any(is_wanted);
+        };
+        let found = query.any(trace, &mut is_wanted);
+        self.query = Some(query);
+        found
     }
 
     /// Evaluates the filters that only need the index entry.
@@ -264,7 +282,7 @@ impl Matcher<'_> {
             return false;
         };
         let has = |wanted: &Attribute| wanted.is_in(&decoded.attributes) || is_of_resource(wanted);
-        text.as_ref().is_none_or(|text| is_in_span(text, &decoded)) && attributes.iter().all(has)
+        text.as_ref().is_none_or(|text| text.is_in_span(&decoded)) && attributes.iter().all(has)
     }
 }
 
@@ -274,15 +292,4 @@ fn class_matches(search: &TraceSearch, traces: &Traces, class: InternId) -> bool
     let is_in_names = |text: &Text| text.is_in(class.name.as_bytes()) || text.is_in(class.route().as_bytes());
     search.service.as_deref().is_none_or(|wanted| wanted == service)
         && search.name.as_ref().is_none_or(is_in_names)
-}
-
-/// Whether the name, the status message, an attribute or an event of the span contains `text`.
-fn is_in_span(text: &Text, span: &Span) -> bool {
-    let status = span.status.as_ref().map_or("", |status| &status.message);
-    let is_in_event =
-        |event: &Event| text.is_in(event.name.as_bytes()) || text.is_in_attributes(&event.attributes);
-    text.is_in(span.name.as_bytes())
-        || text.is_in(status.as_bytes())
-        || text.is_in_attributes(&span.attributes)
-        || span.events.iter().any(is_in_event)
 }

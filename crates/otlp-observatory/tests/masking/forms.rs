@@ -45,8 +45,38 @@ pub const FORMS: &[Form] = &[
     secret("encoded dot in the host", "carla.secret@mail%2Eexample", "secret"),
     secret("JSON escape", "carla.secret\\u0040mail.example", "secret"),
     secret("HTML escape", "carla.secret&#64;mail.example", "secret"),
+    secret("octal escape", "carla.secret\\100mail.example", "secret"),
     secret("full-width at sign", "carla.secret\u{ff20}mail.example", "secret"),
     secret("two at signs", "carla.secret@@mail.example", "secret"),
+    secret(
+        "an address before the at sign",
+        "foo@carla.secret@mail.example",
+        "secret",
+    ),
+    secret("a domain before the at sign", "foo@c.secret@mail.example", "c.se"),
+    secret(
+        "encoded at sign before the at sign",
+        "foo%40carla.secret%40mail.example",
+        "secret",
+    ),
+    secret(
+        "handle of a social network",
+        "@carla.secret@mail.example",
+        "secret",
+    ),
+    secret("at sign in brackets", "carla.secret[@]mail.example", "secret"),
+    secret("local part in brackets", "(carla.secret)@mail.example", "secret"),
+    secret("host in angle brackets", "carla.secret@<mail.example>", "secret"),
+    secret(
+        "user of a URL",
+        "https://carla.secret%40mail.example:x@host.example/",
+        "secret",
+    ),
+    secret(
+        "at sign in a password",
+        "https://carla:p@ss.secret@host.example/",
+        "secret",
+    ),
     secret("quoted-printable", "carla.secret=40mail.example", "secret")
         .because("the collector does not read `=40` as an at sign, which is more often part of a query"),
     secret("quoted local part", "\"carla secret\"@mail.example", "secret"),
@@ -94,9 +124,23 @@ pub const FORMS: &[Form] = &[
     secret("bearer token of letters", "Bearer abcdefghijkl", "abcdefghijkl").because(
         "the collector cannot tell fewer than 16 letters from prose, such as `Bearer authentication`",
     ),
+    secret("basic credentials", "Basic dXNlcjpodW50ZXIy", "dXNl").because(STARS),
+    secret(
+        "private key",
+        "-----BEGIN PRIVATE KEY-----MC4CAQAwBQYDK2Vw",
+        "MC4C",
+    )
+    .because(STARS),
+    secret(
+        "password of a URL",
+        "redis://shop:hunter2@cache.example/0",
+        "nter2",
+    )
+    .because("the collector keeps two characters, as of an address"),
     secret("webhook secret", "whsec_MfKQ9r8GKYqrTwjU", "MfKQ").because(STARS),
     secret("secret key", "sk_live_4eC39HqLyjWDarjtT1", "4eC39").because(STARS),
     secret("GitHub token", "ghp_16C7e42F292c6912E7710c838347Ae178B4a", "16C7").because(STARS),
+    secret("Docker token", "dckr_pat_16C7e42F292c6912E7710c838347", "16C7").because(STARS),
     secret("Slack token", "xoxb-123456789012-AbCdEfGhIj", "1234").because(STARS),
     secret("AWS access key", "AKIAIOSFODNN7EXAMPLE", "IOSF").because(STARS),
     secret(

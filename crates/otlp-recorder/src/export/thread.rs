@@ -274,7 +274,7 @@ impl Loops<'_> {
                 Some(make(Exporter::new(&target, sender, delivery, shutdown)))
             })
             .await;
-            flushes.close();
+            flushes.close(signal, delivered);
             // The receiver is dropped after the deadline.
             let _ = results.send((signal, delivered));
         });

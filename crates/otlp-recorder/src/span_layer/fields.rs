@@ -19,6 +19,9 @@ use crate::encode::Attributes;
 /// Maximum memory in bytes that a thread keeps for formatting.
 const MAX_KEPT_TEXT: usize = 4 * 1024;
 
+/// Attribute of the fields `error` and `err`. The conventions use `error` as the namespace of `error.type`.
+pub const EXCEPTION_MESSAGE: &str = "exception.message";
+
 const NAME: &str = "otel.name";
 const KIND: &str = "otel.kind";
 const STATUS_CODE: &str = "otel.status_code";
@@ -30,33 +33,64 @@ thread_local! {
     static TEXT: Cell<String> = const { Cell::new(String::new()) };
 }
 
-/// A set of fields of one callsite, by index.
+/// The fields of one callsite that are not plain attributes, as sets of their indexes. Computed once per callsite, because
+/// comparing names costs more than encoding values. Fields beyond the 64th are always attributes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FieldSet(u64);
+pub(super) struct FieldSets {
+    /// Fields that set properties of the span instead of attributes.
+    special: u64,
+    /// Errors under their usual names.
+    errors: u64,
+}
 
-impl FieldSet {
-    /// Returns the fields that set properties of the span instead of attributes. Computed once per callsite,
-    /// because comparing names costs more than encoding values.
-    pub(super) fn special(metadata: &Metadata<'_>) -> Self {
-        let special = metadata.fields().iter().filter(|field| is_special(field.name()));
-        Self(special.fold(0, |set, field| set | Self::bit(&field)))
+impl FieldSets {
+    pub(super) fn of(metadata: &Metadata<'_>) -> Self {
+        let set = |is_in_set: fn(&str) -> bool| {
+            let fields = metadata.fields().iter().filter(|field| is_in_set(field.name()));
+            let bits = fields.filter_map(|field| 1_u64.checked_shl(field.index().try_into().ok()?));
+            bits.fold(0, |set, bit| set | bit)
+        };
+        Self {
+            special: set(is_special),
+            errors: set(is_error_field),
+        }
     }
 
-    pub(super) fn is_empty(self) -> bool {
-        self.0 == 0
+    pub(super) fn has_special(self) -> bool {
+        self.special != 0
     }
 
-    fn contains(self, field: &Field) -> bool {
-        self.0 & Self::bit(field) != 0
+    fn is_special(self, field: &Field) -> bool {
+        contains(self.special, field)
     }
 
-    /// Returns the bit of a field, or no bit beyond the 64th field; such fields are always attributes.
-    fn bit(field: &Field) -> u64 {
-        u32::try_from(field.index())
-            .ok()
-            .and_then(|index| 1_u64.checked_shl(index))
-            .unwrap_or(0)
+    fn is_error(self, field: &Field) -> bool {
+        contains(self.errors, field)
     }
+
+    /// Returns the key of the attribute of a field.
+    fn key(self, field: &Field) -> &'static str {
+        match self.is_error(field) {
+            true => EXCEPTION_MESSAGE,
+            false => field.name(),
+        }
+    }
+
+    /// Whether a field is an attribute under its own name.
+    fn is_plain(self, field: &Field) -> bool {
+        !contains(self.special | self.errors, field)
+    }
+}
+
+/// Whether a set of indexes contains a field.
+fn contains(set: u64, field: &Field) -> bool {
+    field.index() < 64 && set >> field.index() & 1 != 0
+}
+
+/// Whether a field with this name is an error, which is recorded as [`EXCEPTION_MESSAGE`].
+#[must_use]
+pub fn is_error_field(name: &str) -> bool {
+    matches!(name, "error" | "err")
 }
 
 /// Whether a field sets a property of the span instead of an attribute.
@@ -115,46 +149,52 @@ fn array(text: &str, value: &dyn Debug) -> Option<Value> {
 /// Encodes fields as attributes.
 pub(super) struct FieldWriter<'a> {
     into: &'a mut Attributes,
-    special: FieldSet,
+    sets: FieldSets,
 }
 
 impl<'a> FieldWriter<'a> {
-    /// Returns a visitor that skips the fields `special`.
-    pub(super) fn new(into: &'a mut Attributes, special: FieldSet) -> Self {
-        Self { into, special }
+    /// Returns a visitor that skips the special fields of `sets`.
+    pub(super) fn new(into: &'a mut Attributes, sets: FieldSets) -> Self {
+        Self { into, sets }
     }
 
+    /// Sets an attribute. An error is text, whatever its type.
     fn set(&mut self, field: &Field, value: impl Into<Value>) {
-        self.into
-            .set(&KeyValue::new(Key::from_static_str(field.name()), value));
+        let value = value.into();
+        if self.sets.is_error(field) {
+            return self.into.text(EXCEPTION_MESSAGE, &value.as_str());
+        }
+        self.into.value(field.name(), &value);
     }
 
     fn integer(&mut self, field: &Field, value: impl TryInto<i64> + ToString + Copy) {
         match value.try_into() {
-            Ok(small) => self.into.number(field.name(), small),
-            Err(_) => self.into.text(field.name(), &value.to_string()),
+            Ok(small) if !self.sets.is_error(field) => self.into.number(field.name(), small),
+            _ => self.into.text(self.sets.key(field), &value.to_string()),
         }
     }
 }
 
 impl Visit for FieldWriter<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if !self.special.contains(field) {
+        if !self.sets.is_special(field) {
             with_text(value, |text| match array(text, value) {
                 Some(array) => self.set(field, array),
-                None => self.into.text(field.name(), text),
+                None => self.into.text(self.sets.key(field), text),
             });
         }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if !self.special.contains(field) {
+        if self.sets.is_plain(field) {
             self.into.text(field.name(), value);
+        } else if self.sets.is_error(field) {
+            self.into.text(EXCEPTION_MESSAGE, value);
         }
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.into.text(field.name(), &with_sources(value));
+        self.into.text(self.sets.key(field), &with_sources(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
@@ -166,7 +206,7 @@ impl Visit for FieldWriter<'_> {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.into.number(field.name(), value);
+        self.integer(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
@@ -212,17 +252,17 @@ impl StatusFields {
 /// The properties that fields set when a span starts.
 #[derive(Debug)]
 pub(super) struct SpecialFields {
-    special: FieldSet,
+    sets: FieldSets,
     pub(super) name: Option<String>,
     pub(super) kind: SpanKind,
     pub(super) status: StatusFields,
 }
 
 impl SpecialFields {
-    /// Returns a visitor for the fields `special`.
-    pub(super) fn new(special: FieldSet) -> Self {
+    /// Returns a visitor for the special fields of `sets`.
+    pub(super) fn new(sets: FieldSets) -> Self {
         Self {
-            special,
+            sets,
             name: None,
             kind: SpanKind::Internal,
             status: StatusFields::default(),
@@ -230,18 +270,11 @@ impl SpecialFields {
     }
 }
 
-impl Visit for SpecialFields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if self.special.contains(field) {
-            with_text(value, |text| self.record_str(field, text));
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if !self.special.contains(field) {
-            return;
-        }
-        match field.name() {
+impl SpecialFields {
+    // Not inlined: most fields are not special.
+    #[inline(never)]
+    fn set(&mut self, name: &str, value: &str) {
+        match name {
             NAME => self.name = Some(value.to_owned()),
             KIND => {
                 self.kind = match value {
@@ -257,18 +290,40 @@ impl Visit for SpecialFields {
     }
 }
 
+impl Visit for SpecialFields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if self.sets.is_special(field) {
+            with_text(value, |text| self.set(field.name(), text));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if self.sets.is_special(field) {
+            self.set(field.name(), value);
+        }
+    }
+}
+
 /// Fields that are set after the start of their span.
 #[derive(Debug, Default)]
 pub(super) struct RecordedFields {
     pub(super) attributes: Vec<KeyValue>,
     name: Option<String>,
     status: StatusFields,
+    error: Option<String>,
 }
 
 impl RecordedFields {
     fn set(&mut self, field: &Field, value: impl Into<Value>) {
-        let key = Key::from_static_str(field.name());
-        self.attributes.push(KeyValue::new(key, value));
+        let value = value.into();
+        let attribute = if is_error_field(field.name()) {
+            let text = value.as_str().into_owned();
+            self.error = Some(text.clone());
+            KeyValue::new(EXCEPTION_MESSAGE, text)
+        } else {
+            KeyValue::new(Key::from_static_str(field.name()), value)
+        };
+        self.attributes.push(attribute);
     }
 
     fn integer(&mut self, field: &Field, value: impl TryInto<i64> + ToString + Copy) {
@@ -284,7 +339,7 @@ impl RecordedFields {
             span.update_name(name);
         }
         span.set_attributes(self.attributes);
-        if let Some(status) = self.status.status() {
+        if let Some(status) = self.status.status().or(self.error.map(Status::error)) {
             span.set_status(status);
         }
     }
@@ -311,7 +366,11 @@ impl Visit for RecordedFields {
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.set(field, value);
+        match is_error_field(field.name()) {
+            // Whether the span failed, as in OpenTracing.
+            true => self.error = value.then(String::new),
+            false => self.set(field, value),
+        }
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
@@ -335,29 +394,38 @@ impl Visit for RecordedFields {
     }
 }
 
-/// Returns the text of the field `error` of an event, which `#[instrument(err)]` sets; empty if there is none.
-pub(super) fn error_text(event: &Event<'_>) -> String {
-    struct ErrorField(String);
+/// The error of an event, which `#[instrument(err)]` sets.
+#[derive(Debug, Default)]
+pub(super) struct EventError {
+    /// The message; empty if the event has no error.
+    pub(super) message: String,
+    pub(super) error_type: Option<String>,
+}
 
-    impl Visit for ErrorField {
-        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-            if field.name() == "error" {
-                self.0 = format!("{value:?}");
-            }
-        }
+impl EventError {
+    pub(super) fn of(event: &Event<'_>) -> Self {
+        let mut error = Self::default();
+        event.record(&mut error);
+        error
+    }
+}
 
-        fn record_str(&mut self, field: &Field, value: &str) {
-            self.record_debug(field, &format_args!("{value}"));
-        }
-
-        fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-            self.record_debug(field, &format_args!("{}", with_sources(value)));
+impl Visit for EventError {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "error.type" | "exception.type" => self.error_type = Some(format!("{value:?}")),
+            name if is_error_field(name) || name == EXCEPTION_MESSAGE => self.message = format!("{value:?}"),
+            _ => {}
         }
     }
 
-    let mut error = ErrorField(String::new());
-    event.record(&mut error);
-    error.0
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.record_debug(field, &format_args!("{}", with_sources(value)));
+    }
 }
 
 fn scalar(value: any_value::Value) -> Option<AnyValue> {
@@ -377,8 +445,12 @@ pub(super) fn decode(encoded: &[u8], metadata: &Metadata<'_>) -> Vec<(&'static s
     let mut fields: Vec<(&'static str, AnyValue)> = Vec::with_capacity(span.attributes.len());
     for attribute in span.attributes {
         let field = metadata.fields().field(&attribute.key);
-        let value = attribute.value.and_then(|value| value.value);
-        let (Some(field), Some(value)) = (field, value) else {
+        let name = match field {
+            Some(field) => field.name(),
+            None if attribute.key == EXCEPTION_MESSAGE => EXCEPTION_MESSAGE,
+            None => continue,
+        };
+        let Some(value) = attribute.value.and_then(|value| value.value) else {
             continue;
         };
         let value = match value {
@@ -391,9 +463,9 @@ pub(super) fn decode(encoded: &[u8], metadata: &Metadata<'_>) -> Vec<(&'static s
                 None => continue,
             },
         };
-        match fields.iter_mut().find(|(name, _)| *name == field.name()) {
+        match fields.iter_mut().find(|(earlier, _)| *earlier == name) {
             Some((_, earlier)) => *earlier = value,
-            None => fields.push((field.name(), value)),
+            None => fields.push((name, value)),
         }
     }
     fields

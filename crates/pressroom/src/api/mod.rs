@@ -35,6 +35,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::{any, get},
 };
+use bounded_server::PeerAddress;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -80,9 +81,10 @@ pub fn service(app: App) -> ApiService {
         let origins = Arc::new(origins);
         router.layer(axum::middleware::from_fn_with_state(origins, cors::share))
     };
-    let router =
-        router.layer(telemetry::HttpLayer::new(route).untraced_paths(|path| path.starts_with("/api/health")));
-    ApiService::new(router, proxies)
+    let traced = telemetry::HttpLayer::new(route)
+        .untraced_paths(|path| path.starts_with("/api/health"))
+        .peer_address(|parts| parts.extensions.get().map(|&PeerAddress(peer)| peer));
+    ApiService::new(router.layer(traced), proxies)
 }
 
 /// Returns the OpenAPI 3.1 document as JSON.

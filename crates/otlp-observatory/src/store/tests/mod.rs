@@ -2,6 +2,7 @@
 
 mod bounds;
 mod clocks;
+mod compare;
 mod map;
 mod metrics;
 mod order;

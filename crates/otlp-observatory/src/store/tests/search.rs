@@ -11,6 +11,10 @@ use crate::store::{
     position::TimePosition,
 };
 
+fn attribute_filter(text: &str) -> Attribute {
+    Attribute::parse(text).expect(text)
+}
+
 #[test]
 fn all_filters_apply_to_the_same_span() {
     let store = Store::new(LIMIT);
@@ -56,7 +60,7 @@ fn all_filters_apply_to_the_same_span() {
         ..search()
     };
     let by_attribute = |of: &str| TraceSearch {
-        attributes: vec![Attribute::new(of)],
+        attributes: vec![attribute_filter(of)],
         ..search()
     };
     for (search, expected) in [
@@ -111,7 +115,7 @@ fn all_filters_apply_to_the_same_span() {
         (
             // The filters match different spans.
             TraceSearch {
-                attributes: vec![Attribute::new("db.system.name"), Attribute::new("http.route")],
+                attributes: vec![attribute_filter("db.system.name"), attribute_filter("http.route")],
                 ..search()
             },
             &[],
@@ -274,7 +278,7 @@ fn log_records_are_found_by_level_text_trace_and_cursor() {
         ),
         (
             LogSearch {
-                attributes: vec![Attribute::new("service.name=app")],
+                attributes: vec![attribute_filter("service.name=app")],
                 ..search()
             },
             &["broke", "Slow", "created"],

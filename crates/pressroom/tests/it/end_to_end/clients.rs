@@ -77,6 +77,8 @@ async fn the_span_of_a_request_names_the_client_behind_the_proxy() {
         .await;
         let address = text(&span.1.attributes, "client.address");
         assert_eq!(address.as_deref(), Some(client));
+        let peer = text(&span.1.attributes, "network.peer.address");
+        assert_eq!(peer.as_deref(), Some("127.0.0.1"));
         // Both processes write to the same file.
         assert_eq!(
             serve.output().matches(UNTRUSTED).count(),

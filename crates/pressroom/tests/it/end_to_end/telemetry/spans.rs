@@ -31,6 +31,8 @@ fn assert_server(span: &Seen, method: &str, route: Option<&str>, path: &str, sta
             ("server.address", Is::Text("127.0.0.1")),
             ("server.port", Is::AnyInteger),
             ("client.address", Is::Text("127.0.0.1")),
+            ("network.peer.address", Is::Text("127.0.0.1")),
+            ("network.peer.port", Is::AnyInteger),
             ("user_agent.original", Is::Text("contract-test/1.0")),
             ("network.protocol.version", Is::Text("1.1")),
         ],
