@@ -141,6 +141,7 @@ const PAGE: TraceSearch = TraceSearch {
     max_duration: None,
     attributes: Vec::new(),
     text: None,
+    query: None,
     from: None,
     to: None,
     before: None,
