@@ -136,7 +136,8 @@ async fn a_trace_names_its_cause() {
          +110.0ms 90.0ms  shop: reserve [internal] ERROR it failed #0000000000000002\n    \
          | exception TimeoutError: no answer from stock \
          exception.stacktrace=TimeoutError | at reserve (stock.js:12:5) | … | at e | at f\n  \
-         +199.0ms 100.0ms  100 x shop: SELECT authors [client] SELECT name FROM authors WHERE id = ? #0000000000000064 (longest 1.0ms)\n\
+         +199.0ms 100.0ms  100 x shop: SELECT authors [client] SELECT name FROM authors WHERE id = ? \
+         #0000000000000064 (longest 1.0ms)\n\
          </telemetry>\n"
     );
 }

@@ -88,7 +88,7 @@ impl Query for GetMetrics {
     const TITLE: &'static str = "Summarise metrics";
     const DESCRIPTION: &'static str = "\
 Without name: lists the instruments of all services with type, unit and attributes. With name: a summary of each series of \
-that instrument in the time range, largest first: counters as total and rates per second, gauges as last, min, mean and max, \
+that instrument in the range, largest first: counters as total and rates per second, gauges as last, min, mean and max; \
 histograms as count, mean and percentiles.";
 
     async fn answer(self, source: &Source) -> Result<String, Failure> {

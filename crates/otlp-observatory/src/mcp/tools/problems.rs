@@ -71,9 +71,9 @@ impl Query for FindProblems {
     const TITLE: &'static str = "Find problems";
     const DESCRIPTION: &'static str = "\
 Start here. Names what is wrong in the telemetry of all services: errors grouped by type and place, failed tasks, repeated \
-statements (N+1), slow statements, requests, calls and tasks, retries, exhausted pools, wrong statuses, lost parents, clocks \
-that disagree, error logs. One line each: kind, service, what and where, number of occurrences, longest duration, and the \
-newest trace with its span. The largest of each kind comes first. Next: get_trace with that trace id (and span) for the cause.";
+statements (N+1), slow statements, requests, calls and tasks, retries, exhausted pools, wrong statuses, lost parents, \
+clocks that disagree, error logs. One line each: kind, service, what and where, number of occurrences, longest duration, \
+and the newest trace with its span; the largest of each kind first. Next: get_trace with that trace id shows the cause.";
 
     async fn answer(self, source: &Source) -> Result<String, Failure> {
         let given = parameters([
