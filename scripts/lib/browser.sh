@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Installs Chromium, Node, and playwright-core in the version of crates/pressroom/tests/browser. Needs machine.sh.
+# Installs Chromium, Node, and the packages of crates/pressroom/tests/browser. Needs machine.sh.
 
 # `install_browser`; sets BROWSER (Chromium) and BROWSER_MODULES (the folder node_modules).
 install_browser() {
@@ -13,7 +13,7 @@ install_browser() {
     command -v npm >/dev/null 2>&1 || install_packages "nodejs npm" node
     BROWSER_MODULES=$home/node_modules
     install_once "$home" install_modules "$home" "$project" ||
-        fail "playwright-core could not be fetched, so the tests in a browser cannot run"
+        fail "the packages in $project/package-lock.json could not be fetched, so the tests in a browser cannot run"
 }
 
 install_modules() {

@@ -11,6 +11,7 @@ mod receiver;
 mod recorder;
 mod request;
 mod sdk;
+mod service;
 mod traced;
 
 use std::io::{self, Write};
@@ -37,6 +38,12 @@ fn run(name: &str, requests: u64) -> Result {
     if !requests.is_multiple_of(BATCH) {
         return Err(format!("the number of requests must be a multiple of {BATCH}").into());
     }
+    // Only otel-service can be disabled.
+    let spans = if std::env::var_os("OTEL_SDK_DISABLED").is_some() {
+        0
+    } else {
+        2
+    };
     let mut receiver = Receiver::start()?;
     let variant = variant(name, receiver.endpoint())?;
     let inputs = request::inputs();
@@ -46,12 +53,12 @@ fn run(name: &str, requests: u64) -> Result {
         }
         variant.end_batch()?;
         // Waiting keeps the queue from overflowing: dropped spans would make a variant look cheaper.
-        receiver.wait_for_spans(2 * BATCH * batch)?;
+        receiver.wait_for_spans(spans * BATCH * batch)?;
     }
     variant.shutdown()?;
     let received = receiver.finish()?;
-    if received.spans != 2 * requests {
-        return Err(format!("{} of {} spans arrived", received.spans, 2 * requests).into());
+    if received.spans != spans * requests {
+        return Err(format!("{} of {} spans arrived", received.spans, spans * requests).into());
     }
     writeln!(io::stdout(), "{} {}", received.spans, received.bytes)?;
     Ok(())
@@ -61,6 +68,7 @@ fn variant(name: &str, endpoint: &str) -> Result<Box<dyn Variant>> {
     Ok(match name {
         "recorder" => Box::new(recorder::Recorder::start(endpoint, false)),
         "recorder-prewritten" => Box::new(recorder::Recorder::start(endpoint, true)),
+        "service" => Box::new(service::Instrumented::start()?),
         "sdk-recorder" => Box::new(sdk::Sdk::with_recorder(endpoint)?),
         "sdk-direct" => Box::new(sdk::Sdk::with_direct_exporter(endpoint)?),
         "sdk" => Box::new(sdk::Sdk::with_otlp(endpoint)?),

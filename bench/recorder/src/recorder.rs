@@ -16,7 +16,7 @@ pub struct Recorder {
     statement: Option<PrewrittenAttributes>,
 }
 
-/// Starts a pipeline that exports spans to `endpoint`.
+/// Starts a pipeline that masks the text of spans like otel-service, and exports them to `endpoint`.
 pub fn pipeline(endpoint: &str) -> Pipeline {
     let resource = Resource::builder_empty()
         .with_service_name(request::SERVICE)
@@ -24,6 +24,7 @@ pub fn pipeline(endpoint: &str) -> Pipeline {
     let traces = format!("{endpoint}/v1/traces");
     Pipeline::builder()
         .resource(resource)
+        .redact(otel_service::mask)
         .spans(Collector::new(Protocol::HttpProtobuf, traces))
         .start()
 }

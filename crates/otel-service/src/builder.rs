@@ -77,6 +77,7 @@ impl TelemetryBuilder {
             settings: Settings {
                 service,
                 resource: Vec::new(),
+                component: None,
                 span_levels: String::new(),
                 sqlx_system: "other_sql",
                 python_names: false,
@@ -97,6 +98,28 @@ where
     /// Adds attributes to the resource. `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` override them.
     pub fn resource(mut self, attributes: impl IntoIterator<Item = KeyValue>) -> Self {
         self.settings.resource.extend(attributes);
+        self
+    }
+
+    /// Makes a part of the program a service of its own, whose name is that of the service with `-` and `suffix`: the
+    /// spans and log records of threads that have called [`enter_component`](crate::enter_component) belong to it.
+    /// Metrics belong to the process.
+    ///
+    /// For a program that runs two services in one process, the second on its own runtime:
+    ///
+    /// ```no_run
+    /// use otel_service::{Service, Telemetry, enter_component};
+    ///
+    /// let telemetry = Telemetry::builder(Service::new("shop", "1.0.0")).component("worker").init()?;
+    /// // Its threads record telemetry as `shop-worker`.
+    /// let runtime = tokio::runtime::Builder::new_multi_thread()
+    ///     .on_thread_start(enter_component)
+    ///     .build()?;
+    /// # drop(telemetry);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn component(mut self, suffix: &'static str) -> Self {
+        self.settings.component = Some(suffix);
         self
     }
 
@@ -151,7 +174,7 @@ where
 
     /// Adds a span processor, which is called before the export.
     ///
-    /// Spans of this crate and of `tracing` are then SDK spans, which cost about twice as much.
+    /// Spans of this crate and of `tracing` are then SDK spans, which cost more than twice as much.
     pub fn span_processor(self, processor: impl SpanProcessor + 'static) -> Self {
         self.with_traces(|builder| builder.with_span_processor(processor))
     }

@@ -89,6 +89,8 @@ pub struct Telemetry {
 pub(crate) struct Settings {
     pub(crate) service: Service,
     pub(crate) resource: Vec<KeyValue>,
+    /// Suffix of the component's name.
+    pub(crate) component: Option<&'static str>,
     pub(crate) span_levels: String,
     pub(crate) sqlx_system: &'static str,
     pub(crate) python_names: bool,
@@ -156,7 +158,10 @@ where
         }
     })?;
     let running = (!config.disabled).then(|| {
-        let pipeline = start_pipeline(&config);
+        let component = settings
+            .component
+            .map(|suffix| format!("{service_name}-{suffix}"));
+        let pipeline = start_pipeline(&config, component);
         warnings.extend_from_slice(pipeline.warnings());
         #[cfg(feature = "prometheus")]
         let scraped = listener.map(|listener| (listener, pipeline.pull_reader()));

@@ -26,6 +26,7 @@ mod console;
 mod context;
 mod db;
 mod environment;
+mod escape;
 mod exceptions;
 mod failure;
 mod gauges;
@@ -76,6 +77,7 @@ pub use context::{
 };
 pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement, statement_retried};
 pub use environment::{context_variables, environment_context};
+pub use escape::{escaped, escaped_json};
 pub use failure::{Failure, ServerError, record_error};
 pub use gauges::{observe_counter, observe_gauge, observe_up_down_counter};
 pub use init::{InitError, Telemetry, exit};
@@ -91,7 +93,7 @@ pub use metrics::{Counter, Histogram, counter, histogram, meter};
 pub use opentelemetry;
 pub use opentelemetry::trace::SpanKind;
 pub use opentelemetry::{Context, KeyValue};
-pub use otlp_recorder::{CustomExporter, ShutdownError};
+pub use otlp_recorder::{CustomExporter, ShutdownError, enter_component};
 pub use output::{flush_output, print, print_error};
 #[cfg(feature = "prometheus")]
 pub use prometheus::PrometheusError;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::{Instrument, MeterProviderBuilder, SdkMeterProvider};
 use opentelemetry_sdk::trace::{SdkTracerProvider, ShouldSample, TracerProviderBuilder};
@@ -60,9 +62,9 @@ impl Providers {
         let mut traces = SdkTracerProvider::builder()
             .with_resource(config.resource.clone())
             .with_span_limits(config.span_limits)
-            .with_sampler(UntracedSampler {
+            .with_sampler(pipeline.recorder().counting(UntracedSampler {
                 inner: sampler.unwrap_or_else(|| Box::new(config.sampler.clone())),
-            });
+            }));
         traces = apply(extensions.traces, traces);
         if let Some(processor) = pipeline.span_processor() {
             traces = traces.with_span_processor(processor);
@@ -144,8 +146,8 @@ fn apply<B>(changes: Vec<Configure<B>>, builder: B) -> B {
         .fold(builder, |builder, change| change(builder))
 }
 
-/// Starts the pipeline of `config`.
-pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
+/// Starts the pipeline of `config`; `component` is the name of the component's service.
+pub(crate) fn start_pipeline(config: &Config, component: Option<String>) -> Pipeline {
     let measuring = &config.measuring;
     let mut builder = Pipeline::builder()
         .resource(config.resource.clone())
@@ -160,6 +162,15 @@ pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
         .temporality(measuring.temporality)
         .exemplars(measuring.exemplars)
         .before_collection(gauges::read_all);
+    if let Some(name) = component {
+        let attributes = config
+            .resource
+            .iter()
+            .map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        let schema = config.resource.schema_url().unwrap_or_default().to_owned();
+        let resource = Resource::builder_empty().with_schema_url(attributes, schema);
+        builder = builder.component(resource.with_service_name(name).build());
+    }
     if config.masking {
         builder = builder.redact(mask);
     }

@@ -46,3 +46,9 @@ export async function get(address, { etag = null, signal } = {}) {
     throw new Unreachable(error instanceof Error ? error.message : String(error));
   }
 }
+
+/** Removes all telemetry. */
+export async function clear() {
+  const response = await fetch('/clear', { method: 'POST', signal: AbortSignal.timeout(TIMEOUT_MS) });
+  if (!response.ok) throw new Unreachable(`status ${response.status}`);
+}

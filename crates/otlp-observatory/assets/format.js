@@ -7,7 +7,7 @@ const count0 = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 export const count = (value) => count0.format(value);
 
 /** `1 span`, `2 spans` @param {number} value @param {string} noun */
-export const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
+export const plural = (value, noun, nouns = `${noun}s`) => `${count(value)} ${value === 1 ? noun : nouns}`;
 
 /** Formats a number with `digits` significant digits; larger numbers are rounded to integers. @param {number} value */
 export function short(value, digits = 3) {
@@ -26,17 +26,23 @@ const DURATIONS = /** @type {const} */ ([
 ]);
 
 /** `850 ns`, `1.24 ms`, `12.3 s`, `2 min 5 s` @param {number | null | undefined} ns */
-export function duration(ns) {
+export function duration(ns, digits = 3) {
   if (ns === null || ns === undefined) return '–';
   const magnitude = Math.abs(ns);
-  if (magnitude >= 3600e9) return `${Math.trunc(ns / 3600e9)} h ${Math.round((magnitude % 3600e9) / 60e9)} min`;
-  if (magnitude >= 60e9) return `${Math.trunc(ns / 60e9)} min ${Math.round((magnitude % 60e9) / 1e9)} s`;
+  const seconds = Math.round(magnitude / 1e9);
+  const minutes = Math.round(magnitude / 60e9);
+  const sign = ns < 0 ? '-' : '';
+  if (seconds >= 3600) return `${sign}${Math.trunc(minutes / 60)} h ${minutes % 60} min`;
+  if (magnitude >= 60e9) return `${sign}${Math.trunc(seconds / 60)} min ${seconds % 60} s`;
   for (const [size, unit] of DURATIONS) {
     // Values that would be rounded to 1000 have the next unit.
-    if (magnitude >= 0.9995 * size) return `${short(ns / size)} ${unit}`;
+    if (magnitude >= 0.9995 * size) return `${short(ns / size, digits)} ${unit}`;
   }
   return magnitude === 0 ? '0' : `${short(ns)} ns`;
 }
+
+/** `+1.2 ms`, `-3 s` @param {number} ns */
+export const offset = (ns) => `${ns < 0 ? '' : '+'}${duration(ns)}`;
 
 /** `0.4/s`, or `3/min` for less than one in ten seconds. @param {number} perSecond */
 export function rate(perSecond) {
@@ -77,6 +83,12 @@ export function clock(unixNano) {
   return `${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}.${pad(date.getMilliseconds(), 3)}`;
 }
 
+/** Returns the time of day, with the date unless it is today. @param {string} unixNano @param {number} [nowMs] */
+export function clockOrDate(unixNano, nowMs = Date.now()) {
+  const isToday = new Date(milliseconds(unixNano)).toDateString() === new Date(nowMs).toDateString();
+  return isToday ? clock(unixNano) : dateTime(unixNano);
+}
+
 /** `2026-11-22 14:03:22.123`, in the reader's time zone. @param {string} unixNano */
 export function dateTime(unixNano) {
   const date = new Date(milliseconds(unixNano));
@@ -111,4 +123,18 @@ export function measured(value, unit) {
   // An annotation like `{request}` names the counted things, and is omitted from numbers.
   const shown = unit === '1' || unit === '' || unit.startsWith('{') ? '' : ` ${unit}`;
   return `${short(value)}${shown}`;
+}
+
+/**
+ * Returns the URL of a receiver as services reach it. A receiver on all addresses is reached under the name of the page.
+ *
+ * @param {string} url
+ * @param {string} page the host name of the page
+ */
+export function receiver(url, page = location.hostname) {
+  const reached = new URL(url);
+  // `localhost` is more familiar than the loopback address.
+  const names = /** @type {Record<string, string>} */ ({ '127.0.0.1': 'localhost', '0.0.0.0': page, '[::]': page });
+  reached.hostname = names[reached.hostname] ?? reached.hostname;
+  return reached.origin;
 }

@@ -9,9 +9,14 @@ export const MAX_LINES = 1000;
 const PAGE = 200;
 const MAX_NEW = 500;
 
+/** Order of the list: newest time first, then the latest arrival. @param {any} a @param {any} b */
+const newestFirst = (a, b) =>
+  b.time_unix_nano.length - a.time_unix_nano.length ||
+  (a.time_unix_nano === b.time_unix_nano ? b.sequence - a.sequence : a.time_unix_nano < b.time_unix_nano ? 1 : -1);
+
 /**
- * Adds new records to the shown records. If records are missing in between, the new records replace the shown records,
- * because a gap would be invisible. Pure.
+ * Adds records, which may be older than the shown ones, to the shown records. If records are missing in between, the new
+ * records replace the shown records, because a gap would be invisible. Pure.
  *
  * @param {any[]} shown newest first
  * @param {any[]} added newest first
@@ -19,8 +24,9 @@ const MAX_NEW = 500;
  */
 export function join(shown, added, contiguous) {
   if (!contiguous) return added;
-  const newest = shown[0]?.sequence ?? -1;
-  return [...added.filter((log) => log.sequence > newest), ...shown].slice(0, MAX_LINES);
+  const known = new Set(shown.map((log) => log.sequence));
+  const all = [...added.filter((log) => !known.has(log.sequence)), ...shown];
+  return all.sort(newestFirst).slice(0, MAX_LINES);
 }
 
 /**
@@ -36,18 +42,18 @@ export function useTail(filters) {
     error: /** @type {any} */ (null),
   });
   useEffect(() => {
-    /** Sequence number of the newest record. @type {number | null} */
-    let newest = null;
+    /** Sequence number of the latest arrival. @type {number | null} */
+    let latest = null;
     const nextAddress = () =>
-      newest === null
+      latest === null
         ? address
-        : filterAddress('/logs', { ...filters, after: String(newest), limit: String(MAX_NEW) });
+        : filterAddress('/logs', { ...filters, after: String(latest), limit: String(MAX_NEW) });
     return follow(
       nextAddress,
       1000,
       (body) => {
-        const isFirst = newest === null;
-        if (body.logs.length > 0) newest = body.logs[0].sequence;
+        const isFirst = latest === null;
+        for (const log of body.logs) latest = Math.max(latest ?? 0, log.sequence);
         setState((before) => {
           if (isFirst || before.address !== address)
             return { address, logs: body.logs, next: body.next, error: null };
@@ -62,10 +68,6 @@ export function useTail(filters) {
   }, [address]);
   /** @param {any[]} logs @param {string | null} next */
   const append = (logs, next) =>
-    setState((before) => {
-      const oldest = before.logs?.at(-1)?.sequence ?? Infinity;
-      const older = logs.filter((log) => log.sequence < oldest);
-      return { ...before, logs: [...(before.logs ?? []), ...older].slice(0, MAX_LINES), next };
-    });
+    setState((before) => ({ ...before, logs: join(before.logs ?? [], logs, true), next }));
   return { ...state, append };
 }

@@ -48,3 +48,58 @@ export function clip(text, limit) {
 export function textOf(value, indent) {
   return typeof value === 'string' ? value : (JSON.stringify(value, null, indent) ?? '');
 }
+
+// Only printable ASCII characters, so that nothing in an address is invisible or reorders it.
+const ADDRESS = /\bhttps?:\/\/[!#$%&'()*+,\-./0-9:;=?@A-Z[\]_a-z~]+/g;
+
+/**
+ * Splits text at its http and https addresses, which have a `url`. Punctuation that ends a sentence is not part of them.
+ *
+ * @param {string} text
+ * @returns {{text: string, url?: string}[]}
+ */
+export function addresses(text) {
+  /** @type {{text: string, url?: string}[]} */
+  const found = [];
+  let from = 0;
+  for (const match of text.matchAll(ADDRESS)) {
+    const url = match[0].replace(/[.,:;!?'*]+$|(?<=^[^(]*)\)+[.,:;!?'*]*$|(?<=^[^[]*)\]+[.,:;!?'*]*$/, '');
+    if (!URL.canParse(url)) continue;
+    if (match.index > from) found.push({ text: text.slice(from, match.index) });
+    found.push({ text: url, url });
+    from = match.index + url.length;
+  }
+  if (from < text.length || found.length === 0) found.push({ text: text.slice(from) });
+  return found;
+}
+
+/** Longest text that is formatted as JSON. */
+const MAX_JSON = 200_000;
+
+const JSON_TOKEN = /"(?:[^"\\]|\\.)*"|\{\s*\}|\[\s*\]|[{}[\],:]|\s+/g;
+
+/**
+ * Formats text that is a JSON object or array, with a line for each value; null for other text. Numbers stay as they are,
+ * because JavaScript would round large ones.
+ *
+ * @param {string} text
+ */
+export function indentedJson(text) {
+  if (text.length > MAX_JSON || !/^\s*[{[]/.test(text)) return null;
+  try {
+    JSON.parse(text);
+  } catch {
+    return null;
+  }
+  let depth = 0;
+  const line = (/** @type {number} */ by) => {
+    depth += by;
+    return `\n${'  '.repeat(depth)}`;
+  };
+  return text.replace(JSON_TOKEN, (token) => {
+    if (token === '{' || token === '[') return token + line(1);
+    if (token === '}' || token === ']') return line(-1) + token;
+    if (token === ',') return token + line(0);
+    return token === ':' ? ': ' : token.startsWith('"') ? token : token.replace(/\s/g, '');
+  });
+}

@@ -154,7 +154,7 @@ fn points(out: &mut StdoutLock<'_>) -> io::Result<()> {
 /// Inserts `request` and returns the processor time used.
 fn insert(store: &Store, request: Export) -> Duration {
     let start = processor_time();
-    store.insert(request);
+    store.insert_at(request, store::now());
     processor_time() - start
 }
 
@@ -181,7 +181,7 @@ fn steady(store: &Store, mut next: u64, stop: &AtomicBool) -> (f64, f64, Duratio
         let batch = batch(&mut next, typical);
         count += batch.1;
         let (start, worked) = (Instant::now(), processor_time());
-        store.insert(batch.0);
+        store.insert_at(batch.0, store::now());
         busy += processor_time() - worked;
         longest = longest.max(start.elapsed());
     }

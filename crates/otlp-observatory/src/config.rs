@@ -40,6 +40,9 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Commands that the page shows while it waits for the first request, besides those for SDKs. Default: none.
     pub first_steps: Vec<FirstStep>,
+    /// File that telemetry is kept in. Default: none, so that telemetry is lost when the process ends.
+    #[cfg(feature = "keep")]
+    pub keep: Option<Keep>,
     /// Backend to forward to. Default: none.
     #[cfg(feature = "forward")]
     pub forward: Option<Forwarding>,
@@ -58,6 +61,8 @@ impl Default for Config {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             first_steps: Vec::new(),
+            #[cfg(feature = "keep")]
+            keep: None,
             #[cfg(feature = "forward")]
             forward: None,
         }
@@ -119,10 +124,54 @@ impl Config {
         self
     }
 
+    /// Sets the file that telemetry is kept in; `None` keeps it in memory only.
+    #[cfg(feature = "keep")]
+    pub fn keep(mut self, keep: impl Into<Option<Keep>>) -> Self {
+        self.keep = keep.into();
+        self
+    }
+
     /// Sets the backend to forward to; `None` turns forwarding off.
     #[cfg(feature = "forward")]
     pub fn forward(mut self, forwarding: impl Into<Option<Forwarding>>) -> Self {
         self.forward = forwarding.into();
+        self
+    }
+}
+
+/// File that telemetry is kept in, with the bounds beyond which the oldest telemetry is removed.
+#[cfg(feature = "keep")]
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Keep {
+    /// Path of the file, an SQLite database. Files with the same name and `-wal` or `-shm` appended are part of it.
+    pub path: std::path::PathBuf,
+    /// Maximum size, in bytes. Default: 4 GiB.
+    pub max_bytes: u64,
+    /// Maximum age of telemetry. Default: seven days.
+    pub max_age: std::time::Duration,
+}
+
+#[cfg(feature = "keep")]
+impl Keep {
+    /// Keeps telemetry in the file at `path`, within the default bounds.
+    pub fn new(path: impl Into<std::path::PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            max_bytes: 4 << 30,
+            max_age: std::time::Duration::from_secs(7 * 86_400),
+        }
+    }
+
+    /// Sets the maximum size, in bytes.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Sets the maximum age of telemetry.
+    pub fn max_age(mut self, age: std::time::Duration) -> Self {
+        self.max_age = age;
         self
     }
 }

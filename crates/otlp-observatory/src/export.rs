@@ -1,5 +1,7 @@
 //! Decoded OTLP export request of any signal.
 
+use std::ops::Add;
+
 use opentelemetry_proto::tonic::{
     collector::{
         logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
@@ -47,6 +49,18 @@ impl Counts {
             spans: count(Signal::Traces),
             logs: count(Signal::Logs),
             points: count(Signal::Metrics),
+        }
+    }
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            spans: self.spans + other.spans,
+            logs: self.logs + other.logs,
+            points: self.points + other.points,
         }
     }
 }

@@ -22,7 +22,13 @@ pub(crate) use self::{
     export_queue::Rejected,
     received::{Reason, Received},
 };
-use crate::{export::Export, forward::Forwarder, mask, store::Store};
+use crate::{
+    archive::Archive,
+    export::{Export, Signal},
+    forward::Forwarder,
+    mask,
+    store::{self, Store},
+};
 
 /// Maximum size of the queue, in encoded bytes.
 const QUEUE_LIMIT: usize = 32 << 20;
@@ -32,6 +38,7 @@ const QUEUE_LIMIT: usize = 32 << 20;
 pub(crate) struct Ingest {
     queue: Arc<ExportQueue>,
     received: Arc<Received>,
+    max_item: usize,
 }
 
 /// Handle of the thread that processes exports. Dropping it closes the queue without waiting for the thread.
@@ -42,30 +49,42 @@ pub(crate) struct IngestThread {
 }
 
 impl Ingest {
-    /// Starts the thread. With `mask`, stored exports are masked; forwarded exports always are.
+    /// Starts the thread, which first restores what `archive` kept. With `mask`, stored exports are masked; forwarded exports
+    /// always are.
     ///
     /// # Errors
     /// Fails if the system cannot start another thread.
     pub(crate) fn start(
         store: Arc<Store>,
+        archive: Option<Arc<Archive>>,
         mask: bool,
         forwarder: Option<Forwarder>,
         received: Arc<Received>,
     ) -> io::Result<(Self, IngestThread)> {
         let queue = Arc::new(ExportQueue::new(QUEUE_LIMIT));
         let (running, ended) = oneshot::channel::<()>();
+        let max_item = store.max_item();
         let exports = queue.clone();
         thread::Builder::new()
             .name("observatory-ingest".into())
             .spawn(move || {
                 let _running = running;
+                if let Some(archive) = &archive {
+                    archive.restore(&store);
+                }
                 exports.consume(|export| {
-                    catch_panic(export, |export| process(export, &store, mask, forwarder.as_ref()));
+                    catch_panic(export, |export| {
+                        process(export, &store, archive.as_deref(), mask, forwarder.as_ref());
+                    });
                 });
+                if let Some(archive) = &archive {
+                    archive.finish();
+                }
             })?;
         let ingest = Self {
             queue: queue.clone(),
             received,
+            max_item,
         };
         Ok((ingest, IngestThread { queue, ended }))
     }
@@ -74,7 +93,16 @@ impl Ingest {
     #[cfg(test)]
     pub(crate) fn that_is_full(received: Arc<Received>) -> Self {
         let queue = Arc::new(ExportQueue::new(0));
-        Self { queue, received }
+        Self {
+            queue,
+            received,
+            max_item: usize::MAX,
+        }
+    }
+
+    /// Returns the maximum size of an item that the store keeps, in bytes.
+    pub(crate) fn max_item(&self) -> usize {
+        self.max_item
     }
 
     /// Queues `export`, or rejects it as a whole. Never blocks.
@@ -84,6 +112,11 @@ impl Ingest {
         self.queue.push(export, length)?;
         self.received.count_accepted(signal, items);
         Ok(())
+    }
+
+    /// Counts items that were removed from a request.
+    pub(crate) fn count_refused(&self, signal: Signal, items: usize) {
+        self.received.count_refused(signal, items);
     }
 
     /// Counts a rejected request.
@@ -107,14 +140,24 @@ impl Drop for IngestThread {
     }
 }
 
-fn process(mut export: Export, store: &Store, mask: bool, forwarder: Option<&Forwarder>) {
+fn process(
+    mut export: Export,
+    store: &Store,
+    archive: Option<&Archive>,
+    mask: bool,
+    forwarder: Option<&Forwarder>,
+) {
     let unmasked = (!mask).then(|| export.clone());
     // Masking comes first: if it panics, the export is neither forwarded nor stored.
     mask::mask(&mut export);
     if let Some(forwarder) = forwarder {
         forwarder.accept(&export);
     }
-    store.insert(unmasked.unwrap_or(export));
+    let (export, now) = (unmasked.unwrap_or(export), store::now());
+    if let Some(archive) = archive {
+        archive.write(&export, now);
+    }
+    store.insert_at(export, now);
 }
 
 /// Calls `process` and logs a panic, which loses this export but does not end the thread.

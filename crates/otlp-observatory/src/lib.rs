@@ -10,12 +10,23 @@
 //! Senders are not trusted, so received content is treated as untrusted text, and every resource is bounded.
 //!
 //! # Features
-//! Both features are on by default.
+//! All features but `keep` are on by default.
 //!
+//! - `cli`: the program `otlp-observatory`, which `cargo install otlp-observatory` installs. Programs that embed an
+//!   observatory do without it.
 //! - `forward`: forwarding to a backend (`Config::forward`).
 //! - `grpc`: receiving OTLP over gRPC.
+//! - `keep`: telemetry is kept in a file (`Config::keep`).
 
 mod access;
+#[cfg(feature = "keep")]
+mod archive;
+#[cfg(not(feature = "keep"))]
+#[path = "archive/disabled.rs"]
+mod archive;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod config;
 mod export;
 #[cfg(feature = "forward")]
@@ -32,6 +43,8 @@ mod receive;
 mod samples;
 mod store;
 
+#[cfg(feature = "keep")]
+pub use config::Keep;
 pub use config::{Addresses, Config, FirstStep};
 #[cfg(feature = "forward")]
 pub use forward::{Credentials, FolderError, Forwarding, Secret, StartError};

@@ -10,8 +10,11 @@ use bounded_server::{GraceExceeded, Server};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "keep")]
+use crate::config::Keep;
 use crate::{
     access::Access,
+    archive::Archive,
     config::{Addresses, Config, FirstStep},
     forward::{Forwarder, Forwarding},
     ingest::{Ingest, IngestThread, Received},
@@ -28,7 +31,7 @@ const MAX_CONNECTIONS: usize = 512;
 
 /// Error binding a listen address.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for {purpose}: {source}")]
+#[error("cannot listen on {address} for {purpose}")]
 #[non_exhaustive]
 pub struct BindError {
     /// Address that could not be bound.
@@ -58,6 +61,8 @@ pub struct Observatory {
     allowed_hosts: Vec<String>,
     allowed_origins: Vec<String>,
     first_steps: Vec<FirstStep>,
+    #[cfg(feature = "keep")]
+    keep: Option<Keep>,
     forward: Option<Forwarding>,
 }
 
@@ -94,11 +99,29 @@ impl Observatory {
             allowed_hosts: config.allowed_hosts,
             allowed_origins: config.allowed_origins,
             first_steps: config.first_steps,
+            #[cfg(feature = "keep")]
+            keep: config.keep,
             #[cfg(feature = "forward")]
             forward: config.forward,
             #[cfg(not(feature = "forward"))]
             forward: None,
         })
+    }
+
+    #[cfg(feature = "keep")]
+    fn open_archive(&self) -> io::Result<Option<Arc<Archive>>> {
+        let open = |keep: &Keep| {
+            Archive::open(keep, self.memory).map_err(|error| {
+                let path = keep.path.display();
+                io::Error::other(format!("cannot keep telemetry in {path}: {error}"))
+            })
+        };
+        Ok(self.keep.as_ref().map(open).transpose()?.map(Arc::new))
+    }
+
+    #[cfg(not(feature = "keep"))]
+    fn open_archive(&self) -> io::Result<Option<Arc<Archive>>> {
+        Ok(None)
     }
 
     /// Returns the bound addresses, with the assigned ports.
@@ -116,17 +139,24 @@ impl Observatory {
     /// or queued on disk.
     ///
     /// # Errors
-    /// Fails if forwarding cannot start (the error wraps a `StartError`), a thread cannot be started, or a server panicked.
+    /// Fails if forwarding cannot start (the error wraps a `StartError`), the file to keep cannot be opened, a thread cannot be started, or a server panicked.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
         let addresses = self.addresses();
         let store = Arc::new(Store::new(self.memory));
         let received = Arc::new(Received::default());
         let forwarder = self.forward.as_ref().map(Forwarder::start).transpose();
         let forwarder = forwarder.map_err(io::Error::other)?;
-        let (ingest, ingest_thread) =
-            Ingest::start(store.clone(), self.mask, forwarder.clone(), received.clone())?;
+        let archive = self.open_archive()?;
+        let (ingest, ingest_thread) = Ingest::start(
+            store.clone(),
+            archive.clone(),
+            self.mask,
+            forwarder.clone(),
+            received.clone(),
+        )?;
         let explorer = Explorer {
             store,
+            archive,
             addresses,
             received,
             forwarder: forwarder.clone(),

@@ -26,6 +26,6 @@ pub(crate) use flush::{Flushes, flush};
 pub(crate) use metrics::MetricExport;
 pub use metrics::QueueMetricReader;
 pub use pull::PullReader;
-pub(crate) use self_metrics::observe_queue;
+pub(crate) use self_metrics::{CollectionTimes, observe_queue, observe_spans};
 pub use thread::is_export_thread;
 pub(crate) use thread::{ExportThread, QueuedExport, SignalExports};

@@ -3,6 +3,7 @@
 mod backoff;
 mod batch_settings;
 mod collector;
+mod component;
 mod destination;
 mod encode;
 mod exemplar;
@@ -20,6 +21,7 @@ mod processors;
 mod queue;
 mod recorder;
 mod signal;
+mod span_counts;
 #[cfg(feature = "tracing")]
 mod span_layer;
 mod table;
@@ -28,6 +30,7 @@ mod transport;
 
 pub use batch_settings::BatchSettings;
 pub use collector::{ClientFiles, Collector, Compression, PemFile, Protocol};
+pub use component::enter_component;
 pub use destination::{CustomExporter, Destination, Request};
 pub use encode::{Attributes, PrewrittenAttributes};
 pub use exemplar::{ExemplarFilter, Exemplars};

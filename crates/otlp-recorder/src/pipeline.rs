@@ -15,14 +15,17 @@ use crate::encode::{LogEncoder, RequestEncoder, Scopes};
 use crate::exemplar::{ExemplarFilter, ExemplarReader, Exemplars};
 use crate::export::is_export_thread;
 use crate::export::{
-    ExportTarget, ExportThread, Flushes, MetricExport, PullReader, QueueMetricReader, QueuedExport,
-    SignalExports, flush, observe_queue,
+    CollectionTimes, ExportTarget, ExportThread, Flushes, MetricExport, PullReader, QueueMetricReader,
+    QueuedExport, SignalExports, flush, observe_queue, observe_spans,
 };
 use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
 use crate::queue::Queue;
 use crate::recorder::{RANDOM_TRACE_ID, Recorder, Shared};
 use crate::signal::Signal;
 use crate::text::{Redact, TextRules};
+
+/// Maximum time between two exports of a signal. A much longer time would overflow the clock.
+const MAX_PAUSE: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Time limit of the shutdown when a pipeline is dropped.
 const DROP_DEADLINE: Duration = Duration::from_secs(2);
@@ -41,6 +44,7 @@ pub struct ShutdownError {
 #[must_use = "a pipeline does nothing before it is started"]
 pub struct PipelineBuilder {
     resource: Resource,
+    component: Option<Resource>,
     redact: Option<Redact>,
     spans: Option<Destination>,
     span_batches: BatchSettings,
@@ -62,6 +66,7 @@ impl Default for PipelineBuilder {
     fn default() -> Self {
         Self {
             resource: Resource::builder_empty().build(),
+            component: None,
             redact: None,
             spans: None,
             span_batches: BatchSettings::default(),
@@ -88,6 +93,14 @@ impl PipelineBuilder {
     /// Sets the resource of all signals. The SDK's providers must use the same resource.
     pub fn resource(mut self, resource: Resource) -> Self {
         self.resource = resource;
+        self
+    }
+
+    /// Sets the resource of the spans and log records of threads that have called [`enter_component`].
+    ///
+    /// [`enter_component`]: crate::enter_component
+    pub fn component(mut self, resource: Resource) -> Self {
+        self.component = Some(resource);
         self
     }
 
@@ -210,13 +223,16 @@ impl PipelineBuilder {
             value_limit: self.span_value_limit,
             ..rules
         };
-        let encoder = RequestEncoder::new(&self.resource, rules, Arc::clone(&scopes));
+        let mut encoder = RequestEncoder::new(&self.resource, rules, Arc::clone(&scopes));
+        if let Some(component) = &self.component {
+            encoder = encoder.component(component);
+        }
         let queued = |signal, destination: Option<Destination>, settings: BatchSettings| {
             destination.map(|destination| QueuedExport {
                 target: ExportTarget::new(signal, destination, settings.timeout),
                 queue: Arc::new(Queue::new(settings.queue_size, settings.batch_size)),
                 encoder: encoder.clone(),
-                delay: settings.delay,
+                delay: settings.delay.min(MAX_PAUSE),
             })
         };
         let mut exports = SignalExports {
@@ -225,10 +241,11 @@ impl PipelineBuilder {
             logs: queued(Signal::Logs, self.logs, self.log_batches),
             metrics: self.metrics.map(|destination| MetricExport {
                 reader: QueueMetricReader::new(self.temporality),
-                interval: self.metric_interval,
+                interval: self.metric_interval.min(MAX_PAUSE),
                 rules,
                 exemplars: exemplars.clone(),
                 before: self.before_collection,
+                times: Arc::new(CollectionTimes::new("periodic_metric_reader")),
                 target: ExportTarget::new(Signal::Metrics, destination, self.metric_timeout),
             }),
         };
@@ -248,6 +265,7 @@ impl PipelineBuilder {
             scopes,
             provider: None,
             root_flags: RANDOM_TRACE_ID,
+            counts: Arc::default(),
         }));
         Pipeline {
             recorder,
@@ -258,6 +276,7 @@ impl PipelineBuilder {
             },
             exemplars,
             before_collection: self.before_collection,
+            pull_times: Arc::new(CollectionTimes::new("prometheus_http_text_metric_exporter")),
             exports,
             thread,
             warnings,
@@ -274,6 +293,8 @@ pub struct Pipeline {
     log_encoder: LogEncoder,
     exemplars: Exemplars,
     before_collection: fn(),
+    /// Durations of the collections of [`Pipeline::pull_reader`].
+    pull_times: Arc<CollectionTimes>,
     exports: SignalExports,
     thread: Option<ExportThread>,
     warnings: Vec<String>,
@@ -298,6 +319,7 @@ impl Pipeline {
         Some(QueueSpanProcessor {
             queue: Arc::clone(&traces.queue),
             rules: self.span_rules,
+            counts: Arc::clone(&self.recorder.0.counts),
         })
     }
 
@@ -329,6 +351,7 @@ impl Pipeline {
             rules: self.log_encoder.rules,
             exemplars: self.exemplars.clone(),
             before: self.before_collection,
+            times: Arc::clone(&self.pull_times),
         }
     }
 
@@ -341,12 +364,15 @@ impl Pipeline {
 
     /// Reports the pipeline's own metrics, `otel.sdk.*`, with `meter`.
     pub fn observe(&self, meter: &Meter) {
+        observe_spans(meter, &self.recorder.0.counts, self.recorder.0.queue.as_ref());
+        self.pull_times.observe(meter, &self.exemplars);
         for export in self.exports.queued() {
             observe_queue(meter, export.target.signal, &export.queue);
             export.target.counts.observe(meter, &self.exemplars);
         }
         if let Some(metrics) = &self.exports.metrics {
             metrics.target.counts.observe(meter, &self.exemplars);
+            metrics.times.observe(meter, &self.exemplars);
         }
     }
 

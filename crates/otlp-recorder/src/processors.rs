@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::trace::Span as _;
 use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
@@ -11,6 +12,7 @@ use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
 use crate::encode::{Batch, LogEncoder, encode_sdk_span, size};
 use crate::queue::Queue;
+use crate::span_counts::SpanCounts;
 use crate::text::TextRules;
 
 /// An SDK span processor that puts sampled spans into the queue of the pipeline.
@@ -18,10 +20,13 @@ use crate::text::TextRules;
 pub struct QueueSpanProcessor {
     pub(crate) queue: Arc<Queue<Batch>>,
     pub(crate) rules: TextRules,
+    pub(crate) counts: Arc<SpanCounts>,
 }
 
 impl SpanProcessor for QueueSpanProcessor {
-    fn on_start(&self, _: &mut Span, _: &Context) {}
+    fn on_start(&self, span: &mut Span, _: &Context) {
+        self.counts.start_sdk(span.span_context().is_sampled());
+    }
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
@@ -30,6 +35,8 @@ impl SpanProcessor for QueueSpanProcessor {
                     batch.add_to_scope(&span.instrumentation_scope, None, encoded);
                 });
             });
+        } else {
+            self.counts.end_record_only();
         }
     }
 

@@ -67,12 +67,13 @@ pub(crate) struct Counts {
 }
 
 impl<B: Entries> Queue<B> {
-    /// Creates an empty queue. Both sizes count entries and must be at least one; `batch_size` must not
-    /// exceed `capacity`.
+    /// Creates an empty queue. Both sizes count entries. The capacity is at least one, and a batch is at most as large as
+    /// the queue.
     pub(crate) fn new(capacity: usize, batch_size: usize) -> Self {
+        let capacity = capacity.max(1);
         Self {
             capacity,
-            batch_size,
+            batch_size: batch_size.min(capacity),
             batches: Mutex::new(Batches {
                 closed: false,
                 flush: false,
@@ -175,6 +176,13 @@ impl<B: Entries> Queue<B> {
 
     pub(crate) fn counts(&self) -> Counts {
         self.lock().counts
+    }
+
+    /// Returns the number of entries that the queue has received since the start, whatever became of them.
+    pub(crate) fn received(&self) -> u64 {
+        let batches = self.lock();
+        let Counts { taken, dropped, late } = batches.counts;
+        taken + dropped + late + (self.capacity - batches.room) as u64
     }
 
     /// Returns the number of entries in the queue.
@@ -315,7 +323,7 @@ mod tests {
     fn entries_that_do_not_fit_are_dropped_and_counted() {
         let queue = filled(4, 3, 1_000);
         assert_eq!(queue.len(), 4);
-        assert_eq!(queue.counts().dropped, 996);
+        assert_eq!((queue.counts().dropped, queue.received()), (996, 1_000));
         assert_eq!(queue.take(), Some(vec![0, 1, 2]));
         queue.push_one(7);
         assert_eq!(queue.len(), 2);
@@ -354,7 +362,7 @@ mod tests {
         let queue = filled(10, 3, 1);
         queue.close();
         queue.push_one(1);
-        assert_eq!(queue.counts().late, 1);
+        assert_eq!((queue.counts().late, queue.received()), (1, 2));
         assert_eq!(queue.take(), Some(vec![0]));
         assert_eq!(queue.take(), None);
     }

@@ -17,8 +17,10 @@ use opentelemetry_sdk::trace::{
     SpanLimits,
 };
 
+use crate::component::in_component;
 use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent, size};
 use crate::queue::Queue;
+use crate::span_counts::{CountingSampler, SpanCounts};
 use crate::text::TextRules;
 
 /// Trace flag of W3C Trace Context, level 2: the trace id is random.
@@ -48,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) provider: Option<SdkTracerProvider>,
     /// Flags of a new trace.
     pub(crate) root_flags: TraceFlags,
+    pub(crate) counts: Arc<SpanCounts>,
 }
 
 impl Recorder {
@@ -68,7 +71,7 @@ impl Recorder {
     /// Returns a recorder whose spans are created by `provider`.
     ///
     /// The sampler, the id generator, the limits and the processors of the provider then apply to all spans,
-    /// which cost about twice as much. To export the spans, add [`Pipeline::span_processor`] to the provider.
+    /// which cost more than twice as much. To export the spans, add [`Pipeline::span_processor`] to the provider.
     ///
     /// [`Pipeline::span_processor`]: crate::Pipeline::span_processor
     #[must_use]
@@ -86,6 +89,16 @@ impl Recorder {
             root_flags: TraceFlags::NOT_SAMPLED,
             ..self.0.as_ref().clone()
         }))
+    }
+
+    /// Returns `sampler` as a sampler for the SDK's provider that counts the spans of the provider for
+    /// `otel.sdk.span.started`. A span that the recorder starts with that provider is one of them.
+    #[must_use]
+    pub fn counting(&self, sampler: impl ShouldSample + 'static) -> impl ShouldSample + 'static {
+        CountingSampler {
+            inner: Box::new(sampler),
+            counts: Arc::clone(&self.0.counts),
+        }
     }
 
     /// Whether spans are exported. If not, they only have ids.
@@ -173,6 +186,7 @@ impl Tracer {
         };
         let flags = self.flags(parent_context);
         let is_sampled = is_sampled(&self.shared.sampler, parent, trace_id, &start);
+        self.shared.counts.start(parent_context, is_sampled);
         let context = SpanContext::new(
             trace_id,
             ids.new_span_id(),
@@ -183,6 +197,7 @@ impl Tracer {
         let open = (is_sampled && self.shared.queue.is_some()).then(|| {
             let mut open = OpenSpan::spare(&self.shared);
             open.scope = self.scope;
+            open.in_component = in_component();
             open.parent = parent_id;
             open.parent_is_remote = parent_context.is_remote();
             open.name = start.name;
@@ -276,6 +291,7 @@ pub struct RecordedSpan {
 struct OpenSpan {
     shared: Arc<Shared>,
     scope: ScopeId,
+    in_component: bool,
     parent: SpanId,
     parent_is_remote: bool,
     name: Cow<'static, str>,
@@ -296,6 +312,7 @@ impl OpenSpan {
                 Box::new(Self {
                     shared: Arc::clone(shared),
                     scope: ScopeId::default(),
+                    in_component: false,
                     parent: SpanId::INVALID,
                     parent_is_remote: false,
                     name: Cow::Borrowed(""),
@@ -335,7 +352,9 @@ impl OpenSpan {
             status: &self.status,
         };
         let encoded = ended.write();
-        queue.push(size(&encoded), |batch| batch.add(self.scope, &encoded));
+        queue.push(size(&encoded), |batch| {
+            batch.add(self.in_component, self.scope, &encoded);
+        });
     }
 }
 
@@ -438,6 +457,7 @@ mod tests {
             scopes: Arc::default(),
             provider: None,
             root_flags: RANDOM_TRACE_ID,
+            counts: Arc::default(),
         };
         Recorder(Arc::new(shared)).tracer(InstrumentationScope::builder("test").build())
     }

@@ -80,8 +80,7 @@ struct SpanState {
     cx: Option<Context>,
     /// Whether the layer recorded the span; false for [`CONTEXT_TARGET`].
     is_recorded: bool,
-    /// The encoded fields.
-    fields: Vec<u8>,
+    fields: Attributes,
 }
 
 impl SpanLayer {
@@ -115,7 +114,8 @@ impl SpanLayer {
     pub fn fields<'a, S: LookupSpan<'a>>(span: &SpanRef<'a, S>) -> Vec<(&'static str, AnyValue)> {
         let encoded = {
             let extensions = span.extensions();
-            extensions.get::<SpanState>().map(|state| state.fields.clone())
+            let state = extensions.get::<SpanState>();
+            state.map(|state| state.fields.encoded().to_vec())
         };
         decode(&encoded.unwrap_or_default(), span.metadata())
     }
@@ -159,7 +159,10 @@ impl SpanLayer {
                 let before = into.encoded().len();
                 new.record(&mut FieldWriter::new(into, callsite.fields));
                 if self.keeps_fields {
-                    fields = Some(into.encoded()[before..].to_vec());
+                    fields = Some(Attributes::detached_from(
+                        self.shared.rules,
+                        &into.encoded()[before..],
+                    ));
                 }
             });
             let recorded = parent.with_span(span);
@@ -173,7 +176,7 @@ impl SpanLayer {
             if self.keeps_fields {
                 new.record(&mut FieldWriter::new(&mut attributes, callsite.fields));
             }
-            attributes.encoded().to_vec()
+            attributes
         };
         SpanState {
             is_recorded: cx.is_some(),
@@ -200,7 +203,7 @@ where
             span.extensions_mut().insert(SpanState {
                 cx: Some(parent),
                 is_recorded: false,
-                fields: Vec::new(),
+                fields: Attributes::detached(self.shared.rules),
             });
             return;
         }
@@ -222,12 +225,11 @@ where
             return;
         };
         if self.keeps_fields {
-            let mut attributes = Attributes::detached(self.shared.rules);
+            let fields = &mut state.fields;
             recorded
                 .attributes
                 .iter()
-                .for_each(|attribute| attributes.set(attribute));
-            state.fields.extend_from_slice(attributes.encoded());
+                .for_each(|attribute| fields.value(attribute.key.as_str(), &attribute.value));
         }
         if let Some(cx) = &state.cx {
             recorded.apply(&cx.span());

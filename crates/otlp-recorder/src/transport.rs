@@ -72,7 +72,10 @@ impl Sender {
 
 impl Transport for Sender {
     async fn send(&mut self, request: &Request, deadline: Instant) -> Result<Accepted, SendError> {
-        let end = |timeout| deadline.min(Instant::now() + timeout);
+        let end = |timeout| {
+            let end = Instant::now().checked_add(timeout);
+            end.map_or(deadline, |end| deadline.min(end))
+        };
         match self {
             Self::Custom(custom) => match custom.export(request) {
                 Ok(()) => Ok(Accepted::default()),

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use opentelemetry::logs::AnyValue;
 use opentelemetry::trace::{SpanKind, TraceContextExt};
 use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -14,8 +15,10 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span, status::StatusCode};
 use otlp_recorder::{CONTEXT_TARGET, CustomExporter, Pipeline, Request, SpanLayer, SpanStart, Tracer};
 use prost::Message as _;
 use tracing::field::Empty;
-use tracing::{Instrument as _, error, error_span, info_span, instrument, warn};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing::{Event, Instrument as _, Subscriber, error, error_span, info_span, instrument, warn};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{self, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// A received span and the name of its scope.
@@ -359,4 +362,55 @@ fn a_thread_that_exits_within_a_span_does_not_abort() {
     });
     thread.join().unwrap();
     pipeline.shutdown(Duration::from_secs(1)).unwrap();
+}
+
+type Fields = Vec<(&'static str, AnyValue)>;
+
+/// Keeps the fields of the current span at each event.
+#[derive(Clone, Default)]
+struct FieldsAtEvents(Arc<Mutex<Vec<Fields>>>);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for FieldsAtEvents {
+    fn on_event(&self, _: &Event<'_>, cx: layer::Context<'_, S>) {
+        let span = cx.lookup_current().unwrap();
+        self.0.lock().unwrap().push(SpanLayer::fields(&span));
+    }
+}
+
+#[test]
+fn fields_that_are_recorded_later_are_kept_and_redacted() {
+    let pipeline = Pipeline::builder()
+        .spans(CustomExporter::new("test", |_| Ok(())))
+        .redact(|text| text.replace("secret", "***").into())
+        .start();
+    let events = FieldsAtEvents::default();
+    let subscriber = tracing_subscriber::registry()
+        .with(SpanLayer::new(pipeline.recorder()).keep_fields())
+        .with(events.clone())
+        .set_default();
+    let long = "x".repeat(1_000);
+    info_span!(
+        "a",
+        otel.kind = "server",
+        first = "secret",
+        second = Empty,
+        third = Empty
+    )
+    .in_scope(|| {
+        tracing::info!("at the start");
+        tracing::Span::current()
+            .record("second", 7)
+            .record("third", &long);
+        tracing::Span::current().record("second", "a secret");
+        tracing::info!("later");
+    });
+    drop(subscriber);
+    let seen = events.0.lock().unwrap();
+    assert_eq!(seen[0], [("first", AnyValue::from("***"))]);
+    // A value that replaces another one comes last.
+    let later = [("first", "***"), ("third", &long), ("second", "a ***")];
+    assert_eq!(
+        seen[1],
+        later.map(|(name, text)| (name, AnyValue::from(text.to_owned())))
+    );
 }

@@ -2,14 +2,17 @@
 
 use clap::{Parser, Subcommand};
 
-#[cfg(feature = "observatory")]
-use crate::config::ObservatoryConfig;
 use crate::{
-    commands::{Logs, Tasks, Traces},
+    commands::Tasks,
     config::{
-        DevConfig, EverySetting, ExploreConfig, Given, HealthcheckConfig, MigrateConfig, ServeConfig,
-        TasksConfig, WorkerConfig,
+        DevConfig, EverySetting, Given, HealthcheckConfig, MigrateConfig, ServeConfig, TasksConfig,
+        WorkerConfig,
     },
+};
+#[cfg(feature = "observatory")]
+use crate::{
+    commands::{Logs, Traces},
+    config::{ExploreConfig, ObservatoryConfig},
 };
 
 /// Description of the variables that the telemetry crate reads, printed at the end of `--help`.
@@ -64,6 +67,7 @@ pub enum Command {
     #[cfg(feature = "observatory")]
     Observatory(Given<ObservatoryConfig>),
     /// Print traces from an observatory
+    #[cfg(feature = "observatory")]
     Traces {
         #[command(flatten)]
         command: Traces,
@@ -71,6 +75,7 @@ pub enum Command {
         settings: Given<ExploreConfig>,
     },
     /// Print log records from an observatory
+    #[cfg(feature = "observatory")]
     Logs {
         #[command(flatten)]
         command: Logs,

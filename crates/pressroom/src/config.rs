@@ -17,11 +17,11 @@ mod setting;
 mod settings;
 
 #[cfg(feature = "observatory")]
-pub use self::observatory::{EmbeddedObservatory, ObservatoryConfig};
+pub use self::observatory::{EmbeddedObservatory, ExploreConfig, ObservatoryConfig};
 pub use self::{
     commands::{
-        DevConfig, EverySetting, ExploreConfig, HealthcheckConfig, MigrateConfig, MigrateDatabase,
-        ServeConfig, TasksConfig, WorkerConfig,
+        DevConfig, EverySetting, HealthcheckConfig, MigrateConfig, MigrateDatabase, ServeConfig, TasksConfig,
+        WorkerConfig,
     },
     error::ConfigError,
     given::{Configuration, Given},

@@ -42,7 +42,9 @@ fn run() -> anyhow::Result<()> {
         Command::Tasks { command, settings } => commands::tasks(settings.read(before)?, &command),
         #[cfg(feature = "observatory")]
         Command::Observatory(given) => commands::observatory(given.read(before)?),
+        #[cfg(feature = "observatory")]
         Command::Traces { command, settings } => commands::traces(&settings.read(before)?, &command),
+        #[cfg(feature = "observatory")]
         Command::Logs { command, settings } => commands::logs(&settings.read(before)?, &command),
         Command::Openapi => print(&api::openapi()),
         Command::Config { embedded, settings } => {

@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::fields::Fields;
 use super::location::CodeLocation;
+use crate::escape::escaped;
 use crate::output::DROPPED;
 use crate::service::LogFormat;
 
@@ -173,34 +174,23 @@ fn text(
         line,
         format_args!("{end} {colour}{:>5}{end} {dim}{target}:{end} ", level.as_str()),
     );
-    plain(line, fields.message.as_deref().unwrap_or_default());
+    line.push_str(&escaped(fields.message.as_deref().unwrap_or_default()));
     for (name, value) in &fields.others {
         put(line, format_args!(" {italic}{name}{end}="));
         match value {
             AnyValue::Int(number) => put(line, format_args!("{number}")),
             AnyValue::Double(number) => put(line, format_args!("{number}")),
             AnyValue::Boolean(truth) => put(line, format_args!("{truth}")),
-            AnyValue::String(text) => plain(line, text.as_str()),
+            AnyValue::String(text) => line.push_str(&escaped(text.as_str())),
             other => {
                 let mut json = String::new();
                 json_value(&mut json, other);
-                plain(line, &json);
+                line.push_str(&escaped(&json));
             }
         }
     }
     if let Some(span) = span {
         put(line, format_args!(" {dim}trace_id={}{end}", span.trace_id()));
-    }
-}
-
-/// Appends text and escapes control characters, which could move the cursor or end the line.
-fn plain(line: &mut String, text: &str) {
-    for c in text.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
     }
 }
 

@@ -44,6 +44,12 @@ const KEPT: usize = 2;
 /// Maximum length of an address in characters (RFC 5321, rounded).
 const MAX_ADDRESS: usize = 256;
 
+/// Maximum number of at signs after an at sign that are searched for the end of its address.
+const MAX_SIGNS: usize = 8;
+
+/// Brackets that may be next to an at sign, as in `alice[@]example.com`.
+const BRACKETS: [char; 6] = ['(', ')', '<', '>', '[', ']'];
+
 /// Separators of an IP address, as they are and percent-encoded, and their plain forms.
 const SEPARATORS: [(&str, &str); 6] = [
     (".", "."),
@@ -69,29 +75,51 @@ pub(super) fn mask(text: &str) -> Option<String> {
     let mut from = 0;
     let mut searched = 0;
     let mut quote = memchr(b'"', text.as_bytes());
+    // Start of a local part that contains at signs, and the number of its bytes to keep.
+    let mut started = None;
     while let Some(sign) = next_sign(text, searched) {
         searched = sign.end;
         if quote.is_some_and(|quote| quote < sign.end) {
             quote = memchr(b'"', &text.as_bytes()[sign.end..]).map(|at| sign.end + at);
         }
-        let local = || Local {
-            text: without_signs(&text[..sign.start], from),
+        let is_sign = |c| matches!(c, '@' | '\u{ff20}' | '\u{fe6b}');
+        let local = |is_ignored: &dyn Fn(char) -> bool| Local {
+            text: without(&text[..sign.start], from, is_ignored),
             from,
         };
+        let bracketed = || local(&|c| is_sign(c) || BRACKETS.contains(&c));
         let domain = &text[sign.end..];
         if is_within_local(&text[sign.clone()], domain)
             || quote.is_some_and(|quote| is_within_quotes(text, from, &sign, quote))
         {
             continue;
         }
+        if is_joined(&text[sign.clone()]) && continues_to_address(domain) {
+            started = started.or_else(|| bracketed().find());
+            continue;
+        }
+        let started = started.take();
         // The value of a parameter may start with 40.
         let is_ambiguous = text[sign.clone()].starts_with('=');
-        let named = || name(domain).filter(|_| !is_ambiguous && local().is_of_user());
-        let Some(length) = host(domain).or_else(named) else {
-            continue;
+        let (local, length) = match host(domain) {
+            Some(length) => (bracketed(), length),
+            // A name is not skipped, because it may be the local part of a further address.
+            None => (local(&is_sign), 0),
         };
-        let (local, end) = (local(), sign.end + length);
-        let Some((start, kept)) = local.find() else {
+        let is_named = || is_name(domain) && !is_ambiguous && local.is_of_user();
+        // Both parts were masked earlier.
+        let was_named = || {
+            let mut start = domain.char_indices().take(KEPT + 1);
+            start.any(|(at, _)| domain[at..].starts_with(STARS))
+                && local
+                    .find()
+                    .is_some_and(|(start, _)| is_masked(&local.text[start..]))
+        };
+        if length == 0 && !is_named() && !was_named() {
+            continue;
+        }
+        let end = sign.end + length;
+        let Some((start, kept)) = started.or_else(|| local.find()) else {
             continue;
         };
         (from, searched) = (end, end);
@@ -217,8 +245,8 @@ fn is_within_local(sign: &str, rest: &str) -> bool {
         let is_outer = sign.starts_with('=') || next.len() < sign.len();
         let domain = &rest[next.end..];
         // In a password, the at sign before the host of a URL may be encoded.
-        let named = || name(domain).filter(|_| sign.starts_with('%') && rest[next.clone()].starts_with('@'));
-        if is_outer && host(domain).or_else(named).is_some() {
+        let is_named = || sign.starts_with('%') && rest[next.clone()].starts_with('@') && is_name(domain);
+        if is_outer && (host(domain).is_some() || is_named()) {
             return true;
         }
         // A local part that has symbols at its end has no others, and only an encoded at sign is part of one.
@@ -248,15 +276,34 @@ fn is_within_quotes(text: &str, from: usize, sign: &Range<usize>, quote: usize) 
     false
 }
 
-/// Returns `text` without at signs at its end, down to `from`: `alice@@example.com` is masked like an address.
-fn without_signs(text: &str, from: usize) -> &str {
-    let mut rest = text;
-    while let Some(shorter) = rest.strip_suffix(['@', '\u{ff20}', '\u{fe6b}'])
-        && shorter.len() >= from
-    {
-        rest = shorter;
+/// Whether the text after an at sign is part of the local part of another at sign, as in `alice@bob@example.com`. Symbols
+/// that separate parameters, alternatives and path segments are not.
+fn continues_to_address(rest: &str) -> bool {
+    let is_between = |c| is_local(c) && !"/&=?|*".contains(c);
+    let mut at = 0;
+    for _ in 0..MAX_SIGNS {
+        let Some(sign) = next_sign(rest, at) else {
+            return false;
+        };
+        if !rest[at..sign.start].chars().all(is_between) || !is_joined(&rest[sign.clone()]) {
+            return false;
+        }
+        at = sign.end;
+        if host(&rest[at..]).is_some() {
+            return true;
+        }
     }
-    rest
+    false
+}
+
+/// Whether an at sign may be within a local part with several at signs.
+fn is_joined(sign: &str) -> bool {
+    sign.starts_with(['@', '\u{ff20}', '\u{fe6b}', '%'])
+}
+
+/// Returns `text` without ignored characters at its end, down to `from`: `alice@@example.com` is masked like an address.
+fn without<'a>(text: &'a str, from: usize, is_ignored: &dyn Fn(char) -> bool) -> &'a str {
+    &text[..from.max(text.trim_end_matches(is_ignored).len())]
 }
 
 /// The text before an at sign.
@@ -366,17 +413,21 @@ fn is_symbol(c: char) -> bool {
 }
 
 /// Returns the length of the start of `domain` that identifies a domain: a word, a dot and two more units, an IP
-/// address, or `localhost`.
+/// address, or `localhost`. Brackets may precede it.
 fn host(domain: &str) -> Option<usize> {
     const LOCALHOST: &str = "localhost";
+    let named = domain.trim_start_matches(BRACKETS);
     let localhost = || {
-        let start = domain.get(..LOCALHOST.len())?;
+        let start = named.get(..LOCALHOST.len())?;
         start.eq_ignore_ascii_case(LOCALHOST).then_some(LOCALHOST.len())
     };
-    literal(domain)
-        .or_else(|| dotted(domain))
-        .or_else(|| bare_ip_address(domain))
-        .or_else(localhost)
+    let bracketed = || {
+        let length = dotted(named)
+            .or_else(|| bare_ip_address(named))
+            .or_else(localhost)?;
+        Some(domain.len() - named.len() + length)
+    };
+    literal(domain).or_else(bracketed)
 }
 
 /// Returns the length of a word, a dot and two more units.
@@ -433,13 +484,11 @@ fn address_length(text: &str, is_part: fn(char) -> bool) -> usize {
     end
 }
 
-/// Returns the length of two units of a name that starts with a letter.
-fn name(domain: &str) -> Option<usize> {
-    let first = domain.chars().next().filter(|c| c.is_alphabetic())?;
-    match unit(&domain[first.len_utf8()..])? {
-        (Unit::Dot, _) => None,
-        (_, length) => Some(first.len_utf8() + length),
-    }
+/// Whether `domain` starts with a letter and another unit of a name.
+fn is_name(domain: &str) -> bool {
+    let mut rest = domain.chars();
+    rest.next().is_some_and(char::is_alphabetic)
+        && unit(rest.as_str()).is_some_and(|(kind, _)| kind != Unit::Dot)
 }
 
 /// Returns the length of an IP address in brackets (`[192.0.2.1]`), which may be percent-encoded.

@@ -13,49 +13,49 @@ const BLOCK: usize = 16;
 const WINDOW: usize = BLOCK + 2;
 
 /// Maximum length of a text that is remembered.
-const MAX_REMEMBERED: usize = 120;
+const MAX_REMEMBERED: usize = 256;
 
 /// Number of texts that a thread remembers.
 const REMEMBERED: usize = 64;
 
-/// A text without an address or a token.
-#[derive(Clone, Copy)]
-struct Clean {
-    length: usize,
-    text: [u8; MAX_REMEMBERED],
-}
-
 thread_local! {
-    static CLEAN: RefCell<[Clean; REMEMBERED]> = const {
-        RefCell::new([Clean { length: 0, text: [0; MAX_REMEMBERED] }; REMEMBERED])
-    };
+    /// Texts without an address or a token.
+    static CLEAN: RefCell<[Vec<u8>; REMEMBERED]> = const { RefCell::new([const { Vec::new() }; REMEMBERED]) };
 }
 
-/// Whether `text` may contain an address or a token; false for nearly all other text.
-pub(super) fn may_need_masking(text: &[u8]) -> bool {
-    if text.len() < SHORTEST {
-        return false;
+/// Masks `text` with `mask` unless it is remembered or has no candidate; returns `None` if there is nothing to mask.
+pub(super) fn masked(text: &str, mask: fn(&str) -> Option<String>) -> Option<String> {
+    let bytes = text.as_bytes();
+    if bytes.len() < SHORTEST || is_remembered(bytes) {
+        return None;
     }
-    if text.len() > MAX_REMEMBERED {
-        return has_candidate(text);
+    search(text, mask)
+}
+
+// Not inlined, which shortens the way of remembered text.
+#[inline(never)]
+fn search(text: &str, mask: fn(&str) -> Option<String>) -> Option<String> {
+    let bytes = text.as_bytes();
+    let masked = has_candidate(bytes).then(|| mask(text)).flatten();
+    if masked.is_none() && bytes.len() <= MAX_REMEMBERED {
+        // The thread-local is not accessible while the thread exits.
+        let _ = CLEAN.try_with(|clean| {
+            let clean = &mut clean.borrow_mut()[slot(bytes)];
+            clean.clear();
+            clean.extend_from_slice(bytes);
+        });
     }
-    let slot = (text.len() ^ usize::from(text[text.len() / 2]) ^ usize::from(text[text.len() - 1]) << 2)
-        % REMEMBERED;
-    // The thread-local is not accessible while the thread exits.
-    CLEAN
-        .try_with(|clean| {
-            let clean = &mut clean.borrow_mut()[slot];
-            if clean.text.get(..clean.length) == Some(text) {
-                return false;
-            }
-            if has_candidate(text) {
-                return true;
-            }
-            clean.length = text.len();
-            clean.text[..text.len()].copy_from_slice(text);
-            false
-        })
-        .unwrap_or_else(|_| has_candidate(text))
+    masked
+}
+
+fn is_remembered(text: &[u8]) -> bool {
+    let is_remembered = |clean: &RefCell<[Vec<u8>; REMEMBERED]>| clean.borrow()[slot(text)] == text;
+    text.len() <= MAX_REMEMBERED && CLEAN.try_with(is_remembered).unwrap_or(false)
+}
+
+/// Returns the index of a text that is not empty.
+fn slot(text: &[u8]) -> usize {
+    (text.len() ^ usize::from(text[text.len() / 2]) ^ usize::from(text[text.len() - 1]) << 2) % REMEMBERED
 }
 
 fn has_candidate(text: &[u8]) -> bool {

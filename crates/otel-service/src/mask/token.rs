@@ -78,10 +78,10 @@ pub(super) fn mask(text: &str) -> Option<String> {
     let mut at = 0;
     while at < bytes.len() {
         let secret = match bytes[at] {
-            b'b' | b'B' if starts_token(bytes, at) => credentials(bytes, at),
             b'-' => private_key(bytes, at),
-            first if PREFIX_STARTS.contains(&first) && starts_token(bytes, at) => key(bytes, at),
-            _ => None,
+            first if !STARTS[usize::from(first)] || !starts_token(bytes, at) => None,
+            b'b' | b'B' => credentials(bytes, at),
+            _ => key(bytes, at),
         };
         match secret {
             Some((start, end)) => {
@@ -99,8 +99,18 @@ pub(super) fn mask(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// First bytes of [`PREFIXES`].
-const PREFIX_STARTS: &[u8] = b"srwghndxlAye";
+/// Whether a key or `Bearer` starts with a byte.
+const STARTS: [bool; 256] = {
+    let mut starts = [false; 256];
+    starts[b'b' as usize] = true;
+    starts[b'B' as usize] = true;
+    let mut index = 0;
+    while index < PREFIXES.len() {
+        starts[PREFIXES[index].0.as_bytes()[0] as usize] = true;
+        index += 1;
+    }
+    starts
+};
 
 /// Returns the range of the secret in the key or web token at `at`.
 fn key(bytes: &[u8], at: usize) -> Option<(usize, usize)> {

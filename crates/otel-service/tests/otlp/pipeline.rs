@@ -106,6 +106,10 @@ fn the_pipeline_exports_metrics_about_itself() {
             ("otel.sdk.processor.log.queue.capacity", 200..=200),
             ("otel.sdk.processor.span.queue.size", 0..=1),
             ("otel.sdk.processor.log.queue.size", 0..=1),
+            ("otel.sdk.span.live", 0..=0),
+            ("otel.sdk.exporter.span.inflight", 0..=2),
+            ("otel.sdk.exporter.log.inflight", 0..=2),
+            ("otel.sdk.exporter.metric_data_point.inflight", 0..=0),
         ] {
             let Some(metric::Data::Sum(sum)) = seen.metric(name).data else {
                 panic!("{name} is not a sum");
@@ -116,6 +120,18 @@ fn the_pipeline_exports_metrics_about_itself() {
             };
             assert!(expected.contains(&number), "{name} is {number}");
         }
+        for (name, created) in [("otel.sdk.span.started", 3), ("otel.sdk.log.created", 3)] {
+            assert_eq!(counted(&seen, name, None), Some(created), "{name}");
+        }
+        let collections = seen.metric("otel.sdk.metric_reader.collection.duration");
+        assert_eq!(collections.unit, "s");
+        let Some(metric::Data::Histogram(collections)) = collections.data else {
+            panic!("no histogram");
+        };
+        assert_eq!(
+            value(&collections.data_points[0].attributes, "otel.component.type").as_deref(),
+            Some("\"periodic_metric_reader\"")
+        );
         let duration = seen.metric("otel.sdk.exporter.operation.duration");
         assert_eq!(duration.unit, "s");
         let Some(metric::Data::Histogram(histogram)) = duration.data else {

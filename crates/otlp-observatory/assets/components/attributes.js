@@ -1,13 +1,28 @@
 // A table of attributes. Each value links to the traces or logs with the same value.
 import { html } from '../html.js';
-import { plain, textOf } from '../text.js';
+import { indentedJson, plain, textOf } from '../text.js';
 import { address } from '../router.js';
+import { Stack } from './code.js';
 import { Text } from './text.js';
 
 // Maximum length of a value that is used as a filter in an address.
 const LONGEST_FILTER = 200;
 
 const MAX_ROWS = 256;
+
+/**
+ * A value: JSON in a string is formatted, web addresses are links, and stack traces are whole.
+ *
+ * @param {{name: string, value: unknown}} props
+ */
+function Value({ name, value }) {
+  if (typeof value === 'string' && /stack_?trace$/.test(name)) return html`<${Stack} text=${value} />`;
+  const json = typeof value === 'string' ? indentedJson(value) : null;
+  if (json === null) return html`<${Text} value=${value} limit=${600} expand links />`;
+  return html`<pre class="json" tabindex="0" role="region" aria-label="JSON"
+    ><${Text} value=${json} limit=${4000} expand links
+  /></pre>`;
+}
 
 /**
  * @param {{attributes: Record<string, unknown>, page?: string | null}} props
@@ -24,7 +39,7 @@ export function Attributes({ attributes, page = '/traces' }) {
         return html`<tr key=${name}>
           <th scope="row"><${Text} value=${name} limit=${120} dotted /></th>
           <td class=${typeof value === 'string' ? '' : 'value-other'}>
-            <${Text} value=${value} limit=${600} expand />
+            <${Value} name=${name} value=${value} />
             ${
               page &&
               scalar &&

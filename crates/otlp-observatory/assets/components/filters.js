@@ -2,8 +2,11 @@
 import { html, useEffect, useRef } from '../html.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
 import { useLive } from '../live.js';
+import { traceOf } from '../query.js';
 import { navigate } from '../router.js';
 import { plain } from '../text.js';
+import { QueryLine } from './query-line.js';
+import { SavedViews } from './saved-views.js';
 import { Text } from './text.js';
 
 const TYPING_MS = 250;
@@ -15,7 +18,7 @@ const TYPING_MS = 250;
  * @property {[value: string, text: string][]} [options] values of a selection; without them, it is a text field
  * @property {string} [placeholder]
  * @property {string} [pattern] required format; other values are not applied
- * @property {boolean} [search] whether the key `/` focuses the field
+ * @property {boolean} [search] whether the key `/` focuses the field, unless there is a query line
  * @property {boolean} [narrow]
  */
 
@@ -35,21 +38,42 @@ export function useServices() {
   return [['', 'all services'], ...(body?.services ?? []).map((/** @type {string} */ name) => [name, plain(name)])];
 }
 
-/** @param {{field: Field, value: string, onChange: (value: string) => void}} props */
+/**
+ * `onChange` gets whether the change continues an earlier one: what a user types into a field is one change.
+ *
+ * @param {{field: Field, value: string, onChange: (value: string, continues: boolean) => void}} props
+ */
 function Input({ field, value, onChange }) {
+  const hasChanged = useRef(false);
+  const sent = useRef(value);
   const element = useRef(/** @type {HTMLInputElement | HTMLSelectElement | null} */ (null));
   const timer = useRef(0);
   useEffect(() => () => clearTimeout(timer.current), []);
-  // A focused field is not updated: the user's text is newer than the address.
+  // The field's own changes are not written back, because the user may have typed more since.
   useEffect(() => {
-    if (element.current && element.current !== document.activeElement) element.current.value = value;
+    if (!element.current || value === sent.current) return;
+    element.current.value = value;
+    sent.current = value;
+    hasChanged.current = false;
   }, [value]);
   const change = (/** @type {Event} */ event, wait = 0) => {
     const input = /** @type {HTMLInputElement} */ (event.target);
     const next = input.value;
     clearTimeout(timer.current);
     if (!input.checkValidity()) return;
-    timer.current = setTimeout(() => onChange(next.trim()), wait);
+    const trace = field.options ? null : traceOf(next);
+    timer.current = setTimeout(() => {
+      if (trace) {
+        navigate(trace);
+        return;
+      }
+      sent.current = next.trim();
+      onChange(sent.current, hasChanged.current);
+      hasChanged.current = !field.options;
+    }, wait);
+  };
+  const onFocus = () => {
+    hasChanged.current = false;
   };
   const id = `filter-${field.name}`;
   return html`<div class="field ${field.narrow ? 'field-narrow' : ''} ${field.search ? 'field-search' : ''}">
@@ -74,9 +98,10 @@ function Input({ field, value, onChange }) {
           defaultValue=${value}
           placeholder=${field.placeholder}
           pattern=${field.pattern}
-          data-search=${field.search}
           spellcheck=${false}
+          data-search=${field.search}
           autocomplete="off"
+          onFocus=${onFocus}
           onInput=${(/** @type {Event} */ event) => change(event, TYPING_MS)}
         />`
     }
@@ -84,13 +109,18 @@ function Input({ field, value, onChange }) {
 }
 
 /**
- * @param {{path: string, query: string, fields: Field[], attributes?: boolean}} props `attributes`: whether the list
- * has an attribute filter
+ * @param {object} props
+ * @param {string} props.path
+ * @param {string} props.query
+ * @param {Field[]} props.fields
+ * @param {boolean} [props.attributes] whether the list has an attribute filter
+ * @param {'traces' | 'logs'} [props.language] entries of the query line; without it, the list has none
  */
-export function FilterForm({ path, query, fields, attributes: hasAttributes = true }) {
+export function FilterForm({ path, query, fields, attributes: hasAttributes = true, language }) {
   const filters = readFilters(query);
-  const set = (/** @type {string} */ name, /** @type {string | string[]} */ value) =>
-    navigate(filterAddress(path, withFilter(readFilters(location.search), name, value)), { replace: true });
+  // Each change is an entry of the history.
+  const set = (/** @type {string} */ name, /** @type {string | string[]} */ value, continues = false) =>
+    navigate(filterAddress(path, withFilter(readFilters(location.search), name, value)), { replace: continues });
   const attributes = /** @type {string[]} */ (filters.attribute ?? []);
   const addAttribute = (/** @type {KeyboardEvent} */ event) => {
     const input = /** @type {HTMLInputElement} */ (event.target);
@@ -102,7 +132,7 @@ export function FilterForm({ path, query, fields, attributes: hasAttributes = tr
   };
   // Filters without a field (such as a trace id) are shown as chips, because every filter must be visible.
   const others = Object.entries(filters).filter(
-    ([name]) => name !== 'attribute' && !fields.some((field) => field.name === name),
+    ([name]) => name !== 'attribute' && !(language && name === 'query') && !fields.some((field) => field.name === name),
   );
   const chips = [
     ...attributes.map((value) => ({
@@ -116,20 +146,24 @@ export function FilterForm({ path, query, fields, attributes: hasAttributes = tr
     ...others.map(([name, value]) => ({ text: `${name}=${value}`, drop: () => set(name, '') })),
   ];
   return html`<form class="filters" role="search" aria-label="Filters" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
+    ${
+      language &&
+      html`<${QueryLine} page=${language} value=${String(filters.query ?? '')} onApply=${(/** @type {string} */ text) => set('query', text)} />`
+    }
     ${fields.map(
       (field) =>
         html`<${Input}
           key=${field.name}
           field=${field}
           value=${String(filters[field.name] ?? '')}
-          onChange=${(/** @type {string} */ value) => set(field.name, value)}
+          onChange=${(/** @type {string} */ value, /** @type {boolean} */ continues) => set(field.name, value, continues)}
         />`,
     )}
     ${
       hasAttributes &&
       html`<div class="field">
       <label for="filter-attribute">Attribute</label>
-      <input id="filter-attribute" placeholder="key=value, Enter" spellcheck=${false} autocomplete="off" onKeyDown=${addAttribute} />
+      <input id="filter-attribute" placeholder="key=value, key>5" spellcheck=${false} autocomplete="off" onKeyDown=${addAttribute} />
     </div>`
     }
     ${
@@ -143,6 +177,7 @@ export function FilterForm({ path, query, fields, attributes: hasAttributes = tr
       )}
     </ul>`
     }
+    <${SavedViews} />
     ${
       Object.keys(filters).length > 0 &&
       html`<a class="button filters-clear" href=${path} data-testid="clear-filters">Clear</a>`

@@ -1,6 +1,6 @@
 // Instructions that are shown before the first request or task: how to create telemetry and where to send it.
 import { html, useState } from '../html.js';
-import { plural } from '../format.js';
+import { plural, receiver } from '../format.js';
 import { Choice, Copy, Panel } from './parts.js';
 import { Text } from './text.js';
 
@@ -105,10 +105,7 @@ function Languages({ endpoint, others }) {
 
 /** @param {{status: any}} props */
 export function FirstVisit({ status }) {
-  // `localhost` is more familiar than the loopback address.
-  const [endpoint, ...others] = [status.endpoints.http, status.endpoints.grpc]
-    .filter(Boolean)
-    .map((url) => String(url).replace('127.0.0.1', 'localhost'));
+  const [endpoint, ...others] = [status.endpoints.http, status.endpoints.grpc].filter(Boolean).map((url) => receiver(url));
   const { kept, first_steps: steps, refused } = status;
   return html`<div class="first-visit" data-testid="first-visit">
     <h1>Waiting for the first request</h1>

@@ -1,8 +1,11 @@
 // A list of log records. A line shows level, service and message, and expands to the whole record.
 import { Component, html } from '../html.js';
-import { clock, dateTime } from '../format.js';
+import { clockOrDate, dateTime } from '../format.js';
 import { address, isId, traceAddress } from '../router.js';
+import { instanceNames } from '../services.js';
+import { indentedJson, textOf } from '../text.js';
 import { Attributes } from './attributes.js';
+import { Code, Stack } from './code.js';
 import { Copy } from './parts.js';
 import { Level, Service, Text } from './text.js';
 
@@ -35,8 +38,9 @@ function Details({ log }) {
     ['span', log.span_id],
   ].filter(([, value]) => value);
   const stack = stackOf(log);
+  const body = (typeof log.body === 'string' && indentedJson(log.body)) || log.body;
   return html`<div class="log-whole">
-    ${hasBody(log) && html`<pre class="log-body"><${Text} value=${log.body} limit=${4000} expand /></pre>`}
+    ${hasBody(log) && html`<pre class="log-body"><${Text} value=${body} limit=${4000} expand links /></pre>`}
     <div class="log-actions">
       ${isId(log.trace_id) && html`<a class="button" href=${traceAddress(log.trace_id, log.span_id)}>Open trace</a>`}
       ${
@@ -45,7 +49,8 @@ function Details({ log }) {
       }
       <${Copy} label="Copy as JSON" text=${() => JSON.stringify(log, null, 2)} />
     </div>
-    ${stack && html`<h2 class="label">Exception</h2><pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
+    ${stack && html`<h2 class="label">Exception</h2><${Stack} text=${textOf(stack)} />`}
+    <${Code} attributes=${log.attributes} />
     <div class="log-facts">
       <div><h2 class="label">Attributes</h2><${Attributes} attributes=${log.attributes} page="/logs" /></div>
       <div><h2 class="label">Record</h2><${Attributes} attributes=${Object.fromEntries(facts)} page=${null} /></div>
@@ -57,27 +62,28 @@ function Details({ log }) {
 /**
  * A record. A line is rendered again only if its props change, because records do not change.
  *
- * Props: `log`; `time(log)`, which returns the text of the time column; `onSpan(log)`, which selects the record's span on
- * the same page.
+ * Props: `log`; `instance` of its service, if the list has several; `time(log)`, which returns the text of the time column;
+ * `onSpan(log)`, which selects the record's span on the same page.
  */
 class Line extends Component {
   state = { open: false };
 
   /** @param {any} props @param {any} state */
   shouldComponentUpdate(props, state) {
-    const { log, time, onSpan } = this.props;
+    const { log, instance, time, onSpan } = this.props;
+    if (instance !== props.instance) return true;
     return log !== props.log || time !== props.time || onSpan !== props.onSpan || state.open !== this.state.open;
   }
 
   /** @param {any} props @param {{open: boolean}} state */
-  render({ log, time, onSpan }, { open }) {
+  render({ log, instance, time, onSpan }, { open }) {
     const level = log.level ?? '';
     return html`<li class="log log-${/^[a-z]+$/.test(level) ? level : 'unspecified'} ${open ? 'is-open' : ''}" data-testid="log-row" data-sequence=${log.sequence}>
     <div class="log-line">
       <button type="button" class="log-toggle" data-row aria-expanded=${open} onClick=${() => this.setState({ open: !open })}>
-        <time class="log-time" title=${dateTime(log.time_unix_nano)}>${time ? time(log) : clock(log.time_unix_nano)}</time>
+        <time class="log-time" title=${dateTime(log.time_unix_nano)}>${time ? time(log) : clockOrDate(log.time_unix_nano)}</time>
         <${Level} level=${level} text=${log.severity_text} />
-        <${Service} name=${log.service} />
+        <${Service} name=${log.service} detail=${instance ?? undefined} />
         <span class="log-text"
           >${log.event_name && html`<span class="tag"><${Text} value=${log.event_name} limit=${80} dotted /></span> `}${
             hasBody(log)
@@ -114,7 +120,11 @@ class Line extends Component {
 
 /** @param {{logs: any[], time?: (log: any) => string, onSpan?: (log: any) => void, label?: string}} props */
 export function LogList({ logs, time, onSpan, label = 'Log records' }) {
+  const instanceOf = instanceNames(logs);
   return html`<ol class="logs" aria-label=${label} data-testid="logs">
-    ${logs.map((log) => html`<${Line} key=${log.sequence} log=${log} time=${time} onSpan=${onSpan} />`)}
+    ${logs.map(
+      (log) =>
+        html`<${Line} key=${log.sequence} log=${log} instance=${instanceOf(log)} time=${time} onSpan=${onSpan} />`,
+    )}
   </ol>`;
 }

@@ -39,9 +39,13 @@ export function Copy({ text, label, testid }) {
   </button>`;
 }
 
-/** A message in place of an empty list. @param {{title: string, children?: any}} props */
-export function Empty({ title, children }) {
-  return html`<div class="empty" data-testid="empty"><p class="empty-title">${title}</p>
+/**
+ * A message in place of an empty list or, with `page`, of a whole page.
+ *
+ * @param {{title: string, page?: boolean, children?: any}} props
+ */
+export function Empty({ title, page = false, children }) {
+  return html`<div class="empty" data-testid="empty"><${page ? 'h1' : 'h2'} class="empty-title">${title}<//>
     ${children}</div>`;
 }
 

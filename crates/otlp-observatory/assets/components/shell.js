@@ -13,6 +13,7 @@ const PAGES = [
   ['/logs', 'Logs'],
   ['/metrics', 'Metrics'],
   ['/map', 'Map'],
+  ['/problems', 'Problems'],
   ['/status', 'Status'],
 ];
 
@@ -69,8 +70,19 @@ const KEY_NAMES = /** @type {Record<string, string>} */ ({
 /** @param {{onClose: () => void}} props */
 function Help({ onClose }) {
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
-  useEffect(() => dialog.current?.showModal(), []);
-  return html`<dialog ref=${dialog} class="help" data-testid="keys" aria-label="Keyboard shortcuts" onClose=${onClose}>
+  useEffect(() => {
+    const { current } = dialog;
+    current?.showModal();
+    // The focus on the button has scrolled to the end of a long list.
+    if (current) current.scrollTop = 0;
+  }, []);
+  return html`<dialog
+    ref=${dialog}
+    class="help"
+    data-testid="keys"
+    aria-label="Keyboard shortcuts"
+    onClose=${onClose}
+  >
     <h2>Keyboard shortcuts</h2>
     <dl>
       ${bindings().map(([key, description]) => html`<div><dt><kbd>${KEY_NAMES[key] ?? key}</kbd></dt><dd>${description}</dd></div>`)}

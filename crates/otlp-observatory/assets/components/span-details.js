@@ -1,8 +1,10 @@
 // Details of the selected span: attributes, events, exceptions, links and logs.
 import { html } from '../html.js';
-import { between, count, duration, dateTime } from '../format.js';
+import { between, count, duration, dateTime, offset } from '../format.js';
 import { address, isId, traceAddress } from '../router.js';
+import { textOf } from '../text.js';
 import { Attributes } from './attributes.js';
+import { Code, Stack } from './code.js';
 import { Copy } from './parts.js';
 import { LogList } from './log-list.js';
 import { Service, Text } from './text.js';
@@ -32,23 +34,31 @@ function Event({ event, start }) {
   return html`<li class="event ${isException ? 'event-exception' : ''}" data-testid=${isException ? 'exception' : 'event'}>
     <p class="event-head">
       <strong><${Text} value=${isException && type ? type : event.name} /></strong>
-      <span class="muted num">+${duration(between(start, event.time_unix_nano))}</span>
+      <span class="muted num">${offset(between(start, event.time_unix_nano))}</span>
     </p>
-    ${message && html`<p><${Text} value=${message} limit=${1000} expand /></p>`}
-    ${stack && html`<pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
+    ${message && html`<p><${Text} value=${message} limit=${1000} expand links /></p>`}
+    ${stack && html`<${Stack} text=${textOf(stack)} />`}
     ${Object.keys(rest).length > 0 && html`<${Attributes} attributes=${rest} page=${null} />`}
   </li>`;
 }
 
-/** @param {{link: any}} props */
-function Link({ link }) {
+/**
+ * A linked span, or a span that has the link. A link within the trace shows the span's id.
+ *
+ * @param {{link: any, here: string}} props
+ */
+function Link({ link, here }) {
+  const id = link.trace_id === here ? link.span_id : link.trace_id;
   return html`<li class="event">
     <p class="event-head">
       ${
         isId(link.trace_id)
-          ? html`<a class="mono" href=${traceAddress(link.trace_id, link.span_id)}>${link.trace_id}</a>`
+          ? html`<a href=${traceAddress(link.trace_id, link.span_id)}
+            >${link.name && html`<${Text} value=${link.name} limit=${120} /> `}<span class="mono">${id}</span></a
+          >`
           : html`<${Text} value=${link.trace_id} />`
       }
+      ${link.service && html`<${Service} name=${link.service} />`}
     </p>
     ${Object.keys(link.attributes ?? {}).length > 0 && html`<${Attributes} attributes=${link.attributes} page=${null} />`}
   </li>`;
@@ -57,15 +67,23 @@ function Link({ link }) {
 /**
  * @param {object} props
  * @param {any} props.trace
- * @param {any} props.span
+ * @param {import('../waterfall.js').Row} props.row
+ * @param {any[]} props.logs
+ * @param {import('../links.js').BackLink[]} props.backLinks
  * @param {() => void} props.onClose
  */
-export function SpanDetails({ trace, span, onClose }) {
-  const logs = trace.logs.filter((/** @type {any} */ log) => log.span_id === span.span_id);
+export function SpanDetails({ trace, row, logs, backLinks, onClose }) {
+  const { span } = row;
   const query = QUERY.map((name) => span.attributes[name]).find((value) => typeof value === 'string');
-  const parent = trace.spans.find((/** @type {any} */ other) => other.span_id === span.parent_span_id);
   const start = duration(between(trace.start_unix_nano, span.start_unix_nano));
-  return html`<aside class="details panel" id="details" tabindex="-1" aria-label="Selected span" data-testid="span-details" data-span-id=${span.span_id}>
+  return html`<aside
+    class="details panel"
+    id="details"
+    tabindex="-1"
+    aria-label="Selected span"
+    data-testid="span-details"
+    data-span-id=${span.span_id}
+  >
     <header class="details-head">
       <h2><${Text} value=${span.name || '(no name)'} limit=${300} expand /></h2>
       <button type="button" class="button icon" aria-label="Close" onClick=${onClose}>×</button>
@@ -76,8 +94,16 @@ export function SpanDetails({ trace, span, onClose }) {
       ${span.status !== 'unset' && html`<span class="tag tag-${span.status === 'error' ? 'error' : 'ok'}">${span.status}</span>`}
       <span class="num"><strong>${duration(span.duration_ns)}</strong> <span class="muted">from ${start}</span></span>
     </p>
-    ${span.status_message && html`<p class="error-message"><${Text} value=${span.status_message} limit=${1000} expand /></p>`}
-    ${query && html`<pre class="query" data-testid="sql"><${Text} value=${query} limit=${4000} expand /></pre>`}
+    ${
+      span.status_message &&
+      html`<p class="error-message"><${Text} value=${span.status_message} limit=${1000} expand links /></p>`
+    }
+    <${Code} attributes=${span.attributes} />
+    ${
+      query &&
+      html`<pre class="query" tabindex="0" role="region" aria-label="Query" data-testid="sql"
+        ><${Text} value=${query} limit=${4000} expand /></pre>`
+    }
     ${
       span.events.length > 0 &&
       html`<${Section} title="Events" size=${span.events.length}>
@@ -92,24 +118,43 @@ export function SpanDetails({ trace, span, onClose }) {
     ${
       logs.length > 0 &&
       html`<${Section} title="Logs" size=${logs.length}>
-      <${LogList} label="Logs of the span" logs=${logs.slice(0, MAX_EVENTS)} time=${(/** @type {any} */ log) => `+${duration(between(trace.start_unix_nano, log.time_unix_nano))}`} />
-      <p><a data-testid="span-logs" href=${address('/logs', { trace_id: trace.trace_id, span_id: span.span_id })}>Open on the logs page</a></p>
+      <${LogList}
+        label="Logs of the span"
+        logs=${logs.slice(0, MAX_EVENTS)}
+        time=${(/** @type {any} */ log) => offset(between(trace.start_unix_nano, log.time_unix_nano))}
+      />
+      <p>
+        <a data-testid="span-logs" href=${address('/logs', { trace_id: trace.trace_id, span_id: span.span_id })}
+          >Open on the logs page</a
+        >
+      </p>
     <//>`
     }
     <${Section} title="Attributes" size=${Object.keys(span.attributes).length}><${Attributes} attributes=${span.attributes} /><//>
-    ${
-      span.links.length > 0 &&
-      html`<${Section} title="Links" size=${span.links.length}>
-      <ul class="events">${span.links.slice(0, MAX_EVENTS).map((/** @type {any} */ link) => html`<${Link} link=${link} />`)}</ul>
-    <//>`
-    }
+    ${[
+      ['Links', span.links],
+      ['Linked from', backLinks],
+    ].map(
+      ([title, links]) =>
+        links.length > 0 &&
+        html`<${Section} title=${title} size=${links.length}>
+            <ul class="events">
+              ${links
+                .slice(0, MAX_EVENTS)
+                .map((/** @type {any} */ link) => html`<${Link} link=${link} here=${trace.trace_id} />`)}
+            </ul>
+          <//>`,
+    )}
     <${Section} title="Span" open=${false}>
       <${Attributes}
         page=${null}
         attributes=${{
           span: span.span_id,
-          parent: span.parent_span_id ? `${span.parent_span_id}${parent ? '' : ' (not received)'}` : 'none',
+          parent: span.parent_span_id
+            ? `${span.parent_span_id}${span.missing_parent ? ' (not received)' : ''}`
+            : 'none',
           start: dateTime(span.start_unix_nano),
+          ...(span.clock_offset_ns ? { clock: `seems to be off by ${duration(-span.clock_offset_ns)}` } : {}),
           scope: span.scope,
         }}
       />

@@ -3,11 +3,19 @@
 import { html, useState } from '../html.js';
 import { count } from '../format.js';
 import { hueOf } from '../hue.js';
-import { clip, pieces, plain, textOf } from '../text.js';
+import { addresses, clip, pieces, plain, textOf } from '../text.js';
 
 /** Allows line breaks after each part of a name. @param {string} text */
 const breakable = (text) =>
   text.split(/(?<=[._:/])(?=[^._:/])/).map((part, index) => [index > 0 && html`<wbr />`, part]);
+
+/** Makes web addresses links, except one that is cut off. @param {string} text @param {boolean} isCut */
+const linked = (text, isCut) =>
+  addresses(text).map((part, index, all) =>
+    part.url && !(isCut && index === all.length - 1)
+      ? html`<a href=${part.url} target="_blank" rel="noopener noreferrer">${part.text}</a>`
+      : part.text,
+  );
 
 /**
  * @param {object} props
@@ -15,8 +23,9 @@ const breakable = (text) =>
  * @param {number} [props.limit] maximum number of characters
  * @param {boolean} [props.expand] whether truncated text can be expanded
  * @param {boolean} [props.dotted] whether lines break between the parts of a name
+ * @param {boolean} [props.links] whether web addresses are links
  */
-export function Text({ value, limit = 300, expand = false, dotted = false }) {
+export function Text({ value, limit = 300, expand = false, dotted = false, links = false }) {
   const [whole, setWhole] = useState(false);
   const text = textOf(value, expand ? 2 : undefined);
   const shown = whole ? text : clip(text, limit);
@@ -24,9 +33,11 @@ export function Text({ value, limit = 300, expand = false, dotted = false }) {
     >${pieces(shown).map((piece) =>
       piece.invisible
         ? html`<span class="invisible" title="invisible character">${piece.text}</span>`
-        : dotted
-          ? breakable(piece.text)
-          : piece.text,
+        : links
+          ? linked(piece.text, shown.length < text.length)
+          : dotted
+            ? breakable(piece.text)
+            : piece.text,
     )}${shown.length < text.length && !expand && '…'}</bdi
   >${
     expand &&

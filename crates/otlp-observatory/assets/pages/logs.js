@@ -54,6 +54,7 @@ export function Page({ query }) {
     <${FilterForm}
       path="/logs"
       query=${query}
+      language="logs"
       fields=${[
         { name: 'text', label: 'Text', placeholder: 'any text in a record', search: true },
         { name: 'service', label: 'Service', options: services },

@@ -293,7 +293,7 @@ export function Page({ query }) {
         label="Time"
         options=${WINDOWS}
         value=${window}
-        onChange=${(/** @type {string} */ next) => navigate(mapAddress(next, service), { replace: true })}
+        onChange=${(/** @type {string} */ next) => navigate(mapAddress(next, service))}
       />
     </div>
     ${

@@ -150,7 +150,7 @@ function tableColumns({ type, unit, series }) {
 function SeriesTable({ metric, chosen, onChoose }) {
   const shown = tableColumns(metric);
   const { labels, common } = labelsOf(metric.series);
-  return html`<div class="scroll-x">
+  return html`<div class="scroll-x" tabindex="0">
     ${Object.keys(common).length > 0 && html`<p class="series-common"><${Text} value=${labelOf(common)} limit=${400} expand /></p>`}
     <table class="table" data-testid="series">
       <thead>
@@ -228,7 +228,7 @@ export function Page({ argument, path, query, fragment }) {
   />`;
   if (!metric) {
     if (!error) return html`<${Loading} />`;
-    return html`${form}<${Empty} title="Metric not found."><${ErrorMessage} error=${error} /><p><a href="/metrics">All metrics</a></p><//>`;
+    return html`${form}<${Empty} title="Metric not found." page><${ErrorMessage} error=${error} /><p><a href="/metrics">All metrics</a></p><//>`;
   }
   const chosen =
     metric.series.find((/** @type {any} */ one) => keyOf(one) === fragment) ?? metric.series[0];

@@ -3,6 +3,7 @@ import { html, useMemo } from '../html.js';
 import { Chart } from '../components/chart.js';
 import { FirstVisit } from '../components/first-visit.js';
 import { Choice, Loading, Panel, ErrorMessage } from '../components/parts.js';
+import { useSorted } from '../components/sort-head.js';
 import { Service, Text } from '../components/text.js';
 import { readFilters } from '../filters.js';
 import { ago, count, duration, milliseconds, percent, rate } from '../format.js';
@@ -41,21 +42,32 @@ function Errors({ part }) {
   return html`<td class="num bad">${count(part.errors)} <span class="small">${percent(part.errors, part.requests)}</span></td>`;
 }
 
-const LATENCY_HEADS = html`<th scope="col" class="num">p50</th>
-  <th scope="col" class="num">p95</th>
-  <th scope="col" class="num">p99</th>`;
+/** @type {import('../sort.js').Columns} */
+const COLUMNS = {
+  ...Object.fromEntries(
+    ['service', 'route', 'task', 'requests', 'rate', 'errors', 'p50_ns', 'p95_ns', 'p99_ns'].map((name) => [
+      name,
+      (/** @type {any} */ row) => row[name],
+    ]),
+  ),
+  seen: (row) => BigInt(row.last_seen_unix_nano),
+};
+
+/** @param {(column: string, title: string) => any} head */
+const latencyHeads = (head) => [head('p50_ns', 'p50'), head('p95_ns', 'p95'), head('p99_ns', 'p99')];
 
 /** @param {{services: any[]}} props */
 function Services({ services }) {
-  return html`<div class="scroll-x"><table class="table" data-testid="services">
+  const { sorted, head } = useSorted(services, COLUMNS);
+  return html`<div class="scroll-x" tabindex="0"><table class="table" data-testid="services">
     <thead>
       <tr>
-        <th scope="col">Service</th><th scope="col" class="num">Requests</th><th scope="col" class="num">Rate</th>
-        <th scope="col" class="num">Errors</th>${LATENCY_HEADS}<th scope="col" class="num">Last seen</th>
+        ${head('service', 'Service', false)}${head('requests', 'Requests')}${head('rate', 'Rate')}${head('errors', 'Errors')}
+        ${latencyHeads(head)}${head('seen', 'Last seen')}
       </tr>
     </thead>
     <tbody>
-      ${services.map(
+      ${sorted.map(
         (one) => html`<tr key=${one.service} data-service=${one.service}>
           <td><a class="row-link" href=${address('/traces', { service: one.service })}><${Service} name=${one.service} /></a></td>
           <td class="num">${count(one.requests)}</td>
@@ -70,16 +82,17 @@ function Services({ services }) {
 
 /** @param {{routes: any[]}} props */
 function Routes({ routes }) {
+  const { sorted, head } = useSorted(routes, COLUMNS);
   if (routes.length === 0) return html`<p class="muted pad">No requests in this period.</p>`;
-  return html`<div class="scroll-x"><table class="table" data-testid="routes">
+  return html`<div class="scroll-x" tabindex="0"><table class="table" data-testid="routes">
     <thead>
       <tr>
-        <th scope="col">Route</th><th scope="col">Service</th><th scope="col" class="num">Requests</th><th scope="col" class="num">Rate</th>
-        <th scope="col" class="num">Errors</th>${LATENCY_HEADS}
+        ${head('route', 'Route', false)}${head('service', 'Service', false)}${head('requests', 'Requests')}${head('rate', 'Rate')}
+        ${head('errors', 'Errors')}${latencyHeads(head)}
       </tr>
     </thead>
     <tbody>
-      ${routes.map(
+      ${sorted.map(
         (one) => html`<tr key=${`${one.service} ${one.route}`}>
           <td><a class="row-link mono" href=${address('/traces', { service: one.service, name: one.route })}><${Text} value=${one.route} limit=${160} dotted /></a></td>
           <td><${Service} name=${one.service} /></td>
@@ -96,15 +109,17 @@ const BAD_STATES = new Set(['FAILURE', 'REVOKED', 'REJECTED']);
 
 /** @param {{tasks: any[]}} props */
 function Tasks({ tasks }) {
+  const { sorted, head } = useSorted(tasks, COLUMNS);
   if (tasks.length === 0) return html`<p class="muted pad">No tasks in this period.</p>`;
-  return html`<div class="scroll-x"><table class="table" data-testid="tasks">
+  return html`<div class="scroll-x" tabindex="0"><table class="table" data-testid="tasks">
     <thead>
       <tr>
-        <th scope="col">Task</th><th scope="col">Service</th><th scope="col">States</th><th scope="col" class="num">Rate</th>${LATENCY_HEADS}
+        ${head('task', 'Task', false)}${head('service', 'Service', false)}<th scope="col">States</th>${head('rate', 'Rate')}
+        ${latencyHeads(head)}
       </tr>
     </thead>
     <tbody>
-      ${tasks.map(
+      ${sorted.map(
         (one) => html`<tr key=${`${one.service} ${one.task}`}>
           <td><a class="row-link mono" href=${address('/traces', { service: one.service, name: one.task })}><${Text} value=${one.task} limit=${160} dotted /></a></td>
           <td><${Service} name=${one.service} /></td>
@@ -197,7 +212,7 @@ export function Page({ query }) {
         label="Time"
         options=${WINDOWS}
         value=${window}
-        onChange=${(/** @type {string} */ next) => navigate(address('/', { window: next === '5m' ? '' : next }), { replace: true })}
+        onChange=${(/** @type {string} */ next) => navigate(address('/', { window: next === '5m' ? '' : next }))}
       />
     </div>
     <dl class="figures">

@@ -1,8 +1,9 @@
 // The status of the observatory: memory use, received and evicted telemetry, and forwarding.
-import { html } from '../html.js';
+import { html, useState } from '../html.js';
+import { clear } from '../api.js';
 import { Loading, Meter, Panel, ErrorMessage } from '../components/parts.js';
 import { Text } from '../components/text.js';
-import { bytes, count, dateTime } from '../format.js';
+import { bytes, count, dateTime, receiver } from '../format.js';
 import { useLive } from '../live.js';
 
 /** @param {{facts: [string, any][]}} props */
@@ -52,31 +53,51 @@ function Rejections({ reasons }) {
   <//>`;
 }
 
+/** Export of all traces and logs, and a button that removes everything after a second click. */
+function Carry() {
+  const [asked, setAsked] = useState(false);
+  const [failure, setFailure] = useState(/** @type {any} */ (null));
+  const remove = () => {
+    setAsked(false);
+    clear().then(() => setFailure(null), setFailure);
+  };
+  return html`<${Panel} title="Export and clear" testid="carry">
+    <p class="pad">
+      <a class="button" href="/export" download>Export traces and logs</a>${' '}
+      <button type="button" class="button" data-testid="clear" onClick=${asked ? remove : () => setAsked(true)} onBlur=${() => setAsked(false)}>
+        ${asked ? 'Really remove all telemetry?' : 'Clear'}
+      </button>
+    </p>
+    <${ErrorMessage} error=${failure} />
+  <//>`;
+}
+
 export function Page() {
   const { body, error } = useLive('/status');
   if (!body) return error ? html`<${ErrorMessage} error=${error} />` : html`<${Loading} />`;
-  const { memory, kept, received, evicted } = body;
+  const { memory, kept, received, repeated, evicted } = body;
   const used = memory.traces_bytes + memory.logs_bytes + memory.metrics_bytes;
   const rows = /** @type {const} */ ([
-    ['Spans', kept.spans, received.spans, evicted.spans, memory.traces_bytes],
-    ['Log records', kept.logs, received.logs, evicted.logs, memory.logs_bytes],
-    ['Metric points', kept.points, received.points, evicted.points, memory.metrics_bytes],
+    ['Spans', kept.spans, received.spans, repeated.spans, evicted.spans, memory.traces_bytes],
+    ['Log records', kept.logs, received.logs, repeated.logs, evicted.logs, memory.logs_bytes],
+    ['Metric points', kept.points, received.points, repeated.points, evicted.points, memory.metrics_bytes],
   ]);
   return html`
     <h1>Status</h1>
     <${Panel} title="Memory" actions=${html`<${Meter} label="memory" used=${used} limit=${memory.limit_bytes} />`}>
-      <div class="scroll-x"><table class="table" data-testid="kept">
+      <div class="scroll-x" tabindex="0"><table class="table" data-testid="kept">
         <thead>
           <tr>
             <th scope="col">Signal</th><th scope="col" class="num">Stored</th><th scope="col" class="num">Received</th>
-            <th scope="col" class="num">Evicted</th><th scope="col" class="num">Memory</th>
+            <th scope="col" class="num">Repeated</th><th scope="col" class="num">Evicted</th><th scope="col" class="num">Memory</th>
           </tr>
         </thead>
         <tbody>
           ${rows.map(
-            ([signal, storedCount, receivedCount, evictedCount, size]) => html`<tr>
+            ([signal, storedCount, receivedCount, repeatedCount, evictedCount, size]) => html`<tr>
               <th scope="row">${signal}</th>
-              <td class="num">${count(storedCount)}</td><td class="num">${count(receivedCount)}</td><td class="num">${count(evictedCount)}</td><td class="num">${bytes(size)}</td>
+              <td class="num">${count(storedCount)}</td><td class="num">${count(receivedCount)}</td>
+              <td class="num">${count(repeatedCount)}</td><td class="num">${count(evictedCount)}</td><td class="num">${bytes(size)}</td>
             </tr>`,
           )}
         </tbody>
@@ -91,6 +112,7 @@ export function Page() {
         ]}
       />
     <//>
+    <${Carry} />
     <${Rejections} reasons=${body.refused.reasons} />
     <${Panel} title="Forwarding" testid="forwarding"><${Forwarding} forwarding=${body.forwarding} /><//>
     <${Panel} title="Observatory">
@@ -98,7 +120,7 @@ export function Page() {
         facts=${[
           ['version', html`<${Text} value=${body.version} limit=${40} />`],
           ['started', dateTime(body.started_unix_nano)],
-          ['OTLP (HTTP and gRPC)', html`<code>${body.endpoints.http}</code>${body.endpoints.grpc && html`, <code>${body.endpoints.grpc}</code>`}`],
+          ['OTLP (HTTP and gRPC)', html`<code>${receiver(body.endpoints.http)}</code>${body.endpoints.grpc && html`, <code>${receiver(body.endpoints.grpc)}</code>`}`],
         ]}
       />
     <//>

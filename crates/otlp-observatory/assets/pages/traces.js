@@ -3,12 +3,13 @@ import { html, useEffect, useRef, useState } from '../html.js';
 import { get } from '../api.js';
 import { AGES, FilterForm, useServices } from '../components/filters.js';
 import { Empty, Loading, ErrorMessage } from '../components/parts.js';
+import { SortHead } from '../components/sort-head.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
-import { clock, count, duration, dateTime, plural } from '../format.js';
+import { clockOrDate, count, duration, dateTime, plural } from '../format.js';
 import { useRowKeys } from '../keys.js';
 import { useLive } from '../live.js';
-import { traceAddress } from '../router.js';
+import { navigate, traceAddress } from '../router.js';
 
 // Maximum number of rows; more would make the page slow.
 const MAX_ROWS = 1000;
@@ -17,6 +18,26 @@ const MAX_ROWS = 1000;
 const DURATION = '\\s*[0-9]+(\\.[0-9]+)?(us|ms|s)\\s*';
 
 const MAX_SERVICES = 4;
+
+/** @type {[column: string, title: string, numeric: boolean][]} */
+const COLUMNS = [
+  ['start', 'Start', false],
+  ['name', 'Trace', false],
+  ['errors', 'Errors', true],
+  ['duration', 'Duration', true],
+  ['spans', 'Spans', true],
+  ['logs', 'Logs', true],
+  ['services', 'Services', false],
+];
+
+/** Frequent orders; the heads of the columns have them all. @type {[string, string][]} */
+const ORDERS = [
+  ['', 'newest'],
+  ['-duration', 'slowest'],
+  ['-errors', 'most errors'],
+  ['-spans', 'most spans'],
+  ['-logs', 'most logs'],
+];
 
 /**
  * Returns a bar's width in percent, on a square-root scale: on a linear one, a slow trace would flatten the others.
@@ -30,11 +51,12 @@ const barOf = (duration, longest) => Math.max(2, 100 * Math.sqrt(duration / long
 function Row({ trace, longest }) {
   const { root, services } = trace;
   return html`<tr class=${trace.errors > 0 ? 'is-error' : ''} data-testid="trace-row" data-trace-id=${trace.trace_id}>
-    <td class="num muted"><time title=${dateTime(trace.start_unix_nano)}>${clock(trace.start_unix_nano)}</time></td>
+    <td class="num muted"><time title=${dateTime(trace.start_unix_nano)}>${clockOrDate(trace.start_unix_nano)}</time></td>
     <td class="trace-name">
       <a class="row-link" data-row href=${traceAddress(trace.trace_id)}><${Text} value=${root.name || '(no name)'} limit=${160} /></a>
-      ${trace.errors > 0 && html`<span class="tag tag-error">${plural(trace.errors, 'error')}</span>`}
+      ${trace.dropped_spans > 0 && html`<span class="tag tag-warn">${plural(trace.dropped_spans, 'span')} dropped</span>`}
     </td>
+    <td class="num">${trace.errors > 0 ? html`<span class="tag tag-error">${plural(trace.errors, 'error')}</span>` : html`<span class="muted">–</span>`}</td>
     <td class="num duration">
       <span class="duration-bar" aria-hidden="true"
         ><span style=${{ width: `${barOf(trace.duration_ns, longest)}%` }}></span></span
@@ -64,6 +86,8 @@ function merge(live, older) {
 export function Page({ query }) {
   const services = useServices();
   const filters = readFilters(query);
+  const sort = String(filters.sort ?? '');
+  const sortBy = (/** @type {string} */ next) => navigate(filterAddress('/traces', withFilter(filters, 'sort', next)));
   const address = filterAddress('/traces', filters);
   const { body, error, stale } = useLive(address);
   const [older, setOlder] = useState({
@@ -98,6 +122,7 @@ export function Page({ query }) {
     <${FilterForm}
       path="/traces"
       query=${query}
+      language="traces"
       fields=${[
         { name: 'text', label: 'Text', placeholder: 'any text in a span', search: true },
         { name: 'service', label: 'Service', options: services },
@@ -115,9 +140,14 @@ export function Page({ query }) {
         { name: 'min_duration', label: 'At least', placeholder: '10ms', pattern: DURATION, narrow: true },
         { name: 'max_duration', label: 'At most', placeholder: '1.5s', pattern: DURATION, narrow: true },
         { name: 'from', label: 'Time', options: AGES, narrow: true },
+        { name: 'sort', label: 'Order', options: ORDERS, narrow: true },
       ]}
     />
     <${ErrorMessage} error=${error} />
+    ${
+      body?.complete === false &&
+      html`<p class="muted" role="status">The search ran out of time: only a part of the traces was compared.</p>`
+    }
     ${
       body === null
         ? !error && html`<${Loading} />`
@@ -125,16 +155,14 @@ export function Page({ query }) {
           ? html`<${Empty} title=${Object.keys(filters).length > 0 ? 'No traces match these filters.' : 'No traces yet.'}>
             <p>${Object.keys(filters).length > 0 ? html`<a href="/traces">Show all</a>` : html`<a href="/">How to send traces</a>`}</p>
           <//>`
-          : html`<div class="scroll-x panel ${stale ? 'is-stale' : ''}" ref=${list}>
+          : html`<div tabindex="0" role="region" aria-label="Traces" class="scroll-x panel ${stale ? 'is-stale' : ''}" ref=${list}>
             <table class="table traces" data-testid="traces">
               <thead>
                 <tr>
-                  <th scope="col">Start</th>
-                  <th scope="col">Trace</th>
-                  <th scope="col" class="num">Duration</th>
-                  <th scope="col" class="num">Spans</th>
-                  <th scope="col" class="num">Logs</th>
-                  <th scope="col">Services</th>
+                  ${COLUMNS.map(
+                    ([column, title, numeric]) =>
+                      html`<${SortHead} column=${column} title=${title} numeric=${numeric} sort=${sort} onSort=${sortBy} />`,
+                  )}
                 </tr>
               </thead>
               <tbody>
@@ -146,7 +174,7 @@ export function Page({ query }) {
     ${
       next &&
       traces.length < MAX_ROWS &&
-      html`<p class="more"><button type="button" class="button" data-testid="older" disabled=${fetching} onClick=${fetchOlder}>Older traces</button></p>`
+      html`<p class="more"><button type="button" class="button" data-testid="older" disabled=${fetching} onClick=${fetchOlder}>${sort ? 'More traces' : 'Older traces'}</button></p>`
     }
   `;
 }

@@ -20,6 +20,7 @@ const MAX_REASON_CHARS: usize = 200;
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     accepted: [AtomicU64; Signal::ALL.len()],
+    refused: [AtomicU64; Signal::ALL.len()],
     rejected_requests: AtomicU64,
     reasons: Mutex<Vec<Reason>>,
 }
@@ -38,6 +39,11 @@ impl Received {
         Counts::of(|signal| self.accepted[signal as usize].load(Relaxed))
     }
 
+    /// Returns the numbers of items that were removed from accepted requests.
+    pub(crate) fn refused(&self) -> Counts {
+        Counts::of(|signal| self.refused[signal as usize].load(Relaxed))
+    }
+
     /// Returns the number of rejected requests, whatever the reason.
     pub(crate) fn rejected_requests(&self) -> u64 {
         self.rejected_requests.load(Relaxed)
@@ -51,6 +57,10 @@ impl Received {
 
     pub(super) fn count_accepted(&self, signal: Signal, items: usize) {
         self.accepted[signal as usize].fetch_add(items as u64, Relaxed);
+    }
+
+    pub(super) fn count_refused(&self, signal: Signal, items: usize) {
+        self.refused[signal as usize].fetch_add(items as u64, Relaxed);
     }
 
     /// Counts a rejected request. The reason may quote the request, so e-mail addresses in it are masked.

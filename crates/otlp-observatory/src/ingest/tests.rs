@@ -67,7 +67,7 @@ fn an_export_larger_than_the_queue_is_rejected() {
 async fn exports_are_counted_before_the_shutdown_and_rejected_afterwards() {
     let received = Arc::new(Received::default());
     let store = Arc::new(Store::new(1 << 20));
-    let (ingest, ingest_thread) = Ingest::start(store, true, None, received.clone()).unwrap();
+    let (ingest, ingest_thread) = Ingest::start(store, None, true, None, received.clone()).unwrap();
     for export in samples::exports("") {
         ingest.accept(export).unwrap();
     }
@@ -88,7 +88,7 @@ async fn exports_are_counted_before_the_shutdown_and_rejected_afterwards() {
 #[tokio::test]
 async fn dropping_the_handle_ends_the_thread() {
     let store = Arc::new(Store::new(1 << 20));
-    let (ingest, ingest_thread) = Ingest::start(store.clone(), true, None, Arc::default()).unwrap();
+    let (ingest, ingest_thread) = Ingest::start(store.clone(), None, true, None, Arc::default()).unwrap();
     drop(ingest_thread);
     assert_eq!(ingest.accept(export()), Err(Rejected::Closed));
     // The thread holds the other reference.

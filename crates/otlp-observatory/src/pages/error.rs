@@ -1,5 +1,7 @@
 //! Error responses of the pages: a status code and `{"error": …}` with the cause.
 
+use std::borrow::Cow;
+
 use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -9,13 +11,18 @@ use axum::{
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum PageError {
     #[error("parameter `{name}`: {problem}")]
-    Parameter { name: String, problem: &'static str },
+    Parameter {
+        name: String,
+        problem: Cow<'static, str>,
+    },
     #[error("there is no page at this address")]
     NoPage,
     #[error("there is no {0} with this name in memory")]
     NotStored(&'static str),
-    #[error("only GET and HEAD are supported; the pages are read-only")]
+    #[error("only GET and HEAD are supported, and POST for /clear")]
     Method,
+    #[error("requests of other sites are not allowed")]
+    Site,
     #[error(
         "this host name is not allowed; use localhost, 127.0.0.1 or [::1], or name the host in the settings"
     )]
@@ -27,10 +34,10 @@ pub(super) enum PageError {
 }
 
 impl PageError {
-    pub(super) fn parameter(name: &str, problem: &'static str) -> Self {
+    pub(super) fn parameter(name: &str, problem: impl Into<Cow<'static, str>>) -> Self {
         Self::Parameter {
             name: name.chars().take(100).collect(),
-            problem,
+            problem: problem.into(),
         }
     }
 
@@ -39,7 +46,7 @@ impl PageError {
             Self::Parameter { .. } => StatusCode::BAD_REQUEST,
             Self::NoPage | Self::NotStored(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Host => StatusCode::FORBIDDEN,
+            Self::Host | Self::Site => StatusCode::FORBIDDEN,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -3,7 +3,7 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -26,12 +26,14 @@ const HEADERS: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// Rejects requests for other hosts, and adds [`HEADERS`] to the response.
+/// Rejects requests for other hosts and changes by other sites, and adds [`HEADERS`] to the response.
 pub(super) async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
-    let mut response = if access.allows_host(request.uri(), request.headers()) {
-        next.run(request).await
-    } else {
+    let mut response = if !access.allows_host(request.uri(), request.headers()) {
         PageError::Host.into_response()
+    } else if !request.method().is_safe() && is_of_other_site(request.headers()) {
+        PageError::Site.into_response()
+    } else {
+        next.run(request).await
     };
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
@@ -43,4 +45,16 @@ pub(super) async fn guard(State(access): State<Access>, request: Request, next: 
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// Whether a browser sends the request for a page of another origin: browsers add `Origin` to every POST.
+fn is_of_other_site(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let is_foreign = |origin: &str| {
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        authority.is_none() || authority != text(header::HOST)
+    };
+    let is_cross_site = |site: &str| !matches!(site, "same-origin" | "none");
+    text(header::ORIGIN).is_some_and(is_foreign)
+        || text(HeaderName::from_static("sec-fetch-site")).is_some_and(is_cross_site)
 }

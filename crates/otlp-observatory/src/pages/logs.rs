@@ -15,7 +15,7 @@ use super::{
     json::{Attributes, Value},
     parameters::Parameters,
 };
-use crate::store::{LogSearch, SpanId, StoredRecord, TraceId, UnixNano};
+use crate::store::{LogSearch, SpanId, StoredRecord, Subject, TraceId, UnixNano};
 
 /// Levels with their lowest severity number (OpenTelemetry logs data model).
 const LEVELS: [(&str, u8); 6] = [
@@ -52,6 +52,7 @@ pub(super) struct Record {
 
 pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<List, PageError> {
     let search = LogSearch {
+        query: parameters.query(Subject::Records)?,
         service: parameters.text("service")?,
         severity: parameters.parsed(
             "level",
@@ -65,11 +66,12 @@ pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<L
         from: parameters.timestamp("from")?,
         to: parameters.timestamp("to")?,
         before: parameters.cursor("before")?,
+        above: None,
         after: parameters.cursor("after")?,
         limit: parameters.limit()?,
     };
     parameters.finish()?;
-    let found = explorer.store.search_logs(&search);
+    let found = explorer.search_logs(&search);
     Ok(List {
         next: found.next.map(|next| next.to_string()),
         logs: found.entries.into_iter().map(Record::new).collect(),

@@ -7,7 +7,10 @@ use axum::extract::RawPathParams;
 use jiff::Timestamp;
 
 use super::error::PageError;
-use crate::store::{Attribute, SpanId, Text, TraceId, now};
+use crate::store::{
+    AGE_UNITS, Attribute, DURATION_UNITS, Position, SearchQuery, Since, Sort, SpanId, Subject, Text, TraceId,
+    nanoseconds, now, parse_query,
+};
 
 /// Range of `limit`.
 const LIMITS: std::ops::RangeInclusive<usize> = 1..=500;
@@ -20,17 +23,6 @@ const MAX_ATTRIBUTES: usize = 16;
 
 /// Default time window: five minutes, in nanoseconds.
 const DEFAULT_WINDOW: u64 = 300_000_000_000;
-
-const DURATION_UNITS: [(&str, f64); 6] = [
-    ("ns", 1e0),
-    ("us", 1e3),
-    ("µs", 1e3),
-    ("ms", 1e6),
-    ("s", 1e9),
-    ("m", 6e10),
-];
-
-const AGE_UNITS: [(&str, f64); 4] = [("s", 1e9), ("m", 6e10), ("h", 3.6e12), ("d", 8.64e13)];
 
 /// Parameters of a request as text.
 ///
@@ -94,7 +86,42 @@ impl Parameters {
 
     pub(super) fn attributes(&mut self) -> Result<Vec<Attribute>, PageError> {
         let values = self.take("attribute", MAX_ATTRIBUTES)?;
-        Ok(values.iter().map(|value| Attribute::new(value)).collect())
+        let attributes = values.iter().map(|value| Attribute::parse(value));
+        attributes
+            .collect::<Result<_, _>>()
+            .map_err(|problem| PageError::parameter("attribute", problem))
+    }
+
+    /// Returns the query. Digits of a trace id as `text` find the trace, too, so they become a part of the query.
+    pub(super) fn query(&mut self, subject: Subject) -> Result<Option<SearchQuery>, PageError> {
+        let query = self.text("query")?.filter(|query| !query.trim().is_empty());
+        let query = query
+            .map(|query| parse_query(&query, subject))
+            .transpose()
+            .map_err(|error| PageError::parameter("query", error.to_string()))?;
+        let text = self.given.iter().find(|(name, _)| name == "text");
+        let text = text.and_then(|(_, text)| Some((text, TraceId::from_hex(text.trim())?)));
+        let Some((text, id)) = text else {
+            return Ok(query);
+        };
+        let by_text = SearchQuery::text_or_trace(text.trim(), id);
+        self.take("text", 1)?;
+        Ok(Some(match query {
+            Some(query) => query.and(by_text),
+            None => by_text,
+        }))
+    }
+
+    /// Returns the order of a list and the position in it.
+    pub(super) fn sort(&mut self) -> Result<Option<(Sort, Option<Position>)>, PageError> {
+        let problem = "must be `start`, `duration`, `spans`, `errors`, `logs`, `services`, `name` or `service`, \
+                       with `-` before it for descending order";
+        let Some(sort) = self.parsed("sort", problem, Sort::parse)? else {
+            return Ok(None);
+        };
+        let problem = "must be the value of `next` in an earlier response in the same order";
+        let after = self.parsed("before", problem, |text| Position::parse(text, sort))?;
+        Ok(Some((sort, after)))
     }
 
     /// Returns the values of a parameter that may be repeated.
@@ -129,16 +156,20 @@ impl Parameters {
         Ok(limit.unwrap_or(default))
     }
 
-    /// Returns a position in a list: the value of `next` in an earlier response.
-    pub(super) fn cursor(&mut self, name: &str) -> Result<Option<u64>, PageError> {
+    /// Returns a position in a list: the value of `next` in an earlier response, or a `sequence`.
+    pub(super) fn cursor<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, PageError> {
         self.parsed(name, "must be a position from an earlier response", |text| {
             text.parse().ok()
         })
     }
 
     pub(super) fn trace_id(&mut self) -> Result<Option<TraceId>, PageError> {
+        self.id_of_trace("trace_id")
+    }
+
+    pub(super) fn id_of_trace(&mut self, name: &str) -> Result<Option<TraceId>, PageError> {
         self.parsed(
-            "trace_id",
+            name,
             "must be 32 hexadecimal digits, not all zero",
             TraceId::from_hex,
         )
@@ -170,6 +201,16 @@ impl Parameters {
         Ok(window.unwrap_or(DEFAULT_WINDOW))
     }
 
+    /// Returns the start of a selection of problems: a timestamp, or the word `restart`.
+    pub(super) fn since(&mut self) -> Result<Since, PageError> {
+        let restart = ("since".to_owned(), "restart".to_owned());
+        if self.given.contains(&restart) {
+            self.take("since", 1)?;
+            return Ok(Since::Restart);
+        }
+        Ok(self.timestamp("since")?.map_or(Since::Ever, Since::Time))
+    }
+
     /// Returns a timestamp in nanoseconds since 1970, given as an age, as nanoseconds, or in RFC 3339.
     pub(super) fn timestamp(&mut self, name: &str) -> Result<Option<u64>, PageError> {
         let now = self.now;
@@ -184,43 +225,5 @@ impl Parameters {
                     .or_else(|| Timestamp::from_str(text).ok().and_then(nanos))
             },
         )
-    }
-}
-
-/// Parses a non-negative number followed by one of `units`.
-fn nanoseconds(text: &str, units: &[(&str, f64)]) -> Option<u64> {
-    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
-    let (number, unit) = text.split_at(digits);
-    let (_, size) = units.iter().find(|(name, _)| *name == unit)?;
-    let number: f64 = number.parse().ok()?;
-    // The conversion saturates.
-    Some((number * size).round() as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_parsed_with_their_units() {
-        let units = [("us", 1e3), ("ms", 1e6), ("s", 1e9)];
-        for (text, expected) in [
-            ("250us", Some(250_000)),
-            ("10ms", Some(10_000_000)),
-            ("1.5s", Some(1_500_000_000)),
-            ("0s", Some(0)),
-            ("99999999999999999999s", Some(u64::MAX)),
-            ("10", None),
-            ("ms", None),
-            ("-1s", None),
-            ("1e3s", None),
-            ("1.2.3s", None),
-            ("10 ms", None),
-            ("10h", None),
-            ("infs", None),
-            ("", None),
-        ] {
-            assert_eq!(nanoseconds(text, &units), expected, "{text}");
-        }
     }
 }

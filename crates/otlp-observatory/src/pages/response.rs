@@ -4,17 +4,21 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
+    extract::{RawPathParams, RawQuery, State},
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
-use super::{error::PageError, explorer::Explorer, parameters::Parameters};
+use super::{error::PageError, explorer::Explorer, export, parameters::Parameters};
 use crate::store::now;
 
 /// Maximum number of responses computed at the same time; further requests wait.
 const MAX_CONCURRENT_RESPONSES: usize = 2;
+
+/// Maximum number of exports of everything at the same time; further requests are rejected.
+const MAX_CONCURRENT_EXPORTS: usize = 2;
 
 /// Maximum time for which a request waits for its computation to start.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +34,7 @@ pub(super) type Content<T> = fn(&Explorer, &mut Parameters) -> Result<T, PageErr
 pub(super) struct Shared {
     explorer: Arc<Explorer>,
     permits: Arc<Semaphore>,
+    export_permits: Arc<Semaphore>,
 }
 
 /// Content with the store's generation.
@@ -45,7 +50,12 @@ impl Shared {
         Self {
             explorer: Arc::new(explorer),
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_RESPONSES)),
+            export_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_EXPORTS)),
         }
+    }
+
+    pub(super) fn explorer(&self) -> &Explorer {
+        &self.explorer
     }
 
     /// Returns `content` as JSON, or 304 if the client has it.
@@ -77,6 +87,22 @@ impl Shared {
         let json = computed.await.unwrap_or(Err(PageError::Failed))?;
         Ok((head, json).into_response())
     }
+}
+
+/// Returns a trace or everything as a download.
+pub(super) async fn export(
+    State(shared): State<Shared>,
+    path: RawPathParams,
+    RawQuery(query): RawQuery,
+) -> Result<Response, PageError> {
+    let parameters = Parameters::new(&path, query.as_deref());
+    let Shared {
+        explorer,
+        export_permits,
+        ..
+    } = shared;
+    let respond = move || export::export(explorer, &export_permits, parameters);
+    spawn_blocking(respond).await.unwrap_or(Err(PageError::Failed))
 }
 
 /// Whether the client is a browser that loads a page.

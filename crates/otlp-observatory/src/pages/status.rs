@@ -23,6 +23,7 @@ pub(super) struct Status {
     kept: Kept,
     received: Counts,
     evicted: Counts,
+    repeated: Counts,
     refused: Rejected,
     services: Vec<Arc<str>>,
     forwarding: Option<forward::Status>,
@@ -64,9 +65,10 @@ pub(super) fn status(explorer: &Explorer, parameters: &mut Parameters) -> Result
         kept: usage.kept,
         received: explorer.received.counts(),
         evicted: usage.evicted,
+        repeated: usage.repeated,
         refused: Rejected {
             requests: explorer.received.rejected_requests(),
-            entries: usage.refused,
+            entries: usage.refused + explorer.received.refused(),
             reasons: explorer
                 .received
                 .reasons()

@@ -1,5 +1,8 @@
 //! Tests of the router without a socket, with a store of known contents.
 
+mod problems;
+mod query;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -7,19 +10,22 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{Method, Request, StatusCode, header},
+    http::{Method, Request, header},
 };
 use http_body_util::BodyExt as _;
+use opentelemetry_proto::tonic::trace::v1::span::Event;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
     config::Addresses,
+    export::Signal,
     ingest::Received,
+    receive,
     store::{
         Store,
-        fixture::{NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans},
+        fixture::{MS, NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans},
     },
 };
 
@@ -53,6 +59,7 @@ fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
     let access = Access::new(pages.into(), &[], &[]);
     let explorer = Explorer {
         store,
+        archive: None,
         addresses: Addresses {
             http: SocketAddr::from(([127, 0, 0, 1], 4318)),
             grpc: None,
@@ -111,6 +118,7 @@ async fn traces_are_listed_with_their_services_and_logs() {
                 "spans": 3,
                 "errors": 1,
                 "logs": 1,
+                "dropped_spans": 0,
                 "services": [{"service": "app", "spans": 2}, {"service": "worker", "spans": 1}],
             }],
         })
@@ -139,6 +147,69 @@ async fn a_trace_has_spans_in_waterfall_order_and_logs() {
 }
 
 #[tokio::test]
+async fn skewed_clocks_and_missing_parents_are_marked_and_clocks_can_be_aligned() {
+    let store = store();
+    let mut inner = span(5, 2, 1, "inner");
+    inner.start_time_unix_nano -= 3_000 * MS;
+    inner.end_time_unix_nano -= 3_000 * MS;
+    inner.events = vec![Event {
+        time_unix_nano: inner.start_time_unix_nano,
+        ..Event::default()
+    }];
+    store.insert_at(
+        spans("app", vec![span(5, 1, 0, "outer"), span(5, 3, 9, "orphan")]),
+        NOW,
+    );
+    store.insert_at(spans("worker", vec![inner, span(5, 4, 2, "below")]), NOW);
+    let router = explorer(store, [127, 0, 0, 1]);
+    let path = "/traces/00000000000000000000000000000005";
+    let (_, raw) = get_json(router.clone(), path).await;
+    let (_, aligned) = get_json(router.clone(), &format!("{path}?align=clocks")).await;
+    for json in [&raw, &aligned] {
+        assert_eq!(
+            (&json["duration_ns"], &json["skewed_spans"]),
+            (&json!(1_000_000), &json!(2))
+        );
+        let list = json["spans"].as_array().expect("spans");
+        let named = |name: &str| list.iter().find(|span| span["name"] == name).expect("a span");
+        assert_eq!(named("inner")["clock_offset_ns"], 3_000_000_000_u64);
+        assert_eq!(named("outer")["clock_offset_ns"], 0);
+        assert_eq!(
+            (
+                &named("orphan")["missing_parent"],
+                &named("orphan")["parent_index"]
+            ),
+            (&json!(true), &Value::Null)
+        );
+        let parent = named("inner")["parent_index"].as_u64().expect("an index");
+        assert_eq!(list[parent as usize]["name"], "outer");
+        assert_eq!(named("inner")["missing_parent"], false);
+    }
+    let inner = |json: &Value| {
+        let list = json["spans"].as_array().expect("spans");
+        let inner = list
+            .iter()
+            .find(|span| span["name"] == "inner")
+            .expect("a span")
+            .clone();
+        [
+            inner["start_unix_nano"].clone(),
+            inner["events"][0]["time_unix_nano"].clone(),
+        ]
+    };
+    assert_eq!(
+        inner(&raw),
+        [json!("1799999996999000000"), json!("1799999996999000000")]
+    );
+    assert_eq!(
+        inner(&aligned),
+        [json!("1799999999999000000"), json!("1799999999999000000")]
+    );
+    let (status, _) = get_json(router, &format!("{path}?align=yes")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
 async fn scripts_in_names_are_sent_as_json_strings() {
     let (_, headers, body) = send(explore(), request("/traces/00000000000000000000000000000001")).await;
     assert_eq!(headers[header::CONTENT_TYPE], "application/json");
@@ -163,6 +234,17 @@ async fn status_has_counts_and_receiver_addresses() {
 }
 
 #[tokio::test]
+async fn names_of_one_attribute_are_listed_together() {
+    let (status, json) = get_json(explore(), "/attribute-names").await;
+    assert_eq!(status, StatusCode::OK);
+    let names = json["names"].as_array().expect("a list");
+    assert!(
+        names.contains(&json!(["db.system.name", "db.system"])),
+        "{names:?}"
+    );
+}
+
+#[tokio::test]
 async fn invalid_parameters_are_named() {
     for (address, name) in [
         ("/traces?servcie=app", "servcie"),
@@ -173,6 +255,8 @@ async fn invalid_parameters_are_named() {
         ("/traces?from=yesterday", "from"),
         ("/traces?before=x", "before"),
         ("/traces?service=a&service=b", "service"),
+        ("/traces/xyz/links", "trace_id"),
+        ("/attribute-names?x=1", "x"),
         ("/traces/xyz", "trace_id"),
         ("/traces/00000000000000000000000000000000", "trace_id"),
         ("/traces/00000000000000000000000000000001?x=1", "x"),
@@ -261,6 +345,16 @@ async fn browsers_get_the_document_and_head_gets_no_body() {
             .starts_with("default-src 'none'")
     );
 
+    for unknown in ["/nope", "/traces/", "/logs/"] {
+        let mut browser = request(unknown);
+        let html = "text/html".parse().expect("a value");
+        browser.headers_mut().insert(header::ACCEPT, html);
+        let (status, headers, body) = send(explore(), browser).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{unknown}");
+        assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
+        assert!(body.contains("/assets/app.js"), "{unknown}");
+    }
+
     let mut head = request("/traces");
     *head.method_mut() = Method::HEAD;
     let (status, _, body) = send(explore(), head).await;
@@ -340,4 +434,107 @@ async fn the_overview_and_the_map_are_json() {
     assert_eq!((status, &json["window_seconds"]), (StatusCode::OK, &json!(900.0)));
     let (status, json) = get_json(explore(), "/map").await;
     assert_eq!((status, &json["window_seconds"]), (StatusCode::OK, &json!(300.0)));
+}
+
+#[tokio::test]
+async fn an_exported_trace_or_everything_is_shown_identically_after_it_is_received_again() {
+    let original = store();
+    original.insert_at(spans("app", vec![failed(span(2, 1, 9, "other"))]), NOW);
+    original.insert_at(records("worker", vec![record(0, 17, "no trace")]), NOW);
+    let pages = [
+        "/traces",
+        "/traces/00000000000000000000000000000001",
+        "/logs",
+        "/",
+        "/map",
+    ];
+    for (address, content_type, shown) in [
+        (
+            "/export?trace_id=00000000000000000000000000000001",
+            "application/json",
+            &pages[1..2],
+        ),
+        ("/export", "application/x-ndjson", &pages[..]),
+    ] {
+        let router = explorer(original.clone(), [127, 0, 0, 1]);
+        let (status, headers, body) = send(router.clone(), request(address)).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(headers[header::CONTENT_TYPE], content_type);
+        let copy = Arc::new(Store::new(16 << 20));
+        for signal in [Signal::Traces, Signal::Logs] {
+            copy.insert_at(receive::decode_json(signal, body.as_bytes()), NOW);
+        }
+        for page in shown {
+            let (_, mut expected) = get_json(router.clone(), page).await;
+            let (_, mut json) = get_json(explorer(copy.clone(), [127, 0, 0, 1]), page).await;
+            for json in [&mut expected, &mut json] {
+                json["generation"] = Value::Null;
+                // The window ends at the time of the request.
+                json["series"]["start_unix_nano"] = Value::Null;
+                let logs = json.get_mut("logs").and_then(Value::as_array_mut);
+                logs.into_iter()
+                    .flatten()
+                    .for_each(|log| log["sequence"] = Value::Null);
+            }
+            assert_eq!(json, expected, "{page}");
+        }
+    }
+    let router = explorer(original, [127, 0, 0, 1]);
+    let (status, _) = get_json(
+        router.clone(),
+        "/export?trace_id=00000000000000000000000000000009",
+    )
+    .await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (status, _) = get_json(router, "/export?trace=1").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn clear_removes_everything_unless_another_site_asks_for_it() {
+    let store = store();
+    let router = explorer(store.clone(), [127, 0, 0, 1]);
+    let clear = |headers: &[(&str, &str)]| {
+        let host = Request::post("/clear").header(header::HOST, "localhost:4319");
+        let request = headers
+            .iter()
+            .fold(host, |request, (name, value)| request.header(*name, *value));
+        send(router.clone(), request.body(Body::empty()).expect("a request"))
+    };
+    for headers in [
+        &[("origin", "http://evil.example")][..],
+        &[("origin", "null")],
+        &[("origin", "http://localhost:3000")],
+        &[("origin", "http://localhost")],
+        &[("sec-fetch-site", "cross-site")],
+        &[
+            ("origin", "http://localhost:4319"),
+            ("sec-fetch-site", "same-site"),
+        ],
+    ] {
+        let (status, ..) = clear(headers).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{headers:?}");
+    }
+    assert_eq!(store.usage().kept.spans, 3);
+    let generation = store.generation();
+    let (status, _, body) = clear(&[
+        ("origin", "http://localhost:4319"),
+        ("sec-fetch-site", "same-origin"),
+    ])
+    .await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(body, r#"{"cleared":{"logs":1,"points":0,"spans":3}}"#);
+    assert!(store.generation() > generation);
+    let usage = store.usage();
+    assert_eq!(
+        (usage.kept.spans, usage.kept.logs, usage.evicted.spans),
+        (0, 0, 0)
+    );
+    store.insert_at(records("app", vec![record(0, 9, "later")]), NOW);
+    let (_, json) = get_json(router.clone(), "/logs?after=1").await;
+    assert_eq!(json["logs"][0]["body"], "later", "sequence numbers continue");
+    let (status, _, _) = clear(&[]).await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _) = get_json(router, "/clear").await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
 }

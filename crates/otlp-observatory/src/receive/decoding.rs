@@ -1,5 +1,5 @@
 //! Decodes request bodies into exports with valid ids: decompresses a body, estimates its memory use, decodes
-//! it and checks the ids. Large bodies are decoded on the blocking thread pool instead of the async worker
+//! it and removes what cannot be kept. Large bodies are decoded on the blocking thread pool instead of the async worker
 //! threads.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::{
     body::{Compression, decompress},
     encoding::Encoding,
-    ids,
+    refused::Refused,
     rejection::Rejection,
 };
 use crate::{
@@ -31,29 +31,33 @@ const MAX_DECODING: usize = 2;
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
     permits: Arc<Semaphore>,
+    /// Maximum size of an item, in bytes.
+    max_item: usize,
 }
 
 impl Decoder {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(max_item: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(MAX_DECODING)),
+            max_item,
         }
     }
 
-    /// Decodes `body`; returns the export and the number of spans removed because of invalid ids.
+    /// Decodes `body`; returns the export and the items that were removed from it.
     pub(super) async fn decode(
         &self,
         signal: Signal,
         encoding: Encoding,
         compression: Compression,
         body: Bytes,
-    ) -> Result<(Export, usize), Rejection> {
+    ) -> Result<(Export, Refused), Rejection> {
         let is_small = compression == Compression::Identity && body.len() <= SMALL_BODY;
+        let max_item = self.max_item;
         let decode = move || {
             let plain = decompress(body, compression)?;
             let mut export = encoding.decode(signal, &plain)?;
-            let rejected = ids::check(&mut export);
-            Ok((export, rejected))
+            let refused = Refused::remove(&mut export, plain.len(), max_item);
+            Ok((export, refused))
         };
         if is_small {
             return decode();

@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message as _;
 use serde::Serialize;
 
-use super::{decoded_size, ids, json, rejection::Rejection};
+use super::{decoded_size, json, refused::Refused, rejection::Rejection};
 use crate::export::{Export, Signal};
 
 /// Encoding of an OTLP/HTTP request and its response.
@@ -36,7 +36,7 @@ impl Encoding {
         let essence = content_type.split(';').next()?.trim();
         match essence.to_ascii_lowercase().as_str() {
             "application/x-protobuf" => Some(Self::Protobuf),
-            "application/json" => Some(Self::Json),
+            "application/json" | "application/jsonl" | "application/x-ndjson" => Some(Self::Json),
             _ => None,
         }
     }
@@ -55,16 +55,14 @@ impl Encoding {
         decoded.map_err(Rejection::Undecodable)
     }
 
-    /// Returns the success response, which is the same for all signals.
-    ///
-    /// The `Export*ServiceResponse` messages differ only in `partial_success`, which is only set for spans.
-    pub(super) fn success(self, rejected: usize) -> Response {
-        let bytes = match self {
-            Self::Protobuf => ids::response(rejected).encode_to_vec(),
-            Self::Json if rejected == 0 => b"{}".to_vec(),
-            Self::Json => to_json(&serde_json::json!({"partialSuccess": {
-                "rejectedSpans": rejected.to_string(),
-                "errorMessage": ids::REASON,
+    /// Returns the success response.
+    pub(super) fn success(self, signal: Signal, refused: &Refused) -> Response {
+        let bytes = match (self, refused.message()) {
+            (Self::Protobuf, _) => refused.response().encode_to_vec(),
+            (Self::Json, None) => b"{}".to_vec(),
+            (Self::Json, Some(message)) => to_json(&serde_json::json!({"partialSuccess": {
+                Refused::json_name(signal): refused.items.to_string(),
+                "errorMessage": message,
             }})),
         };
         self.response(StatusCode::OK, bytes)

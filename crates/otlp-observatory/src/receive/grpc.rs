@@ -23,7 +23,7 @@ use tonic::{
     server::{Grpc, UnaryService},
 };
 
-use super::{body::Compression, encoding::Encoding, ids, receiver::Receiver, rejection::Rejection};
+use super::{body::Compression, encoding::Encoding, receiver::Receiver, rejection::Rejection};
 use crate::{export::Signal, ingest::Ingest};
 
 /// Maximum size of a gRPC message in bytes, before and after decompression. This is the default of gRPC.
@@ -118,11 +118,10 @@ impl UnaryService<Bytes> for ExportMethod {
         Box::pin(async move {
             let decoder = &receiver.decoder;
             let decoded = decoder.decode(signal, Encoding::Protobuf, Compression::Identity, message);
-            let (export, rejected) = decoded.await?;
+            let (export, refused) = decoded.await?;
+            receiver.ingest.count_refused(signal, refused.items);
             receiver.ingest.accept(export).map_err(Rejection::from)?;
-            // Without rejected spans, the responses of all signals are empty.
-            let response = ids::response(rejected).encode_to_vec();
-            Ok(tonic::Response::new(response.into()))
+            Ok(tonic::Response::new(refused.response().encode_to_vec().into()))
         })
     }
 }

@@ -3,7 +3,10 @@
 
 use axum::{Router, body::Body, extract::Request, http::HeaderMap, response::Response, routing::post};
 
-use super::{Receiver, body::Compression, encoding::Encoding, limits::MAX_HTTP_BODY, rejection::Rejection};
+use super::{
+    Receiver, body::Compression, encoding::Encoding, limits::MAX_HTTP_BODY, refused::Refused,
+    rejection::Rejection,
+};
 use crate::{export::Signal, ingest::Ingest};
 
 /// Returns the routes of the receiver.
@@ -24,7 +27,7 @@ pub(super) fn router(receiver: &Receiver) -> Router {
 async fn respond(receiver: &Receiver, signal: Signal, request: Request) -> Response {
     let (head, body) = request.into_parts();
     match receive(receiver, signal, &head.headers, body).await {
-        Ok((encoding, rejected)) => encoding.success(rejected),
+        Ok((encoding, refused)) => encoding.success(signal, &refused),
         Err(rejection) => reject(&receiver.ingest, &head.headers, &rejection),
     }
 }
@@ -34,15 +37,16 @@ async fn receive(
     signal: Signal,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Encoding, usize), Rejection> {
+) -> Result<(Encoding, Refused), Rejection> {
     let encoding = Encoding::of(headers).ok_or(Rejection::UnsupportedType)?;
     let compression = Compression::of(headers)?;
     let mut held = receiver.memory.read(body, MAX_HTTP_BODY).await?;
     let bytes = std::mem::take(&mut held.bytes);
     let decoded = receiver.decoder.decode(signal, encoding, compression, bytes);
-    let (export, rejected) = decoded.await?;
+    let (export, refused) = decoded.await?;
+    receiver.ingest.count_refused(signal, refused.items);
     receiver.ingest.accept(export)?;
-    Ok((encoding, rejected))
+    Ok((encoding, refused))
 }
 
 /// Counts a rejected request, and returns the response in the encoding of the request.

@@ -1,25 +1,12 @@
 //! Validates trace and span ids. Ids of the wrong length and all-zero ids are invalid. As `trace.proto` and
 //! `logs.proto` specify, spans with invalid ids are removed, and invalid ids of other items are cleared.
 
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse},
-    trace::v1::Span,
-};
+use opentelemetry_proto::tonic::trace::v1::Span;
 
 use crate::export::{Export, for_each_point};
 
 /// Error message for the sender of removed spans.
 pub(super) const REASON: &str = "trace_id must be 16 bytes and span_id 8 bytes, and neither may be all zeros";
-
-/// Returns the response to a request from which `rejected` spans were removed.
-pub(super) fn response(rejected: usize) -> ExportTraceServiceResponse {
-    ExportTraceServiceResponse {
-        partial_success: (rejected > 0).then(|| ExportTracePartialSuccess {
-            rejected_spans: i64::try_from(rejected).unwrap_or(i64::MAX),
-            error_message: REASON.to_owned(),
-        }),
-    }
-}
 
 /// Removes spans with invalid ids and clears other invalid ids; returns the number of spans removed.
 pub(super) fn check(export: &mut Export) -> usize {

@@ -18,6 +18,7 @@ mod ids;
 mod json;
 mod limits;
 mod receiver;
+mod refused;
 mod reject;
 mod rejection;
 mod status;
@@ -44,6 +45,12 @@ pub(crate) fn router(receiver: &Receiver, access: Access) -> Router {
             reject::reject(&ingest, &request, Rejection::UnknownPath { path })
         })
         .layer(middleware::from_fn_with_state(state, guard::guard))
+}
+
+/// Decodes a JSON body without a receiver.
+#[cfg(test)]
+pub(crate) fn decode_json(signal: crate::export::Signal, body: &[u8]) -> crate::export::Export {
+    json::decode(signal, body).expect("valid OTLP/JSON")
 }
 
 #[cfg(test)]

@@ -13,10 +13,11 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn new(ingest: Ingest) -> Self {
+        let decoder = Decoder::new(ingest.max_item());
         Self {
             ingest,
             memory: BodyMemory::new(),
-            decoder: Decoder::new(),
+            decoder,
         }
     }
 }

@@ -100,6 +100,7 @@ async fn a_full_queue_is_reported_over_grpc_with_retry_info() {
 async fn a_closed_queue_is_reported_as_503() {
     let (ingest, ingest_thread) = Ingest::start(
         Arc::new(crate::store::Store::new(1 << 20)),
+        None,
         true,
         None,
         Arc::default(),

@@ -329,6 +329,12 @@ static ATTRIBUTES: &[&Attribute] = &[
     &renamed(&["vcs.ref.head.type", "vcs.repository.ref.type"]),
 ];
 
+/// Returns the names of each attribute that has several, the current name first.
+pub(crate) fn names() -> impl Iterator<Item = &'static [&'static str]> {
+    let attributes = ATTRIBUTES.iter().map(|attribute| attribute.names);
+    attributes.filter(|names| names.len() > 1)
+}
+
 impl Attribute {
     /// Returns the current name.
     pub(crate) fn name(&self) -> &'static str {

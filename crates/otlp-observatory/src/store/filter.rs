@@ -1,10 +1,14 @@
-//! Text and attribute filters of searches. Protobuf stores strings verbatim, so a scan of the encoding rules
-//! out most entries, and only possible matches are decoded.
+//! Text filter of searches. Protobuf stores strings verbatim, so a scan of the encoding rules out most entries, and
+//! only possible matches are decoded.
 
 use memchr::{memchr, memchr_iter, memchr2_iter};
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    logs::v1::LogRecord,
+    trace::v1::{Span, span::Event},
+};
 
-use super::aliases::Key;
+use super::ids::TraceId;
 
 /// Characters in order of descending frequency. A search scans for the rarest character of its text.
 const BY_FREQUENCY: &[u8] = b"etaoinsrhldcu_mfpgwyb.v/-kxjqz";
@@ -45,6 +49,11 @@ impl Text {
         }
     }
 
+    /// Whether the text consists of the digits of `id`.
+    pub(crate) fn is_id(&self, id: TraceId) -> bool {
+        *self.needle == *id.to_string().as_bytes()
+    }
+
     /// Whether a key or a value of `attributes` contains the text, at any depth.
     pub(crate) fn is_in_attributes(&self, attributes: &[KeyValue]) -> bool {
         attributes.iter().any(|attribute| {
@@ -63,68 +72,30 @@ impl Text {
             _ => false,
         }
     }
-}
 
-/// Filter by an attribute, optionally with a given value.
-#[derive(Clone, Debug)]
-pub(crate) struct Attribute {
-    key: Key,
-    value: Option<String>,
-}
-
-impl Attribute {
-    /// Parses `key=value` or `key`.
-    pub(crate) fn new(text: &str) -> Self {
-        let (key, value) = match text.split_once('=') {
-            Some((key, value)) => (key, Some(value.to_owned())),
-            None => (text, None),
-        };
-        Self {
-            key: Key::new(key),
-            value,
-        }
+    /// Whether the name, the status message, an attribute or an event of `span` contains the text.
+    pub(crate) fn is_in_span(&self, span: &Span) -> bool {
+        let status = span.status.as_ref().map_or("", |status| &status.message);
+        let is_in_event =
+            |event: &Event| self.is_in(event.name.as_bytes()) || self.is_in_attributes(&event.attributes);
+        self.is_in(span.name.as_bytes())
+            || self.is_in(status.as_bytes())
+            || self.is_in_attributes(&span.attributes)
+            || span.events.iter().any(is_in_event)
     }
 
-    /// Whether an encoded entry contains the key and may therefore have the attribute.
-    pub(crate) fn may_be_in(&self, encoded: &[u8]) -> bool {
-        self.key.may_be_in(encoded)
-    }
-
-    /// Whether `attributes` contains the attribute.
-    pub(crate) fn is_in(&self, attributes: &[KeyValue]) -> bool {
-        let mut values = self.key.values(attributes);
-        values.any(|value| {
-            let wanted = self.value.as_deref();
-            wanted.is_none_or(|wanted| has_text_form(&value, wanted))
-        })
-    }
-}
-
-/// Whether `wanted` is the text form of `value` or, for an array, of one of its elements.
-fn has_text_form(value: &AnyValue, wanted: &str) -> bool {
-    match &value.value {
-        Some(Value::StringValue(text)) => text == wanted,
-        Some(Value::BoolValue(value)) => wanted.parse() == Ok(*value),
-        Some(Value::IntValue(value)) => wanted.parse() == Ok(*value),
-        Some(Value::DoubleValue(value)) => wanted.parse() == Ok(*value),
-        Some(Value::ArrayValue(array)) => array.values.iter().any(|value| has_text_form(value, wanted)),
-        _ => false,
+    /// Whether the body, the event name, the severity text or an attribute of `record` contains the text.
+    pub(crate) fn is_in_record(&self, record: &LogRecord) -> bool {
+        record.body.as_ref().is_some_and(|body| self.is_in_value(body))
+            || self.is_in(record.event_name.as_bytes())
+            || self.is_in(record.severity_text.as_bytes())
+            || self.is_in_attributes(&record.attributes)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::common::v1::ArrayValue;
-
     use super::*;
-
-    fn attribute(key: &str, value: Value) -> KeyValue {
-        KeyValue {
-            key: key.to_owned(),
-            value: Some(AnyValue { value: Some(value) }),
-            ..Default::default()
-        }
-    }
 
     #[test]
     fn text_is_found_anywhere_ignoring_case() {
@@ -144,34 +115,6 @@ mod tests {
                 found,
                 "{needle} in {haystack}"
             );
-        }
-    }
-
-    #[test]
-    fn attributes_are_compared_by_their_text_form() {
-        let array = ArrayValue {
-            values: vec![attribute("", Value::IntValue(7)).value.expect("a value")],
-        };
-        let attributes = [
-            attribute("http.response.status_code", Value::IntValue(500)),
-            attribute("ok", Value::BoolValue(true)),
-            attribute("ratio", Value::DoubleValue(0.5)),
-            attribute("query", Value::StringValue("a=b".to_owned())),
-            attribute("many", Value::ArrayValue(array)),
-        ];
-        for (filter, matches) in [
-            ("http.response.status_code=500", true),
-            ("http.response.status_code=50", false),
-            ("http.response.status_code", true),
-            ("http.response", false),
-            ("ok=true", true),
-            ("ok=false", false),
-            ("ratio=0.50", true),
-            ("query=a=b", true),
-            ("many=7", true),
-            ("many=8", false),
-        ] {
-            assert_eq!(Attribute::new(filter).is_in(&attributes), matches, "{filter}");
         }
     }
 }

@@ -21,6 +21,11 @@ impl<const N: usize> Id<N> {
         (id != [0; N]).then_some(Self(id))
     }
 
+    /// Returns the bytes, as OTLP has them.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Parses hexadecimal digits, two for each byte.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
         // `from_str_radix` alone would accept a sign.

@@ -6,11 +6,14 @@ use opentelemetry_proto::tonic::{common::v1::KeyValue, logs::v1::LogRecord};
 use prost::Message as _;
 
 use super::{
+    condition::Attribute,
     fair_lock::FairLock,
-    filter::{Attribute, Text},
+    filter::Text,
     ids::{SpanId, TraceId},
     intern::InternId,
     logs::{Entry, Logs},
+    position::TimePosition,
+    query::{Query, RecordMatcher},
     search::SearchPage,
     source::Source,
 };
@@ -23,13 +26,16 @@ pub(crate) struct LogSearch {
     pub(crate) severity: Option<u8>,
     pub(crate) text: Option<Text>,
     pub(crate) attributes: Vec<Attribute>,
+    pub(crate) query: Option<Query>,
     pub(crate) trace: Option<TraceId>,
     pub(crate) span: Option<SpanId>,
     pub(crate) from: Option<u64>,
     pub(crate) to: Option<u64>,
-    /// Upper bound of the sequence number, exclusive.
-    pub(crate) before: Option<u64>,
-    /// Lower bound of the sequence number, exclusive.
+    /// Upper bound of the position, exclusive.
+    pub(crate) before: Option<TimePosition>,
+    /// Lower bound of the time, exclusive.
+    pub(crate) above: Option<u64>,
+    /// Lower bound of the sequence number, exclusive: only records that arrived later match.
     pub(crate) after: Option<u64>,
     pub(crate) limit: usize,
 }
@@ -43,26 +49,36 @@ pub(crate) struct StoredRecord {
     pub(crate) encoded: Arc<[u8]>,
 }
 
-/// Returns the records that match `search`, newest first.
+/// Returns the records that match `search`, newest first. Records that arrive during the search are not included, so that a
+/// search for those after the latest sequence number finds the others.
 pub(crate) fn search(logs: &FairLock<Logs>, search: &LogSearch) -> SearchPage<StoredRecord> {
+    let (end, mut new) = {
+        let logs = logs.read();
+        (logs.end(), logs.count_after(search.after))
+    };
     SearchPage::collect(logs, search.before, search.limit, |logs, before, visit| {
         let mut resources = HashMap::new();
-        let mut records = logs
-            .before(search.trace, before)
-            .take_while(|(sequence, _)| search.after.is_none_or(|after| *sequence > after));
-        records.all(|(sequence, entry)| {
-            let found = matches(search, logs, entry, &mut resources).then(|| {
+        for (position, entry) in logs.before(search.trace, before) {
+            if new == 0 || search.above.is_some_and(|above| position.time <= above) {
+                break;
+            }
+            let is_new = search.after.is_none_or(|after| position.number > after) && position.number < end;
+            new -= u64::from(is_new);
+            let found = (is_new && matches(search, logs, entry, &mut resources)).then(|| {
                 let source = logs.sources.get(entry.source);
                 let record = StoredRecord {
-                    sequence,
+                    sequence: position.number,
                     time: entry.time,
                     source: source.clone(),
                     encoded: entry.encoded.clone(),
                 };
                 (entry.encoded.len() + source.len(), record)
             });
-            visit(sequence, found)
-        })
+            if !visit(position, found) {
+                return false;
+            }
+        }
+        true
     })
 }
 
@@ -87,6 +103,12 @@ fn matches(
             .as_deref()
             .is_none_or(|service| service == &*source.service)
         && text.as_ref().is_none_or(|text| text.is_in(&entry.encoded));
+    if entry_matches && let Some(query) = &search.query {
+        let resource = resources.entry(entry.source).or_insert_with(|| source.resource());
+        if !RecordMatcher::new(entry, source, resource).matches(query) {
+            return false;
+        }
+    }
     if !entry_matches || text.is_none() && attributes.is_empty() && span.is_none() {
         return entry_matches;
     }
@@ -103,13 +125,5 @@ fn matches(
     let has = |wanted: &Attribute| wanted.is_in(&record.attributes) || is_of_resource(wanted);
     span.is_none_or(|span| SpanId::from_bytes(&record.span_id) == Some(span))
         && attributes.iter().all(has)
-        && text.as_ref().is_none_or(|text| is_in_record(text, &record))
-}
-
-/// Whether the body, the event name, the severity text or an attribute of the record contains `text`.
-fn is_in_record(text: &Text, record: &LogRecord) -> bool {
-    record.body.as_ref().is_some_and(|body| text.is_in_value(body))
-        || text.is_in(record.event_name.as_bytes())
-        || text.is_in(record.severity_text.as_bytes())
-        || text.is_in_attributes(&record.attributes)
+        && text.as_ref().is_none_or(|text| text.is_in_record(&record))
 }

@@ -213,9 +213,10 @@ struct Callers<'a> {
     services: &'a [Option<&'a Arc<str>>],
     /// Whether the trace has spans of several services, so that spans may have callers in other services.
     is_cross_service: bool,
-    index: Option<HashMap<SpanId, &'a SpanEntry>>,
-    /// Ids of spans with a child in another service.
-    with_remote_child: HashSet<SpanId>,
+    /// Spans by id and service, and the first span with each id.
+    index: Option<HashMap<(SpanId, Option<&'a str>), &'a SpanEntry>>,
+    /// Ids and classes of spans with a child in another service.
+    with_remote_child: HashSet<(SpanId, InternId)>,
 }
 
 impl<'a> Callers<'a> {
@@ -224,10 +225,17 @@ impl<'a> Callers<'a> {
             trace,
             services,
             is_cross_service: false,
-            index: (trace.spans.len() > MAX_LINEAR_SEARCH)
-                .then(|| trace.spans.iter().map(|span| (span.id, span)).collect()),
+            index: None,
             with_remote_child: HashSet::new(),
         };
+        if trace.spans.len() > MAX_LINEAR_SEARCH {
+            let mut index = HashMap::new();
+            for span in &trace.spans {
+                index.entry((span.id, callers.service_name(span))).or_insert(span);
+                index.entry((span.id, None)).or_insert(span);
+            }
+            callers.index = Some(index);
+        }
         let first = trace.spans.first().map(|span| callers.service(span));
         callers.is_cross_service = trace
             .spans
@@ -235,7 +243,9 @@ impl<'a> Callers<'a> {
             .any(|span| Some(callers.service(span)) != first);
         let called = trace.spans.iter();
         let called = called.filter(|span| callers.other_service(span).is_some());
-        callers.with_remote_child = called.filter_map(|span| span.parent).collect();
+        callers.with_remote_child = called
+            .filter_map(|span| callers.parent(span).map(|parent| (parent.id, parent.class)))
+            .collect();
         callers
     }
 
@@ -243,12 +253,21 @@ impl<'a> Callers<'a> {
         self.services[span.class.index()]
     }
 
+    fn service_name(&self, span: &SpanEntry) -> Option<&'a str> {
+        self.service(span).map(|service| &**service)
+    }
+
+    /// Returns the parent of a span. Spans of different services may have the same id, so the one of its service precedes.
     fn parent(&self, span: &SpanEntry) -> Option<&SpanEntry> {
         let parent = span.parent?;
-        match &self.index {
-            Some(index) => index.get(&parent).copied(),
-            None => self.trace.spans.iter().find(|span| span.id == parent),
+        let service = self.service_name(span);
+        if let Some(index) = &self.index {
+            let own = index.get(&(parent, service));
+            return own.or_else(|| index.get(&(parent, None))).copied();
         }
+        let mut with_id = self.trace.spans.iter().filter(|other| other.id == parent);
+        let own = with_id.clone().find(|other| self.service_name(other) == service);
+        own.or_else(|| with_id.next())
     }
 
     /// Returns the service of the span's parent if it differs from the span's.
@@ -267,7 +286,7 @@ impl<'a> Callers<'a> {
                 Some(Caller::ByRole)
             }
             Role::Request { .. } if self.parent(span).is_none() => Some(Caller::Unknown),
-            Role::Call { peer: Some(_) } if !self.with_remote_child.contains(&span.id) => {
+            Role::Call { peer: Some(_) } if !self.with_remote_child.contains(&(span.id, span.class)) => {
                 Some(Caller::ByRole)
             }
             Role::Request { .. } | Role::Internal | Role::Call { .. } => {

@@ -27,14 +27,7 @@ pub(crate) const fn table<Entry>(capacity: usize) -> usize {
 /// Reserves room for one more entry. A full queue grows by a quarter, because doubling could use half of the
 /// memory limit.
 pub(crate) fn grow<T>(queue: &mut VecDeque<T>) {
-    queue.reserve_exact(growth(queue));
-}
-
-/// Returns the number of entries that [`grow`] would reserve.
-pub(crate) fn growth<T>(queue: &VecDeque<T>) -> usize {
     if queue.len() == queue.capacity() {
-        queue.len() / 4 + 4
-    } else {
-        0
+        queue.reserve_exact(queue.len() / 4 + 4);
     }
 }

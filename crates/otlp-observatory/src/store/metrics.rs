@@ -1,5 +1,5 @@
-//! Metric points grouped by series. Above the memory limit, the oldest points of all series are evicted
-//! first. A series is removed with its last point, so series without updates disappear.
+//! Metric points grouped by series. The oldest points of all series are evicted first. A series is removed with its last
+//! point, so series without updates disappear.
 
 use std::{
     collections::VecDeque,
@@ -17,8 +17,9 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 
 use super::{
+    budget::{Evict, Room, max_item},
     instrument::Instrument,
-    intern::{Footprint as _, InternId, Interner},
+    intern::{InternId, Interner},
     memory,
     points::{Point, PointValue},
     series::{MAX_EXEMPLARS, MAX_POINTS, Series, encode_sorted},
@@ -27,10 +28,10 @@ use super::{
 };
 use crate::export::points;
 
-/// Inverse of the fraction of the memory limit that a single series may use.
-const SERIES_LIMIT_DIVISOR: usize = 16;
+/// Maximum number of points of a series that are compared with a new one to find a repeat.
+const MAX_COMPARED: usize = 64;
 
-/// Store of metric points with a memory limit.
+/// Store of metric points.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     limit: usize,
@@ -42,11 +43,14 @@ pub(crate) struct Metrics {
     pub(crate) sources: Interner<Source>,
     pub(crate) instruments: Interner<Instrument>,
     pub(crate) evicted: u64,
+    /// Number of points that were received before, for example because their sender resent a request.
+    pub(crate) repeated: u64,
     /// Number of points rejected as too large or without a value.
     pub(crate) refused: u64,
 }
 
 impl Metrics {
+    /// Creates a store whose limit applies to all signals together.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -54,9 +58,9 @@ impl Metrics {
         }
     }
 
-    /// Inserts points that arrived at `now`.
-    pub(crate) fn insert(&mut self, request: Vec<ResourceMetrics>, now: u64) {
-        let allowance = self.limit / SERIES_LIMIT_DIVISOR;
+    /// Inserts points that arrived at `now`, and evicts the oldest beyond `room`.
+    pub(crate) fn insert(&mut self, request: Vec<ResourceMetrics>, now: u64, room: Room) {
+        let allowance = max_item(self.limit);
         for group in request {
             let resource = group.resource.as_ref();
             for scope_group in group.scope_metrics {
@@ -66,16 +70,16 @@ impl Metrics {
                     continue;
                 };
                 for metric in scope_group.metrics {
-                    self.insert_metric(metric, source, now);
+                    self.insert_metric(metric, source, now, room);
                 }
                 self.sources.release(source);
             }
         }
     }
 
-    fn insert_metric(&mut self, mut metric: Metric, source: InternId, now: u64) {
+    fn insert_metric(&mut self, mut metric: Metric, source: InternId, now: u64, room: Room) {
         let texts = metric.name.len() + metric.unit.len() + metric.description.len();
-        if texts > self.limit / SERIES_LIMIT_DIVISOR / 4 {
+        if texts > max_item(self.limit) {
             self.refused += points(&metric) as u64;
             return;
         }
@@ -107,7 +111,7 @@ impl Metrics {
                     if inserted.is_none() {
                         self.refused += 1;
                     }
-                    self.evict();
+                    room.make(self);
                 }
             };
         }
@@ -139,8 +143,8 @@ impl Metrics {
     ) -> Option<()> {
         let is_delta = self.instruments.get(instrument).is_delta;
         let attributes = encode_sorted(attributes);
-        let allowance = self.limit / SERIES_LIMIT_DIVISOR;
-        if memory::shared(attributes.len()) + point.heap_bytes() > allowance / 4 {
+        let allowance = max_item(self.limit);
+        if memory::shared(attributes.len()) + point.heap_bytes() > allowance {
             return None;
         }
         let make = || {
@@ -152,12 +156,15 @@ impl Metrics {
             |series| series.instrument == instrument && *series.attributes == *attributes,
             make,
         );
+        if self.series.get(id).has(&point, MAX_COMPARED) {
+            self.series.release(id);
+            self.repeated += 1;
+            return Some(());
+        }
         let evicted = self.series.update(id, |series| {
             let before = series.points.len();
             // Points are evicted before the push, because the allocation would not shrink afterwards.
-            while series.points.len() >= MAX_POINTS
-                || (series.points.len() > 1 && series.heap_bytes() + series.bytes_for(&point) > allowance)
-            {
+            while series.points.len() >= MAX_POINTS {
                 series.pop();
                 series.stale_entries += 1;
             }
@@ -169,7 +176,7 @@ impl Metrics {
                 series.totals = totals;
             }
             for exemplar in exemplars.into_iter().filter(|exemplar| exemplar.value.is_some()) {
-                if memory::heap(exemplar.encoded_len()) <= allowance / (4 * MAX_EXEMPLARS) {
+                if memory::heap(exemplar.encoded_len()) <= allowance / MAX_EXEMPLARS {
                     series.push_exemplar(exemplar.encode_to_vec().into());
                 }
             }
@@ -190,47 +197,19 @@ impl Metrics {
         Some(())
     }
 
-    /// Removes the oldest points, and series without points, until the memory use is within the limit.
-    fn evict(&mut self) {
-        while self.bytes() > self.limit {
-            let Some(id) = self.order.pop_front() else {
-                break;
-            };
-            if self.series.update(id, |series| series.take_stale_entry()) {
-                continue;
-            }
-            self.series.update(id, |series| {
-                series.pop();
-                series.shrink();
-            });
-            self.points -= 1;
-            self.evicted += 1;
-            if let Some(last) = self.series.release(id) {
-                Instrument::release(&mut self.instruments, &mut self.sources, last.instrument);
-            }
-            if self.order.capacity() > 4 * self.order.len() + 64 {
-                self.order.shrink_to(2 * self.order.len());
-            }
-        }
-    }
-
-    /// Returns the memory use in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.series.bytes()
-            + self.order.capacity() * size_of::<InternId>()
-            + self.sources.bytes()
-            + self.instruments.bytes()
+    /// Removes all points; returns their number.
+    pub(crate) fn clear(&mut self) -> u64 {
+        let emptied = Self {
+            evicted: self.evicted,
+            repeated: self.repeated,
+            refused: self.refused,
+            ..Self::new(self.limit)
+        };
+        std::mem::replace(self, emptied).points as u64
     }
 
     pub(crate) fn len(&self) -> usize {
         self.series().count()
-    }
-
-    /// Returns the time of arrival of the oldest point.
-    pub(crate) fn oldest(&self) -> Option<u64> {
-        self.series()
-            .filter_map(|series| Some(series.points.front()?.received_at))
-            .min()
     }
 
     pub(crate) fn series(&self) -> impl Iterator<Item = &Series> {
@@ -250,5 +229,40 @@ impl Metrics {
 
     pub(crate) fn source(&self, series: &Series) -> &Source {
         self.sources.get(self.instrument(series).source)
+    }
+}
+
+impl Evict for Metrics {
+    fn bytes(&self) -> usize {
+        self.series.bytes()
+            + self.order.capacity() * size_of::<InternId>()
+            + self.sources.bytes()
+            + self.instruments.bytes()
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        let series = self.series.get(*self.order.front()?);
+        Some(series.points.front()?.received_at)
+    }
+
+    fn evict_oldest(&mut self) {
+        while let Some(id) = self.order.pop_front() {
+            if self.series.update(id, |series| series.take_stale_entry()) {
+                continue;
+            }
+            self.series.update(id, |series| {
+                series.pop();
+                series.shrink();
+            });
+            self.points -= 1;
+            self.evicted += 1;
+            if let Some(last) = self.series.release(id) {
+                Instrument::release(&mut self.instruments, &mut self.sources, last.instrument);
+            }
+            if self.order.capacity() > 4 * self.order.len() + 64 {
+                self.order.shrink_to(2 * self.order.len());
+            }
+            return;
+        }
     }
 }

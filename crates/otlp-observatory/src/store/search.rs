@@ -9,18 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry_proto::tonic::{
-    common::v1::KeyValue,
-    trace::v1::{Span, span::Event},
-};
+use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
 use prost::Message as _;
 use serde::Serialize;
 
 use super::{
+    condition::Attribute,
     fair_lock::FairLock,
-    filter::{Attribute, Text},
+    filter::Text,
     ids::{TraceId, UnixNano},
     intern::InternId,
+    position::TimePosition,
+    query::{Query, SpanMatcher},
+    scale,
     traces::{SpanEntry, Trace, Traces},
 };
 
@@ -48,12 +49,15 @@ pub(crate) struct TraceSearch {
     pub(crate) max_duration: Option<u64>,
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) text: Option<Text>,
+    pub(crate) query: Option<Query>,
     /// Lower bound of the span's start.
     pub(crate) from: Option<u64>,
     /// Upper bound of the span's start.
     pub(crate) to: Option<u64>,
-    /// Upper bound of the trace's number, exclusive.
-    pub(crate) before: Option<u64>,
+    /// Upper bound of the trace's position, exclusive.
+    pub(crate) before: Option<TimePosition>,
+    /// Lower bound of the time of the trace's position, exclusive.
+    pub(crate) above: Option<u64>,
     pub(crate) limit: usize,
 }
 
@@ -79,7 +83,8 @@ pub(crate) struct TraceSummary {
     pub(crate) logs: u64,
     /// Services in order of their first span, each with its number of spans.
     services: Vec<ServiceSpans>,
-    #[serde(skip)]
+    /// Number of spans that are not kept because the trace uses too much memory.
+    #[serde(rename = "dropped_spans")]
     pub(crate) dropped: u64,
 }
 
@@ -105,42 +110,42 @@ impl TraceSummary {
 }
 
 /// Visitor of [`SearchPage::collect`].
-type Visitor<'a, T> = &'a mut dyn FnMut(u64, Option<(usize, T)>) -> bool;
+type Visitor<'a, T> = &'a mut dyn FnMut(TimePosition, Option<(usize, T)>) -> bool;
 
 /// Page of search results.
 #[derive(Clone, Debug)]
 pub(crate) struct SearchPage<T> {
     pub(crate) entries: Vec<T>,
     /// Value of `before` for the next page; `None` at the end.
-    pub(crate) next: Option<u64>,
+    pub(crate) next: Option<TimePosition>,
 }
 
 impl<T> SearchPage<T> {
     /// Collects at most `limit` entries of `content`, newest first.
     ///
-    /// `scan` visits the entries numbered below its second argument in descending order, as long as the
-    /// visitor returns true, and returns whether it reached the end. The visitor takes the number of each
-    /// entry and, if the entry matches, the size of its strings and a copy.
+    /// `scan` visits the entries below the position in descending order, as long as the visitor returns true, and returns
+    /// whether it reached the end. The visitor takes the position of each entry and, if the entry matches, the size of its
+    /// strings and a copy.
     pub(crate) fn collect<C>(
         content: &FairLock<C>,
-        before: Option<u64>,
+        before: Option<TimePosition>,
         limit: usize,
-        scan: impl Fn(&C, u64, Visitor<'_, T>) -> bool,
+        mut scan: impl FnMut(&C, TimePosition, Visitor<'_, T>) -> bool,
     ) -> Self {
         let deadline = Instant::now() + MAX_SEARCH_TIME;
         let mut entries = Vec::new();
-        let mut before = before.unwrap_or(u64::MAX);
+        let mut before = before.unwrap_or(TimePosition::END);
         let mut bytes = 0;
         loop {
             let content = content.read();
             let lock_deadline = Instant::now() + MAX_LOCK_TIME;
             let mut is_full = false;
-            let at_end = scan(&content, before, &mut |number, found| {
+            let at_end = scan(&content, before, &mut |position, found| {
                 is_full = entries.len() == limit || bytes > MAX_RESULT_BYTES;
                 if is_full {
                     return false;
                 }
-                before = number;
+                before = position;
                 if let Some((size, entry)) = found {
                     bytes += size;
                     entries.push(entry);
@@ -157,23 +162,28 @@ impl<T> SearchPage<T> {
 
 /// Returns the traces that match `search`, newest first.
 pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchPage<TraceSummary> {
+    if let Some(id) = search.query.as_ref().and_then(Query::trace) {
+        let traces = traces.read();
+        if let Some(trace) = traces.get(id) {
+            let is_found = Matcher::new(search, &traces).matches(trace);
+            let entries = is_found.then(|| summary(&traces, trace)).into_iter().collect();
+            return SearchPage { entries, next: None };
+        }
+    }
     SearchPage::collect(traces, search.before, search.limit, |traces, before, visit| {
-        let mut matcher = Matcher {
-            search,
-            traces,
-            classes: vec![None; traces.classes.slots()],
-            resources: HashMap::new(),
-        };
-        traces.before(before).all(|(number, trace)| {
+        let mut matcher = Matcher::new(search, traces);
+        let above = |position: &TimePosition| search.above.is_none_or(|above| position.time > above);
+        let mut found = traces.before(before).take_while(|(position, _)| above(position));
+        found.all(|(position, trace)| {
             let found = matcher.matches(trace).then(|| summary(traces, trace));
-            visit(number, found.map(|summary| (summary.len(), summary)))
+            visit(position, found.map(|summary| (summary.len(), summary)))
         })
     })
 }
 
 /// Returns the summary of a trace.
 pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
-    let (start, duration) = trace.extent();
+    let (start, duration) = scale::of_trace(traces, trace);
     let mut services: HashMap<&Arc<str>, (u64, usize)> = HashMap::new();
     for span in &trace.spans {
         let service = &traces.source(span).service;
@@ -201,28 +211,43 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
         errors: trace.spans.iter().filter(|span| span.failed).count(),
         logs: 0,
         services: services.collect(),
-        dropped: trace.dropped,
+        dropped: trace.dropped(),
     }
 }
 
 /// Matches traces against a search, with caches by class and source.
-struct Matcher<'a> {
+pub(crate) struct Matcher<'a> {
     search: &'a TraceSearch,
+    query: Option<SpanMatcher<'a>>,
     traces: &'a Traces,
     /// Whether the service and name match, indexed by class; `None` until computed.
     classes: Vec<Option<bool>>,
     resources: HashMap<InternId, Vec<KeyValue>>,
 }
 
-impl Matcher<'_> {
-    fn matches(&mut self, trace: &Trace) -> bool {
+impl<'a> Matcher<'a> {
+    pub(crate) fn new(search: &'a TraceSearch, traces: &'a Traces) -> Self {
+        Self {
+            search,
+            query: search.query.as_ref().map(|query| SpanMatcher::new(query, traces)),
+            traces,
+            classes: vec![None; traces.classes.slots()],
+            resources: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn matches(&mut self, trace: &'a Trace) -> bool {
         if self.search.status == Some(StatusFilter::Ok) && trace.spans.iter().any(|span| span.failed) {
             return false;
         }
-        trace
-            .spans
-            .iter()
-            .any(|span| self.entry_matches(span) && self.encoding_matches(span))
+        let query = self.query.take();
+        let mut is_wanted = |span: &SpanEntry| self.entry_matches(span) && self.encoding_matches(span);
+        let Some(mut query) = query else {
+            return trace.spans.iter().any(is_wanted);
+        };
+        let found = query.any(trace, &mut is_wanted);
+        self.query = Some(query);
+        found
     }
 
     /// Evaluates the filters that only need the index entry.
@@ -257,7 +282,7 @@ impl Matcher<'_> {
             return false;
         };
         let has = |wanted: &Attribute| wanted.is_in(&decoded.attributes) || is_of_resource(wanted);
-        text.as_ref().is_none_or(|text| is_in_span(text, &decoded)) && attributes.iter().all(has)
+        text.as_ref().is_none_or(|text| text.is_in_span(&decoded)) && attributes.iter().all(has)
     }
 }
 
@@ -267,15 +292,4 @@ fn class_matches(search: &TraceSearch, traces: &Traces, class: InternId) -> bool
     let is_in_names = |text: &Text| text.is_in(class.name.as_bytes()) || text.is_in(class.route().as_bytes());
     search.service.as_deref().is_none_or(|wanted| wanted == service)
         && search.name.as_ref().is_none_or(is_in_names)
-}
-
-/// Whether the name, the status message, an attribute or an event of the span contains `text`.
-fn is_in_span(text: &Text, span: &Span) -> bool {
-    let status = span.status.as_ref().map_or("", |status| &status.message);
-    let is_in_event =
-        |event: &Event| text.is_in(event.name.as_bytes()) || text.is_in_attributes(&event.attributes);
-    text.is_in(span.name.as_bytes())
-        || text.is_in(status.as_bytes())
-        || text.is_in_attributes(&span.attributes)
-        || span.events.iter().any(is_in_event)
 }

@@ -75,10 +75,14 @@ impl Series {
         }
     }
 
-    /// Returns the memory that pushing `point` would use, in bytes.
-    pub(super) fn bytes_for(&self, point: &Point) -> usize {
-        let more = memory::growth(&self.points) * size_of::<Point>();
-        point.heap_bytes() + more
+    /// Whether one of the newest `compared` points equals `point`. Points without a timestamp are never equal.
+    pub(super) fn has(&self, point: &Point, compared: usize) -> bool {
+        let newest = self.points.iter().rev().take(compared);
+        let mut not_older = newest.take_while(|known| known.time >= point.time);
+        point.time != 0
+            && not_older.any(|known| {
+                known.time == point.time && known.start == point.start && known.value == point.value
+            })
     }
 
     /// Releases the memory of evicted points.

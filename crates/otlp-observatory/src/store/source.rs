@@ -31,6 +31,11 @@ impl Source {
         self.service.len() + self.scope.len() + self.resource.len()
     }
 
+    /// Returns the encoded resource, which is the same for all telemetry of a process.
+    pub(crate) fn process(&self) -> &Arc<[u8]> {
+        &self.resource
+    }
+
     /// Decodes the resource's attributes.
     pub(crate) fn resource(&self) -> Vec<KeyValue> {
         // The resource was encoded by `intern`, and a page should not fail because of a bug there.

@@ -48,6 +48,35 @@ pub const FORMS: &[Form] = &[
     secret("octal escape", "carla.secret\\100mail.example", "secret"),
     secret("full-width at sign", "carla.secret\u{ff20}mail.example", "secret"),
     secret("two at signs", "carla.secret@@mail.example", "secret"),
+    secret(
+        "an address before the at sign",
+        "foo@carla.secret@mail.example",
+        "secret",
+    ),
+    secret("a domain before the at sign", "foo@c.secret@mail.example", "c.se"),
+    secret(
+        "encoded at sign before the at sign",
+        "foo%40carla.secret%40mail.example",
+        "secret",
+    ),
+    secret(
+        "handle of a social network",
+        "@carla.secret@mail.example",
+        "secret",
+    ),
+    secret("at sign in brackets", "carla.secret[@]mail.example", "secret"),
+    secret("local part in brackets", "(carla.secret)@mail.example", "secret"),
+    secret("host in angle brackets", "carla.secret@<mail.example>", "secret"),
+    secret(
+        "user of a URL",
+        "https://carla.secret%40mail.example:x@host.example/",
+        "secret",
+    ),
+    secret(
+        "at sign in a password",
+        "https://carla:p@ss.secret@host.example/",
+        "secret",
+    ),
     secret("quoted-printable", "carla.secret=40mail.example", "secret")
         .because("the collector does not read `=40` as an at sign, which is more often part of a query"),
     secret("quoted local part", "\"carla secret\"@mail.example", "secret"),

@@ -56,11 +56,23 @@ test('an undecodable segment of an address is null', () => {
   assert.equal(router.decode('%'), null);
 });
 
-const records = (...sequences) => sequences.map((sequence) => ({ sequence }));
+/** Records whose times are in the order of their arrival. */
+const records = (...sequences) =>
+  sequences.map((sequence) => ({ sequence, time_unix_nano: String(1_800_000_000 + sequence) }));
 
 test('new records are added once, before the shown ones', () => {
   assert.deepEqual(tail.join(records(3, 2), records(5, 4, 3), true), records(5, 4, 3, 2));
   assert.deepEqual(tail.join([], records(1), true), records(1));
+});
+
+test('records that arrive late are added at their time', () => {
+  const late = { sequence: 9, time_unix_nano: '999' };
+  const middle = { sequence: 10, time_unix_nano: '1800000003' };
+  const joined = tail.join(records(5, 3, 2), [middle, late], true);
+  assert.deepEqual(
+    joined.map((log) => log.sequence),
+    [5, 10, 3, 2, 9],
+  );
 });
 
 test('records after a gap replace the shown ones', () => {
@@ -68,7 +80,7 @@ test('records after a gap replace the shown ones', () => {
 });
 
 test('the live log is limited in length', () => {
-  const shown = Array.from({ length: tail.MAX_LINES }, (_, index) => ({ sequence: tail.MAX_LINES - index }));
+  const shown = Array.from({ length: tail.MAX_LINES }, (_, index) => records(tail.MAX_LINES - index)[0]);
   const joined = tail.join(shown, records(tail.MAX_LINES + 1), true);
   assert.equal(joined.length, tail.MAX_LINES);
   assert.equal(joined[0].sequence, tail.MAX_LINES + 1);

@@ -1,7 +1,20 @@
 // Formatting of numbers, durations and timestamps.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ago, between, bytes, duration, measured, percent, rate, short } from '../../assets/format.js';
+import {
+  ago,
+  between,
+  bytes,
+  clock,
+  clockOrDate,
+  dateTime,
+  duration,
+  measured,
+  offset,
+  percent,
+  rate,
+  short,
+} from '../../assets/format.js';
 
 test('durations have a suitable unit', () => {
   const cases = [
@@ -12,12 +25,27 @@ test('durations have a suitable unit', () => {
     [999_900_000, '1 s'],
     [12_345_000_000, '12.3 s'],
     [125_000_000_000, '2 min 5 s'],
+    [59_700_000_000, '59.7 s'],
+    [119_700_000_000, '2 min 0 s'],
+    [3_599_700_000_000, '1 h 0 min'],
     [5_400_000_000_000, '1 h 30 min'],
+    [-259_199_000_000_000, '-72 h 0 min'],
     [-5_300_000, '-5.3 ms'],
     [null, '–'],
     [undefined, '–'],
   ];
   for (const [ns, text] of cases) assert.equal(duration(ns), text);
+});
+
+test('an offset has a sign', () => {
+  assert.equal(offset(5_300_000), '+5.3 ms');
+  assert.equal(offset(-5_300_000), '-5.3 ms');
+});
+
+test('a time that is not today has a date', () => {
+  const time = '1795342907000000000';
+  assert.equal(clockOrDate(time, 1_795_342_907_500), clock(time));
+  assert.equal(clockOrDate(time, 1_795_342_907_500 + 86_400_000), dateTime(time));
 });
 
 test('rates below one in ten seconds are per minute', () => {

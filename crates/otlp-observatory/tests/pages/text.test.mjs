@@ -1,7 +1,7 @@
 // Display of untrusted text.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { clip, pieces, plain, textOf } from '../../assets/text.js';
+import { addresses, clip, indentedJson, pieces, plain, textOf } from '../../assets/text.js';
 
 test('direction marks are shown by their code point', () => {
   assert.deepEqual(pieces('a\u202etxt.exe'), [
@@ -30,4 +30,40 @@ test('other values are formatted as JSON', () => {
   assert.equal(textOf(null), 'null');
   assert.equal(textOf(['a', { b: true }]), '["a",{"b":true}]');
   assert.equal(textOf(undefined), '');
+});
+
+test('only http and https addresses are links, without the punctuation around them', () => {
+  const urls = (text) => addresses(text).flatMap(({ url }) => url ?? []);
+  assert.deepEqual(urls('see https://example.com/a?b=c#d, or (http://[::1]:80/x).'), [
+    'https://example.com/a?b=c#d',
+    'http://[::1]:80/x',
+  ]);
+  assert.deepEqual(urls('https://example.com/a_(b) and https://example.com/).'), [
+    'https://example.com/a_(b)',
+    'https://example.com/',
+  ]);
+  for (const text of ['javascript:alert(1)', 'ftp://x', 'http://[x', 'xhttps://x', 'https://', 'vscode://file/x', '//example.com']) {
+    assert.deepEqual(urls(text), [], text);
+  }
+  for (const text of ['', 'a https://x.example b', 'https://x.example/<script>', 'https://x.example/\u202egnp']) {
+    const parts = addresses(text);
+    assert.equal(parts.map((part) => part.text).join(''), text);
+    assert.ok(
+      parts.every(({ url }) => !url || /^https:\/\/x\.example\/?$/.test(url)),
+      text,
+    );
+  }
+});
+
+test('JSON has a line for each value, and exact numbers', () => {
+  assert.equal(
+    indentedJson('{"a":[1,{"b":"x, \\"{y"}],"n":9007199254740993}'),
+    ['{', '  "a": [', '    1,', '    {', '      "b": "x, \\"{y"', '    }', '  ],', '  "n": 9007199254740993', '}'].join(
+      '\n',
+    ),
+  );
+  assert.equal(indentedJson(' [ ] '), '[]');
+  assert.equal(indentedJson('{"a": { } , "b" : null}'), '{\n  "a": {},\n  "b": null\n}');
+  for (const text of ['', 'x', '1', '"a"', '{', '[1,]', '{a:1}', '[INFO] started'])
+    assert.equal(indentedJson(text), null, text);
 });

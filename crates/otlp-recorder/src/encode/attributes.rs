@@ -12,6 +12,10 @@ use super::fields::{any_value, key_value, list};
 use super::wire::{Writer, content_at};
 use crate::text::TextRules;
 
+/// Memory in bytes for attributes that are added to detached ones.
+#[cfg(feature = "tracing")]
+const DETACHED_ROOM: usize = 64;
+
 /// Attributes of a span, event or link that is being recorded.
 #[derive(Debug)]
 pub struct Attributes {
@@ -79,6 +83,17 @@ impl Attributes {
         Self::new(super::fields::span::ATTRIBUTES, text_rules, u32::MAX)
     }
 
+    /// Returns attributes that belong to no span and begin with `encoded` ones.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn detached_from(text_rules: TextRules, encoded: &[u8]) -> Self {
+        let mut writer = Writer::with_capacity(encoded.len() + DETACHED_ROOM);
+        writer.append(encoded);
+        Self {
+            writer,
+            ..Self::detached(text_rules)
+        }
+    }
+
     /// Returns the attributes, encoded as fields of their parent message.
     #[cfg(feature = "tracing")]
     pub(crate) fn encoded(&self) -> &[u8] {
@@ -96,10 +111,7 @@ impl Attributes {
 
     /// Sets a string constant, which is not redacted.
     pub fn literal(&mut self, key: &str, text: &'static str) {
-        if self.admits(key) {
-            let text = self.text_rules.limited(text);
-            self.writer.string_attribute(self.field, key, text);
-        }
+        self.unredacted(key, text);
     }
 
     /// Sets a string.
@@ -107,6 +119,14 @@ impl Attributes {
         if self.admits(key) {
             let redacted = self.text_rules.redacted(text);
             let text = self.text_rules.limited(&redacted);
+            self.writer.string_attribute(self.field, key, text);
+        }
+    }
+
+    /// Sets a string that needs no redaction, such as the text of a number or of an IP address.
+    pub fn unredacted(&mut self, key: &str, text: &str) {
+        if self.admits(key) {
+            let text = self.text_rules.limited(text);
             self.writer.string_attribute(self.field, key, text);
         }
     }
@@ -132,8 +152,13 @@ impl Attributes {
 
     /// Sets an attribute of any type. Also redacts the key, which in the other methods is a constant.
     pub fn set(&mut self, attribute: &KeyValue) {
-        let key = &*self.text_rules.redacted(attribute.key.as_str());
-        match &attribute.value {
+        let key = self.text_rules.redacted(attribute.key.as_str());
+        self.value(&key, &attribute.value);
+    }
+
+    /// Sets an attribute of any type whose key is a constant.
+    pub(crate) fn value(&mut self, key: &str, value: &Value) {
+        match value {
             Value::String(text) => self.text(key, text.as_str()),
             Value::I64(number) => self.number(key, *number),
             other => {

@@ -12,6 +12,7 @@ use prost::bytes::Bytes;
 
 use super::fields::{export_request, resource_group, scope_group};
 use super::wire::{Writer, field_length};
+use crate::component::in_component;
 use crate::queue::Entries;
 use crate::text::TextRules;
 
@@ -47,8 +48,8 @@ impl Scopes {
 /// Encoded spans or log records by scope.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// Entries of registered scopes, indexed by [`ScopeId`].
-    registered: Vec<Writer>,
+    /// Entries of registered scopes, indexed by [`ScopeId`]: of the process's own service, and of its component.
+    registered: Vec<[Writer; 2]>,
     /// Entries of the scopes of SDK tracers and loggers.
     others: Vec<ScopeEntries>,
     count: usize,
@@ -57,6 +58,7 @@ pub(crate) struct Batch {
 
 #[derive(Debug)]
 struct ScopeEntries {
+    in_component: bool,
     scope: InstrumentationScope,
     /// Name that replaces the name of the scope.
     name: Option<String>,
@@ -65,21 +67,26 @@ struct ScopeEntries {
 
 impl Batch {
     /// Adds an encoded entry, the concatenation of the pieces in `entry`, to a registered scope.
-    pub(crate) fn add(&mut self, ScopeId(index): ScopeId, entry: &[&[u8]]) {
+    pub(crate) fn add(&mut self, in_component: bool, ScopeId(index): ScopeId, entry: &[&[u8]]) {
         if index >= self.registered.len() {
-            self.registered.resize_with(index + 1, Writer::default);
+            self.registered.resize_with(index + 1, Default::default);
         }
-        self.registered[index].message_of(scope_group::ENTRIES, entry);
+        let entries = &mut self.registered[index][usize::from(in_component)];
+        entries.message_of(scope_group::ENTRIES, entry);
         self.count += 1;
         self.bytes += size(entry);
     }
 
-    /// Adds an encoded entry, the concatenation of the pieces in `entry`, to `scope`. If present, `name`
-    /// replaces the name of the scope.
+    /// Adds an encoded entry of the calling thread, the concatenation of the pieces in `entry`, to `scope`. If
+    /// present, `name` replaces the name of the scope.
     pub(crate) fn add_to_scope(&mut self, scope: &InstrumentationScope, name: Option<&str>, entry: &[&[u8]]) {
-        let is_same = |known: &ScopeEntries| known.name.as_deref() == name && known.scope == *scope;
+        let in_component = in_component();
+        let is_same = |known: &ScopeEntries| {
+            known.in_component == in_component && known.name.as_deref() == name && known.scope == *scope
+        };
         let index = self.others.iter().rposition(is_same).unwrap_or_else(|| {
             self.others.push(ScopeEntries {
+                in_component,
                 scope: scope.clone(),
                 name: name.map(str::to_owned),
                 entries: Writer::default(),
@@ -109,7 +116,7 @@ impl Entries for Batch {
     fn clear(&mut self) {
         self.count = 0;
         self.bytes = 0;
-        for entries in &mut self.registered {
+        for entries in self.registered.as_flattened_mut() {
             entries.clear(MAX_KEPT_BYTES);
         }
         self.others.truncate(MAX_KEPT_SCOPES);
@@ -122,58 +129,50 @@ impl Entries for Batch {
 /// Encoder of the requests of one signal.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestEncoder {
-    /// The resource and its schema URL.
-    resource: Writer,
+    /// The resources of the process's own service and of its component, each with its schema URL.
+    resources: [Writer; 2],
     rules: TextRules,
     scopes: Arc<Scopes>,
 }
 
 impl RequestEncoder {
     pub(crate) fn new(resource: &Resource, rules: TextRules, scopes: Arc<Scopes>) -> Self {
-        let mut message = ProtoResource::from(resource);
-        rules.apply_to_resource(&mut message);
-        let mut writer = Writer::default();
-        writer.bytes_always(resource_group::RESOURCE, &message.encode_to_vec());
-        writer.string(
-            resource_group::SCHEMA_URL,
-            resource.schema_url().unwrap_or_default(),
-        );
+        let resource = encoded_resource(resource, rules);
         Self {
-            resource: writer,
+            resources: [resource.clone(), resource],
             rules,
             scopes,
         }
     }
 
+    /// Sets the resource of the component.
+    pub(crate) fn component(mut self, resource: &Resource) -> Self {
+        self.resources[1] = encoded_resource(resource, self.rules);
+        self
+    }
+
     /// Returns the `ExportTraceServiceRequest` or `ExportLogsServiceRequest` with the entries of `batch`.
     pub(crate) fn encode(&self, batch: &Batch) -> Bytes {
-        let registered = self.scopes.lock();
-        let registered = registered
-            .iter()
-            .zip(&batch.registered)
-            .map(|(scope, entries)| (scope, None, entries));
-        let others = batch
-            .others
-            .iter()
-            .map(|other| (&other.scope, other.name.as_deref(), &other.entries));
-        let groups: Vec<(Writer, &Writer)> = registered
-            .chain(others)
-            .filter(|(_, _, entries)| !entries.bytes().is_empty())
-            .map(|(scope, name, entries)| (self.scope_head(scope, name), entries))
-            .collect();
-
-        let group_length = |(head, entries): &(Writer, &Writer)| head.bytes().len() + entries.bytes().len();
-        let length_of_groups: usize = groups
-            .iter()
-            .map(|group| field_length(resource_group::SCOPE_GROUPS, group_length(group)))
-            .sum();
-        let length = self.resource.bytes().len() + length_of_groups;
         let mut request = Writer::default();
-        request.reserve(field_length(export_request::RESOURCE_GROUPS, length));
-        request.length_prefix(export_request::RESOURCE_GROUPS, length);
-        request.append(self.resource.bytes());
-        for (head, entries) in &groups {
-            request.message_of(resource_group::SCOPE_GROUPS, &[head.bytes(), entries.bytes()]);
+        let registered = self.scopes.lock();
+        for (index, resource) in self.resources.iter().enumerate() {
+            let registered = registered
+                .iter()
+                .zip(&batch.registered)
+                .map(|(scope, entries)| (scope, None, &entries[index]));
+            let others = batch
+                .others
+                .iter()
+                .filter(|other| usize::from(other.in_component) == index);
+            let others = others.map(|other| (&other.scope, other.name.as_deref(), &other.entries));
+            let groups: Vec<(Writer, &Writer)> = registered
+                .chain(others)
+                .filter(|(_, _, entries)| !entries.bytes().is_empty())
+                .map(|(scope, name, entries)| (self.scope_head(scope, name), entries))
+                .collect();
+            if !groups.is_empty() {
+                write_resource_group(&mut request, resource, &groups);
+            }
         }
         request.into_bytes().into()
     }
@@ -190,10 +189,38 @@ impl RequestEncoder {
     }
 }
 
+fn encoded_resource(resource: &Resource, rules: TextRules) -> Writer {
+    let mut message = ProtoResource::from(resource);
+    rules.apply_to_resource(&mut message);
+    let mut writer = Writer::default();
+    writer.bytes_always(resource_group::RESOURCE, &message.encode_to_vec());
+    writer.string(
+        resource_group::SCHEMA_URL,
+        resource.schema_url().unwrap_or_default(),
+    );
+    writer
+}
+
+/// Writes a resource group with the heads and entries in `groups`.
+fn write_resource_group(request: &mut Writer, resource: &Writer, groups: &[(Writer, &Writer)]) {
+    let group_length = |(head, entries): &(Writer, &Writer)| head.bytes().len() + entries.bytes().len();
+    let length_of_groups: usize = groups
+        .iter()
+        .map(|group| field_length(resource_group::SCOPE_GROUPS, group_length(group)))
+        .sum();
+    let length = resource.bytes().len() + length_of_groups;
+    request.reserve(field_length(export_request::RESOURCE_GROUPS, length));
+    request.length_prefix(export_request::RESOURCE_GROUPS, length);
+    request.append(resource.bytes());
+    for (head, entries) in groups {
+        request.message_of(resource_group::SCOPE_GROUPS, &[head.bytes(), entries.bytes()]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-    use opentelemetry_proto::tonic::trace::v1::Span;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
 
     use super::*;
 
@@ -217,12 +244,12 @@ mod tests {
 
     /// The names of the scopes and of their spans.
     fn names(request: Bytes) -> Vec<(String, Vec<String>)> {
-        let mut request = ExportTraceServiceRequest::decode(request).unwrap();
-        let group = request.resource_spans.remove(0);
+        let request = ExportTraceServiceRequest::decode(request).unwrap();
         let names = |spans: Vec<Span>| spans.into_iter().map(|span| span.name).collect();
-        group
-            .scope_spans
+        request
+            .resource_spans
             .into_iter()
+            .flat_map(|group| group.scope_spans)
             .map(|scope| (scope.scope.unwrap().name, names(scope.spans)))
             .collect()
     }
@@ -248,7 +275,7 @@ mod tests {
                 &"x".repeat(MAX_KEPT_BYTES),
             );
         }
-        with_span("left behind", |span| batch.add(first, span));
+        with_span("left behind", |span| batch.add(false, first, span));
         assert_eq!(batch.count(), 2 * MAX_KEPT_SCOPES + 1);
         batch.clear();
         assert_eq!(batch.count(), 0);
@@ -261,9 +288,47 @@ mod tests {
         let others = [expected("scope 1", &["a", "c"]), expected("new", &["b"])];
         assert_eq!(names(encoder.encode(&batch)), others);
 
-        with_span("d", |span| batch.add(second, span));
+        with_span("d", |span| batch.add(false, second, span));
         let [one, new] = others;
         let all = [expected("second", &["d"]), one, new];
         assert_eq!(names(encoder.encode(&batch)), all);
+    }
+    #[test]
+    fn entries_of_the_component_have_its_resource() {
+        let scopes = Arc::new(Scopes::default());
+        let id = scopes.register(scope("tracer"));
+        let [own, component] =
+            ["app", "app-worker"].map(|name| Resource::builder_empty().with_service_name(name).build());
+        let encoder = RequestEncoder::new(&own, TextRules::default(), scopes).component(&component);
+        let mut batch = Batch::default();
+        with_span("run", |span| batch.add(true, id, span));
+        let worker = std::thread::spawn(move || {
+            crate::enter_component();
+            add(&mut batch, "logger", "done");
+            batch
+        });
+        let mut batch = worker.join().unwrap();
+        // The names of the services and of their spans.
+        let services = |batch: &Batch| {
+            let request = ExportTraceServiceRequest::decode(encoder.encode(batch)).unwrap();
+            let spans = |group: &ResourceSpans| -> Vec<_> {
+                let spans = group.scope_spans.iter().flat_map(|scope| &scope.spans);
+                spans.map(|span| span.name.clone()).collect()
+            };
+            let name =
+                |group: &ResourceSpans| format!("{:?}", group.resource.as_ref().unwrap().attributes[0].value);
+            let groups = request.resource_spans.iter();
+            groups
+                .map(|group| (name(group).contains("app-worker"), spans(group)))
+                .collect::<Vec<_>>()
+        };
+        let of_component = (true, vec!["run".to_owned(), "done".to_owned()]);
+        assert_eq!(services(&batch), std::slice::from_ref(&of_component));
+        with_span("request", |span| batch.add(false, id, span));
+        add(&mut batch, "logger", "saved");
+        let of_service = (false, vec!["request".to_owned(), "saved".to_owned()]);
+        assert_eq!(services(&batch), [of_service, of_component]);
+        batch.clear();
+        assert!(services(&batch).is_empty());
     }
 }

@@ -135,7 +135,8 @@ impl<'a> EndedSpan<'a> {
         writer.string(NAME, &self.name);
         writer.varint(KIND, kind(self.kind) as u64);
         writer.fixed64(START_TIME, nanoseconds(self.start));
-        writer.fixed64(END_TIME, nanoseconds(self.end));
+        // The clock may have been set back.
+        writer.fixed64(END_TIME, nanoseconds(self.end.max(self.start)));
         writer.varint(DROPPED_ATTRIBUTES, dropped.into());
         if let Some(children) = &content.children {
             writer.varint(DROPPED_EVENTS, children.events.dropped.into());

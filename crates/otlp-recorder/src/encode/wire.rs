@@ -50,6 +50,11 @@ impl Writer {
         &self.0
     }
 
+    #[cfg(feature = "tracing")]
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     pub(super) fn reserve(&mut self, bytes: usize) {
         self.0.reserve(bytes);
     }
@@ -113,7 +118,13 @@ impl Writer {
     }
 
     /// Writes the beginning of a field whose `length` bytes must follow.
+    #[inline]
     pub(super) fn length_prefix(&mut self, field: u32, length: usize) {
+        if field < 16 && length <= 0x7f {
+            let tag = one_byte_tag(field, WireType::LengthDelimited);
+            self.0.extend_from_slice(&[tag, length as u8]);
+            return;
+        }
         self.tag(field, WireType::LengthDelimited);
         self.put_varint(length as u64);
     }
@@ -146,11 +157,11 @@ impl Writer {
 
     /// Writes a `KeyValue` with a string.
     pub(super) fn string_attribute(&mut self, field: u32, key: &str, text: &str) {
-        let value = field_length(any_value::STRING, text.len());
-        if let Some(prefix) = short_attribute_prefix(field, key, value) {
+        let short = 2 + text.len();
+        if let Some(prefix) = short_attribute_prefix(field, key, short) {
             let infix = [
                 one_byte_tag(key_value::VALUE, WireType::LengthDelimited),
-                value as u8,
+                short as u8,
                 one_byte_tag(any_value::STRING, WireType::LengthDelimited),
                 text.len() as u8,
             ];
@@ -162,7 +173,7 @@ impl Writer {
             self.0.extend_from_slice(text.as_bytes());
             return;
         }
-        self.attribute_prefix(field, key, value);
+        self.attribute_prefix(field, key, field_length(any_value::STRING, text.len()));
         self.bytes_always(any_value::STRING, text.as_bytes());
     }
 

@@ -42,11 +42,9 @@ impl Delivery {
         match result {
             Ok(accepted) if accepted.rejected == 0 => self.succeeded(),
             Ok(accepted) => {
+                let rejected = accepted.rejected.min(items);
                 let message = accepted.message.as_deref().unwrap_or("no reason given");
-                self.failed(
-                    accepted.rejected,
-                    &format!("the collector rejected {}: {message}", accepted.rejected),
-                );
+                self.failed(rejected, &format!("the collector rejected {rejected}: {message}"));
             }
             Err(error) => self.failed(items, &error.message),
         }
@@ -134,6 +132,11 @@ mod tests {
         delivery.record(&rejected(0), 10);
         assert_eq!(log.count("rejected 3: no room for al***@example.com"), 1);
         assert_eq!(log.count("lost=3"), 1);
+        // No more items than were sent.
+        delivery.record(&rejected(u64::MAX), 10);
+        delivery.record(&rejected(u64::MAX), 10);
+        delivery.record(&rejected(0), 10);
+        assert_eq!(log.count("lost=20"), 1);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::delivery::Delivery;
-use super::flush::Flushes;
+use super::flush::{Flushes, MAX_DEADLINE};
 use super::self_metrics::ExportCounts;
 use super::shutdown::Shutdown;
 use crate::destination::{Destination, Request};
@@ -42,7 +42,7 @@ impl ExportTarget {
             signal,
             counts: Arc::new(ExportCounts::new(signal, &destination)),
             destination,
-            timeout,
+            timeout: timeout.min(MAX_DEADLINE),
             flushes: Flushes::default(),
         }
     }
@@ -131,6 +131,7 @@ impl<T: Transport> Exporter<T> {
     /// is too large is sent in parts; `deadline` applies to the first one.
     pub(super) async fn send(&mut self, request: Request, items: u64, deadline: Instant) {
         let mut deadline = deadline;
+        let mut in_flight = self.counts.begin(items);
         let mut parts = vec![(request, items)];
         while let Some((request, items)) = parts.pop() {
             let size = request.protobuf().len();
@@ -156,6 +157,7 @@ impl<T: Transport> Exporter<T> {
             }
             self.delivery.record(&result, items);
             self.counts.record(&result, items, started.elapsed());
+            in_flight.finish(items);
             if !parts.is_empty() && !self.open().await {
                 let items = parts.drain(..).map(|(_, items)| items).sum();
                 self.delivery.failed(

@@ -1,6 +1,6 @@
 //! Flush requests, which export everything recorded so far without a shutdown.
 
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::signal::Signal;
 
-/// Maximum duration of a flush or shutdown. A much longer duration would overflow the clock.
+/// Maximum duration of an export, flush or shutdown. A much longer duration would overflow the clock.
 pub(super) const MAX_DEADLINE: Duration = Duration::from_secs(3_600);
 
 /// The pending requests for one signal; cheap to clone.
@@ -54,11 +54,13 @@ impl Flushes {
         std::mem::take(&mut self.lock().pending)
     }
 
-    /// Drops all requests, including later ones, because nothing is left to export.
-    pub(super) fn close(&self) {
+    /// Ends all requests with the result of the last export. Later ones have no effect, because nothing is left to export.
+    pub(super) fn close(&self, signal: Signal, delivered: bool) {
         let mut requests = self.lock();
         requests.closed = true;
-        requests.pending.clear();
+        for request in requests.pending.drain(..) {
+            request.done(signal, delivered);
+        }
     }
 
     fn request(&self, request: FlushRequest) -> bool {
@@ -96,11 +98,8 @@ pub(crate) fn flush(signals: &[(Signal, Flushes)], deadline: Duration) -> Vec<Si
                     undelivered.push(signal);
                 }
             }
-            // A shutdown by another thread has taken over.
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {
-                undelivered.append(&mut waiting);
-            }
+            // The deadline has passed, or a panic has ended the export.
+            Err(_) => undelivered.append(&mut waiting),
         }
     }
     undelivered

@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::exporter::{ExportTarget, Exporter};
+use super::self_metrics::CollectionTimes;
 use crate::destination::Request;
 use crate::exemplar::{ExemplarReader, Exemplars};
 use crate::points::{metrics_of, visit_points};
@@ -68,6 +69,7 @@ pub(crate) struct MetricExport {
     pub(crate) exemplars: Exemplars,
     /// Called before each collection.
     pub(crate) before: fn(),
+    pub(crate) times: Arc<CollectionTimes>,
     pub(crate) target: ExportTarget,
 }
 
@@ -163,10 +165,14 @@ impl<T: Transport> MetricLoop<T> {
     async fn collect(&mut self, deadline: Instant) -> Collected {
         let running = self.running.get_or_insert_with(|| {
             let (reader, before) = (self.settings.reader.clone(), self.settings.before);
+            let times = Arc::clone(&self.settings.times);
             let mut metrics = mem::take(&mut self.kept);
             spawn_blocking(move || {
-                before();
-                match reader.collect(&mut metrics) {
+                let collected = times.measure(|| {
+                    before();
+                    reader.collect(&mut metrics)
+                });
+                match collected {
                     Ok(()) => Ok(metrics),
                     Err(error) => Err(error.to_string()),
                 }

@@ -1,6 +1,6 @@
 //! Collection of metrics on demand, for a server that Prometheus scrapes.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -10,6 +10,7 @@ use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{InstrumentKind, Pipeline, Temporality};
 
 use super::metrics::QueueMetricReader;
+use super::self_metrics::CollectionTimes;
 use crate::exemplar::{ExemplarReader, Exemplars};
 use crate::text::TextRules;
 
@@ -21,6 +22,7 @@ pub struct PullReader {
     pub(crate) exemplars: Exemplars,
     /// Called before each collection.
     pub(crate) before: fn(),
+    pub(crate) times: Arc<CollectionTimes>,
 }
 
 impl PullReader {
@@ -32,11 +34,12 @@ impl PullReader {
     ///
     /// Fails if the reader does not belong to a meter provider.
     pub fn pull(&self) -> Result<ExportMetricsServiceRequest, String> {
-        (self.before)();
         let mut metrics = ResourceMetrics::default();
-        self.reader
-            .collect(&mut metrics)
-            .map_err(|error| error.to_string())?;
+        let collected = self.times.measure(|| {
+            (self.before)();
+            self.reader.collect(&mut metrics)
+        });
+        collected.map_err(|error| error.to_string())?;
         let mut message = ExportMetricsServiceRequest::from(&metrics);
         self.exemplars.attach(&mut message, ExemplarReader::Pull);
         self.rules.apply_to_metrics(&mut message);

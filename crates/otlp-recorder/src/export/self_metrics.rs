@@ -2,12 +2,14 @@
 //! The counters of the queues are read when metrics are collected, so they do not slow down recording.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter};
 use opentelemetry::trace::SpanContext;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 
 use crate::collector::{Collector, Protocol};
 use crate::destination::Destination;
@@ -16,9 +18,10 @@ use crate::exemplar::Exemplars;
 use crate::histogram::DurationHistogram;
 use crate::queue::Queue;
 use crate::signal::Signal;
+use crate::span_counts::{ORIGINS, RESULTS, SpanCounts};
 use crate::transport::{Accepted, SendError};
 
-/// Bucket bounds of the export duration, in seconds.
+/// Bucket bounds of the durations of exports and collections, in seconds.
 const DURATION_BOUNDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
@@ -30,6 +33,8 @@ pub(crate) struct ExportCounts {
     attributes: Vec<KeyValue>,
     /// `None` if the destination is not a collector.
     protocol: Option<Protocol>,
+    /// Items whose export has not finished.
+    in_flight: AtomicI64,
     instruments: OnceLock<Instruments>,
 }
 
@@ -51,6 +56,7 @@ impl ExportCounts {
             signal,
             attributes,
             protocol,
+            in_flight: AtomicI64::new(0),
             instruments: OnceLock::new(),
         }
     }
@@ -80,6 +86,16 @@ impl ExportCounts {
         }
     }
 
+    /// Counts `items` items as passed to the exporter.
+    pub(super) fn begin(self: &Arc<Self>, items: u64) -> InFlight {
+        let items = items.cast_signed();
+        self.in_flight.fetch_add(items, Ordering::Relaxed);
+        InFlight {
+            counts: Arc::clone(self),
+            items,
+        }
+    }
+
     /// Returns the status code of the response: an accepted request has the only one that OTLP allows.
     fn status_code(&self, error_type: Option<&str>) -> Option<KeyValue> {
         match self.protocol? {
@@ -97,15 +113,24 @@ impl ExportCounts {
     }
 
     /// Creates the instruments. Earlier exports are not counted.
-    pub(crate) fn observe(&self, meter: &Meter, exemplars: &Exemplars) {
-        let (name, unit) = match self.signal {
-            Signal::Traces => ("otel.sdk.exporter.span.exported", "{span}"),
-            Signal::Logs => ("otel.sdk.exporter.log.exported", "{log_record}"),
-            Signal::Metrics => ("otel.sdk.exporter.metric_data_point.exported", "{data_point}"),
+    pub(crate) fn observe(self: &Arc<Self>, meter: &Meter, exemplars: &Exemplars) {
+        let (kind, unit) = match self.signal {
+            Signal::Traces => ("span", "{span}"),
+            Signal::Logs => ("log", "{log_record}"),
+            Signal::Metrics => ("metric_data_point", "{data_point}"),
         };
+        let counts = Arc::clone(self);
+        meter
+            .i64_observable_up_down_counter(format!("otel.sdk.exporter.{kind}.inflight"))
+            .with_unit(unit)
+            .with_description("Items passed to the exporter whose export has not finished.")
+            .with_callback(move |observer| {
+                observer.observe(counts.in_flight.load(Ordering::Relaxed), &counts.attributes);
+            })
+            .build();
         self.instruments.get_or_init(|| Instruments {
             items: meter
-                .u64_counter(name)
+                .u64_counter(format!("otel.sdk.exporter.{kind}.exported"))
                 .with_unit(unit)
                 .with_description("Items whose export has finished; error.type is set if the export failed.")
                 .build(),
@@ -120,6 +145,123 @@ impl ExportCounts {
     }
 }
 
+/// Items passed to the exporter. The rest counts as finished on drop, also after a panic.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    counts: Arc<ExportCounts>,
+    items: i64,
+}
+
+impl InFlight {
+    /// Counts the export of `items` items as finished.
+    pub(super) fn finish(&mut self, items: u64) {
+        let items = items.cast_signed();
+        self.items -= items;
+        self.counts.in_flight.fetch_sub(items, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.counts.in_flight.fetch_sub(self.items, Ordering::Relaxed);
+    }
+}
+
+/// Durations of the collections of a metric reader.
+#[derive(Debug)]
+pub(crate) struct CollectionTimes {
+    attributes: Vec<KeyValue>,
+    durations: OnceLock<DurationHistogram>,
+}
+
+impl CollectionTimes {
+    pub(crate) fn new(component_type: &str) -> Self {
+        Self {
+            attributes: component(component_type.to_owned()),
+            durations: OnceLock::new(),
+        }
+    }
+
+    /// Creates the instrument. Earlier collections are not recorded.
+    pub(crate) fn observe(&self, meter: &Meter, exemplars: &Exemplars) {
+        self.durations.get_or_init(|| {
+            DurationHistogram::new(
+                meter,
+                exemplars,
+                "otel.sdk.metric_reader.collection.duration",
+                "Duration of collecting metrics.",
+                &DURATION_BOUNDS,
+            )
+        });
+    }
+
+    /// Records the duration of `collect`, which a panic of an instrument's callback may end.
+    pub(super) fn measure(&self, collect: impl FnOnce() -> OTelSdkResult) -> OTelSdkResult {
+        let mut collection = Collection {
+            times: self,
+            started: Instant::now(),
+            error_type: Some("panic"),
+        };
+        let result = collect();
+        collection.error_type = match &result {
+            Ok(()) => None,
+            Err(OTelSdkError::AlreadyShutdown) => Some("already_shutdown"),
+            Err(OTelSdkError::Timeout(_)) => Some("timeout"),
+            Err(_) => Some("_OTHER"),
+        };
+        result
+    }
+}
+
+/// A running collection, which is recorded on drop.
+struct Collection<'a> {
+    times: &'a CollectionTimes,
+    started: Instant,
+    error_type: Option<&'static str>,
+}
+
+impl Drop for Collection<'_> {
+    fn drop(&mut self) {
+        if let Some(durations) = self.times.durations.get() {
+            let attributes = with_error(&self.times.attributes, self.error_type.map(Into::into));
+            durations.record(
+                self.started.elapsed().as_secs_f64(),
+                &attributes,
+                &SpanContext::NONE,
+            );
+        }
+    }
+}
+
+/// Creates the instruments of the spans; `queue` is the queue of the exported ones.
+pub(crate) fn observe_spans(meter: &Meter, counts: &Arc<SpanCounts>, queue: Option<&Arc<Queue<Batch>>>) {
+    let result = |index: usize| KeyValue::new("otel.span.sampling_result", RESULTS[index]);
+    let observed = Arc::clone(counts);
+    meter
+        .u64_observable_counter("otel.sdk.span.started")
+        .with_unit("{span}")
+        .with_description("Started spans, sampled or not.")
+        .with_callback(move |observer| {
+            for (origin, sampled, count) in observed.started().filter(|(_, _, count)| *count > 0) {
+                let origin = KeyValue::new("otel.span.parent.origin", ORIGINS[origin]);
+                observer.observe(count, &[result(sampled), origin]);
+            }
+        })
+        .build();
+    let Some(queue) = queue else { return };
+    let (counts, queue) = (Arc::clone(counts), Arc::clone(queue));
+    meter
+        .i64_observable_up_down_counter("otel.sdk.span.live")
+        .with_unit("{span}")
+        .with_description("Recording spans that have not ended.")
+        .with_callback(move |observer| {
+            for (sampled, count) in counts.live(queue.received()) {
+                observer.observe(count, &[result(sampled)]);
+            }
+        })
+        .build();
+}
+
 /// Creates the instruments of a queue, which the conventions call a batching processor.
 pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Batch>>) {
     let (kind, unit) = match signal {
@@ -128,6 +270,15 @@ pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Bat
     };
     let attributes = component(format!("batching_{kind}_processor"));
     let name = |property| format!("otel.sdk.processor.{kind}.{property}");
+    if signal == Signal::Logs {
+        let created = Arc::clone(queue);
+        meter
+            .u64_observable_counter("otel.sdk.log.created")
+            .with_unit(unit)
+            .with_description("Log records, exported or not.")
+            .with_callback(move |observer| observer.observe(created.received(), &[]))
+            .build();
+    }
     let (observed, plain) = (Arc::clone(queue), attributes.clone());
     meter
         .u64_observable_counter(name("processed"))
@@ -209,79 +360,4 @@ fn exporter_type(signal: Signal, destination: &Destination) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use opentelemetry::metrics::MeterProvider;
-    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-    use opentelemetry_proto::tonic::metrics::v1::{metric::Data, number_data_point::Value};
-    use opentelemetry_sdk::metrics::data::ResourceMetrics;
-    use opentelemetry_sdk::metrics::reader::MetricReader;
-    use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
-
-    use super::*;
-    use crate::destination::CustomExporter;
-    use crate::exemplar::ExemplarFilter;
-    use crate::export::QueueMetricReader;
-    use crate::points::metrics_of;
-    use crate::transport::Retry;
-
-    /// Returns the number of exported spans for each `error.type`, in debug format.
-    fn counts(reader: &QueueMetricReader) -> BTreeMap<String, i64> {
-        let mut collected = ResourceMetrics::default();
-        reader.collect(&mut collected).unwrap();
-        let mut request = ExportMetricsServiceRequest::from(&collected);
-        let exported =
-            metrics_of(&mut request).find(|metric| metric.name == "otel.sdk.exporter.span.exported");
-        let Some(Data::Sum(sum)) = &exported.unwrap().data else {
-            panic!("{request:?}")
-        };
-        sum.data_points
-            .iter()
-            .map(|point| {
-                let error_type = point
-                    .attributes
-                    .iter()
-                    .find(|attribute| attribute.key == "error.type");
-                let error_type = error_type.and_then(|attribute| attribute.value.as_ref()?.value.clone());
-                let Some(Value::AsInt(count)) = point.value else {
-                    panic!("{point:?}")
-                };
-                (format!("{error_type:?}"), count)
-            })
-            .collect()
-    }
-
-    #[test]
-    fn exported_items_are_counted_by_result() {
-        let reader = QueueMetricReader::new(Temporality::Cumulative);
-        let provider = SdkMeterProvider::builder().with_reader(reader.clone()).build();
-        let destination = CustomExporter::new("test", |_| Ok(())).into();
-        let exported = ExportCounts::new(Signal::Traces, &destination);
-        exported.observe(
-            &provider.meter("test"),
-            &Exemplars::new(ExemplarFilter::AlwaysOff),
-        );
-        let accepted = |rejected| {
-            Ok(Accepted {
-                rejected,
-                message: None,
-            })
-        };
-        let failed = Err(SendError {
-            error_type: "503".into(),
-            message: String::new(),
-            retry: Retry::Never,
-        });
-        for result in [accepted(0), accepted(3), accepted(100), failed] {
-            exported.record(&result, 10, Duration::ZERO);
-        }
-        let expected = [
-            ("None", 17),
-            ("Some(StringValue(\"503\"))", 10),
-            ("Some(StringValue(\"rejected\"))", 13),
-        ];
-        let expected = expected.map(|(error_type, count)| (error_type.to_owned(), count));
-        assert_eq!(counts(&reader), BTreeMap::from(expected));
-    }
-}
+mod tests;

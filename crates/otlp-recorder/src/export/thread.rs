@@ -274,7 +274,7 @@ impl Loops<'_> {
                 Some(make(Exporter::new(&target, sender, delivery, shutdown)))
             })
             .await;
-            flushes.close();
+            flushes.close(signal, delivered);
             // Fails only after the deadline, when the receiver has been dropped.
             let _ = results.send((signal, delivered));
         });

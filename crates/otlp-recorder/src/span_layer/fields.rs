@@ -34,7 +34,7 @@ thread_local! {
 }
 
 /// The fields of one callsite that are not plain attributes, as sets of their indexes. Computed once per callsite, because
-/// comparing names costs more than encoding values.
+/// comparing names costs more than encoding values. Fields beyond the 64th are always attributes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldSets {
     /// Fields that set properties of the span instead of attributes.
@@ -47,7 +47,8 @@ impl FieldSets {
     pub(super) fn of(metadata: &Metadata<'_>) -> Self {
         let set = |is_in_set: fn(&str) -> bool| {
             let fields = metadata.fields().iter().filter(|field| is_in_set(field.name()));
-            fields.fold(0, |set, field| set | Self::bit(&field))
+            let bits = fields.filter_map(|field| 1_u64.checked_shl(field.index().try_into().ok()?));
+            bits.fold(0, |set, bit| set | bit)
         };
         Self {
             special: set(is_special),
@@ -60,11 +61,11 @@ impl FieldSets {
     }
 
     fn is_special(self, field: &Field) -> bool {
-        self.special & Self::bit(field) != 0
+        contains(self.special, field)
     }
 
     fn is_error(self, field: &Field) -> bool {
-        self.errors & Self::bit(field) != 0
+        contains(self.errors, field)
     }
 
     /// Returns the key of the attribute of a field.
@@ -75,13 +76,15 @@ impl FieldSets {
         }
     }
 
-    /// Returns the bit of a field, or no bit beyond the 64th field; such fields are always attributes.
-    fn bit(field: &Field) -> u64 {
-        u32::try_from(field.index())
-            .ok()
-            .and_then(|index| 1_u64.checked_shl(index))
-            .unwrap_or(0)
+    /// Whether a field is an attribute under its own name.
+    fn is_plain(self, field: &Field) -> bool {
+        !contains(self.special | self.errors, field)
     }
+}
+
+/// Whether a set of indexes contains a field.
+fn contains(set: u64, field: &Field) -> bool {
+    field.index() < 64 && set >> field.index() & 1 != 0
 }
 
 /// Whether a field with this name is an error, which is recorded as [`EXCEPTION_MESSAGE`].
@@ -161,8 +164,7 @@ impl<'a> FieldWriter<'a> {
         if self.sets.is_error(field) {
             return self.into.text(EXCEPTION_MESSAGE, &value.as_str());
         }
-        self.into
-            .set(&KeyValue::new(Key::from_static_str(field.name()), value));
+        self.into.value(field.name(), &value);
     }
 
     fn integer(&mut self, field: &Field, value: impl TryInto<i64> + ToString + Copy) {
@@ -184,8 +186,10 @@ impl Visit for FieldWriter<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if !self.sets.is_special(field) {
-            self.into.text(self.sets.key(field), value);
+        if self.sets.is_plain(field) {
+            self.into.text(field.name(), value);
+        } else if self.sets.is_error(field) {
+            self.into.text(EXCEPTION_MESSAGE, value);
         }
     }
 
@@ -266,18 +270,11 @@ impl SpecialFields {
     }
 }
 
-impl Visit for SpecialFields {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if self.sets.is_special(field) {
-            with_text(value, |text| self.record_str(field, text));
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if !self.sets.is_special(field) {
-            return;
-        }
-        match field.name() {
+impl SpecialFields {
+    // Not inlined: most fields are not special.
+    #[inline(never)]
+    fn set(&mut self, name: &str, value: &str) {
+        match name {
             NAME => self.name = Some(value.to_owned()),
             KIND => {
                 self.kind = match value {
@@ -289,6 +286,20 @@ impl Visit for SpecialFields {
                 }
             }
             name => self.status.set(name, value),
+        }
+    }
+}
+
+impl Visit for SpecialFields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if self.sets.is_special(field) {
+            with_text(value, |text| self.set(field.name(), text));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if self.sets.is_special(field) {
+            self.set(field.name(), value);
         }
     }
 }

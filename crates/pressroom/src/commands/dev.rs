@@ -4,6 +4,8 @@ use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::A
 
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
+use telemetry::Export;
+use tokio::runtime::Handle;
 
 use super::{Service, channels, listen::listen, with_telemetry, worker};
 use crate::{
@@ -28,14 +30,8 @@ const QUEUE_CAPACITY: usize = 1000;
 /// Returns an error if the process cannot start or a component fails.
 #[cfg(feature = "observatory")]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
-    let observatory = super::observatory::Embedded::start(config.observatory.0.clone(), config.listen.port)?;
-    let result = with_telemetry(
-        NAME,
-        Some(config.environment),
-        observatory.export(),
-        &config.log.clone(),
-        |name| run(config, name, observatory.introduce()),
-    );
+    let observatory = super::observatory::Embedded::start(config.observatory.0.clone(), &config.listen)?;
+    let result = start(config, observatory.export(), || observatory.introduce());
     // The last telemetry has been exported.
     observatory.stop();
     result
@@ -47,21 +43,41 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
 /// Returns an error if the process cannot start or a component fails.
 #[cfg(not(feature = "observatory"))]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
-    let telemetry = match telemetry::destination_variable() {
-        Some(variable) => format!("set by {variable}; this build has no observatory"),
-        None => "off; this build has no observatory, set OTEL_EXPORTER_OTLP_ENDPOINT to export".to_owned(),
-    };
-    let export = telemetry::Export::WhenConfigured;
-    with_telemetry(
-        NAME,
-        Some(config.environment),
-        export,
-        &config.log.clone(),
-        |name| run(config, name, telemetry),
+    start(
+        config,
+        Export::WhenConfigured,
+        || match telemetry::destination_variable() {
+            Some(variable) => format!("set by {variable}; this build has no observatory"),
+            None => {
+                "off; this build has no observatory, set OTEL_EXPORTER_OTLP_ENDPOINT to export".to_owned()
+            }
+        },
     )
 }
 
-async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyhow::Result<()> {
+/// Runs the worker on a runtime of its own, whose threads record telemetry as `pressroom-worker`. `introduce` describes
+/// the destination of telemetry once logging is set up.
+fn start(config: DevConfig, export: Export, introduce: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let worker = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("worker")
+        .on_thread_start(telemetry::enter_component)
+        .build()
+        .context("cannot start the worker's runtime")?;
+    let (environment, log) = (Some(config.environment), config.log.clone());
+    let result = with_telemetry(NAME, environment, export, &log, |name| {
+        run(config, name, introduce(), worker.handle().clone())
+    });
+    worker.shutdown_background();
+    result
+}
+
+async fn run(
+    config: DevConfig,
+    service_name: String,
+    telemetry: String,
+    worker_runtime: Handle,
+) -> anyhow::Result<()> {
     let listeners = listen(&config.listen).await?;
     let _lock = lock(&config.data_dir)?;
     let secret_key = match config.secret_key {
@@ -88,10 +104,9 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
         .build();
 
     let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
-    lifecycle.spawn(
-        "worker",
-        async move { Ok(task_worker.run(shutdown, grace).await?) },
-    );
+    lifecycle.spawn("worker", async move {
+        Ok(worker_runtime.spawn(task_worker.run(shutdown, grace)).await??)
+    });
     let port = listeners[0].local_addr()?.port();
     let service = Service {
         listeners,
@@ -108,7 +123,7 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
         shutdown_grace: grace,
     };
     service.spawn(&mut lifecycle);
-    welcome(port, &config.database, &telemetry);
+    welcome(&config.listen.local_url(port), &config.database, &telemetry);
     lifecycle.run(grace, || health.drain()).await
 }
 
@@ -149,19 +164,19 @@ fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
 }
 
 /// Prints the addresses and a first request.
-fn welcome(port: u16, database: &str, telemetry: &str) {
+fn welcome(url: &str, database: &str, telemetry: &str) {
     telemetry::print(format!(
         r#"
 Pressroom is running: API, worker and database in one process.
 
-  API        http://localhost:{port}/api/health
-  Docs       http://localhost:{port}/api/docs
+  API        {url}/api/health
+  Docs       {url}/api/docs
   Telemetry  {telemetry}
   Data       {database}
 
 Try it:
 
-  curl -X POST http://localhost:{port}/api/register \
+  curl -X POST {url}/api/register \
     -H 'Content-Type: application/json' \
     -d '{{"email": "alice@example.com", "name": "Alice", "password": "password123"}}'
 

@@ -1,7 +1,6 @@
 //! The commands: each assembles parts of the service and runs them.
 
 mod dev;
-mod explore;
 mod healthcheck;
 mod listen;
 mod migrate;
@@ -9,15 +8,9 @@ mod migrate;
 mod observatory;
 mod serve;
 mod tasks;
-mod text;
 mod worker;
 
-use std::{
-    io::Write as _,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use celeriac::Client;
@@ -27,10 +20,9 @@ use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "observatory")]
-pub use self::observatory::observatory;
+pub use self::observatory::{Logs, Traces, logs, observatory, traces};
 pub use self::{
     dev::dev,
-    explore::{Logs, Traces, logs, traces},
     healthcheck::healthcheck,
     migrate::migrate,
     serve::serve,
@@ -94,6 +86,8 @@ where
     let environment = environment.map(|name| KeyValue::new("deployment.environment.name", name));
     let telemetry = Telemetry::builder(service)
         .resource(environment)
+        // The worker of embedded mode.
+        .component("worker")
         .python_names()
         .init()?;
     let writes_errors = log.output != LogOutput::Off && telemetry::error_enabled!();
@@ -132,13 +126,6 @@ fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
     })
 }
 
-/// Prints the output of a short command and flushes standard output. Blocks while a pipe's reader is slow.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
-}
-
 /// Returns a runtime for the current thread.
 fn current_thread() -> anyhow::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -149,17 +136,6 @@ fn current_thread() -> anyhow::Result<Runtime> {
 /// Installs the cryptography provider that reqwest and lettre use for TLS. Installing it again has no effect.
 fn install_cryptography() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
-/// Returns the address at which this process reaches a listener on `address`.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
 }
 
 /// Parts of the API's process: the server and its background work.

@@ -1,6 +1,6 @@
 //! Configurations of the commands.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use celeriac::RedisConfig;
 
@@ -11,8 +11,8 @@ use super::{
     given::{Configuration, configuration},
     listen::{ListenAddress, listen},
     parts::{
-        ApiConfig, LogConfig, WorkConfig, address, data_dir, database, environment, postgres, queues, redis,
-        replica, required_secret_key, secret_key,
+        ApiConfig, LogConfig, WorkConfig, data_dir, database, environment, postgres, queues, redis, replica,
+        required_secret_key, secret_key,
     },
     reader::{Reader, shown},
     setting::Setting,
@@ -173,14 +173,6 @@ configuration! {
     }
 }
 
-configuration! {
-    /// Configuration of `pressroom traces` and `pressroom logs`.
-    ExploreConfig {
-        /// Address of the observatory's pages.
-        pages: SocketAddr = address[OBSERVATORY_HOST, OBSERVATORY_PORT];
-    }
-}
-
 /// The settings of all commands, for options before a command and for `pressroom config`.
 ///
 /// [`Configuration::read`] reads the configurations of `serve` and `worker`.
@@ -193,11 +185,7 @@ impl Configuration for EverySetting {
     /// Returns the settings of embedded mode, which is the default command, and the others as hidden settings.
     fn settings() -> Vec<Setting> {
         let mut settings = DevConfig::settings();
-        let others = [
-            ServeConfig::settings(),
-            WorkerConfig::settings(),
-            ExploreConfig::settings(),
-        ];
+        let others = [ServeConfig::settings(), WorkerConfig::settings()];
         for setting in others.concat() {
             if !settings.iter().any(|known| known.variable == setting.variable) {
                 settings.push(setting.hidden());

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
@@ -64,6 +64,22 @@ impl ListenAddress {
                 port: self.port,
             },
             _ => self.clone(),
+        }
+    }
+
+    /// Returns the URL for a client on this machine of a server that listens on this host and `port`.
+    #[must_use]
+    pub fn local_url(&self, port: u16) -> String {
+        match self.host {
+            // All are reached as localhost, which is more familiar.
+            Host::Address(address)
+                if address.is_unspecified()
+                    || address == Ipv4Addr::LOCALHOST
+                    || address == Ipv6Addr::LOCALHOST =>
+            {
+                format!("http://localhost:{port}")
+            }
+            _ => format!("http://{}", Self { port, ..self.clone() }),
         }
     }
 }

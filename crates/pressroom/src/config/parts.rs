@@ -1,7 +1,6 @@
 //! Settings that several commands share, and the functions that read them.
 
 use std::{
-    net::{IpAddr, SocketAddr},
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     time::Duration,
@@ -45,13 +44,6 @@ pub(super) fn environment(reader: &mut Reader, app: Setting, flask: Setting) -> 
         app,
         &["development", "testing", "production"].map(|name| (name, name)),
     )
-}
-
-/// Reads an address from the settings of its IP address and its port.
-pub(super) fn address(reader: &mut Reader, host: Setting, port: Setting) -> Result<SocketAddr> {
-    let host: IpAddr = reader.parse(host, "an IP address to listen on")?;
-    let port: u16 = reader.parse(port, "a port number")?;
-    Ok(SocketAddr::new(host, port))
 }
 
 /// Reads the key that signs tokens, if given.

@@ -1,4 +1,4 @@
-//! The settings, with their defaults and help texts; `observatory` declares those of the observatory.
+//! The settings, with their defaults and help texts. The crate of the observatory declares its own.
 
 use crate::accounts::Rates;
 
@@ -20,9 +20,6 @@ macro_rules! settings {
         pub(super) const $list: &[crate::config::setting::Setting] = &[$($variable),*];
     };
 }
-
-#[cfg(feature = "observatory")]
-pub(super) use settings;
 
 settings! {
     #[cfg(test)]
@@ -117,10 +114,6 @@ settings! {
         "Stream for log lines: stdout, stderr or off; log records are also exported over OTLP";
     LOG_FORMAT, "log-format", "NAME", Fixed("auto"),
         "Format of log lines: text, json, or auto for text on a terminal and JSON otherwise";
-    OBSERVATORY_HOST, "observatory-host", "IP", Fixed("127.0.0.1"),
-        "Address that the observatory listens on; it has no login";
-    OBSERVATORY_PORT, "observatory-port", "PORT", Fixed("4319"),
-        "Port of the observatory's pages and JSON API";
 }
 
 pub(super) fn rate(rate: Option<std::num::NonZeroU32>) -> String {

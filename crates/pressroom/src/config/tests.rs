@@ -122,12 +122,12 @@ fn the_key_in_the_sample_environment_file_is_rejected() {
     assert!(SAMPLE_SECRET_KEYS.contains(&key));
 }
 
-fn every_setting() -> impl Iterator<Item = &'static Setting> {
+fn every_setting() -> Vec<Setting> {
     #[cfg(feature = "observatory")]
-    let observatory = observatory::OWN;
+    let observatory = ObservatoryConfig::settings();
     #[cfg(not(feature = "observatory"))]
-    let observatory = &[];
-    settings::ALL.iter().chain(observatory)
+    let observatory = Vec::new();
+    [settings::ALL.to_vec(), observatory].concat()
 }
 
 /// Names and values of `.env.example`, including those that are commented out.
@@ -171,16 +171,18 @@ fn the_help_of_each_command_shows_the_settings_it_reads() {
     check::<MigrateConfig>(PRODUCTION);
     check::<TasksConfig>(&[]);
     check::<HealthcheckConfig>(&[]);
-    check::<ExploreConfig>(&[]);
     check::<DevConfig>(&[]);
     #[cfg(feature = "observatory")]
-    check::<ObservatoryConfig>(&[]);
+    {
+        check::<ExploreConfig>(&[]);
+        check::<ObservatoryConfig>(&[]);
+    }
 }
 
 #[test]
 fn every_option_has_the_name_of_its_variable() {
     for Setting { variable, option, .. } in every_setting() {
-        assert_eq!(variable.to_lowercase().replace('_', "-"), *option);
+        assert_eq!(variable.to_lowercase().replace('_', "-"), option);
     }
 }
 
@@ -271,6 +273,7 @@ fn the_host_is_an_address_or_a_name() {
         ("0.0.0.0", "0.0.0.0:8000", "127.0.0.1:8000"),
         (" [::1] ", "[::1]:8000", "[::1]:8000"),
         ("192.0.2.1", "192.0.2.1:8000", "192.0.2.1:8000"),
+        ("127.0.0.2", "127.0.0.2:8000", "127.0.0.2:8000"),
         ("localhost", "localhost:8000", "localhost:8000"),
         (
             "api-1.example.com.",
@@ -281,6 +284,11 @@ fn the_host_is_an_address_or_a_name() {
         let address = serve(&[("HOST", host)]).listen;
         assert_eq!(address.to_string(), listen, "{host}");
         assert_eq!(address.reachable().to_string(), reachable, "{host}");
+        let url = match host {
+            "192.0.2.1" | "127.0.0.2" | "api-1.example.com." => format!("http://{host}:9"),
+            _ => "http://localhost:9".to_owned(),
+        };
+        assert_eq!(address.local_url(9), url);
     }
 }
 

@@ -10,6 +10,8 @@ import { mkdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { walkMetrics } from './metrics.mjs';
+import { findAndCompare } from './query.mjs';
+import { workInsideTraces } from './trace.mjs';
 
 const [api, pages, otlp, screenshots, executablePath, modules] = process.argv.slice(2);
 const { chromium } = createRequire(`${modules}/`)('playwright-core');
@@ -253,6 +255,8 @@ try {
     await assertNoScriptRan();
   }
   await checkNarrowScreen(browser, article);
+  await findAndCompare({ browser, pages, otlp, modules, post, shoot, watch, timeout: TIMEOUT_MS });
+  await workInsideTraces({ browser, pages, otlp, modules, post, shoot, watch, timeout: TIMEOUT_MS });
   assert.deepEqual(consoleMessages, [], 'messages in the console');
   assert.deepEqual([...foreignRequests], [], 'requests to other hosts');
   console.log(`${shots} screenshots in ${screenshots}`);

@@ -357,3 +357,31 @@ fn nesting_is_bounded() {
     );
     assert!(decode(Signal::Logs, ignored.as_bytes()).is_ok());
 }
+
+#[test]
+fn several_documents_are_one_request_whatever_editors_and_shells_add() {
+    let line = r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"name": "é"}, {"name": "b"}]}]}]}"#;
+    let spans = |body: &[u8]| decode(Signal::Traces, body).map(|export| export.items());
+    for (text, items) in [
+        (line.to_owned(), 2),
+        (format!("\u{feff}{line}"), 2),
+        (format!("{line}\r\n{line}\r\n"), 4),
+        (format!("{line}\n\n{line}\n{line}"), 6),
+        (format!("\u{feff}{line}\r\n\u{feff}{line}\u{1a}"), 4),
+        (format!("\u{1e}{line}\n\u{1e}{line}\n\0"), 4),
+        (format!("{line}\u{feff}{line}"), 4),
+        (format!("{line}\n{{\"resourceLogs\": []}}\n"), 2),
+    ] {
+        assert_eq!(spans(text.as_bytes()).expect("valid"), items, "{text:?}");
+        let utf16: Vec<u16> = format!("\u{feff}{}", text.trim_start_matches('\u{feff}'))
+            .encode_utf16()
+            .collect();
+        let little: Vec<u8> = utf16.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        let big: Vec<u8> = utf16.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+        assert_eq!(spans(&little).expect("valid"), items, "{text:?}");
+        assert_eq!(spans(&big).expect("valid"), items, "{text:?}");
+    }
+    for text in ["", "\n", "\u{feff}", "{} x", "{}{}", "{}\n{", "{}\n,{}", "[{}]"] {
+        assert!(spans(text.as_bytes()).is_err(), "{text:?}");
+    }
+}

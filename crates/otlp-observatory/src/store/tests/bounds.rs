@@ -1,12 +1,18 @@
 //! Memory limits and eviction.
 
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::{metrics::v1::metric::Data, trace::v1::Span};
+use prost::Message as _;
 
 use super::{LIMIT, bodies, found, id};
 use crate::store::{
-    LogSearch, Store, TraceSearch,
-    fixture::{NOW, counted, metrics, record, records, span, spans, text},
+    LogSearch, Store, StoredSpan, TraceSearch,
+    fixture::{MS, NOW, counted, failed, lasting, metrics, record, records, span, spans, text},
 };
+
+fn used(store: &Store) -> usize {
+    let memory = store.usage().memory;
+    memory.traces_bytes + memory.logs_bytes + memory.metrics_bytes
+}
 
 #[test]
 fn the_oldest_traces_are_evicted_whole() {
@@ -26,7 +32,7 @@ fn the_oldest_traces_are_evicted_whole() {
         .map(|trace| format!("{trace:x}"))
         .collect();
     assert_eq!(found(&store, &TraceSearch::default()), newest);
-    assert!(store.trace(id(first_kept - 1)).is_none());
+    assert!(store.trace(id(first_kept - 1), false).is_none());
 }
 
 #[test]
@@ -37,7 +43,7 @@ fn a_late_span_of_an_evicted_trace_creates_a_new_trace() {
         store.insert_at(spans("app", vec![span(trace, 1, 0, "work")]), NOW);
     }
     store.insert_at(spans("app", vec![span(1, 2, 1, "late")]), NOW);
-    let trace = store.trace(id(1)).expect("kept");
+    let trace = store.trace(id(1), false).expect("kept");
     assert_eq!(trace.spans.len(), 1);
     assert_eq!(&*trace.summary.root.name, "late");
 }
@@ -59,27 +65,13 @@ fn the_limit_holds_for_any_input() {
         let sums = vec![counted("steady", "/", NOW, 1), counted(&name, &name, NOW, 1)];
         store.insert_at(metrics(&name, sums), NOW);
         let usage = store.usage();
-        assert!(
-            usage.memory.traces_bytes <= LIMIT / 100 * 60,
-            "{}",
-            usage.memory.traces_bytes
-        );
-        assert!(
-            usage.memory.logs_bytes <= LIMIT / 100 * 25,
-            "{}",
-            usage.memory.logs_bytes
-        );
-        assert!(
-            usage.memory.metrics_bytes <= LIMIT / 100 * 15,
-            "{}",
-            usage.memory.metrics_bytes
-        );
+        assert!(used(&store) <= LIMIT, "{:?}", usage.memory);
     }
     let usage = store.usage();
     assert!(
-        usage.memory.traces_bytes > LIMIT / 100 * 30,
-        "the store uses its memory: {}",
-        usage.memory.traces_bytes
+        used(&store) > LIMIT / 100 * 70,
+        "the store uses its memory: {:?}",
+        usage.memory
     );
     assert!(
         usage.kept.spans > 10 && usage.kept.logs > 10 && usage.kept.points > 10,
@@ -106,15 +98,106 @@ fn oversized_entries_are_rejected_and_counted() {
 }
 
 #[test]
-fn a_single_trace_is_bounded_and_counts_dropped_spans() {
-    let store = Store::new(LIMIT);
-    let parts = (1..=10_000).map(|id| span(1, id, 0, "work")).collect();
-    store.insert_at(spans("app", vec![span(2, 1, 0, "other")]), NOW);
-    store.insert_at(spans("app", parts), NOW);
-    assert_eq!(found(&store, &TraceSearch::default()), ["1", "2"]);
-    let trace = store.trace(id(1)).expect("kept");
-    assert_eq!(trace.spans.len() as u64 + trace.summary.dropped, 10_000);
-    assert!(trace.spans.len() > 50);
+fn a_trace_is_cut_only_above_the_limit_and_keeps_root_errors_and_longest_spans() {
+    let store = Store::new(4 * LIMIT);
+    let mut sent = 0;
+    let mut send = |spans_of: std::ops::Range<u64>| {
+        sent += spans_of.clone().count() as u64;
+        let children = spans_of.map(|id| match id % 1_000 {
+            7 => failed(span(1, id, 1, "broken")),
+            8 => lasting(span(1, id, 1, "slow"), 50 * MS),
+            _ => span(1, id, 1, "step"),
+        });
+        store.insert_at(spans("app", children.collect()), NOW);
+    };
+    send(2..5_000);
+    let whole = store.trace(id(1), false).expect("kept");
+    assert_eq!((whole.spans.len(), whole.summary.dropped), (4_998, 0));
+    assert!(used(&store) > LIMIT, "more than a quarter of the memory");
+    for batch in 10..60 {
+        send(batch * 500..(batch + 1) * 500);
+    }
+    store.insert_at(spans("app", vec![lasting(span(1, 1, 0, "root"), 90 * MS)]), NOW);
+    for batch in 60..100 {
+        send(batch * 500..(batch + 1) * 500);
+    }
+    assert!(used(&store) <= 4 * LIMIT);
+    let trace = store.trace(id(1), false).expect("kept");
+    assert_eq!(&*trace.summary.root.name, "root");
+    let name = |span: &StoredSpan| Span::decode(&*span.encoded).expect("a span").name;
+    let count = |wanted: &str| trace.spans.iter().filter(|span| name(span) == wanted).count();
+    assert_eq!((count("root"), count("broken"), count("slow")), (1, 50, 50));
+    assert!(count("step") > 2_000);
+    assert_eq!(trace.spans.len() as u64 + trace.summary.dropped, sent + 1);
+    assert!(trace.summary.dropped > 0);
+    let listed = store.search_traces(&TraceSearch {
+        limit: 1,
+        ..TraceSearch::default()
+    });
+    let listed = serde_json::to_value(&listed.entries[0]).expect("JSON");
+    assert_eq!(listed["dropped_spans"], trace.summary.dropped);
+}
+
+#[test]
+fn one_signal_may_use_all_memory_and_evicts_only_itself_from_the_reserve_of_others() {
+    let store = Store::new(4 * LIMIT);
+    let traces = |numbers: std::ops::Range<u64>, now| {
+        for number in numbers {
+            store.insert_at(spans("app", vec![span(number, 1, 0, "work")]), now);
+        }
+    };
+    let logs = |numbers: std::ops::Range<u64>, now| {
+        for number in numbers {
+            let body = format!("{number} {}", "x".repeat(900));
+            store.insert_at(records("app", vec![record(0, 9, &body)]), now);
+        }
+    };
+    traces(1..1_000, NOW);
+    logs(0..2_500, NOW + 1);
+    let usage = store.usage();
+    assert!(usage.memory.logs_bytes > 2 * LIMIT, "{:?}", usage.memory);
+    assert_eq!((usage.evicted.logs, usage.evicted.spans), (0, 0));
+
+    logs(2_500..20_000, NOW + 2);
+    let usage = store.usage();
+    assert!(used(&store) <= 4 * LIMIT);
+    assert_eq!(
+        usage.evicted.spans, 0,
+        "a flood of records leaves a quarter to the traces"
+    );
+    assert!(usage.evicted.logs > 15_000);
+
+    traces(1_000..30_000, NOW + 3);
+    let usage = store.usage();
+    assert!(used(&store) <= 4 * LIMIT);
+    assert!(usage.evicted.spans > 0);
+    assert!(
+        (LIMIT / 100 * 90..LIMIT + LIMIT / 50).contains(&usage.memory.logs_bytes),
+        "{:?}",
+        usage.memory
+    );
+}
+
+#[test]
+fn the_oldest_is_evicted_first_whatever_its_signal() {
+    let store = Store::new(4 * LIMIT);
+    let mut number = 0;
+    for second in 0..1_000 {
+        let now = NOW + second;
+        let traces = (0..8).map(|_| {
+            number += 1;
+            span(number, 1, 0, "work")
+        });
+        store.insert_at(spans("app", traces.collect()), now);
+        let logs = (0..8).map(|_| {
+            number += 1;
+            record(0, 9, &format!("{number} {}", "x".repeat(400)))
+        });
+        store.insert_at(records("app", logs.collect()), now);
+    }
+    let usage = store.usage();
+    assert!(usage.evicted.spans > 500 && usage.evicted.logs > 500, "{usage:?}");
+    assert!(usage.evicted.spans.abs_diff(usage.evicted.logs) < 32, "{usage:?}");
 }
 
 #[test]
@@ -170,7 +253,10 @@ fn results_are_bounded_in_size() {
     let long = "x".repeat(100_000);
     for number in 1..=300 {
         store.insert_at(spans("app", vec![span(number, 1, 0, &long)]), NOW);
-        store.insert_at(records("app", vec![record(0, 9, &long)]), NOW);
+        store.insert_at(
+            records("app", vec![record(0, 9, &format!("{number} {long}"))]),
+            NOW,
+        );
     }
     let traces = store.search_traces(&TraceSearch {
         limit: 500,
@@ -189,9 +275,15 @@ fn results_are_bounded_in_size() {
     assert!((40..60).contains(&logs.entries.len()), "{}", logs.entries.len());
     assert!(logs.next.is_some());
 
-    let parts = (1..=200).map(|id| span(1_000, id, 0, &long)).collect();
+    let root = lasting(span(1_000, 1, 0, "root"), MS);
+    let parts = (2..=400)
+        .map(|id| span(1_000, id, 1, &long))
+        .chain([root])
+        .collect();
     store.insert_at(spans("app", parts), NOW);
-    let trace = store.trace(id(1_000)).expect("kept");
-    assert!((150..170).contains(&trace.spans.len()), "{}", trace.spans.len());
-    assert_eq!(trace.spans.len() as u64 + trace.summary.dropped, 200);
+    let trace = store.trace(id(1_000), false).expect("kept");
+    assert!((310..340).contains(&trace.spans.len()), "{}", trace.spans.len());
+    assert_eq!(trace.spans.len() as u64 + trace.summary.dropped, 400);
+    assert_eq!(trace.spans[0].parent, None);
+    assert!(trace.spans[1..].iter().all(|span| span.parent == Some(0)));
 }

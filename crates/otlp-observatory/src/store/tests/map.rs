@@ -18,7 +18,9 @@ fn matches(store: &Store, filters: &Value) -> usize {
     let filters = filters.as_object().expect("an object").iter();
     let attributes = filters.map(|(key, value)| format!("{key}={}", value.as_str().expect("text")));
     let search = TraceSearch {
-        attributes: attributes.map(|filter| Attribute::new(&filter)).collect(),
+        attributes: attributes
+            .map(|filter| Attribute::parse(&filter).expect("a filter"))
+            .collect(),
         limit: 10,
         ..TraceSearch::default()
     };

@@ -28,7 +28,7 @@ fn values(store: &Store, name: &str) -> Vec<Vec<f64>> {
 
 #[test]
 fn a_series_keeps_its_newest_points_and_is_removed_with_the_last() {
-    let store = Store::new(8 * LIMIT);
+    let store = Store::new(LIMIT);
     store.insert_at(metrics("app", vec![counted("old", "/", NOW, 1)]), NOW);
     for round in 0..2_000 {
         store.insert_at(

@@ -1,8 +1,12 @@
 //! Tests of the whole store: limits, searches, metrics and time windows.
 
 mod bounds;
+mod clocks;
+mod compare;
 mod map;
 mod metrics;
+mod order;
+mod repeats;
 mod search;
 mod window;
 

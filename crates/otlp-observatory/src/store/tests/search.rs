@@ -8,7 +8,12 @@ use super::{LIMIT, bodies, found, id};
 use crate::store::{
     Attribute, LogSearch, SpanId, StatusFilter, Store, Text, TraceSearch,
     fixture::{MS, NOW, attribute, failed, lasting, of_kind, record, records, span, spans},
+    position::TimePosition,
 };
+
+fn attribute_filter(text: &str) -> Attribute {
+    Attribute::parse(text).expect(text)
+}
 
 #[test]
 fn all_filters_apply_to_the_same_span() {
@@ -55,11 +60,11 @@ fn all_filters_apply_to_the_same_span() {
         ..search()
     };
     let by_attribute = |of: &str| TraceSearch {
-        attributes: vec![Attribute::new(of)],
+        attributes: vec![attribute_filter(of)],
         ..search()
     };
     for (search, expected) in [
-        (search(), &["2", "1"][..]),
+        (search(), &["1", "2"][..]),
         (by_service("app"), &["1"]),
         (by_service("ap"), &[]),
         (by_name("ARTICLES"), &["1"]),
@@ -90,7 +95,7 @@ fn all_filters_apply_to_the_same_span() {
                 max_duration: Some(2 * MS),
                 ..search()
             },
-            &["2", "1"],
+            &["1", "2"],
         ),
         (
             TraceSearch {
@@ -110,7 +115,7 @@ fn all_filters_apply_to_the_same_span() {
         (
             // The filters match different spans.
             TraceSearch {
-                attributes: vec![Attribute::new("db.system.name"), Attribute::new("http.route")],
+                attributes: vec![attribute_filter("db.system.name"), attribute_filter("http.route")],
                 ..search()
             },
             &[],
@@ -120,7 +125,7 @@ fn all_filters_apply_to_the_same_span() {
                 from: Some(NOW - 10 * MS),
                 ..search()
             },
-            &["2", "1"],
+            &["1", "2"],
         ),
         (
             TraceSearch {
@@ -190,6 +195,7 @@ fn log_records_are_found_by_level_text_trace_and_cursor() {
 
     let search = LogSearch::default;
     let trace = |number| Some(id(number));
+    let position = |number| Some(TimePosition { time: NOW, number });
     for (search, expected) in [
         (search(), &["plain", "detail", "broke", "Slow", "created"][..]),
         (
@@ -223,7 +229,7 @@ fn log_records_are_found_by_level_text_trace_and_cursor() {
         (
             LogSearch {
                 trace: trace(1),
-                before: Some(3),
+                before: position(3),
                 ..search()
             },
             &["created"],
@@ -258,21 +264,21 @@ fn log_records_are_found_by_level_text_trace_and_cursor() {
         ),
         (
             LogSearch {
-                before: Some(2),
+                before: position(2),
                 ..search()
             },
             &["created"],
         ),
         (
             LogSearch {
-                before: Some(1),
+                before: position(1),
                 ..search()
             },
             &[],
         ),
         (
             LogSearch {
-                attributes: vec![Attribute::new("service.name=app")],
+                attributes: vec![attribute_filter("service.name=app")],
                 ..search()
             },
             &["broke", "Slow", "created"],
@@ -285,7 +291,7 @@ fn log_records_are_found_by_level_text_trace_and_cursor() {
 #[test]
 fn records_of_a_trace_are_found_after_older_ones_are_evicted() {
     let store = Store::new(LIMIT);
-    let rounds = 5_000;
+    let rounds = 20_000;
     for round in 0..rounds {
         let body = format!("{round}");
         store.insert_at(records("app", vec![record(1 + round % 7, 9, &body)]), NOW);

@@ -7,6 +7,8 @@ mod forwarding;
 mod fuzzed;
 #[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "grpc")]
+mod h2spec;
 mod health;
 mod http;
 mod ports;

@@ -86,6 +86,7 @@ fn decoded(rules: TextRules, batch: Vec<SpanData>) -> ExportTraceServiceRequest 
         .build();
     let queue = Arc::new(Queue::<Batch>::new(100, 100));
     let processor = QueueSpanProcessor {
+        counts: Arc::default(),
         queue: Arc::clone(&queue),
         rules,
     };
@@ -197,6 +198,7 @@ fn attributes_are_redacted_and_then_truncated_but_names_are_not_truncated() {
 fn spans_that_are_not_sampled_are_not_queued() {
     let queue = Arc::new(Queue::<Batch>::new(10, 5));
     let processor = QueueSpanProcessor {
+        counts: Arc::default(),
         queue: Arc::clone(&queue),
         rules: PLAIN,
     };

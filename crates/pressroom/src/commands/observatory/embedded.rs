@@ -7,15 +7,17 @@ use std::{
 };
 
 use anyhow::Context as _;
-use observatory::{Addresses, BindError, FirstStep, Observatory};
+use observatory::{
+    Addresses, BindError, FirstStep, Observatory,
+    cli::{cannot_listen, reachable, url, warn_without_login},
+};
 use telemetry::Export;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::{cannot_listen, url, warn_without_login};
 use crate::{
-    commands::{current_thread, install_cryptography, reachable},
-    config::masked_url,
+    commands::{current_thread, install_cryptography},
+    config::{ListenAddress, masked_url},
 };
 
 /// Commands with which a newcomer creates the first telemetry, with `API` in place of the service's URL.
@@ -66,13 +68,16 @@ pub(in crate::commands) struct Running {
 }
 
 impl Embedded {
-    /// Starts the observatory, unless telemetry is exported elsewhere. Its first page shows how to call the API on
-    /// `api_port`.
+    /// Starts the observatory, unless telemetry is exported elsewhere. Its first page shows how to call the API, which
+    /// listens on `api`.
     ///
     /// # Errors
     /// Returns an error if an address cannot be bound, unless it is already in use.
-    pub(in crate::commands) fn start(settings: observatory::Config, api_port: u16) -> anyhow::Result<Self> {
-        let api = format!("http://localhost:{api_port}/api");
+    pub(in crate::commands) fn start(
+        settings: observatory::Config,
+        api: &ListenAddress,
+    ) -> anyhow::Result<Self> {
+        let api = format!("{}/api", api.local_url(api.port));
         let steps = FIRST_STEPS.map(|(text, command)| FirstStep::new(text, command.replace("API", &api)));
         let settings = settings.first_steps(steps);
         if let Some(variable) = telemetry::destination_variable() {
@@ -86,7 +91,7 @@ impl Embedded {
                 return Ok(Self::Other(reachable(error.address)));
             }
             Err(error) if error.is_in_use() => return Ok(Self::PagesInUse(error.address)),
-            Err(error) => return Err(cannot_listen(&settings, error)),
+            Err(error) => return Err(cannot_listen(&settings, &error).into()),
         };
         let addresses = observatory.addresses();
         let shutdown = CancellationToken::new();

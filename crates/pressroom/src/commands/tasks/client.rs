@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use celeriac::{Broker, Client, Control, ExactNumber, ResultMeta, Signature, WaitError};
 use clap::Args;
 use serde_json::{Map, Value};
+use telemetry::{escaped, escaped_json};
 
 use super::workers::seconds;
-use crate::commands::text::{escaped, escaped_json};
 
 /// Options of `pressroom tasks call`.
 #[derive(Debug, Clone, PartialEq, Args)]

@@ -10,8 +10,7 @@ use std::{
 use celeriac::{Broker, DeadLetter, RequeueReport};
 use clap::{Args, Subcommand};
 use serde_json::json;
-
-use crate::commands::text::escaped;
+use telemetry::escaped;
 
 /// Number of letters to read at a time.
 const PAGE: usize = 50;

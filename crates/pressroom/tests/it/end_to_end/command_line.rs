@@ -95,6 +95,21 @@ fn help_documents_every_setting_that_config_prints() {
     assert!(count > 15);
 }
 
+#[test]
+fn the_commands_of_the_observatory_show_only_their_own_settings() {
+    for (command, own) in [
+        ("observatory", "OBSERVATORY_MEMORY]"),
+        ("traces", "OBSERVATORY_PORT]"),
+        ("logs", "OBSERVATORY_PORT]"),
+    ] {
+        let help = String::from_utf8(process::run(&[command, "--help"], &[]).stdout).unwrap();
+        assert!(help.contains(own), "{help}");
+        for other in ["JWT", "SMTP", "CELERY", "DATABASE_URL", "[env: PORT]"] {
+            assert!(!help.contains(other), "{command}: {other}");
+        }
+    }
+}
+
 /// Makes changes to the contract visible in review. `pressroom openapi > docs/openapi.json` accepts a
 /// change.
 #[test]

@@ -137,11 +137,45 @@ async fn embedded_mode_shows_a_request_and_its_task_as_one_trace() {
     for text in ["celery.run (consumer)", "INSERT INTO articles", "Article created"] {
         assert!(tree.contains(text), "{text}: {tree}");
     }
-    eventually("the log record", async || {
+    let logs = eventually("the log records", async || {
         let logs = ports.run(&["logs", "--trace", trace_id]);
-        logs.contains("Article created").then_some(())
+        (logs.contains("Article created") && logs.contains("Notifications sent")).then_some(logs)
     })
     .await;
+
+    // The worker is a service of its own.
+    let spans = tree.lines().filter(|line| !line.contains(" | "));
+    for line in spans.chain(logs.lines()) {
+        let is_workers = ["celery.run", "Notifications sent"]
+            .iter()
+            .any(|text| line.contains(text));
+        let is_apps = [
+            "POST /api",
+            "(producer)",
+            "INSERT INTO",
+            "DELETE outbox",
+            "Article created",
+        ]
+        .iter()
+        .any(|text| line.contains(text));
+        assert!(!is_workers || line.contains("  pressroom-worker  "), "{line}");
+        assert!(!is_apps || line.contains("  pressroom  "), "{line}");
+    }
+    let map = ports.get("/map").await;
+    let edges = map["edges"].as_array().unwrap();
+    let leads = |from: &Value, to: &Value| {
+        edges
+            .iter()
+            .any(|edge| edge["from"] == *from && edge["to"] == *to)
+    };
+    let id = |kind: &str, name: &str| {
+        let mut nodes = map["nodes"].as_array().unwrap().iter();
+        let node = nodes.find(|node| node["kind"] == kind && node["name"] == name);
+        &node.unwrap_or_else(|| panic!("{kind} {name}: {map:#}"))["id"]
+    };
+    let queue = id("queue", "celery");
+    assert!(leads(id("service", "pressroom"), queue), "{map:#}");
+    assert!(leads(queue, id("service", "pressroom-worker")), "{map:#}");
 
     assert!(process.terminate().await.success());
     let output = process.output();
@@ -296,6 +330,11 @@ async fn a_taken_port_is_reported_with_the_name_of_its_setting() {
         message.starts_with("pressroom: OBSERVATORY_OTLP_HTTP_PORT: cannot listen on"),
         "{message}"
     );
+    assert!(
+        message.contains("set OBSERVATORY_OTLP_HTTP_PORT to another port"),
+        "{message}"
+    );
+    assert_eq!(message.matches("use").count(), 1, "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,19 +1,22 @@
-//! `pressroom logs`: prints the newest log records in chronological order; `--follow` also prints new records
+//! The command `logs`: prints the newest log records in chronological order; `--follow` also prints new records
 //! as they arrive.
 
 use std::{
     io::{self, Write as _},
+    net::SocketAddr,
     time::Duration,
 };
 
 use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use telemetry::{escaped, escaped_json};
 
-use super::{Query, block_on, client::Client, present, print_json, print_line};
-use crate::{
-    commands::text::{escaped, escaped_json, timestamp, value},
-    config::ExploreConfig,
+use super::{
+    Query,
+    client::Client,
+    present, print_json, print_line,
+    text::{timestamp, value},
 };
 
 /// Interval at which the observatory is polled for new records.
@@ -58,6 +61,7 @@ pub(super) struct Record {
     service: String,
     level: String,
     body: Value,
+    event_name: String,
     attributes: Map<String, Value>,
     trace_id: Option<String>,
     span_id: Option<String>,
@@ -88,46 +92,47 @@ impl Record {
         format!("{}  {}", escaped(&self.level), self.message())
     }
 
-    /// Formats body and attributes.
+    /// Formats the name of an event, the body and the attributes.
     fn message(&self) -> String {
-        let mut text = value(&self.body);
+        let name = (!self.event_name.is_empty()).then(|| escaped(&self.event_name).into_owned());
+        let body = (!self.body.is_null()).then(|| value(&self.body));
         let is_shown = |name: &str| !name.starts_with("code.") && !REDUNDANT_ATTRIBUTES.contains(&name);
-        for (name, attribute) in self.attributes.iter().filter(|(name, _)| is_shown(name)) {
-            text.push_str(&format!("  {}={}", escaped(name), value(attribute)));
-        }
-        text
+        let attributes = self.attributes.iter().filter(|(name, _)| is_shown(name));
+        let attributes =
+            attributes.map(|(name, attribute)| format!("{}={}", escaped(name), value(attribute)));
+        name.into_iter()
+            .chain(body)
+            .chain(attributes)
+            .collect::<Vec<_>>()
+            .join("  ")
     }
 }
 
-/// Runs `pressroom logs`.
+/// Runs the command. `pages` is the address of the pages if the command names none.
 ///
 /// # Errors
 /// Returns an error if the observatory does not respond or rejects the request.
-pub fn logs(config: &ExploreConfig, command: &Logs) -> anyhow::Result<()> {
-    block_on(run(config, command))
-}
-
-async fn run(config: &ExploreConfig, command: &Logs) -> anyhow::Result<()> {
+pub async fn logs(pages: SocketAddr, command: &Logs) -> anyhow::Result<()> {
     let source = &command.query.source;
-    let client = source.client(config)?;
+    let client = source.client(pages)?;
     let own = [("level", &command.level), ("trace_id", &command.trace)];
     let parameters: Vec<_> = present(own).chain(command.query.parameters()).collect();
     let body = client.get(&["logs"], &parameters).await?;
     if source.json && !command.follow {
         return print_json(&body);
     }
-    let newest = print_records(&client.parse(&body)?, source.json)?;
+    let latest = print_records(&client.parse(&body)?, source.json)?;
     if command.follow {
-        follow(&client, parameters, newest, source.json).await?;
+        follow(&client, parameters, latest, source.json).await?;
     }
     Ok(())
 }
 
-/// Prints records with a sequence number above `newest` as they arrive, until a request fails.
+/// Prints records with a sequence number above `latest` as they arrive, until a request fails.
 async fn follow(
     client: &Client,
     mut parameters: Vec<(&'static str, String)>,
-    mut newest: Option<u64>,
+    mut latest: Option<u64>,
     json: bool,
 ) -> anyhow::Result<()> {
     parameters.retain(|(name, _)| *name != "limit");
@@ -135,19 +140,19 @@ async fn follow(
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;
         let mut parameters = parameters.clone();
-        parameters.extend(newest.map(|sequence| ("after", sequence.to_string())));
+        parameters.extend(latest.map(|sequence| ("after", sequence.to_string())));
         let found: Found = client.parse(&client.get(&["logs"], &parameters).await?)?;
-        if newest.is_some() && found.next.is_some() {
+        if latest.is_some() && found.next.is_some() {
             writeln!(
                 io::stderr(),
-                "pressroom: more than {MAX_LIMIT} records arrived between two requests; the oldest are not shown"
+                "more than {MAX_LIMIT} records arrived between two requests; the oldest are not shown"
             )?;
         }
-        newest = print_records(&found, json)?.or(newest);
+        latest = print_records(&found, json)?.or(latest);
     }
 }
 
-/// Prints records in order of arrival and returns the sequence number of the newest.
+/// Prints records in chronological order and returns the sequence number of the latest arrival.
 fn print_records(found: &Found, json: bool) -> anyhow::Result<Option<u64>> {
     for record in found.logs.iter().rev() {
         if json {
@@ -159,5 +164,6 @@ fn print_records(found: &Found, json: bool) -> anyhow::Result<Option<u64>> {
             print_line(&record.line())?;
         }
     }
-    Ok(found.logs.first().and_then(|record| record["sequence"].as_u64()))
+    let sequences = found.logs.iter().filter_map(|record| record["sequence"].as_u64());
+    Ok(sequences.max())
 }

@@ -1,11 +1,14 @@
-//! `pressroom traces`: lists the newest traces or prints one trace as a tree.
+//! The command `traces`: lists the newest traces or prints one trace as a tree.
+
+use std::net::SocketAddr;
 
 use serde::Deserialize;
+use telemetry::escaped;
 
-use super::{Query, block_on, present, print_json, print_line, tree};
-use crate::{
-    commands::text::{count, duration, escaped, timestamp},
-    config::ExploreConfig,
+use super::{
+    Query, present, print_json, print_line,
+    text::{count, duration, timestamp},
+    tree,
 };
 
 /// Lists traces or prints one.
@@ -50,6 +53,7 @@ struct Summary {
     spans: u64,
     errors: u64,
     logs: u64,
+    dropped_spans: u64,
 }
 
 #[derive(Deserialize)]
@@ -58,17 +62,13 @@ struct Root {
     name: String,
 }
 
-/// Runs `pressroom traces`.
+/// Runs the command. `pages` is the address of the pages if the command names none.
 ///
 /// # Errors
 /// Returns an error if the observatory does not respond or rejects the request.
-pub fn traces(config: &ExploreConfig, command: &Traces) -> anyhow::Result<()> {
-    block_on(run(config, command))
-}
-
-async fn run(config: &ExploreConfig, command: &Traces) -> anyhow::Result<()> {
+pub async fn traces(pages: SocketAddr, command: &Traces) -> anyhow::Result<()> {
     let source = &command.query.source;
-    let client = source.client(config)?;
+    let client = source.client(pages)?;
     if let Some(trace_id) = &command.trace_id {
         let body = client.get(&["traces", trace_id], &[]).await?;
         if source.json {
@@ -106,6 +106,9 @@ fn line(trace: &Summary) -> String {
         if number > 0 {
             line.push_str(&format!(", {}", count(number, noun)));
         }
+    }
+    if trace.dropped_spans > 0 {
+        line.push_str(&format!(", {} dropped", count(trace.dropped_spans, "span")));
     }
     line
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use reqwest::header::ACCEPT;
 use serde::{Deserialize, de::DeserializeOwned};
+use telemetry::escaped;
 use url::Url;
-
-use crate::commands::text::escaped;
 
 /// Time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +38,8 @@ impl Client {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
             .context(NOT_A_URL)?;
+        // Fails if the process has already installed a provider, which is then used.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .no_proxy()
@@ -70,8 +71,7 @@ impl Client {
         let base = &self.base;
         let mut response = sent.map_err(|error| match error {
             error if error.is_connect() => anyhow::anyhow!(
-                "nothing listens at {base}; start `pressroom` or `pressroom observatory`, \
-                 or set another address with --observatory"
+                "nothing listens at {base}; start the observatory, or set another address with --observatory"
             ),
             error if error.is_timeout() => {
                 anyhow::anyhow!("{base} did not respond within {} s", TIMEOUT.as_secs())

@@ -1,13 +1,15 @@
 //! Prints a trace as a tree: one line per span, indented below its parent, followed by its events and
 //! log records.
 
-use std::collections::HashMap;
-
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use telemetry::escaped;
 
-use super::{logs::Record, print_line};
-use crate::commands::text::{count, duration, escaped, timestamp, value};
+use super::{
+    logs::Record,
+    print_line,
+    text::{count, duration, timestamp, value},
+};
 
 /// Maximum indentation level.
 const MAX_INDENT: usize = 30;
@@ -17,6 +19,7 @@ pub(super) struct Trace {
     trace_id: String,
     start_unix_nano: String,
     duration_ns: f64,
+    dropped_spans: u64,
     spans: Vec<Span>,
     logs: Vec<Record>,
 }
@@ -24,7 +27,10 @@ pub(super) struct Trace {
 #[derive(Deserialize)]
 struct Span {
     span_id: String,
-    parent_span_id: Option<String>,
+    /// Index of the parent, which precedes the span.
+    parent_index: Option<usize>,
+    missing_parent: bool,
+    clock_offset_ns: f64,
     service: String,
     name: String,
     kind: String,
@@ -59,12 +65,14 @@ pub(super) fn print(trace: &Trace) -> anyhow::Result<()> {
         count(trace.spans.len() as u64, "span"),
         count(trace.logs.len() as u64, "log"),
     ))?;
-    let mut depths: HashMap<&str, usize> = HashMap::new();
+    if trace.dropped_spans > 0 {
+        print_line(&format!("{} dropped", count(trace.dropped_spans, "span")))?;
+    }
+    let mut depths: Vec<usize> = Vec::with_capacity(trace.spans.len());
     for span in &trace.spans {
-        // The observatory lists every span after its parent.
-        let parent = span.parent_span_id.as_deref().and_then(|id| depths.get(id));
+        let parent = span.parent_index.and_then(|parent| depths.get(parent));
         let depth = parent.map_or(0, |depth| depth + 1);
-        depths.insert(&span.span_id, depth);
+        depths.push(depth);
         let indent = "  ".repeat(depth.min(MAX_INDENT));
         print_line(&format!(
             "{:>8} {:>8}  {indent}{}",
@@ -103,6 +111,12 @@ fn describe_span(span: &Span) -> String {
     if let Some(subject) = subjects.next() {
         text.push_str(&format!("  {}", value(subject)));
     }
+    if span.missing_parent {
+        text.push_str("  (parent not received)");
+    }
+    if span.clock_offset_ns != 0.0 {
+        text.push_str("  (clock differs from its parent's)");
+    }
     if span.status == "error" {
         text.push_str(&format!("  ERROR {}", escaped(&span.status_message)));
     }
@@ -119,10 +133,18 @@ fn describe_event(event: &Event) -> String {
     text
 }
 
-/// Formats the time from the start of the trace to the start of a span.
+/// Formats the time from the start of the trace to the start of a span, which may be negative.
 fn offset(trace_start: &str, span_start: &str) -> String {
     match (trace_start.parse::<u64>(), span_start.parse::<u64>()) {
-        (Ok(trace_start), Ok(span_start)) => duration(span_start.saturating_sub(trace_start) as f64),
+        (Ok(trace_start), Ok(span_start)) => relative(trace_start, span_start),
         _ => "-".to_owned(),
+    }
+}
+
+fn relative(trace_start: u64, span_start: u64) -> String {
+    let sign = if span_start < trace_start { "-" } else { "" };
+    match span_start {
+        0 => "-".to_owned(),
+        _ => format!("{sign}{}", duration(span_start.abs_diff(trace_start) as f64)),
     }
 }

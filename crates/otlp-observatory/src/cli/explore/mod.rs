@@ -1,4 +1,4 @@
-//! `pressroom traces` and `pressroom logs`: print telemetry from the JSON API of an observatory.
+//! The commands `traces` and `logs`, which print telemetry from the JSON API of an observatory.
 //!
 //! Telemetry comes from untrusted senders, so control characters in it are escaped.
 
@@ -7,15 +7,20 @@ mod logs;
 mod traces;
 mod tree;
 
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+};
+
 use anyhow::Context as _;
+use telemetry::escaped_json;
 
 use self::client::Client;
 pub use self::{
     logs::{Logs, logs},
     traces::{Traces, traces},
 };
-use super::{block_on, print, reachable, text::escaped_json};
-use crate::config::ExploreConfig;
+use super::{messages::reachable, text};
 
 /// Options that `traces` and `logs` share.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
@@ -85,8 +90,8 @@ fn present<const N: usize>(
 }
 
 impl Source {
-    fn client(&self, config: &ExploreConfig) -> anyhow::Result<Client> {
-        let default = || format!("http://{}", reachable(config.pages));
+    fn client(&self, pages: SocketAddr) -> anyhow::Result<Client> {
+        let default = || format!("http://{}", reachable(pages));
         Client::new(&self.observatory.clone().unwrap_or_else(default))
     }
 }
@@ -97,7 +102,9 @@ fn print_json(body: &[u8]) -> anyhow::Result<()> {
     print_line(&escaped_json(body))
 }
 
-/// Prints an escaped line and flushes standard output.
+/// Prints an escaped line and flushes standard output. Blocks while a pipe's reader is slow.
 fn print_line(line: &str) -> anyhow::Result<()> {
-    print(&format!("{line}\n"))
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    Ok(stdout.flush()?)
 }

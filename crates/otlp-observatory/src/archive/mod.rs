@@ -1,0 +1,219 @@
+//! Archive: telemetry that is kept on disk, in an SQLite database. Everything is written when it is stored in memory, and the
+//! newest part is read into memory after a restart. What memory no longer has is read from the archive.
+//!
+//! A write survives a crash of the process as soon as its transaction has ended, which takes milliseconds. The bounds of
+//! size and age remove the oldest telemetry.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the rule is for statements of Pressroom, which record spans; the observatory does not trace itself"
+)]
+
+mod rows;
+mod search;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+
+use self::writer::Command;
+use crate::{
+    config::Keep,
+    export::{Export, Signal},
+    store::{Store, TraceId},
+};
+
+/// Number of exports that may wait for the writer.
+const QUEUE: usize = 256;
+
+/// Memory for the pages of the database, for each of the two connections, in KiB.
+const CACHE: i64 = 4 << 10;
+
+/// Inverse of the fraction of the memory limit that is filled after a restart.
+const RESTORED_DIVISOR: usize = 4;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS items (
+        number INTEGER PRIMARY KEY,
+        signal INTEGER NOT NULL,
+        arrived INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        trace BLOB,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS items_by_time ON items (signal, time);
+    CREATE INDEX IF NOT EXISTS items_by_trace ON items (trace, signal) WHERE trace IS NOT NULL;
+";
+
+/// Archive of telemetry.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    reader: Mutex<Connection>,
+    writer: Mutex<Option<(SyncSender<Command>, JoinHandle<()>)>>,
+    /// Size of the telemetry that is read into memory after a restart, in bytes.
+    restored_bytes: usize,
+    /// Time up to which memory may lack telemetry of earlier processes.
+    missing_until: AtomicU64,
+}
+
+impl Archive {
+    /// Opens or creates the database. After a restart, a part of `memory` is filled.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be created, is not such a database, or a thread cannot be started.
+    pub(crate) fn open(keep: &Keep, memory: usize) -> rusqlite::Result<Self> {
+        let (path, bounds) = (&*keep.path, keep.clone());
+        create_private(path).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        let connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.execute_batch(SCHEMA)?;
+        let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        for connection in [&connection, &reader] {
+            connection.pragma_update(None, "cache_size", -CACHE)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+        }
+        let (sender, commands) = sync_channel(QUEUE);
+        let thread = thread::Builder::new()
+            .name("observatory-archive".into())
+            .spawn(move || writer::run(connection, &commands, &bounds))
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        let newest: Option<i64> = reader.query_row("SELECT max(number) FROM items", [], |row| row.get(0))?;
+        Ok(Self {
+            reader: Mutex::new(reader),
+            writer: Mutex::new(Some((sender, thread))),
+            restored_bytes: memory / RESTORED_DIVISOR,
+            missing_until: AtomicU64::new(newest.map_or(0, |_| u64::MAX)),
+        })
+    }
+
+    /// Writes an export that arrived at `now`. Waits if the disk is slower than the senders.
+    pub(crate) fn write(&self, export: &Export, now: u64) {
+        self.send(Command::Write(rows::of(export, now)));
+    }
+
+    /// Removes everything.
+    pub(crate) fn clear(&self) {
+        self.missing_until.store(0, Ordering::Release);
+        self.send(Command::Clear);
+    }
+
+    fn send(&self, command: Command) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((sender, _)) = &*writer {
+            // The thread ends only after the sender is dropped.
+            let _ = sender.send(command);
+        }
+    }
+
+    /// Writes what waits, and ends the thread.
+    pub(crate) fn finish(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((sender, thread)) = writer {
+            drop(sender);
+            let _ = thread.join();
+        }
+    }
+
+    /// Reads the newest telemetry of earlier processes into `store`.
+    pub(crate) fn restore(&self, store: &Store) {
+        if let Err(error) = self.try_restore(store) {
+            telemetry::warn!(%error, "cannot read all kept telemetry into memory; lists read it from the file");
+        }
+    }
+
+    fn try_restore(&self, store: &Store) -> rusqlite::Result<()> {
+        if self.missing_until.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        let mut first = i64::MAX;
+        let mut bytes = 0;
+        let reader = Connection::open_with_flags(
+            self.reader().path().unwrap_or_default(),
+            OpenFlags::SQLITE_OPEN_READ_ONLY,
+        )?;
+        let mut newest = reader.prepare("SELECT number, length(body) FROM items ORDER BY number DESC")?;
+        let mut sizes = newest.query([])?;
+        while let Some(row) = sizes.next()? {
+            bytes += row.get::<_, usize>(1)?;
+            if bytes > self.restored_bytes {
+                break;
+            }
+            first = row.get(0)?;
+        }
+        let mut items =
+            reader.prepare("SELECT signal, arrived, body FROM items WHERE number >= ?1 ORDER BY number")?;
+        let mut items = items.query([first])?;
+        while let Some(row) = items.next()? {
+            if let Some(export) = decoded(row.get(0)?, row.get_ref(2)?.as_blob()?) {
+                store.insert_at(export, row.get::<_, i64>(1)?.cast_unsigned());
+            }
+        }
+        // The index contains the numbers, so that only the rows of the restored part are skipped.
+        let mut latest = reader.prepare(
+            "SELECT time FROM items INDEXED BY items_by_time WHERE signal = ?1 AND number < ?2
+             ORDER BY time DESC LIMIT 1",
+        )?;
+        let mut missing_until = 0;
+        for signal in [Signal::Traces, Signal::Logs] {
+            let time: Option<i64> = latest
+                .query_row(params![signal as u8, first], |row| row.get(0))
+                .optional()?;
+            missing_until = missing_until.max(time.map_or(0, i64::cast_unsigned));
+        }
+        self.missing_until.store(missing_until, Ordering::Release);
+        Ok(())
+    }
+
+    /// Returns the time up to which memory may lack telemetry of earlier processes.
+    pub(crate) fn missing_until(&self) -> u64 {
+        self.missing_until.load(Ordering::Acquire)
+    }
+
+    /// Returns the exports that contain the spans of a trace, or its records, each with its time of arrival.
+    pub(crate) fn trace(&self, id: TraceId, signal: Signal) -> rusqlite::Result<Vec<(Export, u64)>> {
+        let reader = self.reader();
+        let mut rows = reader.prepare_cached(
+            "SELECT signal, arrived, body FROM items WHERE trace = ?1 AND signal = ?2 ORDER BY number",
+        )?;
+        let mut rows = rows.query(params![id.as_bytes(), signal as u8])?;
+        let mut exports = Vec::new();
+        while let Some(row) = rows.next()? {
+            if let Some(export) = decoded(row.get(0)?, row.get_ref(2)?.as_blob()?) {
+                exports.push((export, row.get::<_, i64>(1)?.cast_unsigned()));
+            }
+        }
+        Ok(exports)
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Creates the file if it is missing. Only its owner can read it.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map(drop)
+}
+
+fn decoded(signal: u8, body: &[u8]) -> Option<Export> {
+    let signal = Signal::ALL.into_iter().find(|known| *known as u8 == signal)?;
+    rows::decode(signal, body)
+}
