@@ -191,7 +191,7 @@ impl Archive {
         let mut rows = reader.prepare_cached(
             "SELECT signal, arrived, body FROM items WHERE trace = ?1 AND signal = ?2 ORDER BY number",
         )?;
-        let mut rows = rows.query(params![id.bytes(), signal as u8])?;
+        let mut rows = rows.query(params![id.as_bytes(), signal as u8])?;
         let mut exports = Vec::new();
         while let Some(row) = rows.next()? {
             if let Some(export) = decoded(row.get(0)?, row.get_ref(2)?.as_blob()?) {

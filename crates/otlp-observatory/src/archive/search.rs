@@ -157,7 +157,7 @@ impl Archive {
         )?;
         let TimePosition { time, number } = position;
         let found = earlier.exists(params![
-            id.bytes(),
+            id.as_bytes(),
             Signal::Traces as u8,
             stored(time),
             stored(number)
@@ -168,6 +168,6 @@ impl Archive {
     fn count_records(&self, id: TraceId) -> rusqlite::Result<u64> {
         self.reader()
             .prepare_cached("SELECT count(*) FROM items WHERE trace = ?1 AND signal = ?2")?
-            .query_row(params![id.bytes(), Signal::Logs as u8], |row| row.get(0))
+            .query_row(params![id.as_bytes(), Signal::Logs as u8], |row| row.get(0))
     }
 }

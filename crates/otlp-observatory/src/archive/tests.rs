@@ -133,7 +133,6 @@ fn flush(explorer: &Explorer) {
 }
 
 const PAGE: TraceSearch = TraceSearch {
-    query: None,
     service: None,
     name: None,
     status: None,

@@ -125,9 +125,9 @@ fn a_trace_is_cut_only_above_the_limit_and_keeps_root_errors_and_longest_spans()
     let trace = store.trace(id(1), false).expect("kept");
     assert_eq!(&*trace.summary.root.name, "root");
     let name = |span: &StoredSpan| Span::decode(&*span.encoded).expect("a span").name;
-    let count = |wanted: &str| trace.spans.iter().filter(|span| name(span) == wanted).count();
-    assert_eq!((count("root"), count("broken"), count("slow")), (1, 50, 50));
-    assert!(count("step") > 2_000);
+    let named = |wanted: &str| trace.spans.iter().filter(|span| name(span) == wanted).count();
+    assert_eq!((named("root"), named("broken"), named("slow")), (1, 50, 50));
+    assert!(named("step") > 2_000);
     assert_eq!(trace.spans.len() as u64 + trace.summary.dropped, sent + 1);
     assert!(trace.summary.dropped > 0);
     let listed = store.search_traces(&TraceSearch {

@@ -156,14 +156,14 @@ fn calls_between_services_have_precedence_and_the_rest_is_counted() {
     let map = map_of(&store, None);
     let edges = map["edges"].as_array().expect("edges");
     let is = |edge: &Value, end: &str, kind: &str| edge[end].as_str().expect("an id").starts_with(kind);
-    let count = |to: &str| {
+    let to_kind = |to: &str| {
         let edges = edges
             .iter()
             .filter(|edge| is(edge, "from", "service:") && is(edge, "to", to));
         edges.count()
     };
     assert_eq!(
-        (edges.len(), count("service:"), count("database:")),
+        (edges.len(), to_kind("service:"), to_kind("database:")),
         (500, 400, 100)
     );
     // 100 calls of a database, and 6 requests by clients for each service.
