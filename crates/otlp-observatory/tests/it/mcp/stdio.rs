@@ -1,7 +1,7 @@
 //! Standard input and output, line by line.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -131,13 +131,15 @@ fn a_cancelled_call_is_not_answered() {
     let mut program = Program::ready(&format!("http://{}", silent.local_addr().unwrap()));
     program.send(&call(2, "find_traces", &json!({})).to_string());
     let (connection, _) = silent.accept().unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut connection = BufReader::new(connection);
+    let mut request = String::new();
+    connection.read_line(&mut request).unwrap();
+    assert!(request.starts_with("GET /traces?"), "{request}");
     let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}});
     program.send(&cancel.to_string());
     // The request to the observatory ends with the call.
-    let mut request = String::new();
-    connection.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    std::io::Read::read_to_string(&mut &connection, &mut request).unwrap();
-    assert!(request.starts_with("GET /traces?"), "{request}");
+    connection.read_to_string(&mut request).unwrap();
     assert_eq!(program.respond(&request_ping(3))["id"], 3);
     assert!(program.close().success());
 }
