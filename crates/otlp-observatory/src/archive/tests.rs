@@ -167,6 +167,14 @@ fn what_memory_evicts_and_what_earlier_processes_kept_is_listed_once_and_in_orde
             assert_eq!((trace.spans.len(), trace.logs.len()), (2, 1), "{number}");
             assert_eq!(&*trace.summary.root.name, format!("root {number}"));
         }
+        for id in expected.iter().step_by(5) {
+            let query = crate::store::parse_query(&format!("trace={id:032x}"), crate::store::Subject::Spans);
+            let one = TraceSearch {
+                query: Some(query.expect("a query")),
+                ..PAGE
+            };
+            assert_eq!(all_traces(explorer, &one), [*id]);
+        }
         let failed = TraceSearch {
             status: Some(crate::store::StatusFilter::Error),
             service: Some("worker".to_owned()),

@@ -162,7 +162,9 @@ impl<T> SearchPage<T> {
 
 /// Returns the traces that match `search`, newest first.
 pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchPage<TraceSummary> {
-    if let Some(id) = search.query.as_ref().and_then(Query::trace) {
+    // With an archive, only traces above a time are wanted from memory; it has the others.
+    let whole = search.query.as_ref().filter(|_| search.above.is_none());
+    if let Some(id) = whole.and_then(Query::trace) {
         let traces = traces.read();
         if let Some(trace) = traces.get(id) {
             let is_found = Matcher::new(search, &traces).matches(trace);
