@@ -1,5 +1,5 @@
 // The query line: a combobox that completes keys and values seen in telemetry. Enter applies the query.
-import { html, useEffect, useRef, useState } from '../html.js';
+import { html, useEffect, useLayoutEffect, useRef, useState } from '../html.js';
 import { get } from '../api.js';
 import { contextAt, optionsFor, traceOf } from '../query.js';
 import { address, navigate } from '../router.js';
@@ -47,7 +47,8 @@ export function QueryLine({ page, value, onApply }) {
   const [values, setValues] = useState(/** @type {{key: string, values: string[]} | null} */ (null));
   const [caret, setCaret] = useState(/** @type {{text: string, at: number} | null} */ (null));
   const [active, setActive] = useState(-1);
-  useEffect(() => {
+  // Not `useEffect`, which runs later and would overwrite what has been typed since the line appeared.
+  useLayoutEffect(() => {
     if (input.current) input.current.value = value;
   }, [value]);
 

@@ -126,7 +126,7 @@ export function Page({ path, query }) {
         ? !error && html`<${Loading} />`
         : body.problems.length === 0
           ? html`<${Empty} title="No problems found."><p>This page updates when telemetry arrives.</p><//>`
-          : html`<div class="scroll-x panel ${stale ? 'is-stale' : ''}" ref=${list} tabindex="0" role="region" aria-label="Problems">
+          : html`<div aria-busy=${stale} class="scroll-x panel" ref=${list} tabindex="0" role="region" aria-label="Problems">
             <table class="table problems" data-testid="problems">
               <thead>
                 <tr>

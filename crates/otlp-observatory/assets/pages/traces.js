@@ -155,7 +155,7 @@ export function Page({ query }) {
           ? html`<${Empty} title=${Object.keys(filters).length > 0 ? 'No traces match these filters.' : 'No traces yet.'}>
             <p>${Object.keys(filters).length > 0 ? html`<a href="/traces">Show all</a>` : html`<a href="/">How to send traces</a>`}</p>
           <//>`
-          : html`<div tabindex="0" role="region" aria-label="Traces" class="scroll-x panel ${stale ? 'is-stale' : ''}" ref=${list}>
+          : html`<div tabindex="0" role="region" aria-label="Traces" aria-busy=${stale} class="scroll-x panel" ref=${list}>
             <table class="table traces" data-testid="traces">
               <thead>
                 <tr>
