@@ -198,6 +198,7 @@ fn value<'a>(broker: &'a dyn Broker, tree: &'a ResultTree) -> BoxFuture<'a, Resu
         let mut own = std::pin::pin!(own_value(broker, tree));
         loop {
             tokio::select! {
+                biased;
                 value = &mut own => return value,
                 Some(ended) = ancestors.next() => {
                     // The value is not needed, but a failure ends the wait.

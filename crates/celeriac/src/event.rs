@@ -35,7 +35,7 @@ impl Event {
     ) -> Self {
         let sender = [
             ("utcoffset", json!(0)),
-            ("pid", json!(std::process::id())),
+            ("pid", json!(system::process_id())),
             ("clock", json!(clock)),
         ];
         let timestamp = [("timestamp", json!(system::unix_time()))];

@@ -79,6 +79,9 @@ mod result_tree;
 mod retry;
 mod schedule;
 mod signature;
+#[cfg(feature = "__simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod system;
 mod task;
 mod task_error;

@@ -1,5 +1,5 @@
-//! Everything this crate takes from its environment: the time, random ids, threads, the host name, and the
-//! resource usage of the process. Monotonic time is `tokio::time`, and sockets are opened in
+//! Everything this crate takes from its environment: the time, random ids, the order of hash maps, threads, the
+//! host name, and the resource usage of the process. Monotonic time is `tokio::time`, and sockets are opened in
 //! `redis::endpoint`.
 
 use std::{io, thread};
@@ -9,12 +9,25 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+#[cfg(feature = "__simulation")]
+use crate::simulation;
+
+/// State of hash maps whose order affects which commands are sent: random, except in simulations.
+#[cfg(not(feature = "__simulation"))]
+pub(crate) type HashState = std::hash::RandomState;
+#[cfg(feature = "__simulation")]
+pub(crate) type HashState = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
 /// Returns the wall-clock time, which message headers and results contain.
 #[expect(
     clippy::disallowed_methods,
     reason = "the only place in this crate that reads the wall clock"
 )]
 pub(crate) fn now() -> Timestamp {
+    #[cfg(feature = "__simulation")]
+    if let Some(environment) = simulation::current() {
+        return environment.now();
+    }
     Timestamp::now()
 }
 
@@ -24,6 +37,10 @@ pub(crate) fn now() -> Timestamp {
     reason = "the only place in this crate that creates random ids"
 )]
 pub(crate) fn random_id() -> Uuid {
+    #[cfg(feature = "__simulation")]
+    if let Some(environment) = simulation::current() {
+        return uuid::Builder::from_random_bytes(environment.random().to_be_bytes()).into_uuid();
+    }
     Uuid::new_v4()
 }
 
@@ -38,6 +55,12 @@ pub(crate) fn tag() -> Uuid {
     let now = now();
     let seconds = u64::try_from(now.as_second()).unwrap_or_default();
     let nanoseconds = u32::try_from(now.subsec_nanosecond()).unwrap_or_default();
+    #[cfg(feature = "__simulation")]
+    if simulation::current().is_some() {
+        let (milliseconds, random) = (seconds * 1000 + u64::from(nanoseconds / 1_000_000), random_id());
+        let random = random.as_bytes().last_chunk().expect("an id has 16 bytes");
+        return uuid::Builder::from_unix_timestamp_millis(milliseconds, random).into_uuid();
+    }
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds))
 }
 
@@ -46,10 +69,20 @@ pub(crate) fn tag() -> Uuid {
 ///
 /// # Errors
 /// Returns an error if the system refuses another thread or the runtime's descriptors.
-pub(crate) fn spawn_thread<F: Future<Output = ()> + 'static>(
+pub(crate) fn spawn_thread<F: Future<Output = ()> + Send + 'static>(
     name: &str,
     future: impl FnOnce() -> F + Send + 'static,
 ) -> io::Result<oneshot::Receiver<()>> {
+    #[cfg(feature = "__simulation")]
+    if simulation::current().is_some() {
+        let (ended, end) = oneshot::channel();
+        let future = future();
+        tokio::spawn(async move {
+            future.await;
+            let _ = ended.send(());
+        });
+        return Ok(end);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -66,6 +99,10 @@ pub(crate) fn spawn_thread<F: Future<Output = ()> + 'static>(
 
 /// Returns the host name, or `localhost` if the system does not provide one.
 pub(crate) fn hostname() -> String {
+    #[cfg(feature = "__simulation")]
+    if simulation::current().is_some() {
+        return "simulation".to_owned();
+    }
     ["/proc/sys/kernel/hostname", "/etc/hostname"]
         .iter()
         .filter_map(|path| std::fs::read_to_string(path).ok())
@@ -74,9 +111,18 @@ pub(crate) fn hostname() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
+/// Returns the id of this process.
+pub(crate) fn process_id() -> u32 {
+    #[cfg(feature = "__simulation")]
+    if simulation::current().is_some() {
+        return 1;
+    }
+    std::process::id()
+}
+
 /// Returns the name of this process as a sender of messages, `gen<pid>@<host>`.
 pub(crate) fn origin() -> String {
-    format!("gen{}@{}", std::process::id(), hostname())
+    format!("gen{}@{}", process_id(), hostname())
 }
 
 /// Returns the default name of a worker on this host, `celery@<host>`, as in Celery.
@@ -87,6 +133,10 @@ pub fn default_node_name() -> String {
 
 /// Returns the load averages over 1, 5 and 15 minutes, or zeros if the system does not provide them.
 pub(crate) fn load_average() -> [f64; 3] {
+    #[cfg(feature = "__simulation")]
+    if simulation::current().is_some() {
+        return [0.0; 3];
+    }
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let mut words = text.split_whitespace();
     [(); 3].map(|()| words.next().and_then(|word| word.parse().ok()).unwrap_or(0.0))

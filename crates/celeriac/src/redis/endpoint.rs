@@ -95,6 +95,10 @@ impl Endpoint {
     /// Returns the error that the server sends before any request, as Redis does in protected mode; it then closes
     /// the connection, so that requests only fail with a broken pipe.
     async fn greeting(&self) -> Option<String> {
+        #[cfg(feature = "__simulation")]
+        if crate::simulation::current().is_some() {
+            return None;
+        }
         let ConnectionAddr::Tcp(host, port) = self.server.get_connection_info().addr() else {
             return None;
         };
@@ -200,12 +204,31 @@ impl Sentinels {
 
 /// Opens a socket for requests. With [`open_subscriber`], the only place in this crate that opens sockets.
 async fn open(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<MultiplexedConnection> {
+    #[cfg(feature = "__simulation")]
+    if let Some(socket) = simulated(client).await {
+        let settings = client.get_connection_info().redis_settings();
+        let opened = MultiplexedConnection::new_with_config(settings, socket?, config.clone()).await?;
+        tokio::spawn(opened.1);
+        return Ok(opened.0);
+    }
     client.get_multiplexed_async_connection_with_config(config).await
 }
 
 /// Opens a socket for pub/sub.
 async fn open_subscriber(client: &Client) -> RedisResult<PubSub> {
+    #[cfg(feature = "__simulation")]
+    if let Some(socket) = simulated(client).await {
+        return PubSub::new(client.get_connection_info().redis_settings(), socket?).await;
+    }
     client.get_async_pubsub().await
+}
+
+/// Connects to a simulated server, if this thread runs a simulation.
+#[cfg(feature = "__simulation")]
+async fn simulated(client: &Client) -> Option<std::io::Result<Box<dyn crate::simulation::Socket>>> {
+    let (host, _) = host_and_port(client.get_connection_info())?;
+    let connecting = crate::simulation::current()?.connect(&host);
+    Some(connecting.await)
 }
 
 fn text(error: RedisError) -> String {

@@ -50,6 +50,9 @@ pub(super) const FORGET_LEASE_SECONDS: f64 = 86_400.0;
 /// Default lease of earlier releases, whose leases do not state their length.
 const UNKNOWN_LEASE: Duration = Duration::from_secs(20);
 
+/// Scores of the leases of dead workers.
+type DeadWorkers = HashMap<String, f64, system::HashState>;
+
 /// A delivery that is restored if the member of a sorted set still has the score that was judged.
 pub(super) struct Candidate {
     pub tag: DeliveryTag,
@@ -120,7 +123,7 @@ impl RedisBroker {
 
     /// Observes the leases. Returns the dead workers, without those whose deliveries have all been restored,
     /// and the server's time.
-    async fn dead_workers(&self) -> Result<(HashMap<String, f64>, f64), BrokerError> {
+    async fn dead_workers(&self) -> Result<(DeadWorkers, f64), BrokerError> {
         let round = self.lease.observations.fetch_add(1, Ordering::Relaxed);
         let full = round.is_multiple_of(FULL_PASS);
         let last = if full { MAX_ALL_LEASES } else { MAX_LEASES } - 1;
@@ -140,7 +143,7 @@ impl RedisBroker {
         let now = seconds(time);
         let mut judge = self.lease.judge.lock();
         judge.begin(observation, self.config.lease / 2);
-        let mut dead = HashMap::new();
+        let mut dead = DeadWorkers::default();
         for (instance, score) in leases {
             let unchanged = judge.observe(&instance, score, observation, round);
             let expired = match names::lease_of(&instance) {
@@ -198,7 +201,7 @@ impl RedisBroker {
     }
 
     /// Returns deliveries of dead workers.
-    async fn orphans(&self, dead: &HashMap<String, f64>) -> Result<Vec<Candidate>, BrokerError> {
+    async fn orphans(&self, dead: &DeadWorkers) -> Result<Vec<Candidate>, BrokerError> {
         if dead.is_empty() {
             return Ok(Vec::new());
         }

@@ -21,7 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{commands, connection::Connection};
 use crate::{
-    back_off::BackOff, broker::BrokerError, failure_log::FailureLog, lock::Lock, result::ResultMeta,
+    back_off::BackOff, broker::BrokerError, failure_log::FailureLog, lock::Lock, result::ResultMeta, system,
 };
 
 /// Maximum number of results that a broker handle awaits.
@@ -53,7 +53,7 @@ type Ended = Result<ResultMeta, BrokerError>;
 #[derive(Default)]
 struct Awaited {
     /// Senders to the waiters, by task id. The next poll removes the senders without waiters.
-    results: HashMap<String, watch::Sender<Option<Ended>>>,
+    results: HashMap<String, watch::Sender<Option<Ended>>, system::HashState>,
     /// Ids added since the last subscription.
     to_subscribe: Vec<String>,
     /// Whether the task that watches the results is running.
@@ -189,7 +189,7 @@ async fn run(shared: Arc<Shared>) {
 /// Serves one connection until it breaks or has been idle for too long.
 async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), BrokerError> {
     let (mut sink, mut messages) = shared.commands.subscriber().await?.split();
-    let mut subscribed = HashSet::new();
+    let mut subscribed = HashSet::default();
     {
         let mut awaited = shared.awaited.lock();
         awaited.to_subscribe = awaited.results.keys().cloned().collect();
@@ -210,6 +210,13 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
             idle_since = Instant::now();
         }
         tokio::select! {
+            biased;
+            _ = polls.tick() => {
+                shared.poll(&shared.all()).await?;
+                if idle_since.elapsed() >= IDLE_TIMEOUT && shared.stop_if_idle() {
+                    return Ok(());
+                }
+            }
             message = messages.next() => {
                 let Some(message) = message else {
                     return Err(BrokerError::unavailable("the connection was closed"));
@@ -224,12 +231,6 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
                 }
             }
             () = shared.added.notified() => {}
-            _ = polls.tick() => {
-                shared.poll(&shared.all()).await?;
-                if idle_since.elapsed() >= IDLE_TIMEOUT && shared.stop_if_idle() {
-                    return Ok(());
-                }
-            }
         }
     }
 }
@@ -238,7 +239,7 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
 async fn subscribe(
     shared: &Shared,
     sink: &mut PubSubSink,
-    subscribed: &mut HashSet<String>,
+    subscribed: &mut HashSet<String, system::HashState>,
 ) -> Result<(), BrokerError> {
     let new_ids = std::mem::take(&mut shared.awaited.lock().to_subscribe);
     let unknown = new_ids.iter().filter(|id| subscribed.insert(String::clone(id)));
@@ -257,7 +258,7 @@ async fn subscribe(
 async fn unsubscribe(
     shared: &Shared,
     sink: &mut PubSubSink,
-    subscribed: &mut HashSet<String>,
+    subscribed: &mut HashSet<String, system::HashState>,
 ) -> Result<(), BrokerError> {
     let old_ids: Vec<String> = {
         let awaited = shared.awaited.lock();

@@ -231,9 +231,10 @@ async fn may_begin(shared: &Shared, entry: &Entry, message: &Message) -> bool {
         }
     };
     tokio::select! {
-        () = wait => true,
-        interruption = entry.orders.before_start() => interruption != Interruption::Lost,
+        biased;
         () = shared.stop.cancelled() => false,
+        interruption = entry.orders.before_start() => interruption != Interruption::Lost,
+        () = wait => true,
     }
 }
 

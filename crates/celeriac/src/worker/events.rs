@@ -33,6 +33,7 @@ pub(super) async fn broadcast(shared: Arc<Shared>) {
     let mut last_log = None::<Instant>;
     loop {
         tokio::select! {
+            biased;
             () = sleep(FLUSH_INTERVAL) => {}
             () = shared.events.batch_ready.notified() => {}
         }

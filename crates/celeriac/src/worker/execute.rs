@@ -292,7 +292,7 @@ impl Attempt<'_> {
     }
 
     async fn store_started(&self) {
-        let meta = ResultMeta::started(&self.message.headers, std::process::id(), &self.shared.hostname);
+        let meta = ResultMeta::started(&self.message.headers, system::process_id(), &self.shared.hostname);
         let meta = settle::extended(self.shared, &self.entry.delivery, meta);
         if let Err(error) = self.shared.broker.store_result(&meta).await {
             // Not retried: the final state replaces `STARTED`, and storing the final state is retried.

@@ -25,7 +25,7 @@ const MAX_DEFERRED: usize = 65_535;
 
 #[derive(Debug, Default)]
 pub(super) struct Inflight {
-    entries: Lock<HashMap<DeliveryTag, Arc<Entry>>>,
+    entries: Lock<HashMap<DeliveryTag, Arc<Entry>, system::HashState>>,
     arrivals: AtomicU64,
     /// Number of tasks that wait for their `eta`.
     deferred: AtomicUsize,

@@ -65,6 +65,7 @@ impl Limits {
             changed.as_mut().enable();
             let Some(at) = self.reserve() else { return };
             tokio::select! {
+                biased;
                 () = sleep_until(at) => return,
                 () = changed => {}
             }

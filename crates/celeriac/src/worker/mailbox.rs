@@ -60,16 +60,17 @@ async fn process_all(shared: &Shared, mut commands: BoxStream<'static, Vec<u8>>)
     let mut declare = interval(DECLARE_INTERVAL);
     loop {
         tokio::select! {
-            raw = commands.next() => match raw {
-                Some(raw) => process(shared, &raw).await,
-                None => return,
-            },
-            () = &mut greeting => shared.mingled.cancel(),
+            biased;
             _ = declare.tick() => {
                 if let Err(error) = shared.broker.declare_mailbox(EXCHANGE, &shared.hostname).await {
                     debug!(%error, "failed to declare the mailbox");
                 }
             }
+            () = &mut greeting => shared.mingled.cancel(),
+            raw = commands.next() => match raw {
+                Some(raw) => process(shared, &raw).await,
+                None => return,
+            },
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Queries about the worker and its held and postponed tasks. Messages are decoded only when a query arrives, so
 //! queries cost running tasks nothing.
 
-use std::{collections::BTreeSet, process, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
@@ -121,7 +121,7 @@ fn described_task(shared: &Shared, delivery: &Delivery, started: Option<f64>, me
             "priority": message.properties.priority,
             "redelivered": message.redelivered(),
         },
-        "worker_pid": started.map(|_| process::id()),
+        "worker_pid": started.map(|_| system::process_id()),
     })
 }
 
@@ -139,13 +139,13 @@ pub(super) fn stats(shared: &Shared) -> Value {
     let concurrency = shared.concurrency();
     json!({
         "total": shared.registry.totals(),
-        "pid": process::id(),
+        "pid": system::process_id(),
         "clock": shared.clock.value().to_string(),
         "uptime": shared.started.elapsed().as_secs(),
         "pool": {
             "implementation": "celeriac::Worker",
             "max-concurrency": concurrency,
-            "processes": [process::id()],
+            "processes": [system::process_id()],
             "max-tasks-per-child": "N/A",
             "put-guarded-by-semaphore": false,
             "timeouts": [0, 0],
