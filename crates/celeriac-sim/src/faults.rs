@@ -81,6 +81,18 @@ pub fn draw(seed: u64, length: Duration, workers: u64) -> Vec<Step> {
     steps.collect()
 }
 
+/// Reads a script: a step a line, apart from empty lines and comments.
+///
+/// # Errors
+/// Returns the first line that is not a step.
+pub fn script(text: &str) -> Result<Vec<Step>, String> {
+    let lines = text.lines().map(str::trim);
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::parse)
+        .collect()
+}
+
 fn step(rng: &mut Rng, last: u64, workers: u64, kinds: &[u64]) -> Step {
     let process = format!("w{}", rng.range(1, workers + 1));
     let any = if rng.percent(15) {

@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    hash::{DefaultHasher, Hasher as _},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -52,7 +53,7 @@ impl fmt::Display for Record {
 #[derive(Debug)]
 struct Log {
     records: Vec<Record>,
-    hash: u64,
+    hash: DefaultHasher,
 }
 
 /// The history of a run, and a hash of it and of every request and reply.
@@ -66,7 +67,7 @@ impl History {
     /// Begins a history now.
     #[must_use]
     pub fn begin() -> Self {
-        let (records, hash) = (Vec::new(), 0xcbf2_9ce4_8422_2325);
+        let (records, hash) = (Vec::new(), DefaultHasher::new());
         Self {
             start: Instant::now(),
             log: Mutex::new(Log { records, hash }),
@@ -84,18 +85,16 @@ impl History {
 
     /// Adds bytes to the hash only, with the time.
     pub fn mix(&self, bytes: &[u8]) {
-        let at = self.start.elapsed().as_nanos().to_le_bytes();
         let mut log = self.log();
-        for byte in at.iter().chain(bytes) {
-            log.hash = (log.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        log.hash.write_u128(self.start.elapsed().as_nanos());
+        log.hash.write(bytes);
     }
 
     /// Returns the records, and the hash of everything.
     #[must_use]
     pub fn finish(&self) -> (Vec<Record>, u64) {
         let log = self.log();
-        (log.records.clone(), log.hash)
+        (log.records.clone(), log.hash.finish())
     }
 
     fn log(&self) -> std::sync::MutexGuard<'_, Log> {

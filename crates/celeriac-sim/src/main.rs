@@ -26,17 +26,20 @@ struct Options {
     #[arg(long, default_value_t = 1)]
     count: u64,
     /// Simulated time with tasks and faults, in seconds
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Number of workers
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     workers: u64,
     /// Number of tasks
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 40)]
     tasks: u64,
     /// Script of faults, a step a line, instead of those of the seed
     #[arg(long)]
     faults: Option<PathBuf>,
+    /// Stop at the first seed that fails
+    #[arg(long)]
+    until_failure: bool,
     /// Print the whole history
     #[arg(long)]
     history: bool,
@@ -59,7 +62,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             .init();
     }
     let kept = options.faults.as_ref().map(fs::read_to_string).transpose()?;
-    let kept: Option<Vec<Step>> = kept.map(|text| script(&text)).transpose()?;
+    let kept: Option<Vec<Step>> = kept.map(|text| faults::script(&text)).transpose()?;
     let mut out = io::stdout().lock();
     let (began, mut simulated, mut injected, mut failed) = (Instant::now(), Duration::ZERO, 0, 0);
     for seed in options.seed..options.seed + options.count {
@@ -83,6 +86,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             (plan, outcome) = shrink(plan, outcome);
         }
         report(&mut out, &options, &plan, &outcome)?;
+        if failed > 0 && options.until_failure {
+            break;
+        }
     }
     if options.count > 1 {
         writeln!(
@@ -98,14 +104,6 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     } else {
         ExitCode::SUCCESS
     })
-}
-
-fn script(text: &str) -> Result<Vec<Step>, String> {
-    let lines = text.lines().map(str::trim);
-    lines
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(str::parse)
-        .collect()
 }
 
 /// Removes faults as long as the run fails without them.

@@ -23,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(6);
 /// Time after the last fault within which every task must end.
 const SETTLING: Duration = Duration::from_secs(1200);
 /// Time for which a run goes on after that, in case something happens twice.
-const QUIET: Duration = Duration::from_secs(30);
+const QUIET: Duration = Duration::from_secs(15);
 
 /// What a run consists of.
 #[derive(Debug, Clone)]

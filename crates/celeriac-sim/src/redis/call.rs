@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{
     data::{Bytes, Data},
     reply::Reply,
-    server::Write,
     strings::{float, int, number, range, text},
     zset::{AddOptions, Bound, Zset},
 };
@@ -14,6 +13,13 @@ type List = VecDeque<Bytes>;
 type Set = BTreeSet<Bytes>;
 type Hash = BTreeMap<Bytes, Bytes>;
 type Result = std::result::Result<Reply, Reply>;
+
+/// A write that the history of a run records.
+#[derive(Debug, Clone)]
+pub enum Write {
+    Text { key: String, value: Vec<u8> },
+    Scores { key: String, members: Vec<String> },
+}
 
 /// Data with the time of a command and the effects of the command outside of the data.
 #[derive(Debug)]

@@ -26,6 +26,8 @@ struct Entry {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Data {
     entries: BTreeMap<Bytes, Entry>,
+    /// A time before which no key expires.
+    next_expiry: i64,
 }
 
 /// A kind of values, for access by type.
@@ -66,8 +68,13 @@ kind!(Zset, Zset, |zset| zset.len() == 0);
 impl Data {
     /// Deletes the keys that have expired.
     pub(super) fn expire(&mut self, now: i64) {
+        if now < self.next_expiry {
+            return;
+        }
         self.entries
             .retain(|_, entry| entry.expires.is_none_or(|expires| expires > now));
+        let next = self.entries.values().filter_map(|entry| entry.expires).min();
+        self.next_expiry = next.unwrap_or(i64::MAX);
     }
 
     pub(super) fn get<T: Kind>(&mut self, key: &[u8]) -> Result<Option<&mut T>, Reply> {
@@ -97,6 +104,7 @@ impl Data {
 
     /// Replaces a value and its expiry.
     pub(super) fn set(&mut self, key: &[u8], text: &[u8], expires: Option<i64>) {
+        self.next_expiry = self.next_expiry.min(expires.unwrap_or(i64::MAX));
         let value = Value::Text(text.to_vec());
         self.entries.insert(key.to_vec(), Entry { value, expires });
     }
@@ -110,6 +118,7 @@ impl Data {
     }
 
     pub(super) fn set_expiry(&mut self, key: &[u8], expires: i64) -> bool {
+        self.next_expiry = self.next_expiry.min(expires);
         let entry = self.entries.get_mut(key);
         entry.map(|entry| entry.expires = Some(expires)).is_some()
     }

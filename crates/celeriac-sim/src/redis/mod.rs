@@ -10,6 +10,7 @@ mod strings;
 mod zset;
 
 pub use self::{
+    call::Write,
     reply::{Reply, take_request},
-    server::{Answer, Executed, Server, Snapshot, Write},
+    server::{Answer, Executed, Server, Snapshot},
 };

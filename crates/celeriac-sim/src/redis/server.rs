@@ -9,7 +9,7 @@ use std::{
 use sha1::{Digest as _, Sha1};
 
 use super::{
-    call::Store,
+    call::{Store, Write},
     data::{Bytes, Data},
     lua::Scripts,
     reply::Reply,
@@ -22,13 +22,6 @@ pub enum Answer {
     Replies(Vec<Reply>),
     /// The request waits for a list, at most this long; then its reply is nil.
     Blocks(Duration),
-}
-
-/// A write that the history of a run records.
-#[derive(Debug, Clone)]
-pub enum Write {
-    Text { key: String, value: Vec<u8> },
-    Scores { key: String, members: Vec<String> },
 }
 
 #[derive(Debug, Default)]
