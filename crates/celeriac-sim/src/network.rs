@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,7 +15,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split},
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,8 +38,8 @@ pub struct Network {
     history: Arc<History>,
     start: Instant,
     state: Mutex<State>,
-    /// Changes when a list grows.
-    pushes: watch::Sender<()>,
+    /// Notified when a list grows.
+    pushes: Notify,
     /// Crashes that a request has triggered.
     crashes: mpsc::UnboundedSender<Fault>,
 }
@@ -108,7 +109,7 @@ impl Network {
                 latencies: Rng::new(seed, 2),
                 ids: Rng::new(seed, 3),
             }),
-            pushes: watch::Sender::new(()),
+            pushes: Notify::new(),
             crashes,
         };
         (Arc::new(network), crashed)
@@ -351,13 +352,15 @@ impl Network {
             std::future::pending::<()>().await;
         }
         let mut deadline = None;
-        let mut pushes = self.pushes.subscribe();
         let replies = loop {
+            let mut pushed = pin!(self.pushes.notified());
+            // Registered before the request runs, because a push in between must be noticed.
+            pushed.as_mut().enable();
             match self.execute(id, life, request) {
                 Answer::Replies(replies) => break replies,
                 Answer::Blocks(limit) => {
                     let deadline = *deadline.get_or_insert_with(|| Instant::now() + limit);
-                    if tokio::time::timeout_at(deadline, pushes.changed()).await.is_err() {
+                    if tokio::time::timeout_at(deadline, pushed).await.is_err() {
                         break vec![Reply::Nil];
                     }
                 }
@@ -390,7 +393,7 @@ impl Network {
         }
         drop(guard);
         if pushed {
-            self.pushes.send_replace(());
+            self.pushes.notify_waiters();
         }
         answer
     }

@@ -264,7 +264,7 @@ impl Play {
         let worker = Worker::builder(broker(&life))
             .hostname(process)
             .queue("celery")
-            .concurrency(4);
+            .concurrency(2);
         let worker = workload::register(worker, &life, &self.history).build();
         let task = tokio::spawn(async move {
             // Runs until it is aborted.
@@ -331,12 +331,16 @@ fn broker(life: &str) -> Arc<dyn Broker> {
     Arc::new(RedisBroker::new(config).expect("the settings are valid"))
 }
 
-/// Sends all tasks, each once, spread over the length of the run.
+/// Sends all tasks, each once, over the length of the run.
 async fn send_all(plan: Plan, history: Arc<History>) {
     let client = Client::new(broker("c1.1"));
     let mut rng = Rng::new(plan.seed, 4);
     let last = u64::try_from(plan.length.as_millis()).unwrap_or(u64::MAX);
-    let mut times: Vec<u64> = (0..plan.tasks).map(|_| rng.range(0, last)).collect();
+    // Some clients send in bursts, which leave tasks waiting in the workers.
+    let grain = rng.pick(&[1, 1, 5000, 15_000]);
+    let mut times: Vec<u64> = (0..plan.tasks)
+        .map(|_| rng.range(0, last) / grain * grain)
+        .collect();
     times.sort_unstable();
     let start = Instant::now();
     for (label, time) in (0..).zip(times) {

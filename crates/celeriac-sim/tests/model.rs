@@ -146,7 +146,7 @@ fn command(rng: &mut Rng) -> String {
             format!("SET {key} {high} EX 100"),
             format!("SET {key} {two} NX"),
             format!("SET {key} {two} EX 100 NX"),
-            format!("SETEX {key} {high} {one}"),
+            format!("SETEX {key} {high}00 {one}"),
             format!("GET {key}"),
             format!("MGET {key} {other} list0"),
             format!("GETRANGE {key} {low} {high}"),

@@ -101,7 +101,12 @@ impl Store {
             ),
             ("GETRANGE", [key, start, end]) => {
                 let value = data.get::<Bytes>(key)?.cloned().unwrap_or_default();
-                Reply::bulk(&value[range(int(start)?, int(end)?, value.len())])
+                let (start, mut end) = (int(start)?, int(end)?);
+                if end < 0 && !(start < 0 && start > end) {
+                    // Unlike in a list, a position before the first is the first.
+                    end = (end + value.len() as i64).max(0);
+                }
+                Reply::bulk(&value[range(start, end, value.len())])
             }
             ("SET", [key, value, options @ ..]) => {
                 let (mut expires, mut only_new) = (None, false);
@@ -171,6 +176,7 @@ impl Store {
                 if data.get::<List>(from)?.is_none() {
                     return Ok(Reply::Nil);
                 }
+                data.get::<List>(to)?;
                 let moved = data.change(from, |list: &mut List| {
                     if right(wherefrom) {
                         list.pop_back()

@@ -1,22 +1,18 @@
 //! Whether the worker's lease is confirmed: tasks start only while it is.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
 use super::inflight::Entry;
+use crate::lock::Lock;
 
 /// Confirmation of the worker's lease.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LeaseStatus {
-    valid_until: watch::Sender<Option<Instant>>,
-}
-
-impl Default for LeaseStatus {
-    fn default() -> Self {
-        let valid_until = watch::Sender::new(None);
-        Self { valid_until }
-    }
+    valid_until: Lock<Option<Instant>>,
+    /// Notified of every confirmation. Wakes tasks in order of arrival, which a watch channel does not.
+    confirmed: Notify,
 }
 
 /// Returns the end of the validity of a request that confirms a lease. It is slightly shorter than the lease,
@@ -25,7 +21,7 @@ fn end(requested: Instant, lease: Duration) -> Instant {
     requested + (lease - lease / 10)
 }
 
-fn is_future(until: &Option<Instant>) -> bool {
+fn is_future(until: Option<Instant>) -> bool {
     until.is_some_and(|until| Instant::now() < until)
 }
 
@@ -33,31 +29,39 @@ impl LeaseStatus {
     /// Records that a renewal was confirmed. It is valid for the lease, from its request, by this process's
     /// monotonic clock.
     pub(super) fn confirm(&self, requested: Instant, lease: Duration) {
-        self.valid_until.send_replace(Some(end(requested, lease)));
+        *self.valid_until.lock() = Some(end(requested, lease));
+        self.confirmed.notify_waiters();
     }
 
     /// Returns whether the lease is confirmed.
     pub(super) fn is_valid(&self) -> bool {
-        is_future(&self.valid_until.borrow())
+        is_future(*self.valid_until.lock())
     }
 
     /// Resolves once the lease is confirmed.
     pub(super) async fn valid(&self) {
-        // The sender is part of `self`, so it cannot be dropped in the meantime.
-        let _ = self.valid_until.subscribe().wait_for(is_future).await;
+        self.until(is_future).await;
+    }
+
+    async fn until(&self, is_confirmed: impl Fn(Option<Instant>) -> bool) {
+        let is_confirmed = || is_confirmed(*self.valid_until.lock());
+        while !is_confirmed() {
+            let mut confirmed = pin!(self.confirmed.notified());
+            confirmed.as_mut().enable();
+            // A confirmation before the registration does not notify.
+            if !is_confirmed() {
+                confirmed.await;
+            }
+        }
     }
 
     /// Resolves once the lease is confirmed for a delivery: a renewal has included it, or it was requested
     /// within the last lease. A delivery that arrives late, because this process was paused, may belong to
     /// another worker.
     pub(super) async fn valid_for(&self, entry: &Entry, lease: Duration) {
-        let confirmed = |until: &Option<Instant>| {
-            let is_recent = |requested| is_future(&Some(end(requested, lease)));
-            is_future(until) && (entry.is_renewed() || entry.is_recent(is_recent))
-        };
-        if !confirmed(&self.valid_until.borrow()) {
-            let _ = self.valid_until.subscribe().wait_for(confirmed).await;
-        }
+        let is_recent = |requested| is_future(Some(end(requested, lease)));
+        self.until(|until| is_future(until) && (entry.is_renewed() || entry.is_recent(is_recent)))
+            .await;
     }
 }
 
