@@ -8,7 +8,7 @@ use std::{
 
 use crate::history::{Event, Record};
 
-/// What the server contains at the end of a run.
+/// Contents of the server at the end of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Remains {
     /// States of the results, by task id.
@@ -31,7 +31,7 @@ pub struct Terms {
 /// Time within which a worker writes again what the server has lost.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// How the tasks have ended, and the broken promises.
+/// Ends of the tasks, and broken promises.
 #[derive(Debug, Default)]
 pub struct Account {
     /// Number of tasks in each way to end.

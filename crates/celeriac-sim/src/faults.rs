@@ -69,7 +69,7 @@ pub struct Step {
 pub fn draw(seed: u64, length: Duration, workers: u64) -> Vec<Step> {
     let mut rng = Rng::new(seed, 1);
     let last = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-    let count = rng.range(1, 3 + last / 30_000);
+    let count = rng.range(1, 4 + last / 10_000);
     // Some runs have one kind of fault, which is easier to survive for a bug that another kind would hide.
     let kinds: &[u64] = &match rng.range(0, 4) {
         0 => vec![0],

@@ -1,4 +1,4 @@
-//! What happened in a run, in order: what clients were told, what tasks did, what the server stored, and the
+//! History of a run, in order: what clients were told, what tasks did, what the server stored, and the
 //! faults. The checker reads nothing else.
 
 use std::{

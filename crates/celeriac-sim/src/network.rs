@@ -492,7 +492,7 @@ impl State {
     }
 }
 
-/// What celeriac takes from its environment.
+/// Environment of celeriac in a run.
 #[derive(Debug)]
 pub struct Surroundings(pub Arc<Network>);
 

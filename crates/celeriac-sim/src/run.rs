@@ -25,7 +25,7 @@ const SETTLING: Duration = Duration::from_secs(1200);
 /// Time for which a run goes on after that, in case something happens twice.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// What a run consists of.
+/// Plan of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
@@ -38,7 +38,7 @@ pub struct Plan {
     pub record: bool,
 }
 
-/// What has happened in a run.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Outcome {
     pub records: Vec<Record>,
@@ -80,7 +80,7 @@ struct Life {
     task: JoinHandle<()>,
 }
 
-/// What the script does at a time.
+/// Step of the script, with what follows from earlier steps.
 enum Action {
     Fault(Fault),
     Snapshot { restart: u64 },

@@ -1,7 +1,5 @@
 //! Whole runs: a seed repeats exactly, and the kept scripts of faults pass.
 
-#![expect(clippy::unwrap_used, reason = "tests may panic")]
-
 use std::{fs, path::Path, time::Duration};
 
 use celeriac_sim::{
