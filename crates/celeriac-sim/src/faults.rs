@@ -139,10 +139,11 @@ fn step(rng: &mut Rng, last: u64, workers: u64, kinds: &[u64]) -> Step {
             }
         }
         5 => Fault::ServerClock {
-            milliseconds: step_of(rng),
+            milliseconds: step_of(rng, 4_000_000),
         },
+        // Postpones tasks with an `eta` by its size.
         6 => Fault::Clock {
-            milliseconds: step_of(rng),
+            milliseconds: step_of(rng, 60_000),
         },
         _ => Fault::FlushScripts,
     };
@@ -159,8 +160,8 @@ fn step(rng: &mut Rng, last: u64, workers: u64, kinds: &[u64]) -> Step {
     Step { when, fault }
 }
 
-fn step_of(rng: &mut Rng) -> i64 {
-    let size = rng.pick(&[500, 8000, 30_000, 4_000_000]);
+fn step_of(rng: &mut Rng, largest: i64) -> i64 {
+    let size = rng.pick(&[500, 8000, 30_000, largest]);
     if rng.percent(50) { size } else { -size }
 }
 

@@ -21,7 +21,7 @@ use crate::{
 
 const LEASE: Duration = Duration::from_secs(6);
 /// Time after the last fault within which every task must end.
-const SETTLING: Duration = Duration::from_secs(1200);
+const SETTLING: Duration = Duration::from_secs(300);
 /// Time for which a run goes on after that, in case something happens twice.
 const QUIET: Duration = Duration::from_secs(15);
 
