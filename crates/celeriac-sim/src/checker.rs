@@ -146,14 +146,14 @@ impl<'a> Facts<'a> {
 pub fn check(records: &[Record], remains: &Remains, terms: Terms) -> Account {
     let facts = Facts::collect(records);
     let mut account = Account::default();
-    let mut labels: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut labels: BTreeMap<&str, (u64, Duration)> = BTreeMap::new();
     for Record { at, event } in records {
         let (label, id, confirmed) = match event {
             Event::Sent { label, id } => (*label, id.as_str(), true),
             Event::Unconfirmed { label, id } => (*label, id.as_str(), false),
             _ => continue,
         };
-        labels.insert(id, label);
+        labels.insert(id, (label, *at));
         let end = end_of(&facts, remains, (label, id, *at, confirmed), terms);
         if let Err(violation) = &end {
             account
@@ -165,8 +165,8 @@ pub fn check(records: &[Record], remains: &Remains, terms: Terms) -> Account {
             .entry(end.unwrap_or_else(|_| "violation".to_owned()))
             .or_default() += 1;
     }
-    for (id, label) in &labels {
-        single_end(&facts, id, *label, &mut account.violations);
+    for (id, (label, sent)) in &labels {
+        single_end(&facts, id, (*label, *sent), &mut account.violations);
     }
     for (label, runs) in &facts.runs {
         single_run(&facts, *label, runs, terms.lease, &mut account.violations);
@@ -212,7 +212,7 @@ fn end_of(
 }
 
 /// Checks that a final state stays, and that the task does not begin after it.
-fn single_end(facts: &Facts<'_>, id: &str, label: u64, violations: &mut Vec<String>) {
+fn single_end(facts: &Facts<'_>, id: &str, (label, sent): (u64, Duration), violations: &mut Vec<String>) {
     let finals = facts.finals.get(id).map(Vec::as_slice).unwrap_or_default();
     let states: BTreeSet<&str> = finals.iter().map(|(_, state)| *state).collect();
     if states.len() > 1 {
@@ -223,7 +223,7 @@ fn single_end(facts: &Facts<'_>, id: &str, label: u64, violations: &mut Vec<Stri
     };
     let runs = facts.runs.get(&label).map(Vec::as_slice).unwrap_or_default();
     for run in runs.iter().filter(|run| run.begin > *first) {
-        if facts.no_loss_in(*first, run.begin) {
+        if facts.no_loss_in(sent, run.begin) {
             violations.push(format!(
                 "task {label} ({id}): it begins on {} at {:?}, but {state} was stored at {first:?}",
                 run.life, run.begin
@@ -240,13 +240,14 @@ fn single_run(
     lease: Duration,
     violations: &mut Vec<String>,
 ) {
+    let first = runs.first().map_or(Duration::ZERO, |run| run.begin);
     for (position, run) in runs.iter().enumerate() {
         for earlier in &runs[..position] {
             let death = facts.deaths.get(earlier.life).copied().unwrap_or(Duration::MAX);
             let ended = earlier.end.unwrap_or(Duration::MAX).min(death);
             if ended > run.begin
                 && facts.was_held(earlier.life, earlier.begin, run.begin, lease)
-                && facts.no_loss_in(earlier.begin.saturating_sub(RECOVERY), run.begin)
+                && facts.no_loss_in(first, run.begin)
             {
                 violations.push(format!(
                     "task {label}: it begins on {} at {:?} while {} runs it since {:?} under a confirmed lease",
