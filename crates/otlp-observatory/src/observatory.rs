@@ -177,6 +177,7 @@ impl Observatory {
         let routes = pages::routes(explorer);
         #[cfg(feature = "mcp")]
         let routes = routes.clone().merge(crate::mcp::route(routes));
+        let routes = routes.merge(receive::import_route(&receiver));
         let pages = pages::router(routes, access(&self.pages));
         servers.start(self.pages, Server::new(), pages);
         // The health server reports the shutdown until the other servers have ended.

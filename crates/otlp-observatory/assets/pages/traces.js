@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from '../html.js';
 import { get } from '../api.js';
 import { AGES, FilterForm, useServices } from '../components/filters.js';
-import { Empty, Loading, ErrorMessage } from '../components/parts.js';
+import { Empty, Loading, ErrorMessage, MemoryNote } from '../components/parts.js';
 import { SortHead } from '../components/sort-head.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
@@ -144,6 +144,7 @@ export function Page({ query }) {
       ]}
     />
     <${ErrorMessage} error=${error} />
+    ${sort && html`<${MemoryNote} since=${body?.memory_since_unix_nano} />`}
     ${
       body?.complete === false &&
       html`<p class="muted" role="status">The search ran out of time: only a part of the traces was compared.</p>`

@@ -1,5 +1,8 @@
 //! Telemetry that is kept on disk, seen through the pages' explorer.
 
+mod filters;
+mod large;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::*;

@@ -107,7 +107,8 @@ async fn a_closed_queue_is_reported_as_503() {
     )
     .unwrap();
     ingest_thread.finish().await;
-    assert!(ingest.accept(Export::Traces(traces())).is_err());
+    let late = ingest.accept(Export::Traces(traces()), 1, tokio::time::Instant::now());
+    assert!(late.await.is_err());
     let response = post(router(ingest), "application/x-protobuf", traces().encode_to_vec()).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "1");

@@ -57,7 +57,7 @@ impl Source {
         }
         let same = |source: &Self| *source.resource == *encoded && &*source.scope == scope;
         let make = || Self {
-            service: resource.and_then(service_name).unwrap_or(UNKNOWN_SERVICE).into(),
+            service: service_of(resource).into(),
             scope: scope.into(),
             resource: encoded.as_slice().into(),
         };
@@ -70,6 +70,11 @@ impl Footprint for Source {
         let lengths = [self.service.len(), self.scope.len(), self.resource.len()];
         lengths.map(memory::shared).iter().sum()
     }
+}
+
+/// Returns the name of the service of a resource.
+pub(crate) fn service_of(resource: Option<&Resource>) -> &str {
+    resource.and_then(service_name).unwrap_or(UNKNOWN_SERVICE)
 }
 
 /// Returns `service.name` if it is a string that is not empty.

@@ -1,0 +1,321 @@
+//! Filters find the same in the archive as in memory, although an index skips most of the archive.
+
+use opentelemetry_proto::tonic::{
+    common::v1::{ArrayValue, any_value::Value},
+    trace::v1::{
+        Span,
+        span::{Event, SpanKind},
+    },
+};
+
+use super::*;
+use crate::{
+    archive::blocks::BlockFilter,
+    store::{
+        Attribute, StatusFilter, Subject, Text, TimePosition,
+        fixture::{attribute, of_kind, text},
+        parse_query,
+    },
+};
+
+const TRACES: u64 = 400;
+
+/// Returns the telemetry of a trace, whose texts and values depend on its number.
+fn telemetry(number: u64) -> [Export; 3] {
+    let time = NOW + number * 1_000 * MS;
+    let at = |mut span: Span, offset: u64, duration: u64| {
+        span.start_time_unix_nano = time + offset * MS;
+        span.end_time_unix_nano = span.start_time_unix_nano + duration * MS;
+        span
+    };
+    let attributes = [("http.request.method", "GET"), ("http.route", "/api/carts/{id}")];
+    let request = of_kind(span(number, 1, 0, "GET"), SpanKind::Server, &attributes);
+    let mut request = at(request, 0, 40 + number % 50);
+    let code = if number % 90 == 7 { 503 } else { 200 };
+    let elements = ["first", "second"].map(|text| Value::StringValue(format!("{text}-{number}")));
+    let elements = elements.map(|value| attribute("", value).value.expect("a value"));
+    request.attributes.extend([
+        attribute("http.response.status_code", Value::IntValue(code)),
+        attribute("ratio", Value::DoubleValue(number as f64 / 4.0)),
+        attribute("cached", Value::BoolValue(number % 100 == 3)),
+        text("enduser.id", &number.to_string()),
+        attribute(
+            "parts",
+            Value::ArrayValue(ArrayValue {
+                values: elements.to_vec(),
+            }),
+        ),
+        text(
+            "url.full",
+            &format!("https://Shop-{number}.example.com/carts?id={number}"),
+        ),
+    ]);
+    if number % 120 == 11 {
+        request.events.push(Event {
+            name: "exception".to_owned(),
+            attributes: vec![text("exception.type", &format!("Overflow{number}"))],
+            ..Event::default()
+        });
+    }
+    let mut statement = at(
+        of_kind(
+            span(number, 2, 1, "SELECT carts"),
+            SpanKind::Client,
+            &[("db.system", "sqlite")],
+        ),
+        5,
+        if number == 77 { 900 } else { 10 },
+    );
+    if number % 110 == 9 {
+        statement = failed(statement);
+    }
+    let severity = if number % 130 == 21 { 17 } else { 9 };
+    let mut log = record(number, severity, &format!("Cart of user {number} was read"));
+    log.time_unix_nano = time;
+    log.attributes
+        .push(attribute("size", Value::IntValue(number.cast_signed())));
+    let service = if number % 150 == 33 { "rare" } else { "worker" };
+    [
+        spans(service, vec![statement]),
+        spans("shop", vec![request]),
+        records(service, vec![log]),
+    ]
+}
+
+/// Returns an archive and a store with the same telemetry.
+fn filled(file: &File) -> (Explorer, Store) {
+    let explorer = start(&file.keep(), 64 << 10);
+    let all = Store::new(64 << 20);
+    for number in 1..TRACES {
+        for export in telemetry(number) {
+            let now = NOW + number * 1_000 * MS;
+            all.insert_at(export.clone(), now);
+            insert(&explorer, export, now);
+        }
+    }
+    flush(&explorer);
+    (explorer, all)
+}
+
+#[test]
+fn filters_find_the_same_traces_on_disk_and_in_memory() {
+    let file = File::new("trace-filters");
+    let (explorer, all) = filled(&file);
+    let archive = explorer.archive.as_ref().expect("an archive");
+    let attribute = |filter: &str| TraceSearch {
+        attributes: vec![Attribute::parse(filter).expect(filter)],
+        ..PAGE
+    };
+    let query = |query: &str| TraceSearch {
+        query: Some(parse_query(query, Subject::Spans).expect(query)),
+        ..PAGE
+    };
+    let name = |name: &str| TraceSearch {
+        name: Some(Text::new(name)),
+        ..PAGE
+    };
+    let text = |text: &str| TraceSearch {
+        text: Some(Text::new(text)),
+        ..PAGE
+    };
+    let service = TraceSearch {
+        service: Some("rare".to_owned()),
+        ..PAGE
+    };
+    let slow = TraceSearch {
+        min_duration: Some(100 * MS),
+        ..PAGE
+    };
+    let status = TraceSearch {
+        status: Some(StatusFilter::Error),
+        ..PAGE
+    };
+    let times = TraceSearch {
+        from: Some(NOW + 100_003 * MS),
+        to: Some(NOW + 110_000 * MS),
+        ..PAGE
+    };
+    let searches = [
+        (service, 2),
+        (slow, 1),
+        (status, 4),
+        (times, 10),
+        (attribute("http.response.status_code=503"), 5),
+        (attribute("http.response.status_code>500"), 5),
+        (attribute("http.status_code=503"), 5),
+        (attribute("http.response.status_code!=200"), 5),
+        (attribute("ratio=12.50"), 1),
+        (attribute("ratio=12.5"), 1),
+        (attribute("cached=true"), 4),
+        (attribute("enduser.id=42"), 1),
+        (attribute("enduser.id=042"), 0),
+        (attribute("enduser.id~42"), 13),
+        (attribute("parts=second-42"), 1),
+        (attribute("parts~D-42"), 1),
+        (attribute("server.address=Shop-42.example.com"), 1),
+        (attribute("server.address=shop-42.example"), 0),
+        (attribute("db.system.name=sqlite"), 399),
+        (attribute("exception.type"), 0),
+        (name("get /api/CARTS"), 399),
+        (name("t car"), 399),
+        (name("select carts"), 399),
+        (name("select  carts"), 0),
+        (text("overflow131"), 1),
+        (text("OVERFLOW"), 4),
+        (text("it failed"), 4),
+        (text("absent"), 0),
+        (query("service=rare"), 2),
+        (query("service~ARE"), 2),
+        (query("service!=shop service!=worker"), 2),
+        (query("name=\"GET /api/carts/{id}\" enduser.id=42"), 1),
+        (query("name=GET enduser.id=42"), 1),
+        (query("enduser.id=42 OR enduser.id=43"), 2),
+        (query("!enduser.id~1 dur>80ms"), 102),
+        (query("dur>100ms"), 1),
+        (query("dur>=900ms"), 1),
+        (query("error=true"), 4),
+        (query("event=exception"), 4),
+        (query("event~excep exception.type=Overflow131"), 1),
+        (query("exception.type~flow1"), 2),
+        (query("overflow131"), 1),
+        (query("status>500"), 5),
+        (query("spans>2"), 0),
+        (query(&format!("trace={:032x}", 42)), 1),
+        (query(&format!("{:032x}", 42)), 1),
+        (query(&format!("{:032x}", 4_242)), 0),
+    ];
+    for (search, count) in searches {
+        let in_memory = all.search_traces(&TraceSearch {
+            limit: 500,
+            ..search.clone()
+        });
+        let expected: Vec<_> = in_memory
+            .entries
+            .iter()
+            .map(|trace| number(trace.trace_id))
+            .collect();
+        let mut found = Vec::new();
+        let mut before = TimePosition::END;
+        loop {
+            let page = archive.search_traces(&search, before, 7).expect("a page");
+            found.extend(page.entries.iter().map(|trace| number(trace.trace_id)));
+            match page.next {
+                Some(next) => before = next,
+                None => break,
+            }
+        }
+        assert_eq!((&found, found.len()), (&expected, count), "{search:?}");
+    }
+}
+
+#[test]
+fn filters_find_the_same_records_on_disk_and_in_memory() {
+    let file = File::new("record-filters");
+    let (explorer, all) = filled(&file);
+    let archive = explorer.archive.as_ref().expect("an archive");
+    let query = |query: &str| LogSearch {
+        query: Some(parse_query(query, Subject::Records).expect(query)),
+        ..LogSearch::default()
+    };
+    let trace = TraceId::from_bytes(&crate::store::fixture::trace_id(42));
+    let searches = [
+        (
+            LogSearch {
+                service: Some("rare".to_owned()),
+                ..LogSearch::default()
+            },
+            2,
+        ),
+        (
+            LogSearch {
+                severity: Some(13),
+                ..LogSearch::default()
+            },
+            3,
+        ),
+        (
+            LogSearch {
+                text: Some(Text::new("USER 42 ")),
+                ..LogSearch::default()
+            },
+            1,
+        ),
+        (
+            LogSearch {
+                attributes: vec![Attribute::parse("size=42").expect("a filter")],
+                ..LogSearch::default()
+            },
+            1,
+        ),
+        (
+            LogSearch {
+                trace,
+                ..LogSearch::default()
+            },
+            1,
+        ),
+        (
+            LogSearch {
+                from: Some(NOW + 100_000 * MS),
+                to: Some(NOW + 110_000 * MS),
+                ..LogSearch::default()
+            },
+            11,
+        ),
+        (query("level>=error"), 3),
+        (query("level=error"), 3),
+        (query("level<error service=rare"), 2),
+        (query("body~\"user 42 \""), 1),
+        (query("body=\"Cart of user 42 was read\""), 1),
+        (query("size=42 OR size=43"), 2),
+        (query("size>397"), 2),
+        (query(&format!("trace={:032x}", 42)), 1),
+        (query(&format!("{:032x}", 42)), 1),
+    ];
+    for (search, count) in searches {
+        let in_memory = all.search_logs(&LogSearch {
+            limit: 500,
+            ..search.clone()
+        });
+        let expected: Vec<_> = in_memory.entries.iter().map(|record| record.time).collect();
+        let mut found = Vec::new();
+        let mut before = TimePosition::END;
+        loop {
+            let page = archive.search_logs(&search, before, 7).expect("a page");
+            found.extend(page.entries.iter().map(|record| record.time));
+            match page.next {
+                Some(next) => before = next,
+                None => break,
+            }
+        }
+        assert_eq!((&found, found.len()), (&expected, count), "{search:?}");
+    }
+}
+
+#[test]
+fn the_index_skips_blocks_without_the_text() {
+    let file = File::new("blocks");
+    let (explorer, _) = filled(&file);
+    let reader = explorer
+        .archive
+        .as_ref()
+        .expect("an archive")
+        .readers
+        .get()
+        .expect("a reader");
+    let blocks: Vec<i64> = reader
+        .prepare("SELECT block FROM blocks")
+        .and_then(|mut blocks| blocks.query_map([], |row| row.get(0))?.collect())
+        .expect("blocks");
+    assert_eq!(blocks.len(), (3 * (TRACES as usize - 1)) / 256 + 1);
+    let accepted = |text: &str| {
+        let mut grams = Vec::new();
+        Text::new(text).grams(|gram| grams.push(gram));
+        let mut filter = BlockFilter::new(&reader, &grams);
+        let mut accepted = blocks.clone();
+        accepted.retain(|block| filter.accepts(block << blocks::SHIFT).expect("a bitmap"));
+        accepted.len()
+    };
+    assert_eq!((accepted("overflow131"), accepted("absent-text")), (1, 0));
+    assert_eq!(accepted("SELECT carts"), blocks.len());
+}
