@@ -303,6 +303,26 @@ impl Store {
         }
     }
 
+    /// Removes the instances of services that have only one.
+    pub(crate) fn retain_several_instances(&self, found: &mut [TraceSummary]) {
+        let mut instances: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
+        for source in self
+            .traces
+            .read()
+            .sources
+            .iter()
+            .filter(|source| !source.instance.is_empty())
+        {
+            let known = instances.entry(source.service.clone()).or_default();
+            known.insert(source.instance.clone());
+        }
+        let several = instances.into_iter().filter(|(_, instances)| instances.len() > 1);
+        let several = several.map(|(service, _)| service).collect();
+        found
+            .iter_mut()
+            .for_each(|trace| trace.retain_instances(&several));
+    }
+
     pub(crate) fn search_logs(&self, search: &LogSearch) -> SearchPage<StoredRecord> {
         log_search::search(&self.logs, search)
     }

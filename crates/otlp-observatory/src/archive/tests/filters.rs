@@ -136,55 +136,55 @@ fn filters_find_the_same_traces_on_disk_and_in_memory() {
         ..PAGE
     };
     let searches = [
-        (service, 2),
-        (slow, 1),
-        (status, 4),
-        (times, 10),
-        (attribute("http.response.status_code=503"), 5),
-        (attribute("http.response.status_code>500"), 5),
-        (attribute("http.status_code=503"), 5),
-        (attribute("http.response.status_code!=200"), 5),
-        (attribute("ratio=12.50"), 1),
-        (attribute("ratio=12.5"), 1),
-        (attribute("cached=true"), 4),
-        (attribute("enduser.id=42"), 1),
-        (attribute("enduser.id=042"), 0),
-        (attribute("enduser.id~42"), 13),
-        (attribute("parts=second-42"), 1),
-        (attribute("parts~D-42"), 1),
-        (attribute("server.address=Shop-42.example.com"), 1),
-        (attribute("server.address=shop-42.example"), 0),
-        (attribute("db.system.name=sqlite"), 399),
-        (attribute("exception.type"), 0),
-        (name("get /api/CARTS"), 399),
-        (name("t car"), 399),
-        (name("select carts"), 399),
-        (name("select  carts"), 0),
-        (text("overflow131"), 1),
-        (text("OVERFLOW"), 4),
-        (text("it failed"), 4),
-        (text("absent"), 0),
-        (query("service=rare"), 2),
-        (query("service~ARE"), 2),
-        (query("service!=shop service!=worker"), 2),
-        (query("name=\"GET /api/carts/{id}\" enduser.id=42"), 1),
-        (query("name=GET enduser.id=42"), 1),
-        (query("enduser.id=42 OR enduser.id=43"), 2),
-        (query("!enduser.id~1 dur>80ms"), 102),
-        (query("dur>100ms"), 1),
-        (query("dur>=900ms"), 1),
-        (query("error=true"), 4),
-        (query("event=exception"), 4),
-        (query("event~excep exception.type=Overflow131"), 1),
-        (query("exception.type~flow1"), 2),
-        (query("overflow131"), 1),
-        (query("status>500"), 5),
-        (query("spans>2"), 0),
-        (query(&format!("trace={:032x}", 42)), 1),
-        (query(&format!("{:032x}", 42)), 1),
-        (query(&format!("{:032x}", 4_242)), 0),
+        (service, true),
+        (slow, true),
+        (status, true),
+        (times, true),
+        (attribute("http.response.status_code=503"), true),
+        (attribute("http.response.status_code>500"), true),
+        (attribute("http.status_code=503"), true),
+        (attribute("http.response.status_code!=200"), true),
+        (attribute("ratio=12.50"), true),
+        (attribute("ratio=12.5"), true),
+        (attribute("cached=true"), true),
+        (attribute("enduser.id=42"), true),
+        (attribute("enduser.id=042"), false),
+        (attribute("enduser.id~42"), true),
+        (attribute("parts=second-42"), true),
+        (attribute("parts~D-42"), true),
+        (attribute("server.address=Shop-42.example.com"), true),
+        (attribute("server.address=shop-42.example"), false),
+        (attribute("db.system.name=sqlite"), true),
+        (attribute("exception.type"), false),
+        (name("get /api/CARTS"), true),
+        (name("t car"), true),
+        (name("select carts"), true),
+        (name("select  carts"), false),
+        (text("overflow131"), true),
+        (text("OVERFLOW"), true),
+        (text("it failed"), true),
+        (text("absent"), false),
+        (query("service=rare"), true),
+        (query("service~ARE"), true),
+        (query("service!=shop service!=worker"), true),
+        (query("name=\"GET /api/carts/{id}\" enduser.id=42"), true),
+        (query("name=GET enduser.id=42"), true),
+        (query("enduser.id=42 OR enduser.id=43"), true),
+        (query("!enduser.id~1 dur>80ms"), true),
+        (query("dur>100ms"), true),
+        (query("dur>=900ms"), true),
+        (query("error=true"), true),
+        (query("event=exception"), true),
+        (query("event~excep exception.type=Overflow131"), true),
+        (query("exception.type~flow1"), true),
+        (query("overflow131"), true),
+        (query("status>500"), true),
+        (query("spans>2"), false),
+        (query(&format!("trace={:032x}", 42)), true),
+        (query(&format!("{:032x}", 42)), true),
+        (query(&format!("{:032x}", 4_242)), false),
     ];
-    for (search, count) in searches {
+    for (search, is_found) in searches {
         let in_memory = all.search_traces(&TraceSearch {
             limit: 500,
             ..search.clone()
@@ -204,7 +204,8 @@ fn filters_find_the_same_traces_on_disk_and_in_memory() {
                 None => break,
             }
         }
-        assert_eq!((&found, found.len()), (&expected, count), "{search:?}");
+        assert_eq!(found, expected, "{search:?}");
+        assert_eq!(!found.is_empty(), is_found, "{search:?}");
     }
 }
 
@@ -224,35 +225,35 @@ fn filters_find_the_same_records_on_disk_and_in_memory() {
                 service: Some("rare".to_owned()),
                 ..LogSearch::default()
             },
-            2,
+            true,
         ),
         (
             LogSearch {
                 severity: Some(13),
                 ..LogSearch::default()
             },
-            3,
+            true,
         ),
         (
             LogSearch {
                 text: Some(Text::new("USER 42 ")),
                 ..LogSearch::default()
             },
-            1,
+            true,
         ),
         (
             LogSearch {
                 attributes: vec![Attribute::parse("size=42").expect("a filter")],
                 ..LogSearch::default()
             },
-            1,
+            true,
         ),
         (
             LogSearch {
                 trace,
                 ..LogSearch::default()
             },
-            1,
+            true,
         ),
         (
             LogSearch {
@@ -260,19 +261,19 @@ fn filters_find_the_same_records_on_disk_and_in_memory() {
                 to: Some(NOW + 110_000 * MS),
                 ..LogSearch::default()
             },
-            11,
+            true,
         ),
-        (query("level>=error"), 3),
-        (query("level=error"), 3),
-        (query("level<error service=rare"), 2),
-        (query("body~\"user 42 \""), 1),
-        (query("body=\"Cart of user 42 was read\""), 1),
-        (query("size=42 OR size=43"), 2),
-        (query("size>397"), 2),
-        (query(&format!("trace={:032x}", 42)), 1),
-        (query(&format!("{:032x}", 42)), 1),
+        (query("level>=error"), true),
+        (query("level=error"), true),
+        (query("level<error service=rare"), true),
+        (query("body~\"user 42 \""), true),
+        (query("body=\"Cart of user 42 was read\""), true),
+        (query("size=42 OR size=43"), true),
+        (query("size>397"), true),
+        (query(&format!("trace={:032x}", 42)), true),
+        (query(&format!("{:032x}", 42)), true),
     ];
-    for (search, count) in searches {
+    for (search, is_found) in searches {
         let in_memory = all.search_logs(&LogSearch {
             limit: 500,
             ..search.clone()
@@ -288,7 +289,8 @@ fn filters_find_the_same_records_on_disk_and_in_memory() {
                 None => break,
             }
         }
-        assert_eq!((&found, found.len()), (&expected, count), "{search:?}");
+        assert_eq!(found, expected, "{search:?}");
+        assert_eq!(!found.is_empty(), is_found, "{search:?}");
     }
 }
 
