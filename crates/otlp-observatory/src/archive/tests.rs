@@ -60,7 +60,7 @@ fn start(keep: &Keep, memory: usize) -> Explorer {
         },
         received: Arc::new(Received::default()),
         forwarder: None,
-        first_steps: Vec::new(),
+        first_steps: crate::first_steps::FirstSteps::default(),
     }
 }
 

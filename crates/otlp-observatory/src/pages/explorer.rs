@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     archive::Archive,
-    config::{Addresses, FirstStep},
+    config::Addresses,
+    first_steps::FirstSteps,
     forward::Forwarder,
     ingest::Received,
     store::{
@@ -25,7 +26,7 @@ pub(crate) struct Explorer {
     pub(crate) received: Arc<Received>,
     /// `None` if forwarding is disabled.
     pub(crate) forwarder: Option<Forwarder>,
-    pub(crate) first_steps: Vec<FirstStep>,
+    pub(crate) first_steps: FirstSteps,
 }
 
 #[cfg(not(feature = "keep"))]

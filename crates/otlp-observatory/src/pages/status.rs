@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{error::PageError, explorer::Explorer, parameters::Parameters};
 use crate::{
-    config::FirstStep,
     export::Counts,
+    first_steps::FirstStep,
     forward::{self, Forwarder},
     ingest,
     store::{Kept, Memory, UnixNano},
@@ -81,7 +81,7 @@ pub(super) fn status(explorer: &Explorer, parameters: &mut Parameters) -> Result
         },
         services: usage.services,
         forwarding: explorer.forwarder.as_ref().map(Forwarder::status),
-        first_steps: explorer.first_steps.clone(),
+        first_steps: explorer.first_steps.get(),
     })
 }
 

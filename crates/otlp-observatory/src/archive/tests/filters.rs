@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     archive::blocks::BlockFilter,
     store::{
-        Attribute, StatusFilter, Subject, Text, TimePosition,
+        Attribute, SearchPage, StatusFilter, StoredRecord, Subject, Text, TimePosition, TraceSummary,
         fixture::{attribute, of_kind, text},
         parse_query,
     },
@@ -95,6 +95,22 @@ fn filled(file: &File) -> (Explorer, Store) {
     }
     flush(&explorer);
     (explorer, all)
+}
+
+/// Returns the entries of all pages.
+fn all_pages<T>(
+    mut before: Option<TimePosition>,
+    mut search: impl FnMut(Option<TimePosition>) -> SearchPage<T>,
+) -> Vec<T> {
+    let mut all = Vec::new();
+    loop {
+        let page = search(before);
+        all.extend(page.entries);
+        match page.next {
+            Some(next) => before = Some(next),
+            None => return all,
+        }
+    }
 }
 
 #[test]
@@ -185,25 +201,22 @@ fn filters_find_the_same_traces_on_disk_and_in_memory() {
         (query(&format!("{:032x}", 4_242)), false),
     ];
     for (search, is_found) in searches {
-        let in_memory = all.search_traces(&TraceSearch {
-            limit: 500,
-            ..search.clone()
+        let expected = all_pages(None, |before| {
+            all.search_traces(&TraceSearch {
+                before,
+                ..search.clone()
+            })
         });
-        let expected: Vec<_> = in_memory
-            .entries
-            .iter()
-            .map(|trace| number(trace.trace_id))
-            .collect();
-        let mut found = Vec::new();
-        let mut before = TimePosition::END;
-        loop {
-            let page = archive.search_traces(&search, before, 7).expect("a page");
-            found.extend(page.entries.iter().map(|trace| number(trace.trace_id)));
-            match page.next {
-                Some(next) => before = next,
-                None => break,
-            }
-        }
+        let found = all_pages(Some(TimePosition::END), |before| {
+            let before = before.expect("a position");
+            archive.search_traces(&search, before, 7).expect("a page")
+        });
+        let ids = |all: &[_]| {
+            all.iter()
+                .map(|trace: &TraceSummary| number(trace.trace_id))
+                .collect::<Vec<_>>()
+        };
+        let (found, expected) = (ids(&found), ids(&expected));
         assert_eq!(found, expected, "{search:?}");
         assert_eq!(!found.is_empty(), is_found, "{search:?}");
     }
@@ -274,21 +287,23 @@ fn filters_find_the_same_records_on_disk_and_in_memory() {
         (query(&format!("{:032x}", 42)), true),
     ];
     for (search, is_found) in searches {
-        let in_memory = all.search_logs(&LogSearch {
-            limit: 500,
-            ..search.clone()
+        let expected = all_pages(None, |before| {
+            all.search_logs(&LogSearch {
+                before,
+                limit: 7,
+                ..search.clone()
+            })
         });
-        let expected: Vec<_> = in_memory.entries.iter().map(|record| record.time).collect();
-        let mut found = Vec::new();
-        let mut before = TimePosition::END;
-        loop {
-            let page = archive.search_logs(&search, before, 7).expect("a page");
-            found.extend(page.entries.iter().map(|record| record.time));
-            match page.next {
-                Some(next) => before = next,
-                None => break,
-            }
-        }
+        let found = all_pages(Some(TimePosition::END), |before| {
+            let before = before.expect("a position");
+            archive.search_logs(&search, before, 7).expect("a page")
+        });
+        let ids = |all: &[_]| {
+            all.iter()
+                .map(|record: &StoredRecord| record.time)
+                .collect::<Vec<_>>()
+        };
+        let (found, expected) = (ids(&found), ids(&expected));
         assert_eq!(found, expected, "{search:?}");
         assert_eq!(!found.is_empty(), is_found, "{search:?}");
     }
