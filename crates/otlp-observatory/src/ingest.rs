@@ -105,6 +105,19 @@ impl Ingest {
         }
     }
 
+    /// Returns a handle whose queue has room for `limit` bytes, and a function that processes exports until the queue closes.
+    #[cfg(test)]
+    pub(crate) fn that_is_paused(limit: usize, received: Arc<Received>) -> (Self, impl FnOnce() + Send) {
+        let queue = Arc::new(ExportQueue::new(limit));
+        let exports = queue.clone();
+        let ingest = Self {
+            queue,
+            received,
+            max_item: usize::MAX,
+        };
+        (ingest, move || exports.consume(drop))
+    }
+
     /// Returns the maximum size of an item that the store keeps, in bytes.
     pub(crate) fn max_item(&self) -> usize {
         self.max_item

@@ -35,15 +35,16 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use self::{pending::Room, readers::Readers, writer::Command};
+use self::{
+    pending::Room,
+    readers::{Readers, limit_cache},
+    writer::Command,
+};
 use crate::{
     config::Keep,
     export::{Export, Signal},
     store::{Store, TraceId},
 };
-
-/// Memory for the pages of the database, for each connection, in KiB.
-const CACHE: i64 = 4 << 10;
 
 /// Maximum size of the trace that is read into a store of its own, in bytes. Larger traces are cut like in memory.
 const MAX_TRACE: usize = 64 << 20;
@@ -232,10 +233,6 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     }
     connection.execute_batch(SCHEMA)?;
     connection.pragma_update(None, "user_version", VERSION)
-}
-
-fn limit_cache(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "cache_size", -CACHE)
 }
 
 /// Creates the file if it is missing. Only its owner can read it.

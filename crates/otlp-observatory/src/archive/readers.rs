@@ -11,6 +11,9 @@ use rusqlite::{Connection, OpenFlags};
 /// Maximum number of connections that stay open while they are unused.
 const MAX_IDLE: usize = 2;
 
+/// Memory for the pages of the database, for each connection, in KiB.
+const CACHE: i64 = 4 << 10;
+
 /// Connections to the database.
 #[derive(Debug)]
 pub(super) struct Readers {
@@ -40,7 +43,7 @@ impl Readers {
             Some(connection) => connection,
             None => {
                 let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-                super::limit_cache(&connection)?;
+                limit_cache(&connection)?;
                 connection
             }
         };
@@ -49,6 +52,11 @@ impl Readers {
             connection: Some(connection),
         })
     }
+}
+
+/// Limits the memory of a connection for pages.
+pub(super) fn limit_cache(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "cache_size", -CACHE)
 }
 
 impl Deref for Reader<'_> {

@@ -24,6 +24,8 @@ use super::{
     scale,
     traces::{SpanEntry, Trace, Traces},
 };
+#[cfg(feature = "keep")]
+use super::{grams, hint::Hint};
 
 /// Maximum duration of a search.
 const MAX_SEARCH_TIME: Duration = Duration::from_millis(100);
@@ -62,6 +64,36 @@ pub(crate) struct TraceSearch {
     /// Lower bound of the time of the trace's position, exclusive.
     pub(crate) above: Option<u64>,
     pub(crate) limit: usize,
+}
+
+#[cfg(feature = "keep")]
+impl TraceSearch {
+    /// Returns the necessary conditions of the search.
+    pub(crate) fn hint(&self) -> Hint {
+        let mut hint = Hint {
+            failed: self.status == Some(StatusFilter::Error),
+            min_duration: self.min_duration.unwrap_or(0),
+            ..Hint::default()
+        };
+        let mut add = |gram| hint.grams.push(gram);
+        if let Some(service) = &self.service {
+            grams::of_whole(service.as_bytes(), &mut add);
+        }
+        if let Some(name) = &self.name {
+            name.grams_of_words(&mut add);
+        }
+        if let Some(text) = &self.text {
+            text.grams(&mut add);
+        }
+        for attribute in &self.attributes {
+            attribute.grams(&mut add);
+        }
+        if let Some(query) = &self.query {
+            query.hint(&mut hint);
+            hint.trace = query.trace();
+        }
+        hint
+    }
 }
 
 /// Filter by span status.
