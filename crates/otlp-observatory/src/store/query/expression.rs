@@ -218,18 +218,20 @@ impl Term {
             Self::Name(Condition::Equal(name)) => Text::new(name).grams_of_words(add),
             Self::Name(Condition::Contains(text)) => text.grams_of_words(add),
             Self::Attribute(attribute) => attribute.grams(add),
-            Self::Level(Level { operator, least })
-                if matches!(operator, Operator::Equal | Operator::AtLeast | Operator::Greater) =>
-            {
+            Self::Level(Level {
+                operator: Operator::Equal | Operator::AtLeast | Operator::Greater,
+                least,
+            }) => {
                 grams::of_severity(*least, &mut add);
             }
             Self::Status {
                 status: Status::Error,
                 equal: true,
             } => hint.failed = true,
-            Self::Duration(Comparison { operator, value })
-                if matches!(operator, Operator::Equal | Operator::AtLeast | Operator::Greater) =>
-            {
+            Self::Duration(Comparison {
+                operator: Operator::Equal | Operator::AtLeast | Operator::Greater,
+                value,
+            }) => {
                 hint.min_duration = hint.min_duration.max(*value);
             }
             _ => {}
