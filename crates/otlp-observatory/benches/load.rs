@@ -6,7 +6,8 @@
 //! load <OTLP/HTTP URL> <pages URL> <spans per second> <seconds> [<connections>]
 //! ```
 //!
-//! With `-` instead of the pages' URL, no pages are requested, and only spans are sent. Prints a line about the sent telemetry and a line for each page.
+//! With `-` instead of the pages' URL, no pages are requested, and only spans are sent. Prints a line about the sent
+//! telemetry and a line for each page.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -22,7 +22,8 @@ impl FirstStep {
     }
 }
 
-/// Commands that the page shows while it waits for the first request, besides those for SDKs. Clones share them, so a program
+/// Commands that the page shows while it waits for the first request, besides those for SDKs. Clones share them, so a
+/// program
 /// can set them once it knows its own address.
 #[derive(Clone, Debug, Default)]
 pub struct FirstSteps(Arc<Mutex<Vec<FirstStep>>>);

@@ -54,7 +54,8 @@ pub(crate) struct IngestThread {
 }
 
 impl Ingest {
-    /// Starts the thread, which first restores what `archive` kept. With `mask`, stored exports are masked; forwarded exports
+    /// Starts the thread, which first restores what `archive` kept. With `mask`, stored exports are masked; forwarded
+    /// exports
     /// always are.
     ///
     /// # Errors
@@ -105,7 +106,8 @@ impl Ingest {
         }
     }
 
-    /// Returns a handle whose queue has room for `limit` bytes, and a function that processes exports until the queue closes.
+    /// Returns a handle whose queue has room for `limit` bytes, and a function that processes exports until the queue
+    /// closes.
     #[cfg(test)]
     pub(crate) fn that_is_paused(limit: usize, received: Arc<Received>) -> (Self, impl FnOnce() + Send) {
         let queue = Arc::new(ExportQueue::new(limit));
@@ -123,7 +125,8 @@ impl Ingest {
         self.max_item
     }
 
-    /// Queues `export`, whose encoded length was `length`, or rejects it as a whole if the queue has no room until `deadline`.
+    /// Queues `export`, whose encoded length was `length`, or rejects it as a whole if the queue has no room until
+    /// `deadline`.
     pub(crate) async fn accept(
         &self,
         export: Export,

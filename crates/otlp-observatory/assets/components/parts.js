@@ -63,8 +63,8 @@ export function ErrorMessage({ error }) {
 export function MemoryNote({ since, from }) {
   if (!since || (from && BigInt(from) > BigInt(since))) return null;
   return html`<p class="muted" role="status" data-testid="memory-note">
-    From memory, which has everything since ${dateTime(since)}. Older telemetry is in the kept file, which <a href="/traces">traces</a>${' '}
-    in order of time and <a href="/logs">logs</a> include.
+    From memory, which has everything since ${dateTime(since)}. Older telemetry is in the kept file, which${' '}
+    <a href="/traces">traces</a> in order of time and <a href="/logs">logs</a> include.
   </p>`;
 }
 

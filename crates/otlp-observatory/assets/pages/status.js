@@ -75,7 +75,10 @@ function Carry() {
       </button>
     </p>
     <p class="pad">
-      <label>Import OTLP/JSON, or drop files on any page: <input type="file" multiple data-testid="import" onChange=${choose} /></label>
+      <label
+        >Import OTLP/JSON, or drop files on any page:${' '}
+        <input type="file" multiple data-testid="import" onChange=${choose} />
+      </label>
     </p>
     <${ErrorMessage} error=${failure} />
   <//>`;

@@ -1,5 +1,5 @@
-//! Lists of the archive. The summaries of traces, or records, are visited in order of time. What may match is put into a store
-//! of its own, so that the same searches apply to memory and disk.
+//! Lists of the archive. The summaries of traces, or records, are visited in order of time. What may match is put into a
+//! store of its own, so that the same searches apply to memory and disk.
 
 use std::time::{Duration, Instant};
 
@@ -177,7 +177,8 @@ fn position(row: &Row<'_>) -> rusqlite::Result<TimePosition> {
     })
 }
 
-/// Returns `before`, or the position after everything until the time `to` if that is lower. Nothing begins after its position.
+/// Returns `before`, or the position after everything until the time `to` if that is lower. Nothing begins after its
+/// position.
 fn not_after(to: Option<u64>, before: TimePosition) -> TimePosition {
     let end = to.map(|time| TimePosition {
         time,

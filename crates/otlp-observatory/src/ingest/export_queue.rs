@@ -1,4 +1,5 @@
-//! Queue of exports, bounded in bytes, with many producers and one consuming thread. Producers wait for room in order of their
+//! Queue of exports, bounded in bytes, with many producers and one consuming thread. Producers wait for room in order
+//! of their
 //! arrival.
 
 use std::{

@@ -1,5 +1,5 @@
-//! `POST /import` on the port of the pages: OTLP/JSON of all signals, as `/export` returns it. A file of JSON lines may have any
-//! size, because it is read in pieces.
+//! `POST /import` on the port of the pages: OTLP/JSON of all signals, as `/export` returns it. A file of JSON lines may have
+//! any size, because it is read in pieces.
 
 use std::time::Duration;
 

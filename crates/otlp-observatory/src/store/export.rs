@@ -34,7 +34,8 @@ pub(crate) struct Piece {
     resource_metrics: Vec<ResourceMetrics>,
 }
 
-/// Position in the export of everything: the numbers of the next trace and of the next record, and the index of the next series.
+/// Position in the export of everything: the numbers of the next trace and of the next record, and the index of the next
+/// series.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
     trace: u64,

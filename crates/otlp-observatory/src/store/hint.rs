@@ -1,4 +1,5 @@
-//! Hints: conditions that everything a search finds satisfies, for an index of the archive. They may accept more than the search.
+//! Hints: conditions that everything a search finds satisfies, for an index of the archive. They may accept more than the
+//! search.
 
 use super::ids::TraceId;
 

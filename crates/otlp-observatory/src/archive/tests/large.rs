@@ -57,7 +57,8 @@ fn one(number: u64, id: u64) -> Span {
     span
 }
 
-/// Returns the result of the first run that takes less than `limit` milliseconds, with its duration; the machine may be busy.
+/// Returns the result of the first run that takes less than `limit` milliseconds, with its duration; the machine may be
+/// busy.
 fn within<T>(what: &str, limit: u64, mut run: impl FnMut() -> T) -> (T, Duration) {
     let mut durations = Vec::new();
     for _ in 0..20 {

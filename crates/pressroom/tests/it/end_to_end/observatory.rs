@@ -97,7 +97,7 @@ async fn the_first_page_shows_the_port_that_the_system_chose_for_the_api() {
     let ports = Ports::free();
     let folder = process::Folder::new();
     let variables = [&ports.variables()[..], &[("PORT", "0"), ("HOST", "127.0.0.1")]].concat();
-    let mut process = process::start("api", &[], &variables, folder.path());
+    let process = process::start("api", &[], &variables, folder.path());
     process.wait_for_output("Telemetry  http://localhost:").await;
     let status = ports.get("/status").await;
     let command = status["first_steps"][0]["command"].as_str().unwrap();
