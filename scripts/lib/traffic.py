@@ -84,7 +84,9 @@ def main():
     clients.start_receiver(int(port), Receiver, address or "127.0.0.1")
 
     client = clients.Client(url)
-    author, reader = clients.sign_up(client, "author"), clients.sign_up(client, "reader")
+    # A server may have the users of an earlier run.
+    run = f"{time.time():.0f}"
+    author, reader = clients.sign_up(client, f"author-{run}"), clients.sign_up(client, f"reader-{run}")
     first = client.request("POST", "/api/articles/", author, {"title": "First", "body": "x"})["slug"]
     # A reader who favorites an article is notified of the author's later articles. The first article is not counted, because
     # its own notification may be sent before or after the reader favorites it.

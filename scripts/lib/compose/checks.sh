@@ -94,9 +94,6 @@ make_image prometheus "$PROMETHEUS_TOOLS/prometheus"
 
 # --- up, healthy
 
-# `start_system <option...>`
-start_system() { compose "$@" up --detach --no-build --pull never >"$work/up" 2>&1; }
-
 # Prints each container that is neither healthy nor, as a task, successful.
 unhealthy() {
     local service state health
@@ -110,28 +107,28 @@ unhealthy() {
 }
 is_healthy() { [ -z "$(unhealthy)" ]; }
 
-# `expect_healthy <situation>`
-expect_healthy() {
-    local ill
-    if ! wait_until 120 is_healthy; then
-        ill=$(unhealthy)
-        show_logs "$ill"
-        fail "$1: not healthy after 120 s: $ill"
-    fi
+health() { curl -sS --max-time 5 "$api/api/health" 2>&1; }
+works() {
+    health | grep -q '^{"status":"healthy"' &&
+        curl -fsS --max-time 5 -o "$work/collector" http://127.0.0.1:13133 2>/dev/null
 }
 
-# `start <situation> <option...>`
+# `start <situation> <option...>`: starts the system and waits until it works.
 start() {
     local situation=$1
     shift
-    if ! start_system "$@"; then
+    if ! compose "$@" up --detach --no-build --pull never >"$work/up" 2>&1; then
         show_logs "$(unhealthy)"
         fail "$situation: docker compose up: $(tail -n 1 "$work/up")"
     fi
-    expect_healthy "$situation"
+    wait_until 90 works || stop_at app "$situation: not healthy after 90 s: $(health)"
 }
 
 start "the first start"
+wait_until 120 is_healthy || {
+    show_logs "$(unhealthy)"
+    fail "the first start: not healthy after 120 s: $(unhealthy)"
+}
 [ "$(compose ps --all --quiet | wc -l)" = 6 ] || fail "docker compose up did not start six containers"
 step "all containers are healthy"
 start "Prometheus" --profile prometheus
@@ -181,11 +178,6 @@ step "$(tail -n 1 "$work/expressions")"
 
 # --- faults
 
-health() { curl -sS --max-time 5 "$api/api/health" 2>&1; }
-works() {
-    health | grep -q '^{"status":"healthy"' &&
-        curl -fsS --max-time 5 -o "$work/collector" http://127.0.0.1:13133 2>/dev/null
-}
 has_restarted() { [ "$(docker inspect --format '{{.RestartCount}} {{.State.Running}}' "$1")" = "$2 true" ]; }
 
 # `kill_process <service>`
@@ -225,7 +217,6 @@ use_version ""
 start "the rollback"
 ! { uses_newer app || uses_newer worker; } || fail "the rollback did not replace app and worker"
 compose logs --no-log-prefix migrate | grep -q 'newer' || stop_at migrate "the rollback: migrate did not find a newer schema"
-wait_until 60 works || stop_at app "the rollback: not healthy: $(health)"
 step "upgraded and rolled back, on a newer schema"
 
 begin=$SECONDS

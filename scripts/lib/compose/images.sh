@@ -53,10 +53,11 @@ make_postgres() {
     add_libraries "$1" "$1$programs/postgres" "$1/package" || return 1
     add_shell "$1" mkdir chmod cat rm || return 1
     [ ! -d /usr/lib/locale/C.utf8 ] || { mkdir -p "$1/usr/lib/locale" && cp -R /usr/lib/locale/C.utf8 "$1/usr/lib/locale/"; }
-    mkdir -p "$1/etc" "$1/var/run" "$1/var/lib/postgresql" "$1/tmp"
+    # When a container restarts, a tmpfs has the mode of the folder in the image.
+    mkdir -p "$1/etc" "$1/var/run/postgresql" "$1/var/lib/postgresql" "$1/tmp"
     say "postgres:x:999:999::/var/lib/postgresql:/bin/sh" >"$1/etc/passwd"
-    chown 999:999 "$1/var/lib/postgresql"
-    chmod 1777 "$1/var/lib/postgresql" "$1/tmp"
+    chown 999:999 "$1/var/lib/postgresql" "$1/var/run/postgresql"
+    chmod 1777 "$1/var/lib/postgresql" "$1/var/run/postgresql" "$1/tmp"
     cat >"$1/entrypoint" <<'ENTRYPOINT'
 #!/bin/sh
 # Creates the database at the first start, while the server listens only on its Unix socket.
@@ -88,6 +89,7 @@ make_redis() {
         add_shell "$1" grep || return 1
     mkdir -p "$1/data" "$1/tmp"
     chown 999:999 "$1/data"
+    chmod 1777 "$1/tmp"
     printf '#!/bin/sh\nexec "$@" --protected-mode no\n' >"$1/entrypoint"
     chmod 755 "$1/entrypoint"
     import_image "$1" "$2" 'ENV PATH=/bin' 'VOLUME /data' 'WORKDIR /data' 'EXPOSE 6379' 'ENTRYPOINT ["/entrypoint"]' \
