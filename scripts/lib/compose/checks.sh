@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The checks of scripts/check-compose, which starts this file in its own network, mount and process namespaces: `checks.sh
-# <folder>`. Exits with 77 if the engine does not start.
+# <folder>`. If the engine does not start or run containers, exits with 77 and writes the reason into the file `reason`.
 set -u
 
 . scripts/lib/machine.sh
@@ -63,7 +63,11 @@ sed -i 's/_interval: 15s/_interval: 2s/' "$project/deploy/grafana/prometheus.yam
 } >"$project/.env"
 
 { ip link set lo up && ip address add "${receiver%:*}/32" dev lo; } || fail "the network namespace could not be set up"
-start_engine "$work/engine" || exit 77
+# systemd, which would create the control groups by default, does not see these processes' ids.
+start_engine "$work/engine" --exec-opt native.cgroupdriver=cgroupfs || {
+    engine_error "$work/engine" >"$work/reason"
+    exit 77
+}
 say "Docker $(docker version --format '{{.Server.Version}}'), $("$COMPOSE" version)"
 
 # `image_of <service>`
@@ -86,9 +90,10 @@ make_image() {
 make_app() { make_pressroom "$@"; }
 make_otel-collector() { make_collector "$@"; }
 
+make_image redis "$REDIS"
+docker run --rm --memory 256m "$(image_of redis)" redis-server --version >"$work/reason" 2>&1 || exit 77
 make_image app "${PRESSROOM:-}"
 make_image postgres "$work/postgres18"
-make_image redis "$REDIS"
 make_image otel-collector "$COLLECTOR"
 make_image prometheus "$PROMETHEUS_TOOLS/prometheus"
 
