@@ -23,7 +23,7 @@ compose() {
 # `show_log <service>`: shows the ends of its log and of its health checks' output.
 show_log() {
     say "--- the last lines of $1"
-    compose logs --no-color --no-log-prefix --tail 20 "$1"
+    compose logs --no-color --no-log-prefix --tail 20 "$1" | cut -c 1-200
     docker inspect --format '{{with .State.Health}}{{range .Log}}health check: {{.ExitCode}}, {{.Output}}{{end}}{{end}}' \
         "$(container "$1")" | tail -n 3
 } >&2
