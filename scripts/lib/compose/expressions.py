@@ -44,6 +44,7 @@ for rule in rules:
         problems.append(f"alert {rule['name']} is {rule['state']}: {rule['alerts'][0]['annotations']}")
 if not rules:
     problems.append("Prometheus has loaded no alerts")
-print("\n".join(problems))
+for problem in problems:
+    print(problem)
 print(f"prometheus: {count} expressions of the dashboard and {len(rules)} alerts evaluated, {len(problems)} problems")
 sys.exit(1 if problems else 0)

@@ -15,5 +15,6 @@ for slug in slugs:
     except clients.UnexpectedStatus as error:
         missing.append(f"{slug}: {error.status}")
 print(f"articles: {len(slugs) - len(missing)} of {len(slugs)} acknowledged ones can be read")
-print("\n".join(missing[:20]))
+for line in missing[:20]:
+    print(f"  {line}")
 sys.exit(1 if missing or not slugs else 0)
