@@ -32,6 +32,9 @@ EXPECTATION = re.compile(r"^(?:.*\s)?# => (.*)$")
 
 RUN = ("sh", "sql")
 OUTPUT = ("json", "http")
+# Pages that start embedded mode.
+EMBEDDED = (Path("README.md"), Path("docs/api.md"))
+
 # Blocks that are neither run nor compiled.
 PROSE = ("text", "mermaid", "")
 
@@ -340,14 +343,14 @@ def prepare(folder: Path, root: Path, localise) -> None:
 
 
 def prepared_environment(page: Page, localise, port: str) -> dict[str, str]:
-    """Returns a page's environment: none for README.md, and an empty database with its address for other pages."""
+    """Returns a page's environment: none for pages that start embedded mode, and an empty database for the others."""
     subprocess.run(["redis-cli", "-u", f"redis://{os.environ['DOCS_REDIS']}/0", "FLUSHALL"], check=True, stdout=subprocess.DEVNULL)
     created = "SELECT datname FROM pg_database WHERE datname LIKE 'pressroom%'"
     databases = subprocess.run(["psql", "-XAtc", created], check=True, capture_output=True, text=True).stdout.split()
     sql = [f"DROP DATABASE {name} WITH (FORCE)" for name in databases] + ["DROP ROLE IF EXISTS pressroom"]
     environment = {**os.environ, "PORT": port, "HOST": "127.0.0.1"}
-    if page.path.name != "README.md":
-        # README.md demonstrates telemetry; on other pages there is no receiver.
+    if page.path not in EMBEDDED:
+        # Embedded mode receives its own telemetry; on other pages there is no receiver.
         environment["OTEL_SDK_DISABLED"] = "true"
         sql += ["CREATE ROLE pressroom LOGIN PASSWORD 'password'", "CREATE DATABASE pressroom OWNER pressroom"]
         environment |= {
