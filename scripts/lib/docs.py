@@ -26,7 +26,7 @@ from pathlib import Path
 
 FENCE = re.compile(r"^(\s*)```(\S*)(.*)$")
 COMMENT = re.compile(r"^\s*<!-- (not run|run by|part of|background|stop)(?::\s*(.*?))?\s*-->$")
-LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|\bsrc(?:set)?=\"([^\"]+)\"")
 HEADING = re.compile(r"^#{1,6} (.*)$")
 EXPECTATION = re.compile(r"^(?:.*\s)?# => (.*)$")
 
@@ -110,14 +110,15 @@ def read(path: Path) -> Page:
                     repeated += 1
                     name = f"{anchor(heading[1])}-{repeated}"
                 page.anchors.add(name)
-            page.links += [(number, link) for link in LINK.findall(re.sub(r"`[^`]*`", "", line))]
+            links = LINK.findall(re.sub(r"`[^`]*`", "", line))
+            page.links += [(number, link or picture) for link, picture in links]
     if block is not None:
         page.errors.append(f"{path}:{block.line}: the block is not closed")
     return page
 
 
 def check_links(pages: dict[Path, Page]) -> list[str]:
-    """Checks that links within the project point to existing files and headings."""
+    """Checks that links and pictures within the project point to existing files and headings."""
     errors = []
     for page in pages.values():
         for number, link in page.links:
