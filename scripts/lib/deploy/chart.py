@@ -15,6 +15,8 @@ KUBERNETES = ["1.30", "1.37"]
 PROXY = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 REDIS_TRIGGER = {"listName", "listLength", "databaseIndex", "enableTLS"}
 REDIS_PARAMETERS = {"address", "username", "password"}
+# Most objects are equal in several renderings.
+VALID = set()
 
 
 def matches(selector, labels):
@@ -31,7 +33,8 @@ def strict(schema):
     if not isinstance(schema, dict):
         return schema
     result = {key: strict(value) for key, value in schema.items()}
-    if "properties" in schema and isinstance(schema.get("type"), str) and not schema.get("x-kubernetes-preserve-unknown-fields"):
+    closed = "properties" in schema and schema.get("type") == "object"
+    if closed and not schema.get("x-kubernetes-preserve-unknown-fields"):
         result.setdefault("additionalProperties", False)
     return result
 
@@ -48,6 +51,10 @@ def definitions(folder):
 
 
 def validate(where, resource, custom):
+    content = json.dumps(resource, sort_keys=True)
+    if content in VALID:
+        return
+    VALID.add(content)
     schema = custom.get((resource["apiVersion"], resource["kind"]))
     if schema:
         for error in jsonschema.Draft202012Validator(schema).iter_errors(resource):
@@ -68,7 +75,8 @@ def container_of(where, spec, known):
     require(security.get("allowPrivilegeEscalation") is False, f"{where}: can gain privileges")
     require(security.get("capabilities", {}).get("drop") == ["ALL"], f"{where}: has capabilities")
     resources = spec.get("resources", {})
-    require({"cpu", "memory"} <= set(resources.get("requests", {})), f"{where}: has no request for processor time or memory")
+    requests = set(resources.get("requests", {}))
+    require({"cpu", "memory"} <= requests, f"{where}: has no request for processor time or memory")
     limits = resources.get("limits", {})
     require("memory" in limits, f"{where}: has no memory limit")
     require("cpu" in limits or "pressroom" not in spec["image"],
@@ -110,7 +118,8 @@ def fits(where, resources, by):
                 for container in template["spec"]["containers"] for port in container.get("ports", [])}
 
     def services(selector):
-        return [other for (kind, _), other in by.items() if kind == "Service" and matches(selector, other["metadata"]["labels"])]
+        return [other for (kind, _), other in by.items()
+                if kind == "Service" and matches(selector, other["metadata"]["labels"])]
 
     for resource in resources:
         kind, name, spec = resource["kind"], resource["metadata"]["name"], resource.get("spec", {})
@@ -142,9 +151,8 @@ def fits(where, resources, by):
                 require(("TriggerAuthentication", target) in by, f"{where}: there is no TriggerAuthentication {target}")
         if kind == "ServiceMonitor":
             endpoint = spec["endpoints"][0]
-            scraped = services(spec["selector"])
-            require(scraped and all(endpoint["port"] in [port["name"] for port in service["spec"]["ports"]] for service in scraped),
-                    f"{where}: ServiceMonitor {name} scrapes no port of a Service")
+            scraped = [port["name"] for service in services(spec["selector"]) for port in service["spec"]["ports"]]
+            require(endpoint["port"] in scraped, f"{where}: ServiceMonitor {name} scrapes no port of a Service")
             require(endpoint.get("honorLabels") is True, f"{where}: the series lose their job and instance")
             require({"action": "labeldrop", "regex": "pod"} in endpoint.get("metricRelabelings", []),
                     f"{where}: the collector's pod is part of a series' identity")
@@ -156,20 +164,23 @@ def fits(where, resources, by):
                 backends = [(one["name"], one["port"]) for rule in spec["rules"] for one in rule["backendRefs"]]
             for service, port in backends:
                 found = by.get(("Service", service), {}).get("spec", {}).get("ports", [])
-                require(any(port in (one["name"], one["port"]) for one in found), f"{where}: {kind} {name} has no backend")
+                require(any(port in (one["name"], one["port"]) for one in found),
+                        f"{where}: {kind} {name} has no backend")
         require(kind != "Secret" or where == "dev", f"{where}: the chart contains the Secret {name}")
         require(resource["metadata"].get("namespace") == "pressroom", f"{where}: {name} is in another namespace")
     for template in templates:
         labels = template["metadata"]["labels"]
-        denied = [one for (kind, _), one in by.items() if kind == "NetworkPolicy" and matches(one["spec"]["podSelector"], labels)
-                  and set(one["spec"]["policyTypes"]) == {"Ingress", "Egress"} and len(one["spec"]) == 2]
+        policies = [one["spec"] for (kind, _), one in by.items()
+                    if kind == "NetworkPolicy" and matches(one["spec"]["podSelector"], labels)]
+        denied = any(set(spec["policyTypes"]) == {"Ingress", "Egress"} and len(spec) == 2 for spec in policies)
         require(denied, f"{where}: default-deny does not deny all traffic of {labels['app.kubernetes.io/component']}")
         for spec in template["spec"]["containers"]:
             for source in spec.get("envFrom", []):
                 require(("ConfigMap", source["configMapRef"]["name"]) in by, f"{where}: {source} does not exist")
         for volume in template["spec"].get("volumes", []):
             map = volume.get("configMap", {}).get("name")
-            require(("ConfigMap", map) in by if map else where == "dev", f"{where}: volume {volume['name']} has no ConfigMap")
+            found = ("ConfigMap", map) in by if map else where == "dev"
+            require(found, f"{where}: volume {volume['name']} has no ConfigMap")
 
 
 def egress(by, name):
@@ -179,7 +190,7 @@ def egress(by, name):
 
 
 def proxies(where, settings, by):
-    """Checks that the collector is reached directly, that it uses the proxies too, and that the policies open their ports."""
+    """Checks that the collector is reached directly and has the same proxies, and that policies open their ports."""
     if not set(settings) & PROXY:
         return
     collector = urlsplit(settings["OTEL_EXPORTER_OTLP_ENDPOINT"]).hostname
@@ -190,7 +201,8 @@ def proxies(where, settings, by):
         require(own.get(name) == settings[name], f"{where}: the collector lacks {name}")
         port = name == "NO_PROXY" or urlsplit(settings[name]).port
         for policy in ("worker", "collector"):
-            require(port is True or (port, "TCP") in egress(by, policy), f"{where}: the policy of {policy} closes the port of {name}")
+            require(port is True or (port, "TCP") in egress(by, policy),
+                    f"{where}: the policy of {policy} closes the port of {name}")
 
 
 def migration(where, by, names):
@@ -204,7 +216,8 @@ def migration(where, by, names):
         return
     annotations = job["metadata"].get("annotations", {})
     hooks = set(annotations.get("helm.sh/hook", "").split(","))
-    require(hooks == {"pre-install", "pre-upgrade", "pre-rollback"}, f"{where}: the migration does not run before the others")
+    first = hooks == {"pre-install", "pre-upgrade", "pre-rollback"}
+    require(first, f"{where}: the migration does not run before the others")
     policy = set(annotations.get("helm.sh/hook-delete-policy", "").split(","))
     require(policy == {"before-hook-creation", "hook-succeeded"}, f"{where}: an old Job of the migration stays")
     content = json.dumps(job["spec"], sort_keys=True)
@@ -256,7 +269,8 @@ def check(project, where, path, custom, names):
     pause = spec.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     require(pause >= 5 or where == "dev", f"{where}: the preStop sleep is too short for load balancers")
     needed = pause + int(settings["SHUTDOWN_DELAY"]) + grace + 10
-    require(pod["terminationGracePeriodSeconds"] >= needed, f"{where}: the API's terminationGracePeriodSeconds is under {needed}")
+    given = pod["terminationGracePeriodSeconds"]
+    require(given >= needed, f"{where}: the API's terminationGracePeriodSeconds is under {needed}")
     needed = grace + 10
     given = worker["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     require(given >= needed, f"{where}: the worker's terminationGracePeriodSeconds is under {needed}")
@@ -287,7 +301,8 @@ def check(project, where, path, custom, names):
                 f"{where}: needs an operator")
         return
     require(scaling <= kinds, f"{where}: lacks autoscaling or a disruption budget")
-    require({"ServiceMonitor", "PrometheusRule"} <= kinds and dashboard, f"{where}: nothing feeds the alerts or the dashboard")
+    fed = {"ServiceMonitor", "PrometheusRule"} <= kinds and dashboard
+    require(fed, f"{where}: nothing feeds the alerts or the dashboard")
     queue = project.sample_settings()["CELERY_QUEUES"].split(",")[0]
     triggers = by[("ScaledObject", "pressroom-worker")]["spec"]["triggers"]
     lists = [trigger["metadata"]["listName"] for trigger in triggers]
@@ -300,7 +315,8 @@ def check(project, where, path, custom, names):
 def check_all(project, rendered, crds):
     """Checks all renderings, `chart-<name>.yaml`."""
     chart = yaml.safe_load(project.text("deploy/helm/pressroom/Chart.yaml"))
-    require({chart["version"], chart["appVersion"]} == {project.version()}, "Chart.yaml: the version differs from Cargo.toml")
+    versions = {chart["version"], chart["appVersion"]}
+    require(versions == {project.version()}, "Chart.yaml: the version differs from Cargo.toml")
     custom, names = definitions(crds), {}
     for path in sorted(rendered.glob("chart-*.yaml")):
         check(project, path.stem.removeprefix("chart-"), path, custom, names)

@@ -29,7 +29,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
 {{- define "pressroom.secretName" -}}
-{{- if .Values.development.enabled }}{{ include "pressroom.fullname" . }}-development{{ else }}{{ .Values.secretName }}{{ end }}
+{{- ternary (printf "%s-development" (include "pressroom.fullname" .)) .Values.secretName .Values.development.enabled }}
 {{- end }}
 
 {{/* Proxy variables; the collector is reached directly by each of its names. */}}
