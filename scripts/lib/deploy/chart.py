@@ -301,8 +301,8 @@ def check(project, where, path, custom, names):
                 f"{where}: needs an operator")
         return
     require(scaling <= kinds, f"{where}: lacks autoscaling or a disruption budget")
-    fed = {"ServiceMonitor", "PrometheusRule"} <= kinds and dashboard
-    require(fed, f"{where}: nothing feeds the alerts or the dashboard")
+    once = ("ServiceMonitor" in kinds) != ("otlp_http/prometheus" in collector.get("extra.yaml", ""))
+    require(once and rules and dashboard, f"{where}: nothing, or too much, feeds the alerts and the dashboard")
     queue = project.sample_settings()["CELERY_QUEUES"].split(",")[0]
     triggers = by[("ScaledObject", "pressroom-worker")]["spec"]["triggers"]
     lists = [trigger["metadata"]["listName"] for trigger in triggers]
