@@ -1,4 +1,4 @@
-//! Messages that cannot be run, and the operations on them: listing, requeueing and purging. A letter is
+//! Messages that cannot be run or whose tasks have failed, and the operations on them: listing, requeueing and purging. A letter is
 //! identified by its whole list element and not by its position, because the list may change concurrently.
 
 use async_trait::async_trait;
@@ -51,7 +51,7 @@ pub trait DeadLetters: Sealed + Send + Sync {
         revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError>;
 
-    /// Puts a letter's message back at the end of its queue, without the marks of earlier deliveries. Returns
+    /// Puts a letter's message back at the end of its queue, as if it had never been delivered. Returns
     /// false if the letter is no longer in the list. With `force`, messages that no worker can run are
     /// requeued too.
     ///
@@ -125,7 +125,7 @@ pub trait DeadLetters: Sealed + Send + Sync {
 /// Predicate that selects the letters of an operation.
 pub type LetterFilter<'a> = &'a (dyn for<'b> Fn(&'b DeadLetter) -> bool + Send + Sync);
 
-/// A message that could not be run, and the reason.
+/// A message that could not be run or whose task has failed, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
@@ -135,7 +135,7 @@ pub struct DeadLetter {
     pub time: Option<Timestamp>,
     /// Queue the message came from; empty if unknown.
     pub queue: String,
-    /// Reason that the message could not be run.
+    /// Reason that the message could not be run, or that its task has failed.
     pub reason: String,
     /// The message as received.
     pub raw: Vec<u8>,
@@ -208,7 +208,7 @@ impl Entry {
 }
 
 impl DeadLetter {
-    /// Encodes the list element for a message that cannot be run.
+    /// Encodes the list element for a message.
     pub(crate) fn encode(queue: &str, raw: &[u8], reason: &str) -> String {
         let (name, content) = match std::str::from_utf8(raw) {
             Ok(text) => ("message", text.to_owned()),
@@ -248,7 +248,7 @@ impl DeadLetter {
         }
     }
 
-    /// Returns the message to requeue, without the marks of earlier deliveries.
+    /// Returns the message to requeue, without the marks of earlier deliveries and with all of its retries.
     fn revive(&self, force: bool) -> Result<RequeuedMessage, RequeueError> {
         if self.queue.is_empty() {
             return Err(RequeueError::NoQueue);
