@@ -1,5 +1,6 @@
-//! Messages that cannot be run or whose tasks have failed, and the operations on them: listing, requeueing and purging. A letter is
-//! identified by its whole list element and not by its position, because the list may change concurrently.
+//! Messages that cannot be run or whose tasks have failed, and the operations on them: listing, requeueing and
+//! purging. A letter is identified by its whole list element and not by its position, because the list may change
+//! concurrently.
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -40,8 +41,8 @@ pub trait DeadLetters: Sealed + Send + Sync {
     /// Returns an error if the broker cannot be reached.
     async fn dead_letter_count(&self) -> Result<u64, BrokerError>;
 
-    /// Atomically removes a letter from the list and publishes `revived` in its place. Returns false, without
-    /// any effect, if the letter is no longer in the list.
+    /// Atomically removes a letter from the list, publishes `revived` in its place, and deletes the failure of its
+    /// task from the results. Returns false, without any effect, if the letter is no longer in the list.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm. Repeating the call is harmless.

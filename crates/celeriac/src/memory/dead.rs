@@ -6,6 +6,7 @@ use super::{MemoryBroker, contents::Contents};
 use crate::{
     broker::{BrokerError, DeadLetter, DeadLetters, Delivery, RequeuedMessage},
     log::warn,
+    result::Status,
 };
 
 impl Contents {
@@ -52,6 +53,15 @@ impl DeadLetters for MemoryBroker {
             if let Some(RequeuedMessage { queue, priority, raw }) = revived {
                 contents.ensure_room(1)?;
                 contents.publish(queue, *priority, raw.clone());
+                if let Some(id) = &letter.task_id
+                    && contents
+                        .results
+                        .get(id)
+                        .is_some_and(|meta| meta.status == Status::Failure)
+                {
+                    contents.results.remove(id);
+                    contents.result_order.retain(|other| other != id);
+                }
             }
             contents.dead.remove(position);
         }

@@ -5,8 +5,9 @@ use async_trait::async_trait;
 
 use super::{RedisBroker, commands, destination::Destination, restore::Judged, script::Invocation, scripts};
 use crate::{
-    broker::{BrokerError, DeadLetter, DeadLetters, DeliveryTag, RequeuedMessage},
+    broker::{BrokerError, DeadLetter, DeadLetters, DeliveryTag, RequeuedMessage, ResultBackend as _},
     log::warn,
+    result::Status,
 };
 
 impl RedisBroker {
@@ -88,6 +89,18 @@ impl DeadLetters for RedisBroker {
                 priority: *priority,
             };
             script.message(self.names(), &destination, raw);
+            match (&letter.task_id, &self.results) {
+                (Some(id), None) => {
+                    script.key(self.names().result(id));
+                }
+                (Some(id), Some(results)) => {
+                    let id = std::slice::from_ref(id);
+                    if results.statuses(id).await? == [Some(Status::Failure)] {
+                        results.forget(id).await?;
+                    }
+                }
+                (None, _) => {}
+            }
         }
         self.commands.script(&script).await
     }

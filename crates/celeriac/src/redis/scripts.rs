@@ -153,18 +153,20 @@ return {1, length + 1}
 ";
 
     /// Removes a letter from the dead-letter list (the oldest, if several are equal), and optionally
-    /// publishes a message in its place.
+    /// publishes a message in its place and deletes the failure of its task, which would otherwise count as the
+    /// end of a new run.
     ///
-    /// KEYS: dead; with a message also binding, list. ARGV: dead letter; with a message also binding's
-    /// member, message.
-    TAKE_DEAD = r"
+    /// KEYS: dead; with a message also binding, list, and optionally the result. ARGV: dead letter; with a message
+    /// also binding's member, message.
+    TAKE_DEAD = &[STORE, r"
 if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 0 then return 0 end
 if KEYS[3] then
     redis.call('SADD', KEYS[2], ARGV[2])
     redis.call('LPUSH', KEYS[3], ARGV[3])
 end
+if KEYS[4] and stored_status(KEYS[4]) == 'FAILURE' then redis.call('DEL', KEYS[4]) end
 return 1
-";
+"].concat();
 
     /// Advances the last tick of a periodic task and publishes its message, unless another scheduler has
     /// already done so.
