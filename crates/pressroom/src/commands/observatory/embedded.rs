@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use observatory::{
-    Addresses, BindError, FirstStep, Observatory,
+    Addresses, BindError, FirstStep, FirstSteps, Observatory,
     cli::{cannot_listen, reachable, url, warn_without_login},
 };
 use telemetry::Export;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     commands::{current_thread, install_cryptography},
-    config::{ListenAddress, masked_url},
+    config::masked_url,
 };
 
 /// Commands with which a newcomer creates the first telemetry, with `API` in place of the service's URL.
@@ -61,6 +61,7 @@ pub(in crate::commands) enum Embedded {
 /// A running observatory.
 pub(in crate::commands) struct Running {
     addresses: Addresses,
+    first_steps: FirstSteps,
     /// The endpoint that telemetry is forwarded to.
     destination: Option<url::Url>,
     shutdown: CancellationToken,
@@ -68,18 +69,11 @@ pub(in crate::commands) struct Running {
 }
 
 impl Embedded {
-    /// Starts the observatory, unless telemetry is exported elsewhere. Its first page shows how to call the API, which
-    /// listens on `api`.
+    /// Starts the observatory, unless telemetry is exported elsewhere.
     ///
     /// # Errors
     /// Returns an error if an address cannot be bound, unless it is already in use.
-    pub(in crate::commands) fn start(
-        settings: observatory::Config,
-        api: &ListenAddress,
-    ) -> anyhow::Result<Self> {
-        let api = format!("{}/api", api.local_url(api.port));
-        let steps = FIRST_STEPS.map(|(text, command)| FirstStep::new(text, command.replace("API", &api)));
-        let settings = settings.first_steps(steps);
+    pub(in crate::commands) fn start(settings: observatory::Config) -> anyhow::Result<Self> {
         if let Some(variable) = telemetry::destination_variable() {
             return Ok(Self::Configured(variable));
         }
@@ -93,11 +87,12 @@ impl Embedded {
             Err(error) if error.is_in_use() => return Ok(Self::PagesInUse(error.address)),
             Err(error) => return Err(cannot_listen(&settings, &error).into()),
         };
-        let addresses = observatory.addresses();
+        let (addresses, first_steps) = (observatory.addresses(), observatory.first_steps());
         let shutdown = CancellationToken::new();
         let thread = spawn(runtime, observatory, shutdown.clone())?;
         Ok(Self::Here(Box::new(Running {
             addresses,
+            first_steps,
             destination: settings.forward.map(|forward| forward.endpoint),
             shutdown,
             thread,
@@ -113,11 +108,15 @@ impl Embedded {
         }
     }
 
-    /// Describes the destination in one line, and logs a warning if other machines can reach the pages. Call
-    /// after logging is set up.
-    pub(in crate::commands) fn introduce(&self) -> String {
+    /// Describes the destination in one line, and logs a warning if other machines can reach the pages. The first page then
+    /// shows how to call the API at `api`. Call after logging is set up.
+    pub(in crate::commands) fn introduce(&self, api: &str) -> String {
         match self {
             Self::Here(running) => {
+                let step = |(text, command): (&str, &str)| {
+                    FirstStep::new(text, command.replace("API", &format!("{api}/api")))
+                };
+                running.first_steps.set(FIRST_STEPS.map(step));
                 warn_without_login(running.addresses.pages);
                 let pages = url(running.addresses.pages);
                 match &running.destination {

@@ -93,6 +93,21 @@ async fn send(ports: &Ports, name: &str, body: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_page_shows_the_port_that_the_system_chose_for_the_api() {
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let variables = [&ports.variables()[..], &[("PORT", "0"), ("HOST", "127.0.0.1")]].concat();
+    let process = process::start("api", &[], &variables, folder.path());
+    process.wait_for_output("Telemetry  http://localhost:").await;
+    let status = ports.get("/status").await;
+    let command = status["first_steps"][0]["command"].as_str().unwrap();
+    let (_, url) = command.split_once("http://").unwrap();
+    let (api, _) = url.split_once("/api/register").unwrap();
+    let response = raw::request(api.parse().unwrap(), "GET", "/api/health", None, None).await;
+    assert_eq!(response.status, 200, "{command}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embedded_mode_shows_a_request_and_its_task_as_one_trace() {
     let ports = Ports::free();
     let folder = process::Folder::new();
