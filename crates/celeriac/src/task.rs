@@ -30,6 +30,7 @@ pub struct TaskOptions {
     pub(crate) cancel_when_lost: bool,
     pub(crate) parameters: &'static [&'static str],
     pub(crate) extra_kwargs: bool,
+    pub(crate) log_arguments: bool,
 }
 
 impl Default for TaskOptions {
@@ -52,6 +53,7 @@ impl TaskOptions {
             cancel_when_lost: true,
             parameters: &[],
             extra_kwargs: false,
+            log_arguments: false,
         }
     }
 
@@ -135,6 +137,13 @@ impl TaskOptions {
     /// [`TaskContext::message`](crate::TaskContext::message).
     pub fn extra_kwargs(mut self, accept: bool) -> Self {
         self.extra_kwargs = accept;
+        self
+    }
+
+    /// Sets whether the log record of a failure contains the task's arguments, as JSON; off by default. For tasks whose
+    /// arguments are not confidential.
+    pub fn log_arguments(mut self, log: bool) -> Self {
+        self.log_arguments = log;
         self
     }
 }

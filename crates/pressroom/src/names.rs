@@ -25,6 +25,9 @@ pub mod attribute {
 
     /// Name of the job. Type: string.
     pub const JOB_NAME: &str = "job.name";
+
+    /// Channel of a notification. Type: string.
+    pub const NOTIFICATION_CHANNEL: &str = "notification.channel";
 }
 
 /// Metrics.
@@ -34,6 +37,9 @@ pub mod metric {
 
     /// Login attempts by result. Instrument: counter, unit: `{attempt}`.
     pub const AUTH_LOGIN_ATTEMPTS: &str = "auth.login.attempts";
+
+    /// Attempts to deliver notifications, by channel and result. Instrument: counter, unit: `{delivery}`.
+    pub const NOTIFICATIONS_DELIVERIES: &str = "notifications.deliveries";
 
     /// Age of the oldest task waiting to be published. Instrument: gauge, unit: `s`.
     pub const OUTBOX_AGE: &str = "outbox.age";

@@ -1,6 +1,7 @@
 """Checks the files rendered by scripts/check-deploy: `check.py <project> <rendered> <password> <part...>`. Prints all
 violations, and fails if there are any."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,12 +16,11 @@ if "compose" in parts:
     import compose
 
     compose.check(project, rendered / "compose.json", rendered / "compose-profiles.json", password)
-if "manifests" in parts:
+if "chart" in parts:
     # Imported late because it is slow to import.
-    import manifests
+    import chart
 
-    for overlay in ("single-node", "region", "example"):
-        manifests.check(project, overlay, rendered / f"{overlay}.yaml")
+    chart.check_all(project, rendered, Path(os.environ["CRDS"]))
 for violation in VIOLATIONS:
     print(violation, file=sys.stderr)
 sys.exit(1 if VIOLATIONS else 0)

@@ -1,5 +1,6 @@
-//! Messages that cannot be run, and the operations on them: listing, requeueing and purging. A letter is
-//! identified by its whole list element and not by its position, because the list may change concurrently.
+//! Messages that cannot be run or whose tasks have failed, and the operations on them: listing, requeueing and
+//! purging. A letter is identified by its whole list element and not by its position, because the list may change
+//! concurrently.
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -40,8 +41,8 @@ pub trait DeadLetters: Sealed + Send + Sync {
     /// Returns an error if the broker cannot be reached.
     async fn dead_letter_count(&self) -> Result<u64, BrokerError>;
 
-    /// Atomically removes a letter from the list and publishes `revived` in its place. Returns false, without
-    /// any effect, if the letter is no longer in the list.
+    /// Atomically removes a letter from the list, publishes `revived` in its place, and deletes the failure of its
+    /// task from the results. Returns false, without any effect, if the letter is no longer in the list.
     ///
     /// # Errors
     /// Returns an error if the broker does not confirm. Repeating the call is harmless.
@@ -51,7 +52,7 @@ pub trait DeadLetters: Sealed + Send + Sync {
         revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError>;
 
-    /// Puts a letter's message back at the end of its queue, without the marks of earlier deliveries. Returns
+    /// Puts a letter's message back at the end of its queue, as if it had never been delivered. Returns
     /// false if the letter is no longer in the list. With `force`, messages that no worker can run are
     /// requeued too.
     ///
@@ -125,7 +126,7 @@ pub trait DeadLetters: Sealed + Send + Sync {
 /// Predicate that selects the letters of an operation.
 pub type LetterFilter<'a> = &'a (dyn for<'b> Fn(&'b DeadLetter) -> bool + Send + Sync);
 
-/// A message that could not be run, and the reason.
+/// A message that could not be run or whose task has failed, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
@@ -135,7 +136,7 @@ pub struct DeadLetter {
     pub time: Option<Timestamp>,
     /// Queue the message came from; empty if unknown.
     pub queue: String,
-    /// Reason that the message could not be run.
+    /// Reason that the message could not be run, or that its task has failed.
     pub reason: String,
     /// The message as received.
     pub raw: Vec<u8>,
@@ -208,7 +209,7 @@ impl Entry {
 }
 
 impl DeadLetter {
-    /// Encodes the list element for a message that cannot be run.
+    /// Encodes the list element for a message.
     pub(crate) fn encode(queue: &str, raw: &[u8], reason: &str) -> String {
         let (name, content) = match std::str::from_utf8(raw) {
             Ok(text) => ("message", text.to_owned()),
@@ -248,7 +249,7 @@ impl DeadLetter {
         }
     }
 
-    /// Returns the message to requeue, without the marks of earlier deliveries.
+    /// Returns the message to requeue, without the marks of earlier deliveries and with all of its retries.
     fn revive(&self, force: bool) -> Result<RequeuedMessage, RequeueError> {
         if self.queue.is_empty() {
             return Err(RequeueError::NoQueue);

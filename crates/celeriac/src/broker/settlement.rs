@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{message::Message, result::ResultMeta, task_id::TaskId};
 
-/// Results, follow-up tasks and chords of a finished task.
+/// Results, follow-up tasks, chords and dead letter of a finished task.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Settlement {
@@ -18,6 +18,8 @@ pub struct Settlement {
     pub chords: Vec<(String, TaskId)>,
     /// Ids of those headers whose chord fails. Their parts stay until they expire, as with Celery.
     pub failed_chords: Vec<String>,
+    /// Reason to keep the message in the dead-letter list; `None` to drop it.
+    pub dead_letter: Option<String>,
 }
 
 /// Result of applying a [`Settlement`].

@@ -23,11 +23,10 @@ use tokio::{
 use self::contents::{Contents, Reserved};
 use crate::{
     broker::{
-        Broker, BrokerError, Bus, DeadLetter, Delivery, DeliveryTag, Depth, LogReply, Publication,
-        PublicationLog, Recovery, Renewal, Settlement, SettlementStatus, log_dropped, sealed::Sealed,
+        Broker, BrokerError, Bus, Delivery, DeliveryTag, Depth, LogReply, Publication, PublicationLog,
+        Recovery, Renewal, Settlement, SettlementStatus, log_dropped, sealed::Sealed,
     },
     lock::Lock,
-    log::warn,
     message::Message,
     result::ResultMeta,
     task_id::TaskId,
@@ -247,6 +246,9 @@ impl Broker for MemoryBroker {
             contents.store(&settlement.results);
             contents.store_unless_ended(&settlement.skipped);
             contents.begin_chords(&settlement.publication);
+            if let Some(reason) = &settlement.dead_letter {
+                contents.bury(delivery, reason);
+            }
             // The publisher is notified only after the messages that its message causes.
             for message in &settlement.publication.messages {
                 let queues = contents.queues_of(message).unwrap_or_else(|error| {
@@ -354,19 +356,7 @@ impl Broker for MemoryBroker {
         reason: &str,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        self.settle_alone(delivery, result, |contents| {
-            let letter = DeadLetter::encode(&delivery.queue, &delivery.raw, reason);
-            contents.dead.push_back(letter.into_bytes());
-            let capacity = contents.capacity;
-            if contents.dead.len() > capacity.max(1) {
-                contents.dead.pop_front();
-                warn!(
-                    queue.dropped = 1,
-                    queue.capacity = capacity,
-                    "the dead-letter list is full; the oldest letter was dropped"
-                );
-            }
-        });
+        self.settle_alone(delivery, result, |contents| contents.bury(delivery, reason));
         Ok(())
     }
 

@@ -164,9 +164,16 @@ pub(crate) fn mark_abandoned(raw: &[u8]) -> Option<(String, u64)> {
     Some((message, times))
 }
 
-/// Returns the list element without the marks of earlier deliveries, or `None` if it is not a JSON object.
+/// Returns the list element without the marks of earlier deliveries and with all of its retries, or `None` if it is
+/// not a JSON object.
 pub(crate) fn as_never_delivered(raw: &[u8]) -> Option<String> {
-    rewrite(raw, unmark, unmark)
+    let reset = |headers: &mut Map<String, Value>| {
+        unmark(headers);
+        if let Some(retries) = headers.get_mut("retries").filter(|retries| retries.is_number()) {
+            *retries = Value::from(0);
+        }
+    };
+    rewrite(raw, reset, unmark)
 }
 
 /// Returns the list element marked as the copy that one worker has of a message of a fan-out exchange, or `None` if it

@@ -5,8 +5,9 @@ use async_trait::async_trait;
 
 use super::{RedisBroker, commands, destination::Destination, restore::Judged, script::Invocation, scripts};
 use crate::{
-    broker::{BrokerError, DeadLetter, DeadLetters, DeliveryTag, RequeuedMessage},
+    broker::{BrokerError, DeadLetter, DeadLetters, DeliveryTag, RequeuedMessage, ResultBackend as _},
     log::warn,
+    result::Status,
 };
 
 impl RedisBroker {
@@ -22,24 +23,38 @@ impl RedisBroker {
         reason: &str,
         judged: Option<&Judged>,
     ) -> Result<bool, BrokerError> {
-        let capacity = self.config.dead_letter_capacity;
+        let capacity = self.config.dead_letter_capacity.max(1);
         let mut script = Invocation::on_delivery(&scripts::BURY, self.names(), tag);
         script
             .key(&self.names().dead)
             .arg(DeadLetter::encode(queue, raw, reason))
-            .arg(capacity.max(1));
+            .arg(capacity);
         if let Some(judged) = judged {
             judged.add_to(&mut script);
         }
-        let dropped: i64 = self.commands.script(&script).await?;
-        if dropped > 0 {
-            warn!(
-                queue.dropped = dropped,
-                queue.capacity = capacity,
-                "the dead-letter list is full; the oldest dead letters were dropped"
-            );
-        }
+        let dropped = self.commands.script(&script).await?;
+        log_dropped(dropped, capacity);
         Ok(dropped >= 0)
+    }
+
+    /// Reports a dead letter that a settlement has added, and drops the oldest ones if the list is too long.
+    pub(super) async fn added_dead_letter(&self, queue: &str) {
+        self.commands.observer.buried(queue);
+        let capacity = self.config.dead_letter_capacity.max(1);
+        let mut script = Invocation::new(&scripts::TRIM_DEAD);
+        script.key(&self.names().dead).arg(capacity);
+        // Repeated with the next letter if it fails.
+        log_dropped(self.commands.script(&script).await.unwrap_or(0), capacity);
+    }
+}
+
+fn log_dropped(dropped: i64, capacity: usize) {
+    if dropped > 0 {
+        warn!(
+            queue.dropped = dropped,
+            queue.capacity = capacity,
+            "the dead-letter list is full; the oldest dead letters were dropped"
+        );
     }
 }
 
@@ -74,6 +89,18 @@ impl DeadLetters for RedisBroker {
                 priority: *priority,
             };
             script.message(self.names(), &destination, raw);
+            match (&letter.task_id, &self.results) {
+                (Some(id), None) => {
+                    script.key(self.names().result(id));
+                }
+                (Some(id), Some(results)) => {
+                    let id = std::slice::from_ref(id);
+                    if results.statuses(id).await? == [Some(Status::Failure)] {
+                        results.forget(id).await?;
+                    }
+                }
+                (None, _) => {}
+            }
         }
         self.commands.script(&script).await
     }

@@ -316,11 +316,16 @@ impl Broker for RedisBroker {
         settling.add_results(settlement);
         settling.add_groups(&settlement.publication);
         self.add_messages(&mut settling, &settlement.publication).await?;
-        Ok(match self.write_settling(delivery, settling).await? {
-            settling::NOT_HELD => SettlementStatus::NotHeld,
-            settling::CHORD_TAKEN => SettlementStatus::ChordTaken,
-            _ => SettlementStatus::Applied,
-        })
+        settling.add_dead_letter(delivery, settlement);
+        match self.write_settling(delivery, settling).await? {
+            settling::NOT_HELD => return Ok(SettlementStatus::NotHeld),
+            settling::CHORD_TAKEN => return Ok(SettlementStatus::ChordTaken),
+            _ => {}
+        }
+        if settlement.dead_letter.is_some() {
+            self.added_dead_letter(&delivery.queue).await;
+        }
+        Ok(SettlementStatus::Applied)
     }
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {

@@ -121,15 +121,17 @@ return held
     /// KEYS: unacked_index, unacked, dead; for another worker's delivery also the last of [`RESTORE`]. ARGV:
     /// tag, dead letter, capacity; for another worker's delivery also the last two of [`RESTORE`]. Returns
     /// the number of old letters dropped, or -1 if nothing was moved.
-    BURY = &[UNLESS_RENEWED, r"
+    BURY = &[TRIM, UNLESS_RENEWED, r"
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return -1 end
-local length = redis.call('LPUSH', KEYS[3], ARGV[2])
-local capacity = tonumber(ARGV[3])
-if length <= capacity then return 0 end
-redis.call('LTRIM', KEYS[3], 0, capacity - 1)
-return length - capacity
+redis.call('LPUSH', KEYS[3], ARGV[2])
+return trim(KEYS[3], tonumber(ARGV[3]))
 "].concat();
+
+    /// Limits the length of the dead-letter list.
+    ///
+    /// KEYS: dead. ARGV: capacity. Returns the number of old letters dropped.
+    TRIM_DEAD = &[TRIM, "return trim(KEYS[1], tonumber(ARGV[1]))"].concat();
 
     /// Publishes messages and extends a publication log, unless the server has lost batches of the log.
     ///
@@ -151,18 +153,20 @@ return {1, length + 1}
 ";
 
     /// Removes a letter from the dead-letter list (the oldest, if several are equal), and optionally
-    /// publishes a message in its place.
+    /// publishes a message in its place and deletes the failure of its task, which would otherwise count as the
+    /// end of a new run.
     ///
-    /// KEYS: dead; with a message also binding, list. ARGV: dead letter; with a message also binding's
-    /// member, message.
-    TAKE_DEAD = r"
+    /// KEYS: dead; with a message also binding, list, and optionally the result. ARGV: dead letter; with a message
+    /// also binding's member, message.
+    TAKE_DEAD = &[STORE, r"
 if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 0 then return 0 end
 if KEYS[3] then
     redis.call('SADD', KEYS[2], ARGV[2])
     redis.call('LPUSH', KEYS[3], ARGV[3])
 end
+if KEYS[4] and stored_status(KEYS[4]) == 'FAILURE' then redis.call('DEL', KEYS[4]) end
 return 1
-";
+"].concat();
 
     /// Advances the last tick of a periodic task and publishes its message, unless another scheduler has
     /// already done so.
@@ -241,6 +245,16 @@ local function put_back(list, ...)
     if string.find((...), '"celeriac_broadcast": true', 1, true) then redis.call('EXPIRE', list, 86400) end
 end
 "#;
+
+/// Function of scripts that drops the last elements of a list beyond its capacity and returns their number.
+const TRIM: &str = r"
+local function trim(list, capacity)
+    local dropped = redis.call('LLEN', list) - capacity
+    if dropped <= 0 then return 0 end
+    redis.call('LTRIM', list, 0, capacity - 1)
+    return dropped
+end
+";
 
 /// Start of a script, which returns -1 if the score by which another worker was judged to be dead has
 /// changed.

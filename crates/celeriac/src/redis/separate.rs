@@ -59,8 +59,12 @@ impl RedisBroker {
         results.write_unchecked(&stored).await?;
         let mut sent = self.settling(delivery);
         self.add_messages(&mut sent, publication).await?;
+        sent.add_dead_letter(delivery, settlement);
         if self.write_settling(delivery, sent).await? == settling::NOT_HELD {
             return Ok(SettlementStatus::NotHeld);
+        }
+        if settlement.dead_letter.is_some() {
+            self.added_dead_letter(&delivery.queue).await;
         }
         if !settlement.chords.is_empty() {
             let done = self.settling(delivery);

@@ -13,7 +13,7 @@ use super::{
     scripts::{SEND, STORE},
 };
 use crate::{
-    broker::{DeliveryTag, Publication, Settlement},
+    broker::{DeadLetter, Delivery, DeliveryTag, Publication, Settlement},
     json,
     message::mark_redelivered,
     result::ResultMeta,
@@ -72,6 +72,8 @@ enum Step {
         destination: Destination,
         raw: String,
     },
+    /// Adds an encoded dead letter.
+    DeadLetter(String),
 }
 
 impl Settling {
@@ -143,6 +145,14 @@ impl Settling {
         self.steps.push(Step::Message { destination, raw });
     }
 
+    /// Adds the message of the delivery to the dead-letter list, if the settlement asks for it.
+    pub(super) fn add_dead_letter(&mut self, delivery: &Delivery, settlement: &Settlement) {
+        if let Some(reason) = &settlement.dead_letter {
+            let letter = DeadLetter::encode(&delivery.queue, &delivery.raw, reason);
+            self.steps.push(Step::DeadLetter(letter));
+        }
+    }
+
     /// Returns the size of the texts.
     pub(super) fn bytes(&self) -> usize {
         let chords = self
@@ -154,6 +164,7 @@ impl Settling {
             Step::Chord { group, .. } => group.len(),
             Step::Group { group, structure } => group.len() + structure.len(),
             Step::Message { destination, raw } => destination.name().len() + raw.len(),
+            Step::DeadLetter(letter) => letter.len(),
         });
         self.tag.as_str().len() + chords.chain(steps).sum::<usize>()
     }
@@ -204,6 +215,9 @@ impl Settling {
                     let marked = again.and_then(|_| mark_redelivered(raw.as_bytes()));
                     script.arg("message");
                     script.message(names, destination, marked.as_ref().unwrap_or(raw));
+                }
+                Step::DeadLetter(letter) => {
+                    script.key(&names.dead).arg("dead letter").arg(letter);
                 }
             }
         }
@@ -307,6 +321,8 @@ while ARGV[arg] do
             store(KEYS[key], ARGV[3], ARGV[arg + 1])
         elseif ARGV[arg] == 'unless final' then
             store_unless_final(KEYS[key], ARGV[3], ARGV[arg + 1])
+        elseif ARGV[arg] == 'dead letter' then
+            redis.call('LPUSH', KEYS[key], ARGV[arg + 1])
         else
             redis.call('SETEX', KEYS[key], ARGV[3], ARGV[arg + 1])
         end

@@ -27,9 +27,11 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    broker::Delivery,
     context::{RawMessage, Request, SoftLimit, TaskContext},
     exception::Exception,
     failure_log::FailureLog,
+    json,
     log::{debug, error, warn},
     message::{Headers, MAX_RETRIES, Message, TimeLimit, seconds},
     observer::{TaskInfo, observed},
@@ -78,7 +80,10 @@ pub(super) async fn execute(
             Err(outcome) => Some(outcome.into()),
         };
         // Logged within the run's span, which adds the trace id to the log line.
-        log(headers, ended.as_ref());
+        let logged = options
+            .filter(|options| options.log_arguments)
+            .map(|_| &entry.delivery);
+        log(headers, logged, ended.as_ref());
         let replaced = ended
             .as_ref()
             .is_some_and(|ended| matches!(ended.next, Next::Follow(_)));
@@ -357,8 +362,9 @@ impl Attempt<'_> {
     }
 }
 
-/// Logs the end of a run, except a retry, which is logged when it has been sent.
-fn log(headers: &Headers, ended: Option<&Ended>) {
+/// Logs the end of a run, except a retry, which is logged when it has been sent. The record of a failure contains the
+/// arguments of `delivery`.
+fn log(headers: &Headers, delivery: Option<&Delivery>, ended: Option<&Ended>) {
     let (task, task_id, retries) = (&headers.task, headers.id.as_str(), headers.retries);
     let Some(ended) = ended else {
         warn!(
@@ -379,9 +385,16 @@ fn log(headers: &Headers, ended: Option<&Ended>) {
         TaskOutcome::Retry { .. } => {}
         TaskOutcome::Failure(exception) | TaskOutcome::Aborted(exception) => {
             let (error, cause) = (&exception.type_name, &exception.message);
+            // Decoded again, because the run has consumed the arguments.
+            let message = delivery.and_then(|delivery| delivery.message().ok());
+            let args = message.as_ref().map(|message| json::to_string(&message.args));
+            let kwargs = message.filter(|message| !message.kwargs.is_empty());
+            let kwargs = kwargs.map(|message| json::to_string(&message.kwargs));
             error!(
                 celery.task_name = task,
                 messaging.message.id = task_id,
+                celery.task_args = args,
+                celery.task_kwargs = kwargs,
                 celery.retries = retries,
                 error.type = error,
                 exception.type = error,

@@ -42,7 +42,12 @@ pub(super) fn has_follow_up(embed: &Embed) -> bool {
 #[derive(Debug, Clone)]
 pub(super) enum FollowUps {
     /// Tasks that follow from its result. The result itself is stored only if `keep` is true.
-    OfResult { meta: Box<ResultMeta>, keep: bool },
+    OfResult {
+        meta: Box<ResultMeta>,
+        keep: bool,
+        /// Reason to keep the message in the dead-letter list.
+        dead_letter: Option<String>,
+    },
     /// Tasks that replace it.
     Replacement(Publication),
     /// Body of a chord whose header has ended, with the values of the header or their failure.
@@ -137,8 +142,14 @@ async fn settlement(
         chords: Vec::new(),
         failed_chords: Vec::new(),
     };
+    let mut dead = None;
     let own = match follow_ups {
-        FollowUps::OfResult { mut meta, keep } => {
+        FollowUps::OfResult {
+            mut meta,
+            keep,
+            dead_letter,
+        } => {
+            dead = dead_letter;
             follow_up.children = list(Some(meta.children.take()));
             match meta.status {
                 Status::Success => follow_up.succeeded(embed, &meta.result),
@@ -198,6 +209,7 @@ async fn settlement(
         publication: follow_up.sender.publication,
         chords: follow_up.chords,
         failed_chords: follow_up.failed_chords,
+        dead_letter: dead,
     })
 }
 

@@ -107,6 +107,7 @@ impl Worker {
                 inflight: Inflight::default(),
                 lease: LeaseStatus::default(),
                 skip_finished: true,
+                keep_failed: false,
                 data: Arc::default(),
                 result_compression: None,
                 result_extended: false,
@@ -283,6 +284,14 @@ impl WorkerBuilder {
     /// on by default. Equivalent to Celery's `worker_deduplicate_successful_tasks`, and also covers failures.
     pub fn skip_finished(mut self, skip: bool) -> Self {
         self.shared.skip_finished = skip;
+        self
+    }
+
+    /// Sets whether the messages of tasks that fail permanently are kept in the dead-letter list, from which
+    /// [`DeadLetters::requeue`](crate::DeadLetters::requeue) sends them again; off by default, as in Celery. The
+    /// arguments are then readable until the letter is requeued or deleted.
+    pub fn keep_failed(mut self, keep: bool) -> Self {
+        self.shared.keep_failed = keep;
         self
     }
 

@@ -64,6 +64,12 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
     let mut retry: Option<Box<PendingRetry>> = None;
     // Whether the next attempt is sent to another queue.
     let mut moved = false;
+    let dead_letter = match &run.outcome {
+        TaskOutcome::Failure(exception) | TaskOutcome::Aborted(exception) if shared.keep_failed => {
+            Some(format!("the task failed: {exception}"))
+        }
+        _ => None,
+    };
     let mut meta = match run.outcome {
         TaskOutcome::Success(value) => ResultMeta::success(headers, value, now),
         TaskOutcome::Failure(exception) => ResultMeta::failure(headers, &exception, now),
@@ -102,11 +108,12 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
         let follow_ups = FollowUps::OfResult {
             meta: Box::new(meta),
             keep,
+            dead_letter,
         };
         let settled = follow::settle(shared, delivery, message, &follow_ups, &run.trace);
         return Box::pin(settled).await;
     }
-    if run.acked_early || moved {
+    if run.acked_early || moved || dead_letter.is_some() {
         // The retry goes to the queue that the message was received from, even if the message has another
         // routing key.
         if let Some(retry) = retry.as_mut().filter(|_| !moved) {
@@ -118,6 +125,7 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
                 messages: retry.iter().map(|retry| retry.message.clone()).collect(),
                 ..Publication::default()
             },
+            dead_letter,
             ..Settlement::default()
         };
         let settle = until_confirmed(&headers.id, || shared.broker.settle(delivery, &settlement));
@@ -281,6 +289,7 @@ pub(super) async fn skip_finished(shared: &Shared, entry: &Entry, message: &Mess
         let follow_ups = FollowUps::OfResult {
             meta: Box::new(meta),
             keep: false,
+            dead_letter: None,
         };
         follow::settle(shared, &entry.delivery, &part, &follow_ups, &Map::new()).await;
     }

@@ -52,6 +52,8 @@ pub(super) struct Shared {
     pub(super) lease: LeaseStatus,
     /// Whether a redelivered task whose result is final is acknowledged without running.
     pub(super) skip_finished: bool,
+    /// Whether the messages of failed tasks are kept in the dead-letter list.
+    pub(super) keep_failed: bool,
     /// Values that tasks share.
     pub(super) data: Arc<Data>,
     /// Compression of the results of successful tasks.

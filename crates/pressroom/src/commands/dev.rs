@@ -19,7 +19,7 @@ use crate::{
     tasks::{Durability, NotificationTask},
 };
 
-const NAME: &str = "pressroom";
+pub(super) const NAME: &str = "pressroom";
 
 /// Capacity of the in-process queue; further tasks wait in the outbox.
 const QUEUE_CAPACITY: usize = 1000;

@@ -46,6 +46,7 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let builder = builder(&config.work, broker)
         .hostname(config.hostname.as_str())
         .events(config.events)
+        .keep_failed(true)
         .observer(observer);
     let worker = task.register(builder).build();
 

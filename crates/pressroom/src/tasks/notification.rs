@@ -23,9 +23,15 @@ use crate::{
         ARTICLE_NOTIFICATION, Article, ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, NotifiedEvent,
         Recipient, UserId,
     },
-    names::{attribute, span},
+    names::{attribute, metric, span},
     store::{Store, StoreError, lease_end},
 };
+
+static DELIVERIES: telemetry::Counter = telemetry::counter(
+    metric::NOTIFICATIONS_DELIVERIES,
+    "{delivery}",
+    "Attempts to deliver notifications, by channel and result",
+);
 
 /// Number of recipients per query.
 const PAGE: u16 = 100;
@@ -118,6 +124,7 @@ impl NotificationTask {
             .soft_time_limit(Duration::from_secs(240))
             .time_limit(Duration::from_secs(300))
             .track_started(true)
+            .log_arguments(true)
             .parameters(&["article_id", "event_type"]);
         worker.task(
             ARTICLE_NOTIFICATION,
@@ -233,15 +240,6 @@ impl NotificationTask {
                 _ => break,
             }
         }
-        telemetry::info!(
-            article.id = id.0,
-            article.slug,
-            event.type = event.as_str(),
-            notifications.sent = sent,
-            notifications.sent_before = before,
-            notifications.failed = failed.len(),
-            "Notifications sent"
-        );
         let count = failed.len();
         // Returns a transient failure if there is one, because only then is another attempt worthwhile.
         if let Some(last) = failed.into_iter().max_by_key(NotifyError::is_transient) {
@@ -250,6 +248,14 @@ impl NotificationTask {
         if let Some(remaining) = held {
             return Err(RunError::Held { remaining });
         }
+        telemetry::info!(
+            article.id = id.0,
+            article.slug,
+            event.type = event.as_str(),
+            notifications.sent = sent,
+            notifications.sent_before = before,
+            "Notifications sent"
+        );
         Ok(json!({"status": "success", "article_id": id.0}))
     }
 
@@ -300,7 +306,14 @@ impl NotificationTask {
             recipient,
             occurred_at: self.clock.now(),
         };
-        match channel.deliver(&notification).await {
+        let delivered = channel.deliver(&notification).await;
+        let error_type = delivered.as_ref().err().and_then(NotifyError::error_type);
+        let attributes = [
+            Some(KeyValue::new(attribute::NOTIFICATION_CHANNEL, channel.name())),
+            error_type.map(|error_type| KeyValue::new("error.type", error_type)),
+        ];
+        DELIVERIES.add(1, &Vec::from_iter(attributes.into_iter().flatten()));
+        match delivered {
             Ok(()) => {
                 self.complete(&key).await?;
                 Ok(DeliveryResult::Now)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use celeriac::{Client, Control, Settlement, SettlementStatus, Signature, Status};
+use celeriac::{Client, Control, Message, Settlement, SettlementStatus, Signature, Status};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -376,4 +376,72 @@ pub async fn a_purge_deletes_what_waits_and_nothing_else(harness: impl Harness) 
     assert_eq!((depth.waiting, depth.unacked), (0, 1));
     assert_eq!(broker.depth("other").await.unwrap().waiting, 1);
     assert!(broker.ack(&held[0], None).await.unwrap());
+}
+
+pub async fn failed_tasks_are_kept_and_run_again_when_they_are_requeued(harness: impl Harness) {
+    let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
+    gate.cancel();
+    let client = Client::new(broker.clone());
+    let start = || {
+        let worker = worker(broker.clone(), &journal, &gate).keep_failed(true);
+        Running::start(worker.build(), PATIENCE)
+    };
+    let all_failed = async || {
+        eventually("all tasks have failed", async || {
+            (broker.dead_letter_count().await.unwrap() == 4).then_some(())
+        })
+        .await;
+        empty(broker.as_ref()).await;
+        let letters = broker.dead_letters(0, 10).await.unwrap();
+        let mut seen: Vec<(String, String)> = Vec::new();
+        for letter in letters {
+            assert_eq!(letter.queue, "celery");
+            seen.push((letter.task_id.unwrap().to_string(), letter.reason));
+        }
+        seen.sort();
+        seen
+    };
+    let running = start();
+    send(&client, Signature::new("note").arg("succeeds"));
+    let flaky = Signature::new("flaky").arg(9);
+    let error = "the task failed: OperationalError: connection refused";
+    let mut expected = vec![
+        (send(&client, flaky.clone()), error.to_owned()),
+        (
+            send(&client, flaky.on_error(Signature::new("pass"))),
+            error.to_owned(),
+        ),
+        (
+            send(&client, Signature::new("early").arg("early").arg(9)),
+            error.to_owned(),
+        ),
+        (
+            send(&client, Signature::new("none.such").ignore_result(true)),
+            "the task failed: NotRegistered: none.such".to_owned(),
+        ),
+    ];
+    expected.sort();
+    assert_eq!(all_failed().await, expected);
+    running.stop().await.unwrap();
+
+    let requeued = broker.requeue_where(&|_| true, false).await.unwrap();
+    assert_eq!((requeued.requeued.len(), requeued.refused.len()), (4, 0));
+    let again = eventually("the messages are received", async || {
+        let received = broker.receive(&["celery".to_owned()], 10).await.unwrap();
+        (!received.is_empty()).then_some(received)
+    })
+    .await;
+    assert_eq!(again.len(), 4);
+    for delivery in &again {
+        let message = Message::decode(&delivery.raw).unwrap();
+        assert_eq!((message.headers.retries, message.redelivered()), (0, false));
+    }
+    // As if the worker had died: the failures of the earlier runs do not count.
+    broker.restore_batch(&again).await.unwrap();
+    let early = |lines: Vec<String>| lines.into_iter().filter(|line| line == "early").count();
+    assert_eq!(early(journal.lines()), 4);
+    let running = start();
+    assert_eq!(all_failed().await, expected);
+    assert_eq!(early(journal.lines()), 8);
+    running.stop().await.unwrap();
 }

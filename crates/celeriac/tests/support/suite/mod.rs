@@ -80,6 +80,7 @@ macro_rules! broker_suite {
             a_dead_workers_task_is_restored
             a_live_workers_task_is_not_restored
             poison_is_buried_and_the_next_message_runs
+            failed_tasks_are_kept_and_run_again_when_they_are_requeued
             a_purge_deletes_what_waits_and_nothing_else
             an_ignored_result_is_not_stored
             a_wait_ends_when_the_task_finishes

@@ -1,5 +1,5 @@
-//! `pressroom tasks dead`: lists, requeues and deletes dead letters. It prints ids and names of tasks, but
-//! never their arguments.
+//! `pressroom tasks dead` lists, requeues and deletes dead letters. It prints ids and names of tasks, but never
+//! their arguments. `pressroom tasks failed` and `retry` do so with arguments, for the letters whose tasks can run.
 
 use std::{
     collections::HashSet,
@@ -7,10 +7,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use celeriac::{Broker, DeadLetter, RequeueReport};
+use celeriac::{Broker, DeadLetter, ExactNumber, Message, RequeueReport};
 use clap::{Args, Subcommand};
-use serde_json::json;
-use telemetry::escaped;
+use serde_json::{Value, json};
+use telemetry::{escaped, escaped_json};
 
 /// Number of letters to read at a time.
 const PAGE: usize = 50;
@@ -53,34 +53,56 @@ pub struct Selection {
 
 pub(super) async fn run(broker: &dyn Broker, command: &DeadCommand) -> anyhow::Result<()> {
     match command {
-        DeadCommand::List { json } => list(broker, *json).await,
-        DeadCommand::Requeue { selected, force } => requeue(broker, selected, *force).await,
+        DeadCommand::List { json } => list(broker, *json, false).await,
+        DeadCommand::Requeue { selected, force } => {
+            requeue(broker, Matcher::new(selected, false), *force).await
+        }
         DeadCommand::Purge { selected } => purge(broker, selected).await,
     }
 }
 
-async fn list(broker: &dyn Broker, json: bool) -> anyhow::Result<()> {
+/// Puts the messages of failed tasks back into their queues.
+pub(super) async fn retry(broker: &dyn Broker, selected: &Selection) -> anyhow::Result<()> {
+    requeue(broker, Matcher::new(selected, true), false).await
+}
+
+/// Prints dead letters. With `failed`, only those whose tasks can run again, with their arguments.
+pub(super) async fn list(broker: &dyn Broker, json: bool, failed: bool) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    let mut offset = 0;
+    let (mut offset, mut printed) = (0, false);
     loop {
         let page = broker.dead_letters(offset, PAGE).await?;
-        if offset == 0 && !json {
-            writeln!(stdout, "{}", if page.is_empty() { EMPTY } else { HEADER })?;
-        }
         if page.is_empty() {
+            let empty = if failed {
+                "No failed tasks."
+            } else {
+                "No dead letters."
+            };
+            if !json && !printed {
+                writeln!(stdout, "{empty}")?;
+            }
             return Ok(());
         }
         offset += page.len();
         for letter in page {
-            writeln!(stdout, "{}", if json { object(&letter) } else { row(&letter) })?;
+            let message = failed.then(|| Message::decode(&letter.raw));
+            let message = match message {
+                Some(Err(_)) => continue,
+                message => message.and_then(Result::ok),
+            };
+            if !json && !printed {
+                writeln!(stdout, "{HEADER}")?;
+            }
+            printed = true;
+            let line = if json { object } else { row }(&letter, message);
+            writeln!(stdout, "{line}")?;
         }
     }
 }
 
-const EMPTY: &str = "No dead letters.";
 const HEADER: &str = "TIME                  ID                                    QUEUE         TASK  REASON";
 
-fn row(letter: &DeadLetter) -> String {
+fn row(letter: &DeadLetter, message: Option<Message>) -> String {
     let time = letter.time.map_or_else(
         || "-".to_owned(),
         |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -90,18 +112,24 @@ fn row(letter: &DeadLetter) -> String {
     } else {
         &letter.queue
     };
+    let mut task = letter.task.as_deref().unwrap_or("-").to_owned();
+    if let Some(Message { args, kwargs, .. }) = message {
+        task = format!("{task} {}", ExactNumber::to_json(&args));
+        if !kwargs.is_empty() {
+            task = format!("{task} --kwargs {}", ExactNumber::to_json(&kwargs));
+        }
+    }
     // Names of tasks come from untrusted messages.
     let row = format!(
         "{time:<20}  {id:<36}  {queue:<12}  {task}  {reason}",
         id = listed_id(letter),
-        task = letter.task.as_deref().unwrap_or("-"),
         reason = letter.reason,
     );
     escaped(&row).into_owned()
 }
 
-fn object(letter: &DeadLetter) -> String {
-    json!({
+fn object(letter: &DeadLetter, message: Option<Message>) -> String {
+    let mut object = json!({
         "id": letter.id.to_string(),
         "time": letter.time.map(|time| time.to_string()),
         "queue": letter.queue,
@@ -109,8 +137,12 @@ fn object(letter: &DeadLetter) -> String {
         "task_id": letter.task_id,
         "reason": letter.reason,
         "bytes": letter.raw.len(),
-    })
-    .to_string()
+    });
+    if let Some(message) = message {
+        object["args"] = Value::Array(message.args);
+        object["kwargs"] = Value::Object(message.kwargs);
+    }
+    escaped_json(&ExactNumber::to_json(&object)).into_owned()
 }
 
 /// Returns the id that identifies a letter on the command line.
@@ -124,16 +156,24 @@ fn listed_id(letter: &DeadLetter) -> String {
 /// Matches dead letters against a selection, and records the ids of the matches.
 struct Matcher<'a> {
     selected: &'a Selection,
+    /// Whether only letters match whose tasks can run again.
+    failed: bool,
     found: Mutex<HashSet<String>>,
 }
 
 impl<'a> Matcher<'a> {
-    fn new(selected: &'a Selection) -> Self {
-        let found = Mutex::default();
-        Self { selected, found }
+    fn new(selected: &'a Selection, failed: bool) -> Self {
+        Self {
+            selected,
+            failed,
+            found: Mutex::default(),
+        }
     }
 
     fn matches(&self, letter: &DeadLetter) -> bool {
+        if self.failed && Message::decode(&letter.raw).is_err() {
+            return false;
+        }
         let letter_id = letter.id.to_string();
         let is_selected = |id: &&String| **id == letter_id || Some(id.as_str()) == letter.task_id.as_deref();
         let Some(id) = self.selected.ids.iter().find(is_selected) else {
@@ -161,8 +201,7 @@ impl<'a> Matcher<'a> {
     }
 }
 
-async fn requeue(broker: &dyn Broker, selected: &Selection, force: bool) -> anyhow::Result<()> {
-    let matcher = Matcher::new(selected);
+async fn requeue(broker: &dyn Broker, matcher: Matcher<'_>, force: bool) -> anyhow::Result<()> {
     let select = |letter: &DeadLetter| matcher.matches(letter);
     let requeued = broker.requeue_where(&select, force).await?;
     let printed = print_report(&requeued);
@@ -188,7 +227,7 @@ fn print_report(requeued: &RequeueReport) -> io::Result<()> {
 }
 
 async fn purge(broker: &dyn Broker, selected: &Selection) -> anyhow::Result<()> {
-    let matcher = Matcher::new(selected);
+    let matcher = Matcher::new(selected, false);
     let purged = broker.purge_where(&|letter| matcher.matches(letter)).await?;
     let printed = writeln!(io::stdout(), "Purged: {}", purged.len());
     matcher.require_all_found()?;

@@ -12,7 +12,7 @@ use clap::Subcommand;
 use self::workers::seconds;
 pub use self::{
     client::Call,
-    dead::DeadCommand,
+    dead::{DeadCommand, Selection},
     workers::{ControlCommand, Inspect, Target},
 };
 use super::block_on;
@@ -21,9 +21,20 @@ use crate::config::TasksConfig;
 /// A subcommand of `pressroom tasks`.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Tasks {
-    /// List, requeue or purge messages that no worker could run
+    /// List, requeue or purge messages that no worker could run, and those of failed tasks
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// List failed tasks with their arguments, oldest first
+    Failed {
+        /// Print one JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send failed tasks again, under the same ids
+    Retry {
+        #[command(flatten)]
+        selected: Selection,
+    },
     /// Query the workers and print their replies
     Inspect {
         #[command(flatten)]
@@ -75,6 +86,8 @@ pub fn tasks(config: TasksConfig, command: &Tasks) -> anyhow::Result<()> {
     block_on(async {
         let result = match command {
             Tasks::Dead(command) => dead::run(broker.as_ref(), command).await,
+            Tasks::Failed { json } => dead::list(broker.as_ref(), *json, true).await,
+            Tasks::Retry { selected } => dead::retry(broker.as_ref(), selected).await,
             Tasks::Inspect { query, target } => workers::inspect(&target.control(broker), query).await,
             Tasks::Control { command, target } => workers::control(&target.control(broker), command).await,
             Tasks::Call(call) => client::call(broker, call).await,

@@ -1,11 +1,14 @@
-//! `pressroom tasks dead`, run as a process against a real Redis.
+//! `pressroom tasks dead`, `failed` and `retry`, run as processes against a real Redis.
 
 use std::process::Output;
 
 use celeriac::{Broker, DeadLetters as _, Message, RedisBroker, RedisConfig};
 use serde_json::{Value, json};
 
-use crate::support::{postgres_server::free_port, process, redis_server::RedisServer};
+use super::installation::{Installation, People, create};
+use crate::support::{
+    eventually, postgres_server::free_port, process, redis_server::RedisServer, webhook::Webhook,
+};
 
 const SECRET: &str = "hunter2";
 const TASK: &str = "app.jobs.tasks.send_article_notification";
@@ -48,7 +51,11 @@ fn redis_with_dead_letters() -> RedisServer {
 }
 
 fn dead(redis: &RedisServer, arguments: &[&str]) -> Output {
-    let arguments = [&["tasks", "dead"], arguments].concat();
+    tasks(redis, &[&["dead"], arguments].concat())
+}
+
+fn tasks(redis: &RedisServer, arguments: &[&str]) -> Output {
+    let arguments = [&["tasks"], arguments].concat();
     process::run(&arguments, &[("REDIS_URL", &redis.url())])
 }
 
@@ -240,4 +247,83 @@ fn an_unavailable_redis_is_reported_in_one_line() {
     );
     assert_eq!(message.lines().count(), 1, "{message}");
     assert!(!message.contains(SECRET), "{message}");
+}
+
+#[test]
+fn only_tasks_that_can_run_are_listed_as_failed_and_retried() {
+    let redis = redis_with_dead_letters();
+    let listed_failed = tasks(&redis, &["failed"]);
+    let printed = stdout(&listed_failed);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 3, "{printed}");
+    assert_eq!(
+        lines[1],
+        format!("2026-11-22T06:51:26Z  {GOOD}  celery        {TASK} [\"{SECRET}\"]  delivered too often")
+    );
+    let unknown = tasks(&redis, &["retry", BAD]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).starts_with(&format!("{BAD}: no such dead letter\n")));
+    let output = tasks(&redis, &["retry", "--all"]);
+    assert_eq!(
+        (stdout(&output).as_str(), output.status.code()),
+        ("Requeued: 2\n", Some(0))
+    );
+    assert_eq!(stdout(&tasks(&redis, &["failed"])), "No failed tasks.\n");
+    assert_eq!((queue_length(&redis).as_str(), listed(&redis).len()), (":2", 2));
+    assert_eq!(tasks(&redis, &["retry"]).status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_notification_is_listed_with_its_arguments_and_sent_by_one_command() {
+    let installation = Installation::new().await;
+    let (_serve, api) = installation.serve().await;
+    let people = People::new(api, &installation).await;
+    let (rejecting, webhook) = (format!("http://{api}/api/nowhere"), Webhook::start().await);
+    let secret = ("WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef");
+    let mut worker = installation.worker_with(&[("WEBHOOK_URL", &rejecting), secret]);
+    create(api, &people.alice, "Second", None).await;
+    let failed = eventually("the task to fail", async || {
+        let output = stdout(&tasks(&installation.redis, &["failed", "--json"]));
+        output
+            .lines()
+            .next()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+    })
+    .await;
+    assert_eq!(
+        (&failed["task"], &failed["args"]),
+        (&json!(TASK), &json!([2, "created"]))
+    );
+    assert_eq!(failed["kwargs"], json!({}));
+    let reason = failed["reason"].as_str().unwrap();
+    let expected =
+        "the task failed: NotificationError: 1 deliveries failed, one of them because the receiver responded";
+    assert!(reason.starts_with(expected), "{reason}");
+    let log = worker.output();
+    assert!(!log.contains("Notifications sent"), "{log}");
+    let line = log
+        .lines()
+        .find(|line| line.contains(r#""task failed""#))
+        .unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert!(line.to_string().contains(r#""[2, \"created\"]""#), "{line}");
+
+    assert!(worker.terminate().await.success());
+    let url = webhook.url();
+    let _worker = installation.worker_with(&[("WEBHOOK_URL", &url), secret]);
+    let output = tasks(&installation.redis, &["retry", "--all"]);
+    assert_eq!(stdout(&output), "Requeued: 1\n", "{}", stderr(&output));
+    let id = failed["task_id"].as_str().unwrap();
+    let result = tasks(&installation.redis, &["result", id, "--wait", "30"]);
+    assert!(
+        stdout(&result).contains(r#""status": "SUCCESS""#),
+        "{}",
+        stdout(&result)
+    );
+    // The receiver answers the first request with 503.
+    assert_eq!(webhook.received().len(), 2);
+    assert_eq!(
+        stdout(&tasks(&installation.redis, &["failed"])),
+        "No failed tasks.\n"
+    );
 }

@@ -230,6 +230,16 @@ async fn failed_revoked_and_retried_tasks_have_their_spans_and_counts() {
         let having = [("name", Is::Text(TASK)), ("status", Is::Text(status))];
         counted(&installation, WORKER, "celery_tasks_total", &having, 1).await;
     }
+    eventually("failed and successful deliveries to be counted", async || {
+        let metric = installation.otlp.metric(WORKER, "notifications.deliveries")?;
+        let failed = [
+            ("notification.channel", Is::Text("webhook")),
+            ("error.type", Is::Text("404")),
+        ];
+        let delivered = [("notification.channel", Is::Text("smtp"))];
+        (number(&metric, &failed)? >= 2 && number(&metric, &delivered)? == 1).then_some(())
+    })
+    .await;
     eventually("retries to be counted", async || {
         let metric = installation.otlp.metric(WORKER, "celery_tasks_total")?;
         let having = [("name", Is::Text(TASK)), ("status", Is::Text("retry"))];
