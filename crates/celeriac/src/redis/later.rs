@@ -18,7 +18,7 @@ use super::{
     names, restore,
     script::{Invocation, scripts},
     scripts::PUT_BACK,
-    settling::Settling,
+    settling::{Settling, message_id},
     written::Write,
 };
 use crate::{
@@ -84,7 +84,8 @@ impl RedisBroker {
                 priority: message.properties.priority,
             };
             settling.add_message(destination, raw);
-            Some(Write::Settlings(vec![settling]))
+            let message = message_id(&delivery.raw);
+            Some(Write::Postponement { message, settling })
         });
         self.writer.remember(&counter, number, writes);
         Ok(postponed)

@@ -144,6 +144,7 @@ impl RedisBroker {
         // Without the lease, the server has lost everything, in the same run.
         let all = self.lease.lost.load(Ordering::Acquire);
         let rewound = self.lease.rewound();
+        let postponed = self.writer.written.lock().postponed();
         let lost = self.writer.written.lock().lost(|entry| {
             let kept = if entry.server == counter.server {
                 rewound.unwrap_or(u64::MAX)
@@ -155,11 +156,14 @@ impl RedisBroker {
         // Messages that this worker has received are either reserved again or settled.
         let mut received = self.writer.written.lock().settled();
         received.extend(deliveries.iter().filter_map(|delivery| message_id(&delivery.raw)));
+        // A message that was sent and then postponed, such as a retry, is sent by its postponement.
+        let sent = received.union(&postponed).copied().collect();
         let mut rewritten = Vec::new();
         let mut failure = None;
-        let writes = lost
-            .into_iter()
-            .map(|entry| self.rewrite(&counter, entry, &received));
+        let writes = lost.into_iter().map(|entry| {
+            let is_postponement = matches!(*entry.write, Write::Postponement { .. });
+            self.rewrite(&counter, entry, if is_postponement { &received } else { &sent })
+        });
         let mut writes = pin!(stream::iter(writes).buffered(REWRITES));
         while let Some(written) = writes.next().await {
             match written {
@@ -234,6 +238,10 @@ impl RedisBroker {
         let number = match &*entry.write {
             Write::Acks(batch) => self.settle_again(&batch.settlings(), counter, received).await?,
             Write::Settlings(settlings) => self.settle_again(settlings, counter, received).await?,
+            Write::Postponement { settling, .. } => {
+                let settling = std::slice::from_ref(settling);
+                self.settle_again(settling, counter, received).await?
+            }
             Write::Part(part) => {
                 let reply: Vec<redis::Value> = self
                     .commands

@@ -42,6 +42,12 @@ pub(super) enum Write {
     Acks(AckBatch),
     /// Settlements of one transaction.
     Settlings(Vec<Settling>),
+    /// A settlement that sends the message of a postponed delivery to its queue.
+    Postponement {
+        /// Id of the message, if known.
+        message: Option<u128>,
+        settling: Settling,
+    },
     Part(PartRecord),
 }
 
@@ -119,7 +125,7 @@ impl Write {
         match self {
             Self::Acks(batch) => batch.acks.len(),
             Self::Settlings(settlings) => settlings.len(),
-            Self::Part(_) => 1,
+            Self::Postponement { .. } | Self::Part(_) => 1,
         }
     }
 
@@ -127,6 +133,7 @@ impl Write {
         match self {
             Self::Acks(batch) => batch.texts.capacity() + batch.acks.capacity() * size_of::<AckEntry>(),
             Self::Settlings(settlings) => settlings.iter().map(|one| ENTRY_BYTES + one.bytes()).sum(),
+            Self::Postponement { settling, .. } => ENTRY_BYTES + settling.bytes(),
             Self::Part(part) => ENTRY_BYTES + part.bytes(),
         }
     }
@@ -165,7 +172,22 @@ impl Written {
             match &*entry.write {
                 Write::Acks(batch) => ids.extend(batch.acks.iter().filter_map(|ack| ack.message)),
                 Write::Settlings(settlings) => ids.extend(settlings.iter().filter_map(|one| one.message)),
-                Write::Part(_) => {}
+                Write::Postponement { .. } | Write::Part(_) => {}
+            }
+        }
+        ids
+    }
+
+    /// Returns the ids of the messages whose postponements are remembered, and forgets all but the last
+    /// postponement of each, so that none is sent twice.
+    pub(super) fn postponed(&mut self) -> HashSet<u128> {
+        let mut ids = HashSet::new();
+        for entry in std::mem::take(&mut self.entries).into_iter().rev() {
+            match *entry.write {
+                Write::Postponement {
+                    message: Some(id), ..
+                } if !ids.insert(id) => self.bytes -= entry.write.bytes(),
+                _ => self.entries.push_front(entry),
             }
         }
         ids
@@ -230,6 +252,31 @@ mod tests {
         };
         written.add(&"run".into(), 1, Arc::new(Write::Acks(batch)), bounds);
         assert_eq!(written.settled(), HashSet::from([1, 3]));
+    }
+
+    #[test]
+    fn only_the_last_postponement_of_a_message_is_remembered() {
+        let mut written = Written::default();
+        let (server, bounds) = (
+            "run".into(),
+            Bounds {
+                bytes: 1 << 20,
+                time: Duration::from_secs(60),
+            },
+        );
+        written.add(&server, 1, write("text"), bounds);
+        let before = written.bytes;
+        for (number, message) in [(2, Some(7)), (3, None), (4, Some(8)), (5, None), (6, Some(7))] {
+            let settling = Settling::new(DeliveryTag("tag".to_owned()), None, 60);
+            let write = Write::Postponement { message, settling };
+            written.add(&server, number, Arc::new(write), bounds);
+        }
+        let one = (written.bytes - before) / 5;
+        assert_eq!(written.postponed(), HashSet::from([7, 8]));
+        let numbers: Vec<u64> = written.lost(|_| true).iter().map(|entry| entry.number).collect();
+        assert_eq!(numbers, [1, 3, 4, 5, 6]);
+        assert_eq!(written.bytes, before + 4 * one);
+        assert_eq!(written.settled(), HashSet::from([1]), "postponed is not settled");
     }
 
     #[test]

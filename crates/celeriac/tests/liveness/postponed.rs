@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use celeriac::{Broker, Client, RedisBroker, Signature, Status, TaskId, Timestamp};
+use celeriac::{Broker, Client, RedisBroker, Renewal, Signature, Status, TaskId, Timestamp};
 use redis::cmd;
 use tokio_util::sync::CancellationToken;
 
@@ -257,6 +257,33 @@ async fn postponed_tasks_survive_a_server_that_returns_empty() {
     drained(&holder).await;
     running.stop().await.unwrap();
     assert_eq!(journal.lines().len(), 20);
+}
+
+/// A worker remembers a retry as a message that it sent, and again each time it postpones the retry.
+#[tokio::test]
+async fn a_retry_that_was_postponed_twice_returns_once_to_a_server_that_lost_it() {
+    let server = Server::start();
+    let holder: Arc<dyn Broker> = broker(server.url());
+    let queues = ["celery".to_owned()];
+    let receive = async || holder.receive(&queues, 1).await.unwrap().remove(0);
+    let client = Client::new(holder.clone());
+    let id = client.send(task("retried")).await.unwrap().to_string();
+    let first = receive().await;
+    let retry = first.message().unwrap().retry(timestamp() + FAR);
+    assert!(holder.replace(&first, retry, None).await.unwrap());
+    for _ in 0..2 {
+        holder.recall(std::slice::from_ref(&id)).await.unwrap();
+        let delivery = receive().await;
+        let message = delivery.message().unwrap();
+        assert_eq!(holder.postpone(&[(&delivery, &message)]).await.unwrap(), [true]);
+    }
+    for _ in 0..2 {
+        cmd("FLUSHALL").exec(&mut server.connection()).unwrap();
+        assert_eq!(holder.renew(&[]).await.unwrap(), Renewal::Lost);
+        holder.reserve(&[], &[]).await.unwrap();
+        assert_eq!(count(&server, "LLEN", "celery"), 1);
+    }
+    assert_eq!(receive().await.message().unwrap().headers.retries, 1);
 }
 
 #[expect(
