@@ -168,8 +168,10 @@ pub fn check(records: &[Record], remains: &Remains, terms: Terms) -> Account {
     for (id, (label, sent)) in &labels {
         single_end(&facts, id, (*label, *sent), &mut account.violations);
     }
+    let sent: BTreeMap<u64, Duration> = labels.into_values().collect();
     for (label, runs) in &facts.runs {
-        single_run(&facts, *label, runs, terms.lease, &mut account.violations);
+        let sent = sent.get(label).copied().unwrap_or(Duration::MAX);
+        single_run(&facts, (*label, sent), runs, terms.lease, &mut account.violations);
     }
     account
 }
@@ -211,7 +213,8 @@ fn end_of(
     }
 }
 
-/// Checks that a final state stays, and that the task does not begin after it.
+/// Checks that a final state stays, and that the task does not begin after it, unless the server has lost data since the
+/// task was sent.
 fn single_end(facts: &Facts<'_>, id: &str, (label, sent): (u64, Duration), violations: &mut Vec<String>) {
     let finals = facts.finals.get(id).map(Vec::as_slice).unwrap_or_default();
     let states: BTreeSet<&str> = finals.iter().map(|(_, state)| *state).collect();
@@ -232,15 +235,16 @@ fn single_end(facts: &Facts<'_>, id: &str, (label, sent): (u64, Duration), viola
     }
 }
 
-/// Checks that no run begins while another worker, whose lease is confirmed, runs the task.
+/// Checks that no run begins while another worker, whose lease is confirmed, runs the task, unless the server has lost
+/// data since the task was sent.
 fn single_run(
     facts: &Facts<'_>,
-    label: u64,
+    (label, sent): (u64, Duration),
     runs: &[Run<'_>],
     lease: Duration,
     violations: &mut Vec<String>,
 ) {
-    let first = runs.first().map_or(Duration::ZERO, |run| run.begin);
+    let first = runs.first().map_or(sent, |run| run.begin.min(sent));
     for (position, run) in runs.iter().enumerate() {
         for earlier in &runs[..position] {
             let death = facts.deaths.get(earlier.life).copied().unwrap_or(Duration::MAX);
@@ -377,6 +381,27 @@ mod tests {
             ["task 1: it begins on w2.1 at 8s while w1.1 runs it since 1s under a confirmed lease"]
         );
         assert_eq!(violations(&history(12), &remains(&[1])), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_task_may_run_twice_only_if_it_was_sent_before_a_loss() {
+        let history = |loss: u64| {
+            let data_of = Duration::ZERO;
+            let mut history = vec![
+                record(2, renewed("w1.1")),
+                record(3, sent(1)),
+                record(loss, Event::Restored { data_of }),
+                record(5, begin(1, "w1.1")),
+                record(5, begin(1, "w1.1")),
+                record(6, end(1, "w1.1")),
+                record(6, stored(1)),
+                record(7, begin(1, "w2.1")),
+            ];
+            history.sort_by_key(|record| record.at);
+            history
+        };
+        assert_eq!(violations(&history(4), &remains(&[1])), [] as [&str; 0]);
+        assert_eq!(violations(&history(1), &remains(&[1])).len(), 3);
     }
 
     #[test]
