@@ -1,7 +1,7 @@
 //! Metrics of the tokio runtime that need no unstable features. OpenTelemetry has no conventions for them;
 //! this crate defines the names.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::AsyncInstrument;
@@ -11,11 +11,15 @@ use crate::metrics::observe_count;
 use crate::names::{attribute, metric};
 use crate::recorder::OWN;
 
+/// Observed runtimes, in the order of the calls.
+static OBSERVED: RwLock<Vec<RuntimeMetrics>> = RwLock::new(Vec::new());
+
 /// Registers metrics of the runtime of `handle`: `tokio.runtime.workers`, `tokio.runtime.alive_tasks`,
 /// `tokio.runtime.global_queue.depth` and, for each worker, `tokio.runtime.worker.busy_time` in seconds and
 /// `tokio.runtime.worker.parks`.
 ///
-/// Call it once, after [`crate::init`]. Only the first runtime is reported; later calls do nothing.
+/// Call it once for each runtime, after [`crate::init`]. The numbers of several runtimes are added up, and the workers
+/// of each are numbered after those of the runtimes before it.
 ///
 /// ```no_run
 /// # fn main() -> std::io::Result<()> {
@@ -25,16 +29,16 @@ use crate::recorder::OWN;
 /// # }
 /// ```
 pub fn observe_runtime(handle: &Handle) {
-    static OBSERVED: AtomicBool = AtomicBool::new(false);
-    if OBSERVED.swap(true, Ordering::AcqRel) {
+    let mut runtimes = OBSERVED.write().unwrap_or_else(PoisonError::into_inner);
+    runtimes.push(handle.metrics());
+    if runtimes.len() > 1 {
         return;
     }
-    let runtime = handle.metrics();
+    drop(runtimes);
     let meter = OWN.meter();
     let count = |name, unit, description, read: fn(&RuntimeMetrics) -> usize| {
-        let runtime = runtime.clone();
         observe_count(&meter, name, unit, description, move || {
-            i64::try_from(read(&runtime)).ok()
+            i64::try_from(observed().iter().map(read).sum::<usize>()).ok()
         });
     };
     count(
@@ -55,14 +59,13 @@ pub fn observe_runtime(handle: &Handle) {
         "Tasks in the global queue of the runtime.",
         RuntimeMetrics::global_queue_depth,
     );
-    let workers = runtime.clone();
     meter
         .f64_observable_counter(metric::TOKIO_RUNTIME_WORKER_BUSY_TIME)
         .with_unit("s")
         .with_description("Time the worker spent running tasks.")
-        .with_callback(move |observer| {
-            each_worker(&workers, observer, |worker| {
-                workers.worker_total_busy_duration(worker).as_secs_f64()
+        .with_callback(|observer| {
+            each_worker(observer, |runtime, worker| {
+                runtime.worker_total_busy_duration(worker).as_secs_f64()
             });
         })
         .build();
@@ -70,17 +73,22 @@ pub fn observe_runtime(handle: &Handle) {
         .u64_observable_counter(metric::TOKIO_RUNTIME_WORKER_PARKS)
         .with_unit("{park}")
         .with_description("Times the worker parked because no task was ready.")
-        .with_callback(move |observer| {
-            each_worker(&runtime, observer, |worker| runtime.worker_park_count(worker));
-        })
+        .with_callback(|observer| each_worker(observer, RuntimeMetrics::worker_park_count))
         .build();
 }
 
-fn each_worker<T>(runtime: &RuntimeMetrics, observer: &dyn AsyncInstrument<T>, read: impl Fn(usize) -> T) {
-    for worker in 0..runtime.num_workers() {
-        let index = i64::try_from(worker).unwrap_or(i64::MAX);
+fn observed() -> RwLockReadGuard<'static, Vec<RuntimeMetrics>> {
+    OBSERVED.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn each_worker<T>(observer: &dyn AsyncInstrument<T>, read: impl Fn(&RuntimeMetrics, usize) -> T) {
+    let runtimes = observed();
+    let workers = runtimes
+        .iter()
+        .flat_map(|runtime| (0..runtime.num_workers()).map(move |worker| (runtime, worker)));
+    for (index, (runtime, worker)) in (0_i64..).zip(workers) {
         observer.observe(
-            read(worker),
+            read(runtime, worker),
             &[KeyValue::new(attribute::TOKIO_WORKER_INDEX, index)],
         );
     }

@@ -22,3 +22,4 @@ pub mod outage;
 pub mod server;
 pub mod store;
 pub mod tasks;
+pub mod threads;

@@ -2,9 +2,13 @@
 
 use axum::{Extension, Router, http::StatusCode, routing::get};
 use bounded_server::{PeerAddress, Server};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
 
-use super::{GET, Running, closed, exchange, hello, response};
+use super::{GET, PATIENCE, Running, closed, exchange, hello, response};
 
 #[tokio::test]
 async fn requests_have_the_address_of_their_client() {
@@ -61,4 +65,49 @@ async fn a_server_accepts_from_several_listeners() {
         let mut stream = TcpStream::connect(address).await.unwrap();
         assert_eq!(exchange(&mut stream, GET).await.1, "hello");
     }
+}
+
+#[tokio::test]
+async fn connections_are_divided_among_runtimes() {
+    let runtimes = ["one", "two"].map(|name| {
+        let mut runtime = Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).thread_name(name).enable_all();
+        runtime.build().unwrap()
+    });
+    let thread = || async { std::thread::current().name().unwrap_or_default().to_owned() };
+    let handles = runtimes.each_ref().map(|runtime| runtime.handle().clone());
+    let running = Running::start(
+        Server::new().serve_on(handles),
+        Router::new().route("/", get(thread)),
+    )
+    .await;
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut stream = running.connect().await;
+        let thread = exchange(&mut stream, GET).await.1;
+        assert_eq!(
+            exchange(&mut stream, GET).await.1,
+            thread,
+            "a connection stays on its runtime"
+        );
+        open.push((thread, stream));
+    }
+    open.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let threads: Vec<_> = open.iter().map(|(thread, _)| thread.as_str()).collect();
+    assert_eq!(threads, ["one", "one", "two", "two"]);
+
+    // The runtime whose connections were closed gets the next ones, once it has noticed.
+    open.truncate(2);
+    let first = timeout(PATIENCE, async {
+        loop {
+            let mut stream = running.connect().await;
+            if exchange(&mut stream, GET).await.1 == "two" {
+                return stream;
+            }
+        }
+    });
+    let _first = first.await.unwrap();
+    assert_eq!(exchange(&mut running.connect().await, GET).await.1, "two");
+    running.stop().await.unwrap();
+    runtimes.into_iter().for_each(Runtime::shutdown_background);
 }

@@ -17,7 +17,12 @@ fn idle() {
         .worker_threads(2)
         .build()
         .unwrap();
+    let other = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap();
     otel_service::observe_runtime(runtime.handle());
+    otel_service::observe_runtime(other.handle());
     let (keep, kept) = tokio::sync::oneshot::channel::<()>();
     runtime.spawn(async { kept.await.is_ok() });
     telemetry.shutdown(Duration::from_secs(10)).unwrap();
@@ -91,7 +96,7 @@ fn metrics_of_the_process_and_the_runtime_are_exported() {
         .collect();
     streams.sort();
     assert_eq!(streams, ["\"stderr\"", "\"stdout\""]);
-    assert_eq!(numbers(&received, "tokio.runtime.workers"), [2.0]);
+    assert_eq!(numbers(&received, "tokio.runtime.workers"), [3.0]);
     assert_eq!(numbers(&received, "tokio.runtime.alive_tasks"), [1.0]);
     let mut workers: Vec<_> = received
         .numbers("tokio.runtime.worker.parks")
@@ -99,7 +104,7 @@ fn metrics_of_the_process_and_the_runtime_are_exported() {
         .map(|point| value(&point.attributes, "tokio.worker.index").unwrap())
         .collect();
     workers.sort();
-    assert_eq!(workers, ["0", "1"]);
+    assert_eq!(workers, ["0", "1", "2"]);
 }
 
 static VISITS: otel_service::Counter = otel_service::counter("visits", "{visit}", "Visits by visitor.");

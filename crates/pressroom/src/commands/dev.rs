@@ -110,6 +110,7 @@ async fn run(
     let port = listeners[0].local_addr()?.port();
     let service = Service {
         listeners,
+        runtimes: Vec::new(),
         limiter: RateLimiter::new(config.api.rates, secret_key.clone()),
         api: config.api,
         store,

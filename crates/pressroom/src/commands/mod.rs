@@ -16,7 +16,10 @@ use anyhow::Context as _;
 use celeriac::Client;
 use futures_util::FutureExt as _;
 use telemetry::{Export, KeyValue, LogOutput, Telemetry};
-use tokio::{net::TcpListener, runtime::Runtime};
+use tokio::{
+    net::TcpListener,
+    runtime::{Handle, Runtime},
+};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "observatory")]
@@ -143,6 +146,8 @@ fn install_cryptography() {
 /// Parts of the API's process: the server and its background work.
 struct Service {
     listeners: Vec<TcpListener>,
+    /// Serve the connections; if there are none, the current runtime does.
+    runtimes: Vec<Handle>,
     api: ApiConfig,
     store: Arc<dyn Store>,
     secret_key: SecretKey,
@@ -210,7 +215,10 @@ impl Service {
         };
         let descriptors = descriptors::for_clients();
         let server = server(&limits, descriptors, app.proxies.clone(), app.memory.clone());
-        let server = server.drain_on(self.draining).grace_period(self.shutdown_grace);
+        let server = server
+            .serve_on(self.runtimes)
+            .drain_on(self.draining)
+            .grace_period(self.shutdown_grace);
         let shutdown = lifecycle.shutdown().cancelled_owned();
         lifecycle.spawn("server", async move {
             Ok(server.serve(self.listeners, api::service(app), shutdown).await?)

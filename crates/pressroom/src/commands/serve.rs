@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use celeriac::{Broker, Client, RedisBroker, default_node_name, otel::OtelObserver};
 use futures_util::FutureExt as _;
 use telemetry::Export;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Service, listen::listen, with_telemetry};
@@ -16,6 +18,7 @@ use crate::{
     lifecycle::Lifecycle,
     store::postgres::PostgresStore,
     tasks::{Durability, Reconciler},
+    threads::RequestThreads,
 };
 
 const NAME: &str = "pressroom-app";
@@ -34,10 +37,17 @@ pub fn serve(config: ServeConfig) -> anyhow::Result<()> {
     )
 }
 
-async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
+async fn run(mut config: ServeConfig, service_name: String) -> anyhow::Result<()> {
+    let processors = Handle::current().metrics().num_workers();
+    let threads = RequestThreads::start(processors).context("cannot start the threads for requests")?;
     let listeners = listen(&config.listen).await?;
+    for runtime in threads.runtimes() {
+        telemetry::observe_runtime(&runtime);
+    }
+    config.database.runtimes = threads.runtimes();
     let mut store = PostgresStore::connect(&config.database)?;
-    if let Some(replica) = &config.replica {
+    if let Some(replica) = &mut config.replica {
+        replica.runtimes = threads.runtimes();
         store = store.reading_from(replica)?;
     }
     let store = Arc::new(store);
@@ -65,6 +75,7 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
     }
     let service = Service {
         listeners,
+        runtimes: threads.runtimes(),
         api: config.api,
         store: store.clone(),
         secret_key: config.secret_key,

@@ -1,6 +1,6 @@
 //! Readers of rows by column name, for both databases.
 
-use std::{borrow::Cow, sync::Once};
+use std::sync::Once;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -41,10 +41,11 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn decode(bytes: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(bytes);
+        // Much faster than the search for invalid bytes.
+        let valid = std::str::from_utf8(bytes).ok();
         Self {
-            replaced: matches!(text, Cow::Owned(_)),
-            text: text.into_owned(),
+            replaced: valid.is_none(),
+            text: valid.map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), str::to_owned),
         }
     }
 }

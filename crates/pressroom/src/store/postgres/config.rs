@@ -5,6 +5,7 @@ mod parameters;
 use std::{fmt, path::PathBuf, time::Duration};
 
 use rustls::SupportedProtocolVersion;
+use tokio::runtime::Handle;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 pub use self::parameters::InvalidUrl;
@@ -33,6 +34,9 @@ pub struct PostgresConfig {
     ignored: Vec<String>,
     /// Maximum numbers of connections.
     pub sizes: Sizes,
+    /// Runtimes for the connections of reads by key, in the order of [`RequestThreads`](crate::threads::RequestThreads).
+    /// If there are none, the runtime that opens the store has these connections.
+    pub runtimes: Vec<Handle>,
 }
 
 /// Maximum numbers of connections, for each kind of statement.
@@ -162,6 +166,7 @@ impl PostgresConfig {
                 .unwrap_or(pool_mode == PoolMode::Session),
             ignored: parameters.ignored,
             sizes: Sizes::default(),
+            runtimes: Vec::new(),
         })
     }
 

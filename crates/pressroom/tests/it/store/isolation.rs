@@ -398,3 +398,30 @@ async fn a_check_is_not_delayed_by_requests_that_use_all_processors() {
         assert_eq!(state.expect("a check within its limit").unwrap().problem(), None);
     }
 }
+
+/// The connection of a large write would keep its memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_write_leaves_no_connection_behind() {
+    let setting = Setting::new().await;
+    let admin = setting.database.client().await;
+    let insert = async |title: &str, length: usize| {
+        let mut article = new_article(title, setting.author.id, at(1));
+        article.draft.body = "x".repeat(length);
+        let inserted = setting.store.insert_article(article, task(1, at(1))).await;
+        assert_eq!(inserted.unwrap().body.len(), length);
+    };
+    let writers = async || -> i64 {
+        let writers = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND query LIKE '%INSERT INTO articles%' AND pid <> pg_backend_pid()";
+        admin.query_one(writers, &[]).await.unwrap().get(0)
+    };
+    insert("small", 1000).await;
+    assert_eq!(writers().await, 1);
+    insert("large", 1_000_000).await;
+    eventually("the connection to be closed", async || {
+        (writers().await == 0).then_some(())
+    })
+    .await;
+    insert("another", 1000).await;
+    assert_eq!(writers().await, 1);
+}

@@ -41,7 +41,7 @@ impl Checks {
         let connector = connector.with(SETTINGS).named(NAME);
         let connection = {
             let _entered = thread.enter();
-            Pipeline::new(NAME, &connector, types, 1)
+            Pipeline::new(NAME, &connector, types, 1, &[])
         };
         Some(Self {
             connection,

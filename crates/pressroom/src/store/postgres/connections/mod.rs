@@ -126,7 +126,13 @@ impl Connections {
         };
         let connector = Connector::new(config, role, pipeline::SETTINGS)?.named(reads_name);
         let types = (!config.prepared_statements).then(|| Arc::new(TypeCache::new(connector.clone())));
-        let reads = Pipeline::new(reads_name, &connector, types.as_ref(), config.sizes.reads);
+        let reads = Pipeline::new(
+            reads_name,
+            &connector,
+            types.as_ref(),
+            config.sizes.reads,
+            &config.runtimes,
+        );
         let database = Database::new("postgresql", config.database(), config.server());
         let pool = |name, size, queue, settings| {
             let share = Share {

@@ -13,6 +13,7 @@ use std::{
 use celeriac::RetryDelay;
 use telemetry::{ConnectionCounts, ConnectionTimes, Statement};
 use tokio::{
+    runtime::Handle,
     sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
@@ -26,7 +27,10 @@ use super::{
     statement::Params,
     types::TypeCache,
 };
-use crate::store::postgres::error::{Result, StatementError};
+use crate::{
+    store::postgres::error::{Result, StatementError},
+    threads,
+};
 
 /// Maximum wait for a response, including the wait for a connection.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_800);
@@ -72,24 +76,23 @@ enum Link {
 }
 
 impl Pipeline {
-    /// Opens `connections` connections, each with a supervisor task. Must be called within a Tokio runtime.
-    /// With `types`, statements are not prepared on the connections.
+    /// Opens `connections` connections, each with a supervisor task on one of the runtimes, by default the current one.
+    /// Must be called within a Tokio runtime. With `types`, statements are not prepared on the connections.
     pub(super) fn new(
         name: &'static str,
         connector: &Connector,
         types: Option<&Arc<TypeCache>>,
         connections: usize,
+        runtimes: &[Handle],
     ) -> Self {
         let mut supervisors = JoinSet::new();
-        let links = (0..connections.max(1)).map(|number| {
+        let current = [Handle::current()];
+        let runtimes = if runtimes.is_empty() { &current } else { runtimes };
+        let runtimes = runtimes.iter().cycle().enumerate();
+        let links = runtimes.take(connections.max(1)).map(|(number, runtime)| {
             let (publish, link) = watch::channel(Link::Opening);
-            supervisors.spawn(supervise(
-                name,
-                number,
-                connector.clone(),
-                types.cloned(),
-                publish,
-            ));
+            let supervisor = supervise(name, number, connector.clone(), types.cloned(), publish);
+            supervisors.spawn_on(supervisor, runtime);
             link
         });
         Self {
@@ -146,9 +149,10 @@ impl Pipeline {
         }
     }
 
-    /// Returns the next connection that is up. Waits only while one is being opened and none has failed.
+    /// Returns the connection of the current thread, or the next one, if it is up. Waits only while one is being opened
+    /// and none has failed.
     async fn connection(&self, deadline: Instant) -> Result<Arc<Connection>> {
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let start = threads::current().unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
         let mut opening = None;
         let mut failure = None;
         for turn in 0..self.links.len() {

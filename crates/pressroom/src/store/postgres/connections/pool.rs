@@ -22,6 +22,9 @@ use crate::store::postgres::error::{Result, StatementError};
 /// Maximum wait for a connection.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Size of the rows of a write, in bytes, above which its connection is closed.
+const LARGE: usize = 256 * 1024;
+
 /// Runs statements and transactions on the connections of a share.
 pub(super) struct Pool {
     members: Arc<Members>,
@@ -107,6 +110,8 @@ impl Pool {
         match &result {
             Err(error) if !error.was_received() => drop(lease),
             Err(error) if !lease.is_usable_after(error) => lease.discard(),
+            // The connection would keep buffers of twice the size.
+            Ok(result) if last.0.operation != "SELECT" && result.bytes() > LARGE => lease.discard(),
             _ => lease.give_back(),
         }
         result

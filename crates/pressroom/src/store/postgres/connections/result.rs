@@ -39,6 +39,11 @@ impl StatementResult {
         self.rows.iter().map(read).collect()
     }
 
+    /// Returns the size of the rows.
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.iter().map(Row::raw_size_bytes).sum()
+    }
+
     /// Runs a statement. Sends everything on the first poll, so that statements polled one after another are
     /// pipelined in that order.
     pub(super) async fn fetch(
