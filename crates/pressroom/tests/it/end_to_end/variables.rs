@@ -134,12 +134,10 @@ fn only_the_owner_can_read_the_env_file_that_the_documentation_creates() {
     assert!(blocks.len() >= 3, "{blocks:?}");
     for block in blocks {
         let (commands, _) = block.split_once(" > .env\n").unwrap();
-        let start = commands
-            .find("umask")
-            .unwrap_or_else(|| panic!("no umask in {block}"));
+        let commands = commands.trim_start_matches("cargo build --release\n");
         let folder = Folder::new();
         std::fs::write(folder.path().join(".env.example"), sample).unwrap();
-        let script = format!("set -eu; umask 022; {} > .env", &commands[start..]);
+        let script = format!("set -eu; umask 022; {commands} > .env");
         let status = Command::new("bash")
             .args(["-c", &script])
             .current_dir(folder.path())

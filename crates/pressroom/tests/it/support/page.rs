@@ -24,7 +24,8 @@ pub fn commands(page: &str, test: &str) -> String {
     blocks.join("\n")
 }
 
-/// Returns a shell that runs a script, with the program under test and PostgreSQL's tools on its path, and stops at the first failure.
+/// Returns a shell that runs a script, with the program under test and PostgreSQL's tools on its path. It stops at the
+/// first failure.
 pub fn shell(script: &str) -> Command {
     let programs = Path::new(env!("CARGO_BIN_EXE_pressroom")).parent().unwrap();
     let mut path = OsString::from(programs);
