@@ -105,9 +105,9 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def start_receiver(port, receiver):
+def start_receiver(port, receiver, address="127.0.0.1"):
     """Receives notifications with a subclass of Receiver until the end of the process."""
-    server = Server(("127.0.0.1", port), receiver)
+    server = Server((address, port), receiver)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 

@@ -1,10 +1,12 @@
 """Generates steady traffic through a proxy, counts failures, and receives the resulting notifications.
 
-    traffic.py <url of the API> <port of the webhook receiver> <folder>
+    traffic.py <url of the API> <[address:]port of the webhook receiver> <folder> [faults]
 
 Registers an author and a reader who is notified of each new article, then reads and creates articles until SIGTERM.
 Creates the file `steady` in the folder when the load has started. After SIGTERM, waits for outstanding notifications,
-prints the counts, and exits with 1 if a request failed or a notification is missing or duplicated.
+prints the counts, and exits with 1 if a request failed or a notification is missing or duplicated. With `faults`, processes
+are killed during the load: requests may fail and notifications may be duplicated, but every article whose creation was
+acknowledged must be notified. The file `acknowledged` in the folder lists these articles.
 """
 
 import collections
@@ -75,12 +77,16 @@ def load(url, token, numbers):
 
 
 def main():
-    url, port, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
+    url, receiver, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+    faults = sys.argv[4:] == ["faults"]
     signal.signal(signal.SIGTERM, lambda *_: clients.stopping.set())
-    clients.start_receiver(port, Receiver)
+    address, _, port = receiver.rpartition(":")
+    clients.start_receiver(int(port), Receiver, address or "127.0.0.1")
 
     client = clients.Client(url)
-    author, reader = clients.sign_up(client, "author"), clients.sign_up(client, "reader")
+    # A server may have the users of an earlier run.
+    run = f"{time.time():.0f}"
+    author, reader = clients.sign_up(client, f"author-{run}"), clients.sign_up(client, f"reader-{run}")
     first = client.request("POST", "/api/articles/", author, {"title": "First", "body": "x"})["slug"]
     # A reader who favorites an article is notified of the author's later articles. The first article is not counted, because
     # its own notification may be sent before or after the reader favorites it.
@@ -92,6 +98,7 @@ def main():
     duration = clients.run(threads, folder)
 
     created = set(slugs) - {first}
+    (folder / "acknowledged").write_text("\n".join(sorted(created)))
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         with lock:
@@ -113,7 +120,9 @@ def main():
     for failure in failures[:SHOWN_FAILURES]:
         print(f"  {failure}")
     print(f"notifications: {len(created) - len(missing)} of {len(created)} arrived, {len(twice)} of them more than once")
-    sys.exit(1 if failures or missing or twice or not created else 0)
+    for slug in sorted(missing)[:SHOWN_FAILURES]:
+        print(f"  not notified: {slug}")
+    sys.exit(1 if missing or not created or not faults and (failures or twice) else 0)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ PORTS = {
     "postgres": [5432],
     "redis": [6379],
     "otel-collector": [4318, 13133],
+    "prometheus": [9090],
     "flower": [5555],
 }
 DEPENDENCIES = {
@@ -27,6 +28,7 @@ DEPENDENCIES = {
         "redis": "service_healthy",
         "otel-collector": "service_started",
     },
+    "prometheus": {"otel-collector": "service_started"},
     "flower": {"redis": "service_healthy"},
 }
 
@@ -51,7 +53,7 @@ def check(project, rendered, with_profiles, password):
     everything = json.loads(with_profiles.read_text())["services"]
     require(set(services) == {"app", "worker", "migrate", "postgres", "redis", "otel-collector"},
          f"compose: `up` starts {sorted(services)}")
-    require(set(everything) - set(services) == {"flower"}, "compose: the profiles must add only flower")
+    require(set(everything) - set(services) == {"prometheus", "flower"}, "compose: the profiles must add only prometheus and flower")
 
     for name, service in everything.items():
         hardened(name, service)
@@ -90,9 +92,11 @@ def check(project, rendered, with_profiles, password):
     require([volume["target"] for volume in redis["volumes"]] == ["/data"], "compose: the volume of redis is not at /data")
 
     text = project.text("config/otel-config.yaml")
-    mounted = [volume for volume in collector["volumes"] if volume["source"].endswith("/config/otel-config.yaml")]
-    require(len(mounted) == 1 and mounted[0].get("read_only"), "compose: the collector's configuration is not mounted")
-    require(collector["command"] == [f"--config={mounted[0]['target']}" if mounted else ""],
+    names = ("/config/otel-config.yaml", "/deploy/grafana/otel-prometheus.yaml")
+    mounted = [volume for volume in collector["volumes"] if volume["source"].endswith(names)]
+    require(len(mounted) == 2 and all(volume.get("read_only") for volume in mounted),
+         "compose: the collector's configuration is not mounted")
+    require(collector["command"] == [f"--config={volume['target']}" for volume in mounted],
          "compose: the collector reads another configuration")
     read_by_collector = set(re.findall(r"\$\{env:([A-Z_]+)", text))
     require(set(collector["environment"]) == read_by_collector,

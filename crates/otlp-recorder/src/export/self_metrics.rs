@@ -275,7 +275,8 @@ pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Bat
         meter
             .u64_observable_counter("otel.sdk.log.created")
             .with_unit(unit)
-            .with_description("Log records, exported or not.")
+            // As in the SDK's instrument of this name: Prometheus exporters report descriptions that differ.
+            .with_description("The number of log records submitted to the SDK.")
             .with_callback(move |observer| observer.observe(created.received(), &[]))
             .build();
     }
