@@ -53,7 +53,8 @@ COPY crates crates
 RUN find crates -name '*.rs' -exec touch {} + \
     && cargo auditable build --profile dist --locked -p pressroom \
     && install -D target/*/dist/pressroom /image/usr/local/bin/pressroom \
-    && grep -q DATABASE_URL /image/usr/local/bin/pressroom
+    && grep -q DATABASE_URL /image/usr/local/bin/pressroom \
+    && mkdir /data
 
 # --- The runtime image has glibc, CA certificates and time zones, but no shell and no package manager. musl is not used,
 # because its allocator serialises threads, and all tests and benchmarks use glibc.
@@ -69,8 +70,11 @@ LABEL org.opencontainers.image.title="Pressroom" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
-# Prevents embedded mode, which would write into the container.
-ENV APP_ENV=production
+# Only embedded mode writes files. A new volume that is mounted here has the owner of this folder.
+COPY --from=build --chown=65532:65532 /data /data
+# APP_ENV=production prevents embedded mode, which needs `-e APP_ENV=development`. Published ports lead to all addresses
+# of the container, not to its loopback address.
+ENV APP_ENV=production HOST=:: OBSERVATORY_HOST=0.0.0.0 DATA_DIR=/data
 # Returns the memory of large bodies to the system at once. By default, glibc keeps it for later ones.
 ENV MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=262144 MALLOC_TRIM_THRESHOLD_=262144
 WORKDIR /

@@ -8,8 +8,8 @@ help: ## list these commands
 run: ## embedded mode: API, worker, SQLite, queue and observatory in one process
 	cargo run --release
 
-build: ## the optimised program, target/release/pressroom
-	cargo build --release --locked
+build: ## the program for production, target/dist/pressroom; takes longer
+	cargo build --profile dist --locked
 
 check: ## quick checks: format, lints, module structure, wording
 	cargo fmt --all --check

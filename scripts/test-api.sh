@@ -454,6 +454,9 @@ expect "the OpenAPI document is served" 200 '"openapi":"3.1' '"/api/register"' '
 with=(--header "Accept-Encoding: gzip")
 request HEAD /api/openapi.json
 expect_header "large responses are compressed on request" content-encoding gzip
+request GET /
+expect "the root redirects" 307
+expect_header "the root redirects to the documentation page" location '*/api/docs'
 request GET /api/docs
 expect "the documentation page is served" 200 '<html'
 expect_header "the documentation page is HTML" content-type 'text/html*'

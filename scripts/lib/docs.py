@@ -26,12 +26,15 @@ from pathlib import Path
 
 FENCE = re.compile(r"^(\s*)```(\S*)(.*)$")
 COMMENT = re.compile(r"^\s*<!-- (not run|run by|part of|background|stop)(?::\s*(.*?))?\s*-->$")
-LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|\bsrc(?:set)?=\"([^\"]+)\"")
 HEADING = re.compile(r"^#{1,6} (.*)$")
 EXPECTATION = re.compile(r"^(?:.*\s)?# => (.*)$")
 
 RUN = ("sh", "sql")
 OUTPUT = ("json", "http")
+# Pages that start embedded mode.
+EMBEDDED = (Path("README.md"), Path("docs/api.md"))
+
 # Blocks that are neither run nor compiled.
 PROSE = ("text", "mermaid", "")
 
@@ -107,14 +110,15 @@ def read(path: Path) -> Page:
                     repeated += 1
                     name = f"{anchor(heading[1])}-{repeated}"
                 page.anchors.add(name)
-            page.links += [(number, link) for link in LINK.findall(re.sub(r"`[^`]*`", "", line))]
+            links = LINK.findall(re.sub(r"`[^`]*`", "", line))
+            page.links += [(number, link or picture) for link, picture in links]
     if block is not None:
         page.errors.append(f"{path}:{block.line}: the block is not closed")
     return page
 
 
 def check_links(pages: dict[Path, Page]) -> list[str]:
-    """Checks that links within the project point to existing files and headings."""
+    """Checks that links and pictures within the project point to existing files and headings."""
     errors = []
     for page in pages.values():
         for number, link in page.links:
@@ -340,14 +344,14 @@ def prepare(folder: Path, root: Path, localise) -> None:
 
 
 def prepared_environment(page: Page, localise, port: str) -> dict[str, str]:
-    """Returns a page's environment: none for README.md, and an empty database with its address for other pages."""
+    """Returns a page's environment: none for pages that start embedded mode, and an empty database for the others."""
     subprocess.run(["redis-cli", "-u", f"redis://{os.environ['DOCS_REDIS']}/0", "FLUSHALL"], check=True, stdout=subprocess.DEVNULL)
     created = "SELECT datname FROM pg_database WHERE datname LIKE 'pressroom%'"
     databases = subprocess.run(["psql", "-XAtc", created], check=True, capture_output=True, text=True).stdout.split()
     sql = [f"DROP DATABASE {name} WITH (FORCE)" for name in databases] + ["DROP ROLE IF EXISTS pressroom"]
     environment = {**os.environ, "PORT": port, "HOST": "127.0.0.1"}
-    if page.path.name != "README.md":
-        # README.md demonstrates telemetry; on other pages there is no receiver.
+    if page.path not in EMBEDDED:
+        # Embedded mode receives its own telemetry; on other pages there is no receiver.
         environment["OTEL_SDK_DISABLED"] = "true"
         sql += ["CREATE ROLE pressroom LOGIN PASSWORD 'password'", "CREATE DATABASE pressroom OWNER pressroom"]
         environment |= {

@@ -34,6 +34,11 @@ class ParsedPages(Folder):
     def test_a_link_to_a_missing_file_is_reported(self):
         self.assert_error(self.links("see [it](gone.md)"), "page.md:1: gone.md: no such file")
 
+    def test_a_missing_picture_is_reported(self):
+        text = '<picture>\n<source srcset="dark.png">\n<img alt="x" src="light.png">\n</picture>'
+        self.assert_error(self.links(text), "page.md:2: dark.png: no such file")
+        self.assert_error(self.links(text), "page.md:3: light.png: no such file")
+
     def test_a_link_to_a_missing_heading_is_reported(self):
         self.assert_error(self.links("# Here\n\nsee [it](#there)"), "no such heading")
 

@@ -2,6 +2,7 @@
 import { Component, html, render, useEffect, useState } from './html.js';
 import { Loading, Empty } from './components/parts.js';
 import { Shell } from './components/shell.js';
+import * as imports from './import.js';
 import * as keys from './keys.js';
 import * as paste from './paste.js';
 import * as router from './router.js';
@@ -63,4 +64,5 @@ function App() {
 router.start();
 keys.start();
 paste.start();
+imports.start();
 render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById('app')));

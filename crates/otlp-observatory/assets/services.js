@@ -24,4 +24,4 @@ export function instanceNames(items) {
 const instanceOf = (/** @type {any} */ { resource }) => resource?.['service.instance.id'] ?? null;
 
 /** The first part of a UUID is enough; other ids are names. @param {unknown} id */
-const brief = (id) => String(id).replace(/^([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f-]+$/i, '$1');
+export const brief = (id) => String(id).replace(/^([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f-]+$/i, '$1');

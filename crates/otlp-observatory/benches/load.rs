@@ -3,10 +3,11 @@
 //! single functions.
 //!
 //! ```text
-//! load <OTLP/HTTP URL> <pages URL> <spans per second> <seconds>
+//! load <OTLP/HTTP URL> <pages URL> <spans per second> <seconds> [<connections>]
 //! ```
 //!
-//! Prints a line about the sent telemetry and a line for each page.
+//! With `-` instead of the pages' URL, no pages are requested, and only spans are sent. Prints a line about the sent
+//! telemetry and a line for each page.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -49,12 +50,16 @@ fn main() -> Result<(), Error> {
         .filter(|word| word != "--bench")
         .collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let [otlp, pages, rate, seconds] = words.as_slice() else {
+    let (words, connections) = match words.as_slice() {
+        [words @ .., connections] if words.len() == 4 => (words, connections.parse()?),
+        words => (words, 1),
+    };
+    let &[otlp, pages, rate, seconds] = words else {
         // `cargo bench` starts every benchmark without arguments; this one needs a server.
         return if words.is_empty() {
             Ok(())
         } else {
-            Err("usage: load <OTLP/HTTP URL> <pages URL> <spans per second> <seconds>".into())
+            Err("usage: load <OTLP/HTTP URL> <pages URL> <spans per second> <seconds> [<connections>]".into())
         };
     };
     rustls::crypto::ring::default_provider()
@@ -70,11 +75,12 @@ fn main() -> Result<(), Error> {
             .timeout(Duration::from_secs(30))
             .build()?;
         let mut readers = JoinSet::new();
-        for (name, target) in PAGES {
+        let has_pages = pages != "-";
+        for (name, target) in PAGES.into_iter().filter(|_| has_pages) {
             let (client, url) = (client.clone(), format!("{pages}/{target}"));
             readers.spawn(async move { measure(&client, name, &url, end).await });
         }
-        send(&client, otlp, rate.parse()?, end).await?;
+        send(&client, otlp, rate.parse()?, end, connections, has_pages).await?;
         while let Some(line) = readers.join_next().await {
             print(&line??);
         }
@@ -82,22 +88,45 @@ fn main() -> Result<(), Error> {
     })
 }
 
-/// Sends `rate` spans per second until `end`, one request at a time.
+/// Sends `rate` spans per second until `end`, one request at a time on each of some connections.
 ///
 /// Delays do not cause larger batches, so the rate may be lower. The actual rate is part of the result.
-async fn send(client: &Client, url: &str, rate: u64, end: Instant) -> Result<(), Error> {
+async fn send(
+    client: &Client,
+    url: &str,
+    rate: u64,
+    end: Instant,
+    connections: u64,
+    with_logs: bool,
+) -> Result<(), Error> {
     let start = Instant::now();
+    let mut senders = JoinSet::new();
+    for connection in 0..connections {
+        let (client, url) = (client.clone(), url.to_owned());
+        senders.spawn(async move {
+            let mut sent = Sent::default();
+            let mut batch = connection;
+            while Instant::now() < end {
+                let due = Duration::from_secs_f64((batch * BATCH) as f64 / rate as f64);
+                tokio::time::sleep_until((start + due).into()).await;
+                let (spans, logs) = requests(batch);
+                sent.post(&client, &format!("{url}/v1/traces"), spans.encode_to_vec(), BATCH)
+                    .await?;
+                if with_logs {
+                    sent.post(&client, &format!("{url}/v1/logs"), logs.encode_to_vec(), 0)
+                        .await?;
+                }
+                batch += connections;
+            }
+            Ok::<_, Error>(sent)
+        });
+    }
     let mut sent = Sent::default();
-    let mut batch = 0;
-    while Instant::now() < end {
-        let due = Duration::from_secs_f64((batch * BATCH) as f64 / rate as f64);
-        tokio::time::sleep_until((start + due).into()).await;
-        let (spans, logs) = requests(batch);
-        sent.post(client, &format!("{url}/v1/traces"), spans.encode_to_vec(), BATCH)
-            .await?;
-        sent.post(client, &format!("{url}/v1/logs"), logs.encode_to_vec(), 0)
-            .await?;
-        batch += 1;
+    while let Some(sender) = senders.join_next().await {
+        let sender = sender??;
+        sent.requests += sender.requests;
+        sent.spans += sender.spans;
+        sent.rejected += sender.rejected;
     }
     let seconds = start.elapsed().as_secs_f64();
     print(&format!(

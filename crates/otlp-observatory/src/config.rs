@@ -38,8 +38,6 @@ pub struct Config {
     /// Origins of web pages, such as `https://shop.example`, that may send telemetry from a browser besides those of this
     /// machine. `*` stands for all origins. Default: none.
     pub allowed_origins: Vec<String>,
-    /// Commands that the page shows while it waits for the first request, besides those for SDKs. Default: none.
-    pub first_steps: Vec<FirstStep>,
     /// File that telemetry is kept in. Default: none, so that telemetry is lost when the process ends.
     #[cfg(feature = "keep")]
     pub keep: Option<Keep>,
@@ -60,7 +58,6 @@ impl Default for Config {
             mask: true,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
-            first_steps: Vec::new(),
             #[cfg(feature = "keep")]
             keep: None,
             #[cfg(feature = "forward")]
@@ -118,12 +115,6 @@ impl Config {
         self
     }
 
-    /// Sets the commands that the page shows while it waits for the first request, in a panel of their own.
-    pub fn first_steps(mut self, steps: impl IntoIterator<Item = FirstStep>) -> Self {
-        self.first_steps = steps.into_iter().collect();
-        self
-    }
-
     /// Sets the file that telemetry is kept in; `None` keeps it in memory only.
     #[cfg(feature = "keep")]
     pub fn keep(mut self, keep: impl Into<Option<Keep>>) -> Self {
@@ -173,26 +164,6 @@ impl Keep {
     pub fn max_age(mut self, age: std::time::Duration) -> Self {
         self.max_age = age;
         self
-    }
-}
-
-/// A command for the first visit to the pages.
-#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
-#[non_exhaustive]
-pub struct FirstStep {
-    /// Purpose of the command, such as `Register:`.
-    pub text: String,
-    /// Command for a shell.
-    pub command: String,
-}
-
-impl FirstStep {
-    /// Creates a step from its text and its command.
-    pub fn new(text: impl Into<String>, command: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            command: command.into(),
-        }
     }
 }
 

@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::{
     common::v1::KeyValue,
     metrics::v1::{Exemplar, Metric, metric::Data},
 };
+#[cfg(any(test, feature = "forward"))]
 use prost::Message as _;
 
 /// OTLP signal.
@@ -108,6 +109,7 @@ impl Export {
     }
 
     /// Returns the length of the request encoded as protobuf, in bytes.
+    #[cfg(any(test, feature = "forward"))]
     pub(crate) fn encoded_len(&self) -> usize {
         match self {
             Self::Traces(request) => request.encoded_len(),

@@ -2,7 +2,8 @@
 //! thread.
 //!
 //! The queue is bounded by encoded length, which is known without measuring allocations; a typical request
-//! uses a small multiple of its encoded length in memory. Exports are masked on the separate thread, so that
+//! uses a small multiple of its encoded length in memory. Senders that are faster than the thread wait for room, and are
+//! rejected only after a time limit. Exports are masked on the separate thread, so that
 //! every export is masked and no request waits for masking.
 
 mod export_queue;
@@ -13,9 +14,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use self::export_queue::ExportQueue;
 pub(crate) use self::{
@@ -30,8 +32,11 @@ use crate::{
     store::{self, Store},
 };
 
-/// Maximum size of the queue, in encoded bytes.
-const QUEUE_LIMIT: usize = 32 << 20;
+/// Maximum size of the queue, in encoded bytes: that of the largest request.
+const QUEUE_LIMIT: usize = 16 << 20;
+
+/// Maximum time for which a request waits to be decoded and queued. Exporters time out after ten seconds by default.
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// Handle with which the receivers submit exports.
 #[derive(Clone, Debug)]
@@ -49,7 +54,8 @@ pub(crate) struct IngestThread {
 }
 
 impl Ingest {
-    /// Starts the thread, which first restores what `archive` kept. With `mask`, stored exports are masked; forwarded exports
+    /// Starts the thread, which first restores what `archive` kept. With `mask`, stored exports are masked; forwarded
+    /// exports
     /// always are.
     ///
     /// # Errors
@@ -100,16 +106,37 @@ impl Ingest {
         }
     }
 
+    /// Returns a handle whose queue has room for `limit` bytes, and a function that processes exports until the queue
+    /// closes.
+    #[cfg(test)]
+    pub(crate) fn that_is_paused(limit: usize, received: Arc<Received>) -> (Self, impl FnOnce() + Send) {
+        let queue = Arc::new(ExportQueue::new(limit));
+        let exports = queue.clone();
+        let ingest = Self {
+            queue,
+            received,
+            max_item: usize::MAX,
+        };
+        (ingest, move || exports.consume(drop))
+    }
+
     /// Returns the maximum size of an item that the store keeps, in bytes.
     pub(crate) fn max_item(&self) -> usize {
         self.max_item
     }
 
-    /// Queues `export`, or rejects it as a whole. Never blocks.
-    pub(crate) fn accept(&self, export: Export) -> Result<(), Rejected> {
+    /// Queues `export`, whose encoded length was `length`, or rejects it as a whole if the queue has no room until
+    /// `deadline`.
+    pub(crate) async fn accept(
+        &self,
+        export: Export,
+        length: usize,
+        deadline: Instant,
+    ) -> Result<(), Rejected> {
         let (signal, items) = (export.signal(), export.items());
-        let length = export.encoded_len();
-        self.queue.push(export, length)?;
+        if self.queue.push(export, length, deadline).await? {
+            self.received.count_delayed();
+        }
         self.received.count_accepted(signal, items);
         Ok(())
     }

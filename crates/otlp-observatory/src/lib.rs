@@ -32,6 +32,7 @@ pub mod cli;
 mod client;
 mod config;
 mod export;
+mod first_steps;
 #[cfg(feature = "forward")]
 mod forward;
 #[cfg(not(feature = "forward"))]
@@ -52,7 +53,8 @@ mod text;
 
 #[cfg(feature = "keep")]
 pub use config::Keep;
-pub use config::{Addresses, Config, FirstStep};
+pub use config::{Addresses, Config};
+pub use first_steps::{FirstStep, FirstSteps};
 #[cfg(feature = "forward")]
 pub use forward::{Credentials, FolderError, Forwarding, Secret, StartError};
 pub use observatory::{BindError, Observatory};

@@ -15,7 +15,8 @@ use crate::config::Keep;
 use crate::{
     access::Access,
     archive::Archive,
-    config::{Addresses, Config, FirstStep},
+    config::{Addresses, Config},
+    first_steps::FirstSteps,
     forward::{Forwarder, Forwarding},
     ingest::{Ingest, IngestThread, Received},
     pages::{self, Explorer},
@@ -60,7 +61,7 @@ pub struct Observatory {
     mask: bool,
     allowed_hosts: Vec<String>,
     allowed_origins: Vec<String>,
-    first_steps: Vec<FirstStep>,
+    first_steps: FirstSteps,
     #[cfg(feature = "keep")]
     keep: Option<Keep>,
     forward: Option<Forwarding>,
@@ -98,7 +99,7 @@ impl Observatory {
             mask: config.mask,
             allowed_hosts: config.allowed_hosts,
             allowed_origins: config.allowed_origins,
-            first_steps: config.first_steps,
+            first_steps: FirstSteps::default(),
             #[cfg(feature = "keep")]
             keep: config.keep,
             #[cfg(feature = "forward")]
@@ -133,6 +134,11 @@ impl Observatory {
             health: address(&self.health),
             pages: self.pages.address,
         }
+    }
+
+    /// Returns the commands for the first visit to the pages, to be set at any time. Default: none.
+    pub fn first_steps(&self) -> FirstSteps {
+        self.first_steps.clone()
     }
 
     /// Serves until `shutdown` is cancelled. Before it returns, all accepted telemetry is stored, and forwarded
@@ -177,6 +183,7 @@ impl Observatory {
         let routes = pages::routes(explorer);
         #[cfg(feature = "mcp")]
         let routes = routes.clone().merge(crate::mcp::route(routes));
+        let routes = routes.merge(receive::import_route(&receiver));
         let pages = pages::router(routes, access(&self.pages));
         servers.start(self.pages, Server::new(), pages);
         // The health server reports the shutdown until the other servers have ended.

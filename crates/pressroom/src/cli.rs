@@ -27,7 +27,8 @@ Telemetry (environment variables only, as in the OpenTelemetry specification):
   OTEL_METRIC_EXPORT_INTERVAL, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, OTEL_SDK_DISABLED
   PII_MASKING                    off leaves e-mail addresses unmasked [default: on]
   RUST_LOG                       log levels, for example info,pressroom=debug
-                                 [default: info,tokio_postgres=warn,refinery_core=warn,rmcp=warn]
+                                 [default: info,tokio_postgres=warn,refinery_core=warn,rmcp=warn;
+                                 embedded mode: also celeriac::worker=warn]
 
 Options override environment variables, which override a file .env in the working directory or above it.";
 

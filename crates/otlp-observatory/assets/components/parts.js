@@ -1,6 +1,6 @@
 // Small components that several pages share.
 import { html, useEffect, useState } from '../html.js';
-import { bytes } from '../format.js';
+import { bytes, dateTime } from '../format.js';
 
 /**
  * Copies text. Browsers provide the clipboard API on localhost and https only; elsewhere, a selection is copied.
@@ -53,6 +53,19 @@ export function Empty({ title, page = false, children }) {
 export function ErrorMessage({ error }) {
   if (!error) return null;
   return html`<p class="error-message" role="alert" data-testid="error">${error.message}</p>`;
+}
+
+/**
+ * Says that a page lacks telemetry that is kept on disk, unless it begins after that at `from`.
+ *
+ * @param {{since?: string, from?: string}} props nanoseconds since 1970
+ */
+export function MemoryNote({ since, from }) {
+  if (!since || (from && BigInt(from) > BigInt(since))) return null;
+  return html`<p class="muted" role="status" data-testid="memory-note">
+    From memory, which has everything since ${dateTime(since)}. Older telemetry is in the kept file, which${' '}
+    <a href="/traces">traces</a> in order of time and <a href="/logs">logs</a> include.
+  </p>`;
 }
 
 /** A placeholder for loading content. */

@@ -1,6 +1,7 @@
 // The frame of every page: navigation, the pause button, the theme button, keyboard help, and the connection error.
 import { html, useEffect, useRef, useState } from '../html.js';
 import { useCell } from '../cell.js';
+import { message } from '../import.js';
 import { bindings, useKeys } from '../keys.js';
 import { connection, paused } from '../live.js';
 import { navigate } from '../router.js';
@@ -107,6 +108,7 @@ function search() {
 /** @param {{path: string, children: any}} props */
 export function Shell({ path, children }) {
   const lost = useCell(connection);
+  const imported = useCell(message);
   const [helping, setHelping] = useState(false);
   useKeys({
     '/': ['search', search],
@@ -132,6 +134,12 @@ export function Shell({ path, children }) {
       html`<p class="lost" role="alert" data-testid="connection-lost" title=${plain(lost)}>
       Connection lost; the page shows old data. Reconnecting…
     </p>`
+    }
+    ${
+      imported &&
+      html`<p class="notice" role="status" data-testid="import-result">
+        ${plain(imported)} <button type="button" class="button" onClick=${() => message.set('')}>Close</button>
+      </p>`
     }
     <main id="main" tabindex="-1">${children}</main>
     ${helping && html`<${Help} onClose=${() => setHelping(false)} />`}

@@ -1,7 +1,7 @@
 // Comparison of two traces by path, or of requests and tasks before and after a moment.
 import { html } from '../html.js';
 import { useCell } from '../cell.js';
-import { Choice, Empty, Loading, Panel, ErrorMessage } from '../components/parts.js';
+import { Choice, Empty, Loading, Panel, ErrorMessage, MemoryNote } from '../components/parts.js';
 import { Service, Text } from '../components/text.js';
 import { readFilters } from '../filters.js';
 import { clock, clockOrDate, count, dateTime, duration, percent, plural, rate } from '../format.js';
@@ -139,6 +139,7 @@ function Times({ at, window }) {
       <${Choice} label="Time on each side" options=${WINDOWS} value=${window} onChange=${(/** @type {string} */ next) => go({ window: next })} />
     </div>
     <${ErrorMessage} error=${error} />
+    <${MemoryNote} since=${body?.memory_since_unix_nano} />
     ${
       !body
         ? !error && html`<${Loading} />`

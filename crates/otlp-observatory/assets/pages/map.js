@@ -2,7 +2,7 @@
 // drawing and as a table.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from '../html.js';
 import { useServices } from '../components/filters.js';
-import { Choice, Empty, Loading, Panel, ErrorMessage } from '../components/parts.js';
+import { Choice, Empty, Loading, Panel, ErrorMessage, MemoryNote } from '../components/parts.js';
 import { Text } from '../components/text.js';
 import { readFilters } from '../filters.js';
 import { count, duration, percent, rate } from '../format.js';
@@ -296,6 +296,7 @@ export function Page({ query }) {
         onChange=${(/** @type {string} */ next) => navigate(mapAddress(next, service))}
       />
     </div>
+    <${MemoryNote} since=${body.memory_since_unix_nano} />
     ${
       body.nodes.length === 0
         ? html`<${Empty} title=${service ? `No calls from or to ${plain(service)} in this period.` : 'No calls in this period.'}>

@@ -2,7 +2,7 @@
 import { html, useMemo } from '../html.js';
 import { Chart } from '../components/chart.js';
 import { FirstVisit } from '../components/first-visit.js';
-import { Choice, Loading, Panel, ErrorMessage } from '../components/parts.js';
+import { Choice, Loading, Panel, ErrorMessage, MemoryNote } from '../components/parts.js';
 import { useSorted } from '../components/sort-head.js';
 import { Service, Text } from '../components/text.js';
 import { readFilters } from '../filters.js';
@@ -215,6 +215,7 @@ export function Page({ query }) {
         onChange=${(/** @type {string} */ next) => navigate(address('/', { window: next === '5m' ? '' : next }))}
       />
     </div>
+    <${MemoryNote} since=${body.memory_since_unix_nano} from=${body.series.start_unix_nano} />
     <dl class="figures">
       <${Figure} testid="figure-requests" label="Requests" value=${rate(total('rate'))} hint=${`${count(requests)} in total`} />
       <${Figure} testid="figure-errors" label="Errors" value=${percent(errors, requests)} hint=${count(errors)} bad=${errors > 0} />

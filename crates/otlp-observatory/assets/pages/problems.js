@@ -2,7 +2,7 @@
 import { html, useRef } from '../html.js';
 import { useCell } from '../cell.js';
 import { FilterForm, useServices } from '../components/filters.js';
-import { Choice, Empty, Loading, ErrorMessage } from '../components/parts.js';
+import { Choice, Empty, Loading, ErrorMessage, MemoryNote } from '../components/parts.js';
 import { useSorted } from '../components/sort-head.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
@@ -117,6 +117,7 @@ export function Page({ path, query }) {
       What changed? <a class="inline-link" href=${address('/compare', { at: marked || since.replace('restart', '') })}>Compare before and after</a>
     </p>
     <${ErrorMessage} error=${error} />
+    <${MemoryNote} since=${body?.memory_since_unix_nano} />
     ${
       body?.complete === false &&
       html`<p class="muted" role="status">The search ran out of time: only the newest telemetry was inspected.</p>`

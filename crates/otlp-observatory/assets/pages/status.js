@@ -2,6 +2,7 @@
 import { html, useState } from '../html.js';
 import { clear } from '../api.js';
 import { Loading, Meter, Panel, ErrorMessage } from '../components/parts.js';
+import { importFiles } from '../import.js';
 import { Text } from '../components/text.js';
 import { bytes, count, dateTime, receiver } from '../format.js';
 import { useLive } from '../live.js';
@@ -53,7 +54,7 @@ function Rejections({ reasons }) {
   <//>`;
 }
 
-/** Export of all traces and logs, and a button that removes everything after a second click. */
+/** Export and import of all telemetry, and a button that removes everything after a second click. */
 function Carry() {
   const [asked, setAsked] = useState(false);
   const [failure, setFailure] = useState(/** @type {any} */ (null));
@@ -61,12 +62,23 @@ function Carry() {
     setAsked(false);
     clear().then(() => setFailure(null), setFailure);
   };
-  return html`<${Panel} title="Export and clear" testid="carry">
+  const choose = async (/** @type {Event} */ event) => {
+    const field = /** @type {HTMLInputElement} */ (event.currentTarget);
+    await importFiles(field.files ?? []);
+    field.value = '';
+  };
+  return html`<${Panel} title="Export, import and clear" testid="carry">
     <p class="pad">
-      <a class="button" href="/export" download>Export traces and logs</a>${' '}
+      <a class="button" href="/export" download>Export all telemetry</a>${' '}
       <button type="button" class="button" data-testid="clear" onClick=${asked ? remove : () => setAsked(true)} onBlur=${() => setAsked(false)}>
         ${asked ? 'Really remove all telemetry?' : 'Clear'}
       </button>
+    </p>
+    <p class="pad">
+      <label
+        >Import OTLP/JSON, or drop files on any page:${' '}
+        <input type="file" multiple data-testid="import" onChange=${choose} />
+      </label>
     </p>
     <${ErrorMessage} error=${failure} />
   <//>`;
@@ -106,6 +118,7 @@ export function Page() {
         facts=${[
           ['traces', count(kept.traces)],
           ['series', count(kept.series)],
+          ['delayed requests', count(body.delayed_requests)],
           ['rejected requests', count(body.refused.requests)],
           ['rejected items', count(body.refused.spans + body.refused.logs + body.refused.points)],
           ['oldest', kept.oldest_unix_nano ? dateTime(kept.oldest_unix_nano) : '–'],

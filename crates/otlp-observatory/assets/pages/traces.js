@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from '../html.js';
 import { get } from '../api.js';
 import { AGES, FilterForm, useServices } from '../components/filters.js';
-import { Empty, Loading, ErrorMessage } from '../components/parts.js';
+import { Empty, Loading, ErrorMessage, MemoryNote } from '../components/parts.js';
 import { SortHead } from '../components/sort-head.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
@@ -10,6 +10,7 @@ import { clockOrDate, count, duration, dateTime, plural } from '../format.js';
 import { useRowKeys } from '../keys.js';
 import { useLive } from '../live.js';
 import { navigate, traceAddress } from '../router.js';
+import { brief } from '../services.js';
 
 // Maximum number of rows; more would make the page slow.
 const MAX_ROWS = 1000;
@@ -47,6 +48,9 @@ const ORDERS = [
  */
 const barOf = (duration, longest) => Math.max(2, 100 * Math.sqrt(duration / longest));
 
+/** Returns the number of spans, and the instances if the service has several. @param {any} service */
+const detailOf = ({ spans, instances }) => [count(spans), ...(instances ?? []).map(brief)].join(' ');
+
 /** @param {{trace: any, longest: number}} props */
 function Row({ trace, longest }) {
   const { root, services } = trace;
@@ -69,7 +73,7 @@ function Row({ trace, longest }) {
         .slice(0, MAX_SERVICES)
         .map(
           (/** @type {any} */ one) =>
-            html`<${Service} key=${one.service} name=${one.service} detail=${count(one.spans)} />`,
+            html`<${Service} key=${one.service} name=${one.service} detail=${detailOf(one)} />`,
         )}
       ${services.length > MAX_SERVICES && html`<span class="muted">+${services.length - MAX_SERVICES}</span>`}
     </td>
@@ -144,6 +148,7 @@ export function Page({ query }) {
       ]}
     />
     <${ErrorMessage} error=${error} />
+    ${sort && html`<${MemoryNote} since=${body?.memory_since_unix_nano} />`}
     ${
       body?.complete === false &&
       html`<p class="muted" role="status">The search ran out of time: only a part of the traces was compared.</p>`

@@ -9,10 +9,15 @@
     reason = "the rule is for statements of Pressroom, which record spans; the observatory does not trace itself"
 )]
 
+mod blocks;
+mod export;
+mod pending;
+mod readers;
 mod rows;
 mod search;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod writer;
 
 use std::{
@@ -21,28 +26,31 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
-use self::writer::Command;
+use self::{
+    pending::Room,
+    readers::{Readers, limit_cache},
+    writer::Command,
+};
 use crate::{
     config::Keep,
     export::{Export, Signal},
     store::{Store, TraceId},
 };
 
-/// Number of exports that may wait for the writer.
-const QUEUE: usize = 256;
+/// Maximum size of the trace that is read into a store of its own, in bytes. Larger traces are cut like in memory.
+const MAX_TRACE: usize = 64 << 20;
 
-/// Memory for the pages of the database, for each of the two connections, in KiB.
-const CACHE: i64 = 4 << 10;
+/// Version of the schema.
+const VERSION: i64 = 1;
 
 /// Inverse of the fraction of the memory limit that is filled after a restart.
 const RESTORED_DIVISOR: usize = 4;
@@ -58,13 +66,32 @@ const SCHEMA: &str = "
     );
     CREATE INDEX IF NOT EXISTS items_by_time ON items (signal, time);
     CREATE INDEX IF NOT EXISTS items_by_trace ON items (trace, signal) WHERE trace IS NOT NULL;
+    -- A row for each trace: the numbers of its first and last row in order of arrival, the position of its earliest row in
+    -- lists, and what filters compare.
+    CREATE TABLE IF NOT EXISTS traces (
+        first INTEGER PRIMARY KEY,
+        trace BLOB NOT NULL UNIQUE,
+        time INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        failed INTEGER NOT NULL,
+        longest INTEGER NOT NULL,
+        latest INTEGER NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS traces_by_time ON traces (time, number, failed, longest, latest);
+    CREATE TABLE IF NOT EXISTS blocks (
+        block INTEGER PRIMARY KEY,
+        bitmap BLOB NOT NULL
+    );
 ";
 
 /// Archive of telemetry.
 #[derive(Debug)]
 pub(crate) struct Archive {
-    reader: Mutex<Connection>,
-    writer: Mutex<Option<(SyncSender<Command>, JoinHandle<()>)>>,
+    readers: Readers,
+    writer: Mutex<Option<(Sender<Command>, JoinHandle<()>)>>,
+    /// Room for the rows that wait for the writer.
+    room: Room,
     /// Size of the telemetry that is read into memory after a restart, in bytes.
     restored_bytes: usize,
     /// Time up to which memory may lack telemetry of earlier processes.
@@ -75,28 +102,26 @@ impl Archive {
     /// Opens or creates the database. After a restart, a part of `memory` is filled.
     ///
     /// # Errors
-    /// Fails if the file cannot be created, is not such a database, or a thread cannot be started.
+    /// Fails if the file cannot be created, is not such a database, has another version, or a thread cannot be started.
     pub(crate) fn open(keep: &Keep, memory: usize) -> rusqlite::Result<Self> {
         let (path, bounds) = (&*keep.path, keep.clone());
         create_private(path).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
-        connection.execute_batch(SCHEMA)?;
-        let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        for connection in [&connection, &reader] {
-            connection.pragma_update(None, "cache_size", -CACHE)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
-        }
-        let (sender, commands) = sync_channel(QUEUE);
+        prepare(&connection)?;
+        limit_cache(&connection)?;
+        let newest: Option<i64> =
+            connection.query_row("SELECT max(number) FROM items", [], |row| row.get(0))?;
+        let (sender, commands) = channel();
         let thread = thread::Builder::new()
             .name("observatory-archive".into())
             .spawn(move || writer::run(connection, &commands, &bounds))
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let newest: Option<i64> = reader.query_row("SELECT max(number) FROM items", [], |row| row.get(0))?;
         Ok(Self {
-            reader: Mutex::new(reader),
+            readers: Readers::new(path.to_owned()),
             writer: Mutex::new(Some((sender, thread))),
+            room: Room::default(),
             restored_bytes: memory / RESTORED_DIVISOR,
             missing_until: AtomicU64::new(newest.map_or(0, |_| u64::MAX)),
         })
@@ -104,7 +129,7 @@ impl Archive {
 
     /// Writes an export that arrived at `now`. Waits if the disk is slower than the senders.
     pub(crate) fn write(&self, export: &Export, now: u64) {
-        self.send(Command::Write(rows::of(export, now)));
+        self.send(Command::Write(self.room.hold(rows::of(export, now))));
     }
 
     /// Removes everything.
@@ -143,10 +168,7 @@ impl Archive {
         }
         let mut first = i64::MAX;
         let mut bytes = 0;
-        let reader = Connection::open_with_flags(
-            self.reader().path().unwrap_or_default(),
-            OpenFlags::SQLITE_OPEN_READ_ONLY,
-        )?;
+        let reader = self.readers.get()?;
         let mut newest = reader.prepare("SELECT number, length(body) FROM items ORDER BY number DESC")?;
         let mut sizes = newest.query([])?;
         while let Some(row) = sizes.next()? {
@@ -184,26 +206,33 @@ impl Archive {
     pub(crate) fn missing_until(&self) -> u64 {
         self.missing_until.load(Ordering::Acquire)
     }
+}
 
-    /// Returns the exports that contain the spans of a trace, or its records, each with its time of arrival.
-    pub(crate) fn trace(&self, id: TraceId, signal: Signal) -> rusqlite::Result<Vec<(Export, u64)>> {
-        let reader = self.reader();
-        let mut rows = reader.prepare_cached(
-            "SELECT signal, arrived, body FROM items WHERE trace = ?1 AND signal = ?2 ORDER BY number",
-        )?;
-        let mut rows = rows.query(params![id.as_bytes(), signal as u8])?;
-        let mut exports = Vec::new();
-        while let Some(row) = rows.next()? {
-            if let Some(export) = decoded(row.get(0)?, row.get_ref(2)?.as_blob()?) {
-                exports.push((export, row.get::<_, i64>(1)?.cast_unsigned()));
-            }
+/// Reads the spans of a trace, or its records, into a store.
+fn read_trace(reader: &Connection, id: TraceId, signal: Signal, store: &Store) -> rusqlite::Result<()> {
+    let mut rows = reader.prepare_cached(
+        "SELECT signal, arrived, body FROM items INDEXED BY items_by_trace
+         WHERE trace = ?1 AND signal = ?2 ORDER BY number",
+    )?;
+    let mut rows = rows.query(params![id.as_bytes(), signal as u8])?;
+    while let Some(row) = rows.next()? {
+        if let Some(export) = decoded(row.get(0)?, row.get_ref(2)?.as_blob()?) {
+            store.insert_at(export, row.get::<_, i64>(1)?.cast_unsigned());
         }
-        Ok(exports)
     }
+    Ok(())
+}
 
-    fn reader(&self) -> MutexGuard<'_, Connection> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+/// Creates the tables.
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables > 0 && version != VERSION {
+        let error = io::Error::other("the file has another format; remove it or name another file");
+        return Err(rusqlite::Error::ToSqlConversionFailure(error.into()));
     }
+    connection.execute_batch(SCHEMA)?;
+    connection.pragma_update(None, "user_version", VERSION)
 }
 
 /// Creates the file if it is missing. Only its owner can read it.

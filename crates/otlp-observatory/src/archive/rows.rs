@@ -3,15 +3,19 @@
 
 use std::collections::HashMap;
 
-use opentelemetry_proto::tonic::collector::{
-    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
-    trace::v1::ExportTraceServiceRequest,
+use opentelemetry_proto::tonic::{
+    collector::{
+        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+        trace::v1::ExportTraceServiceRequest,
+    },
+    trace::v1::{Span, Status, status::StatusCode},
 };
 use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint},
 };
 
+use super::texts::Texts;
 use crate::export::{Export, Signal};
 
 /// Row to be written.
@@ -23,40 +27,44 @@ pub(super) struct Row {
     /// Start of the earliest span, or time of the record; the time of arrival if it is unset.
     pub(super) time: u64,
     pub(super) trace: Option<Vec<u8>>,
+    /// Whether a span failed.
+    pub(super) failed: bool,
+    /// Duration of the longest span.
+    pub(super) longest: u64,
+    /// Start of the latest span, or `time`.
+    pub(super) latest: u64,
+    /// Grams of the texts.
+    pub(super) grams: Vec<u32>,
     /// Export request in OTLP's protobuf encoding.
     pub(super) body: Vec<u8>,
+}
+
+impl Row {
+    /// Returns the size in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.body.len() + size_of_val(&*self.grams)
+    }
 }
 
 /// Returns the rows of an export that arrived at `now`.
 pub(super) fn of(export: &Export, now: u64) -> Vec<Row> {
     let mut rows = Vec::new();
-    let mut add = |signal, time, trace: &[u8], body| {
-        rows.push(Row {
-            signal,
-            arrived: now,
-            time,
-            trace: (!trace.is_empty()).then(|| trace.to_vec()),
-            body,
-        });
-    };
+    let mut texts = Texts::new();
     match export {
         Export::Traces(request) => {
             for group in &request.resource_spans {
                 let resource = encoded(group.resource.as_ref());
                 for scope_group in &group.scope_spans {
                     let scope = encoded(scope_group.scope.as_ref());
-                    let mut by_trace: HashMap<&[u8], (u64, Vec<u8>)> = HashMap::new();
+                    texts.add_source(group.resource.as_ref(), scope_group.scope.as_ref());
+                    let of_source = texts.take();
+                    let mut by_trace: HashMap<&[u8], Vec<&Span>> = HashMap::new();
                     for span in &scope_group.spans {
-                        let (time, spans) = by_trace.entry(&span.trace_id).or_insert((u64::MAX, Vec::new()));
-                        *time = match span.start_time_unix_nano {
-                            0 => *time,
-                            start => start.min(*time),
-                        };
-                        field(2, &span.encode_to_vec(), spans);
+                        by_trace.entry(&span.trace_id).or_default().push(span);
                     }
-                    for (trace, (time, spans)) in by_trace {
-                        let time = if time == u64::MAX { now } else { time };
-                        add(Signal::Traces, time, trace, request_of(&resource, &scope, &spans));
+                    for (trace, spans) in by_trace {
+                        texts.add_all(&of_source);
+                        rows.push(spans_of(trace, &spans, now, &mut texts, &resource, &scope));
                     }
                 }
             }
@@ -66,20 +74,77 @@ pub(super) fn of(export: &Export, now: u64) -> Vec<Row> {
                 let resource = encoded(group.resource.as_ref());
                 for scope_group in &group.scope_logs {
                     let scope = encoded(scope_group.scope.as_ref());
+                    texts.add_source(group.resource.as_ref(), scope_group.scope.as_ref());
+                    let of_source = texts.take();
                     for record in &scope_group.log_records {
                         let times = [record.time_unix_nano, record.observed_time_unix_nano];
-                        let time = times.into_iter().find(|&time| time != 0).unwrap_or(now);
                         let mut records = Vec::new();
                         field(2, &record.encode_to_vec(), &mut records);
-                        let body = request_of(&resource, &scope, &records);
-                        add(Signal::Logs, time, &record.trace_id, body);
+                        texts.add_all(&of_source);
+                        texts.add_record(record);
+                        rows.push(Row {
+                            signal: Signal::Logs,
+                            arrived: now,
+                            time: times.into_iter().find(|&time| time != 0).unwrap_or(now),
+                            trace: (!record.trace_id.is_empty()).then(|| record.trace_id.clone()),
+                            failed: false,
+                            longest: 0,
+                            latest: 0,
+                            grams: texts.take(),
+                            body: request_of(&resource, &scope, &records),
+                        });
                     }
                 }
             }
         }
-        Export::Metrics(request) => add(Signal::Metrics, now, &[], request.encode_to_vec()),
+        Export::Metrics(request) => rows.push(Row {
+            signal: Signal::Metrics,
+            arrived: now,
+            time: now,
+            trace: None,
+            failed: false,
+            longest: 0,
+            latest: 0,
+            grams: Vec::new(),
+            body: request.encode_to_vec(),
+        }),
     }
     rows
+}
+
+/// Returns the row of the spans of a trace.
+fn spans_of(
+    trace: &[u8],
+    spans: &[&Span],
+    now: u64,
+    texts: &mut Texts,
+    resource: &[u8],
+    scope: &[u8],
+) -> Row {
+    let mut encoded = Vec::new();
+    for span in spans {
+        field(2, &span.encode_to_vec(), &mut encoded);
+        texts.add_span(span);
+    }
+    let starts = spans.iter().map(|span| span.start_time_unix_nano);
+    let durations = spans.iter().map(|span| match span.start_time_unix_nano {
+        0 => 0,
+        start => span.end_time_unix_nano.saturating_sub(start),
+    });
+    let is_error = |status: &Status| status.code() == StatusCode::Error;
+    Row {
+        signal: Signal::Traces,
+        arrived: now,
+        time: starts.clone().filter(|&start| start != 0).min().unwrap_or(now),
+        trace: (!trace.is_empty()).then(|| trace.to_vec()),
+        failed: spans
+            .iter()
+            .any(|span| span.status.as_ref().is_some_and(is_error)),
+        longest: durations.max().unwrap_or(0),
+        latest: starts.max().filter(|&latest| latest != 0).unwrap_or(now),
+        grams: texts.take(),
+        body: request_of(resource, scope, &encoded),
+    }
 }
 
 /// Decodes the body of a row.

@@ -1,11 +1,11 @@
-//! Lists of the archive. Rows are visited in order of time; the telemetry of each is put into a store of its own, so that the
-//! same searches apply to memory and disk.
+//! Lists of the archive. The summaries of traces, or records, are visited in order of time. What may match is put into a
+//! store of its own, so that the same searches apply to memory and disk.
 
 use std::time::{Duration, Instant};
 
-use rusqlite::params;
+use rusqlite::{Connection, OptionalExtension as _, Row, Statement, ToSql, params};
 
-use super::{Archive, decoded, rows::stored};
+use super::{Archive, MAX_TRACE, blocks::BlockFilter, decoded, read_trace, rows::stored};
 use crate::{
     export::Signal,
     store::{
@@ -17,25 +17,19 @@ use crate::{
 /// Maximum duration of a search.
 const MAX_SEARCH_TIME: Duration = Duration::from_millis(250);
 
-/// Limit of a store that holds one trace; the searches bound their results.
-const UNLIMITED: usize = usize::MAX / 16;
-
-/// Row of the archive without its body.
-struct Visited {
-    position: TimePosition,
-    trace: Option<TraceId>,
-}
-
 impl Archive {
     /// Returns a trace; `None` if it is not in the archive.
     pub(crate) fn stored_trace(&self, id: TraceId, align: bool) -> rusqlite::Result<Option<StoredTrace>> {
-        let store = Store::new(UNLIMITED);
+        Ok(self.read_whole_trace(id)?.trace(id, align))
+    }
+
+    /// Reads a trace with its records into a store of its own.
+    pub(super) fn read_whole_trace(&self, id: TraceId) -> rusqlite::Result<Store> {
+        let (store, reader) = (Store::new(MAX_TRACE), self.readers.get()?);
         for signal in [Signal::Traces, Signal::Logs] {
-            for (export, arrived) in self.trace(id, signal)? {
-                store.insert_at(export, arrived);
-            }
+            read_trace(&reader, id, signal, &store)?;
         }
-        Ok(store.trace(id, align))
+        Ok(store)
     }
 
     /// Returns the traces below `before` that match `search`, newest first. A trace is at the position of its earliest row.
@@ -51,22 +45,43 @@ impl Archive {
             limit: 1,
             ..search.clone()
         };
-        self.collect(Signal::Traces, before, limit, |visited| {
-            let Some(id) = visited
-                .trace
-                .filter(|id| self.is_first(*id, visited.position).unwrap_or(true))
-            else {
-                return Ok(None);
-            };
-            let store = Store::new(UNLIMITED);
-            for (export, arrived) in self.trace(id, Signal::Traces)? {
-                store.insert_at(export, arrived);
+        let reader = self.readers.get()?;
+        let found = |id: TraceId| {
+            let store = Store::new(MAX_TRACE);
+            read_trace(&reader, id, Signal::Traces, &store)?;
+            let mut summary = store.search_traces(&one).entries.pop();
+            if let Some(summary) = &mut summary {
+                summary.logs = count_records(&reader, id)?;
             }
-            let Some(mut summary) = store.search_traces(&one).entries.pop() else {
+            Ok(summary)
+        };
+        let hint = search.hint();
+        if let Some(id) = hint.trace
+            && let Some(position) = trace_position(&reader, id)?
+        {
+            let found = if position < before { found(id)? } else { None };
+            let entries = found.into_iter().collect();
+            return Ok(SearchPage { entries, next: None });
+        }
+        let mut blocks = BlockFilter::new(&reader, &hint.grams);
+        let (least, from) = (stored(hint.min_duration), stored(search.from.unwrap_or(0)));
+        let mut summaries = reader.prepare_cached(
+            "SELECT time, number, first, failed, longest, latest FROM traces INDEXED BY traces_by_time
+             WHERE (time, number) < (?1, ?2) ORDER BY time DESC, number DESC",
+        )?;
+        let mut trace = reader.prepare_cached("SELECT trace FROM traces WHERE first = ?1")?;
+        let before = not_after(search.to, before);
+        collect(&mut summaries, &[], before, limit, |row| {
+            let first = row.get(2)?;
+            if hint.failed && !row.get::<_, bool>(3)?
+                || row.get::<_, i64>(4)? < least
+                || row.get::<_, i64>(5)? < from
+                || !blocks.accepts(first)?
+            {
                 return Ok(None);
-            };
-            summary.logs = self.count_records(id)?;
-            Ok(Some(summary))
+            }
+            let id: Vec<u8> = trace.query_row([first], |row| row.get(0))?;
+            TraceId::from_bytes(&id).map_or(Ok(None), found)
         })
     }
 
@@ -84,90 +99,106 @@ impl Archive {
             limit: 1,
             ..search.clone()
         };
-        self.collect(Signal::Logs, before, limit, |visited| {
-            if search.trace.is_some() && visited.trace != search.trace {
+        let reader = self.readers.get()?;
+        let hint = search.hint();
+        let mut blocks = BlockFilter::new(&reader, &hint.grams);
+        let mut body = reader.prepare_cached("SELECT body FROM items WHERE number = ?1")?;
+        let visit = |row: &Row<'_>| {
+            let position = position(row)?;
+            let number = stored(position.number);
+            if !blocks.accepts(number)? {
                 return Ok(None);
             }
-            let body = self.reader().query_row(
-                "SELECT body FROM items WHERE number = ?1",
-                [stored(visited.position.number)],
-                |row| row.get::<_, Vec<u8>>(0),
-            )?;
-            let store = Store::new(UNLIMITED);
-            if let Some(export) = decoded(Signal::Logs as u8, &body) {
-                store.insert_at(export, visited.position.time);
-            }
-            Ok(store.search_logs(&one).entries.pop())
-        })
-    }
-
-    fn collect<T>(
-        &self,
-        signal: Signal,
-        mut before: TimePosition,
-        limit: usize,
-        mut visit: impl FnMut(&Visited) -> rusqlite::Result<Option<T>>,
-    ) -> rusqlite::Result<SearchPage<T>> {
-        let deadline = Instant::now() + MAX_SEARCH_TIME;
-        let mut entries = Vec::new();
-        loop {
-            let visited = self.rows_before(signal, before)?;
-            if visited.is_empty() {
-                return Ok(SearchPage { entries, next: None });
-            }
-            for row in visited {
-                if entries.len() == limit || Instant::now() >= deadline {
-                    let next = Some(before);
-                    return Ok(SearchPage { entries, next });
+            let store = Store::new(MAX_TRACE);
+            body.query_row([number], |row| {
+                if let Some(export) = decoded(Signal::Logs as u8, row.get_ref(0)?.as_blob()?) {
+                    store.insert_at(export, position.time);
                 }
-                entries.extend(visit(&row)?);
-                before = row.position;
-            }
+                Ok(())
+            })?;
+            Ok(store.search_logs(&one).entries.pop())
+        };
+        let before = not_after(search.to, before);
+        let (signal, from) = (Signal::Logs as u8, stored(search.from.unwrap_or(0)));
+        if let Some(id) = hint.trace {
+            let mut records = reader.prepare_cached(
+                "SELECT time, number FROM items INDEXED BY items_by_trace
+                 WHERE (time, number) < (?1, ?2) AND signal = ?3 AND time >= ?4 AND trace = ?5
+                 ORDER BY time DESC, number DESC",
+            )?;
+            collect(
+                &mut records,
+                &[&signal, &from, &id.as_bytes()],
+                before,
+                limit,
+                visit,
+            )
+        } else {
+            let mut records = reader.prepare_cached(
+                "SELECT time, number FROM items INDEXED BY items_by_time
+                 WHERE (time, number) < (?1, ?2) AND signal = ?3 AND time >= ?4
+                 ORDER BY time DESC, number DESC",
+            )?;
+            collect(&mut records, &[&signal, &from], before, limit, visit)
         }
     }
+}
 
-    /// Returns some of the rows below `before`, newest first.
-    fn rows_before(&self, signal: Signal, before: TimePosition) -> rusqlite::Result<Vec<Visited>> {
-        let reader = self.reader();
-        let mut rows = reader.prepare_cached(
-            "SELECT time, number, trace FROM items WHERE signal = ?1 AND (time, number) < (?2, ?3)
-             ORDER BY time DESC, number DESC LIMIT 100",
-        )?;
-        let before = params![signal as u8, stored(before.time), stored(before.number)];
-        let rows = rows.query_map(before, |row| {
-            Ok(Visited {
-                position: TimePosition {
-                    time: row.get::<_, i64>(0)?.cast_unsigned(),
-                    number: row.get::<_, i64>(1)?.cast_unsigned(),
-                },
-                trace: row
-                    .get::<_, Option<Vec<u8>>>(2)?
-                    .as_deref()
-                    .and_then(TraceId::from_bytes),
-            })
-        })?;
-        rows.collect()
+/// Collects at most `limit` results from the rows that `query` returns below a position, newest first.
+fn collect<T>(
+    query: &mut Statement<'_>,
+    parameters: &[&dyn ToSql],
+    mut before: TimePosition,
+    limit: usize,
+    mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
+) -> rusqlite::Result<SearchPage<T>> {
+    let deadline = Instant::now() + MAX_SEARCH_TIME;
+    let (time, number) = (stored(before.time), stored(before.number));
+    let mut parameters: Vec<&dyn ToSql> = parameters.to_vec();
+    parameters.splice(..0, [&time as &dyn ToSql, &number]);
+    let mut rows = query.query(&*parameters)?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        if entries.len() == limit || Instant::now() >= deadline {
+            let next = Some(before);
+            return Ok(SearchPage { entries, next });
+        }
+        entries.extend(visit(row)?);
+        before = position(row)?;
     }
+    Ok(SearchPage { entries, next: None })
+}
 
-    /// Whether no row of the trace is earlier than the one at `position`.
-    fn is_first(&self, id: TraceId, position: TimePosition) -> rusqlite::Result<bool> {
-        let reader = self.reader();
-        let mut earlier = reader.prepare_cached(
-            "SELECT 1 FROM items WHERE trace = ?1 AND signal = ?2 AND (time, number) < (?3, ?4)",
-        )?;
-        let TimePosition { time, number } = position;
-        let found = earlier.exists(params![
-            id.as_bytes(),
-            Signal::Traces as u8,
-            stored(time),
-            stored(number)
-        ])?;
-        Ok(!found)
-    }
+/// Returns the position in the first two columns.
+fn position(row: &Row<'_>) -> rusqlite::Result<TimePosition> {
+    Ok(TimePosition {
+        time: row.get::<_, i64>(0)?.cast_unsigned(),
+        number: row.get::<_, i64>(1)?.cast_unsigned(),
+    })
+}
 
-    fn count_records(&self, id: TraceId) -> rusqlite::Result<u64> {
-        self.reader()
-            .prepare_cached("SELECT count(*) FROM items WHERE trace = ?1 AND signal = ?2")?
-            .query_row(params![id.as_bytes(), Signal::Logs as u8], |row| row.get(0))
-    }
+/// Returns `before`, or the position after everything until the time `to` if that is lower. Nothing begins after its
+/// position.
+fn not_after(to: Option<u64>, before: TimePosition) -> TimePosition {
+    let end = to.map(|time| TimePosition {
+        time,
+        number: u64::MAX,
+    });
+    end.map_or(before, |end| end.min(before))
+}
+
+/// Returns the position of a trace; `None` if it is not in the archive.
+fn trace_position(reader: &Connection, id: TraceId) -> rusqlite::Result<Option<TimePosition>> {
+    reader
+        .prepare_cached("SELECT time, number FROM traces WHERE trace = ?1")?
+        .query_row([id.as_bytes()], position)
+        .optional()
+}
+
+fn count_records(reader: &Connection, id: TraceId) -> rusqlite::Result<u64> {
+    reader
+        .prepare_cached(
+            "SELECT count(*) FROM items INDEXED BY items_by_trace WHERE trace = ?1 AND signal = ?2",
+        )?
+        .query_row(params![id.as_bytes(), Signal::Logs as u8], |row| row.get(0))
 }

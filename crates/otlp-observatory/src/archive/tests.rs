@@ -1,5 +1,8 @@
 //! Telemetry that is kept on disk, seen through the pages' explorer.
 
+mod filters;
+mod large;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::*;
@@ -57,7 +60,7 @@ fn start(keep: &Keep, memory: usize) -> Explorer {
         },
         received: Arc::new(Received::default()),
         forwarder: None,
-        first_steps: Vec::new(),
+        first_steps: crate::first_steps::FirstSteps::default(),
     }
 }
 
@@ -248,4 +251,30 @@ fn clear_removes_what_is_kept() {
     drop(explorer);
     let explorer = start(&file.keep(), 1 << 20);
     assert_eq!(all_traces(&explorer, &PAGE), [5]);
+}
+
+#[test]
+fn exports_include_what_only_the_file_has() {
+    let file = File::new("export");
+    let explorer = start(&file.keep(), 64 << 10);
+    insert_traces(&explorer, 1..3);
+    assert!(explorer.memory_since().is_none(), "memory has everything");
+    insert_traces(&explorer, 3..200);
+    flush(&explorer);
+    assert!(explorer.memory_since().is_some());
+    let mut lines = Vec::new();
+    let mut progress = crate::store::Progress::default();
+    while let Some(piece) = explorer.export_piece(&mut progress) {
+        lines.push(serde_json::to_string(&piece).expect("JSON"));
+    }
+    let text = lines.join("\n");
+    for number in 1..200 {
+        for part in [format!("\"root {number}\""), format!("\"log {number}\"")] {
+            assert_eq!(text.matches(&part).count(), 1, "{part}");
+        }
+    }
+    assert_eq!(text.matches("\"step\"").count(), 199);
+    let first = TraceId::from_bytes(&crate::store::fixture::trace_id(1)).expect("an id");
+    let piece = serde_json::to_string(&explorer.export_trace(first).expect("kept")).expect("JSON");
+    assert!(piece.contains("\"root 1\"") && piece.contains("\"step\"") && piece.contains("\"log 1\""));
 }

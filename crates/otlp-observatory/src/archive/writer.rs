@@ -8,8 +8,12 @@ use std::{
 
 use rusqlite::{Connection, params};
 
-use super::rows::{Row, stored};
-use crate::{config::Keep, store::now};
+use super::{
+    blocks::{self, Blocks},
+    pending::Pending,
+    rows::{Row, stored},
+};
+use crate::{config::Keep, export::Signal, store::now};
 
 /// Size after which a transaction ends, in bytes.
 const TRANSACTION: usize = 4 << 20;
@@ -23,7 +27,7 @@ const REMOVED_DIVISOR: i64 = 64;
 /// Request to the thread.
 #[derive(Debug)]
 pub(super) enum Command {
-    Write(Vec<Row>),
+    Write(Pending),
     Clear,
 }
 
@@ -31,8 +35,12 @@ pub(super) enum Command {
 pub(super) fn run(mut connection: Connection, commands: &Receiver<Command>, bounds: &Keep) {
     let mut checked = Instant::now();
     let mut failing = false;
+    let mut blocks = Blocks::default();
     while let Ok(command) = commands.recv() {
-        let mut result = execute(&mut connection, command, commands);
+        let mut result = execute(&mut connection, command, commands, &mut blocks);
+        if result.is_err() {
+            blocks.clear();
+        }
         if checked.elapsed() > CHECK_INTERVAL {
             result = result.and_then(|()| enforce(&connection, bounds));
             checked = Instant::now();
@@ -51,22 +59,22 @@ fn execute(
     connection: &mut Connection,
     mut command: Command,
     commands: &Receiver<Command>,
+    blocks: &mut Blocks,
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     let mut bytes = 0;
     loop {
         match command {
-            Command::Write(rows) => {
-                let mut insert = transaction.prepare_cached(
-                    "INSERT INTO items (signal, arrived, time, trace, body) VALUES (?1, ?2, ?3, ?4, ?5)",
-                )?;
-                for row in rows {
-                    bytes += row.body.len();
-                    let (signal, arrived, time) = (row.signal as u8, stored(row.arrived), stored(row.time));
-                    insert.execute(params![signal, arrived, time, row.trace, row.body])?;
+            Command::Write(pending) => {
+                for row in &pending.rows {
+                    bytes += row.bytes();
+                    insert(&transaction, row, blocks)?;
                 }
             }
-            Command::Clear => drop(transaction.execute("DELETE FROM items", [])?),
+            Command::Clear => {
+                blocks.clear();
+                transaction.execute_batch("DELETE FROM items; DELETE FROM traces; DELETE FROM blocks;")?;
+            }
         }
         if bytes >= TRANSACTION {
             break;
@@ -76,7 +84,46 @@ fn execute(
             Err(_) => break,
         }
     }
+    blocks.write(&transaction)?;
     transaction.commit()
+}
+
+/// Inserts a row, and adds it to the summary of its trace and to the index of its texts.
+fn insert(connection: &Connection, row: &Row, blocks: &mut Blocks) -> rusqlite::Result<()> {
+    let (signal, arrived, time) = (row.signal as u8, stored(row.arrived), stored(row.time));
+    connection
+        .prepare_cached("INSERT INTO items (signal, arrived, time, trace, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![signal, arrived, time, row.trace, row.body])?;
+    let number = connection.last_insert_rowid();
+    let first = match (&row.trace, row.signal) {
+        (Some(trace), Signal::Traces) => connection
+            .prepare_cached(
+                "INSERT INTO traces (first, trace, time, number, last, failed, longest, latest)
+                 VALUES (?1, ?2, ?3, ?1, ?1, ?4, ?5, ?6)
+                 ON CONFLICT (trace) DO UPDATE SET
+                     number = iif(excluded.time < time, excluded.number, number),
+                     time = min(time, excluded.time),
+                     last = excluded.last,
+                     failed = max(failed, excluded.failed),
+                     longest = max(longest, excluded.longest),
+                     latest = max(latest, excluded.latest)
+                 RETURNING first",
+            )?
+            .query_row(
+                params![
+                    number,
+                    trace,
+                    time,
+                    row.failed,
+                    stored(row.longest),
+                    stored(row.latest)
+                ],
+                |row| row.get(0),
+            )?,
+        (_, Signal::Metrics) => return Ok(()),
+        _ => number,
+    };
+    blocks.add(connection, first, &row.grams)
 }
 
 /// Removes the oldest rows until the bounds hold.
@@ -84,14 +131,18 @@ pub(super) fn enforce(connection: &Connection, bounds: &Keep) -> rusqlite::Resul
     let age = u64::try_from(bounds.max_age.as_nanos()).unwrap_or(u64::MAX);
     let first_kept = stored(now().saturating_sub(age));
     // Numbers are in order of arrival, so the first row that is young enough ends the search.
-    let outdated = "DELETE FROM items WHERE number < (SELECT number FROM items WHERE arrived >= ?1 ORDER BY number LIMIT 1)";
     let oldest: Option<i64> = connection.query_row(
         "SELECT (SELECT arrived FROM items ORDER BY number LIMIT 1)",
         [],
         |row| row.get(0),
     )?;
     if oldest.is_some_and(|oldest| oldest < first_kept) {
-        connection.execute(outdated, [first_kept])?;
+        let number: Option<i64> = connection.query_row(
+            "SELECT (SELECT number FROM items WHERE arrived >= ?1 ORDER BY number LIMIT 1)",
+            [first_kept],
+            |row| row.get(0),
+        )?;
+        remove(connection, number.unwrap_or(i64::MAX))?;
     }
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
     while (pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")? > bounds.max_bytes {
@@ -101,9 +152,23 @@ pub(super) fn enforce(connection: &Connection, bounds: &Keep) -> rusqlite::Resul
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
         let until = first + (last - first) / REMOVED_DIVISOR;
-        if connection.execute("DELETE FROM items WHERE number <= ?1", [until])? == 0 {
+        if remove(connection, until + 1)? == 0 {
             break;
         }
     }
     Ok(())
+}
+
+/// Removes the rows before a number with their index; returns their number.
+fn remove(connection: &Connection, before: i64) -> rusqlite::Result<usize> {
+    let transaction = connection.unchecked_transaction()?;
+    let removed = transaction.execute("DELETE FROM items WHERE number < ?1", [before])?;
+    transaction.execute("DELETE FROM traces WHERE first < ?1 AND last < ?1", [before])?;
+    // A trace is in the block of its first row, even if that was removed.
+    transaction.execute(
+        "DELETE FROM blocks WHERE block < (SELECT min(?1, (SELECT coalesce(min(first), ?1) FROM traces)) >> ?2)",
+        [before, blocks::SHIFT.into()],
+    )?;
+    transaction.commit()?;
+    Ok(removed)
 }

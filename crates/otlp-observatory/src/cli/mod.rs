@@ -12,6 +12,6 @@ pub use explore::{Logs, Traces, logs, traces};
 pub use mcp::{Mcp, mcp};
 pub use messages::{cannot_listen, reachable, url, warn_without_login, welcome};
 pub use settings::{
-    OBSERVATORY_HOST, OBSERVATORY_MEMORY, OBSERVATORY_PORT, SETTINGS, Setting, SettingError, Values, config,
-    pages,
+    OBSERVATORY_HEALTH_PORT, OBSERVATORY_HOST, OBSERVATORY_MEMORY, OBSERVATORY_OTLP_GRPC_PORT,
+    OBSERVATORY_PORT, SETTINGS, Setting, SettingError, Values, config, pages,
 };

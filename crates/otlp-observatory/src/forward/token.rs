@@ -3,16 +3,13 @@
 //! A token is requested when a batch is sent, and cached until shortly before it expires. There is one request at a time,
 //! and a back-off after each failure.
 
-use std::{pin::Pin, time::Duration};
+use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Response};
-use oauth2::{
-    AsyncHttpClient, AuthType, ClientId, ClientSecret, EndpointNotSet, EndpointSet, HttpRequest,
-    HttpResponse, RequestTokenError, TokenResponse as _, TokenUrl,
-    basic::{BasicClient, BasicErrorResponse, BasicErrorResponseType, BasicTokenResponse},
-};
-use reqwest::{Client, Request, RequestBuilder};
+use http::{HeaderMap, HeaderValue, header};
+use reqwest::{Client, RequestBuilder};
+use serde::{Deserialize, de::IgnoredAny};
 use tokio::{sync::Mutex, time::Instant};
+use url::form_urlencoded;
 
 use super::{
     back_off::BackOff,
@@ -32,14 +29,43 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Time before its expiry at which a token is renewed; short-lived tokens are renewed after half of their lifetime.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(60);
 
-type OAuth2 = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
+/// Codes of RFC 6749, section 5.2.
+const ERROR_CODES: [&str; 6] = [
+    "invalid_client",
+    "invalid_grant",
+    "invalid_request",
+    "invalid_scope",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
+
+/// Successful response, RFC 6749, section 5.1.
+#[derive(Deserialize)]
+struct TokenResponse {
+    access_token: String,
+    #[serde(rename = "token_type")]
+    _token_type: IgnoredAny,
+    expires_in: Option<u64>,
+}
+
+/// Error response, RFC 6749, section 5.2.
+#[derive(Deserialize)]
+struct ErrorResponse {
+    error: String,
+}
+
+/// Part of a request that contains the secret.
+#[derive(Clone, Copy, Debug)]
+enum SecretIn {
+    Header,
+    Body,
+}
 
 /// Requests and caches tokens.
 #[derive(Debug)]
 pub(super) struct Tokens {
     http: Client,
-    oauth2: OAuth2,
-    audience: Option<String>,
+    credentials: Credentials,
     cache: Mutex<TokenCache>,
 }
 
@@ -47,7 +73,7 @@ pub(super) struct Tokens {
 struct TokenCache {
     token: Option<Token>,
     /// Part of the request in which the endpoint accepts the secret; `None` until a request has succeeded.
-    auth_type: Option<AuthType>,
+    secret_in: Option<SecretIn>,
     /// Last failure, and the time of the next request.
     failure: Option<(RequestError, Instant)>,
     /// Whether a failed renewal of a valid token has been logged.
@@ -66,16 +92,12 @@ struct Token {
 impl Tokens {
     pub(super) fn new(credentials: &Credentials, timing: &Timing) -> Result<Self, StartError> {
         let url = &credentials.token_url;
-        let oauth2 = BasicClient::new(ClientId::new(credentials.client_id.clone()))
-            .set_client_secret(ClientSecret::new(credentials.client_secret.reveal().to_owned()))
-            .set_token_uri(TokenUrl::from_url(url.clone()));
         Ok(Self {
             http: client(url, "token URL", HeaderMap::new(), timing.token_timeout)?,
-            oauth2,
-            audience: credentials.audience.clone(),
+            credentials: credentials.clone(),
             cache: Mutex::new(TokenCache {
                 token: None,
-                auth_type: None,
+                secret_in: None,
                 failure: None,
                 renewal_failure_logged: false,
                 back_off: timing.back_off(),
@@ -97,7 +119,7 @@ impl Tokens {
         let failure = cache.failure.clone();
         let (error, retry_at) = match failure.filter(|(_, retry_at)| Instant::now() < *retry_at) {
             Some(failure) => failure,
-            None => match self.request(&mut cache.auth_type).await {
+            None => match self.request(&mut cache.secret_in).await {
                 Ok(token) => {
                     cache.back_off.reset();
                     if std::mem::take(&mut cache.renewal_failure_logged) {
@@ -136,56 +158,81 @@ impl Tokens {
 
     /// Requests a token with the secret in the header, as RFC 6749 prefers, and then with the secret in the
     /// body, because some endpoints accept it only there. Stores the successful variant in `known`.
-    async fn request(&self, known: &mut Option<AuthType>) -> Result<Token, RequestError> {
-        if let Some(auth_type) = known {
-            return self.request_as(auth_type.clone()).await;
+    async fn request(&self, known: &mut Option<SecretIn>) -> Result<Token, RequestError> {
+        if let Some(secret_in) = *known {
+            return self.request_with(secret_in).await;
         }
-        let mut auth_type = AuthType::BasicAuth;
-        let mut result = self.request_as(auth_type.clone()).await;
+        let mut secret_in = SecretIn::Header;
+        let mut result = self.request_with(secret_in).await;
         if result.as_ref().is_err_and(concerns_request) {
-            auth_type = AuthType::RequestBody;
-            result = self.request_as(auth_type.clone()).await;
+            secret_in = SecretIn::Body;
+            result = self.request_with(secret_in).await;
         }
         let token = result?;
-        *known = Some(auth_type);
+        *known = Some(secret_in);
         Ok(token)
     }
 
-    async fn request_as(&self, auth_type: AuthType) -> Result<Token, RequestError> {
-        let client = self.oauth2.clone().set_auth_type(auth_type);
-        let mut request = client.exchange_client_credentials();
-        if let Some(audience) = &self.audience {
-            request = request.add_extra_param("audience", audience);
+    /// Builds a token request, RFC 6749, section 4.4.2.
+    fn token_request(&self, secret_in: SecretIn) -> RequestBuilder {
+        let Credentials {
+            client_id,
+            client_secret,
+            ..
+        } = &self.credentials;
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "client_credentials");
+        if let Some(audience) = &self.credentials.audience {
+            form.append_pair("audience", audience);
         }
+        let mut request = self
+            .http
+            .post(self.credentials.token_url.clone())
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        match secret_in {
+            SecretIn::Header => {
+                request = request.basic_auth(encoded(client_id), Some(encoded(client_secret.reveal())));
+            }
+            SecretIn::Body => {
+                form.append_pair("client_id", client_id)
+                    .append_pair("client_secret", client_secret.reveal());
+            }
+        }
+        request.body(form.finish())
+    }
+
+    async fn request_with(&self, secret_in: SecretIn) -> Result<Token, RequestError> {
         let requested_at = Instant::now();
-        let response = request.request_async(self).await.map_err(token_error)?;
-        token(&response, requested_at)
+        let response = send(self.token_request(secret_in))
+            .await
+            .map_err(|error| RequestError::new(SERVER, error))?;
+        let status = response.status();
+        let rejected = RequestError::Status(SERVER, status.as_u16());
+        if !status.is_success() && !concerns_request(&rejected) {
+            return Err(rejected);
+        }
+        let body = read_body(response).await.ok_or(RequestError::NoToken(SERVER))?;
+        if status.is_success() {
+            let response = serde_json::from_slice(&body).map_err(|_| RequestError::NoToken(SERVER))?;
+            return token(&response, requested_at);
+        }
+        let Ok(ErrorResponse { error }) = serde_json::from_slice(&body) else {
+            return Err(rejected);
+        };
+        let known = ERROR_CODES.contains(&error.as_str());
+        let code = if known {
+            &error
+        } else {
+            "an error that RFC 6749 does not define"
+        };
+        Err(RequestError::Rejected(SERVER, code.to_owned()))
     }
 }
 
-impl<'a> AsyncHttpClient<'a> for Tokens {
-    type Error = RequestError;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, RequestError>> + Send + 'a>>;
-
-    fn call(&'a self, request: HttpRequest) -> Self::Future {
-        Box::pin(async move {
-            let failed = |error| RequestError::new(SERVER, error);
-            let request = Request::try_from(request).map_err(failed)?;
-            let response = send(RequestBuilder::from_parts(self.http.clone(), request))
-                .await
-                .map_err(failed)?;
-            let (head, body) = Response::from(response).into_parts();
-            let rejected = RequestError::Status(SERVER, head.status.as_u16());
-            if !head.status.is_success() && !concerns_request(&rejected) {
-                return Err(rejected);
-            }
-            let body = read_body(body).await.ok_or(RequestError::NoToken(SERVER))?;
-            if !head.status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
-                return Err(rejected);
-            }
-            Ok(HttpResponse::from_parts(head, body.into()))
-        })
-    }
+/// Encodes a part of the credentials in the `Authorization` header, RFC 6749, section 2.3.1.
+fn encoded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 /// Whether the request itself was rejected; a different request may be accepted.
@@ -197,33 +244,19 @@ fn concerns_request(error: &RequestError) -> bool {
     }
 }
 
-fn token(response: &BasicTokenResponse, requested_at: Instant) -> Result<Token, RequestError> {
-    let text = format!("Bearer {}", response.access_token().secret());
+fn token(response: &TokenResponse, requested_at: Instant) -> Result<Token, RequestError> {
+    let text = format!("Bearer {}", response.access_token);
     let mut authorization = HeaderValue::try_from(text).map_err(|_| RequestError::NoToken(SERVER))?;
     authorization.set_sensitive(true);
     let lifetime = response
-        .expires_in()
-        .unwrap_or(DEFAULT_LIFETIME)
+        .expires_in
+        .map_or(DEFAULT_LIFETIME, Duration::from_secs)
         .min(MAX_LIFETIME);
     Ok(Token {
         authorization,
         renew_at: requested_at + (lifetime - RENEWAL_MARGIN.min(lifetime / 2)),
         expires_at: requested_at + lifetime,
     })
-}
-
-fn token_error(error: RequestTokenError<RequestError, BasicErrorResponse>) -> RequestError {
-    match error {
-        RequestTokenError::Request(error) => error,
-        RequestTokenError::ServerResponse(response) => {
-            let code = match response.error() {
-                BasicErrorResponseType::Extension(_) => "an error that RFC 6749 does not define",
-                code => code.as_ref(),
-            };
-            RequestError::Rejected(SERVER, code.to_owned())
-        }
-        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => RequestError::NoToken(SERVER),
-    }
 }
 
 #[cfg(test)]

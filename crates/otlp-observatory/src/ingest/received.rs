@@ -21,6 +21,7 @@ const MAX_REASON_CHARS: usize = 200;
 pub(crate) struct Received {
     accepted: [AtomicU64; Signal::ALL.len()],
     refused: [AtomicU64; Signal::ALL.len()],
+    delayed_requests: AtomicU64,
     rejected_requests: AtomicU64,
     reasons: Mutex<Vec<Reason>>,
 }
@@ -44,6 +45,11 @@ impl Received {
         Counts::of(|signal| self.refused[signal as usize].load(Relaxed))
     }
 
+    /// Returns the number of accepted requests that waited for room in the queue.
+    pub(crate) fn delayed_requests(&self) -> u64 {
+        self.delayed_requests.load(Relaxed)
+    }
+
     /// Returns the number of rejected requests, whatever the reason.
     pub(crate) fn rejected_requests(&self) -> u64 {
         self.rejected_requests.load(Relaxed)
@@ -57,6 +63,10 @@ impl Received {
 
     pub(super) fn count_accepted(&self, signal: Signal, items: usize) {
         self.accepted[signal as usize].fetch_add(items as u64, Relaxed);
+    }
+
+    pub(super) fn count_delayed(&self) {
+        self.delayed_requests.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count_refused(&self, signal: Signal, items: usize) {

@@ -45,7 +45,7 @@ fn source(store: Store) -> Source {
         },
         received: Arc::new(Received::default()),
         forwarder: None,
-        first_steps: Vec::new(),
+        first_steps: crate::first_steps::FirstSteps::default(),
     };
     Source::Pages(pages::routes(explorer))
 }

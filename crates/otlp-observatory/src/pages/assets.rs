@@ -85,6 +85,7 @@ static ASSETS: &[Asset] = &assets![
     "html.js",
     "hue.js",
     "icon.svg",
+    "import.js",
     "keys.js",
     "links.js",
     "live.js",

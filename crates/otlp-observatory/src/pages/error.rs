@@ -19,7 +19,7 @@ pub(super) enum PageError {
     NoPage,
     #[error("there is no {0} with this name in memory")]
     NotStored(&'static str),
-    #[error("only GET and HEAD are supported, and POST for /clear")]
+    #[error("only GET and HEAD are supported, and POST for /clear and /import")]
     Method,
     #[error("requests of other sites are not allowed")]
     Site,

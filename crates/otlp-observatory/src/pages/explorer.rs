@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use crate::{
     archive::Archive,
-    config::{Addresses, FirstStep},
+    config::Addresses,
+    first_steps::FirstSteps,
     forward::Forwarder,
     ingest::Received,
-    store::{LogSearch, SearchPage, Store, StoredRecord, StoredTrace, TraceId, TraceSearch, TraceSummary},
+    store::{
+        ExportPiece, LogSearch, Progress, SearchPage, Store, StoredRecord, StoredTrace, TraceId, TraceSearch,
+        TraceSummary, UnixNano,
+    },
 };
 
 #[cfg(feature = "keep")]
-use crate::store::TimePosition;
+use crate::store::{TimePosition, now};
 
 /// Data and addresses that the pages show.
 pub(crate) struct Explorer {
@@ -22,13 +26,25 @@ pub(crate) struct Explorer {
     pub(crate) received: Arc<Received>,
     /// `None` if forwarding is disabled.
     pub(crate) forwarder: Option<Forwarder>,
-    pub(crate) first_steps: Vec<FirstStep>,
+    pub(crate) first_steps: FirstSteps,
 }
 
 #[cfg(not(feature = "keep"))]
 impl Explorer {
     pub(crate) fn trace(&self, id: TraceId, align: bool) -> Option<StoredTrace> {
         self.store.trace(id, align)
+    }
+
+    pub(crate) fn export_trace(&self, id: TraceId) -> Option<ExportPiece> {
+        self.store.export_trace(id)
+    }
+
+    pub(crate) fn export_piece(&self, progress: &mut Progress) -> Option<ExportPiece> {
+        self.store.export_piece(progress)
+    }
+
+    pub(crate) fn memory_since(&self) -> Option<UnixNano> {
+        None
     }
 
     pub(crate) fn search_traces(&self, search: &TraceSearch) -> SearchPage<TraceSummary> {
@@ -50,8 +66,7 @@ impl Explorer {
         let Some(archive) = &self.archive else {
             return stored;
         };
-        let (evicted_until, _) = self.store.evicted_until();
-        if stored.is_some() && evicted_until.max(archive.missing_until()) == 0 {
+        if stored.is_some() && self.memory_since().is_none() {
             return stored;
         }
         let archived = unless_failed(archive.stored_trace(id, align), None);
@@ -61,6 +76,29 @@ impl Explorer {
         } else {
             stored
         }
+    }
+
+    /// Returns a trace from the archive if there is one and memory may lack it, or else from memory.
+    pub(crate) fn export_trace(&self, id: TraceId) -> Option<ExportPiece> {
+        let archive = self.archive.as_ref().filter(|_| self.memory_since().is_some());
+        let archived = archive.and_then(|archive| unless_failed(archive.export_trace(id), None));
+        archived.or_else(|| self.store.export_trace(id))
+    }
+
+    /// Returns the telemetry after `progress`, and advances it; `None` at the end.
+    pub(crate) fn export_piece(&self, progress: &mut Progress) -> Option<ExportPiece> {
+        match self.archive.as_ref().filter(|_| self.memory_since().is_some()) {
+            Some(archive) => unless_failed(archive.export_piece(progress), None),
+            None => self.store.export_piece(progress),
+        }
+    }
+
+    /// Returns the time before which only the archive has everything; `None` if memory has it, too.
+    pub(crate) fn memory_since(&self) -> Option<UnixNano> {
+        let missing_until = self.archive.as_ref()?.missing_until();
+        let (traces, logs) = self.store.evicted_until();
+        let until = missing_until.max(traces).max(logs);
+        (until > 0).then(|| UnixNano(until.min(now())))
     }
 
     pub(crate) fn search_traces(&self, search: &TraceSearch) -> SearchPage<TraceSummary> {

@@ -51,10 +51,7 @@ pub(super) fn export(
     let trace = parameters.trace_id()?;
     parameters.finish()?;
     if let Some(id) = trace {
-        let piece = explorer
-            .store
-            .export_trace(id)
-            .ok_or(PageError::NotStored("trace"))?;
+        let piece = explorer.export_trace(id).ok_or(PageError::NotStored("trace"))?;
         let json = serde_json::to_vec(&piece).map_err(|_| PageError::Failed)?;
         return Ok(attachment(
             "application/json",
@@ -67,7 +64,7 @@ pub(super) fn export(
     spawn_blocking(move || {
         let _permit = permit;
         let mut progress = Progress::default();
-        while let Some(piece) = explorer.store.export_piece(&mut progress) {
+        while let Some(piece) = explorer.export_piece(&mut progress) {
             let Ok(mut line) = serde_json::to_vec(&piece) else {
                 break;
             };

@@ -1,5 +1,6 @@
-//! Web pages, and the same data as JSON at the same addresses. The pages only read the store, except for `POST /clear`. Telemetry comes
-//! from untrusted senders, so it is sent to browsers as JSON and never as markup.
+//! Web pages, and the same data as JSON at the same addresses. The pages only read the store, except for `POST /clear`; the
+//! receivers add `POST /import`. Telemetry comes from untrusted senders, so it is sent to browsers as JSON and never as
+//! markup.
 
 mod assets;
 mod attribute_names;

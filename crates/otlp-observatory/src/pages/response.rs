@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use super::{error::PageError, explorer::Explorer, export, parameters::Parameters};
-use crate::store::now;
+use crate::store::{UnixNano, now};
 
 /// Maximum number of responses computed at the same time; further requests wait.
 const MAX_CONCURRENT_RESPONSES: usize = 2;
@@ -37,10 +37,12 @@ pub(super) struct Shared {
     export_permits: Arc<Semaphore>,
 }
 
-/// Content with the store's generation.
+/// Content with the store's generation, and with the time before which memory lacks kept telemetry.
 #[derive(Serialize)]
 struct WithGeneration<T> {
     generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_since_unix_nano: Option<UnixNano>,
     #[serde(flatten)]
     content: T,
 }
@@ -82,7 +84,12 @@ impl Shared {
         let computed = spawn_blocking(move || {
             let generation = explorer.store.generation();
             let content = content(&explorer, &mut parameters)?;
-            serde_json::to_vec(&WithGeneration { generation, content }).map_err(|_| PageError::Failed)
+            let content = WithGeneration {
+                generation,
+                memory_since_unix_nano: explorer.memory_since(),
+                content,
+            };
+            serde_json::to_vec(&content).map_err(|_| PageError::Failed)
         });
         let json = computed.await.unwrap_or(Err(PageError::Failed))?;
         Ok((head, json).into_response())

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{error::PageError, explorer::Explorer, parameters::Parameters};
 use crate::{
-    config::FirstStep,
     export::Counts,
+    first_steps::FirstStep,
     forward::{self, Forwarder},
     ingest,
     store::{Kept, Memory, UnixNano},
@@ -24,6 +24,8 @@ pub(super) struct Status {
     received: Counts,
     evicted: Counts,
     repeated: Counts,
+    /// Requests that waited for room in the queue.
+    delayed_requests: u64,
     refused: Rejected,
     services: Vec<Arc<str>>,
     forwarding: Option<forward::Status>,
@@ -66,6 +68,7 @@ pub(super) fn status(explorer: &Explorer, parameters: &mut Parameters) -> Result
         received: explorer.received.counts(),
         evicted: usage.evicted,
         repeated: usage.repeated,
+        delayed_requests: explorer.received.delayed_requests(),
         refused: Rejected {
             requests: explorer.received.rejected_requests(),
             entries: usage.refused + explorer.received.refused(),
@@ -78,7 +81,7 @@ pub(super) fn status(explorer: &Explorer, parameters: &mut Parameters) -> Result
         },
         services: usage.services,
         forwarding: explorer.forwarder.as_ref().map(Forwarder::status),
-        first_steps: explorer.first_steps.clone(),
+        first_steps: explorer.first_steps.get(),
     })
 }
 

@@ -68,7 +68,7 @@ fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
         },
         received,
         forwarder: None,
-        first_steps: Vec::new(),
+        first_steps: crate::first_steps::FirstSteps::default(),
     };
     router(routes(explorer), access)
 }
@@ -538,4 +538,35 @@ async fn clear_removes_everything_unless_another_site_asks_for_it() {
     assert_eq!(status, StatusCode::OK);
     let (status, _) = get_json(router, "/clear").await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn instances_are_named_where_a_service_has_several() {
+    let store = store();
+    let of = |instance: &str, trace| {
+        let mut export = spans("worker", vec![span(trace, 1, 0, "task")]);
+        let crate::export::Export::Traces(request) = &mut export else {
+            unreachable!("spans are traces");
+        };
+        let resource = request.resource_spans[0].resource.as_mut().expect("a resource");
+        resource
+            .attributes
+            .push(crate::store::fixture::text("service.instance.id", instance));
+        export
+    };
+    let services = async |address| {
+        let (_, json) = get_json(explorer(store.clone(), [127, 0, 0, 1]), address).await;
+        json["traces"][0]["services"].clone()
+    };
+    store.insert_at(of("one", 2), NOW);
+    let address = "/traces?query=name%3Dtask";
+    assert_eq!(
+        services(address).await,
+        json!([{"service": "worker", "spans": 1}])
+    );
+    store.insert_at(of("two", 2), NOW);
+    for address in [address, "/traces?query=name%3Dtask&sort=-start"] {
+        let expected = json!([{"service": "worker", "spans": 2, "instances": ["one", "two"]}]);
+        assert_eq!(services(address).await, expected);
+    }
 }

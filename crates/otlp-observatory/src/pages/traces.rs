@@ -98,14 +98,16 @@ pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<L
     };
     parameters.finish()?;
     if let Some((sort, after)) = sort {
-        let found = explorer.store.sort_traces(&search, sort, after.as_ref());
+        let mut found = explorer.store.sort_traces(&search, sort, after.as_ref());
+        explorer.store.retain_several_instances(&mut found.entries);
         return Ok(List {
             next: found.next.map(|next| next.to_text()),
             complete: Some(found.is_complete),
             traces: found.entries,
         });
     }
-    let found = explorer.search_traces(&search);
+    let mut found = explorer.search_traces(&search);
+    explorer.store.retain_several_instances(&mut found.entries);
     Ok(List {
         next: found.next.map(|next| next.to_string()),
         complete: None,

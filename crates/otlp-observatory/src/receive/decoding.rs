@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
 
 use super::{
     body::{Compression, decompress},
@@ -24,51 +27,71 @@ use crate::{
 /// compressed bodies, whose decompressed length is unknown.
 const SMALL_BODY: usize = 32 << 10;
 
-/// Maximum number of bodies decoded on the blocking thread pool at the same time.
-const MAX_DECODING: usize = 2;
+/// Maximum number of large bodies that are being decoded, or are decoded and not yet in the queue.
+const MAX_LARGE: usize = 2;
 
-/// Decoder with a concurrency limit for bodies decoded on the blocking thread pool.
+/// Maximum number of small bodies that are decoded and not yet in the queue.
+const MAX_SMALL: usize = 64;
+
+/// Decoder with a limit for the exports that are not yet in the queue, whose bytes the queue does not count.
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
-    permits: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    small: Arc<Semaphore>,
     /// Maximum size of an item, in bytes.
     max_item: usize,
+}
+
+/// Decoded request, which holds a permit until it is dropped.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) export: Export,
+    /// Length of the decompressed body.
+    pub(super) length: usize,
+    /// Items that were removed from the export.
+    pub(super) refused: Refused,
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
 impl Decoder {
     pub(super) fn new(max_item: usize) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(MAX_DECODING)),
+            large: Arc::new(Semaphore::new(MAX_LARGE)),
+            small: Arc::new(Semaphore::new(MAX_SMALL)),
             max_item,
         }
     }
 
-    /// Decodes `body`; returns the export and the items that were removed from it.
+    /// Decodes `body`, unless others hold the permits until `deadline`.
     pub(super) async fn decode(
         &self,
         signal: Signal,
         encoding: Encoding,
         compression: Compression,
         body: Bytes,
-    ) -> Result<(Export, Refused), Rejection> {
+        deadline: Instant,
+    ) -> Result<Decoded, Rejection> {
         let is_small = compression == Compression::Identity && body.len() <= SMALL_BODY;
         let max_item = self.max_item;
+        let permits = if is_small { &self.small } else { &self.large };
+        let permit = timeout_at(deadline, permits.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| Rejected::Overloaded)?;
+        let permit = permit.map_err(|_| Rejected::Closed)?;
+        // Decoding continues even if the sender disconnects, so the closure owns the permit.
         let decode = move || {
             let plain = decompress(body, compression)?;
             let mut export = encoding.decode(signal, &plain)?;
             let refused = Refused::remove(&mut export, plain.len(), max_item);
-            Ok((export, refused))
+            Ok(Decoded {
+                export,
+                length: plain.len(),
+                refused,
+                permit,
+            })
         };
         if is_small {
             return decode();
         }
-        let permits = self.permits.clone();
-        let permit = permits.acquire_owned().await.map_err(|_| Rejected::Closed)?;
-        let decode = move || {
-            // Decoding continues even if the sender disconnects, so the task owns the permit.
-            let _permit = permit;
-            decode()
-        };
         tokio::task::spawn_blocking(decode)
             .await
             .unwrap_or(Err(Rejection::Internal))

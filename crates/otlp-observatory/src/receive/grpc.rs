@@ -24,7 +24,10 @@ use tonic::{
 };
 
 use super::{body::Compression, encoding::Encoding, receiver::Receiver, rejection::Rejection};
-use crate::{export::Signal, ingest::Ingest};
+use crate::{
+    export::Signal,
+    ingest::{Ingest, MAX_WAIT},
+};
 
 /// Maximum size of a gRPC message in bytes, before and after decompression. This is the default of gRPC.
 const MAX_GRPC_MESSAGE: usize = 4 << 20;
@@ -116,11 +119,9 @@ impl UnaryService<Bytes> for ExportMethod {
         let Self { receiver, signal } = self.clone();
         let message = request.into_inner();
         Box::pin(async move {
-            let decoder = &receiver.decoder;
-            let decoded = decoder.decode(signal, Encoding::Protobuf, Compression::Identity, message);
-            let (export, refused) = decoded.await?;
-            receiver.ingest.count_refused(signal, refused.items);
-            receiver.ingest.accept(export).map_err(Rejection::from)?;
+            let identity = Compression::Identity;
+            let submitted = receiver.submit(signal, Encoding::Protobuf, identity, message, MAX_WAIT);
+            let refused = submitted.await?.refused;
             Ok(tonic::Response::new(refused.response().encode_to_vec().into()))
         })
     }

@@ -7,7 +7,10 @@ use super::{
     Receiver, body::Compression, encoding::Encoding, limits::MAX_HTTP_BODY, refused::Refused,
     rejection::Rejection,
 };
-use crate::{export::Signal, ingest::Ingest};
+use crate::{
+    export::Signal,
+    ingest::{Ingest, MAX_WAIT},
+};
 
 /// Returns the routes of the receiver.
 pub(super) fn router(receiver: &Receiver) -> Router {
@@ -42,11 +45,10 @@ async fn receive(
     let compression = Compression::of(headers)?;
     let mut held = receiver.memory.read(body, MAX_HTTP_BODY).await?;
     let bytes = std::mem::take(&mut held.bytes);
-    let decoded = receiver.decoder.decode(signal, encoding, compression, bytes);
-    let (export, refused) = decoded.await?;
-    receiver.ingest.count_refused(signal, refused.items);
-    receiver.ingest.accept(export)?;
-    Ok((encoding, refused))
+    let submitted = receiver
+        .submit(signal, encoding, compression, bytes, MAX_WAIT)
+        .await?;
+    Ok((encoding, submitted.refused))
 }
 
 /// Counts a rejected request, and returns the response in the encoding of the request.

@@ -15,6 +15,7 @@ mod guard;
 pub(crate) mod health;
 mod http;
 mod ids;
+mod import;
 mod json;
 mod limits;
 mod receiver;
@@ -25,8 +26,8 @@ mod status;
 
 use axum::{Router, extract::Request, middleware};
 
-pub(crate) use self::receiver::Receiver;
 use self::rejection::Rejection;
+pub(crate) use self::{import::route as import_route, receiver::Receiver};
 use crate::access::Access;
 
 /// Returns the routes of a port, which accepts OTLP over HTTP and gRPC alike.

@@ -47,6 +47,10 @@ pub(super) enum Rejection {
     NotGzip,
     #[error("the body cannot be decoded: {0}")]
     Undecodable(String),
+    #[error(
+        "the file contains no OTLP/JSON telemetry: no resourceSpans, resourceLogs or resourceMetrics with items"
+    )]
+    NoTelemetry,
     #[error(transparent)]
     Ingest(#[from] Rejected),
     #[error("internal error")]
@@ -87,7 +91,7 @@ impl Rejection {
                 (StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument)
             }
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded),
-            Self::Truncated | Self::NotGzip | Self::Undecodable(_) => {
+            Self::Truncated | Self::NotGzip | Self::Undecodable(_) | Self::NoTelemetry => {
                 (StatusCode::BAD_REQUEST, Code::InvalidArgument)
             }
             Self::Ingest(Rejected::Overloaded) => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),

@@ -14,7 +14,7 @@ use super::{Receiver, status::Status};
 use crate::{
     access::Access,
     export::Export,
-    ingest::{Ingest, Received},
+    ingest::{Ingest, MAX_WAIT, Received},
     samples,
 };
 
@@ -51,6 +51,45 @@ async fn a_full_queue_is_reported_as_429_with_a_retry_delay() {
     let status = Status::decode(bytes(response).await.as_slice()).unwrap();
     assert_eq!(status.code, tonic::Code::ResourceExhausted as i32);
     assert_eq!((received.rejected_requests(), received.counts().spans), (1, 0));
+}
+
+#[tokio::test]
+async fn a_request_waits_for_room_in_the_queue() {
+    let body = traces().encode_to_vec();
+    let received = Arc::new(Received::default());
+    let (ingest, consume) = Ingest::that_is_paused(body.len(), received.clone());
+    let router = router(ingest);
+    let send = || tokio::spawn(post(router.clone(), "application/x-protobuf", body.clone()));
+    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+    let waiting = send();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!waiting.is_finished());
+    std::thread::spawn(consume);
+    assert_eq!(waiting.await.unwrap().status(), StatusCode::OK);
+    assert_eq!(
+        (received.rejected_requests(), received.delayed_requests()),
+        (0, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_no_longer_than_the_time_limit() {
+    let body = traces().encode_to_vec();
+    let received = Arc::new(Received::default());
+    let (ingest, _) = Ingest::that_is_paused(body.len(), received.clone());
+    let router = router(ingest);
+    let accepted = post(router.clone(), "application/x-protobuf", body.clone()).await;
+    assert_eq!(accepted.status(), StatusCode::OK);
+    let begin = tokio::time::Instant::now();
+    let response = post(router, "application/x-protobuf", body).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(begin.elapsed(), MAX_WAIT);
+    assert_eq!(
+        (received.rejected_requests(), received.delayed_requests()),
+        (1, 0)
+    );
 }
 
 #[tokio::test]
@@ -107,7 +146,8 @@ async fn a_closed_queue_is_reported_as_503() {
     )
     .unwrap();
     ingest_thread.finish().await;
-    assert!(ingest.accept(Export::Traces(traces())).is_err());
+    let late = ingest.accept(Export::Traces(traces()), 1, tokio::time::Instant::now());
+    assert!(late.await.is_err());
     let response = post(router(ingest), "application/x-protobuf", traces().encode_to_vec()).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "1");

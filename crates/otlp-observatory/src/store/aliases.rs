@@ -389,6 +389,21 @@ impl Key {
         self.names.iter().any(|(name, _)| name.find(encoded).is_some())
     }
 
+    /// Returns the name of an attribute that has only one.
+    #[cfg(feature = "keep")]
+    pub(crate) fn only_name(&self) -> Option<&[u8]> {
+        match &self.names[..] {
+            [(name, None)] => Some(name.needle()),
+            _ => None,
+        }
+    }
+
+    /// Whether values are parts of texts.
+    #[cfg(feature = "keep")]
+    pub(crate) fn has_parts(&self) -> bool {
+        self.names.iter().any(|(_, part)| part.is_some())
+    }
+
     /// Returns the values of the attribute in `attributes`, under any of its names.
     pub(crate) fn values<'a>(&self, attributes: &'a [KeyValue]) -> impl Iterator<Item = Cow<'a, AnyValue>> {
         attributes.iter().filter_map(|attribute| {

@@ -4,6 +4,8 @@ use std::{borrow::Borrow, cmp::Ordering};
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 
+#[cfg(feature = "keep")]
+use super::grams;
 use super::{aliases::Key, filter::Text};
 
 /// Operator of a comparison.
@@ -71,6 +73,12 @@ impl Number {
         let float = || text.parse().ok().filter(|float: &f64| float.is_finite());
         let integer = text.parse().ok().map(Self::Integer);
         integer.or_else(|| float().map(Self::Float))
+    }
+
+    /// Whether `text` is no number, or the only form of a number. Other forms equal values with another text.
+    #[cfg(feature = "keep")]
+    fn is_canonical(text: &str) -> bool {
+        text.parse().map_or(true, |float: f64| float.to_string() == text)
     }
 
     fn of(value: &Value) -> Option<Self> {
@@ -145,6 +153,22 @@ impl Condition {
     /// Whether the condition excludes a value.
     pub(crate) fn is_negative(&self) -> bool {
         matches!(self, Self::NotEqual(_) | Self::NotContains(_))
+    }
+
+    /// Visits the grams that a text or value contains which satisfies the condition. With `is_part`, it is part of a text.
+    #[cfg(feature = "keep")]
+    pub(crate) fn grams(&self, is_part: bool, visit: impl FnMut(u32)) {
+        match self {
+            Self::Equal(wanted) if Number::is_canonical(wanted) => {
+                if is_part {
+                    grams::of_part(wanted.as_bytes(), visit);
+                } else {
+                    grams::of_whole(wanted.as_bytes(), visit);
+                }
+            }
+            Self::Contains(text) => text.grams(visit),
+            _ => {}
+        }
     }
 
     fn accepts_value(&self, value: &AnyValue) -> bool {
@@ -245,6 +269,15 @@ impl Attribute {
             return Err("must have a key before the operator");
         }
         Ok(Self::new(key, condition))
+    }
+
+    /// Visits the grams that entries with the attribute contain.
+    #[cfg(feature = "keep")]
+    pub(crate) fn grams(&self, mut visit: impl FnMut(u32)) {
+        if let Some(name) = self.key.only_name() {
+            grams::of_whole(name, &mut visit);
+        }
+        self.condition.grams(self.key.has_parts(), visit);
     }
 
     /// Whether an encoded entry contains the key and may therefore have the attribute.

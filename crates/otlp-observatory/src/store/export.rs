@@ -1,19 +1,26 @@
-//! Stored spans and log records as OTLP, in pieces of limited size. Receiving the pieces again results in the same telemetry.
+//! Stored telemetry as OTLP, in pieces of limited size. Receiving the pieces again results in the same telemetry.
 
 use std::{collections::HashMap, sync::Arc};
 
 use opentelemetry_proto::tonic::{
     common::v1::InstrumentationScope,
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    metrics::v1::{Metric, ResourceMetrics, ScopeMetrics},
     resource::v1::Resource,
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
 use prost::Message;
 
-use super::{Store, TraceId, position::TimePosition, source::Source};
+#[cfg(feature = "keep")]
+use crate::export::Export;
+
+use super::{Store, TraceId, metrics::Metrics, position::TimePosition, source::Source};
 
 /// Size of the items after which a piece ends, in encoded bytes.
-const PIECE: usize = 1 << 20;
+pub(crate) const PIECE: usize = 1 << 20;
+
+/// Number of series that are added to a piece before its size is checked.
+const SERIES: usize = 16;
 
 /// Part of an export; its JSON is OTLP/JSON for both signals.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -23,13 +30,20 @@ pub(crate) struct Piece {
     resource_spans: Vec<ResourceSpans>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     resource_logs: Vec<ResourceLogs>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resource_metrics: Vec<ResourceMetrics>,
 }
 
-/// Position in the export of everything: the numbers of the next trace and of the next record.
+/// Position in the export of everything: the numbers of the next trace and of the next record, and the index of the next
+/// series.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
     trace: u64,
     record: u64,
+    series: usize,
+    /// Number of the next row of the archive.
+    #[cfg(feature = "keep")]
+    pub(crate) row: i64,
 }
 
 /// Items in OTLP's protobuf encoding by source.
@@ -63,6 +77,7 @@ impl Store {
         Some(Piece {
             resource_spans: spans.resource_spans(),
             resource_logs: records.resource_logs(),
+            resource_metrics: Vec::new(),
         })
     }
 
@@ -92,11 +107,64 @@ impl Store {
                 }
             }
         }
-        (spans.bytes + records.bytes > 0).then(|| Piece {
+        let resource_metrics = if spans.bytes + records.bytes > 0 {
+            Vec::new()
+        } else {
+            metrics(&self.metrics.read(), &mut progress.series)
+        };
+        (spans.bytes + records.bytes > 0 || !resource_metrics.is_empty()).then(|| Piece {
             resource_spans: spans.resource_spans(),
             resource_logs: records.resource_logs(),
+            resource_metrics,
         })
     }
+}
+
+#[cfg(feature = "keep")]
+impl Piece {
+    /// Adds an export.
+    pub(crate) fn add(&mut self, export: Export) {
+        match export {
+            Export::Traces(request) => self.resource_spans.extend(request.resource_spans),
+            Export::Logs(request) => self.resource_logs.extend(request.resource_logs),
+            Export::Metrics(request) => self.resource_metrics.extend(request.resource_metrics),
+        }
+    }
+}
+
+/// Returns the series from the index `next`, and advances it.
+fn metrics(stored: &Metrics, next: &mut usize) -> Vec<ResourceMetrics> {
+    let mut by_source: Vec<(Source, Vec<Metric>)> = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let (series, is_end) = stored.series_in(*next..*next + SERIES);
+        for series in series {
+            let source = stored.source(series);
+            let metric = series.to_metric(stored.instrument(series));
+            bytes += metric.encoded_len();
+            let is_same = |(known, _): &&mut (Source, Vec<Metric>)| {
+                known.process() == source.process() && known.scope == source.scope
+            };
+            match by_source.iter_mut().rev().find(is_same) {
+                Some((_, metrics)) => metrics.push(metric),
+                None => by_source.push((source.clone(), vec![metric])),
+            }
+        }
+        *next += SERIES;
+        if is_end || bytes > PIECE {
+            break;
+        }
+    }
+    let group = |(source, metrics): (Source, Vec<_>)| ResourceMetrics {
+        resource: Resource::decode(&**source.process()).ok(),
+        scope_metrics: vec![ScopeMetrics {
+            scope: scope(&source),
+            metrics,
+            ..ScopeMetrics::default()
+        }],
+        ..ResourceMetrics::default()
+    };
+    by_source.into_iter().map(group).collect()
 }
 
 impl Items {

@@ -8,6 +8,8 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, span::Event},
 };
 
+#[cfg(feature = "keep")]
+use super::grams;
 use super::ids::TraceId;
 
 /// Characters in order of descending frequency. A search scans for the rarest character of its text.
@@ -46,6 +48,20 @@ impl Text {
             memchr2_iter(rarest, rarest.to_ascii_uppercase(), bytes).any(matches_at)
         } else {
             memchr_iter(rarest, bytes).any(matches_at)
+        }
+    }
+
+    /// Visits the grams of a text that contains this one.
+    #[cfg(feature = "keep")]
+    pub(crate) fn grams(&self, visit: impl FnMut(u32)) {
+        grams::of_part(&self.needle, visit);
+    }
+
+    /// Visits the grams of texts that, joined by spaces, contain this one.
+    #[cfg(feature = "keep")]
+    pub(crate) fn grams_of_words(&self, mut visit: impl FnMut(u32)) {
+        for word in self.needle.split(|byte| *byte == b' ') {
+            grams::of_part(word, &mut visit);
         }
     }
 

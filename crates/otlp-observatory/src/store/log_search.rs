@@ -17,6 +17,8 @@ use super::{
     search::SearchPage,
     source::Source,
 };
+#[cfg(feature = "keep")]
+use super::{grams, hint::Hint};
 
 /// Filters for log records; a record must match all of them.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,34 @@ pub(crate) struct LogSearch {
     /// Lower bound of the sequence number, exclusive: only records that arrived later match.
     pub(crate) after: Option<u64>,
     pub(crate) limit: usize,
+}
+
+#[cfg(feature = "keep")]
+impl LogSearch {
+    /// Returns the necessary conditions of the search.
+    pub(crate) fn hint(&self) -> Hint {
+        let mut hint = Hint {
+            trace: self.trace,
+            ..Hint::default()
+        };
+        let mut add = |gram| hint.grams.push(gram);
+        if let Some(service) = &self.service {
+            grams::of_whole(service.as_bytes(), &mut add);
+        }
+        if let Some(severity) = self.severity {
+            grams::of_severity(severity, &mut add);
+        }
+        if let Some(text) = &self.text {
+            text.grams(&mut add);
+        }
+        for attribute in &self.attributes {
+            attribute.grams(&mut add);
+        }
+        if let Some(query) = &self.query {
+            query.hint(&mut hint);
+        }
+        hint
+    }
 }
 
 /// Copy of a log record.

@@ -17,8 +17,12 @@ mod fair_lock;
 mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(feature = "keep")]
+pub(crate) mod grams;
 mod grouping;
 mod heatmap;
+#[cfg(feature = "keep")]
+mod hint;
 mod histogram;
 mod ids;
 mod instrument;
@@ -40,6 +44,7 @@ mod scale;
 mod search;
 mod selection;
 mod series;
+mod series_export;
 mod skew;
 mod sort;
 mod source;
@@ -65,7 +70,9 @@ pub(crate) use aliases::names as attribute_names;
 pub(crate) use back_links::BackLink;
 pub(crate) use compare::{TimeComparison, TraceComparison};
 pub(crate) use condition::Attribute;
-pub(crate) use export::Progress;
+#[cfg(feature = "keep")]
+pub(crate) use export::PIECE as EXPORT_PIECE;
+pub(crate) use export::{Piece as ExportPiece, Progress};
 pub(crate) use filter::Text;
 pub(crate) use grouping::{Aggregate, Group, Grouping};
 pub(crate) use heatmap::Heatmap;
@@ -85,6 +92,8 @@ pub(crate) use selection::{Query, SeriesDescriptor, SeriesSamples, SeriesSearch}
 pub(crate) use skew::moved;
 pub(crate) use sort::{Position, Sort, SortedPage};
 pub(crate) use source::Source;
+#[cfg(feature = "keep")]
+pub(crate) use source::service_of;
 pub(crate) use totals::Totals;
 pub(crate) use units::{AGE_UNITS, DURATION_UNITS, nanoseconds};
 pub(crate) use waterfall::StoredSpan;
@@ -292,6 +301,26 @@ impl Store {
         for trace in traces {
             trace.logs = logs.count_in_trace(trace.trace_id);
         }
+    }
+
+    /// Removes the instances of services that have only one.
+    pub(crate) fn retain_several_instances(&self, found: &mut [TraceSummary]) {
+        let mut instances: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
+        for source in self
+            .traces
+            .read()
+            .sources
+            .iter()
+            .filter(|source| !source.instance.is_empty())
+        {
+            let known = instances.entry(source.service.clone()).or_default();
+            known.insert(source.instance.clone());
+        }
+        let several = instances.into_iter().filter(|(_, instances)| instances.len() > 1);
+        let several = several.map(|(service, _)| service).collect();
+        found
+            .iter_mut()
+            .for_each(|trace| trace.retain_instances(&several));
     }
 
     pub(crate) fn search_logs(&self, search: &LogSearch) -> SearchPage<StoredRecord> {

@@ -4,7 +4,7 @@
 //! result contains the position at which to continue.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,6 +24,8 @@ use super::{
     scale,
     traces::{SpanEntry, Trace, Traces},
 };
+#[cfg(feature = "keep")]
+use super::{grams, hint::Hint};
 
 /// Maximum duration of a search.
 const MAX_SEARCH_TIME: Duration = Duration::from_millis(100);
@@ -34,6 +36,9 @@ const MAX_LOCK_TIME: Duration = Duration::from_millis(5);
 /// Maximum size of the strings on a page of results before JSON encoding, in bytes. Further results are on
 /// the next page.
 const MAX_RESULT_BYTES: usize = 4 << 20;
+
+/// Maximum number of instances of a service in a trace summary.
+const MAX_INSTANCES: usize = 10;
 
 /// Maximum number of services in a trace summary.
 const MAX_SERVICES: usize = 100;
@@ -59,6 +64,36 @@ pub(crate) struct TraceSearch {
     /// Lower bound of the time of the trace's position, exclusive.
     pub(crate) above: Option<u64>,
     pub(crate) limit: usize,
+}
+
+#[cfg(feature = "keep")]
+impl TraceSearch {
+    /// Returns the necessary conditions of the search.
+    pub(crate) fn hint(&self) -> Hint {
+        let mut hint = Hint {
+            failed: self.status == Some(StatusFilter::Error),
+            min_duration: self.min_duration.unwrap_or(0),
+            ..Hint::default()
+        };
+        let mut add = |gram| hint.grams.push(gram);
+        if let Some(service) = &self.service {
+            grams::of_whole(service.as_bytes(), &mut add);
+        }
+        if let Some(name) = &self.name {
+            name.grams_of_words(&mut add);
+        }
+        if let Some(text) = &self.text {
+            text.grams(&mut add);
+        }
+        for attribute in &self.attributes {
+            attribute.grams(&mut add);
+        }
+        if let Some(query) = &self.query {
+            query.hint(&mut hint);
+            hint.trace = query.trace();
+        }
+        hint
+    }
 }
 
 /// Filter by span status.
@@ -99,12 +134,32 @@ pub(crate) struct TraceRoot {
 struct ServiceSpans {
     service: Arc<str>,
     spans: usize,
+    /// Ids of the instances, of services that have several.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    instances: BTreeSet<Arc<str>>,
 }
 
 impl TraceSummary {
+    /// Removes the instances of services other than `several`.
+    pub(crate) fn retain_instances(&mut self, several: &HashSet<Arc<str>>) {
+        for service in &mut self.services {
+            if !several.contains(&service.service) {
+                service.instances.clear();
+            }
+        }
+    }
+
     /// Returns the size of the strings, in bytes.
     fn len(&self) -> usize {
-        let services: usize = self.services.iter().map(|spans| spans.service.len()).sum();
+        let of_service = |spans: &ServiceSpans| {
+            spans.service.len()
+                + spans
+                    .instances
+                    .iter()
+                    .map(|instance| instance.len())
+                    .sum::<usize>()
+        };
+        let services: usize = self.services.iter().map(of_service).sum();
         self.root.service.len() + self.root.name.len() + services
     }
 }
@@ -186,20 +241,32 @@ pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchP
 /// Returns the summary of a trace.
 pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
     let (start, duration) = scale::of_trace(traces, trace);
-    let mut services: HashMap<&Arc<str>, (u64, usize)> = HashMap::new();
+    let mut services: HashMap<&Arc<str>, (u64, ServiceSpans)> = HashMap::new();
     for span in &trace.spans {
-        let service = &traces.source(span).service;
-        let (first, spans) = services.entry(service).or_insert((span.start, 0));
+        let source = traces.source(span);
+        let (first, service) = services.entry(&source.service).or_insert_with(|| {
+            let service = ServiceSpans {
+                service: source.service.clone(),
+                spans: 0,
+                instances: BTreeSet::new(),
+            };
+            (span.start, service)
+        });
         *first = span.start.min(*first);
-        *spans += 1;
+        service.spans += 1;
+        if !source.instance.is_empty()
+            && service.instances.len() < MAX_INSTANCES
+            && !service.instances.contains(&source.instance)
+        {
+            service.instances.insert(source.instance.clone());
+        }
     }
-    let mut services: Vec<_> = services.into_iter().collect();
-    services.sort_unstable_by_key(|&(service, (first, _))| (first, service));
-    let services = services.into_iter().take(MAX_SERVICES);
-    let services = services.map(|(service, (_, spans))| ServiceSpans {
-        service: service.clone(),
-        spans,
-    });
+    let mut services: Vec<_> = services.into_values().collect();
+    services.sort_unstable_by(|(a_first, a), (b_first, b)| (a_first, &a.service).cmp(&(b_first, &b.service)));
+    let services = services
+        .into_iter()
+        .take(MAX_SERVICES)
+        .map(|(_, service)| service);
     let root = trace.root().map(|root| TraceRoot {
         service: traces.source(root).service.clone(),
         name: traces.classes.get(root.class).name.clone(),

@@ -21,6 +21,8 @@ const UNKNOWN_SERVICE: &str = "unknown_service";
 pub(crate) struct Source {
     pub(crate) service: Arc<str>,
     pub(crate) scope: Arc<str>,
+    /// `service.instance.id`; empty if it is missing.
+    pub(crate) instance: Arc<str>,
     /// The resource in OTLP's protobuf encoding.
     resource: Arc<[u8]>,
 }
@@ -51,14 +53,18 @@ impl Source {
     ) -> Option<InternId> {
         let encoded = resource.map(Resource::encode_to_vec).unwrap_or_default();
         let scope = scope.map_or("", |scope| scope.name.as_str());
-        // Twice the size of the resource is an upper bound, because the service name is copied from it.
+        // Twice the size of the resource is an upper bound, because names are copied from it.
         if 2 * memory::shared(encoded.len()) + memory::shared(scope.len()) > allowance {
             return None;
         }
         let same = |source: &Self| *source.resource == *encoded && &*source.scope == scope;
         let make = || Self {
-            service: resource.and_then(service_name).unwrap_or(UNKNOWN_SERVICE).into(),
+            service: service_of(resource).into(),
             scope: scope.into(),
+            instance: resource
+                .and_then(|resource| text_in(resource, "service.instance.id"))
+                .unwrap_or_default()
+                .into(),
             resource: encoded.as_slice().into(),
         };
         Some(sources.intern(&(&encoded, scope), same, make))
@@ -67,16 +73,30 @@ impl Source {
 
 impl Footprint for Source {
     fn heap_bytes(&self) -> usize {
-        let lengths = [self.service.len(), self.scope.len(), self.resource.len()];
+        let lengths = [
+            self.service.len(),
+            self.scope.len(),
+            self.instance.len(),
+            self.resource.len(),
+        ];
         lengths.map(memory::shared).iter().sum()
     }
 }
 
+/// Returns the name of the service of a resource.
+pub(crate) fn service_of(resource: Option<&Resource>) -> &str {
+    resource.and_then(service_name).unwrap_or(UNKNOWN_SERVICE)
+}
+
 /// Returns `service.name` if it is a string that is not empty.
 fn service_name(resource: &Resource) -> Option<&str> {
+    text_in(resource, "service.name").filter(|name| !name.is_empty())
+}
+
+/// Returns an attribute of a resource if it is a string.
+fn text_in<'a>(resource: &'a Resource, key: &str) -> Option<&'a str> {
     let mut attributes = resource.attributes.iter();
-    let name = text_of(attributes.find(|attribute| attribute.key == "service.name")?)?;
-    Some(name).filter(|name| !name.is_empty())
+    text_of(attributes.find(|attribute| attribute.key == key)?)
 }
 
 /// Returns the value of `attribute` if it is a string.

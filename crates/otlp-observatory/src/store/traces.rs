@@ -30,6 +30,9 @@ const LARGE_TRACE_DIVISOR: usize = 4;
 /// Maximum number of spans of a trace in which repeats are found by linear search. Longer traces get a set of hashes.
 const MAX_LINEAR_SEARCH: usize = 32;
 
+/// Maximum capacity of the buffer for encodings that is kept, in bytes.
+const MAX_BUFFER: usize = 64 << 10;
+
 /// Maximum delay between a trusted end timestamp and the arrival of the span, in nanoseconds.
 const MAX_TRUSTED_DELAY: u64 = 60_000_000_000;
 
@@ -193,6 +196,8 @@ pub(crate) struct Traces {
     /// Traces that use more than a fraction of the limit, some of which may have been evicted.
     large: Vec<TraceId>,
     hasher: RandomState,
+    /// Buffer for the encoding of a span.
+    encoding: Vec<u8>,
     traces_bytes: usize,
     pub(crate) spans: usize,
     pub(crate) sources: Interner<Source>,
@@ -243,7 +248,10 @@ impl Traces {
     fn insert_span(&mut self, span: &Span, source: InternId, now: u64) -> Option<()> {
         let trace_id = TraceId::from_bytes(&span.trace_id)?;
         let id = SpanId::from_bytes(&span.span_id)?;
-        if memory::shared(span.encoded_len()) > max_item(self.limit) {
+        self.encoding.clear();
+        self.encoding.shrink_to(MAX_BUFFER);
+        span.encode(&mut self.encoding).ok()?;
+        if memory::shared(self.encoding.len()) > max_item(self.limit) {
             return None;
         }
         let index = match self.numbers.get(&trace_id) {
@@ -264,7 +272,7 @@ impl Traces {
                 .status
                 .as_ref()
                 .is_some_and(|status| status.code() == StatusCode::Error),
-            encoded: span.encode_to_vec().into(),
+            encoded: self.encoding.as_slice().into(),
         };
         let before = trace.bytes();
         if trace.is_repeat(&entry, &self.hasher) {

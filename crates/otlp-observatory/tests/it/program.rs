@@ -129,6 +129,34 @@ async fn the_program_receives_and_prints_and_stops_at_once() {
         assert!(logs.contains(text), "{text}: {logs}");
     }
     assert!(printed(&["traces", &pages]).contains("shop  GET /"));
+    for (words, is_found) in [
+        (&["service=shop", "dur>=5ms", "--sort=-duration"][..], true),
+        (&["service=shop", "dur>5ms", "--sort", "-duration"], false),
+        (&["name=other", "OR", "service=other"], false),
+        (&["name~get", "OR", "service=other"], true),
+    ] {
+        let listed = printed(&[&["traces", &pages], words].concat());
+        assert_eq!(listed.contains("shop  GET /"), is_found, "{words:?}: {listed}");
+    }
+    let tree = printed(&["traces", "0af7651916cd43dd8448eb211c80319c", &pages]);
+    assert!(
+        tree.starts_with("trace 0af7651916cd43dd8448eb211c80319c"),
+        "{tree}"
+    );
+    assert_eq!(
+        printed(&["logs", "body~visit", "index=0", &pages])
+            .lines()
+            .count(),
+        1
+    );
+    for (arguments, problem) in [
+        (&["traces", "dur>"][..], "parameter `query`: "),
+        (&["traces", "--sort=size"], "parameter `sort`: "),
+    ] {
+        let output = run(&[arguments, &[&pages]].concat());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && message.contains(problem), "{message}");
+    }
 
     // Idle connections do not delay the end.
     let idle = [0, 1, 2, 3].map(|index| TcpStream::connect(program.address(index)).unwrap());
@@ -151,6 +179,50 @@ async fn the_program_receives_and_prints_and_stops_at_once() {
     let mut rest = String::new();
     program.stdout.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("stopping"), "{rest}");
+}
+
+#[cfg(feature = "keep")]
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_telemetry_survives_a_kill() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let file = std::env::temp_dir().join(format!("observatory-keep-{}", std::process::id()));
+    let remove = || {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+        }
+    };
+    remove();
+    let keep = [("OBSERVATORY_KEEP", file.to_str().unwrap())];
+    let mut program = Program::start(&keep);
+    let span = json!({"traceId": TRACE, "spanId": "b7ad6b7169203331", "name": "GET /kept"});
+    let resource = json!({"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]});
+    let traces = json!({"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]});
+    let request = client().post(format!("{}/v1/traces", program.urls[1]));
+    let request = request
+        .header("content-type", "application/json")
+        .body(traces.to_string());
+    assert_eq!(within(request.send()).await.unwrap().status(), 200);
+    // The log grows when a transaction ends.
+    let log = format!("{}-wal", file.display());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut before = Vec::new();
+    loop {
+        let written = std::fs::read(&log).unwrap_or_default();
+        if written.windows(9).any(|text| text == b"GET /kept") && written == before {
+            break;
+        }
+        before = written;
+        assert!(Instant::now() < deadline, "not written");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    program.child.kill().unwrap();
+    program.child.wait().unwrap();
+    let again = Program::start(&keep);
+    let pages = format!("--observatory={}", again.urls[0]);
+    assert!(printed(&["traces", "service=shop", "kept", &pages]).contains("shop  GET /kept"));
+    assert!(printed(&["traces", TRACE, &pages]).contains("GET /kept"));
+    drop(again);
+    remove();
 }
 
 #[test]

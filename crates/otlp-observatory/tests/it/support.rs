@@ -41,6 +41,11 @@ impl Running {
         within(&mut self.task).await.unwrap()
     }
 
+    /// Returns the origin of the pages.
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.addresses.pages)
+    }
+
     /// Returns the URL of a path on the OTLP/HTTP port.
     pub fn http(&self, path: &str) -> String {
         format!("http://{}{path}", self.addresses.http)

@@ -65,6 +65,7 @@ pub fn service(app: App) -> ApiService {
         .route("/api/openapi.json", get(document))
         .route("/api/docs", get(docs::page))
         .route("/api/articles", any(to_trailing_slash))
+        .route("/", get(|| async { Redirect::temporary("/api/docs") }))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(method_not_allowed)
         // axum clones the state twice per request.

@@ -19,7 +19,7 @@ use crate::{
     tasks::{Durability, NotificationTask},
 };
 
-const NAME: &str = "pressroom";
+pub(super) const NAME: &str = "pressroom";
 
 /// Capacity of the in-process queue; further tasks wait in the outbox.
 const QUEUE_CAPACITY: usize = 1000;
@@ -30,8 +30,8 @@ const QUEUE_CAPACITY: usize = 1000;
 /// Returns an error if the process cannot start or a component fails.
 #[cfg(feature = "observatory")]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
-    let observatory = super::observatory::Embedded::start(config.observatory.0.clone(), &config.listen)?;
-    let result = start(config, observatory.export(), || observatory.introduce());
+    let observatory = super::observatory::Embedded::start(config.observatory.0.clone())?;
+    let result = start(config, observatory.export(), |api| observatory.introduce(api));
     // The last telemetry has been exported.
     observatory.stop();
     result
@@ -46,7 +46,7 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
     start(
         config,
         Export::WhenConfigured,
-        || match telemetry::destination_variable() {
+        |_| match telemetry::destination_variable() {
             Some(variable) => format!("set by {variable}; this build has no observatory"),
             None => {
                 "off; this build has no observatory, set OTEL_EXPORTER_OTLP_ENDPOINT to export".to_owned()
@@ -56,8 +56,8 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
 }
 
 /// Runs the worker on a runtime of its own, whose threads record telemetry as `pressroom-worker`. `introduce` describes
-/// the destination of telemetry once logging is set up.
-fn start(config: DevConfig, export: Export, introduce: impl FnOnce() -> String) -> anyhow::Result<()> {
+/// the destination of telemetry once logging is set up, and gets the URL of the API.
+fn start(config: DevConfig, export: Export, introduce: impl FnOnce(&str) -> String) -> anyhow::Result<()> {
     let worker = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("worker")
@@ -66,7 +66,7 @@ fn start(config: DevConfig, export: Export, introduce: impl FnOnce() -> String) 
         .context("cannot start the worker's runtime")?;
     let (environment, log) = (Some(config.environment), config.log.clone());
     let result = with_telemetry(NAME, environment, export, &log, |name| {
-        run(config, name, introduce(), worker.handle().clone())
+        run(config, name, introduce, worker.handle().clone())
     });
     worker.shutdown_background();
     result
@@ -75,7 +75,7 @@ fn start(config: DevConfig, export: Export, introduce: impl FnOnce() -> String) 
 async fn run(
     config: DevConfig,
     service_name: String,
-    telemetry: String,
+    introduce: impl FnOnce(&str) -> String,
     worker_runtime: Handle,
 ) -> anyhow::Result<()> {
     let listeners = listen(&config.listen).await?;
@@ -107,7 +107,7 @@ async fn run(
     lifecycle.spawn("worker", async move {
         Ok(worker_runtime.spawn(task_worker.run(shutdown, grace)).await??)
     });
-    let port = listeners[0].local_addr()?.port();
+    let api_url = config.listen.local_url(listeners[0].local_addr()?.port());
     let service = Service {
         listeners,
         runtimes: Vec::new(),
@@ -124,7 +124,7 @@ async fn run(
         shutdown_grace: grace,
     };
     service.spawn(&mut lifecycle);
-    welcome(&config.listen.local_url(port), &config.database, &telemetry);
+    welcome(&api_url, &config.database, &introduce(&api_url));
     lifecycle.run(grace, || health.drain()).await
 }
 

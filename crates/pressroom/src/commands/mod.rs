@@ -61,6 +61,10 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 /// restarts, the progress of migrations, and each request of a coding agent.
 const LOG_LEVELS: &str = "info,tokio_postgres=warn,refinery_core=warn,rmcp=warn";
 
+/// The same in embedded mode, whose start-up message also covers the worker.
+const EMBEDDED_LOG_LEVELS: &str =
+    "info,celeriac::worker=warn,tokio_postgres=warn,refinery_core=warn,rmcp=warn";
+
 /// Time between two deletions of expired rows.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
@@ -86,7 +90,11 @@ where
         export,
         log_output: log.output,
         log_format: log.format,
-        log_levels: LOG_LEVELS,
+        log_levels: if name == dev::NAME {
+            EMBEDDED_LOG_LEVELS
+        } else {
+            LOG_LEVELS
+        },
     };
     let environment = environment.map(|name| KeyValue::new("deployment.environment.name", name));
     let telemetry = Telemetry::builder(service)

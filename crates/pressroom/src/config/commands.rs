@@ -107,8 +107,8 @@ fn supported(
 ) -> Result<&'static str> {
     let environment = environment(reader, app, flask)?;
     if environment == "production" {
-        let problem =
-            "embedded mode does not run in production; use `pressroom serve` and `pressroom worker`";
+        let problem = "embedded mode does not run in production; use `pressroom serve` and `pressroom worker`, \
+                       or set APP_ENV to development";
         return Err(ConfigError::new(app.variable, problem));
     }
     let problem = "is not used in embedded mode; run `pressroom serve`, or unset it";

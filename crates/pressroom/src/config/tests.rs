@@ -132,7 +132,7 @@ pub(super) fn every_setting() -> Vec<Setting> {
 
 /// Names and values of `.env.example`, including those that are commented out.
 fn sample_settings() -> Vec<(&'static str, &'static str)> {
-    include_str!("../../../../.env.example")
+    include_str!("../../tests/vectors/env.example")
         .lines()
         .filter_map(|line| line.trim_start_matches('#').split_once('='))
         .map(|(name, value)| (name, value.trim_matches('"')))

@@ -1,4 +1,4 @@
-"""Runs the README's tour with the client that openapi-python-client generates from docs/openapi.json.
+"""Runs the tour of docs/api.md with the client that openapi-python-client generates from docs/openapi.json.
 
     PYTHONPATH=<folder of the client> python tour.py <API>
 

@@ -1,4 +1,4 @@
-// Runs the README's tour with the types that openapi-typescript generates from docs/openapi.json. The compiler checks that
+// Runs the tour of docs/api.md with the types that openapi-typescript generates from docs/openapi.json. The compiler checks that
 // each use of a request and a response agrees with the document; the assertions check that the server does.
 //
 //   node tour.js <API>

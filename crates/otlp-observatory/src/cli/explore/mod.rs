@@ -27,6 +27,10 @@ use crate::{
 /// Options that `traces` and `logs` share.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Query {
+    /// Query, such as: service=shop 'dur>100ms' '!name~health'; a trace id alone prints the trace, or its records
+    #[arg(value_name = "QUERY")]
+    words: Vec<String>,
+
     /// Name of the service
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
@@ -70,7 +74,9 @@ pub struct Source {
 
 impl Query {
     fn parameters(&self) -> Vec<(&'static str, String)> {
+        let query = Some(self.words.join(" ")).filter(|query| !query.is_empty());
         let optional = [
+            ("query", &query),
             ("service", &self.service),
             ("text", &self.text),
             ("from", &self.from),

@@ -1,4 +1,4 @@
-//! The command `traces`: lists the newest traces or prints one trace as a tree.
+//! The command `traces`: lists traces or prints one trace as a tree.
 
 use std::net::SocketAddr;
 
@@ -15,9 +15,9 @@ use super::{
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 #[group(skip)]
 pub struct Traces {
-    /// Id of a trace to print with its logs
-    #[arg(value_name = "TRACE_ID")]
-    trace_id: Option<String>,
+    /// Column to sort by: start, duration, spans, errors, logs, services, name or service; descending with a minus sign
+    #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
+    sort: Option<String>,
 
     /// Text in the route or name of a span
     #[arg(long, value_name = "TEXT")]
@@ -69,7 +69,9 @@ struct Root {
 pub async fn traces(pages: SocketAddr, command: &Traces) -> anyhow::Result<()> {
     let source = &command.query.source;
     let client = source.client(pages)?;
-    if let Some(trace_id) = &command.trace_id {
+    if let [trace_id] = &*command.query.words
+        && is_trace_id(trace_id)
+    {
         let body = client.get(&["traces", trace_id], &[]).await?;
         if source.json {
             return print_json(&body);
@@ -77,6 +79,7 @@ pub async fn traces(pages: SocketAddr, command: &Traces) -> anyhow::Result<()> {
         return tree::print(&client.parse(&body)?);
     }
     let own = [
+        ("sort", &command.sort),
         ("name", &command.name),
         ("status", &command.status),
         ("min_duration", &command.min_duration),
@@ -89,6 +92,10 @@ pub async fn traces(pages: SocketAddr, command: &Traces) -> anyhow::Result<()> {
     }
     let found: Found = client.parse(&body)?;
     found.traces.iter().try_for_each(|trace| print_line(&line(trace)))
+}
+
+fn is_trace_id(word: &str) -> bool {
+    word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn line(trace: &Summary) -> String {

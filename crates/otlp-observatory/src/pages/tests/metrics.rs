@@ -648,3 +648,84 @@ async fn instruments_beyond_the_maximum_are_counted() {
         (Some(1_000), &json!(3))
     );
 }
+
+#[tokio::test]
+async fn exported_metrics_are_shown_identically_after_they_are_received_again() {
+    let exponential = ExponentialHistogramDataPoint {
+        start_time_unix_nano: NOW,
+        time_unix_nano: NOW + 10 * SECOND,
+        count: 4,
+        sum: Some(8.0),
+        positive: Some(Buckets {
+            offset: 0,
+            bucket_counts: vec![2, 2],
+        }),
+        ..ExponentialHistogramDataPoint::default()
+    };
+    let quantile = SummaryDataPoint {
+        time_unix_nano: NOW,
+        count: 4,
+        sum: 8.0,
+        quantile_values: vec![ValueAtQuantile {
+            quantile: 0.5,
+            value: 1.5,
+        }],
+        ..SummaryDataPoint::default()
+    };
+    let with_exemplar = NumberDataPoint {
+        exemplars: vec![Exemplar {
+            time_unix_nano: NOW,
+            span_id: vec![1; 8],
+            trace_id: vec![2; 16],
+            value: Some(exemplar::Value::AsDouble(0.5)),
+            ..Exemplar::default()
+        }],
+        ..int(&[("k", "x")], 1, 7)
+    };
+    let observed = |at, counts| observed(vec![text("k", "x")], at, counts);
+    let kinds = [
+        sum(
+            CUMULATIVE,
+            true,
+            vec![
+                with_exemplar,
+                int(&[("k", "x")], 3, (1 << 62) + 1),
+                int(&[], 1, 2),
+            ],
+        ),
+        sum(DELTA, true, vec![int(&[], 1, 3), int(&[], 2, 4)]),
+        sum(CUMULATIVE, false, vec![double(1, 0.1), double(2, -3.5)]),
+        gauge(vec![double(1, 1.5), int(&[("k", "x")], 2, -9)]),
+        histogram(CUMULATIVE, vec![observed(1, [1, 2, 3]), observed(2, [2, 3, 4])]),
+        histogram(DELTA, vec![observed(1, [0, 2, 3])]),
+        Data::ExponentialHistogram(ExponentialHistogram {
+            data_points: vec![exponential],
+            aggregation_temporality: CUMULATIVE,
+        }),
+        Data::Summary(Summary {
+            data_points: vec![quantile],
+        }),
+    ];
+    for data in kinds {
+        let original = empty();
+        insert(&original, "a", data.clone());
+        insert(&original, "b", data);
+        // More than a piece has before its size is checked.
+        let many = (0..40).map(|number| counted(&format!("m{number}"), "/", NOW, number));
+        original.insert_at(metrics_of("a", many.collect()), NOW);
+        let router = explorer(original.clone(), [127, 0, 0, 1]);
+        let (status, _, body) = send(router.clone(), request("/export")).await;
+        assert_eq!(status, StatusCode::OK);
+        let copy = empty();
+        copy.insert_at(receive::decode_json(Signal::Metrics, body.as_bytes()), NOW);
+        assert_eq!(copy.usage().kept.points, original.usage().kept.points);
+        for page in ["/metrics", "/metrics/m", "/metrics/m?service=b", "/metrics/m39"] {
+            let (_, mut expected) = get_json(router.clone(), page).await;
+            let (_, mut json) = get_json(explorer(copy.clone(), [127, 0, 0, 1]), page).await;
+            for json in [&mut expected, &mut json] {
+                json["generation"] = Value::Null;
+            }
+            assert_eq!(json, expected, "{page}");
+        }
+    }
+}

@@ -7,6 +7,8 @@ use crate::store::{
     filter::Text,
     ids::{SpanId, TraceId},
 };
+#[cfg(feature = "keep")]
+use crate::store::{grams, hint::Hint};
 
 /// Entries that a query is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -106,6 +108,12 @@ impl Query {
         self.expression.trace()
     }
 
+    /// Adds the necessary conditions of the query.
+    #[cfg(feature = "keep")]
+    pub(crate) fn hint(&self, hint: &mut Hint) {
+        self.expression.hint(hint);
+    }
+
     /// Matches entries with `text`, and the trace with `id` or its records.
     pub(crate) fn text_or_trace(text: &str, id: TraceId) -> Self {
         Self {
@@ -142,6 +150,15 @@ impl Expression {
                 _ => None,
             },
             Self::Not { .. } | Self::Term(_) => None,
+        }
+    }
+
+    #[cfg(feature = "keep")]
+    fn hint(&self, hint: &mut Hint) {
+        match self {
+            Self::All(parts) => parts.iter().for_each(|part| part.hint(hint)),
+            Self::Term(term) => term.hint(hint),
+            Self::Any(_) | Self::Not { .. } => {}
         }
     }
 
@@ -184,6 +201,40 @@ impl Expression {
                 inner.shift_negations(by);
             }
             Self::Term(_) => {}
+        }
+    }
+}
+
+#[cfg(feature = "keep")]
+impl Term {
+    fn hint(&self, hint: &mut Hint) {
+        let mut add = |gram| hint.grams.push(gram);
+        match self {
+            Self::Trace { id, equal: true } => hint.trace = Some(*id),
+            Self::Text(text) => text.grams(add),
+            Self::Service(condition) | Self::Scope(condition) => condition.grams(false, add),
+            Self::Event(condition) | Self::Body(condition) => condition.grams(true, add),
+            // A name may consist of a method and a route.
+            Self::Name(Condition::Equal(name)) => Text::new(name).grams_of_words(add),
+            Self::Name(Condition::Contains(text)) => text.grams_of_words(add),
+            Self::Attribute(attribute) => attribute.grams(add),
+            Self::Level(Level {
+                operator: Operator::Equal | Operator::AtLeast | Operator::Greater,
+                least,
+            }) => {
+                grams::of_severity(*least, &mut add);
+            }
+            Self::Status {
+                status: Status::Error,
+                equal: true,
+            } => hint.failed = true,
+            Self::Duration(Comparison {
+                operator: Operator::Equal | Operator::AtLeast | Operator::Greater,
+                value,
+            }) => {
+                hint.min_duration = hint.min_duration.max(*value);
+            }
+            _ => {}
         }
     }
 }

@@ -19,7 +19,7 @@ async fn status_and_text(request: reqwest::RequestBuilder) -> (StatusCode, Strin
     (response.status(), response.text().await.unwrap())
 }
 
-async fn respond(observatory: &Running, message: &Value) -> Value {
+pub(super) async fn respond(observatory: &Running, message: &Value) -> Value {
     let (status, body) = status_and_text(post(observatory, message.to_string())).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     serde_json::from_str(&body).unwrap()

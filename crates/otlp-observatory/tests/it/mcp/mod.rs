@@ -1,6 +1,7 @@
 //! Tools for coding agents, over streamable HTTP and standard input and output.
 
 mod clients;
+mod faults;
 mod http;
 mod stdio;
 

@@ -8,8 +8,11 @@ use std::{
 
 use anyhow::Context as _;
 use observatory::{
-    Addresses, BindError, FirstStep, Observatory,
-    cli::{cannot_listen, reachable, url, warn_without_login},
+    Addresses, BindError, FirstStep, FirstSteps, Observatory,
+    cli::{
+        OBSERVATORY_HEALTH_PORT, OBSERVATORY_OTLP_GRPC_PORT, cannot_listen, reachable, url,
+        warn_without_login,
+    },
 };
 use telemetry::Export;
 use tokio::runtime::Runtime;
@@ -17,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     commands::{current_thread, install_cryptography},
-    config::{ListenAddress, masked_url},
+    config::masked_url,
 };
 
 /// Commands with which a newcomer creates the first telemetry, with `API` in place of the service's URL.
@@ -61,44 +64,42 @@ pub(in crate::commands) enum Embedded {
 /// A running observatory.
 pub(in crate::commands) struct Running {
     addresses: Addresses,
+    first_steps: FirstSteps,
     /// The endpoint that telemetry is forwarded to.
     destination: Option<url::Url>,
+    /// Addresses that were already in use, and the settings that change them.
+    in_use: Vec<(SocketAddr, &'static str)>,
     shutdown: CancellationToken,
     thread: JoinHandle<()>,
 }
 
 impl Embedded {
-    /// Starts the observatory, unless telemetry is exported elsewhere. Its first page shows how to call the API, which
-    /// listens on `api`.
+    /// Starts the observatory, unless telemetry is exported elsewhere.
     ///
     /// # Errors
     /// Returns an error if an address cannot be bound, unless it is already in use.
-    pub(in crate::commands) fn start(
-        settings: observatory::Config,
-        api: &ListenAddress,
-    ) -> anyhow::Result<Self> {
-        let api = format!("{}/api", api.local_url(api.port));
-        let steps = FIRST_STEPS.map(|(text, command)| FirstStep::new(text, command.replace("API", &api)));
-        let settings = settings.first_steps(steps);
+    pub(in crate::commands) fn start(settings: observatory::Config) -> anyhow::Result<Self> {
         if let Some(variable) = telemetry::destination_variable() {
             return Ok(Self::Configured(variable));
         }
         install_cryptography();
         let runtime = current_thread()?;
-        let observatory = match runtime.block_on(bind(settings.clone())) {
-            Ok(observatory) => observatory,
+        let (observatory, in_use) = match runtime.block_on(bind(settings.clone())) {
+            Ok(bound) => bound,
             Err(error) if error.is_in_use() && error.address == settings.http => {
                 return Ok(Self::Other(reachable(error.address)));
             }
             Err(error) if error.is_in_use() => return Ok(Self::PagesInUse(error.address)),
             Err(error) => return Err(cannot_listen(&settings, &error).into()),
         };
-        let addresses = observatory.addresses();
+        let (addresses, first_steps) = (observatory.addresses(), observatory.first_steps());
         let shutdown = CancellationToken::new();
         let thread = spawn(runtime, observatory, shutdown.clone())?;
         Ok(Self::Here(Box::new(Running {
             addresses,
+            first_steps,
             destination: settings.forward.map(|forward| forward.endpoint),
+            in_use,
             shutdown,
             thread,
         })))
@@ -113,21 +114,29 @@ impl Embedded {
         }
     }
 
-    /// Describes the destination in one line, and logs a warning if other machines can reach the pages. Call
-    /// after logging is set up.
-    pub(in crate::commands) fn introduce(&self) -> String {
+    /// Describes the destination in lines of the start-up message, and logs a warning if other machines can reach the
+    /// pages. The first page then shows how to call the API at `api`. Call after logging is set up.
+    pub(in crate::commands) fn introduce(&self, api: &str) -> String {
         match self {
             Self::Here(running) => {
+                let step = |(text, command): (&str, &str)| {
+                    FirstStep::new(text, command.replace("API", &format!("{api}/api")))
+                };
+                running.first_steps.set(FIRST_STEPS.map(step));
                 warn_without_login(running.addresses.pages);
                 let pages = url(running.addresses.pages);
-                match &running.destination {
+                let pages = match &running.destination {
                     Some(destination) => format!("{pages}, forwarded to {}", masked_url(destination)),
                     None => pages,
-                }
+                };
+                format!("{pages}\n  OTLP       {}", running.receivers())
             }
             Self::Configured(variable) => format!("set by {variable}; the observatory is off"),
             Self::Other(address) => {
-                format!("exported to {address}, which is already in use; the observatory is off")
+                format!(
+                    "exported to {address}, which is already in use; the observatory is off \
+                     (to start it, set OBSERVATORY_OTLP_HTTP_PORT to another port)"
+                )
             }
             Self::PagesInUse(address) => {
                 format!("off: {address} is already in use; set OBSERVATORY_PORT to another port")
@@ -145,16 +154,37 @@ impl Embedded {
     }
 }
 
+impl Running {
+    /// Lists the addresses for other services, and the ports that were already in use.
+    fn receivers(&self) -> String {
+        let mut text = url(self.addresses.http);
+        if let Some(grpc) = self.addresses.grpc {
+            text += &format!(", {}", url(grpc));
+        }
+        for (address, variable) in &self.in_use {
+            text += &format!("; {address} is already in use, set {variable} to another port");
+        }
+        text
+    }
+}
+
 /// Binds the observatory, without gRPC or the health check if their ports are in use: this process does not need
-/// them.
-async fn bind(mut settings: observatory::Config) -> Result<Observatory, BindError> {
+/// them. Also returns these addresses, with the settings that change them.
+async fn bind(
+    mut settings: observatory::Config,
+) -> Result<(Observatory, Vec<(SocketAddr, &'static str)>), BindError> {
+    let mut in_use = Vec::new();
     loop {
         match Observatory::bind(settings.clone()).await {
-            Err(error) if error.is_in_use() && settings.grpc == Some(error.address) => settings.grpc = None,
+            Err(error) if error.is_in_use() && settings.grpc == Some(error.address) => {
+                settings.grpc = None;
+                in_use.push((error.address, OBSERVATORY_OTLP_GRPC_PORT.variable));
+            }
             Err(error) if error.is_in_use() && settings.health == Some(error.address) => {
                 settings.health = None;
+                in_use.push((error.address, OBSERVATORY_HEALTH_PORT.variable));
             }
-            result => return result,
+            result => return result.map(|observatory| (observatory, in_use)),
         }
     }
 }

@@ -62,6 +62,70 @@ async fn a_killed_process_loses_no_accepted_task() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_start_prints_the_start_up_message_and_nothing_else() {
+    let folder = process::Folder::new();
+    let (mut process, api) = process::start_api(&[], &[], folder.path()).await;
+    process.wait_for_output("Stop with Ctrl-C.\n\n").await;
+    // The worker runs: it has picked up a task by the time that the task's record is logged.
+    let alice = raw::register(api, "alice@example.com").await;
+    let body = json!({"title": "First", "body": "x"});
+    raw::request(api, "POST", "/api/articles/", Some(&alice), Some(&body)).await;
+    process.wait_for_output("Notifications sent").await;
+    let printed = process.output();
+    let (message, records) = printed.split_once("Stop with Ctrl-C.\n\n").unwrap();
+    assert!(message.starts_with("\nPressroom is running"), "{message}");
+    for line in ["API", "Docs", "Telemetry", "OTLP"] {
+        assert!(
+            message.contains(&format!("  {line:<10} http://localhost:")),
+            "{message}"
+        );
+    }
+    let messages: Vec<String> = records
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["message"].to_string())
+        .collect();
+    assert!(messages[0].contains("User registered"), "{messages:?}");
+    assert!(process.terminate().await.success());
+}
+
+/// Does what `docker run -e APP_ENV=development ... dev` does, without a container: published ports lead to another
+/// address than 127.0.0.1, here 127.0.0.2, and the data is in the image's only writable folder.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn embedded_mode_is_reachable_with_the_environment_of_the_image() {
+    let image = include_str!("../../../../../Dockerfile");
+    let (_, last_stage) = image.rsplit_once("\nFROM ").unwrap();
+    let variables: Vec<(&str, &str)> = last_stage
+        .lines()
+        .filter_map(|line| line.strip_prefix("ENV "))
+        .flat_map(str::split_whitespace)
+        .map(|variable| variable.split_once('=').unwrap())
+        .collect();
+    let data = variables.iter().find(|(name, _)| *name == "DATA_DIR").unwrap().1;
+    assert!(last_stage.contains(&format!("--chown=65532:65532 {data} {data}\n")));
+    let refused = process::run(&["dev"], &variables);
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains("set APP_ENV to development"), "{message}");
+
+    let folder = process::Folder::new();
+    let (port, pages) = (free_port(), free_port());
+    let (port_text, pages_text) = (port.to_string(), pages.to_string());
+    let own = [
+        ("APP_ENV", "development"),
+        ("DATA_DIR", folder.path().to_str().unwrap()),
+        ("PORT", &port_text),
+        ("OBSERVATORY_PORT", &pages_text),
+    ];
+    let mut process = process::start("image", &["dev"], &[&variables[..], &own].concat(), folder.path());
+    for (port, target) in [(port, "/api/health/ready"), (pages, "/status")] {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 2], port));
+        process.wait_for_ok(address, target).await;
+    }
+    assert!(folder.path().join("secret_key").exists());
+    assert!(process.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_carry_the_callers_trace_id_whether_sampled_or_not() {
     const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
     let folder = process::Folder::new();

@@ -93,6 +93,21 @@ async fn send(ports: &Ports, name: &str, body: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_page_shows_the_port_that_the_system_chose_for_the_api() {
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let variables = [&ports.variables()[..], &[("PORT", "0"), ("HOST", "127.0.0.1")]].concat();
+    let process = process::start("api", &[], &variables, folder.path());
+    process.wait_for_output("Telemetry  http://localhost:").await;
+    let status = ports.get("/status").await;
+    let command = status["first_steps"][0]["command"].as_str().unwrap();
+    let (_, url) = command.split_once("http://").unwrap();
+    let (api, _) = url.split_once("/api/register").unwrap();
+    let response = raw::request(api.parse().unwrap(), "GET", "/api/health", None, None).await;
+    assert_eq!(response.status, 200, "{command}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embedded_mode_shows_a_request_and_its_task_as_one_trace() {
     let ports = Ports::free();
     let folder = process::Folder::new();
@@ -224,7 +239,8 @@ async fn embedded_mode_sends_to_an_observatory_that_is_already_running() {
     let _alone = start_alone(&ports, first.path()).await;
     let (mut process, api) = process::start_api(&[], &ports.variables(), second.path()).await;
     let line = format!(
-        "Telemetry  exported to {}, which is already in use; the observatory is off\n",
+        "Telemetry  exported to {}, which is already in use; the observatory is off (to start it, set \
+         OBSERVATORY_OTLP_HTTP_PORT to another port)\n",
         ports.otlp()
     );
     process.wait_for_output(&line).await;
@@ -262,7 +278,12 @@ async fn the_observatory_runs_even_if_the_ports_for_other_senders_are_taken() {
         ("OBSERVATORY_HEALTH_PORT", taken.as_str()),
     ]);
     let (mut process, _) = process::start_api(&[], &variables, folder.path()).await;
-    let line = format!("Telemetry  http://localhost:{}\n", ports.pages);
+    let line = format!(
+        "Telemetry  http://localhost:{}\n  OTLP       http://localhost:{}; 127.0.0.1:{taken} is already in use, set \
+         OBSERVATORY_OTLP_GRPC_PORT to another port; 127.0.0.1:{taken} is already in use, set OBSERVATORY_HEALTH_PORT to \
+         another port\n",
+        ports.pages, ports.otlp
+    );
     process.wait_for_output(&line).await;
     assert_eq!(ports.get("/status").await["endpoints"]["grpc"], Value::Null);
     assert!(process.terminate().await.success());

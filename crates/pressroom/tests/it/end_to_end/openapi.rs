@@ -1,4 +1,4 @@
-//! The OpenAPI document: validators accept it, generated clients run the README's tour, and schemathesis
+//! The OpenAPI document: validators accept it, generated clients run the tour of docs/api.md, and schemathesis
 //! finds no difference between the document and the server. `tests/contract` has the clients' code and the
 //! tools' versions.
 

@@ -167,6 +167,7 @@ async fn every_response_carries_its_trace_id() {
         ("GET", "/api/docs", None, 200),
         ("GET", "/api/openapi.json", None, 200),
         ("GET", "/api/articles", None, 308),
+        ("GET", "/", None, 307),
         ("GET", "/nowhere", None, 404),
         ("PATCH", "/api/user", None, 405),
         ("QUERY", "/api/articles/", None, 405),
@@ -198,6 +199,7 @@ async fn the_response_to_a_wrong_method_lists_the_allowed_methods() {
         ("OPTIONS", "/api/user", 200, "GET,HEAD,PUT"),
         ("POST", "/api/articles/x", 405, "GET,HEAD,PUT,DELETE"),
         ("GET", "/api/logout", 405, "POST"),
+        ("POST", "/", 405, "GET,HEAD"),
     ] {
         let response = raw::request(running.api.address, method, target, None, None).await;
         assert_eq!(response.status, status, "{method} {target}");
@@ -219,6 +221,16 @@ async fn a_redirect_keeps_the_query_and_does_not_repeat_the_host() {
         response.header("location"),
         Some("/api/articles/?page=2&search=%F0%9F%98%80")
     );
+}
+
+#[tokio::test]
+async fn the_root_leads_to_the_documentation() {
+    let running = start(|_| ()).await;
+    for method in ["GET", "HEAD"] {
+        let response = raw::request(running.api.address, method, "/", None, None).await;
+        assert_eq!(response.status, 307, "{method}");
+        assert_eq!(response.header("location"), Some("/api/docs"), "{method}");
+    }
 }
 
 /// The fixed clock gives all articles the same time, so only their ids determine the order.

@@ -186,6 +186,7 @@ async fn only_articles_and_documentation_may_be_stored_by_caches() {
         ("GET", "/api/health", None, 200, "no-store"),
         ("GET", "/api/health/live", None, 200, "no-store"),
         ("GET", "/api/articles", None, 308, "no-store"),
+        ("GET", "/", None, 307, "no-store"),
         ("GET", "/api/articles/missing", None, 404, "no-store"),
         ("GET", "/api/articles/?cursor=x", None, 400, "no-store"),
         ("GET", "/nowhere", None, 404, "no-store"),
