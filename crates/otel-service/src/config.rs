@@ -38,6 +38,7 @@ use settings::CONFIG_FILE;
 pub(crate) use settings::Config;
 pub use settings::ConfigFileError;
 pub(crate) use traces::Propagator;
+pub use understood::supported_variables;
 use variables::Variables;
 
 /// Returns the name of the variable that selects a destination or disables export, or `None` if no variable
@@ -256,6 +257,7 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
             ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", "key.pem"),
             ("OTEL_EXPORTER_OTLP_INSECURE", "perhaps"),
+            ("OTEL_EXPORTER_OTLP_METRICS_PROXY", "proxy.example:3128"),
             ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "eternal"),
             ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "heap"),
             ("OTEL_METRICS_EXEMPLAR_FILTER", "some"),
@@ -300,6 +302,7 @@ mod tests {
             "OTEL_EXPORTER_OTLP_COMPRESSION",
             "OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY",
             "OTEL_EXPORTER_OTLP_INSECURE",
+            "OTEL_EXPORTER_OTLP_METRICS_PROXY",
             "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
             "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
             "OTEL_METRICS_EXEMPLAR_FILTER",

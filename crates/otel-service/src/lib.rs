@@ -70,7 +70,7 @@ pub use client::{
     GrpcClientBody, GrpcClientFuture, GrpcClientLayer, GrpcClientService, HttpClientFuture, HttpClientLayer,
     HttpClientService,
 };
-pub use config::{ConfigFileError, destination_variable};
+pub use config::{ConfigFileError, destination_variable, supported_variables};
 pub use context::{
     context_span, current_trace_id, extract_context, inject_context, on_behalf_of, rename_span,
     set_attribute, set_server_attribute, without_spans,

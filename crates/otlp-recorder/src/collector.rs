@@ -1,5 +1,6 @@
 //! The settings of an OTLP exporter.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -36,6 +37,17 @@ pub struct Collector {
     pub certificate: Option<PemFile>,
     /// Client key and certificate for mutual TLS.
     pub client: Option<ClientFiles>,
+    pub(crate) proxy: Option<Proxy>,
+}
+
+/// URL of a proxy. `Debug` output hides it, because it may contain a password.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct Proxy(pub(crate) String);
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// Encoding and transport of OTLP. All variants except [`Protocol::HttpProtobuf`] need a cargo feature.
@@ -94,6 +106,7 @@ impl Collector {
             compression: Compression::None,
             certificate: None,
             client: None,
+            proxy: None,
         }
     }
 
@@ -134,6 +147,17 @@ impl Collector {
             key: PemFile::new("client key", key),
             certificate: PemFile::new("client certificate", certificate),
         });
+        self
+    }
+
+    /// Sends the requests through an HTTP proxy, such as `http://user:password@proxy.example:3128`. gRPC does not
+    /// support one.
+    ///
+    /// Without this setting, requests use no proxy, whatever `HTTP_PROXY` and similar variables say: these are for
+    /// the calls of the program, and a collector is usually on the same network.
+    #[must_use]
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.proxy = Some(Proxy(url.into()));
         self
     }
 

@@ -20,7 +20,7 @@ const TELEMETRY_HELP: &str = "\
 Telemetry (environment variables only, as in the OpenTelemetry specification):
   OTEL_EXPORTER_OTLP_ENDPOINT    endpoint for traces, metrics and logs, by OTLP http/protobuf
                                  [default: http://localhost:4318; embedded mode: the observatory]
-  OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _COMPRESSION, _CERTIFICATE, also for each signal
+  OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _COMPRESSION, _CERTIFICATE, _PROXY, also for each signal
   OTEL_SERVICE_NAME              [default: pressroom-app, pressroom-worker]
   OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG, OTEL_PROPAGATORS,
   OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER, OTEL_LOGS_EXPORTER, OTEL_BSP_*, OTEL_BLRP_*,
@@ -50,10 +50,13 @@ pub struct Cli {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Run everything embedded in one process (the default)
+    #[command(after_help = TELEMETRY_HELP)]
     Dev(Given<DevConfig>),
     /// Run the API, on PostgreSQL and Redis
+    #[command(after_help = TELEMETRY_HELP)]
     Serve(Given<ServeConfig>),
     /// Run a task worker, on PostgreSQL and Redis
+    #[command(after_help = TELEMETRY_HELP)]
     Worker(Given<WorkerConfig>),
     /// Create or upgrade the schema, including a schema that the Flask system created
     Migrate(Given<MigrateConfig>),

@@ -5,12 +5,14 @@
 //! `RUST_LOG` and `PII_MASKING`.
 
 mod commands;
+mod dotenv;
 mod error;
 mod given;
 mod listen;
 #[cfg(feature = "observatory")]
 mod observatory;
 mod parts;
+mod process;
 mod reader;
 mod secret;
 mod setting;
@@ -23,10 +25,12 @@ pub use self::{
         DevConfig, EverySetting, HealthcheckConfig, MigrateConfig, MigrateDatabase, ServeConfig, TasksConfig,
         WorkerConfig,
     },
+    dotenv::{Dotenv, DotenvError},
     error::ConfigError,
     given::{Configuration, Given},
     listen::{Host, ListenAddress},
     parts::{ApiConfig, LogConfig, NotifyConfig, Webhook, WorkConfig},
+    process::{check_encoding, misspelt_variables},
     reader::Reader,
     secret::{Secret, masked_url},
 };

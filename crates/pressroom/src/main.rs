@@ -8,7 +8,9 @@ use pressroom::{
     api,
     cli::{Cli, Command},
     commands,
-    config::{Configuration as _, DevConfig, EverySetting},
+    config::{
+        ConfigError, Configuration as _, DevConfig, Dotenv, EverySetting, check_encoding, misspelt_variables,
+    },
     lifecycle::Logged,
 };
 
@@ -16,13 +18,11 @@ use pressroom::{
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    match run() {
+    match load_dotenv().and_then(|dotenv| run().map_err(|error| with_place(error, &dotenv))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is::<Logged>() {
-                let line = format!("{error:#}").replace('\n', " ");
-                telemetry::print_error(format!("pressroom: {line}\n"));
-                telemetry::flush_output(FLUSH_TIMEOUT);
+                print_error(&format!("{error:#}").replace('\n', " "));
             }
             ExitCode::FAILURE
         }
@@ -30,7 +30,6 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    load_dotenv()?;
     let Cli { command, settings } = Cli::parse();
     let before = &settings;
     match command.unwrap_or_else(|| Command::Dev(settings.clone().cast())) {
@@ -50,38 +49,41 @@ fn run() -> anyhow::Result<()> {
         Command::Mcp { command, settings } => commands::mcp(&settings.read(before)?, &command),
         Command::Openapi => print(&api::openapi()),
         Command::Config { embedded, settings } => {
-            let mut reader = settings.reader(before);
-            if embedded {
-                DevConfig::read(&mut reader)?;
-            } else {
-                EverySetting::read(&mut reader)?;
-            }
+            let (_, reader) = settings.read_with(before, |reader| match embedded {
+                true => DevConfig::read(reader).map(|_| ()),
+                false => EverySetting::read(reader).map(|_| ()),
+            })?;
             print(&reader.to_string())
         }
     }
 }
 
-/// Loads `.env` from the working directory or its nearest ancestor that has such a file.
-fn load_dotenv() -> anyhow::Result<()> {
+/// Loads `.env`, and warns about its repeated and all misspelt variables.
+fn load_dotenv() -> anyhow::Result<Dotenv> {
     let folder = std::env::current_dir().context("cannot read the path of the working directory")?;
-    let mut paths = folder.ancestors().map(|folder| folder.join(".env"));
-    let Some(path) = paths.find(|path| path.is_file()) else {
-        return Ok(());
-    };
-    match dotenvy::from_path(&path) {
-        // The line may contain a secret, so the message does not quote it.
-        Err(dotenvy::Error::LineParse(line, _)) => {
-            let line = line.lines().next().unwrap_or_default().trim();
-            let text = std::fs::read_to_string(&path).unwrap_or_default();
-            let before = text.lines().take_while(|own| own.trim() != line).count();
-            anyhow::bail!(
-                ".env: line {} of {} is not of the form NAME=value",
-                before + 1,
-                path.display()
-            )
-        }
-        result => result.with_context(|| format!(".env: cannot read {}", path.display())),
+    let dotenv = Dotenv::load(&folder)?;
+    check_encoding()?;
+    for warning in dotenv.warnings.iter().cloned().chain(misspelt_variables(&dotenv)) {
+        print_error(&format!("warning: {warning}"));
     }
+    Ok(dotenv)
+}
+
+/// Adds the line of `.env` that an invalid value is from.
+fn with_place(error: anyhow::Error, dotenv: &Dotenv) -> anyhow::Error {
+    let invalid = error
+        .downcast_ref::<ConfigError>()
+        .filter(|invalid| !invalid.is_option);
+    match invalid.and_then(|invalid| dotenv.place(invalid.variable)) {
+        Some(place) => anyhow::anyhow!("{error:#} ({place})"),
+        None => error,
+    }
+}
+
+/// Prints a line to standard error.
+fn print_error(line: &str) {
+    telemetry::print_error(format!("pressroom: {line}\n"));
+    telemetry::flush_output(FLUSH_TIMEOUT);
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -1,9 +1,10 @@
 //! OTLP settings of one signal: the `OTEL_EXPORTER_OTLP_*` variables of the OpenTelemetry specification 1.x.
-//! A per-signal variable overrides the common one.
+//! A per-signal variable overrides the common one. `OTEL_EXPORTER_OTLP_PROXY` is an addition.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::Uri;
 use otlp_recorder::{ClientFiles, Collector, Compression, PemFile, Protocol, Signal};
 
 use super::endpoint::endpoint;
@@ -35,7 +36,10 @@ pub(super) fn collector(signal: Signal, variables: &mut Variables<'_>) -> Collec
     );
     collector.certificate = file(signal, "CERTIFICATE", variables);
     collector.client = client(signal, variables);
-    collector
+    match proxy(signal, protocol, variables) {
+        Some(url) => collector.proxy(url),
+        None => collector,
+    }
 }
 
 /// Returns the settings for a receiver on this machine. Only the variables for the time-out apply to it.
@@ -57,6 +61,21 @@ pub(super) fn endpoint_variable(signal: Signal, variables: &Variables<'_>) -> Op
 fn timeout(signal: Signal, variables: &mut Variables<'_>) -> Duration {
     let variable = in_force(signal, "TIMEOUT", variables);
     variables.timeout(&variable, 10_000)
+}
+
+/// Reads the URL of the proxy. The specification has no such variable.
+fn proxy(signal: Signal, protocol: Protocol, variables: &mut Variables<'_>) -> Option<String> {
+    let variable = in_force(signal, "PROXY", variables);
+    let url = variables.text(&variable)?.trim().to_owned();
+    let parsed = url.parse::<Uri>().ok().filter(|url| url.host().is_some());
+    let scheme = parsed.as_ref().and_then(Uri::scheme_str);
+    let problem = match scheme {
+        Some("http" | "https") if protocol == Protocol::Grpc => "gRPC supports no proxy",
+        Some("http" | "https") => return Some(url),
+        _ => "it is not an http:// or https:// URL",
+    };
+    variables.warn(format!("{variable} is ignored: {problem}"));
+    None
 }
 
 fn file(signal: Signal, name: &str, variables: &Variables<'_>) -> Option<PemFile> {

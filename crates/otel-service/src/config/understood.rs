@@ -2,8 +2,11 @@
 
 use std::ffi::{OsStr, OsString};
 
+/// Read before all other variables, and not supported without the feature `config-file`.
+const CONFIG_FILE: &str = "OTEL_CONFIG_FILE";
+
 /// Names without the prefix `OTEL_`, except those in [`OTLP`].
-const NAMES: [&str; 39] = [
+const NAMES: [&str; 40] = [
     "ATTRIBUTE_COUNT_LIMIT",
     "ATTRIBUTE_VALUE_LENGTH_LIMIT",
     "BLRP_EXPORT_TIMEOUT",
@@ -43,10 +46,12 @@ const NAMES: [&str; 39] = [
     "SPAN_LINK_COUNT_LIMIT",
     "TRACES_EXPORTER",
     "TRACES_SAMPLER",
+    // Only some samplers read it.
+    "TRACES_SAMPLER_ARG",
 ];
 
 /// Names that follow `OTEL_EXPORTER_OTLP_`, alone or with the name of a signal.
-const OTLP: [&str; 9] = [
+const OTLP: [&str; 10] = [
     "CERTIFICATE",
     "CLIENT_CERTIFICATE",
     "CLIENT_KEY",
@@ -55,34 +60,35 @@ const OTLP: [&str; 9] = [
     "HEADERS",
     "INSECURE",
     "PROTOCOL",
+    "PROXY",
     "TIMEOUT",
 ];
 
-/// Whether the variable `OTEL_{name}` has an effect.
-fn is_understood(name: &str) -> bool {
-    // Only some samplers read `OTEL_TRACES_SAMPLER_ARG`.
-    if NAMES.contains(&name) || name == "TRACES_SAMPLER_ARG" {
-        return true;
-    }
-    if cfg!(feature = "prometheus") && matches!(name, "EXPORTER_PROMETHEUS_HOST" | "EXPORTER_PROMETHEUS_PORT")
-    {
-        return true;
-    }
-    let Some(name) = name.strip_prefix("EXPORTER_OTLP_") else {
-        return false;
-    };
-    let signals = ["TRACES_", "METRICS_", "LOGS_"];
-    let own = signals.iter().find_map(|signal| name.strip_prefix(signal));
-    OTLP.contains(&own.unwrap_or(name))
+/// Names with the feature `prometheus`.
+const PROMETHEUS: [&str; 2] = ["EXPORTER_PROMETHEUS_HOST", "EXPORTER_PROMETHEUS_PORT"];
+
+/// Returns the names of the variables that this crate reads, except those of Kubernetes (`K8S_*`).
+///
+/// For programs that look for misspelt variables in their environment.
+pub fn supported_variables() -> impl Iterator<Item = String> {
+    let prometheus = PROMETHEUS.iter().filter(|_| cfg!(feature = "prometheus"));
+    let own = NAMES.iter().chain(prometheus).map(|name| format!("OTEL_{name}"));
+    let signals = ["", "TRACES_", "METRICS_", "LOGS_"];
+    let otlp = signals
+        .into_iter()
+        .flat_map(|signal| OTLP.map(|name| format!("OTEL_EXPORTER_OTLP_{signal}{name}")));
+    let file = cfg!(feature = "config-file").then_some(CONFIG_FILE);
+    let others = file.into_iter().chain(["PII_MASKING", "RUST_LOG"]);
+    own.chain(otlp).chain(others.map(str::to_owned))
 }
 
 /// Returns a warning for each variable in `environment` that has no effect.
 pub(super) fn warnings(environment: impl Iterator<Item = (OsString, OsString)>) -> Vec<String> {
+    let is_understood = |name: &str| supported_variables().any(|known| known == name && known != CONFIG_FILE);
     let warning = |(name, value): (OsString, OsString)| {
-        let name = name.to_str()?;
-        let rest = name.strip_prefix("OTEL_")?;
+        let name = name.to_str().filter(|name| name.starts_with("OTEL_"))?;
         match value.to_str() {
-            _ if !is_understood(rest) && !is_blank(&value) => {
+            _ if !is_understood(name) && !is_blank(&value) => {
                 Some(format!("{name} is not supported and has no effect"))
             }
             None => Some(format!("{name} is ignored: its value is not valid UTF-8")),

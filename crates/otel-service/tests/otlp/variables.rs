@@ -5,6 +5,7 @@ mod exceptions;
 mod http;
 mod preferences;
 mod propagation;
+mod proxies;
 mod security;
 mod timing;
 mod trace_context;

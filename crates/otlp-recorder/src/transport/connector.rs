@@ -1,5 +1,4 @@
-//! Connections of the HTTP transport, through the proxies of `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and
-//! `NO_PROXY`.
+//! Connections of the HTTP transport, direct or through a proxy.
 //!
 //! TLS is configured separately: the transport installs no process-wide `rustls` provider, and enables no
 //! features of other HTTP clients that the program may use.
@@ -20,6 +19,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use crate::collector::Proxy;
+
 /// Interval of the probes that detect a peer that has disappeared without closing the connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -31,7 +32,7 @@ pub(super) struct ProxyConnector {
 }
 
 impl ProxyConnector {
-    pub(super) fn from_env() -> Self {
+    pub(super) fn new(proxy: Option<&Proxy>) -> Self {
         let mut direct = HttpConnector::new();
         // Also used for https; the TLS connector checks the scheme.
         direct.enforce_http(false);
@@ -39,7 +40,7 @@ impl ProxyConnector {
         direct.set_keepalive(Some(KEEPALIVE));
         Self {
             direct,
-            proxies: Arc::new(Matcher::from_env()),
+            proxies: Arc::new(Matcher::builder().all(proxy.map_or("", |Proxy(url)| url)).build()),
         }
     }
 

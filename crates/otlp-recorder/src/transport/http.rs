@@ -69,7 +69,7 @@ impl Http {
         if compression == Compression::Gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        let connector = ProxyConnector::from_env();
+        let connector = ProxyConnector::new(collector.proxy.as_ref());
         if let Some(authorization) = connector.authorization(&url) {
             headers.insert(PROXY_AUTHORIZATION, authorization);
         }

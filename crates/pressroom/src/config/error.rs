@@ -13,6 +13,8 @@ pub type Result<T, E = ConfigError> = std::result::Result<T, E>;
 pub struct ConfigError {
     pub variable: &'static str,
     pub problem: String,
+    /// Whether the value was given as an option.
+    pub is_option: bool,
 }
 
 impl ConfigError {
@@ -20,6 +22,7 @@ impl ConfigError {
         Self {
             variable,
             problem: problem.to_string(),
+            is_option: false,
         }
     }
 

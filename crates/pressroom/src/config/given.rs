@@ -7,7 +7,11 @@ use std::{
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 
-use super::{error::Result, reader::Reader, setting::Setting};
+use super::{
+    error::{ConfigError, Result},
+    reader::Reader,
+    setting::Setting,
+};
 
 /// The configuration of a command.
 pub trait Configuration: Sized {
@@ -123,19 +127,51 @@ impl<C: Configuration> Given<C> {
     /// # Errors
     /// The first setting that is missing or invalid.
     pub fn read<B>(self, before: &Given<B>) -> Result<C> {
-        C::read(&mut self.reader(before))
+        self.read_with(before, C::read).map(|(config, _)| config)
     }
 
-    /// Returns a reader of the settings, with the options in `before` as in [`Self::read`].
-    #[must_use]
-    pub fn reader<B>(mut self, before: &Given<B>) -> Reader {
+    /// Reads with another function, and returns the reader, too. Settings are as in [`Self::read`].
+    ///
+    /// # Errors
+    /// The first setting that is missing or invalid.
+    pub fn read_with<B, T>(
+        mut self,
+        before: &Given<B>,
+        read: impl FnOnce(&mut Reader) -> Result<T>,
+    ) -> Result<(T, Reader)> {
         for (variable, value) in before.values.iter().filter(|(_, value)| value.option) {
             if !self.values.get(variable).is_some_and(|own| own.option) {
                 self.values.insert(variable, value.clone());
             }
         }
-        let values = self.values.into_iter();
-        Reader::new(values.map(|(variable, value)| (variable, value.text)).collect())
+        let values = self.values.iter();
+        let mut reader = Reader::new(
+            values
+                .map(|(variable, value)| (*variable, value.text.clone()))
+                .collect(),
+        );
+        let result = self.check_characters().and_then(|()| read(&mut reader));
+        match result {
+            Ok(config) => Ok((config, reader)),
+            Err(error) => Err(ConfigError {
+                is_option: self.values.get(error.variable).is_some_and(|value| value.option),
+                ..error
+            }),
+        }
+    }
+
+    /// Rejects control characters, such as the line feed at the end of a file that a secret was read from.
+    fn check_characters(&self) -> Result<()> {
+        for (variable, value) in &self.values {
+            if let Some(character) = value.text.chars().find(|character| character.is_control()) {
+                let problem = format!(
+                    "contains a control character, U+{:04X}; remove it",
+                    u32::from(character)
+                );
+                return Err(ConfigError::new(variable, problem));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -89,13 +89,17 @@ impl Values for Reader {
         parse: impl FnOnce(&str) -> Result<(T, String), String>,
     ) -> Result<Option<T>, SettingError> {
         let value = self.optional(setting.into(), parse);
-        value.map_err(|ConfigError { variable, problem }| SettingError { variable, problem })
+        value.map_err(
+            |ConfigError {
+                 variable, problem, ..
+             }| SettingError { variable, problem },
+        )
     }
 }
 
 impl From<SettingError> for ConfigError {
     fn from(SettingError { variable, problem }: SettingError) -> Self {
-        Self { variable, problem }
+        Self::new(variable, problem)
     }
 }
 

@@ -122,7 +122,7 @@ fn the_key_in_the_sample_environment_file_is_rejected() {
     assert!(SAMPLE_SECRET_KEYS.contains(&key));
 }
 
-fn every_setting() -> Vec<Setting> {
+pub(super) fn every_setting() -> Vec<Setting> {
     #[cfg(feature = "observatory")]
     let observatory = ObservatoryConfig::settings();
     #[cfg(not(feature = "observatory"))]
@@ -402,4 +402,21 @@ fn printed_settings_are_normalised() {
     ] {
         assert!(printed.contains(line), "{line}{printed}");
     }
+}
+
+#[test]
+fn the_urls_of_managed_services_in_the_documentation_are_accepted() {
+    let page = include_str!("../../../../docs/managed-services.md");
+    let mut count = 0;
+    for variable in ["DATABASE_URL", "DATABASE_READ_URL", "REDIS_URL"] {
+        let urls = page
+            .lines()
+            .filter_map(|line| line.strip_prefix(variable)?.strip_prefix('='));
+        for url in urls {
+            count += 1;
+            let read = load::<ServeConfig>(&[PRODUCTION, &[(variable, url)]]);
+            assert!(read.is_ok(), "{url}: {:?}", read.err());
+        }
+    }
+    assert!(count > 15, "{count}");
 }

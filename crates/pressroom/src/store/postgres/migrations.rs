@@ -63,7 +63,7 @@ pub async fn migrate(config: &PostgresConfig) -> Result<Migrated, StoreError> {
         scans: true,
     };
     let connector = Connector::new(config, Role::Primary, settings)
-        .map_err(|error| StoreError::Failed(error.to_string()))?;
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
     let open = || connector.open_in_time().map_err(StoreError::Unavailable);
     let (lock, lock_driver) = open().await?;
     let (client, driver) = open().await?;

@@ -59,7 +59,7 @@ pub async fn index_titles(config: &PostgresConfig) -> Result<TitleIndex, StoreEr
         scans: true,
     };
     let connector = Connector::new(config, Role::Primary, settings)
-        .map_err(|error| StoreError::Failed(error.to_string()))?;
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
     let (lock, lock_driver) = connector.open_in_time().await.map_err(StoreError::Unavailable)?;
     let _lock_driver = Aborted(lock_driver);
     let (client, driver) = connector.open_in_time().await.map_err(StoreError::Unavailable)?;

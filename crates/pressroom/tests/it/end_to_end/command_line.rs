@@ -95,19 +95,59 @@ fn help_documents_every_setting_that_config_prints() {
     assert!(count > 15);
 }
 
+/// The unit tests of the configurations check that commands read the settings that they declare.
 #[test]
-fn the_commands_of_the_observatory_show_only_their_own_settings() {
-    for (command, own) in [
-        ("observatory", "OBSERVATORY_MEMORY]"),
-        ("traces", "OBSERVATORY_PORT]"),
-        ("logs", "OBSERVATORY_PORT]"),
+fn the_help_of_a_command_shows_only_its_own_settings() {
+    let shown = |command: &str| {
+        let arguments: Vec<_> = command.split(' ').chain(["--help"]).collect();
+        let help = String::from_utf8(process::run(&arguments, &[]).stdout).unwrap();
+        let words: Vec<_> = help.split_whitespace().collect();
+        let names = words.windows(2).filter(|pair| pair[0] == "[env:");
+        let names: Vec<_> = names
+            .map(|pair| pair[1].trim_end_matches(']').to_owned())
+            .collect();
+        (names.join(" "), help.contains("OTEL_EXPORTER_OTLP_ENDPOINT"))
+    };
+    for (command, settings) in [
+        ("migrate", "DATABASE_URL"),
+        ("tasks", "REDIS_URL CELERY_VISIBILITY_TIMEOUT"),
+        ("tasks dead list", "REDIS_URL CELERY_VISIBILITY_TIMEOUT"),
+        ("healthcheck", "HOST PORT"),
+        ("openapi", ""),
+        ("traces", "OBSERVATORY_HOST OBSERVATORY_PORT"),
+        ("logs", "OBSERVATORY_HOST OBSERVATORY_PORT"),
     ] {
-        let help = String::from_utf8(process::run(&[command, "--help"], &[]).stdout).unwrap();
-        assert!(help.contains(own), "{help}");
-        for other in ["JWT", "SMTP", "CELERY", "DATABASE_URL", "[env: PORT]"] {
-            assert!(!help.contains(other), "{command}: {other}");
+        assert_eq!(shown(command), (settings.to_owned(), false), "{command}");
+    }
+    for (command, own, others) in [
+        (
+            "serve",
+            "SECRET_KEY",
+            "SMTP_URL CELERY_CONCURRENCY DATA_DIR OBSERVATORY_PORT",
+        ),
+        (
+            "worker",
+            "SMTP_URL",
+            "SECRET_KEY PORT JWT_EXPIRATION_HOURS DATABASE_READ_URL DATA_DIR",
+        ),
+        (
+            "dev",
+            "DATA_DIR",
+            "REDIS_URL DATABASE_READ_URL CELERY_LEASE SHUTDOWN_DELAY",
+        ),
+    ] {
+        let (settings, telemetry) = shown(command);
+        let settings: Vec<_> = settings.split(' ').collect();
+        assert!(settings.contains(&own) && telemetry, "{command}: {settings:?}");
+        for other in others.split(' ') {
+            assert!(!settings.contains(&other), "{command}: {other}");
         }
     }
+    let (settings, _) = shown("observatory");
+    assert!(
+        settings.contains("OBSERVATORY_MEMORY") && !settings.contains("CELERY"),
+        "{settings}"
+    );
 }
 
 #[cfg(feature = "mcp")]
@@ -153,22 +193,4 @@ fn healthcheck_fails_when_nothing_listens() {
     let port = free_port().to_string();
     let output = process::run(&["healthcheck"], &[("PORT", port.as_str())]);
     assert!(!output.status.success());
-}
-
-#[test]
-fn settings_are_read_from_a_dotenv_file_and_the_environment_takes_precedence() {
-    let folder = process::Folder::new();
-    std::fs::write(folder.path().join(".env"), "PORT=8123\nJWT_EXPIRATION_HOURS=2\n").unwrap();
-    let config = process::pressroom(&["config", "--embedded"], &[("PORT", "8124")], folder.path()).output();
-    let printed = String::from_utf8(config.unwrap().stdout).unwrap();
-    assert!(printed.contains("PORT=8124\n"), "{printed}");
-    assert!(printed.contains("JWT_EXPIRATION_HOURS=2\n"), "{printed}");
-
-    std::fs::write(folder.path().join(".env"), "SECRET_KEY hunter2 'unfinished\n").unwrap();
-    let rejected = process::pressroom(&["config", "--embedded"], &[], folder.path())
-        .output()
-        .unwrap();
-    let message = String::from_utf8(rejected.stderr).unwrap();
-    assert!(message.starts_with("pressroom: .env: line 1 of /"), "{message}");
-    assert!(!message.contains("hunter2"), "{message}");
 }

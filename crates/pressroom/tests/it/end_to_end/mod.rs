@@ -1,5 +1,6 @@
 //! End-to-end tests: processes of the program with real servers.
 
+mod backup;
 mod browser;
 mod clients;
 mod coexistence;
@@ -20,3 +21,4 @@ mod production;
 mod remote_control;
 mod signals;
 mod telemetry;
+mod variables;

@@ -1,58 +1,11 @@
 //! TLS to PostgreSQL: the certificates that each `sslmode` accepts.
 
-use std::{path::Path, process::Command};
-
 use pressroom::store::{
     HealthStore, StoreError,
     postgres::{PostgresConfig, PostgresStore},
 };
 
 use crate::support::postgres_server::Server;
-
-/// Starts a server with a self-signed certificate for 127.0.0.1, created by `openssl`.
-fn server_with_tls() -> (Server, String) {
-    let mut certificate = String::new();
-    let server = Server::start_with(|folder: &Path| {
-        let (cert, key) = (folder.join("server.crt"), folder.join("server.key"));
-        let output = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-            ])
-            .args([
-                "-days",
-                "2",
-                "-subj",
-                "/CN=test",
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-            ])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&cert)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        certificate = cert.display().to_string();
-        vec![
-            "ssl=on".to_owned(),
-            format!("ssl_cert_file={}", cert.display()),
-            format!("ssl_key_file={}", key.display()),
-        ]
-    });
-    (server, certificate)
-}
 
 /// Whether the connections of a store at `url` are encrypted.
 async fn encrypted(url: &str) -> Result<bool, StoreError> {
@@ -76,7 +29,7 @@ async fn encrypted(url: &str) -> Result<bool, StoreError> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_sslmode_accepts_its_certificates() {
-    let (server, certificate) = server_with_tls();
+    let (server, certificate) = Server::with_tls(|_folder| {});
     let url = server.url();
     assert!(encrypted(&url).await.unwrap());
     assert!(encrypted(&format!("{url}?sslmode=prefer")).await.unwrap());

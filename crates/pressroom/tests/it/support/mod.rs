@@ -3,6 +3,7 @@
 pub mod api;
 pub mod mail;
 pub mod otlp;
+pub mod page;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod postgres_proxy;

@@ -63,6 +63,53 @@ impl Server {
         )
     }
 
+    /// Like [`Server::start`], with a self-signed certificate for 127.0.0.1, created by `openssl`, whose path is also
+    /// returned. `prepare` may write files into the folder.
+    pub fn with_tls(prepare: impl FnOnce(&Path)) -> (Self, String) {
+        let mut certificate = String::new();
+        let server = Self::start_with(|folder| {
+            prepare(folder);
+            let (cert, key) = (folder.join("server.crt"), folder.join("server.key"));
+            let output = Command::new("openssl")
+                .args([
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:P-256",
+                    "-nodes",
+                ])
+                .args([
+                    "-days",
+                    "2",
+                    "-subj",
+                    "/CN=test",
+                    "-addext",
+                    "subjectAltName=IP:127.0.0.1",
+                ])
+                .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+                .arg("-keyout")
+                .arg(&key)
+                .arg("-out")
+                .arg(&cert)
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            certificate = cert.display().to_string();
+            vec![
+                "ssl=on".to_owned(),
+                format!("ssl_cert_file={}", cert.display()),
+                format!("ssl_key_file={}", key.display()),
+            ]
+        });
+        (server, certificate)
+    }
+
     /// Starts a streaming replica of this server.
     pub fn replica(&self) -> Self {
         let port = self.port.to_string();
@@ -260,7 +307,7 @@ pub(super) fn server_user() -> (u32, u32) {
 /// Returns the folder of PostgreSQL's programs: `TEST_POSTGRES_BIN`, the folder that `pg_config` prints, or
 /// Debian's folder of the newest version.
 #[expect(clippy::disallowed_methods, reason = "tests read the environment")]
-fn binaries() -> PathBuf {
+pub(super) fn binaries() -> PathBuf {
     let named = std::env::var("TEST_POSTGRES_BIN").ok().map(PathBuf::from);
     let configured = || {
         let output = Command::new("pg_config").arg("--bindir").output().ok()?;

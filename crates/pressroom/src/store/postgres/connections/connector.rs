@@ -1,6 +1,6 @@
 //! Opens connections, with TLS, session settings and a time-out.
 
-use std::{error::Error, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{error::Error, future::poll_fn, path::PathBuf, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -70,8 +70,11 @@ impl Settings {
 /// Reason a store could not be set up. Retrying does not help.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    #[error("TLS: sslrootcert: {0}")]
-    RootFile(rustls::pki_types::pem::Error),
+    #[error("TLS: cannot read {} (sslrootcert): {error}", file.display())]
+    RootFile {
+        file: PathBuf,
+        error: rustls::pki_types::pem::Error,
+    },
     #[error("TLS: the system has no trusted certificates; name a file with sslrootcert")]
     NoSystemRoots,
     #[error("TLS: sslcert or sslkey: {0}")]
@@ -226,8 +229,12 @@ fn client_config(settings: &Tls, direct: bool) -> Result<ClientConfig, SetupErro
             builder.with_root_certificates(roots)
         }
         Certificates::File(path) => {
-            for certificate in CertificateDer::pem_file_iter(path).map_err(SetupError::RootFile)? {
-                roots.add(certificate.map_err(SetupError::RootFile)?)?;
+            let unreadable = |error| SetupError::RootFile {
+                file: path.clone(),
+                error,
+            };
+            for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+                roots.add(certificate.map_err(unreadable)?)?;
             }
             builder.with_root_certificates(roots)
         }

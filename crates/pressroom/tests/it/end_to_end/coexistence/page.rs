@@ -1,42 +1,18 @@
 //! Runs the commands of `docs/coming-from-flask.md`, unchanged and in order.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{process::Stdio, time::Duration};
 
 use super::{
     Database, Flask, Installation, PASSWORD,
     flask::{Celery, flask_url, run_by_celery},
     login,
 };
-use crate::support::{eventually, postgres_server::free_port, raw};
+use crate::support::{eventually, page, postgres_server::free_port, raw};
 
 /// Time limit for all commands together.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 const PAGE: &str = include_str!("../../../../../../docs/coming-from-flask.md");
-
-/// Returns the shell blocks of the page. Each must be followed by the comment that names this test.
-fn commands() -> String {
-    let mut blocks = Vec::new();
-    for block in PAGE.split("\n```sh\n").skip(1) {
-        let (commands, rest) = block.split_once("\n```\n").unwrap();
-        let claim = format!("<!-- run by: crates/pressroom/tests/it/{} -->", file_here());
-        assert!(
-            rest.starts_with(&claim),
-            "no comment names the test of\n{commands}"
-        );
-        blocks.push(commands);
-    }
-    assert!(!blocks.is_empty());
-    blocks.join("\n")
-}
-
-fn file_here() -> &'static str {
-    file!().split_once("tests/it/").unwrap().1
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_commands_of_the_page_migrate_and_roll_back() {
@@ -46,17 +22,11 @@ async fn the_commands_of_the_page_migrate_and_roll_back() {
     raw::register(flask.address, "alice@example.com").await;
     let celery = Celery::start(&installation).await;
 
-    let programs = Path::new(env!("CARGO_BIN_EXE_pressroom")).parent().unwrap();
-    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", programs.display());
-    let script = format!("set -eu -o pipefail\n{}", commands());
     // Stops the processes that the page starts even if a command fails.
-    let script = format!("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}");
-    let mut shell = Command::new("bash");
+    let clean_up = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT";
+    let mut shell = page::shell(&format!("{clean_up}\n{}", page::commands(PAGE, file!())));
     shell
-        .args(["-c", &script])
-        .env_clear()
         .envs(["DATABASE_URL", "REDIS_URL", "SECRET_KEY"].map(|name| (name, installation.variable(name))))
-        .env("PATH", path)
         .env("FLASK", format!("http://{}", flask.address))
         .env("PRESSROOM", format!("http://127.0.0.1:{}", free_port()))
         .env("OTEL_SDK_DISABLED", "true")
