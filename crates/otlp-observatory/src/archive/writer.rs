@@ -42,7 +42,7 @@ pub(super) fn run(mut connection: Connection, commands: &Receiver<Command>, boun
             blocks.clear();
         }
         if checked.elapsed() > CHECK_INTERVAL {
-            result = result.and_then(|()| enforce(&connection, bounds));
+            result = result.and(enforce(&connection, bounds));
             checked = Instant::now();
         }
         let was_failing = std::mem::replace(&mut failing, result.is_err());
