@@ -105,12 +105,14 @@ pub trait DeadLetters: Sealed + Send + Sync {
         }
     }
 
-    /// Deletes every letter that `which` selects. Returns the ids of the deleted letters.
+    /// Deletes every letter that `which` selects, but not those that arrive during the call. Returns the ids of the
+    /// deleted letters.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached. Letters deleted until then stay deleted.
     async fn purge_where(&self, which: LetterFilter<'_>) -> Result<Vec<Uuid>, BrokerError> {
         let mut purged = Vec::new();
+        let mut unread = self.dead_letter_count().await?;
         let mut kept = 0;
         loop {
             let page = self.dead_letters(kept, PAGE).await?;
@@ -118,6 +120,10 @@ pub trait DeadLetters: Sealed + Send + Sync {
                 return Ok(purged);
             }
             for letter in page {
+                if unread == 0 {
+                    return Ok(purged);
+                }
+                unread -= 1;
                 if !which(&letter) {
                     kept += 1;
                 } else if self.take_dead_letter(&letter, None).await? {
