@@ -71,8 +71,8 @@ fn proxy(signal: Signal, protocol: Protocol, variables: &mut Variables<'_>) -> O
     let scheme = parsed.as_ref().and_then(Uri::scheme_str);
     let problem = match scheme {
         Some("http") if protocol == Protocol::Grpc => "gRPC supports no proxy",
+        // Connections to an https:// proxy would not be encrypted.
         Some("http") => return Some(url),
-        // The connection to the proxy is not encrypted, and its password must not be sent to the wrong port.
         _ => "it is not an http:// URL",
     };
     variables.warn(format!("{variable} is ignored: {problem}"));
