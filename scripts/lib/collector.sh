@@ -12,7 +12,7 @@ install_collector() {
 }
 
 build_collector() {
-    command -v go >/dev/null 2>&1 || install_packages golang-go go
+    require_go
     say "building the OpenTelemetry Collector (once, several minutes)"
     mkdir -p "$1"
     (cd tests/collector && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags="-s -w" -o "$1/collector" .)

@@ -11,7 +11,7 @@ install_h2spec() {
 }
 
 build_h2spec() {
-    command -v go >/dev/null 2>&1 || install_packages golang-go go
+    require_go
     say "building h2spec (once)"
     mkdir -p "$1"
     (cd tests/h2spec && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags="-s -w" -o "$1/h2spec" \

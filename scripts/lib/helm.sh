@@ -13,7 +13,7 @@ install_helm() {
 
 build_helm() {
     local module file version=helm.sh/helm/v3/pkg
-    command -v go >/dev/null 2>&1 || install_packages golang-go go
+    require_go
     say "building helm (once, several minutes)"
     mkdir -p "$1/crds"
     # The release of Kubernetes that charts are rendered for, which releases of Helm set in this way too.

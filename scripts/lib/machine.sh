@@ -67,6 +67,12 @@ install_packages() {
     fi
 }
 
+# Installs Go if it is missing. Go 1.21 and later fetch the version that a go.mod names.
+require_go() {
+    command -v go >/dev/null 2>&1 || install_packages golang-go go
+    [ -n "$(go env GOTOOLCHAIN)" ] || fail "$(go version) is too old, as is the package of Debian 12; install Go 1.21 or later"
+}
+
 # Prints the account that servers run as; PostgreSQL refuses to run as root.
 service_account() {
     if [ "$(id -u)" != 0 ]; then

@@ -249,6 +249,12 @@ impl Server {
     ///
     /// With one thread per runtime, a connection stays on its thread. On processors whose cores share data slowly, this
     /// saves much of the cost of small requests. All requests on a thread wait for one that blocks it.
+    ///
+    /// The runtimes must not shut down before [`Self::serve`] returns. Otherwise new connections are closed, because the
+    /// runtime without connections is chosen.
+    ///
+    /// # Panics
+    /// [`Self::serve`] panics if the I/O or the time driver of a runtime is not enabled.
     pub fn serve_on(mut self, runtimes: impl IntoIterator<Item = Handle>) -> Self {
         let runtimes = runtimes.into_iter();
         self.runtimes = runtimes

@@ -247,6 +247,32 @@ async fn only_matching_letters_are_purged(broker: Arc<dyn Broker>, put: Put<'_>)
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_returns_at_once_is_requeued_once() {
+    let server = Server::start();
+    let broker: Arc<dyn Broker> = Arc::new(server.broker());
+    let put = |raw: Vec<u8>| {
+        redis::cmd("LPUSH")
+            .arg("celery")
+            .arg(raw)
+            .exec(&mut server.connection())
+            .unwrap();
+    };
+    for number in 0..60 {
+        bury(broker.as_ref(), &put, message(number, 0).1, "failed").await;
+    }
+    let failing = Arc::clone(&broker);
+    let failing = tokio::spawn(async move {
+        loop {
+            let delivery = receive(failing.as_ref()).await;
+            failing.bury(&delivery, "failed again", None).await.unwrap();
+        }
+    });
+    let report = broker.requeue_where(&|_| true, false).await.unwrap();
+    failing.abort();
+    assert_eq!(report.requeued.len(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn equal_letters_are_taken_one_at_a_time() {
     let server = Server::start();
     let broker = server.broker();

@@ -32,7 +32,7 @@ use crate::{
     store::{self, Store},
 };
 
-/// Maximum size of the queue, in encoded bytes: that of the largest request.
+/// Maximum size of the queue in bytes: that of the largest request.
 const QUEUE_LIMIT: usize = 16 << 20;
 
 /// Maximum time for which a request waits to be decoded and queued. Exporters time out after ten seconds by default.
@@ -125,7 +125,7 @@ impl Ingest {
         self.max_item
     }
 
-    /// Queues `export`, whose encoded length was `length`, or rejects it as a whole if the queue has no room until
+    /// Queues `export`, which counts as `length` bytes, or rejects it as a whole if the queue has no room until
     /// `deadline`.
     pub(crate) async fn accept(
         &self,

@@ -64,8 +64,8 @@ pub trait DeadLetters: Sealed + Send + Sync {
         Ok(self.take_dead_letter(letter, Some(&revived)).await?)
     }
 
-    /// Requeues every letter that `which` selects, oldest first, including letters that arrive during the
-    /// call.
+    /// Requeues every letter that `which` selects, oldest first, but not those that arrive during the call: a task
+    /// that fails again at once would be requeued without end.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached. Letters requeued until then stay requeued.
@@ -75,6 +75,7 @@ pub trait DeadLetters: Sealed + Send + Sync {
         force: bool,
     ) -> Result<RequeueReport, BrokerError> {
         let mut report = RequeueReport::default();
+        let mut unread = self.dead_letter_count().await?;
         let mut kept = 0;
         loop {
             let page = self.dead_letters(kept, PAGE).await?;
@@ -82,6 +83,10 @@ pub trait DeadLetters: Sealed + Send + Sync {
                 return Ok(report);
             }
             for letter in page {
+                if unread == 0 {
+                    return Ok(report);
+                }
+                unread -= 1;
                 if !which(&letter) {
                     kept += 1;
                     continue;
@@ -100,12 +105,14 @@ pub trait DeadLetters: Sealed + Send + Sync {
         }
     }
 
-    /// Deletes every letter that `which` selects. Returns the ids of the deleted letters.
+    /// Deletes every letter that `which` selects, but not those that arrive during the call. Returns the ids of the
+    /// deleted letters.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached. Letters deleted until then stay deleted.
     async fn purge_where(&self, which: LetterFilter<'_>) -> Result<Vec<Uuid>, BrokerError> {
         let mut purged = Vec::new();
+        let mut unread = self.dead_letter_count().await?;
         let mut kept = 0;
         loop {
             let page = self.dead_letters(kept, PAGE).await?;
@@ -113,6 +120,10 @@ pub trait DeadLetters: Sealed + Send + Sync {
                 return Ok(purged);
             }
             for letter in page {
+                if unread == 0 {
+                    return Ok(purged);
+                }
+                unread -= 1;
                 if !which(&letter) {
                     kept += 1;
                 } else if self.take_dead_letter(&letter, None).await? {

@@ -70,9 +70,10 @@ fn proxy(signal: Signal, protocol: Protocol, variables: &mut Variables<'_>) -> O
     let parsed = url.parse::<Uri>().ok().filter(|url| url.host().is_some());
     let scheme = parsed.as_ref().and_then(Uri::scheme_str);
     let problem = match scheme {
-        Some("http" | "https") if protocol == Protocol::Grpc => "gRPC supports no proxy",
-        Some("http" | "https") => return Some(url),
-        _ => "it is not an http:// or https:// URL",
+        Some("http") if protocol == Protocol::Grpc => "gRPC supports no proxy",
+        // Connections to an https:// proxy would not be encrypted.
+        Some("http") => return Some(url),
+        _ => "it is not an http:// URL",
     };
     variables.warn(format!("{variable} is ignored: {problem}"));
     None

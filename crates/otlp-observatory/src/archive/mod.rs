@@ -129,7 +129,9 @@ impl Archive {
 
     /// Writes an export that arrived at `now`. Waits if the disk is slower than the senders.
     pub(crate) fn write(&self, export: &Export, now: u64) {
-        self.send(Command::Write(self.room.hold(rows::of(export, now))));
+        rows::in_pieces(export, now, |rows| {
+            self.send(Command::Write(self.room.hold(rows)));
+        });
     }
 
     /// Removes everything.
@@ -182,6 +184,10 @@ impl Archive {
             reader.prepare("SELECT signal, arrived, body FROM items WHERE number >= ?1 ORDER BY number")?;
         let mut items = items.query([first])?;
         while let Some(row) = items.next()? {
+            if self.missing_until() == 0 {
+                // Everything was removed in the meantime.
+                return Ok(());
+            }
             if let Some(export) = decoded(row.get(0)?, row.get_ref(2)?.as_blob()?) {
                 store.insert_at(export, row.get::<_, i64>(1)?.cast_unsigned());
             }
@@ -198,7 +204,10 @@ impl Archive {
                 .optional()?;
             missing_until = missing_until.max(time.map_or(0, i64::cast_unsigned));
         }
-        self.missing_until.store(missing_until, Ordering::Release);
+        // Unless everything was removed in the meantime.
+        let _ =
+            self.missing_until
+                .compare_exchange(u64::MAX, missing_until, Ordering::AcqRel, Ordering::Relaxed);
         Ok(())
     }
 
@@ -231,8 +240,10 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
         let error = io::Error::other("the file has another format; remove it or name another file");
         return Err(rusqlite::Error::ToSqlConversionFailure(error.into()));
     }
-    connection.execute_batch(SCHEMA)?;
-    connection.pragma_update(None, "user_version", VERSION)
+    // A process that ends between the two must not leave a file without a version, which others refuse.
+    connection.execute_batch(&format!(
+        "BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
+    ))
 }
 
 /// Creates the file if it is missing. Only its owner can read it.

@@ -18,6 +18,9 @@ use prost::{
 use super::texts::Texts;
 use crate::export::{Export, Signal};
 
+/// Size after which a piece ends, in bytes.
+const PIECE: usize = 1 << 20;
+
 /// Row to be written.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -46,9 +49,33 @@ impl Row {
     }
 }
 
+/// Calls `write` with pieces of the rows of an export that arrived at `now`. Each row contains the resource, so the rows
+/// may be much larger than the request.
+pub(super) fn in_pieces(export: &Export, now: u64, mut write: impl FnMut(Vec<Row>)) {
+    let mut rows = Vec::new();
+    let mut bytes = 0;
+    for_each(export, now, |row| {
+        bytes += row.bytes();
+        rows.push(row);
+        if bytes > PIECE {
+            bytes = 0;
+            write(std::mem::take(&mut rows));
+        }
+    });
+    if !rows.is_empty() {
+        write(rows);
+    }
+}
+
 /// Returns the rows of an export that arrived at `now`.
+#[cfg(test)]
 pub(super) fn of(export: &Export, now: u64) -> Vec<Row> {
     let mut rows = Vec::new();
+    for_each(export, now, |row| rows.push(row));
+    rows
+}
+
+fn for_each(export: &Export, now: u64, mut visit: impl FnMut(Row)) {
     let mut texts = Texts::new();
     match export {
         Export::Traces(request) => {
@@ -64,7 +91,7 @@ pub(super) fn of(export: &Export, now: u64) -> Vec<Row> {
                     }
                     for (trace, spans) in by_trace {
                         texts.add_all(&of_source);
-                        rows.push(spans_of(trace, &spans, now, &mut texts, &resource, &scope));
+                        visit(spans_of(trace, &spans, now, &mut texts, &resource, &scope));
                     }
                 }
             }
@@ -82,7 +109,7 @@ pub(super) fn of(export: &Export, now: u64) -> Vec<Row> {
                         field(2, &record.encode_to_vec(), &mut records);
                         texts.add_all(&of_source);
                         texts.add_record(record);
-                        rows.push(Row {
+                        visit(Row {
                             signal: Signal::Logs,
                             arrived: now,
                             time: times.into_iter().find(|&time| time != 0).unwrap_or(now),
@@ -97,7 +124,7 @@ pub(super) fn of(export: &Export, now: u64) -> Vec<Row> {
                 }
             }
         }
-        Export::Metrics(request) => rows.push(Row {
+        Export::Metrics(request) => visit(Row {
             signal: Signal::Metrics,
             arrived: now,
             time: now,
@@ -109,7 +136,6 @@ pub(super) fn of(export: &Export, now: u64) -> Vec<Row> {
             body: request.encode_to_vec(),
         }),
     }
-    rows
 }
 
 /// Returns the row of the spans of a trace.
@@ -187,7 +213,10 @@ fn field(number: u32, content: &[u8], buffer: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::samples;
+    use crate::{
+        samples,
+        store::fixture::{record, records},
+    };
 
     #[test]
     fn rows_contain_all_items_of_an_export() {
@@ -198,5 +227,17 @@ mod tests {
                 .map(|row| decode(row.signal, &row.body).expect("a request").items());
             assert_eq!(items.sum::<usize>(), export.items());
         }
+    }
+
+    #[test]
+    fn rows_with_a_large_resource_are_in_several_pieces() {
+        let logs = (0..50).map(|number| record(number, 9, "done")).collect();
+        let export = records(&"x".repeat(100_000), logs);
+        let mut pieces = Vec::new();
+        in_pieces(&export, 5, |rows| pieces.push(rows));
+        let bytes = |rows: &[Row]| rows.iter().map(Row::bytes).sum::<usize>();
+        assert!(pieces.len() > 1);
+        assert!(pieces.iter().all(|rows| bytes(rows) < 2 * PIECE));
+        assert_eq!(pieces.iter().map(Vec::len).sum::<usize>(), 50);
     }
 }

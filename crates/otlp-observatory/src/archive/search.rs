@@ -17,6 +17,9 @@ use crate::{
 /// Maximum duration of a search.
 const MAX_SEARCH_TIME: Duration = Duration::from_millis(250);
 
+/// Maximum size of the records on a page of results, in bytes. Further results are on the next page.
+const MAX_RESULT_BYTES: usize = 4 << 20;
+
 impl Archive {
     /// Returns a trace; `None` if it is not in the archive.
     pub(crate) fn stored_trace(&self, id: TraceId, align: bool) -> rusqlite::Result<Option<StoredTrace>> {
@@ -71,18 +74,25 @@ impl Archive {
         )?;
         let mut trace = reader.prepare_cached("SELECT trace FROM traces WHERE first = ?1")?;
         let before = not_after(search.to, before);
-        collect(&mut summaries, &[], before, limit, |row| {
-            let first = row.get(2)?;
-            if hint.failed && !row.get::<_, bool>(3)?
-                || row.get::<_, i64>(4)? < least
-                || row.get::<_, i64>(5)? < from
-                || !blocks.accepts(first)?
-            {
-                return Ok(None);
-            }
-            let id: Vec<u8> = trace.query_row([first], |row| row.get(0))?;
-            TraceId::from_bytes(&id).map_or(Ok(None), found)
-        })
+        collect(
+            &mut summaries,
+            &[],
+            before,
+            limit,
+            |_| 0,
+            |row| {
+                let first = row.get(2)?;
+                if hint.failed && !row.get::<_, bool>(3)?
+                    || row.get::<_, i64>(4)? < least
+                    || row.get::<_, i64>(5)? < from
+                    || !blocks.accepts(first)?
+                {
+                    return Ok(None);
+                }
+                let id: Vec<u8> = trace.query_row([first], |row| row.get(0))?;
+                TraceId::from_bytes(&id).map_or(Ok(None), found)
+            },
+        )
     }
 
     /// Returns the records below `before` that match `search`, newest first.
@@ -118,6 +128,7 @@ impl Archive {
             })?;
             Ok(store.search_logs(&one).entries.pop())
         };
+        let size = |record: &StoredRecord| record.encoded.len() + record.source.len();
         let before = not_after(search.to, before);
         let (signal, from) = (Signal::Logs as u8, stored(search.from.unwrap_or(0)));
         if let Some(id) = hint.trace {
@@ -131,6 +142,7 @@ impl Archive {
                 &[&signal, &from, &id.as_bytes()],
                 before,
                 limit,
+                size,
                 visit,
             )
         } else {
@@ -139,17 +151,19 @@ impl Archive {
                  WHERE (time, number) < (?1, ?2) AND signal = ?3 AND time >= ?4
                  ORDER BY time DESC, number DESC",
             )?;
-            collect(&mut records, &[&signal, &from], before, limit, visit)
+            collect(&mut records, &[&signal, &from], before, limit, size, visit)
         }
     }
 }
 
-/// Collects at most `limit` results from the rows that `query` returns below a position, newest first.
+/// Collects at most `limit` results from the rows that `query` returns below a position, newest first. `size` returns the
+/// size of a result. At least one row is visited, even if the query takes long to return it.
 fn collect<T>(
     query: &mut Statement<'_>,
     parameters: &[&dyn ToSql],
     mut before: TimePosition,
     limit: usize,
+    size: impl Fn(&T) -> usize,
     mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
 ) -> rusqlite::Result<SearchPage<T>> {
     let deadline = Instant::now() + MAX_SEARCH_TIME;
@@ -158,13 +172,20 @@ fn collect<T>(
     parameters.splice(..0, [&time as &dyn ToSql, &number]);
     let mut rows = query.query(&*parameters)?;
     let mut entries = Vec::new();
+    let mut bytes = 0;
+    let mut is_first = true;
     while let Some(row) = rows.next()? {
-        if entries.len() == limit || Instant::now() >= deadline {
+        let is_late = Instant::now() >= deadline && !is_first;
+        if entries.len() == limit || bytes > MAX_RESULT_BYTES || is_late {
             let next = Some(before);
             return Ok(SearchPage { entries, next });
         }
-        entries.extend(visit(row)?);
+        if let Some(entry) = visit(row)? {
+            bytes += size(&entry);
+            entries.push(entry);
+        }
         before = position(row)?;
+        is_first = false;
     }
     Ok(SearchPage { entries, next: None })
 }

@@ -265,7 +265,7 @@ fn exports_include_what_only_the_file_has() {
     let mut lines = Vec::new();
     let mut progress = crate::store::Progress::default();
     while let Some(piece) = explorer.export_piece(&mut progress) {
-        lines.push(serde_json::to_string(&piece).expect("JSON"));
+        lines.push(serde_json::to_string(&piece.expect("a piece")).expect("JSON"));
     }
     let text = lines.join("\n");
     for number in 1..200 {

@@ -36,13 +36,14 @@ pub(super) fn run(mut connection: Connection, commands: &Receiver<Command>, boun
     let mut checked = Instant::now();
     let mut failing = false;
     let mut blocks = Blocks::default();
+    let mut to_clear = false;
     while let Ok(command) = commands.recv() {
-        let mut result = execute(&mut connection, command, commands, &mut blocks);
+        let mut result = execute(&mut connection, command, commands, &mut blocks, &mut to_clear);
         if result.is_err() {
             blocks.clear();
         }
         if checked.elapsed() > CHECK_INTERVAL {
-            result = result.and_then(|()| enforce(&connection, bounds));
+            result = result.and(enforce(&connection, bounds));
             checked = Instant::now();
         }
         let was_failing = std::mem::replace(&mut failing, result.is_err());
@@ -54,14 +55,20 @@ pub(super) fn run(mut connection: Connection, commands: &Receiver<Command>, boun
     }
 }
 
-/// Executes `command` and those that wait behind it in one transaction.
+/// Executes `command` and those that wait behind it in one transaction. `to_clear` tells whether an earlier transaction
+/// that would have removed everything failed.
 fn execute(
     connection: &mut Connection,
     mut command: Command,
     commands: &Receiver<Command>,
     blocks: &mut Blocks,
+    to_clear: &mut bool,
 ) -> rusqlite::Result<()> {
+    *to_clear |= matches!(command, Command::Clear);
     let transaction = connection.transaction()?;
+    if *to_clear {
+        clear(&transaction)?;
+    }
     let mut bytes = 0;
     loop {
         match command {
@@ -72,8 +79,9 @@ fn execute(
                 }
             }
             Command::Clear => {
+                *to_clear = true;
                 blocks.clear();
-                transaction.execute_batch("DELETE FROM items; DELETE FROM traces; DELETE FROM blocks;")?;
+                clear(&transaction)?;
             }
         }
         if bytes >= TRANSACTION {
@@ -85,7 +93,13 @@ fn execute(
         }
     }
     blocks.write(&transaction)?;
-    transaction.commit()
+    transaction.commit()?;
+    *to_clear = false;
+    Ok(())
+}
+
+fn clear(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("DELETE FROM items; DELETE FROM traces; DELETE FROM blocks;")
 }
 
 /// Inserts a row, and adds it to the summary of its trace and to the index of its texts.

@@ -1,6 +1,6 @@
 //! Inputs of the pages.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use crate::{
     archive::Archive,
@@ -39,8 +39,8 @@ impl Explorer {
         self.store.export_trace(id)
     }
 
-    pub(crate) fn export_piece(&self, progress: &mut Progress) -> Option<ExportPiece> {
-        self.store.export_piece(progress)
+    pub(crate) fn export_piece(&self, progress: &mut Progress) -> Option<io::Result<ExportPiece>> {
+        self.store.export_piece(progress).map(Ok)
     }
 
     pub(crate) fn memory_since(&self) -> Option<UnixNano> {
@@ -86,10 +86,13 @@ impl Explorer {
     }
 
     /// Returns the telemetry after `progress`, and advances it; `None` at the end.
-    pub(crate) fn export_piece(&self, progress: &mut Progress) -> Option<ExportPiece> {
+    pub(crate) fn export_piece(&self, progress: &mut Progress) -> Option<io::Result<ExportPiece>> {
         match self.archive.as_ref().filter(|_| self.memory_since().is_some()) {
-            Some(archive) => unless_failed(archive.export_piece(progress), None),
-            None => self.store.export_piece(progress),
+            Some(archive) => archive
+                .export_piece(progress)
+                .map_err(io::Error::other)
+                .transpose(),
+            None => self.store.export_piece(progress).map(Ok),
         }
     }
 

@@ -2,7 +2,7 @@
 //! reads them, so an export of any size needs little memory.
 
 use std::{
-    convert::Infallible,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -27,18 +27,18 @@ use crate::store::Progress;
 const LINES_AHEAD: usize = 1;
 
 /// Body whose parts arrive on a channel.
-struct Lines(mpsc::Receiver<Bytes>);
+struct Lines(mpsc::Receiver<io::Result<Bytes>>);
 
 impl http_body::Body for Lines {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let line = ready!(self.0.poll_recv(context));
-        Poll::Ready(line.map(|line| Ok(Frame::data(line))))
+        Poll::Ready(line.map(|line| line.map(Frame::data)))
     }
 }
 
@@ -65,11 +65,17 @@ pub(super) fn export(
         let _permit = permit;
         let mut progress = Progress::default();
         while let Some(piece) = explorer.export_piece(&mut progress) {
-            let Ok(mut line) = serde_json::to_vec(&piece) else {
-                break;
-            };
-            line.push(b'\n');
-            if lines.blocking_send(line.into()).is_err() {
+            let line = piece.and_then(|piece| {
+                let mut line = serde_json::to_vec(&piece)?;
+                line.push(b'\n');
+                Ok(Bytes::from(line))
+            });
+            // The client must not take a part for the whole, so the connection is closed before the end of the body.
+            let failure = line.as_ref().err().map(ToString::to_string);
+            if let Some(error) = &failure {
+                telemetry::warn!(%error, "cannot read all telemetry for an export");
+            }
+            if lines.blocking_send(line).is_err() || failure.is_some() {
                 break;
             }
         }

@@ -30,6 +30,9 @@ const MAX_DECODED_BYTES: usize = 64 << 20;
 /// Braces in strings count too, which is harmless.
 const MAX_OBJECTS: usize = 600_000;
 
+/// Average size of a decoded JSON object, in bytes.
+const OBJECT: usize = 192;
+
 /// Message type: its decoded size, and the fields that are messages or repeated strings.
 struct MessageType {
     /// Size in bytes; 0 if the message is stored inline in its parent.
@@ -37,30 +40,32 @@ struct MessageType {
     fields: &'static [(u32, &'static MessageType)],
 }
 
-/// Checks the number of objects in a JSON body.
+/// Checks the number of objects in a JSON body, and returns their estimated size in bytes.
 ///
 /// # Errors
 /// [`Rejection::TooManyItems`]
-pub(super) fn check_json(body: &[u8]) -> Result<(), Rejection> {
-    if memchr::memchr_iter(b'{', body).count() > MAX_OBJECTS {
+pub(super) fn check_json(body: &[u8]) -> Result<usize, Rejection> {
+    let objects = memchr::memchr_iter(b'{', body).count();
+    if objects > MAX_OBJECTS {
         return Err(Rejection::TooManyItems);
     }
-    Ok(())
+    Ok(objects * OBJECT)
 }
 
-/// Checks the estimated size of a protobuf body. An invalid body passes, because the decoder reports the
-/// error.
+/// Checks the estimated size of a protobuf body, and returns it in bytes. An invalid body passes, because the decoder
+/// reports the error.
 ///
 /// # Errors
 /// [`Rejection::TooManyItems`]
-pub(super) fn check_protobuf(signal: Signal, body: &[u8]) -> Result<(), Rejection> {
+pub(super) fn check_protobuf(signal: Signal, body: &[u8]) -> Result<usize, Rejection> {
     let message_type = match signal {
         Signal::Traces => &TRACES,
         Signal::Metrics => &METRICS,
         Signal::Logs => &LOGS,
     };
     let mut left = MAX_DECODED_BYTES;
-    subtract_size(body, message_type, &mut left, MAX_DEPTH).ok_or(Rejection::TooManyItems)
+    subtract_size(body, message_type, &mut left, MAX_DEPTH).ok_or(Rejection::TooManyItems)?;
+    Ok(MAX_DECODED_BYTES - left)
 }
 
 /// Maximum nesting depth of messages, the same as in the decoder.

@@ -33,6 +33,10 @@ const MAX_LARGE: usize = 2;
 /// Maximum number of small bodies that are decoded and not yet in the queue.
 const MAX_SMALL: usize = 64;
 
+/// Maximum size of an export's messages relative to the bytes that it counts in the queue. Those of real senders are a few
+/// times larger than their encoding; two bytes may encode an item of several hundred.
+const MAX_EXPANSION: usize = 8;
+
 /// Decoder with a limit for the exports that are not yet in the queue, whose bytes the queue does not count.
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
@@ -46,7 +50,8 @@ pub(super) struct Decoder {
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) export: Export,
-    /// Length of the decompressed body.
+    /// Size that counts in the queue, in bytes: the length of the decompressed body, or more if its messages are much
+    /// larger.
     pub(super) length: usize,
     /// Items that were removed from the export.
     pub(super) refused: Refused,
@@ -80,11 +85,11 @@ impl Decoder {
         // Decoding continues even if the sender disconnects, so the closure owns the permit.
         let decode = move || {
             let plain = decompress(body, compression)?;
-            let mut export = encoding.decode(signal, &plain)?;
+            let (mut export, size) = encoding.decode(signal, &plain)?;
             let refused = Refused::remove(&mut export, plain.len(), max_item);
             Ok(Decoded {
                 export,
-                length: plain.len(),
+                length: plain.len().max(size / MAX_EXPANSION),
                 refused,
                 permit,
             })

@@ -41,18 +41,19 @@ impl Encoding {
         }
     }
 
-    pub(super) fn decode(self, signal: Signal, body: &[u8]) -> Result<Export, Rejection> {
-        let decoded = match self {
-            Self::Protobuf => {
-                decoded_size::check_protobuf(signal, body)?;
-                decode_protobuf(signal, body).map_err(|error| error.to_string())
-            }
-            Self::Json => {
-                decoded_size::check_json(body)?;
-                json::decode(signal, body).map_err(|error| error.to_string())
-            }
+    /// Decodes a body. Returns it with the estimated size of its messages in bytes, without their strings.
+    pub(super) fn decode(self, signal: Signal, body: &[u8]) -> Result<(Export, usize), Rejection> {
+        let (size, decoded) = match self {
+            Self::Protobuf => (
+                decoded_size::check_protobuf(signal, body)?,
+                decode_protobuf(signal, body).map_err(|error| error.to_string()),
+            ),
+            Self::Json => (
+                decoded_size::check_json(body)?,
+                json::decode(signal, body).map_err(|error| error.to_string()),
+            ),
         };
-        decoded.map_err(Rejection::Undecodable)
+        Ok((decoded.map_err(Rejection::Undecodable)?, size))
     }
 
     /// Returns the success response.

@@ -12,7 +12,10 @@ use axum::{
 };
 use http_body_util::BodyExt as _;
 use memchr::memmem;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     Receiver,
@@ -28,6 +31,9 @@ use crate::{
 
 /// Size after which a piece ends between two documents, in bytes.
 const PIECE: usize = 1 << 20;
+
+/// Minimum rate at which a sender sends on average, in bytes per second. A slower one would hold its permit for hours.
+const MIN_RATE: f64 = 10_000.0;
 
 /// Maximum number of imports at the same time, each with a document of at most [`MAX_HTTP_BODY`]; further ones are rejected.
 static PERMITS: Semaphore = Semaphore::const_new(2);
@@ -86,6 +92,10 @@ impl Imported {
     fn counts(&self) -> Counts {
         Counts::of(|signal| self.accepted[signal as usize])
     }
+
+    fn is_empty(&self) -> bool {
+        self.refused == 0 && self.accepted.iter().all(|items| *items == 0)
+    }
 }
 
 async fn import(
@@ -99,22 +109,38 @@ async fn import(
     }
     let _permit = PERMITS.try_acquire().map_err(|_| Rejected::Overloaded)?;
     let mut text = Vec::new();
+    // Length of the start of `text` in which no document ends.
+    let mut searched = 0;
+    let mut deadline = Instant::now() + READ_TIMEOUT;
     loop {
-        let frame = timeout(READ_TIMEOUT, body.frame()).await;
+        let frame = timeout_at(deadline, body.frame()).await;
         let frame = frame.map_err(|_| Rejection::TooSlow)?;
         let Some(frame) = frame.transpose().map_err(|_| Rejection::Truncated)? else {
-            return submit(receiver, text.into(), imported).await;
+            submit(receiver, text.into(), imported).await?;
+            return if imported.is_empty() {
+                Err(Rejection::NoTelemetry)
+            } else {
+                Ok(())
+            };
         };
         let Ok(chunk) = frame.into_data() else { continue };
         if text.len() + chunk.len() > MAX_HTTP_BODY {
             return Err(Rejection::TooLarge { limit: MAX_HTTP_BODY });
         }
         text.extend_from_slice(&chunk);
-        if text.len() > PIECE
-            && let Some(end) = end_of_document(&text)
-        {
-            let rest = text.split_off(end);
+        let allowed = Duration::from_secs_f64(chunk.len() as f64 / MIN_RATE);
+        deadline = (deadline + allowed).min(Instant::now() + READ_TIMEOUT);
+        if text.len() <= PIECE {
+            continue;
+        }
+        if let Some(end) = end_of_document(&text[searched..]) {
+            let rest = text.split_off(searched + end);
+            searched = 0;
             submit(receiver, std::mem::replace(&mut text, rest).into(), imported).await?;
+            deadline = Instant::now() + READ_TIMEOUT;
+        } else {
+            // The four bytes of an end may arrive one by one.
+            searched = text.len() - 3;
         }
     }
 }
@@ -137,7 +163,6 @@ async fn submit(receiver: &Receiver, text: Bytes, imported: &mut Imported) -> Re
         // It has no telemetry, or is UTF-16, which the decoder converts.
         signals.extend(Signal::ALL);
     }
-    let mut found = 0;
     for signal in signals {
         let submitted = receiver.submit(
             signal,
@@ -149,10 +174,6 @@ async fn submit(receiver: &Receiver, text: Bytes, imported: &mut Imported) -> Re
         let submitted = submitted.await?;
         imported.accepted[signal as usize] += submitted.items as u64;
         imported.refused += submitted.refused.items as u64;
-        found += submitted.items + submitted.refused.items;
-    }
-    if found == 0 {
-        return Err(Rejection::NoTelemetry);
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{Router, body::Body, extract::Request, http::StatusCode, response::Response};
 use http_body_util::BodyExt as _;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::{collector::trace::v1::ExportTraceServiceRequest, trace::v1::Span};
 use prost::Message as _;
 use tower_service::Service as _;
 
@@ -72,6 +72,21 @@ async fn a_request_waits_for_room_in_the_queue() {
         (received.rejected_requests(), received.delayed_requests()),
         (0, 1)
     );
+}
+
+#[tokio::test]
+async fn a_short_encoding_of_many_items_needs_room_for_their_memory() {
+    let mut request = traces();
+    request.resource_spans[0].scope_spans[0].spans = vec![Span::default(); 1_000];
+    let body = request.encode_to_vec();
+    for (limit, expected) in [
+        (2 * body.len(), StatusCode::TOO_MANY_REQUESTS),
+        (1 << 20, StatusCode::OK),
+    ] {
+        let (ingest, _) = Ingest::that_is_paused(limit, Arc::default());
+        let response = post(router(ingest), "application/x-protobuf", body.clone()).await;
+        assert_eq!(response.status(), expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -78,7 +78,8 @@ impl Number {
     /// Whether `text` is no number, or the only form of a number. Other forms equal values with another text.
     #[cfg(feature = "keep")]
     fn is_canonical(text: &str) -> bool {
-        text.parse().map_or(true, |float: f64| float.to_string() == text)
+        // Zero equals `-0`.
+        text != "-0" && text.parse().map_or(true, |float: f64| float.to_string() == text)
     }
 
     fn of(value: &Value) -> Option<Self> {

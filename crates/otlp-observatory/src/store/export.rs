@@ -34,11 +34,12 @@ pub(crate) struct Piece {
     resource_metrics: Vec<ResourceMetrics>,
 }
 
-/// Position in the export of everything: the numbers of the next trace and of the next record, and the index of the next
-/// series.
+/// Position in the export of everything: the number of the next trace and the index of its next span, the number of the next
+/// record, and the index of the next series.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
     trace: u64,
+    span: usize,
     record: u64,
     series: usize,
     /// Number of the next row of the archive.
@@ -86,14 +87,18 @@ impl Store {
         let mut spans = Items::default();
         {
             let traces = self.traces.read();
-            for (number, trace) in traces.from(progress.trace) {
-                progress.trace = number + 1;
-                for span in &trace.spans {
+            'traces: for (number, trace) in traces.from(progress.trace) {
+                if number != progress.trace {
+                    (progress.trace, progress.span) = (number, 0);
+                }
+                for span in trace.spans.iter().skip(progress.span) {
                     spans.add(traces.source(span), &span.encoded);
+                    progress.span += 1;
+                    if spans.bytes > PIECE {
+                        break 'traces;
+                    }
                 }
-                if spans.bytes > PIECE {
-                    break;
-                }
+                (progress.trace, progress.span) = (number + 1, 0);
             }
         }
         let mut records = Items::default();

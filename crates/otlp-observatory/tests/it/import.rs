@@ -148,4 +148,10 @@ async fn files_with_added_bytes_are_imported_and_others_are_refused_with_the_rea
         assert_eq!(status, expected, "{json}");
         assert!(json["error"].as_str().unwrap().contains(cause), "{json}");
     }
+
+    // Only the first piece of this file has telemetry.
+    let body = format!("{}\n{{}}", document(3, 1_000));
+    assert!(body.len() > 1 << 20, "{}", body.len());
+    let (status, json) = json_of(import(&observatory, &[], body).await).await;
+    assert_eq!((status, &json["imported"]["spans"]), (200, &json!(1_000)));
 }

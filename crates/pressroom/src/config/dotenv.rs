@@ -33,8 +33,8 @@ pub enum DotenvError {
 const NO_ASSIGNMENT: &str = "is not of the form NAME=value";
 const UNQUOTED: &str =
     "cannot be parsed; put quotes around a value that contains blanks, quotes or backslashes";
-const UNSET: &str =
-    "refers to a variable that is not set; put single quotes around a value that contains a dollar sign";
+const UNSET: &str = "refers to a variable that is not set; write ${NAME} if the name contains an underscore, and \
+                     put single quotes around a value that contains a dollar sign";
 
 impl Dotenv {
     /// Loads `.env` from `folder` or its nearest ancestor that has such a file. Variables of the environment take
@@ -55,7 +55,7 @@ impl Dotenv {
         let is_set = |name: &str| std::env::var_os(name).is_some();
         let mut file = Self::parse(&path, &text, is_set)?;
         file.lines.retain(|name, _| !is_set(name));
-        match dotenvy::from_path(&path) {
+        match dotenvy::from_read(with_line_feed(&text).as_bytes()) {
             Err(dotenvy::Error::Io(source)) => Err(read(source)),
             // `parse` has reported every other error.
             _ => Ok(file),
@@ -64,7 +64,7 @@ impl Dotenv {
 
     fn parse(path: &Path, text: &str, is_set: impl Fn(&str) -> bool) -> Result<Self, DotenvError> {
         // Written by some editors on Windows.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let text = &with_line_feed(text.strip_prefix('\u{feff}').unwrap_or(text));
         let (mut lines, mut warnings) = (BTreeMap::new(), Vec::new());
         let lines_read = Cell::new(0);
         let mut read_before = 0;
@@ -75,7 +75,7 @@ impl Dotenv {
             read_before = lines_read.get();
             let statement: Vec<_> = text.lines().take(read_before).skip(start).collect();
             let problem = match item {
-                Err(_) if !statement[0].contains('=') => Some(NO_ASSIGNMENT),
+                Err(_) if statement.first().is_none_or(|line| !line.contains('=')) => Some(NO_ASSIGNMENT),
                 Err(_) => Some(UNQUOTED),
                 Ok(_) => references(&statement.join("\n"))
                     .iter()
@@ -114,6 +114,11 @@ impl Dotenv {
     }
 }
 
+/// Ends a last line that has no line feed. Otherwise dotenvy rejects it if it ends with a blank.
+fn with_line_feed(text: &str) -> String {
+    format!("{text}\n")
+}
+
 /// Returns the names of the variables that a line refers to as `$NAME` or `${NAME}`.
 fn references(statement: &str) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
@@ -126,8 +131,11 @@ fn references(statement: &str) -> BTreeSet<&str> {
             (_, Some(open)) if open == character => quote = None,
             ('$', None | Some('"')) => {
                 let rest = &statement[at + 1..];
-                let name = rest.strip_prefix('{').unwrap_or(rest);
-                let length = name.find(|c: char| !c.is_alphanumeric() && c != '_');
+                // dotenvy ends a name without braces at an underscore, and knows no default values.
+                let (name, length) = match rest.strip_prefix('{') {
+                    Some(name) => (name, name.find('}')),
+                    None => (rest, rest.find(|c: char| !c.is_alphanumeric())),
+                };
                 names.insert(&name[..length.unwrap_or(name.len())]);
             }
             _ => {}
@@ -201,6 +209,8 @@ mod tests {
             ("A=1\nB=$hunter2\n", 2, UNSET),
             ("A=\"x ${hunter2} y\"\n", 1, UNSET),
             ("A=$B\nB=1", 1, UNSET),
+            ("B_C=1\nA=$B_C", 2, UNSET),
+            ("A=${HOME:-hunter2}", 1, UNSET),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert_eq!(
@@ -208,6 +218,14 @@ mod tests {
                 format!(".env: line {line} of /x/.env {problem}"),
                 "{text:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_blank_at_the_end_of_the_file_is_ignored() {
+        for text in ["A=1 ", "A=1\n ", "A=1\n\t"] {
+            let file = parse(text).unwrap();
+            assert_eq!(file.place("A").as_deref(), Some("line 1 of /x/.env"), "{text:?}");
         }
     }
 

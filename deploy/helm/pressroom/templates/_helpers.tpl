@@ -1,7 +1,7 @@
 {{/* Prefix of all names. */}}
 {{- define "pressroom.fullname" -}}
 {{- $name := .Chart.Name -}}
-{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 45 | trimSuffix "-" -}}
+{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 44 | trimSuffix "-" -}}
 {{- end }}
 
 {{/* Metadata of an object: dict "root" $ "component" "api", and "name" unless it is the component's. */}}

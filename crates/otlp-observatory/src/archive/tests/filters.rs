@@ -38,6 +38,7 @@ fn telemetry(number: u64) -> [Export; 3] {
         attribute("http.response.status_code", Value::IntValue(code)),
         attribute("ratio", Value::DoubleValue(number as f64 / 4.0)),
         attribute("cached", Value::BoolValue(number % 100 == 3)),
+        attribute("lag", Value::DoubleValue((number % 100) as f64)),
         text("enduser.id", &number.to_string()),
         attribute(
             "parts",
@@ -162,6 +163,7 @@ fn filters_find_the_same_traces_on_disk_and_in_memory() {
         (attribute("http.response.status_code!=200"), true),
         (attribute("ratio=12.50"), true),
         (attribute("ratio=12.5"), true),
+        (attribute("lag=-0"), true),
         (attribute("cached=true"), true),
         (attribute("enduser.id=42"), true),
         (attribute("enduser.id=042"), false),

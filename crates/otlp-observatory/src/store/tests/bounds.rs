@@ -5,7 +5,7 @@ use prost::Message as _;
 
 use super::{LIMIT, bodies, found, id};
 use crate::store::{
-    LogSearch, Store, StoredSpan, TraceSearch,
+    LogSearch, Progress, Store, StoredSpan, TraceSearch,
     fixture::{MS, NOW, counted, failed, lasting, metrics, record, records, span, spans, text},
 };
 
@@ -33,6 +33,26 @@ fn the_oldest_traces_are_evicted_whole() {
         .collect();
     assert_eq!(found(&store, &TraceSearch::default()), newest);
     assert!(store.trace(id(first_kept - 1), false).is_none());
+}
+
+#[test]
+fn the_export_of_a_large_trace_is_in_several_pieces() {
+    let store = Store::new(64 << 20);
+    let long = "x".repeat(10_000);
+    let parts = (1..=300)
+        .map(|id| span(1, id, 0, &format!("{id} {long}")))
+        .collect();
+    store.insert_at(spans("app", parts), NOW);
+    store.insert_at(spans("app", vec![span(2, 1, 0, "small")]), NOW);
+    let mut progress = Progress::default();
+    let (mut found, mut pieces) = (0, 0);
+    while let Some(piece) = store.export_piece(&mut progress) {
+        let json = serde_json::to_string(&piece).expect("JSON");
+        assert!(json.len() < 2 << 20, "{}", json.len());
+        found += json.matches("\"spanId\":").count();
+        pieces += 1;
+    }
+    assert_eq!((found, pieces), (301, 3));
 }
 
 #[test]

@@ -101,9 +101,10 @@ async fn the_first_page_shows_the_port_that_the_system_chose_for_the_api() {
     process.wait_for_output("Telemetry  http://localhost:").await;
     let status = ports.get("/status").await;
     let command = status["first_steps"][0]["command"].as_str().unwrap();
-    let (_, url) = command.split_once("http://").unwrap();
-    let (api, _) = url.split_once("/api/register").unwrap();
-    let response = raw::request(api.parse().unwrap(), "GET", "/api/health", None, None).await;
+    let (url, _) = command.split_once("/api/register").unwrap();
+    let (_, port) = url.rsplit_once(':').unwrap();
+    let api = (std::net::Ipv4Addr::LOCALHOST, port.parse().unwrap()).into();
+    let response = raw::request(api, "GET", "/api/health", None, None).await;
     assert_eq!(response.status, 200, "{command}");
 }
 
