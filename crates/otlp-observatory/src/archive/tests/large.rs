@@ -143,7 +143,8 @@ fn a_large_archive_starts_and_answers_within_its_time_limits() {
             attribute(&format!("messaging.message.id={message}")),
             Some(4_713),
         ),
-        ("by text", text(&message[4..20]), Some(4_713)),
+        // With the first digit, because the message of 16 times the number has the same digits after it.
+        ("by text", text(&message[..20]), Some(4_713)),
         ("by absent text", text("absent-text"), Some(0)),
     ] {
         // A search that runs out of time continues below the last position.
