@@ -406,7 +406,7 @@ fn printed_settings_are_normalised() {
 
 #[test]
 fn the_urls_of_managed_services_in_the_documentation_are_accepted() {
-    let page = include_str!("../../../../docs/managed-services.md");
+    let page = include_str!("../../tests/vectors/managed-services.md");
     let mut count = 0;
     for variable in ["DATABASE_URL", "DATABASE_READ_URL", "REDIS_URL"] {
         let urls = page
